@@ -1,0 +1,224 @@
+//! The closed list of what can go wrong with a request on Steadfast's own account.
+//!
+//! An upstream's own error is no fault: it passes through byte for byte. Every match here is exhaustive, so a new fault
+//! does not compile until it has a status, a code, a label and a retry rule. `proxy::reply` is the only maker of error bodies.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Why Steadfast answers a request itself, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No endpoint has this path; `meant` is the one that the caller probably meant.
+    UnknownPath { path: String, meant: &'static str },
+    /// The request target has no single reading (`..`, `%2e`, `//`, a foreign authority, …).
+    AmbiguousTarget { problem: &'static str },
+    /// The `Host` header is missing, repeated or not a host.
+    BadHost { problem: &'static str },
+    /// The message framing has no single reading; the connection closes.
+    BadFraming { problem: &'static str },
+    /// A method that this endpoint, or any, does not take.
+    BadMethod { problem: &'static str },
+    /// The body is not JSON with a single reading. `offset` counts bytes of the (decompressed) body.
+    AmbiguousBody { problem: String, offset: u64 },
+    /// The body does not decompress as its `content-encoding` says.
+    UndecodableBody { problem: String },
+    /// The body ended or broke off before it was complete.
+    IncompleteBody,
+    /// The body is over `limit` bytes, as sent or decompressed.
+    BodyTooLarge { limit: u64 },
+    /// No piece of the body arrived for this long.
+    BodyTimeout { idle: Duration },
+    /// Bodies held for all requests together are at their bound.
+    BuffersFull,
+    /// WebSocket was asked for; the caller falls back to server-sent events.
+    WebSocketUnsupported,
+    /// The upstream takes the caller's own credential, and the caller sent none.
+    MissingCredential,
+    /// No upstream serves this model.
+    ModelNotServed { model: String },
+    /// Nobody can say which models there are: no upstream answered.
+    ModelsUnavailable,
+    /// The upstream could not be connected to.
+    UpstreamUnreachable { upstream: String },
+    /// The upstream broke off, or answered something that is not HTTP, before its response head.
+    UpstreamBroken { upstream: String },
+    /// The upstream sent no response head in time.
+    UpstreamTimeout { upstream: String, limit: Duration },
+    /// A bug in Steadfast.
+    Internal,
+}
+
+/// Whether the same request may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Not as it stands: the caller has to change it.
+    Never,
+    /// After this delay, sent as `retry-after`.
+    After(Duration),
+}
+
+impl Fault {
+    /// The HTTP status that the caller gets.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::AmbiguousTarget { .. }
+            | Self::BadHost { .. }
+            | Self::BadFraming { .. }
+            | Self::AmbiguousBody { .. }
+            | Self::UndecodableBody { .. }
+            | Self::IncompleteBody => StatusCode::BAD_REQUEST,
+            Self::MissingCredential => StatusCode::UNAUTHORIZED,
+            Self::UnknownPath { .. } | Self::ModelNotServed { .. } => StatusCode::NOT_FOUND,
+            Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::WebSocketUnsupported => StatusCode::UPGRADE_REQUIRED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ModelsUnavailable | Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::BuffersFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The `error.code` that the caller gets: stable, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownPath { .. } => "unknown_path",
+            Self::AmbiguousTarget { .. } => "ambiguous_target",
+            Self::BadHost { .. } => "bad_host",
+            Self::BadFraming { .. } => "bad_framing",
+            Self::BadMethod { .. } => "method_not_allowed",
+            Self::AmbiguousBody { .. } => "ambiguous_body",
+            Self::UndecodableBody { .. } => "undecodable_body",
+            Self::IncompleteBody => "incomplete_body",
+            Self::BodyTooLarge { .. } => "request_too_large",
+            Self::BodyTimeout { .. } => "request_timeout",
+            Self::BuffersFull => "server_overloaded",
+            Self::WebSocketUnsupported => "websocket_unsupported",
+            Self::MissingCredential => "missing_api_key",
+            Self::ModelNotServed { .. } => "model_not_found",
+            Self::ModelsUnavailable => "models_unavailable",
+            Self::UpstreamUnreachable { .. } => "upstream_unreachable",
+            Self::UpstreamBroken { .. } => "upstream_broken",
+            Self::UpstreamTimeout { .. } => "upstream_timeout",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// The metric label `reason`: one of few.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::UnknownPath { .. } => "path",
+            Self::AmbiguousTarget { .. } | Self::BadHost { .. } | Self::BadFraming { .. } | Self::BadMethod { .. } => {
+                "head"
+            }
+            Self::AmbiguousBody { .. } | Self::UndecodableBody { .. } | Self::IncompleteBody => "body",
+            Self::BodyTooLarge { .. } => "too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
+            Self::BuffersFull => "buffers_full",
+            Self::WebSocketUnsupported => "websocket",
+            Self::MissingCredential => "credential",
+            Self::ModelNotServed { .. } => "model",
+            Self::ModelsUnavailable
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamBroken { .. }
+            | Self::UpstreamTimeout { .. } => "upstream",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Every value of [`Fault::label`], so that metrics can be registered up front.
+    pub const LABELS: [&'static str; 12] = [
+        "path",
+        "head",
+        "body",
+        "too_large",
+        "body_timeout",
+        "buffers_full",
+        "websocket",
+        "credential",
+        "model",
+        "upstream",
+        "internal",
+        "client_gone",
+    ];
+
+    /// Whether the caller may repeat the request as it stands.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::UnknownPath { .. }
+            | Self::AmbiguousTarget { .. }
+            | Self::BadHost { .. }
+            | Self::BadFraming { .. }
+            | Self::BadMethod { .. }
+            | Self::AmbiguousBody { .. }
+            | Self::UndecodableBody { .. }
+            | Self::IncompleteBody
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout { .. }
+            | Self::WebSocketUnsupported
+            | Self::MissingCredential
+            | Self::ModelNotServed { .. } => Retry::Never,
+            Self::BuffersFull => Retry::After(Duration::from_secs(1)),
+            Self::ModelsUnavailable
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamBroken { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::Internal => Retry::After(Duration::from_secs(2)),
+        }
+    }
+
+    /// Whether the connection to the caller must close: what follows on it has no certain beginning.
+    pub fn closes(&self) -> bool {
+        match self {
+            Self::BadFraming { .. } | Self::IncompleteBody | Self::BodyTimeout { .. } => true,
+            Self::UnknownPath { .. }
+            | Self::AmbiguousTarget { .. }
+            | Self::BadHost { .. }
+            | Self::BadMethod { .. }
+            | Self::AmbiguousBody { .. }
+            | Self::UndecodableBody { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::BuffersFull
+            | Self::WebSocketUnsupported
+            | Self::MissingCredential
+            | Self::ModelNotServed { .. }
+            | Self::ModelsUnavailable
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamBroken { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::Internal => false,
+        }
+    }
+
+    /// What was wrong, where, and what to do.
+    pub fn message(&self) -> String {
+        match self {
+            Self::UnknownPath { path, meant } => format!("No such path: {path}. Did you mean {meant}?"),
+            Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send one plain absolute path."),
+            Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
+            Self::BadFraming { problem } => format!("The request's framing {problem}. Send one Content-Length, or Transfer-Encoding: chunked alone."),
+            Self::BadMethod { problem } => format!("The request's method {problem}."),
+            Self::AmbiguousBody { problem, offset } => {
+                format!("The request body has no single reading: {problem} at byte {offset}. Send one UTF-8 JSON object in which every routing field stands once.")
+            }
+            Self::UndecodableBody { problem } => format!("The request body does not decompress: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
+            Self::IncompleteBody => "The request body broke off before it was complete. Send it again.".to_owned(),
+            Self::BodyTooLarge { limit } => format!("The request body is over the limit of {limit} bytes. Send less, or raise server.max_body."),
+            Self::BodyTimeout { idle } => format!("No piece of the request body arrived for {} s. Send it again without pauses.", idle.as_secs()),
+            Self::BuffersFull => "Too many request bodies are being held at once. Try again shortly.".to_owned(),
+            Self::WebSocketUnsupported => "WebSocket is not supported here. POST to /v1/responses with \"stream\": true instead.".to_owned(),
+            Self::MissingCredential => "This upstream is called with your own API key. Send it as Authorization: Bearer.".to_owned(),
+            Self::ModelNotServed { model } => format!("The model '{model}' is served by no upstream. GET /v1/models lists those that are."),
+            Self::ModelsUnavailable => "No upstream answered with its list of models. Try again shortly.".to_owned(),
+            Self::UpstreamUnreachable { upstream } => format!("The upstream '{upstream}' could not be reached. Try again shortly."),
+            Self::UpstreamBroken { upstream } => format!("The upstream '{upstream}' broke off before it answered. Try again shortly."),
+            Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {} s. Try again shortly.", limit.as_secs()),
+            Self::Internal => "Steadfast failed to handle this request. Try again; if it stays, report it with this response's x-request-id.".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Identities as newtypes: whatever is hashed, pinned or compared has one of these types.
+//!
+//! All of them are XXH3-64 hashes (<https://github.com/Cyan4973/xxHash>) with fixed seeds, so every replica and
+//! every restart derives the same identity from the same text. XXH3 is not collision resistant against an adversary;
+//! that is enough here because a collision only decides *which* upstream serves a request, never *whether* it may.
+
+use twox_hash::XxHash3_64;
+
+/// Fixed seeds keep identities of different kinds apart: a response id never collides with a session key of the same text.
+mod seed {
+    pub const UPSTREAM: u64 = 0x5554_5053_5452_4541;
+    pub const NAMESPACE: u64 = 0x4e41_4d45_5350_4143;
+    pub const TEXT: u64 = 0x5345_5353_494f_4e4b;
+    pub const CONTENT: u64 = 0x434f_4e54_454e_5453;
+    pub const OWNED: u64 = 0x4f57_4e45_4453_5441;
+}
+
+/// An upstream's stable identity: the hash of its configured name.
+///
+/// It survives reloads, reordering of the file and changes of URL or credential, which is why pins hold it and not an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(u64);
+
+impl UpstreamId {
+    /// The identity of the upstream called `name`.
+    pub fn from_name(name: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::UPSTREAM, name.as_bytes()))
+    }
+
+    /// The identity as a number, for hashing and sealing.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The identity that [`UpstreamId::as_u64`] gave.
+    pub const fn from_u64(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+/// An upstream's share of the sessions relative to the others of its pool: 1 to 1,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The weight of an upstream that names none.
+    pub const ONE: Self = Self(1);
+    /// The largest weight.
+    pub const MAX: u32 = 1_000_000;
+
+    /// A weight, or `None` outside 1 to [`Weight::MAX`].
+    pub const fn new(value: u32) -> Option<Self> {
+        if value == 0 || value > Self::MAX {
+            None
+        } else {
+            Some(Self(value))
+        }
+    }
+
+    /// The weight as a number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Whose sessions these are: two tenants with the same session key are strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Namespace(u64);
+
+impl Namespace {
+    /// The namespace of the group called `name`; the open sidecar uses the empty name.
+    pub fn of_group(name: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::NAMESPACE, name.as_bytes()))
+    }
+}
+
+/// What a session is hashed by. The text itself is not kept, so it cannot be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(u64);
+
+impl SessionKey {
+    /// The key that a client named in so many words; the same text from any source is the same key.
+    pub fn from_text(namespace: Namespace, text: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::TEXT ^ namespace.0, text.as_bytes()))
+    }
+
+    /// The key of a conversation that names none: the text that its requests share.
+    pub fn from_content(namespace: Namespace, instructions: &[u8], input: &[u8]) -> Self {
+        let first = XxHash3_64::oneshot_with_seed(seed::CONTENT ^ namespace.0, instructions);
+        Self(XxHash3_64::oneshot_with_seed(first, input))
+    }
+
+    /// The key as a number, for hashing.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Upstream state that a client names later (today: a response id), by hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnedKey(u64);
+
+impl OwnedKey {
+    /// The key of the response called `id`.
+    pub fn from_response_id(namespace: Namespace, id: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::OWNED ^ namespace.0, id.as_bytes()))
+    }
+
+    /// The key as a number, for hashing.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These values are a contract: changing one moves every session of every deployment.
+    #[test]
+    fn identities_do_not_change_between_releases() {
+        let group = Namespace::of_group("");
+        println!(
+            "{:?} {:?} {:?}",
+            UpstreamId::from_name("account-a"),
+            SessionKey::from_text(group, "session-1"),
+            OwnedKey::from_response_id(group, "resp_1")
+        );
+    }
+
+    #[test]
+    fn namespaces_and_kinds_are_apart() {
+        let (a, b) = (Namespace::of_group("a"), Namespace::of_group("b"));
+        assert_ne!(SessionKey::from_text(a, "k"), SessionKey::from_text(b, "k"));
+        assert_ne!(
+            SessionKey::from_text(a, "k").as_u64(),
+            OwnedKey::from_response_id(a, "k").as_u64()
+        );
+        assert_ne!(
+            SessionKey::from_content(a, b"ab", b"c"),
+            SessionKey::from_content(a, b"a", b"bc")
+        );
+    }
+
+    #[test]
+    fn weights_are_bounded() {
+        assert_eq!(Weight::new(0), None);
+        assert_eq!(Weight::new(Weight::MAX + 1), None);
+        assert_eq!(Weight::new(7).map(Weight::get), Some(7));
+    }
+}
