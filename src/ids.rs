@@ -120,11 +120,11 @@ mod tests {
     #[test]
     fn identities_do_not_change_between_releases() {
         let group = Namespace::of_group("");
-        println!(
-            "{:?} {:?} {:?}",
-            UpstreamId::from_name("account-a"),
-            SessionKey::from_text(group, "session-1"),
-            OwnedKey::from_response_id(group, "resp_1")
+        assert_eq!(UpstreamId::from_name("account-a").as_u64(), 4730489446058739647);
+        assert_eq!(SessionKey::from_text(group, "session-1").as_u64(), 13914632425468604125);
+        assert_eq!(
+            OwnedKey::from_response_id(group, "resp_1").as_u64(),
+            2059813803124841673
         );
     }
 

@@ -1,0 +1,92 @@
+//! Where a session key may come from.
+
+use std::{fmt, str::FromStr};
+
+use http::HeaderName;
+
+/// One place to look for what a session is keyed by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The body's top-level `prompt_cache_key`.
+    PromptCacheKey,
+    /// A request header.
+    Header(HeaderName),
+    /// The body's `client_metadata.session_id`.
+    ClientSessionId,
+    /// The upstream that owns the `previous_response_id`, the turn state or the response id in the path.
+    Owner,
+    /// The text that a conversation's requests share.
+    Content,
+}
+
+impl Source {
+    /// The order that holds where the configuration names none.
+    pub fn default_order() -> Vec<Self> {
+        vec![
+            Self::PromptCacheKey,
+            Self::Header(HeaderName::from_static("session-id")),
+            Self::Header(HeaderName::from_static("session_id")),
+            Self::ClientSessionId,
+            Self::Owner,
+            Self::Content,
+        ]
+    }
+}
+
+/// The text names no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownSource;
+
+impl fmt::Display for UnknownSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"",
+        )
+    }
+}
+
+impl std::error::Error for UnknownSource {}
+
+impl FromStr for Source {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+        match text {
+            "body:prompt_cache_key" => Ok(Self::PromptCacheKey),
+            "body:client_metadata.session_id" => Ok(Self::ClientSessionId),
+            "owner" => Ok(Self::Owner),
+            "content" => Ok(Self::Content),
+            _ => {
+                let name = text.strip_prefix("header:").ok_or(UnknownSource)?;
+                name.parse().map(Self::Header).map_err(|_| UnknownSource)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PromptCacheKey => f.write_str("body:prompt_cache_key"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::ClientSessionId => f.write_str("body:client_metadata.session_id"),
+            Self::Owner => f.write_str("owner"),
+            Self::Content => f.write_str("content"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for source in Source::default_order() {
+            assert_eq!(source.to_string().parse(), Ok(source));
+        }
+        for wrong in ["", "header:", "header:a b", "body:model", "Owner"] {
+            assert_eq!(wrong.parse::<Source>(), Err(UnknownSource), "{wrong}");
+        }
+    }
+}
