@@ -1,0 +1,387 @@
+//! Bodies in both directions: reference-counted pieces that are passed on and never copied.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
+
+use super::pool::Lease;
+
+/// How a body is delimited: kept towards the upstream as the client chose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// `Content-Length`, in bytes.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// Why a body ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// More than `limit` bytes arrived.
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    /// Nothing arrived for this long.
+    Idle(Duration),
+    /// The sender went away, or its framing broke.
+    Broken(String),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "the body is over {limit} bytes"),
+            Self::Idle(limit) => write!(f, "no piece of the body arrived for {} ms", limit.as_millis()),
+            Self::Broken(why) => write!(f, "the body broke off: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// Data of a hyper body under an idle limit. Trailers are dropped: nothing behind Steadfast may act on fields that
+/// came after everything was decided (RFC 9110 section 6.5.1).
+struct Paced {
+    incoming: Incoming,
+    limit: Duration,
+    /// Since when the sender is being waited for.
+    waiting: Option<Instant>,
+    /// Armed at the first wait and then left to fire: a piece that arrives costs no timer operation.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    fn new(incoming: Incoming, limit: Duration) -> Self {
+        Self {
+            incoming,
+            limit,
+            waiting: None,
+            alarm: None,
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => return self.poll_alarm(cx).map(|error| Some(Err(error))),
+                Poll::Ready(frame) => {
+                    self.waiting = None;
+                    match frame {
+                        None => return Poll::Ready(None),
+                        Some(Err(error)) => {
+                            return Poll::Ready(Some(Err(BodyError::Broken(super::dial::root_cause(&error)))));
+                        }
+                        Some(Ok(frame)) => {
+                            if let Ok(data) = frame.into_data() {
+                                return Poll::Ready(Some(Ok(data)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let deadline = since + self.limit;
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            ready!(alarm.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(BodyError::Idle(self.limit));
+            }
+            alarm.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// A client's request body as it arrives, bounded in size and pauses.
+pub struct Intake {
+    paced: Paced,
+    limit: u64,
+    received: u64,
+}
+
+impl Intake {
+    /// At most `limit` bytes, with pauses of at most `idle`.
+    pub fn new(incoming: Incoming, limit: u64, idle: Duration) -> Self {
+        Self {
+            paced: Paced::new(incoming, idle),
+            limit,
+            received: 0,
+        }
+    }
+
+    /// Whether nothing (more) will come.
+    pub fn is_end(&self) -> bool {
+        self.paced.incoming.is_end_stream()
+    }
+
+    /// The next piece, or `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let piece = ready!(self.paced.poll_data(cx));
+        if let Some(Ok(piece)) = &piece {
+            self.received = self.received.saturating_add(piece.len() as u64);
+            if self.received > self.limit {
+                return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
+            }
+        }
+        Poll::Ready(piece)
+    }
+}
+
+/// Pieces of a body that is being kept.
+#[derive(Default)]
+pub struct Keep {
+    pieces: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Keep {
+    /// Pieces below this are joined: a handle for each would take more memory than the bytes themselves.
+    const SMALL: usize = 256;
+
+    /// Keeps one more piece.
+    pub fn push(&mut self, piece: Bytes) {
+        if piece.len() < Self::SMALL {
+            self.small.extend_from_slice(&piece);
+            return;
+        }
+        self.close_small();
+        self.pieces.push(piece);
+    }
+
+    /// The whole, with the permission to hold it in memory.
+    pub fn finish(mut self, permit: Option<OwnedSemaphorePermit>) -> Kept {
+        self.close_small();
+        Kept {
+            pieces: self.pieces.into(),
+            _permit: permit,
+        }
+    }
+
+    fn close_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+    }
+}
+
+/// A whole body in memory; its permit goes back when the last [`Replay`] of it is dropped.
+pub struct Kept {
+    pieces: Box<[Bytes]>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request body on its way to an upstream, which can be sent again where it was kept.
+pub struct Replay {
+    source: Source,
+    framing: Framing,
+}
+
+enum Source {
+    Empty,
+    Kept { body: Arc<Kept>, next: usize },
+    Passing(Box<Intake>),
+}
+
+impl Replay {
+    /// No body.
+    pub fn empty(framing: Framing) -> Self {
+        Self {
+            source: Source::Empty,
+            framing,
+        }
+    }
+
+    /// A body that is all here.
+    pub fn kept(body: Kept, framing: Framing) -> Self {
+        Self {
+            source: Source::Kept {
+                body: Arc::new(body),
+                next: 0,
+            },
+            framing,
+        }
+    }
+
+    /// A body that is passed on as it arrives, and can be sent only once.
+    pub fn passing(intake: Intake, framing: Framing) -> Self {
+        Self {
+            source: Source::Passing(Box::new(intake)),
+            framing,
+        }
+    }
+
+    /// The same body from its beginning, or `None` when it is not kept.
+    pub fn again(&self) -> Option<Self> {
+        let source = match &self.source {
+            Source::Empty => Source::Empty,
+            Source::Kept { body, .. } => Source::Kept {
+                body: body.clone(),
+                next: 0,
+            },
+            Source::Passing(_) => return None,
+        };
+        Some(Self {
+            source,
+            framing: self.framing,
+        })
+    }
+}
+
+impl Body for Replay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Kept { body, next } => {
+                let piece = body.pieces.get(*next).cloned();
+                *next += 1;
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+            Source::Passing(intake) => intake
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Kept { body, next } => *next >= body.pieces.len(),
+            Source::Passing(intake) => intake.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.framing {
+            Framing::None => SizeHint::with_exact(0),
+            Framing::Length(length) => SizeHint::with_exact(length),
+            Framing::Chunked => SizeHint::default(),
+        }
+    }
+}
+
+/// A response body on its way from an upstream. Its connection returns to the pool at the end, and closes when the
+/// body is dropped before.
+pub struct Relay {
+    paced: Paced,
+    lease: Option<Lease>,
+}
+
+impl Relay {
+    pub(super) fn new(incoming: Incoming, idle: Duration, lease: Lease) -> Self {
+        let mut relay = Self {
+            paced: Paced::new(incoming, idle),
+            lease: Some(lease),
+        };
+        relay.release_at_end();
+        relay
+    }
+
+    fn release_at_end(&mut self) {
+        if self.paced.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.release();
+        }
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let piece = ready!(self.paced.poll_data(cx));
+        match &piece {
+            None => {
+                if let Some(lease) = self.lease.take() {
+                    lease.release();
+                }
+            }
+            Some(Ok(_)) => self.release_at_end(),
+            // The connection is of no use any more.
+            Some(Err(_)) => drop(self.lease.take()),
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.paced.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.paced.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_joined_in_order() {
+        let mut keep = Keep::default();
+        let large = Bytes::from(vec![b'x'; Keep::SMALL]);
+        for piece in [
+            Bytes::from_static(b"a"),
+            Bytes::from_static(b"b"),
+            large.clone(),
+            Bytes::from_static(b"c"),
+        ] {
+            keep.push(piece);
+        }
+        let kept = keep.finish(None);
+        assert_eq!(kept.pieces.len(), 3);
+        assert_eq!(&kept.pieces[0][..], b"ab");
+        // Large pieces are the very bytes that came, not a copy.
+        assert_eq!(kept.pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(&kept.pieces[2][..], b"c");
+    }
+
+    #[test]
+    fn a_kept_body_starts_over() {
+        let mut keep = Keep::default();
+        keep.push(Bytes::from_static(b"hello"));
+        let mut body = Replay::kept(keep.finish(None), Framing::Length(5));
+        let read = |body: &mut Replay| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            match Pin::new(body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+                _ => None,
+            }
+        };
+        assert_eq!(read(&mut body).as_deref(), Some(&b"hello"[..]));
+        assert!(body.is_end_stream());
+        let mut again = body.again().expect("kept");
+        assert_eq!(read(&mut again).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(again.size_hint().exact(), Some(5));
+    }
+}

@@ -1,0 +1,188 @@
+//! One socket type for every transport, with the two time limits that hyper does not have.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::{Instant, Sleep},
+};
+use tokio_rustls::client::TlsStream;
+
+/// What bytes travel over.
+pub(super) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A transport whose writes fail once the peer has read nothing for `stall`.
+///
+/// The timer exists only while a write is blocked, so a peer that keeps up costs nothing.
+pub(super) struct Socket {
+    transport: Transport,
+    stall: Duration,
+    blocked: Option<Pin<Box<Sleep>>>,
+    activity: Option<Arc<Activity>>,
+}
+
+impl Socket {
+    pub(super) fn new(transport: Transport, stall: Duration) -> Self {
+        Self {
+            transport,
+            stall,
+            blocked: None,
+            activity: None,
+        }
+    }
+
+    /// Reports the arrival of bytes to `activity`.
+    pub(super) fn watched(mut self, activity: Arc<Activity>) -> Self {
+        self.activity = Some(activity);
+        self
+    }
+
+    /// Turns a blocked write into an error once it has been blocked for too long.
+    fn guard<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.blocked = None;
+            return result;
+        }
+        let stall = self.stall;
+        let timer = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(timer.as_mut().poll(cx));
+        self.blocked = None;
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
+    }
+}
+
+/// Calls one method of whichever transport this is.
+macro_rules! on_transport {
+    ($socket:expr, $inner:ident => $call:expr) => {
+        match &mut $socket.transport {
+            Transport::Tcp($inner) => $call,
+            Transport::Unix($inner) => $call,
+            Transport::Tls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(on_transport!(self, inner => Pin::new(inner).poll_read(cx, buf)))?;
+        if let Some(activity) = &self.activity
+            && buf.filled().len() > before
+        {
+            activity.bytes_arrived();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = on_transport!(self, inner => Pin::new(inner).poll_write(cx, buf));
+        self.guard(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = on_transport!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs));
+        self.guard(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(inner) => inner.is_write_vectored(),
+            Transport::Unix(inner) => inner.is_write_vectored(),
+            Transport::Tls(inner) => inner.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = on_transport!(self, inner => Pin::new(inner).poll_flush(cx));
+        self.guard(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = on_transport!(self, inner => Pin::new(inner).poll_shutdown(cx));
+        self.guard(cx, result)
+    }
+}
+
+/// What a client's connection is doing, so that a slow head and an idle connection have limits of their own.
+///
+/// One atomic holds it: `BUSY`, or when the present wait began, in milliseconds, with the kind of wait in the lowest bit.
+pub(super) struct Activity {
+    start: Instant,
+    state: AtomicU64,
+}
+
+const BUSY: u64 = u64::MAX;
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// A request is being handled.
+    No,
+    /// For the rest of a request head, since this long.
+    Head(Duration),
+    /// For another request, since this long.
+    Request(Duration),
+}
+
+impl Activity {
+    /// A connection that was just accepted: its first head is due.
+    pub(super) fn accepted() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            state: AtomicU64::new(0),
+        })
+    }
+
+    fn elapsed_millis(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0)
+    }
+
+    fn bytes_arrived(&self) {
+        let state = self.state.load(Ordering::Relaxed);
+        let waits_for_request = state != BUSY && state & 1 == 1;
+        if waits_for_request {
+            self.state.store(self.elapsed_millis() << 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn request_began(&self) {
+        self.state.store(BUSY, Ordering::Relaxed);
+    }
+
+    pub(super) fn request_ended(&self) {
+        self.state.store(self.elapsed_millis() << 1 | 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn waiting(&self) -> Waiting {
+        let state = self.state.load(Ordering::Relaxed);
+        if state == BUSY {
+            return Waiting::No;
+        }
+        let since = Duration::from_millis(self.elapsed_millis().saturating_sub(state >> 1));
+        if state & 1 == 1 {
+            Waiting::Request(since)
+        } else {
+            Waiting::Head(since)
+        }
+    }
+}
