@@ -122,8 +122,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Activity::accepted();
-    let service = service_fn(|request| {
-        let busy = Busy::new(&activity);
+    let watched = activity.clone();
+    let service = service_fn(move |request| {
+        let busy = Busy::new(&watched);
         let response = handler(peer, request);
         async move { Ok::<_, Infallible>(response.await.map(|body| Attended { body, _busy: busy })) }
     });
