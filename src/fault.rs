@@ -9,6 +9,7 @@ use http::StatusCode;
 
 /// Why Steadfast answers a request itself, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "a variant's line says what its fields are")]
 pub enum Fault {
     /// No endpoint has this path; `meant` is the one that the caller probably meant.
     UnknownPath { path: String, meant: &'static str },
@@ -106,6 +107,31 @@ impl Fault {
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
             Self::Internal => "internal_error",
+        }
+    }
+
+    /// The `error.type` that the caller gets.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownPath { .. }
+            | Self::AmbiguousTarget { .. }
+            | Self::BadHost { .. }
+            | Self::BadFraming { .. }
+            | Self::BadMethod { .. }
+            | Self::AmbiguousBody { .. }
+            | Self::UndecodableBody { .. }
+            | Self::IncompleteBody
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout { .. }
+            | Self::WebSocketUnsupported
+            | Self::ModelNotServed { .. } => "invalid_request_error",
+            Self::MissingCredential => "authentication_error",
+            Self::BuffersFull
+            | Self::ModelsUnavailable
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamBroken { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::Internal => "server_error",
         }
     }
 

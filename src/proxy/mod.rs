@@ -1,1 +1,84 @@
-//! proxy
+//! One request's story: `admit → inspect → pick → forward → settle`.
+//!
+//! Each stage consumes what the one before it made, so a stage that is left out does not compile. A stage that fails
+//! returns a [`Fault`], and [`reply`] makes of it the only kind of error body there is.
+
+mod admit;
+mod forward;
+mod headers;
+mod inspect;
+mod journal;
+mod models;
+mod outgoing;
+mod pick;
+mod reply;
+mod settle;
+mod target;
+mod turn_state;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+pub use outgoing::Outgoing;
+
+use self::{forward::Exchange, journal::Journal, models::Catalogue};
+use crate::{
+    fault::Fault,
+    state::{House, Snapshot},
+    wire::Peer,
+};
+
+/// The public side of a house.
+pub struct Proxy {
+    house: Arc<House>,
+    catalogue: Arc<Catalogue>,
+}
+
+/// What a request gets when nothing went wrong on our own account.
+enum Answer<'a> {
+    Upstream(Exchange<'a>),
+    Models(Bytes),
+}
+
+impl Proxy {
+    /// Opens the public side of `house`.
+    pub fn new(house: Arc<House>) -> Arc<Self> {
+        Arc::new(Self { house, catalogue: Arc::default() })
+    }
+
+    /// Answers one request.
+    pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Response<Outgoing> {
+        let snapshot = self.house.snapshot();
+        let (mut parts, incoming) = request.into_parts();
+        let request_id = admit::request_id(&mut parts.headers);
+        let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id);
+        match self.answer(&snapshot, peer, parts, incoming, &mut journal).await {
+            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, exchange, journal),
+            Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, journal),
+            Err(fault) => reply::render(fault, journal),
+        }
+    }
+
+    async fn answer<'a>(
+        &self,
+        snapshot: &'a Arc<Snapshot>,
+        peer: Peer,
+        parts: Parts,
+        incoming: Incoming,
+        journal: &mut Journal,
+    ) -> Result<Answer<'a>, Fault> {
+        let admitted = admit::admit(snapshot, parts, peer)?;
+        journal.endpoint = Some(admitted.target.endpoint);
+        if let Some(question) = models::question(&admitted) {
+            return self.catalogue.answer(question, snapshot, &admitted, &self.house).await.map(Answer::Models);
+        }
+        let inspected = inspect::inspect(&admitted, incoming, snapshot.limits, journal).await?;
+        let inspected_at = Instant::now();
+        let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts)?;
+        forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at).await.map(Answer::Upstream)
+    }
+}

@@ -91,7 +91,7 @@ pub(super) struct Lease {
 
 enum Sender {
     Exclusive(http1::SendRequest<Replay>),
-    Shared(http2::SendRequest<Replay>, StreamSlot),
+    Shared { sender: http2::SendRequest<Replay>, _slot: StreamSlot },
 }
 
 /// One of a connection's streams, given back on drop.
@@ -240,7 +240,7 @@ impl Pool {
                 sender: sender.clone(),
                 streams: streams.clone(),
             });
-            Sender::Shared(sender, StreamSlot(streams))
+            Sender::Shared { sender, _slot: StreamSlot(streams) }
         } else {
             let (sender, connection) = http1::Builder::new()
                 .handshake(io)
@@ -270,7 +270,7 @@ impl Lease {
     async fn send(&mut self, mut request: Request<Replay>) -> Result<Response<Incoming>, Failure> {
         let result = match &mut self.sender {
             Sender::Exclusive(sender) => sender.try_send_request(request).await,
-            Sender::Shared(sender, _) => {
+            Sender::Shared { sender, .. } => {
                 to_http2(&mut request, &self.pool.scheme, &self.pool.authority);
                 sender.try_send_request(request).await
             }

@@ -1,0 +1,199 @@
+//! The first stage: may this request come in, judged by its head alone. No body is read, and no `100 Continue` sent.
+
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+
+use super::{
+    headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
+    target::{self, Target},
+    turn_state::{self, TurnState},
+};
+use crate::{
+    fault::Fault,
+    ids::Namespace,
+    scan::Coding,
+    state::{Endpoint, Snapshot},
+    wire::{Framing, Peer},
+};
+
+/// A request whose head is in order.
+pub(super) struct Admitted {
+    pub method: Method,
+    pub target: Target,
+    /// What of the headers any upstream may see.
+    pub headers: HeaderMap,
+    pub callers: CallersCredential,
+    pub framing: Framing,
+    /// How the body is compressed.
+    pub coding: Coding,
+    pub is_json: bool,
+    /// The caller sends its body only when asked to.
+    pub expects_continue: bool,
+    pub turn_state: Option<TurnState>,
+    pub namespace: Namespace,
+}
+
+impl Admitted {
+    /// Whether the body is looked into: where an upstream will read JSON.
+    pub fn is_inspected(&self) -> bool {
+        if self.framing == Framing::None {
+            return false;
+        }
+        match self.target.endpoint {
+            Endpoint::Responses | Endpoint::Compact | Endpoint::ChatCompletions | Endpoint::Embeddings => true,
+            Endpoint::Response | Endpoint::Models | Endpoint::Other => self.is_json,
+        }
+    }
+}
+
+/// Judges a request by its head.
+pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Admitted, Fault> {
+    let Parts { method, uri, version, mut headers, .. } = parts;
+    target::check_method(&method)?;
+    target::check_host(version, &uri, &headers)?;
+    let framing = framing(version, &headers)?;
+    let target = target::read(&method, &uri)?;
+    if target.endpoint == Endpoint::Responses && method == Method::GET && wants_websocket(&headers) {
+        return Err(Fault::WebSocketUnsupported);
+    }
+    if let Framing::Length(length) = framing
+        && length > snapshot.limits.max_body
+    {
+        return Err(Fault::BodyTooLarge { limit: snapshot.limits.max_body });
+    }
+    let coding = coding(&headers);
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
+    let expects_continue = headers.contains_key(EXPECT);
+    let host = headers.get(HOST).cloned();
+    let callers = headers::cleanse_request(&mut headers, target.endpoint);
+    if snapshot.forwarded {
+        headers::add_forwarded(&mut headers, peer, host);
+    }
+    let turn_state = headers.remove(TURN_STATE).as_ref().and_then(turn_state::unseal);
+    Ok(Admitted {
+        method,
+        target,
+        headers,
+        callers,
+        framing,
+        coding,
+        is_json,
+        expects_continue,
+        turn_state,
+        namespace: snapshot.namespace,
+    })
+}
+
+/// The caller's request id, or one made for it; the request carries it from here on.
+pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
+    const LONGEST: usize = 128;
+    if let Some(id) = headers.get(X_REQUEST_ID)
+        && !id.is_empty()
+        && id.len() <= LONGEST
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    let made = HeaderValue::try_from(format!("req_{:032x}", fastrand::u128(..)))
+        .unwrap_or_else(|_| HeaderValue::from_static("req_"));
+    headers.insert(X_REQUEST_ID, made.clone());
+    made
+}
+
+/// How the body is delimited. hyper has refused what is plainly wrong (two lengths, a coding that does not end in
+/// chunked) and closes after a request that has both a length and a coding; what it tolerates beyond is refused here.
+fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Fault> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(_), Some(_)) => return Err(Fault::BadFraming { problem: "has Transfer-Encoding twice" }),
+        (Some(_), None) if version != Version::HTTP_11 => {
+            return Err(Fault::BadFraming { problem: "has Transfer-Encoding before HTTP/1.1" });
+        }
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
+            return Ok(Framing::Chunked);
+        }
+        (Some(_), None) => {
+            return Err(Fault::BadFraming { problem: "has a Transfer-Encoding other than plain chunked" });
+        }
+    }
+    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(Framing::None) };
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    length.map(Framing::Length).ok_or(Fault::BadFraming { problem: "has a Content-Length that is no number" })
+}
+
+fn coding(headers: &HeaderMap) -> Coding {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Coding::Identity,
+        (Some(coding), None) => coding.to_str().map_or(Coding::Unknown, Coding::from_header),
+        (Some(_), Some(_)) => Coding::Unknown,
+    }
+}
+
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
+    })
+}
+
+/// `application/json`, or any type with the suffix `+json` (RFC 6839).
+fn names_json(content_type: &HeaderValue) -> bool {
+    let Ok(text) = content_type.to_str() else { return false };
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn framing_has_one_reading() {
+        let read = |lines: &[_]| framing(Version::HTTP_11, &headers(lines));
+        assert_eq!(read(&[]), Ok(Framing::None));
+        assert_eq!(read(&[("content-length", "7")]), Ok(Framing::Length(7)));
+        assert_eq!(read(&[("transfer-encoding", "Chunked ")]), Ok(Framing::Chunked));
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
+            assert!(read(&[("transfer-encoding", coding)]).is_err(), "{coding}");
+        }
+        let mut twice = headers(&[("transfer-encoding", "chunked")]);
+        twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(framing(Version::HTTP_11, &twice).is_err());
+    }
+
+    #[test]
+    fn request_ids_are_kept_or_made() {
+        let mut given = headers(&[("x-request-id", "abc-1")]);
+        assert_eq!(request_id(&mut given), "abc-1");
+        for unusable in ["", "a b"] {
+            let mut map = headers(&[("x-request-id", unusable)]);
+            let made = request_id(&mut map);
+            assert!(made.to_str().is_ok_and(|id| id.len() == 36 && id.starts_with("req_")), "{made:?}");
+            assert_eq!(map.get(X_REQUEST_ID), Some(&made));
+        }
+    }
+
+    #[test]
+    fn json_is_told_by_its_type() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/vnd.x+json", true),
+            ("multipart/form-data; boundary=x", false),
+            ("application/jsonl", false),
+        ] {
+            assert_eq!(names_json(&HeaderValue::from_static(value)), json, "{value}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The fourth stage: call the upstream, and wait for its response head.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::{
+    admit::Admitted, headers, headers::TURN_STATE, inspect::{self, Inspected}, journal::Journal, outgoing::InFlight, pick::Pick,
+};
+use crate::{
+    fault::Fault,
+    ids::UpstreamId,
+    policy::{Affinity, Route},
+    state::{Credential, Live, Snapshot, Upstream},
+    wire::{Relay, SendError},
+};
+
+/// An upstream's answer, head only so far.
+pub(super) struct Exchange<'a> {
+    pub response: Response<Relay>,
+    pub upstream: &'a Upstream,
+    pub route: Route,
+    pub affinity: Affinity,
+    /// The session's pin when the upstream was picked.
+    pub pin: Option<UpstreamId>,
+    pub in_flight: InFlight,
+}
+
+/// Calls the picked upstream.
+pub(super) async fn forward<'a>(
+    snapshot: &Snapshot,
+    admitted: Admitted,
+    inspected: Inspected,
+    pick: Pick<'a>,
+    journal: &Journal,
+    inspected_at: Instant,
+) -> Result<Exchange<'a>, Fault> {
+    let Pick { upstream, route, affinity, pin } = pick;
+    let request = request(admitted, inspected, upstream)?;
+    let in_flight = InFlight::begin(&upstream.live);
+    journal.house().meter.observe_overhead(inspected_at.elapsed());
+    let sent = upstream.pool.send(request, snapshot.limits.head, snapshot.limits.idle).await;
+    let response = sent.map_err(|error| fault_of(error, upstream, journal))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Fault::UpstreamBroken { upstream: upstream.name.to_string() });
+    }
+    Ok(Exchange { response, upstream, route, affinity, pin, in_flight })
+}
+
+fn request(
+    admitted: Admitted,
+    inspected: Inspected,
+    upstream: &Upstream,
+) -> Result<Request<crate::wire::Replay>, Fault> {
+    if matches!(upstream.credential, Credential::Callers) && !admitted.callers.is_present() {
+        return Err(Fault::MissingCredential);
+    }
+    let uri = admitted.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
+    let mut request = Request::new(inspected.body);
+    *request.method_mut() = admitted.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = admitted.headers;
+    let head = request.headers_mut();
+    headers::address(head, upstream, &admitted.callers);
+    // Turn state reaches nobody but its issuer.
+    if let Some(turn_state) = admitted.turn_state
+        && turn_state.issuer == upstream.id
+    {
+        head.insert(TURN_STATE, turn_state.value);
+    }
+    Ok(request)
+}
+
+fn fault_of(error: SendError, upstream: &Upstream, journal: &Journal) -> Fault {
+    let name = upstream.name.to_string();
+    match error {
+        SendError::Body(error) => return inspect::fault_of_body(error),
+        SendError::Dial(_) | SendError::Timeout(_) | SendError::Broken(_) => {}
+    }
+    tracing::warn!(upstream = name, %error, request_id = journal.request_id.to_str().unwrap_or_default(), "no answer from upstream");
+    match error {
+        SendError::Dial(_) => Fault::UpstreamUnreachable { upstream: name },
+        SendError::Timeout(limit) => Fault::UpstreamTimeout { upstream: name, limit },
+        SendError::Broken(_) => Fault::UpstreamBroken { upstream: name },
+        SendError::Body(error) => inspect::fault_of_body(error),
+    }
+}

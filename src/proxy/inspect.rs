@@ -1,0 +1,146 @@
+//! The second stage: read the body, and what it says about its session.
+//!
+//! A body that an upstream will read as JSON is held until its end: the session key stands at the tail in most requests,
+//! and a body that turns out to be ambiguous must not have reached anyone. Any other body is passed on as it arrives.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::body::Incoming;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{admit::Admitted, journal::Journal};
+use crate::{
+    fault::Fault,
+    scan::{BodyInspector, InspectError, RequestFacts},
+    state::Limits,
+    wire::{BodyError, Framing, Intake, Keep, Replay},
+};
+
+/// How long a body waits for room in memory.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// A body of unknown length takes room in steps of this many bytes.
+const ROOM_STEP: u32 = 64 << 10;
+/// How long the rest of a refused body is read and thrown away. Closing on a client that still writes would reset the
+/// connection, and the client would see that instead of the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A request whose body is known, as far as it is looked into.
+pub(super) struct Inspected {
+    pub facts: RequestFacts,
+    pub body: Replay,
+}
+
+/// Reads the body of an admitted request.
+pub(super) async fn inspect(
+    admitted: &Admitted,
+    incoming: Incoming,
+    limits: Limits,
+    journal: &mut Journal,
+) -> Result<Inspected, Fault> {
+    let framing = admitted.framing;
+    if framing == Framing::None {
+        return Ok(Inspected { facts: RequestFacts::default(), body: Replay::empty(framing) });
+    }
+    let mut intake = Intake::new(incoming, limits.max_body, limits.idle);
+    if !admitted.is_inspected() {
+        if let Framing::Length(length) = framing {
+            journal.bytes_in = length;
+        }
+        return Ok(Inspected { facts: RequestFacts::default(), body: Replay::passing(intake, framing) });
+    }
+    let read = read(admitted, &mut intake, limits, journal).await;
+    if let Err(fault) = &read
+        && lingers(fault)
+    {
+        let _ = timeout(LINGER, async { while let Some(Ok(_)) = intake.next().await {} }).await;
+    }
+    read
+}
+
+/// Whether the client may still be writing, and should be heard out before it is answered.
+fn lingers(fault: &Fault) -> bool {
+    !matches!(fault, Fault::IncompleteBody | Fault::BodyTimeout { .. })
+}
+
+async fn read(
+    admitted: &Admitted,
+    intake: &mut Intake,
+    limits: Limits,
+    journal: &mut Journal,
+) -> Result<Inspected, Fault> {
+    let mut room = Room::reserve(&journal.house().buffers, admitted.framing).await?;
+    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body);
+    let mut keep = Keep::default();
+    while let Some(piece) = intake.next().await {
+        let piece = piece.map_err(fault_of_body)?;
+        journal.bytes_in += piece.len() as u64;
+        room.grow_to(journal.bytes_in).await?;
+        inspector.feed(&piece).map_err(fault_of_inspection)?;
+        keep.push(piece);
+    }
+    let facts = inspector.finish().map_err(fault_of_inspection)?;
+    Ok(Inspected { facts, body: Replay::kept(keep.finish(room.permit), admitted.framing) })
+}
+
+/// Room in memory for one body.
+struct Room {
+    buffers: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Takes room for the whole body where its length is known, so that two half-read bodies never wait for each other.
+    async fn reserve(buffers: &Arc<Semaphore>, framing: Framing) -> Result<Self, Fault> {
+        let mut room = Self { buffers: buffers.clone(), permit: None };
+        match framing {
+            Framing::Length(length) => room.take(u32::try_from(length).map_err(|_| Fault::BuffersFull)?).await?,
+            Framing::None | Framing::Chunked => {}
+        }
+        Ok(room)
+    }
+
+    async fn grow_to(&mut self, length: u64) -> Result<(), Fault> {
+        while self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) < usize::try_from(length).unwrap_or(usize::MAX) {
+            self.take(ROOM_STEP).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, bytes: u32) -> Result<(), Fault> {
+        let taken = match self.buffers.clone().try_acquire_many_owned(bytes) {
+            Ok(taken) => taken,
+            Err(_) => timeout(ROOM_WAIT, self.buffers.clone().acquire_many_owned(bytes))
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or(Fault::BuffersFull)?,
+        };
+        match &mut self.permit {
+            Some(permit) => permit.merge(taken),
+            None => self.permit = Some(taken),
+        }
+        Ok(())
+    }
+}
+
+/// What a broken request body means for its sender.
+pub(super) fn fault_of_body(error: BodyError) -> Fault {
+    match error {
+        BodyError::TooLarge { limit } => Fault::BodyTooLarge { limit },
+        BodyError::Idle(idle) => Fault::BodyTimeout { idle },
+        BodyError::Broken(_) => Fault::IncompleteBody,
+    }
+}
+
+fn fault_of_inspection(error: InspectError) -> Fault {
+    match error {
+        InspectError::Refused(refusal) => {
+            Fault::AmbiguousBody { problem: refusal.problem.to_string(), offset: refusal.offset }
+        }
+        InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
+        InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },
+    }
+}

@@ -1,0 +1,167 @@
+//! One request's record: it counts as the request goes, and is written when the request has ended, however it ended.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, StatusCode, Uri};
+use tokio::time::Instant;
+
+use super::target::bounded;
+use crate::{
+    fault::Fault,
+    policy::Route,
+    state::{Endpoint, House, Live, RequestLabels, StatusClass},
+};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The caller got everything that there was.
+    Complete,
+    /// The caller went away before.
+    ClientGone,
+    /// The upstream broke off after its response head.
+    UpstreamBroken,
+    /// The upstream, or the caller, paused for too long.
+    Idle,
+    /// Steadfast answered with an error of its own.
+    Refused,
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamBroken => "upstream_broken",
+            Self::Idle => "idle",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A request's record. Dropping it writes it: once, and also for a caller that went before it had an answer.
+pub(super) struct Journal {
+    house: Arc<House>,
+    started: Instant,
+    method: Method,
+    uri: Uri,
+    /// The caller's id of the request, or the one that was made for it.
+    pub request_id: HeaderValue,
+    pub endpoint: Option<Endpoint>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub outcome: Option<Outcome>,
+    answer: Option<Answer>,
+    refusal: Option<Fault>,
+}
+
+/// What an upstream answered.
+struct Answer {
+    live: Arc<Live>,
+    upstream: Arc<str>,
+    route: Route,
+    status: StatusCode,
+    upstream_request_id: Option<HeaderValue>,
+    first_byte: Duration,
+}
+
+impl Journal {
+    pub fn open(house: &Arc<House>, method: &Method, uri: &Uri, request_id: HeaderValue) -> Self {
+        Self {
+            house: house.clone(),
+            started: Instant::now(),
+            method: method.clone(),
+            uri: uri.clone(),
+            request_id,
+            endpoint: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            outcome: None,
+            answer: None,
+            refusal: None,
+        }
+    }
+
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    /// Notes the response head of an upstream.
+    pub fn answered(
+        &mut self,
+        live: &Arc<Live>,
+        upstream: &Arc<str>,
+        route: Route,
+        status: StatusCode,
+        upstream_request_id: Option<HeaderValue>,
+    ) {
+        let first_byte = self.started.elapsed();
+        live.meter.observe_first_byte(first_byte);
+        if let Some(endpoint) = self.endpoint {
+            live.meter.count(RequestLabels { endpoint, route, status: StatusClass::of(status) });
+        }
+        let (live, upstream) = (live.clone(), upstream.clone());
+        self.answer = Some(Answer { live, upstream, route, status, upstream_request_id, first_byte });
+    }
+
+    /// Notes that Steadfast answers itself.
+    pub fn refused(&mut self, fault: Fault) {
+        self.house.meter.count_rejected(&fault);
+        self.outcome = Some(Outcome::Refused);
+        self.refusal = Some(fault);
+    }
+
+    fn write(&self) {
+        let took = self.started.elapsed();
+        if let Some(endpoint) = self.endpoint {
+            self.house.meter.observe_duration(endpoint, took);
+        }
+        let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
+        let answer = self.answer.as_ref();
+        let refusal = self.refusal.as_ref();
+        let status = answer.map(|answer| answer.status).or(refusal.map(Fault::status));
+        tracing::info!(
+            target: "access",
+            request_id = text(&self.request_id),
+            method = self.method.as_str(),
+            path = %LogPath(self.uri.path()),
+            endpoint = self.endpoint.map(Endpoint::label),
+            status = status.map(|status| status.as_u16()),
+            outcome = outcome.label(),
+            reason = refusal.map(Fault::code),
+            upstream = answer.map(|answer| &*answer.upstream),
+            upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
+            route = answer.map(|answer| answer.route.label()),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            first_byte_ms = answer.map(|answer| millis(answer.first_byte)),
+            duration_ms = millis(took),
+        );
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.write();
+        // The upstream's handles outlive the request's last line.
+        drop(self.answer.take().map(|answer| answer.live));
+    }
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("(not text)")
+}
+
+/// Milliseconds with microseconds behind the point.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A path short enough for a line.
+struct LogPath<'a>(&'a str);
+
+impl std::fmt::Display for LogPath<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.len() <= 200 { f.write_str(self.0) } else { f.write_str(&bounded(self.0)) }
+    }
+}

@@ -1,0 +1,234 @@
+//! Which models there are: the upstreams' lists merged into one, in the shape that OpenAI's SDKs read.
+//!
+//! The merged list is kept and refreshed in the background, so that asking costs nothing; an upstream that does not
+//! answer is left out until the next refresh. An upstream that is called with the caller's own credential is asked
+//! each time, and only on that caller's behalf.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    admit::Admitted,
+    headers::{self, CallersCredential},
+};
+use crate::{
+    fault::Fault,
+    state::{Credential, Endpoint, House, Snapshot, Upstream},
+    tick::Tick,
+    wire::{Framing, Replay},
+};
+
+/// A list this old is still served, but refreshed behind the answer.
+const FRESH_FOR: Duration = Duration::from_secs(300);
+/// The same where an upstream is missing from the list.
+const FRESH_FOR_PARTIAL: Duration = Duration::from_secs(15);
+/// How long an upstream has for its list.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A list may be this long, in bytes.
+const LONGEST: usize = 4 << 20;
+
+/// What is asked of the catalogue.
+#[derive(Clone, Copy)]
+pub(super) enum Question<'a> {
+    /// Every model.
+    List,
+    /// The model of this id, as it stands in the path.
+    Model(&'a str),
+}
+
+/// Whether the catalogue answers this request. With `client_version` Codex asks for a list of another kind, which only
+/// an upstream can give.
+pub(super) fn question(admitted: &Admitted) -> Option<Question<'_>> {
+    let target = &admitted.target;
+    if target.endpoint != Endpoint::Models || admitted.method != Method::GET {
+        return None;
+    }
+    match target.model_id() {
+        Some(id) => Some(Question::Model(id)),
+        None => {
+            let mut parameters = target.query().unwrap_or_default().split('&');
+            let for_codex = parameters.any(|parameter| parameter.split('=').next() == Some("client_version"));
+            (!for_codex).then_some(Question::List)
+        }
+    }
+}
+
+/// One model, as its upstream describes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Model {
+    id: String,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct UpstreamList {
+    data: Vec<Model>,
+}
+
+#[derive(Serialize)]
+struct MergedList<'a> {
+    object: &'static str,
+    data: &'a [Model],
+}
+
+/// The merged list of the upstreams that are called with a credential of ours.
+#[derive(Default)]
+pub(super) struct Catalogue {
+    kept: Mutex<Option<Kept>>,
+    /// Held while upstreams are asked: whoever comes meanwhile waits for the same answer.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    models: Arc<[Model]>,
+    fresh_until: Tick,
+    /// The configuration that it was made from.
+    snapshot: Arc<Snapshot>,
+}
+
+impl Catalogue {
+    /// Answers `question` for the caller of `admitted`.
+    pub async fn answer(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        snapshot: &Arc<Snapshot>,
+        admitted: &Admitted,
+        house: &Arc<House>,
+    ) -> Result<Bytes, Fault> {
+        let kept = self.shared(snapshot, house).await;
+        let own = ask_all(snapshot, |upstream| matches!(upstream.credential, Credential::Callers), &admitted.callers).await;
+        if kept.is_none() && own.answered == 0 {
+            return Err(Fault::ModelsUnavailable);
+        }
+        let shared = kept.iter().flat_map(|kept| kept.models.iter());
+        let models = merge(shared.chain(&own.models));
+        match question {
+            Question::List => Ok(json(&MergedList { object: "list", data: &models })),
+            Question::Model(id) => {
+                    let id = percent_decode_str(id).decode_utf8_lossy();
+                let model = models.iter().find(|model| model.id == id);
+                model.map(json).ok_or(Fault::ModelNotServed { model: super::target::bounded(&id) })
+            }
+        }
+    }
+
+    /// The kept list, made first where there is none, refreshed behind the answer where it is old.
+    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Kept> {
+        if let Some(kept) = self.kept_for(snapshot) {
+            if house.clock.now() >= kept.fresh_until {
+                let (catalogue, snapshot, house) = (self.clone(), snapshot.clone(), house.clone());
+                tokio::spawn(async move {
+                    // Somebody refreshes it already.
+                    let Ok(_asking) = catalogue.asking.try_lock() else { return };
+                    catalogue.refresh(&snapshot, &house).await;
+                });
+            }
+            return Some(kept);
+        }
+        let _asking = self.asking.lock().await;
+        if self.kept_for(snapshot).is_none() {
+            self.refresh(snapshot, house).await;
+        }
+        self.kept_for(snapshot)
+    }
+
+    fn kept_for(&self, snapshot: &Arc<Snapshot>) -> Option<Kept> {
+        self.kept.lock().clone().filter(|kept| Arc::ptr_eq(&kept.snapshot, snapshot))
+    }
+
+    async fn refresh(&self, snapshot: &Arc<Snapshot>, house: &House) {
+        let ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
+        let asked = ask_all(snapshot, ours, &CallersCredential::default()).await;
+        if asked.answered == 0 {
+            return;
+        }
+        let fresh_for = if asked.missing == 0 { FRESH_FOR } else { FRESH_FOR_PARTIAL };
+        let kept = Kept {
+            models: merge(asked.models.iter()).into(),
+            fresh_until: house.clock.now().after(fresh_for),
+            snapshot: snapshot.clone(),
+        };
+        *self.kept.lock() = Some(kept);
+    }
+}
+
+/// What upstreams answered.
+struct Asked {
+    models: Vec<Model>,
+    answered: usize,
+    missing: usize,
+}
+
+/// Asks every upstream that `include` names, all at once.
+async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, callers: &CallersCredential) -> Asked {
+    let mut questions = tokio::task::JoinSet::new();
+    let mut asked = Asked { models: Vec::new(), answered: 0, missing: 0 };
+    let mut lists: Vec<Option<Vec<Model>>> = Vec::new();
+    for (index, upstream) in snapshot.upstreams().iter().enumerate() {
+        lists.push(None);
+        let is_callable = matches!(upstream.credential, Credential::Own(_)) || callers.is_present();
+        if !include(upstream) || !is_callable {
+            continue;
+        }
+        let mut request = Request::new(Replay::empty(Framing::None));
+        headers::address(request.headers_mut(), upstream, callers);
+        let snapshot = snapshot.clone();
+        questions.spawn(async move {
+            let Some(upstream) = snapshot.upstream(index) else { return (index, None) };
+            let list = tokio::time::timeout(PATIENCE, ask(upstream, request)).await;
+            let list = list.unwrap_or_else(|_| Err(format!("no list within {} s", PATIENCE.as_secs())));
+            if let Err(problem) = &list {
+                tracing::warn!(upstream = &*upstream.name, %problem, "left out of the list of models");
+            }
+            (index, list.ok())
+        });
+    }
+    while let Some(answer) = questions.join_next().await {
+        let Ok((index, list)) = answer else { continue };
+        match &list {
+            Some(_) => asked.answered += 1,
+            None => asked.missing += 1,
+        }
+        if let Some(slot) = lists.get_mut(index) {
+            *slot = list;
+        }
+    }
+    // In the order of the file, whoever answered first.
+    asked.models = lists.into_iter().flatten().flatten().collect();
+    asked
+}
+
+/// One upstream's list, less what it is configured not to serve.
+async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
+    let uri = format!("{}/models", upstream.prefix);
+    *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
+    let sent = upstream.pool.send(request, PATIENCE, PATIENCE).await;
+    let response = sent.map_err(|error| error.to_string())?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("it answered {}", response.status()));
+    }
+    let body = Limited::new(response.into_body(), LONGEST).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let list: UpstreamList = serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
+    Ok(list.data.into_iter().filter(|model| upstream.models.matches(&model.id)).collect())
+}
+
+/// Each model once: the first description stays.
+fn merge<'a>(models: impl Iterator<Item = &'a Model>) -> Vec<Model> {
+    let mut seen = HashSet::new();
+    models.filter(|model| seen.insert(model.id.as_str())).cloned().collect()
+}
+
+fn json<T: Serialize>(value: &T) -> Bytes {
+    // Serializing what was deserialized from JSON cannot fail.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}

@@ -1,0 +1,171 @@
+//! Response bodies on their way to a caller.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::journal::{Journal, Outcome};
+use crate::{
+    ids::{Namespace, OwnedKey, UpstreamId},
+    scan::ResponseReader,
+    state::Live,
+    wire::{BodyError, Relay},
+};
+
+/// A response body that keeps its request's journal: dropped at the end, or when the caller goes.
+pub struct Outgoing {
+    content: Content,
+    journal: Journal,
+}
+
+enum Content {
+    Text(Bytes),
+    Stream(Box<Stream>),
+}
+
+/// An upstream's body, read as it passes.
+pub(super) struct Stream {
+    pub relay: Relay,
+    pub reader: Option<ResponseReader>,
+    /// Where the id of the response that passes belongs.
+    pub learn: Option<Learn>,
+    /// The body ends where its connection ends, so only its last event tells whether it is whole.
+    pub ends_with_event: bool,
+    pub in_flight: InFlight,
+}
+
+/// Whose response this is.
+pub(super) struct Learn {
+    pub namespace: Namespace,
+    pub upstream: UpstreamId,
+}
+
+/// A request that an upstream is working on: counted from the call to the end or drop of the response body.
+pub(super) struct InFlight(Arc<Live>);
+
+impl InFlight {
+    pub fn begin(live: &Arc<Live>) -> Self {
+        live.meter.in_flight.inc();
+        Self(live.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.meter.in_flight.dec();
+    }
+}
+
+impl Outgoing {
+    /// A body of our own.
+    pub(super) fn text(text: impl Into<Bytes>, journal: Journal) -> Self {
+        Self { content: Content::Text(text.into()), journal }
+    }
+
+    /// An upstream's body.
+    pub(super) fn stream(stream: Stream, mut journal: Journal) -> Self {
+        if stream.relay.is_end_stream() {
+            journal.outcome = Some(Outcome::Complete);
+        }
+        Self { content: Content::Stream(Box::new(stream)), journal }
+    }
+}
+
+impl Stream {
+    fn observe(&mut self, data: &Bytes, journal: &Journal) {
+        let Some(reader) = &mut self.reader else { return };
+        reader.feed(data);
+        if let (Some(id), Some(Learn { namespace, upstream })) = (reader.response_id(), &self.learn) {
+            let house = journal.house();
+            let key = OwnedKey::from_response_id(*namespace, id);
+            house.roster.owners.confirm(key, None, *upstream, house.clock.now());
+            self.learn = None;
+        }
+    }
+
+    fn ended_with_event(&self) -> bool {
+        self.reader.as_ref().is_some_and(ResponseReader::is_terminal)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, journal: &mut Journal) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
+        let frame = match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    journal.bytes_out += data.len() as u64;
+                    self.observe(data, journal);
+                }
+                if self.relay.is_end_stream() {
+                    journal.outcome = Some(Outcome::Complete);
+                }
+                Some(Ok(frame))
+            }
+            None if self.ends_with_event && !self.ended_with_event() => {
+                journal.outcome = Some(Outcome::UpstreamBroken);
+                Some(Err(BodyError::Broken("the connection closed before the last event".to_owned())))
+            }
+            None => {
+                journal.outcome = Some(Outcome::Complete);
+                None
+            }
+            Some(Err(error)) => {
+                journal.outcome = Some(match error {
+                    BodyError::Idle(_) => Outcome::Idle,
+                    BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
+                });
+                Some(Err(error))
+            }
+        };
+        Poll::Ready(frame)
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { content, journal } = &mut *self;
+        match content {
+            Content::Text(text) if text.is_empty() => Poll::Ready(None),
+            Content::Text(text) => {
+                let text = std::mem::take(text);
+                journal.bytes_out += text.len() as u64;
+                journal.outcome.get_or_insert(Outcome::Complete);
+                Poll::Ready(Some(Ok(Frame::data(text))))
+            }
+            Content::Stream(stream) => stream.poll(cx, journal),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Text(text) => text.is_empty(),
+            Content::Stream(stream) => stream.relay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Stream(stream) => stream.relay.size_hint(),
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // A client that has read the last event may close before the last chunk: it has everything.
+        if let Content::Stream(stream) = &self.content
+            && self.journal.outcome.is_none()
+            && stream.ended_with_event()
+        {
+            self.journal.outcome = Some(Outcome::Complete);
+        }
+    }
+}

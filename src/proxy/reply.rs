@@ -1,0 +1,68 @@
+//! Answers of our own. Nothing else makes an error body.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
+};
+use serde::Serialize;
+
+use super::{headers::X_REQUEST_ID, journal::Journal, outgoing::Outgoing};
+use crate::fault::{Fault, Retry};
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorDetail<'a> {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+}
+
+/// The answer to a request that failed on our own account, in OpenAI's shape.
+pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
+    let param = matches!(fault, Fault::ModelNotServed { .. }).then_some("model");
+    let detail = ErrorDetail { message: fault.message(), kind: fault.kind(), param, code: fault.code() };
+    // Serializing strings to memory cannot fail.
+    let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
+    let request_id = journal.request_id.clone();
+    journal.refused(fault.clone());
+    let mut response = json(fault.status(), text.into(), journal);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id);
+    match fault.retry() {
+        Retry::Never => {}
+        Retry::After(delay) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+        }
+    }
+    if fault.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    match fault.status() {
+        // Both are mandatory (RFC 9110 sections 15.5.6 and 15.5.22).
+        StatusCode::METHOD_NOT_ALLOWED => {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"));
+        }
+        StatusCode::UPGRADE_REQUIRED => {
+            headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, text: Bytes, journal: Journal) -> Response<Outgoing> {
+    let request_id = journal.request_id.clone();
+    let mut response = Response::new(Outgoing::text(text, journal));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    response
+}

@@ -1,0 +1,79 @@
+//! The last stage: learn from the response head, and hand the body to the caller.
+
+use http::{HeaderValue, Response, StatusCode, Version, header::CONTENT_TYPE};
+
+use super::{
+    forward::Exchange,
+    headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+    journal::Journal,
+    outgoing::{Learn, Outgoing, Stream},
+    turn_state,
+};
+use crate::{
+    scan::ResponseReader,
+    state::{Endpoint, Snapshot},
+    wire::Relay,
+};
+
+/// Turns an upstream's answer into the caller's.
+pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: Journal) -> Response<Outgoing> {
+    let Exchange { response, upstream, route, affinity, pin, in_flight } = exchange;
+    let status = response.status();
+    let house = journal.house();
+    if let Some(key) = affinity.key
+        && status.is_success()
+    {
+        house.roster.pins.confirm(key, pin, upstream.id, house.clock.now());
+    }
+    let upstream_request_id = response.headers().get(X_REQUEST_ID).cloned();
+    journal.answered(&upstream.live, &upstream.name, route, status, upstream_request_id.clone());
+
+    let (mut parts, relay) = response.into_parts();
+    let reader = reader(&parts, journal.endpoint);
+    let is_events = is_events(&parts);
+    let ends_with_event = is_events && reader.is_some() && ends_with_connection(&parts, &relay);
+
+    parts.version = Version::HTTP_11;
+    headers::cleanse_response(&mut parts.headers, upstream);
+    if let Some(issued) = parts.headers.remove(TURN_STATE)
+        && let Some(sealed) = turn_state::seal(upstream.id, &issued)
+    {
+        parts.headers.insert(TURN_STATE, sealed);
+    }
+    if upstream_request_id.is_none() {
+        parts.headers.insert(X_REQUEST_ID, journal.request_id.clone());
+    }
+    if snapshot.route_headers {
+        parts.headers.insert(ROUTED_TO, upstream.name_header.clone());
+        parts.headers.insert(ROUTED_BY, HeaderValue::from_static(route.label()));
+    }
+    let learn = reader.is_some().then_some(Learn { namespace: snapshot.namespace, upstream: upstream.id });
+    let stream = Stream { relay, reader, learn, ends_with_event, in_flight };
+    Response::from_parts(parts, Outgoing::stream(stream, journal))
+}
+
+/// What reads the body as it passes: only where there is a response id to learn.
+fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>) -> Option<ResponseReader> {
+    let reads = match endpoint? {
+        Endpoint::Responses | Endpoint::Compact | Endpoint::Response => true,
+        Endpoint::ChatCompletions | Endpoint::Models | Endpoint::Embeddings | Endpoint::Other => false,
+    };
+    let is_plain = !head.headers.contains_key(http::header::CONTENT_ENCODING);
+    if !reads || !is_plain || head.status != StatusCode::OK {
+        return None;
+    }
+    Some(if is_events(head) { ResponseReader::events() } else { ResponseReader::json() })
+}
+
+fn is_events(head: &http::response::Parts) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    content_type.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether nothing but the end of the connection delimits the body (RFC 9112 section 6.3, rule 8).
+fn ends_with_connection(head: &http::response::Parts, relay: &Relay) -> bool {
+    use http_body::Body as _;
+    head.version != Version::HTTP_2
+        && relay.size_hint().exact().is_none()
+        && !head.headers.contains_key(http::header::TRANSFER_ENCODING)
+}

@@ -1,0 +1,271 @@
+//! What a request line asks for: one reading, or a refusal.
+//!
+//! An upstream may normalise a path in its own way. So nothing is normalised here: a target that two servers could read
+//! differently (RFC 3986 sections 5.2.4 and 6.2.2, RFC 9112 section 3.2) is refused, and the rest is passed on as it came.
+
+use http::{
+    HeaderMap, Method, Uri, Version,
+    header::HOST,
+    uri::{Authority, PathAndQuery},
+};
+
+use crate::{fault::Fault, state::Endpoint};
+
+/// An endpoint, and what of the path an upstream gets to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub endpoint: Endpoint,
+    /// Path and query as they came.
+    whole: PathAndQuery,
+    /// Where in `whole` the part after `/v1` begins.
+    tail: usize,
+}
+
+impl Target {
+    /// The path after `/v1`, without the query.
+    pub fn tail(&self) -> &str {
+        self.whole.path().get(self.tail..).unwrap_or_default()
+    }
+
+    /// The query, without its question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.whole.query()
+    }
+
+    /// The response id of `/responses/{id}…`.
+    pub fn response_id(&self) -> Option<&str> {
+        if self.endpoint != Endpoint::Response {
+            return None;
+        }
+        self.tail().strip_prefix("/responses/")?.split('/').next().filter(|id| !id.is_empty())
+    }
+
+    /// The model id of `/models/{id}`, which may itself have slashes.
+    pub fn model_id(&self) -> Option<&str> {
+        if self.endpoint != Endpoint::Models {
+            return None;
+        }
+        self.tail().strip_prefix("/models/").filter(|id| !id.is_empty())
+    }
+
+    /// The target at an upstream whose base URL has the path `prefix`.
+    pub fn at(&self, prefix: &str) -> Option<Uri> {
+        let came_with = self.whole.path().get(..self.tail)?;
+        if came_with == prefix {
+            return Some(Uri::from(self.whole.clone()));
+        }
+        let rest = self.whole.as_str().get(self.tail..)?;
+        let mut joined = String::with_capacity(prefix.len() + rest.len());
+        joined.push_str(prefix);
+        joined.push_str(rest);
+        PathAndQuery::try_from(joined).ok().map(Uri::from)
+    }
+}
+
+/// Reads the target of a request.
+pub(super) fn read(method: &Method, uri: &Uri) -> Result<Target, Fault> {
+    let whole = uri.path_and_query().ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
+    let path = whole.path();
+    check_path(path)?;
+    let tail = if path == "/v1" || path.starts_with("/v1/") { "/v1".len() } else { 0 };
+    let rest = path.get(tail..).unwrap_or_default();
+    let endpoint = endpoint(method, rest);
+    // Without /v1 only what has an endpoint of its own is taken: a base URL written without /v1 works, a typo does not.
+    if rest.len() < 2 || (tail == 0 && endpoint == Endpoint::Other) || rest.starts_with("/v1/") {
+        return Err(Fault::UnknownPath { path: bounded(path), meant: meant(path) });
+    }
+    Ok(Target { endpoint, whole: whole.clone(), tail })
+}
+
+fn endpoint(method: &Method, rest: &str) -> Endpoint {
+    let post = method == Method::POST;
+    match rest {
+        "/responses" => Endpoint::Responses,
+        "/responses/compact" if post => Endpoint::Compact,
+        "/models" => Endpoint::Models,
+        "/chat/completions" => Endpoint::ChatCompletions,
+        "/embeddings" => Endpoint::Embeddings,
+        _ if rest.starts_with("/responses/") => Endpoint::Response,
+        _ if rest.starts_with("/models/") => Endpoint::Models,
+        _ => Endpoint::Other,
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Fault> {
+    let refuse = |problem| Err(Fault::AmbiguousTarget { problem });
+    if !path.starts_with('/') {
+        return refuse("is not an absolute path");
+    }
+    let bytes = path.as_bytes();
+    if memchr::memmem::find(bytes, b"//").is_some() {
+        return refuse("has an empty path segment (//)");
+    }
+    if memchr::memchr3(b'\\', b'#', b';', bytes).is_some() {
+        return refuse("has a character that servers read differently in a path (\\, # or ;)");
+    }
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        match rest.get(..2) {
+            Some(b"2e" | b"2E") => return refuse("has an encoded dot (%2e) in its path"),
+            Some(b"5c" | b"5C") => return refuse("has an encoded backslash (%5c) in its path"),
+            Some([b'0' | b'1', digit]) if digit.is_ascii_hexdigit() => {
+                return refuse("has an encoded control character in its path");
+            }
+            Some([high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
+            _ => return refuse("has a percent sign that encodes nothing"),
+        }
+    }
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return refuse("has a dot segment (. or ..) in its path");
+    }
+    Ok(())
+}
+
+/// The methods that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), and some servers forget it.
+pub(super) fn check_method(method: &Method) -> Result<(), Fault> {
+    match *method {
+        Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD | Method::OPTIONS => {
+            Ok(())
+        }
+        Method::CONNECT => Err(Fault::BadMethod { problem: "is CONNECT, and this is not a forward proxy" }),
+        Method::TRACE => Err(Fault::BadMethod { problem: "is TRACE, which would show credentials" }),
+        _ if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) => {
+            Err(Fault::BadMethod { problem: "is not in capitals" })
+        }
+        _ => Err(Fault::BadMethod { problem: "is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS" }),
+    }
+}
+
+/// RFC 9112 section 3.2: exactly one valid `Host` on HTTP/1.1, equal to the authority of an absolute target.
+pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
+    let refuse = |problem| Err(Fault::BadHost { problem });
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return refuse("stands twice"),
+        (None, _) if version == Version::HTTP_11 => return refuse("is missing"),
+        (None, _) => None,
+        (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {
+            Some(host) if !host.as_str().contains('@') => Some(host),
+            _ => return refuse("is not a host"),
+        },
+    };
+    let Some(named) = uri.authority() else { return Ok(()) };
+    if named.as_str().contains('@') {
+        return Err(Fault::AmbiguousTarget { problem: "carries user information" });
+    }
+    match host {
+        Some(host) if !host.as_str().eq_ignore_ascii_case(named.as_str()) => {
+            Err(Fault::AmbiguousTarget { problem: "names another authority than the Host header" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The endpoint whose name stands in a path that is none.
+fn meant(path: &str) -> &'static str {
+    const NAMED: [(&str, &str); 6] = [
+        ("compact", "/v1/responses/compact"),
+        ("chat", "/v1/chat/completions"),
+        ("completion", "/v1/chat/completions"),
+        ("embed", "/v1/embeddings"),
+        ("model", "/v1/models"),
+        ("respon", "/v1/responses"),
+    ];
+    let path = path.to_ascii_lowercase();
+    NAMED.iter().find(|(word, _)| path.contains(word)).map_or("/v1/responses", |(_, endpoint)| endpoint)
+}
+
+/// Text of a caller's, short enough for a message or a log line.
+pub(super) fn bounded(text: &str) -> String {
+    const LONGEST: usize = 200;
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(LONGEST).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(path: &str) -> Result<Target, Fault> {
+        read(&Method::POST, &path.parse().expect("a URI"))
+    }
+
+    #[test]
+    fn endpoints_have_one_name_with_and_without_v1() {
+        for (path, endpoint) in [
+            ("/responses", Endpoint::Responses),
+            ("/responses/compact", Endpoint::Compact),
+            ("/responses/resp_1/cancel", Endpoint::Response),
+            ("/models", Endpoint::Models),
+            ("/models/org/name", Endpoint::Models),
+            ("/chat/completions", Endpoint::ChatCompletions),
+            ("/embeddings", Endpoint::Embeddings),
+        ] {
+            for prefix in ["", "/v1"] {
+                let target = target(&format!("{prefix}{path}?a=b")).expect(path);
+                assert_eq!((target.endpoint, target.tail(), target.query()), (endpoint, path, Some("a=b")));
+                assert_eq!(target.at("/v1").expect("fits").to_string(), format!("/v1{path}?a=b"));
+                assert_eq!(target.at("/openai/v1").expect("fits").to_string(), format!("/openai/v1{path}?a=b"));
+                assert_eq!(target.at("").expect("fits").to_string(), format!("{path}?a=b"));
+            }
+        }
+        assert_eq!(target("/v1/files").expect("other").endpoint, Endpoint::Other);
+        assert_eq!(target("/v1/responses/r-1/input_items").expect("one").response_id(), Some("r-1"));
+        assert_eq!(target("/v1/models/org%2Fname").expect("one").model_id(), Some("org%2Fname"));
+    }
+
+    #[test]
+    fn unknown_paths_name_what_was_meant() {
+        for (path, meant) in [
+            ("/", "/v1/responses"),
+            ("/v1", "/v1/responses"),
+            ("/v1/", "/v1/responses"),
+            ("/v1/v1/responses", "/v1/responses"),
+            ("/api/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1beta/models", "/v1/models"),
+            ("/files", "/v1/responses"),
+        ] {
+            assert_eq!(target(path), Err(Fault::UnknownPath { path: path.to_owned(), meant }));
+        }
+    }
+
+    #[test]
+    fn paths_with_two_readings_are_refused() {
+        for path in [
+            "/v1/../admin", "/v1/./responses", "/v1/responses/..", "/v1/%2e%2e/x", "/v1/a%2Eb", "/v1//responses",
+            "//v1/responses", "/v1/a%5cb", "/v1/a%00", "/v1/a%1f", "/v1/a%", "/v1/a%zz", "/v1/a;b=c",
+        ] {
+            assert!(matches!(target(path), Err(Fault::AmbiguousTarget { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        let check = |uri: &str, hosts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(HOST, host.parse().expect("a value"));
+            }
+            check_host(Version::HTTP_11, &uri.parse().expect("a URI"), &headers)
+        };
+        assert_eq!(check("/v1/models", &["a:1"]), Ok(()));
+        assert_eq!(check("http://a:1/v1/models", &["A:1"]), Ok(()));
+        for (uri, hosts) in [
+            ("/", &[][..]),
+            ("/", &["a", "a"]),
+            ("/", &["a b"]),
+            ("/", &["a/b"]),
+            ("/", &["u@a"]),
+            ("/", &[""]),
+            ("http://b/", &["a"]),
+            ("http://u:p@a/", &["a"]),
+        ] {
+            assert!(check(uri, hosts).is_err(), "{uri} {hosts:?}");
+        }
+    }
+}

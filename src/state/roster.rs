@@ -1,0 +1,54 @@
+//! What outlives a snapshot: what each upstream is doing, where sessions are pinned, and who owns which response.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::meter::{Meter, UpstreamMeter};
+use crate::{
+    config,
+    ids::{OwnedKey, SessionKey, UpstreamId},
+    policy::AffinityTable,
+};
+
+/// How long a response id is remembered: as long as the longest prompt cache retention.
+const OWNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What outlives a snapshot.
+pub struct Roster {
+    /// Session → the upstream where its cache is.
+    pub pins: AffinityTable<SessionKey>,
+    /// Response id → the upstream that made it.
+    pub owners: AffinityTable<OwnedKey>,
+    upstreams: Mutex<HashMap<UpstreamId, Arc<Live>>>,
+}
+
+/// What one upstream is doing.
+pub struct Live {
+    /// Its metric handles; the number of requests in flight is one of them.
+    pub meter: UpstreamMeter,
+}
+
+impl Live {
+    /// Requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.meter.in_flight.get()).unwrap_or(0)
+    }
+}
+
+impl Roster {
+    /// Empty tables, as large as configured.
+    pub fn new(affinity: &config::Affinity) -> Self {
+        Self {
+            pins: AffinityTable::new(affinity.capacity, affinity.idle),
+            owners: AffinityTable::new(affinity.capacity, OWNED_FOR),
+            upstreams: Mutex::default(),
+        }
+    }
+
+    /// What the upstream called `name` is doing, whichever snapshot asks.
+    pub fn live(&self, id: UpstreamId, name: &str, meter: &Meter) -> Arc<Live> {
+        let mut upstreams = self.upstreams.lock();
+        upstreams.entry(id).or_insert_with(|| Arc::new(Live { meter: meter.upstream(name) })).clone()
+    }
+}

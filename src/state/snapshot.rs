@@ -1,0 +1,245 @@
+//! The configuration, compiled for requests: immutable, with everything prebuilt that each request would build anew.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, uri::Authority};
+
+use super::{
+    meter::Meter,
+    roster::{Live, Roster},
+};
+use crate::{
+    config::{self, ApiKey, Config, ModelGlobs},
+    ids::{Namespace, SessionKey, UpstreamId},
+    policy::{Member, Rendezvous, Source},
+    wire,
+};
+
+/// Bounds and times that requests are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request body in bytes, as sent and decompressed.
+    pub max_body: u64,
+    /// Until the upstream's response head.
+    pub head: Duration,
+    /// Between two pieces of a body, either way.
+    pub idle: Duration,
+}
+
+/// A compiled configuration.
+pub struct Snapshot {
+    /// In the order of the file.
+    upstreams: Box<[Upstream]>,
+    /// Who serves which session.
+    pub rendezvous: Rendezvous,
+    /// The distinct lists of models; an upstream's eligibility class is its list's index here.
+    model_lists: Box<[ModelGlobs]>,
+    /// Where session keys are looked for.
+    pub sources: Box<[Source]>,
+    /// Bounds and times.
+    pub limits: Limits,
+    /// Whether upstreams are told who calls.
+    pub forwarded: bool,
+    /// Whether responses say which upstream served them, and why.
+    pub route_headers: bool,
+    /// Whose sessions these are.
+    pub namespace: Namespace,
+}
+
+/// An upstream, ready to be called.
+pub struct Upstream {
+    /// Its stable identity.
+    pub id: UpstreamId,
+    /// Its name, for logs and messages.
+    pub name: Arc<str>,
+    /// Its name, for `x-steadfast-upstream`.
+    pub name_header: HeaderValue,
+    /// The base URL's path, without a slash at its end.
+    pub prefix: Box<str>,
+    /// What goes into `Host`.
+    pub host: HeaderValue,
+    /// What it is called with.
+    pub credential: Credential,
+    /// Headers that are set on every request to it.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// The models that it serves.
+    pub models: ModelGlobs,
+    /// Its weight.
+    pub weight: crate::ids::Weight,
+    /// Its connections.
+    pub pool: Arc<wire::Pool>,
+    /// What it is doing; outlives this snapshot.
+    pub live: Arc<Live>,
+}
+
+/// What an upstream is called with.
+pub enum Credential {
+    /// Our own: an `Authorization` value, marked as sensitive.
+    Own(HeaderValue),
+    /// Whatever the caller sent.
+    Callers,
+}
+
+/// An upstream that cannot be set up.
+#[derive(Debug)]
+pub struct CompileError {
+    upstream: String,
+    problem: String,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "upstream '{}': {}", self.upstream, self.problem)
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+/// Which upstreams may serve a request: one flag for each list of models.
+pub enum Eligibility {
+    /// Every upstream.
+    All,
+    /// Those whose list is flagged.
+    Lists(Box<[bool]>),
+}
+
+impl Eligibility {
+    /// Whether members of `class` may serve the request.
+    pub fn allows(&self, class: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Lists(lists) => lists.get(usize::from(class)).copied().unwrap_or(false),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Lists(lists) => !lists.contains(&true),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Compiles `config`. What outlives a snapshot comes from `roster`.
+    ///
+    /// # Errors
+    /// When an upstream's TLS cannot be set up.
+    pub fn compile(config: &Config, roster: &Roster, meter: &Meter) -> Result<Self, CompileError> {
+        let mut model_lists: Vec<ModelGlobs> = Vec::new();
+        let mut members = Vec::with_capacity(config.upstreams.len());
+        let mut upstreams = Vec::with_capacity(config.upstreams.len());
+        for configured in &config.upstreams {
+            let upstream = Upstream::compile(configured, &config.timeouts, roster, meter)
+                .map_err(|problem| CompileError { upstream: configured.name.clone(), problem })?;
+            let class = match model_lists.iter().position(|list| *list == upstream.models) {
+                Some(known) => known,
+                None => {
+                    model_lists.push(upstream.models.clone());
+                    model_lists.len() - 1
+                }
+            };
+            let class = u16::try_from(class).map_err(|_| CompileError {
+                upstream: configured.name.clone(),
+                problem: "there are more than 65,536 different lists of models; share some".to_owned(),
+            })?;
+            members.push(Member { id: upstream.id, weight: upstream.weight, class });
+            upstreams.push(upstream);
+        }
+        Ok(Self {
+            rendezvous: Rendezvous::new(&members),
+            upstreams: upstreams.into(),
+            model_lists: model_lists.into(),
+            sources: config.affinity.sources.clone().into(),
+            limits: Limits {
+                max_body: config.server.max_body,
+                head: config.timeouts.head,
+                idle: config.timeouts.idle,
+            },
+            forwarded: config.server.forwarded,
+            route_headers: config.server.route_headers,
+            namespace: Namespace::of_group(""),
+        })
+    }
+
+    /// Every upstream, in the order of the file.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// The upstream at `index` of [`Snapshot::rendezvous`].
+    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
+        self.upstreams.get(index)
+    }
+
+    /// Who may serve `model`; `None` where nobody does. A request that names no model may go to anyone.
+    pub fn eligibility(&self, model: Option<&str>) -> Option<Eligibility> {
+        let Some(model) = model else { return Some(Eligibility::All) };
+        if self.model_lists.iter().all(ModelGlobs::is_all) {
+            return Some(Eligibility::All);
+        }
+        let lists = Eligibility::Lists(self.model_lists.iter().map(|list| list.matches(model)).collect());
+        if lists.is_empty() { None } else { Some(lists) }
+    }
+
+    /// The upstreams for the session key `text`, best first: the answer of `route`.
+    pub fn route<'a>(&'a self, text: &str, eligibility: &'a Eligibility) -> impl Iterator<Item = &'a Upstream> {
+        let key = SessionKey::from_text(self.namespace, text);
+        self.rendezvous.ranked(key, |class| eligibility.allows(class)).filter_map(|index| self.upstream(index))
+    }
+}
+
+impl Upstream {
+    fn compile(
+        configured: &config::Upstream,
+        timeouts: &config::Timeouts,
+        roster: &Roster,
+        meter: &Meter,
+    ) -> Result<Self, String> {
+        let url = &configured.base_url;
+        let tls = if url.is_https() {
+            let authority = configured.ca.as_ref().map(|ca| ca.pem());
+            Some(wire::client_config(authority, configured.http2).map_err(|error| error.to_string())?)
+        } else {
+            None
+        };
+        let target = wire::Target { authority: url.authority().clone(), tls };
+        let dialer =
+            wire::Dialer::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
+        let credential = match &configured.api_key {
+            ApiKey::Passthrough => Credential::Callers,
+            ApiKey::Key(key) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+                    .map_err(|_| "its api_key has characters that a header cannot carry".to_owned())?;
+                value.set_sensitive(true);
+                Credential::Own(value)
+            }
+        };
+        let id = UpstreamId::from_name(&configured.name);
+        Ok(Self {
+            id,
+            name: configured.name.as_str().into(),
+            name_header: header(&configured.name)?,
+            prefix: url.prefix().into(),
+            host: host(url.authority())?,
+            credential,
+            headers: configured.headers.clone().into(),
+            models: configured.models.clone(),
+            weight: configured.weight,
+            pool: wire::Pool::new(dialer, &target),
+            live: roster.live(id, &configured.name, meter),
+        })
+    }
+}
+
+fn host(authority: &Authority) -> Result<HeaderValue, String> {
+    header(authority.as_str())
+}
+
+fn header(text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(text).map_err(|_| format!("'{text}' cannot stand in a header"))
+}
