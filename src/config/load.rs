@@ -55,7 +55,10 @@ const TIMEOUTS: Schema = Schema {
     fields: &["connect", "head", "idle", "client_header"],
     later: &[],
 };
-const SCHEMAS: &[&Schema] = &[&SERVER, &ADMIN, &AFFINITY, &TIMEOUTS, &upstream::SCHEMA];
+const SCHEMAS: &[&Schema] = &[&SERVER, &ADMIN, &AFFINITY, &TIMEOUTS, &upstream::SCHEMA, &ROOT];
+
+/// Looks a variable of the environment up.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -102,12 +105,7 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with the text, the flags and what they name.
-    pub fn from_toml(
-        text: &str,
-        origin: &str,
-        env: &dyn Fn(&str) -> Option<String>,
-        overrides: &Overrides,
-    ) -> Result<Self, Errors> {
+    pub fn from_toml(text: &str, origin: &str, env: Env<'_>, overrides: &Overrides) -> Result<Self, Errors> {
         let folder = Path::new(origin).parent().unwrap_or(Path::new(""));
         let around = Surroundings { env, folder };
         let (mut reader, tree) = Reader::parse(text, Arc::from(origin), SCHEMAS, Notes::default());
@@ -117,9 +115,10 @@ impl Config {
         draft.read_admin(&mut reader, &root, around);
         draft.read_affinity(&mut reader, &root);
         draft.read_timeouts(&mut reader, &root);
-        draft.read_upstreams(&mut reader, &root, around);
-        if root.get("upstream").is_none() && overrides.upstreams.is_empty() {
-            reader.missing_in_file("there is no upstream; add [[upstream]] with name, base_url and api_key");
+        let any = draft.read_upstreams(&mut reader, &root, around);
+        if !any && overrides.upstreams.is_empty() && reader.is_whole() {
+            let message = "there is no upstream; add [[upstream]] with name, base_url and api_key";
+            reader.notes.error(Place::File(Arc::from(origin)), message);
         }
         draft.finish(reader.notes, overrides, env)
     }
@@ -132,13 +131,8 @@ impl Config {
         Self::from_flags_in(&process_env, overrides)
     }
 
-    pub(super) fn from_flags_in(env: &dyn Fn(&str) -> Option<String>, overrides: &Overrides) -> Result<Self, Errors> {
-        let mut notes = Notes::default();
-        if overrides.upstreams.is_empty() {
-            let message = "there is no upstream; give NAME=BASE_URL,env:KEY, or a file with --config";
-            notes.error(Place::Flag("--upstream".to_owned()), message);
-        }
-        Draft::default().finish(notes, overrides, env)
+    pub(super) fn from_flags_in(env: Env<'_>, overrides: &Overrides) -> Result<Self, Errors> {
+        Draft::default().finish_without_file(overrides, env)
     }
 
     /// A configuration without a file, for upstreams that run inside this process; those of the flags join them.
@@ -156,12 +150,16 @@ impl Config {
             upstreams,
             ..Draft::default()
         };
-        draft.finish(Notes::default(), overrides, &process_env)
+        draft.finish_without_file(overrides, &process_env)
     }
 }
 
 fn process_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn is_empty_array(value: &DeValue<'_>) -> bool {
+    value.as_array().is_some_and(|items| items.is_empty())
 }
 
 /// Replaces a default by what was written.
@@ -182,7 +180,7 @@ impl Draft {
         let read_listen = |value| listen(text(value)?, around.folder);
         self.listen = reader.list(&section, "listen", true, read_listen);
         if let (Some([]), Some(value)) = (self.listen.as_deref(), section.get("listen"))
-            && matches!(value.get_ref(), DeValue::Array(items) if items.is_empty())
+            && is_empty_array(value.get_ref())
         {
             reader.error(value, "listen must have an address such as \"127.0.0.1:8080\"");
         }
@@ -247,7 +245,7 @@ impl Draft {
                 }
             }
             if let Some(value) = section.get("sources")
-                && matches!(value.get_ref(), DeValue::Array(items) if items.is_empty())
+                && is_empty_array(value.get_ref())
             {
                 reader.error(
                     value,
@@ -283,21 +281,28 @@ impl Draft {
         }
     }
 
-    fn read_upstreams(&mut self, reader: &mut Reader<'_>, root: &Section<'_>, around: Surroundings<'_>) {
+    /// Whether any upstream was written, valid or not.
+    fn read_upstreams(&mut self, reader: &mut Reader<'_>, root: &Section<'_>, around: Surroundings<'_>) -> bool {
         for section in reader.sections(root, "upstream", &upstream::SCHEMA) {
             let (name, upstream) = upstream::read(reader, &section, around);
             self.names.extend(name);
             self.upstreams.extend(upstream);
         }
+        root.get("upstream")
+            .is_some_and(|value| !is_empty_array(value.get_ref()))
+    }
+
+    fn finish_without_file(self, overrides: &Overrides, env: Env<'_>) -> Result<Config, Errors> {
+        let mut notes = Notes::default();
+        if self.upstreams.is_empty() && overrides.upstreams.is_empty() {
+            let message = "there is no upstream; give NAME=BASE_URL,env:KEY, or a file with --config";
+            notes.error(Place::Flag("--upstream".to_owned()), message);
+        }
+        self.finish(notes, overrides, env)
     }
 
     /// Applies the flags, checks everything together, and makes the configuration if nothing was wrong.
-    fn finish(
-        mut self,
-        mut notes: Notes,
-        overrides: &Overrides,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Config, Errors> {
+    fn finish(mut self, mut notes: Notes, overrides: &Overrides, env: Env<'_>) -> Result<Config, Errors> {
         self.apply(
             &mut notes,
             overrides,

@@ -28,6 +28,17 @@ pub(super) struct Schema {
     pub(super) later: &'static [&'static str],
 }
 
+impl Schema {
+    fn location(&self) -> String {
+        let Self { name, prefix, .. } = self;
+        if prefix.is_empty() {
+            format!("at {name}")
+        } else {
+            format!("in {name}")
+        }
+    }
+}
+
 /// A table of the file, or the lack of one, with its schema.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Section<'a> {
@@ -77,20 +88,48 @@ impl<'t> Reader<'t> {
             notes,
         };
         let (tree, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            reader.syntax_error(error);
-        }
+        reader.syntax_errors(&errors);
         (reader, tree.into_inner())
     }
 
-    fn syntax_error(&mut self, error: &toml::de::Error) {
-        let span = error.span().unwrap_or(self.text.len()..self.text.len());
-        let place = self.place(span.start);
-        let message = match (error.message(), self.text.get(span.clone())) {
-            ("duplicate key", Some(key)) => format!("{} is written twice; keep one", quoted(key.trim_matches('"'))),
-            (message, _) => message.to_owned(),
+    /// Notes the syntax errors but for those that follow from another: the later ones of a line, and what an array or inline
+    /// table that is never closed swallows.
+    fn syntax_errors(&mut self, errors: &[toml::de::Error]) {
+        let end = self.text.len()..self.text.len();
+        let mut errors: Vec<_> = errors
+            .iter()
+            .map(|e| (e.span().unwrap_or(end.clone()), e.message()))
+            .collect();
+        errors.sort_by_key(|(span, _)| span.start);
+        let position = |starts: &[&str]| {
+            let found = |(_, message): &(_, &str)| starts.iter().any(|start| message.starts_with(start));
+            errors.iter().position(found)
         };
-        self.notes.error(place, message);
+        let unclosed = position(&["unclosed array,", "unclosed inline table,"]);
+        let swallowed = position(&["missing comma", "missing assignment", "extra assignment"])
+            .zip(unclosed)
+            .map_or(0..0, |(first, unclosed)| first + 1..unclosed);
+        let mut last_line = None;
+        for (index, (span, message)) in errors.into_iter().enumerate() {
+            let line = Some(self.line_of(span.start));
+            let follows = swallowed.contains(&index) || last_line == line && unclosed != Some(index);
+            self.syntax_error(message, span, follows);
+            last_line = line;
+        }
+    }
+
+    fn syntax_error(&mut self, message: &str, span: Range<usize>, follows: bool) {
+        if !follows {
+            let message = match (message, self.text.get(span.clone())) {
+                ("duplicate key", Some(key)) => format!("{} is written twice; keep one", quoted(key.trim_matches('"'))),
+                (
+                    "string values must be quoted, expected literal string" | "invalid literal string, expected `'`",
+                    Some(nothing),
+                ) if nothing.trim().is_empty() => "a value is missing".to_owned(),
+                (message, _) => message.to_owned(),
+            };
+            self.notes.error(self.place(span.start), message);
+        }
         let line = self.line_of(span.start);
         let start = self.lines.get(line).copied().unwrap_or(0);
         let is_header = self
@@ -156,13 +195,6 @@ impl<'t> Reader<'t> {
     pub(super) fn missing(&mut self, section: &Section<'_>, message: impl Into<String>) {
         if self.is_whole() {
             self.notes.error(self.place(section.at), message);
-        }
-    }
-
-    /// Notes that the file as a whole lacks what it needs.
-    pub(super) fn missing_in_file(&mut self, message: impl Into<String>) {
-        if self.is_whole() {
-            self.notes.error(Place::File(Arc::clone(&self.file)), message);
         }
     }
 
@@ -241,7 +273,7 @@ impl<'t> Reader<'t> {
                 let hint = self.hint(schema, name);
                 self.error(
                     key,
-                    format!("unknown field {} in {}; {hint}", quoted(name), schema.name),
+                    format!("unknown field {} {}; {hint}", quoted(name), schema.location()),
                 );
             }
         }
@@ -262,7 +294,7 @@ impl<'t> Reader<'t> {
             .iter()
             .find(|other| other.fields.contains(&name) || other.later.contains(&name));
         match home {
-            Some(home) => format!("it belongs in {}", home.name),
+            Some(home) => format!("it belongs {}", home.location()),
             None => format!("it may hold {}", schema.fields.join(", ")),
         }
     }
@@ -340,6 +372,8 @@ fn closest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -359,5 +393,18 @@ mod tests {
             assert_eq!(closest(typed, &fields), meant, "{typed}");
         }
         assert_eq!(closest(&"w".repeat(1_000_000), &fields), None);
+    }
+
+    proptest! {
+        #[test]
+        fn places_agree_with_counting(text in "[a\u{e9}\u{1F980}\r\n]{0,40}") {
+            let (reader, _) = Reader::parse(&text, "f".into(), &[], Notes::default());
+            for (offset, _) in text.char_indices() {
+                let before = &text[..offset];
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+                prop_assert_eq!(reader.place(offset), Place::At { file: "f".into(), line, column });
+            }
+        }
     }
 }
