@@ -1,1 +1,77 @@
-//! app
+//! The roof: what was typed becomes a running house.
+
+mod cli;
+mod drain;
+mod embedded;
+mod logging;
+mod serve;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+use self::cli::{CheckArgs, Cli, Command, RouteArgs};
+use crate::{
+    ops,
+    state::{House, Snapshot},
+};
+
+/// Runs the program with the arguments that it was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Serve(args)) => serve::serve(args),
+        None => serve::serve(cli.serve),
+        Some(Command::Check(args)) => check(&args),
+        Some(Command::Route(args)) => route(&args),
+        Some(Command::Sim(args)) => serve::simulate(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            // Where even standard error is gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Anything that ends the program; its text says what to do.
+type Problem = Box<dyn std::error::Error>;
+
+fn check(args: &CheckArgs) -> Result<(), Problem> {
+    let config = args.source.load()?;
+    for warning in &config.warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    House::new(&config)?;
+    let count = config.upstreams.len();
+    writeln!(io::stdout(), "valid: {count} upstream{}", if count == 1 { "" } else { "s" })?;
+    Ok(())
+}
+
+fn route(args: &RouteArgs) -> Result<(), Problem> {
+    let house = House::new(&args.source.load()?)?;
+    let snapshot = house.snapshot();
+    let answer = ops::route(&snapshot, &args.key, args.model.as_deref(), args.group.as_deref())?;
+    if args.json {
+        writeln!(io::stdout(), "{answer}")?;
+    } else {
+        list(&snapshot, args)?;
+    }
+    Ok(())
+}
+
+fn list(snapshot: &Snapshot, args: &RouteArgs) -> Result<(), Problem> {
+    let mut out = io::stdout();
+    let eligibility = snapshot.eligibility(args.model.as_deref());
+    let order = eligibility.iter().flat_map(|eligibility| snapshot.route(&args.key, eligibility));
+    for (place, upstream) in order.enumerate() {
+        let note = if place == 0 { "  home" } else { "" };
+        writeln!(out, "{}. {} (weight {}){note}", place + 1, upstream.name, upstream.weight.get())?;
+    }
+    Ok(())
+}

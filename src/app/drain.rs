@@ -1,0 +1,60 @@
+//! From the first signal to the last byte.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{state::House, wire::Phase};
+
+/// SIGTERM and SIGINT, whichever comes.
+pub(super) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Takes over both signals.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Finishes what runs in `servers`: not ready, nothing new accepted, streams finish within `grace`. A second signal cuts
+/// what is left at once.
+pub(super) async fn drain(
+    house: &House,
+    phase: &watch::Sender<Phase>,
+    servers: &mut JoinSet<()>,
+    grace: Duration,
+    signals: &mut StopSignals,
+) {
+    house.leave();
+    phase.send_replace(Phase::Draining);
+    tracing::info!(grace_s = grace.as_secs_f64(), "stopping: finishing what runs; another signal stops at once");
+    tokio::select! {
+        () = finish(servers) => {
+            tracing::info!("stopped: everything finished");
+            return;
+        }
+        () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; cutting what still runs"),
+        () = signals.next() => tracing::warn!("stopping at once"),
+    }
+    phase.send_replace(Phase::Stopping);
+    finish(servers).await;
+}
+
+async fn finish(servers: &mut JoinSet<()>) {
+    while servers.join_next().await.is_some() {}
+}

@@ -1,0 +1,161 @@
+//! `steadfast serve`: wire the house, open its doors, close them on a signal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, sync::watch, task::JoinSet};
+
+use super::{
+    Problem,
+    cli::{ServeArgs, Source},
+    drain::{self, StopSignals},
+    embedded, logging,
+};
+use crate::{
+    config::{Config, Listen},
+    ops::Admin,
+    proxy::Proxy,
+    sim::{self, Sim, SimArgs},
+    state::House,
+    wire::{self, Address, Listener, Phase, ServeLimits},
+};
+
+/// How long a client's connection may be idle between two requests: as long as nginx's.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How often idle upstream connections are looked through for old ones.
+const REAP_EVERY: Duration = Duration::from_secs(15);
+
+/// Serves until a signal.
+pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
+    logging::start(args.log_format, args.log_level);
+    let runtime = Runtime::new()?;
+    let served = runtime.block_on(run(&args.source));
+    // What a second signal cut must not hold the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// `steadfast sim`.
+pub(super) fn simulate(args: SimArgs) -> Result<(), Problem> {
+    let runtime = Runtime::new()?;
+    runtime.block_on(async {
+        let mut signals = StopSignals::listen()?;
+        sim::run(args, async { signals.next().await }).await
+    })?;
+    Ok(())
+}
+
+async fn run(source: &Source) -> Result<(), Problem> {
+    let mut signals = StopSignals::listen()?;
+    let (config, sims) = configure(source).await?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let house = House::new(&config)?;
+    let public = bind(config.server.listen.iter().map(address)).await?;
+    let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
+    announce(&public, &admin, &sims, &config)?;
+
+    let (phase, watcher) = watch::channel(Phase::Running);
+    let limits = ServeLimits {
+        client_header: config.timeouts.client_header,
+        keep_alive: KEEP_ALIVE,
+        stall: config.timeouts.idle,
+    };
+    let mut servers = JoinSet::new();
+    let proxy = Proxy::new(house.clone());
+    for listener in public {
+        let proxy = proxy.clone();
+        let handler = move |peer, request| proxy.clone().handle(peer, request);
+        servers.spawn(wire::serve(listener, limits, house.connections.clone(), watcher.clone(), handler));
+    }
+    // The operator's side stays to the end: it is where the drain can be watched.
+    let operator = Admin::new(house.clone(), config.admin.token.clone());
+    let (_admin_phase, admin_watcher) = watch::channel(Phase::Running);
+    for listener in admin {
+        let operator = operator.clone();
+        let handler = move |_, request| operator.clone().handle(request);
+        tokio::spawn(wire::serve(listener, limits, Arc::default(), admin_watcher.clone(), handler));
+    }
+    tokio::spawn(keep_house(house.clone()));
+
+    signals.next().await;
+    drain::drain(&house, &phase, &mut servers, config.server.grace, &mut signals).await;
+    for sim in sims {
+        sim.stop().await;
+    }
+    Ok(())
+}
+
+async fn configure(source: &Source) -> Result<(Config, Vec<Sim>), Problem> {
+    if !source.is_embedded() {
+        return Ok((source.load()?, Vec::new()));
+    }
+    let (sims, upstreams) = embedded::start().await?;
+    Ok((Config::embedded(upstreams, &source.overrides())?, sims))
+}
+
+fn address(listen: &Listen) -> Address {
+    match listen {
+        Listen::Tcp(address) => Address::Tcp(*address),
+        Listen::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>, Problem> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(Listener::bind(&address).await?);
+    }
+    Ok(listeners)
+}
+
+/// Says on standard output where to call, and how to try it.
+fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), Problem> {
+    let mut text = String::new();
+    for listener in public {
+        writeln!(text, "Steadfast listens on {}", url(listener.address()))?;
+    }
+    for listener in admin {
+        writeln!(text, "The admin side is on {}", url(listener.address()))?;
+    }
+    if sims.is_empty() {
+        let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        writeln!(text, "Upstreams: {}", names.join(", "))?;
+    } else {
+        let names: Vec<&str> = sims.iter().map(Sim::name).collect();
+        writeln!(text, "Its upstreams are simulated: {} run inside this process, no model behind them.", names.join(" and "))?;
+        if let Some(Address::Tcp(address)) = public.first().map(Listener::address) {
+            writeln!(text, "\nPaste this twice, then change the key:\n")?;
+            writeln!(text, "  curl -i http://{address}/v1/responses -H 'content-type: application/json' \\")?;
+            writeln!(text, r#"    -d '{{"model":"gpt-5.2","input":"Hello, who answers?","prompt_cache_key":"session-1"}}'"#)?;
+            writeln!(text)?;
+        }
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(_) => address.to_string(),
+    }
+}
+
+/// What has to be done now and then.
+async fn keep_house(house: Arc<House>) {
+    let mut timer = tokio::time::interval(REAP_EVERY);
+    loop {
+        timer.tick().await;
+        for upstream in house.snapshot().upstreams() {
+            upstream.pool.reap();
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The URL that an upstream's paths are appended to.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use http::uri::{Authority, Scheme};
+use rustls::pki_types::ServerName;
+
+/// `https://host:port/prefix`: http or https, without user name, query and fragment, its path with one reading only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    scheme: Scheme,
+    authority: Authority,
+    prefix: Box<str>,
+}
+
+impl BaseUrl {
+    /// Reads a base URL; the error is a predicate ("must …") and holds nothing of the URL, which may be secret.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = split_scheme(text).ok_or("must start with \"https://\" or \"http://\"")?;
+        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("holds a space or another character that no URL has".to_owned());
+        }
+        if rest.contains(['?', '#']) {
+            return Err("must end with the path: no \"?\" and no \"#\"".to_owned());
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("must not hold a user name or password; give the credential as the API key".to_owned());
+        }
+        let authority = parse_authority(authority)
+            .ok_or("must have a host, and a port from 1 to 65535 if any, such as \"https://api.openai.com/v1\"")?;
+        let prefix = path.strip_suffix('/').unwrap_or(path);
+        if !prefix.split('/').skip(1).all(is_plain_segment) {
+            return Err("must have a plain path: no \"//\", \".\", \"..\" or encoded dots and slashes".to_owned());
+        }
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: prefix.into(),
+        })
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// http or https.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// Host and port as written, which is what the `Host` header says.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The host to resolve and to check the certificate against: a name or an IP address, without brackets.
+    pub fn host(&self) -> &str {
+        bare(self.authority.host())
+    }
+
+    /// The port, the scheme's own when none is written.
+    pub fn port(&self) -> u16 {
+        self.authority
+            .port_u16()
+            .unwrap_or(if self.is_https() { 443 } else { 80 })
+    }
+
+    /// The path before every request's own: empty, or with a slash at its start and none at its end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether the host is this machine by its name or address.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host();
+        // RFC 6761 §6.3: localhost and what is below it.
+        let name = host
+            .rsplit('.')
+            .next()
+            .is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
+        name || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" => Some((Scheme::HTTPS, rest)),
+        "http" => Some((Scheme::HTTP, rest)),
+        _ => None,
+    }
+}
+
+fn parse_authority(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
+    let host = authority.host();
+    let valid_host = match host.strip_prefix('[') {
+        Some(_) => bare(host).parse::<Ipv6Addr>().is_ok(),
+        None => ServerName::try_from(host).is_ok(),
+    };
+    let port = text.strip_prefix(host)?;
+    let valid_port = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u16>().ok())
+            .is_some_and(|port| port != 0);
+    (valid_host && valid_port).then_some(authority)
+}
+
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
+/// Whether every reader of the path sees the same segment (RFC 3986 §3.3, without what normalisation would change).
+fn is_plain_segment(segment: &str) -> bool {
+    if segment.is_empty() || segment == "." || segment == ".." {
+        return false;
+    }
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
+        let escape = byte == b'%' && {
+            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+            match (digit(bytes.next()), digit(bytes.next())) {
+                (Some(high), Some(low)) => ![b'.', b'/', b'\\'].map(u32::from).contains(&(high * 16 + low)),
+                _ => false,
+            }
+        };
+        if !plain && !escape {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parts() {
+        for (written, host, port, prefix, shown) in [
+            (
+                "https://api.openai.com/v1",
+                "api.openai.com",
+                443,
+                "/v1",
+                "https://api.openai.com/v1",
+            ),
+            (
+                "https://api.openai.com/v1/",
+                "api.openai.com",
+                443,
+                "/v1",
+                "https://api.openai.com/v1",
+            ),
+            ("http://127.0.0.1:9001", "127.0.0.1", 9001, "", "http://127.0.0.1:9001"),
+            ("HTTP://[::1]:80/", "::1", 80, "", "http://[::1]:80"),
+            (
+                "https://a_b.example/x%20y/z",
+                "a_b.example",
+                443,
+                "/x%20y/z",
+                "https://a_b.example/x%20y/z",
+            ),
+        ] {
+            let url = BaseUrl::parse(written).unwrap();
+            assert_eq!(
+                (url.host(), url.port(), url.prefix()),
+                (host, port, prefix),
+                "{written}"
+            );
+            assert_eq!(url.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn refused() {
+        for (written, because) in [
+            ("", "start with"),
+            ("api.openai.com/v1", "start with"),
+            ("ftp://a/v1", "start with"),
+            ("unix:///run/a", "start with"),
+            ("https://", "a host"),
+            ("https:///v1", "a host"),
+            ("https://a b/", "a space"),
+            ("https://exämple.com/", "a space"),
+            ("https://a/v1\n", "a space"),
+            ("https://u:p@a/v1", "user name"),
+            ("https://a:0/", "a port"),
+            ("https://a:/", "a port"),
+            ("https://a:65536/", "a port"),
+            ("https://a:+1/", "a port"),
+            ("https://a..b/", "a host"),
+            ("https://[::1/", "a host"),
+            ("https://[1]/", "a host"),
+            ("https://[::1]x/", "a host"),
+            ("https://1.2.3/", "a host"),
+            ("https://a/v1?key=sk", "no \"?\""),
+            ("https://a/v1?", "no \"?\""),
+            ("https://a/v1#x", "no \"?\""),
+            ("https://a/..", "plain path"),
+            ("https://a/b/../c", "plain path"),
+            ("https://a/./b", "plain path"),
+            ("https://a//b", "plain path"),
+            ("https://a/b//", "plain path"),
+            ("https://a/%2e%2E", "plain path"),
+            ("https://a/b%2fc", "plain path"),
+            ("https://a/%5c", "plain path"),
+            ("https://a/%", "plain path"),
+            ("https://a/%2", "plain path"),
+            ("https://a/%zz", "plain path"),
+            ("https://a/b\\c", "plain path"),
+            ("https://a/{b}", "plain path"),
+        ] {
+            let error = BaseUrl::parse(written).expect_err(written);
+            assert!(error.contains(because), "{written}: {error}");
+        }
+    }
+
+    #[test]
+    fn loopback() {
+        for (written, expected) in [
+            ("http://localhost:1", true),
+            ("http://a.LOCALHOST", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(BaseUrl::parse(written).unwrap().is_loopback(), expected, "{written}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(text in "https?://[a-z0-9.:\\[\\]@-]{0,12}(/[a-z%2.?#]{0,4}){0,3}/?") {
+            if let Ok(url) = BaseUrl::parse(&text) {
+                prop_assert_eq!(BaseUrl::parse(&url.to_string()), Ok(url.clone()));
+                let uri: http::Uri = url.to_string().parse().unwrap();
+                prop_assert_eq!(uri.authority(), Some(url.authority()));
+                prop_assert_eq!(uri.path().trim_end_matches('/'), url.prefix());
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let _ = BaseUrl::parse(&text);
+            let _ = BaseUrl::parse(&format!("http://{text}"));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Checks what concerns more than one field, once file and flags are both read.
+
+use std::net::SocketAddr;
+
+use super::{
+    Admin, Listen, Server,
+    errors::{Notes, Place},
+    values::is_loopback,
+};
+
+/// A value that was written down, and where.
+pub(super) type Placed<T> = (Place, T);
+
+/// Checks the addresses as written; where nothing was written, the defaults hold.
+pub(super) struct Listeners<'a> {
+    pub(super) public: Option<&'a [Placed<Listen>]>,
+    pub(super) admin: Option<&'a [Placed<SocketAddr>]>,
+    pub(super) has_token: bool,
+}
+
+impl Listeners<'_> {
+    pub(super) fn check(&self, notes: &mut Notes) {
+        let public = self.public.unwrap_or_default();
+        for (index, (place, address)) in public.iter().enumerate() {
+            if let Listen::Tcp(tcp) = address
+                && !is_loopback(tcp)
+            {
+                let port = tcp.port();
+                notes.error(
+                    place.clone(),
+                    format!(
+                        "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{tcp}\": there are no client keys, so whoever connects spends your upstream keys"
+                    ),
+                );
+            }
+            let earlier = public.iter().take(index).any(|(_, other)| clash(other, address));
+            if earlier {
+                notes.error(place.clone(), format!("listen has \"{address}\" twice; keep one"));
+            }
+        }
+        let admin = self.admin.unwrap_or_default();
+        for (index, (place, address)) in admin.iter().enumerate() {
+            if !is_loopback(address) && !self.has_token {
+                notes.error(
+                    place.clone(),
+                    format!(
+                        "admin.listen \"{address}\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:{}\"",
+                        address.port()
+                    ),
+                );
+            }
+            if admin
+                .iter()
+                .take(index)
+                .any(|(_, other)| other == address && address.port() != 0)
+            {
+                notes.error(place.clone(), format!("admin.listen has \"{address}\" twice; keep one"));
+            }
+        }
+        self.check_between(notes);
+    }
+
+    /// The two listeners must be apart. A clash of a written address with a default is reported at the written one.
+    fn check_between(&self, notes: &mut Notes) {
+        let message = |address: &SocketAddr| {
+            format!("\"{address}\" is wanted by both server.listen and admin.listen; change one of them")
+        };
+        match (self.public, self.admin) {
+            (public, Some(admin)) => {
+                let default = Server::default().listen;
+                let taken = |address: &Listen| match public {
+                    Some(public) => public.iter().any(|(_, other)| clash(other, address)),
+                    None => default.iter().any(|other| clash(other, address)),
+                };
+                for (place, address) in admin.iter().filter(|(_, address)| taken(&Listen::Tcp(*address))) {
+                    notes.error(place.clone(), message(address));
+                }
+            }
+            (Some(public), None) => {
+                for address in Admin::default().listen {
+                    let clashing = public.iter().filter(|(_, other)| clash(other, &Listen::Tcp(address)));
+                    clashing.for_each(|(place, _)| notes.error(place.clone(), message(&address)));
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// Whether the two cannot be listened on at once. Port 0 is another port each time.
+fn clash(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            let every = |ip: std::net::IpAddr| ip.is_unspecified();
+            let same_ip = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (every(a.ip()) || every(b.ip())));
+            same_ip && a.port() == b.port() && a.port() != 0
+        }
+        (Listen::Unix(a), Listen::Unix(b)) => a == b,
+        (Listen::Tcp(_), Listen::Unix(_)) | (Listen::Unix(_), Listen::Tcp(_)) => false,
+    }
+}
+
+/// Names are identities: two upstreams of one name would be one to every session.
+pub(super) fn names(names: &[Placed<String>], notes: &mut Notes) {
+    let mut seen = std::collections::HashSet::with_capacity(names.len());
+    for (place, name) in names {
+        if !seen.insert(name) {
+            notes.error(
+                place.clone(),
+                format!("the upstream name \"{name}\" is taken; names must be unique"),
+            );
+        }
+    }
+}

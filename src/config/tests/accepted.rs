@@ -1,0 +1,114 @@
+//! Files that are accepted, and what they mean.
+
+use super::*;
+
+#[test]
+fn the_example_holds_the_defaults() {
+    let config = read(EXAMPLE).unwrap();
+    assert_eq!(config.server, Server::default());
+    assert_eq!(config.admin, Admin::default());
+    assert_eq!(config.affinity, Affinity::default());
+    assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.warnings, []);
+    let url = "https://api.openai.com/v1";
+    let expected = ["A", "B"].map(|n| {
+        let key = ApiKey::Key(Secret::new(format!("sk-canary-OPENAI_KEY_{n}")));
+        Upstream::new(&format!("account-{}", n.to_lowercase()), url, key).unwrap()
+    });
+    assert_eq!(config.upstreams, expected);
+}
+
+/// What is commented out in the example is as valid as the rest.
+#[test]
+fn the_example_stays_valid_with_its_options() {
+    let folder = Folder::new("example");
+    let ca = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    folder.write("ca.pem", ca.cert.pem());
+    let text = EXAMPLE
+        .replace("headers = {} ", "# ")
+        .replace("# headers = ", "headers = ");
+    let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
+    let origin = folder.0.join("steadfast.toml");
+    let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
+    let config = Config::from_toml(&text, origin.to_str().unwrap(), &token, &Overrides::default()).unwrap();
+    assert_eq!(config.admin.token, Some(Secret::new("t")));
+    let first = &config.upstreams[0];
+    assert_eq!(
+        first.headers,
+        [(
+            HeaderName::from_static("openai-project"),
+            HeaderValue::from_static("proj_1")
+        )]
+    );
+    assert_eq!(
+        first.ca.as_ref().map(|ca| ca.path.clone()),
+        Some(folder.0.join("ca.pem"))
+    );
+}
+
+#[test]
+fn everything_can_be_set() {
+    let config = read(
+        r#"
+        affinity = { sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10 }
+        [server]
+        listen = ["[::1]:80", "localhost:0", "127.0.0.1:0", "127.0.0.1:0", "unix:/run/steadfast.sock"]
+        max_body = 1024
+        buffered_bodies = "1KiB"
+        grace = "0s"
+        forwarded = true
+        route_headers = false
+        [admin]
+        listen = []
+        [timeouts]
+        connect = "1ms"
+        head = "24h"
+        [[upstream]]
+        name = "A.b_c-9"
+        base_url = "http://localhost:9001/"
+        api_key = "passthrough"
+        weight = 1_000_000
+        models = ["gpt-5*", "o?"]
+        headers = { B = "env:KEY", "a" = "1" }
+        "#,
+    )
+    .unwrap();
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+    let expected = [
+        "[::1]:80",
+        "127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1:0",
+        "unix:/run/steadfast.sock",
+    ];
+    assert_eq!(listen, expected);
+    assert_eq!((config.server.max_body, config.server.buffered_bodies), (1024, 1024));
+    assert_eq!(config.server.grace, Duration::ZERO);
+    assert!(config.server.forwarded && !config.server.route_headers);
+    assert!(config.admin.listen.is_empty());
+    let sources: Vec<_> = config.affinity.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["header:x-thread", "content"]);
+    assert_eq!(
+        (config.affinity.idle, config.affinity.capacity),
+        (Duration::from_secs(5400), 16)
+    );
+    assert_eq!(config.timeouts.connect, Duration::from_millis(1));
+    assert_eq!(config.timeouts.idle, Timeouts::default().idle);
+    let upstream = &config.upstreams[0];
+    assert_eq!((upstream.name.as_str(), upstream.weight.get()), ("A.b_c-9", 1_000_000));
+    assert_eq!(upstream.api_key, ApiKey::Passthrough);
+    assert!(upstream.models.patterns().eq(["gpt-5*", "o?"]));
+    let headers: Vec<_> = upstream
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    assert_eq!(headers, [("b", &b"sk-canary-KEY"[..]), ("a", b"1")]);
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "f.toml:17:20: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1"
+        ]
+    );
+}

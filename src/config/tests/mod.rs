@@ -1,0 +1,67 @@
+//! Whole files: what is accepted, and the exact report for what is not.
+
+mod accepted;
+mod flags;
+mod properties;
+mod refused;
+
+use std::{fs, path::PathBuf};
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../deploy/steadfast.example.toml");
+const UPSTREAM: &str = "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example/v1\"\napi_key = \"env:KEY\"\n";
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "KEY" | "OPENAI_KEY_A" | "OPENAI_KEY_B" => Some(format!("sk-canary-{name}")),
+        "EMPTY" => Some(String::new()),
+        "BROKEN" => Some("sk-canary\n".to_owned()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<Config, Errors> {
+    Config::from_toml(text, "f.toml", &env, &Overrides::default())
+}
+
+/// The report on `text`, which must be wrong.
+fn report(text: &str) -> String {
+    read(text).expect_err(text).to_string()
+}
+
+/// The report on a file that ends with a valid upstream.
+fn report_above_upstream(text: &str) -> String {
+    report(&format!("{text}\n{UPSTREAM}"))
+}
+
+fn flags(upstreams: &[&str]) -> Overrides {
+    let upstreams = upstreams.iter().map(ToString::to_string).collect();
+    Overrides {
+        upstreams,
+        ..Overrides::default()
+    }
+}
+
+/// A folder of this test's own, gone with its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("steadfast-config-{}-{test}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

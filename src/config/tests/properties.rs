@@ -1,0 +1,154 @@
+//! Any text is read or refused: nothing panics, every error has its place, and what was accepted keeps its promises.
+
+use std::collections::HashSet;
+
+use proptest::{prelude::*, sample::Index};
+
+use super::{super::values, *};
+
+/// Reads `text` and checks what holds for every outcome.
+fn check(text: &str) -> Result<(), TestCaseError> {
+    let seen = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<_> = seen.split('\n').map(|line| line.chars().count()).collect();
+    match read(text) {
+        Ok(config) => {
+            let names: HashSet<_> = config.upstreams.iter().map(|upstream| &upstream.name).collect();
+            prop_assert!(!names.is_empty() && names.len() == config.upstreams.len());
+            prop_assert!(!config.server.listen.is_empty() && !config.affinity.sources.is_empty());
+            prop_assert!(config.server.max_body <= config.server.buffered_bodies);
+        }
+        Err(errors) => {
+            let problems = errors.problems();
+            prop_assert!(!problems.is_empty());
+            prop_assert!(problems.is_sorted_by_key(|problem| &problem.place));
+            for Problem { place, message } in problems {
+                prop_assert!(!message.chars().any(char::is_control), "{:?}", message);
+                if let Place::At { line, column, .. } = place {
+                    let length = lines.get(line - 1);
+                    prop_assert!(length.is_some_and(|length| *column <= length + 1), "{}", place);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Text that looks like a configuration, closely enough to reach every reader.
+fn soup() -> impl Strategy<Value = String> {
+    let pieces = [
+        "[server]\n",
+        "[admin]\n",
+        "[affinity]\n",
+        "[timeouts]\n",
+        "[[upstream]]\n",
+        "[upstream]\n",
+        "[[server]]\n",
+        "[",
+        "]",
+        "\n",
+        "listen",
+        "max_body",
+        "buffered_bodies",
+        "grace",
+        "token",
+        "sources",
+        "idle",
+        "connect",
+        "name",
+        "base_url",
+        "api_key",
+        "weight",
+        "models",
+        "headers",
+        "ca",
+        "http2",
+        "tls",
+        "upstream",
+        "server",
+        " = ",
+        "=",
+        ".",
+        ",",
+        "{",
+        "}",
+        "\"",
+        "\"\"\"",
+        "'''",
+        "\\u00",
+        "\"127.0.0.1:1\"",
+        "\"unix:x\"",
+        "\"64MiB\"",
+        "\"5s\"",
+        "\"owner\"",
+        "\"a\"",
+        "\"https://a/v1\"",
+        "\"env:KEY\"",
+        "\"gpt*\"",
+        "1",
+        "-1",
+        "0x",
+        "1e9",
+        "999999999999999999999999",
+        "true",
+        "1979-05-27",
+        "nan",
+        "é",
+        "\u{feff}",
+        "\r",
+        "\0",
+        "#",
+        "\t",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_text(text in any::<String>()) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn pieces_of_configurations(text in soup()) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn the_example_with_a_hole_or_a_patch(from: Index, length in 0..60usize, patch in soup()) {
+        let characters: Vec<char> = EXAMPLE.chars().collect();
+        let from = from.index(characters.len());
+        let to = (from + length).min(characters.len());
+        let text: String = characters[..from].iter().copied().chain(patch.chars()).chain(characters[to..].iter().copied()).collect();
+        check(&text)?;
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read(
+        max_body in 1u64 << 10..=3 << 30,
+        more in 0u64..1 << 30,
+        millis in 1u64..=86_400_000,
+        capacity in 1usize..=100_000_000,
+        weight in 1u32..=1_000_000,
+        flags: [bool; 3],
+        ports in prop::collection::hash_set(1u16.., 1..4),
+        models in prop::collection::vec("[a-z*?.-]{1,10}", 0..3),
+    ) {
+        let listen: Vec<_> = ports.iter().map(|port| format!("[::1]:{port}")).collect();
+        let buffered = max_body + more;
+        let time = values::show_duration(Duration::from_millis(millis));
+        let text = format!(
+            "[server]\nlisten = {listen:?}\nmax_body = {max_body}\nbuffered_bodies = \"{}\"\ngrace = \"{time}\"\nforwarded = {}\nroute_headers = {}\n\
+             [affinity]\ncapacity = {capacity}\n[timeouts]\nidle = \"{time}\"\n{UPSTREAM}weight = {weight}\nmodels = {models:?}\nhttp2 = {}\n",
+            values::show_size(buffered), flags[0], flags[1], flags[2],
+        );
+        let config = read(&text).map_err(|errors| TestCaseError::fail(errors.to_string()))?;
+        let read: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+        prop_assert_eq!(read, listen);
+        prop_assert_eq!((config.server.max_body, config.server.buffered_bodies), (max_body, buffered));
+        prop_assert_eq!((config.server.grace, config.timeouts.idle), (Duration::from_millis(millis), Duration::from_millis(millis)));
+        let upstream = &config.upstreams[0];
+        prop_assert_eq!([config.server.forwarded, config.server.route_headers, upstream.http2], flags);
+        prop_assert_eq!((config.affinity.capacity, upstream.weight.get()), (capacity, weight));
+        prop_assert!(upstream.models.patterns().eq(models.iter().map(String::as_str)));
+    }
+}
