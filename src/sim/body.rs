@@ -1,0 +1,186 @@
+//! Bodies on their way out: paced, and broken where a script says so.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use super::chat::Chunks;
+use super::events::{Event, Events};
+use super::journal::{Ending, Ticket};
+use super::line::Breaker;
+use super::script::{Act, After, Close, Point};
+
+/// Where a body's pieces come from.
+pub(super) enum Source {
+    /// All at once, with a known length.
+    Whole(Option<Bytes>),
+    /// These pieces, chunked.
+    Pieces(VecDeque<Bytes>),
+    /// A response's events.
+    Events(Box<Events>),
+    /// A chat completion's chunks.
+    Chunks(Box<Chunks>),
+}
+
+impl Source {
+    fn next(&mut self) -> Option<Event> {
+        match self {
+            Self::Whole(whole) => whole.take().map(|bytes| Event { bytes, terminal: true }),
+            Self::Pieces(pieces) => {
+                let bytes = pieces.pop_front()?;
+                Some(Event {
+                    bytes,
+                    terminal: pieces.is_empty(),
+                })
+            }
+            Self::Events(events) => events.next(),
+            Self::Chunks(chunks) => chunks.next(),
+        }
+    }
+}
+
+/// The body of every response of the account.
+pub(super) struct Outgoing {
+    source: Source,
+    /// What is left of a piece that is being split.
+    rest: Bytes,
+    rest_is_terminal: bool,
+    pace: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+    split: Option<usize>,
+    cut: Option<(Point, Close)>,
+    stall: Option<Point>,
+    close_at_end: bool,
+    stuck: bool,
+    events: usize,
+    bytes: usize,
+    breaker: Arc<Breaker>,
+    ticket: Ticket,
+}
+
+impl Outgoing {
+    /// The pieces of `source`, `pace` apart, with what `act` does to them.
+    pub(super) fn new(source: Source, pace: Duration, act: &Act, breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+        Self {
+            source,
+            rest: Bytes::new(),
+            rest_is_terminal: false,
+            pace,
+            pause: None,
+            split: act.split,
+            cut: act.cut,
+            stall: act.stall,
+            close_at_end: act.after == After::Silent,
+            stuck: false,
+            events: 0,
+            bytes: 0,
+            breaker,
+            ticket,
+        }
+    }
+
+    fn reached(&self, point: Point) -> bool {
+        match point {
+            Point::Events(events) => self.rest.is_empty() && self.events >= events,
+            Point::Bytes(bytes) => self.bytes >= bytes,
+        }
+    }
+
+    /// How many bytes may go out before the next place where something happens.
+    fn room(&self) -> usize {
+        let left = |point: Point| match point {
+            Point::Bytes(bytes) => bytes.saturating_sub(self.bytes),
+            Point::Events(_) => usize::MAX,
+        };
+        let split = self.split.map_or(usize::MAX, |split| split.max(1));
+        let cut = self.cut.map_or(usize::MAX, |(at, _)| left(at));
+        let stall = self.stall.map_or(usize::MAX, left);
+        split.min(cut).min(stall)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.rest.is_empty() && matches!(self.source, Source::Whole(None))
+    }
+
+    /// Fetches the next piece when its time has come; false at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let Some(event) = self.source.next() else {
+            return Poll::Ready(false);
+        };
+        self.events += 1;
+        self.rest = event.bytes;
+        self.rest_is_terminal = event.terminal;
+        if !self.pace.is_zero() && !event.terminal {
+            self.pause = Some(Box::pin(sleep(self.pace)));
+        }
+        Poll::Ready(true)
+    }
+
+    fn emit(&mut self) -> Bytes {
+        let piece = self.rest.split_to(self.room().min(self.rest.len()));
+        self.bytes += piece.len();
+        if self.rest.is_empty() && self.rest_is_terminal {
+            self.ticket.end(Ending::Complete);
+        }
+        // A body of known length is not polled again after its last byte.
+        if self.close_at_end && self.is_drained() {
+            self.breaker.arm(Close::Fin);
+        }
+        piece
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if this.stuck {
+            return Poll::Pending;
+        }
+        if let Some((at, how)) = this.cut
+            && this.reached(at)
+        {
+            this.stuck = true;
+            this.ticket.end(Ending::Cut);
+            this.breaker.arm(how);
+            return Poll::Pending;
+        }
+        if this.stall.is_some_and(|at| this.reached(at)) {
+            this.stuck = true;
+            return Poll::Pending;
+        }
+        if this.rest.is_empty() && !ready!(this.poll_next(cx)) {
+            this.ticket.end(Ending::Complete);
+            if this.close_at_end {
+                this.breaker.arm(Close::Fin);
+            }
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.emit()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_drained() && !self.stuck
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
+            _ => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The account's prompt cache: which prefixes of prompts it has read before.
+//!
+//! A prompt is reduced to its canonical text: instructions, then each input item's role and strings, without what a
+//! client may change when it replays an item (ids, status, annotations). Along that text lie *marks*, each the hash of
+//! everything before it: one at the end of every item, and inside long texts one about every sixteenth of the way so
+//! far, so that a 500 KB prompt has some two hundred of them. The longest mark seen before is what the cache serves.
+//! A real account caches from 1,024 tokens in steps of 128; this one is finer, so that a one-line prompt shows it too.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use twox_hash::XxHash3_64;
+
+use crate::tick::Tick;
+
+/// Bytes between two marks at the start of a prompt.
+const FINEST: u64 = 64;
+
+/// What a client may change about an item when it replays it, and what does not reach the model.
+const VOLATILE: [&str; 7] = ["id", "status", "type", "role", "annotations", "logprobs", "phase"];
+
+/// A place in a prompt that the cache can remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    hash: u64,
+    bytes: u64,
+}
+
+/// The canonical text read so far, as a hash. Copied to continue a conversation by `previous_response_id`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefix {
+    hash: u64,
+    bytes: u64,
+}
+
+impl Prefix {
+    /// An empty prompt for `model`: models do not share their caches.
+    pub(super) fn new(model: &str) -> Self {
+        Self {
+            hash: XxHash3_64::oneshot(model.as_bytes()),
+            bytes: 0,
+        }
+    }
+
+    /// Length of the canonical text in bytes.
+    pub(super) fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends a message of `role` that is one text.
+    pub(super) fn message(&mut self, role: &str, text: &str, marks: &mut Vec<Mark>) {
+        self.separate(role);
+        self.text(text, marks);
+        self.mark(marks);
+    }
+
+    /// Appends one input or output item.
+    pub(super) fn item(&mut self, item: &Value, marks: &mut Vec<Mark>) {
+        let kind = item.get("role").or_else(|| item.get("type")).and_then(Value::as_str);
+        self.separate(kind.unwrap_or("user"));
+        self.walk(item, marks);
+        self.mark(marks);
+    }
+
+    fn walk(&mut self, value: &Value, marks: &mut Vec<Mark>) {
+        match value {
+            Value::Null => {}
+            Value::Bool(flag) => self.text(if *flag { "true" } else { "false" }, marks),
+            Value::Number(number) => self.text(&number.to_string(), marks),
+            Value::String(text) => self.text(text, marks),
+            Value::Array(values) => values.iter().for_each(|value| self.walk(value, marks)),
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    if !VOLATILE.contains(&name.as_str()) && !name.starts_with("internal_") {
+                        self.walk(value, marks);
+                    }
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, marks: &mut Vec<Mark>) {
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            let room = usize::try_from(next_cut(self.bytes) - self.bytes).unwrap_or(usize::MAX);
+            let (piece, tail) = rest.split_at(room.min(rest.len()));
+            self.hash = XxHash3_64::oneshot_with_seed(self.hash, piece);
+            self.bytes += piece.len() as u64;
+            if piece.len() == room {
+                self.mark(marks);
+            }
+            rest = tail;
+        }
+    }
+
+    /// Roles count for the hash, not for the length.
+    fn separate(&mut self, role: &str) {
+        self.hash = XxHash3_64::oneshot_with_seed(!self.hash, role.as_bytes());
+    }
+
+    /// Notes this place, unless it is the very beginning.
+    pub(super) fn mark(&self, marks: &mut Vec<Mark>) {
+        if self.bytes > 0 {
+            marks.push(Mark {
+                hash: self.hash,
+                bytes: self.bytes,
+            });
+        }
+    }
+}
+
+/// The first mark inside a text after `position`: on a grid that coarsens with the logarithm of the position.
+fn next_cut(position: u64) -> u64 {
+    let step = match position.checked_ilog2() {
+        Some(log) => ((1 << log) / 16).max(FINEST),
+        None => FINEST,
+    };
+    (position / step + 1) * step
+}
+
+/// The marks seen lately: least recently used in two generations, so that memory is bounded and no operation is long.
+#[derive(Debug)]
+pub(super) struct PromptCache {
+    young: HashMap<u64, Tick>,
+    old: HashMap<u64, Tick>,
+    capacity: usize,
+    ttl: Duration,
+}
+
+impl PromptCache {
+    /// A cache of at most `capacity` marks (zero: none) that live for `ttl` after their last use.
+    pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            capacity,
+            ttl,
+        }
+    }
+
+    /// Reads a prompt: how many of its bytes were cached. All of its marks are cached from now on.
+    pub(super) fn read(&mut self, marks: &[Mark], now: Tick) -> u64 {
+        let hit = marks.iter().rev().find(|mark| self.is_live(mark.hash, now));
+        let cached = hit.map_or(0, |mark| mark.bytes);
+        for mark in marks {
+            self.insert(mark.hash, now);
+        }
+        cached
+    }
+
+    fn is_live(&self, hash: u64, now: Tick) -> bool {
+        let used = self.young.get(&hash).or_else(|| self.old.get(&hash));
+        used.is_some_and(|used| now.since(*used) <= self.ttl)
+    }
+
+    fn insert(&mut self, hash: u64, now: Tick) {
+        let generation = self.capacity / 2;
+        if generation == 0 {
+            return;
+        }
+        if self.young.len() >= generation && !self.young.contains_key(&hash) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(hash, now);
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn marks_of(items: &[Value]) -> Vec<Mark> {
+        let (mut prefix, mut marks) = (Prefix::new("m"), Vec::new());
+        items.iter().for_each(|item| prefix.item(item, &mut marks));
+        marks
+    }
+
+    fn cache() -> PromptCache {
+        PromptCache::new(10_000, Duration::from_secs(60))
+    }
+
+    /// The slow and obvious way: count equal bytes, then go back to a place where marks lie.
+    fn common_marked_bytes(seen: &str, asked: &str) -> u64 {
+        if seen == asked {
+            return asked.len() as u64;
+        }
+        let common = seen.bytes().zip(asked.bytes()).take_while(|(a, b)| a == b).count() as u64;
+        let mut cut = 0;
+        while next_cut(cut) <= common {
+            cut = next_cut(cut);
+        }
+        cut
+    }
+
+    proptest! {
+        #[test]
+        fn one_text_hits_up_to_the_last_common_mark(
+            shared in "[a-c]{0,3000}", one in "[a-c]{0,900}", two in "[a-c]{0,900}",
+        ) {
+            let (seen, asked) = (format!("{shared}{one}"), format!("{shared}{two}"));
+            let mut cache = cache();
+            cache.read(&marks_of(&[json!({"role": "user", "content": seen})]), Tick::ZERO);
+            let hit = cache.read(&marks_of(&[json!({"role": "user", "content": asked})]), Tick::ZERO);
+            prop_assert_eq!(hit, common_marked_bytes(&seen, &asked));
+        }
+
+        #[test]
+        fn appended_items_hit_all_that_came_before(
+            history in prop::collection::vec("[ -~]{1,200}", 1..6), new in "[ -~]{1,200}",
+        ) {
+            let items = |texts: &[String]| -> Vec<Value> {
+                texts.iter().map(|text| json!({"role": "user", "content": text})).collect()
+            };
+            let mut cache = cache();
+            let before = items(&history);
+            prop_assert_eq!(cache.read(&marks_of(&before), Tick::ZERO), 0);
+            let mut after = before.clone();
+            after.push(json!({"role": "user", "content": new}));
+            let length: usize = history.iter().map(String::len).sum();
+            let hit = cache.read(&marks_of(&after), Tick::ZERO);
+            prop_assert!(hit >= length as u64 && hit < (length + new.len()) as u64);
+        }
+    }
+
+    #[test]
+    fn a_replayed_item_counts_as_the_same() {
+        let sent = json!({"role": "user", "content": "hi there"});
+        let replayed = json!({"type": "message", "id": "msg_1", "role": "user", "status": "completed",
+            "content": [{"type": "input_text", "text": "hi there", "annotations": []}],
+            "internal_chat_message_metadata_passthrough": {"turn_id": "t"}});
+        assert_eq!(marks_of(&[sent]), marks_of(&[replayed]));
+        let (mut prefix, mut marks) = (Prefix::new("m"), Vec::new());
+        prefix.message("user", "hi there", &mut marks);
+        assert_eq!(marks, marks_of(&[json!({"role": "user", "content": "hi there"})]));
+    }
+
+    #[test]
+    fn roles_borders_and_models_tell_prompts_apart() {
+        let user = marks_of(&[json!({"role": "user", "content": "ab"})]);
+        assert_ne!(user, marks_of(&[json!({"role": "developer", "content": "ab"})]));
+        let two = marks_of(&[
+            json!({"role": "user", "content": "a"}),
+            json!({"role": "user", "content": "b"}),
+        ]);
+        assert_ne!(user.last(), two.last());
+        let (mut prefix, mut marks) = (Prefix::new("other"), Vec::new());
+        prefix.message("user", "ab", &mut marks);
+        assert_ne!(user, marks);
+    }
+
+    #[test]
+    fn marks_expire_and_memory_is_bounded() {
+        let mut cache = PromptCache::new(100, Duration::from_secs(60));
+        let marks = marks_of(&[json!({"role": "user", "content": "hi"})]);
+        let at = |seconds| Tick::ZERO.after(Duration::from_secs(seconds));
+        assert_eq!(cache.read(&marks, at(0)), 0);
+        assert_eq!(cache.read(&marks, at(60)), 2, "within its life, which this use renews");
+        assert_eq!(cache.read(&marks, at(121)), 0);
+        for n in 0..1000 {
+            cache.read(
+                &marks_of(&[json!({"role": "user", "content": format!("prompt {n}")})]),
+                at(121),
+            );
+            assert!(cache.len() <= 100);
+        }
+        assert_eq!(cache.read(&marks, at(121)), 0, "the longest unused went first");
+    }
+
+    #[test]
+    fn a_long_prompt_has_few_marks() {
+        let marks = marks_of(&[json!({"role": "user", "content": "x".repeat(500_000)})]);
+        assert!(marks.len() < 250, "{}", marks.len());
+        assert!(marks.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes));
+    }
+}

@@ -1,0 +1,330 @@
+//! The event stream of `POST /v1/responses` with `"stream": true`.
+//!
+//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`, made when it is asked for, in the order that Codex
+//! and the SDKs rely on: created, in_progress, then for every output item added, its parts, done, and at last completed.
+//! See <https://platform.openai.com/docs/api-reference/responses-streaming>.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::responses::{Reply, Status, put_json};
+
+/// One event on the wire.
+pub(super) struct Event {
+    /// The event's text, with its blank line.
+    pub bytes: Bytes,
+    /// Whether a client has all it wants after this one.
+    pub terminal: bool,
+}
+
+/// What comes next; positions inside an item are byte offsets into its text.
+#[derive(Clone, Copy)]
+enum Step {
+    Created,
+    InProgress,
+    ItemAdded,
+    PartAdded,
+    Delta(usize),
+    TextDone,
+    PartDone,
+    ItemDone,
+    Completed,
+    End,
+}
+
+/// How an item streams.
+enum Shape<'a> {
+    Text(&'a str),
+    Arguments(&'a str),
+    Whole,
+}
+
+/// The events of one reply, in order.
+pub(super) struct Events {
+    reply: Arc<Reply>,
+    step: Step,
+    item: usize,
+    sequence: u64,
+    out: BytesMut,
+}
+
+impl Events {
+    pub(super) fn new(reply: Arc<Reply>) -> Self {
+        Self {
+            reply,
+            step: Step::Created,
+            item: 0,
+            sequence: 0,
+            out: BytesMut::new(),
+        }
+    }
+
+    /// The next event, or `None` after the last.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        let reply = Arc::clone(&self.reply);
+        let Some(item) = reply.items().get(self.item) else {
+            return self.outside(&reply);
+        };
+        let shape = shape(item);
+        match (self.step, &shape) {
+            (Step::ItemAdded, _) => {
+                self.item_event("response.output_item.added", "item", &begun(item));
+                self.step = match shape {
+                    Shape::Text(_) => Step::PartAdded,
+                    Shape::Arguments(_) => Step::Delta(0),
+                    Shape::Whole => Step::ItemDone,
+                };
+            }
+            (Step::PartAdded, _) => {
+                let part = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
+                self.part_event("response.content_part.added", item, "part", &part);
+                self.step = Step::Delta(0);
+            }
+            (Step::Delta(from), Shape::Text(text)) => {
+                let end = piece_end(text, from);
+                self.text_event(
+                    "response.output_text.delta",
+                    item,
+                    "delta",
+                    text.get(from..end).unwrap_or_default(),
+                );
+                self.step = if end < text.len() {
+                    Step::Delta(end)
+                } else {
+                    Step::TextDone
+                };
+            }
+            (Step::TextDone, Shape::Text(text)) => {
+                self.text_event("response.output_text.done", item, "text", text);
+                self.step = Step::PartDone;
+            }
+            (Step::Delta(_), Shape::Arguments(arguments)) => {
+                self.call_event("response.function_call_arguments.delta", item, "delta", arguments);
+                self.step = Step::TextDone;
+            }
+            (Step::TextDone, Shape::Arguments(arguments)) => {
+                self.call_event("response.function_call_arguments.done", item, "arguments", arguments);
+                self.step = Step::ItemDone;
+            }
+            (Step::PartDone, _) => {
+                self.part_event("response.content_part.done", item, "part", &item["content"][0]);
+                self.step = Step::ItemDone;
+            }
+            (Step::ItemDone, _) => {
+                self.item_event("response.output_item.done", "item", item);
+                self.item += 1;
+                self.step = if self.item < reply.items().len() {
+                    Step::ItemAdded
+                } else {
+                    Step::Completed
+                };
+            }
+            _ => return self.outside(&reply),
+        }
+        Some(self.event(false))
+    }
+
+    /// Events that belong to no item.
+    fn outside(&mut self, reply: &Reply) -> Option<Event> {
+        let (name, status, next) = match self.step {
+            Step::Created => ("response.created", Status::InProgress, Step::InProgress),
+            Step::InProgress if reply.items().is_empty() => {
+                ("response.in_progress", Status::InProgress, Step::Completed)
+            }
+            Step::InProgress => ("response.in_progress", Status::InProgress, Step::ItemAdded),
+            Step::Completed => ("response.completed", Status::Completed, Step::End),
+            _ => return None,
+        };
+        self.begin(name);
+        self.out.put_slice(br#","response":"#);
+        reply.write(status, &mut self.out);
+        let terminal = matches!(self.step, Step::Completed);
+        self.step = next;
+        Some(self.event(terminal))
+    }
+
+    fn begin(&mut self, name: &str) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let head = format!("event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{sequence}");
+        self.out.put_slice(head.as_bytes());
+    }
+
+    fn field(&mut self, name: &str, value: &(impl serde::Serialize + ?Sized)) {
+        self.out.put_slice(format!(",\"{name}\":").as_bytes());
+        put_json(&mut self.out, value);
+    }
+
+    fn item_event(&mut self, name: &str, field: &str, item: &Value) {
+        self.begin(name);
+        self.field("output_index", &self.item.clone());
+        self.field(field, item);
+    }
+
+    fn part_event(&mut self, name: &str, item: &Value, field: &str, value: &Value) {
+        self.call_begin(name, item);
+        self.field("content_index", &0);
+        self.field(field, value);
+    }
+
+    fn text_event(&mut self, name: &str, item: &Value, field: &str, text: &str) {
+        self.call_begin(name, item);
+        self.out.put_slice(br#","content_index":0,"logprobs":[]"#);
+        self.field(field, text);
+    }
+
+    fn call_event(&mut self, name: &str, item: &Value, field: &str, text: &str) {
+        self.call_begin(name, item);
+        self.field(field, text);
+    }
+
+    fn call_begin(&mut self, name: &str, item: &Value) {
+        self.begin(name);
+        self.field("output_index", &self.item.clone());
+        self.field("item_id", &item["id"]);
+    }
+
+    fn event(&mut self, terminal: bool) -> Event {
+        self.out.put_slice(b"}\n\n");
+        Event {
+            bytes: self.out.split().freeze(),
+            terminal,
+        }
+    }
+}
+
+fn shape(item: &Value) -> Shape<'_> {
+    match item["type"].as_str() {
+        Some("message") => item["content"][0]["text"].as_str().map_or(Shape::Whole, Shape::Text),
+        Some("function_call") => item["arguments"].as_str().map_or(Shape::Whole, Shape::Arguments),
+        _ => Shape::Whole,
+    }
+}
+
+/// The item as it stands before its content arrived.
+fn begun(item: &Value) -> Value {
+    let mut item = item.clone();
+    match item["type"].as_str() {
+        Some("message") => item["content"] = json!([]),
+        Some("function_call") => item["arguments"] = json!(""),
+        _ => return item,
+    }
+    item["status"] = json!("in_progress");
+    item
+}
+
+/// Where the piece of text that starts at `from` ends: pieces are words with the space before them, the first is two.
+pub(super) fn piece_end(text: &str, from: usize) -> usize {
+    let next_space = |from: usize| {
+        let rest = text.as_bytes().get(from + 1..).unwrap_or_default();
+        memchr::memchr(b' ', rest).map_or(text.len(), |at| from + 1 + at)
+    };
+    let end = next_space(from);
+    if from == 0 && end < text.len() {
+        next_space(end)
+    } else {
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::responses::{Usage, answer_text, message};
+    use super::*;
+
+    fn stream(items: Vec<Value>) -> Vec<(String, Value)> {
+        let reply = Reply::new(&json!({"model": "m"}), items, Usage::default());
+        let mut events = Events::new(Arc::new(reply));
+        let mut seen = Vec::new();
+        while let Some(event) = events.next() {
+            let text = String::from_utf8(event.bytes.to_vec()).unwrap();
+            let (name, data) = text.strip_prefix("event: ").unwrap().split_once('\n').unwrap();
+            let data: Value =
+                serde_json::from_str(data.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap()).unwrap();
+            assert_eq!(data["type"], name);
+            assert_eq!(data["sequence_number"], seen.len());
+            assert_eq!(event.terminal, name == "response.completed");
+            seen.push((name.to_owned(), data));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_message_streams_in_the_order_clients_expect() {
+        let events = stream(vec![message(&answer_text("sim-a", 3))]);
+        let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "response.created",
+                "response.in_progress",
+                "response.output_item.added",
+                "response.content_part.added",
+                "response.output_text.delta",
+                "response.output_text.delta",
+                "response.output_text.delta",
+                "response.output_text.done",
+                "response.content_part.done",
+                "response.output_item.done",
+                "response.completed",
+            ]
+        );
+        let deltas: String = events.iter().filter_map(|(_, data)| data["delta"].as_str()).collect();
+        assert_eq!(deltas, "sim-a answers: steady as");
+        assert_eq!(events[7].1["text"], deltas);
+        assert_eq!(events[10].1["response"]["output"][0]["content"][0]["text"], deltas);
+        assert_eq!(events[2].1["item"]["content"], json!([]));
+    }
+
+    #[test]
+    fn calls_and_opaque_items_stream_too() {
+        let call =
+            json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{\"a\":1}"});
+        let events = stream(vec![call.clone(), json!({"type": "compaction", "id": "cmp_1"})]);
+        let names: Vec<&str> = events[2..events.len() - 1]
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "response.output_item.added",
+                "response.function_call_arguments.delta",
+                "response.function_call_arguments.done",
+                "response.output_item.done",
+                "response.output_item.added",
+                "response.output_item.done",
+            ]
+        );
+        assert_eq!(events[2].1["item"]["arguments"], "");
+        assert_eq!(events[5].1["item"], call);
+        assert_eq!(events[7].1["output_index"], 1);
+        assert_eq!(stream(Vec::new()).len(), 3, "no items: created, in_progress, completed");
+    }
+
+    #[test]
+    fn pieces_are_never_empty_and_make_up_the_text() {
+        for text in [
+            "",
+            " ",
+            "a",
+            "a b",
+            "é é é",
+            "sim answers: a b",
+            "  two  spaces  ",
+            "日本 語 x",
+        ] {
+            let (mut from, mut whole) = (0, String::new());
+            while from < text.len() {
+                let end = piece_end(text, from);
+                assert!(end > from);
+                whole.push_str(text.get(from..end).unwrap());
+                from = end;
+            }
+            assert_eq!(whole, text);
+        }
+        assert_eq!(answer_text("sim-a", 1), "sim-a answers:");
+    }
+}

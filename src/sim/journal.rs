@@ -1,0 +1,291 @@
+//! What reached the account, and how it ended: counters always, whole requests on demand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use parking_lot::Mutex;
+
+use super::script::Head;
+use crate::tick::{Clock, Tick};
+
+/// Recorded requests that are kept, the latest ones.
+const MAX_RECORDED: usize = 10_000;
+/// Bytes of one body that are kept.
+const MAX_BODY: usize = 16 << 20;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It has not ended.
+    Open,
+    /// The whole response was handed to the connection, or all of it that a client waits for (its terminal event).
+    Complete,
+    /// The client went away before that.
+    Aborted,
+    /// The account broke it off: a scripted fault, or it was stopped.
+    Cut,
+}
+
+/// A request that reached the account.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The method.
+    pub method: Method,
+    /// Path and query as they stood in the request line.
+    pub target: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as sent, undecoded, as far as it has been read; at most 16 MiB of it.
+    pub body: Bytes,
+    /// Which connection it came on, counted from 1.
+    pub connection: u64,
+    /// When its head had arrived, since the account started.
+    pub at: Tick,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// Counters, as they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections open now.
+    pub open_connections: u64,
+    /// Connections accepted since the start.
+    pub connections: u64,
+    /// Requests being read or answered now.
+    pub in_flight: u64,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Requests whose client went away before the response was complete.
+    pub aborted: u64,
+}
+
+struct Entry {
+    head: Head,
+    at: Tick,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    ending: Ending,
+}
+
+/// The account's memory of requests.
+pub(super) struct Journal {
+    clock: Clock,
+    entries: Option<Mutex<VecDeque<Arc<Entry>>>>,
+    stopping: AtomicBool,
+    open_connections: AtomicU64,
+    connections: AtomicU64,
+    in_flight: AtomicU64,
+    requests: AtomicU64,
+    aborted: AtomicU64,
+}
+
+impl Journal {
+    /// A journal that keeps whole requests only if `record`.
+    pub(super) fn new(clock: Clock, record: bool) -> Self {
+        Self {
+            clock,
+            entries: record.then(Mutex::default),
+            stopping: AtomicBool::new(false),
+            open_connections: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            aborted: AtomicU64::new(0),
+        }
+    }
+
+    /// Requests that end from now on are cut by the account, not left by their clients.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// Counts a connection for as long as the guard lives; its number is in it.
+    pub(super) fn connect(self: &Arc<Self>) -> Connected {
+        self.open_connections.fetch_add(1, Relaxed);
+        Connected {
+            number: self.connections.fetch_add(1, Relaxed) + 1,
+            journal: Arc::clone(self),
+        }
+    }
+
+    /// Begins a request.
+    pub(super) fn begin(self: &Arc<Self>, head: &Head) -> Ticket {
+        self.requests.fetch_add(1, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        let entry = self.entries.as_ref().map(|entries| {
+            let entry = Arc::new(Entry {
+                head: head.clone(),
+                at: self.clock.now(),
+                progress: Mutex::new(Progress {
+                    pieces: Vec::new(),
+                    bytes: 0,
+                    ending: Ending::Open,
+                }),
+            });
+            let mut entries = entries.lock();
+            if entries.len() == MAX_RECORDED {
+                entries.pop_front();
+            }
+            entries.push_back(Arc::clone(&entry));
+            entry
+        });
+        Ticket {
+            journal: Arc::clone(self),
+            entry,
+            ended: false,
+        }
+    }
+
+    /// The counters.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            open_connections: self.open_connections.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            aborted: self.aborted.load(Relaxed),
+        }
+    }
+
+    /// The recorded requests in the order in which their heads arrived.
+    pub(super) fn recorded(&self) -> Vec<Recorded> {
+        let Some(entries) = &self.entries else {
+            return Vec::new();
+        };
+        let entries: Vec<Arc<Entry>> = entries.lock().iter().cloned().collect();
+        entries.iter().map(|entry| entry.snapshot()).collect()
+    }
+}
+
+impl Entry {
+    fn snapshot(&self) -> Recorded {
+        let progress = self.progress.lock();
+        Recorded {
+            method: self.head.method.clone(),
+            target: self.head.target.clone(),
+            headers: self.head.headers.clone(),
+            body: progress.pieces.concat().into(),
+            connection: self.head.connection,
+            at: self.at,
+            ending: progress.ending,
+        }
+    }
+}
+
+/// A connection being counted.
+pub(super) struct Connected {
+    journal: Arc<Journal>,
+    /// The connection's number, from 1.
+    pub number: u64,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.journal.open_connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A request in flight. It ends once; dropped before, its client has gone.
+pub(super) struct Ticket {
+    journal: Arc<Journal>,
+    entry: Option<Arc<Entry>>,
+    ended: bool,
+}
+
+impl Ticket {
+    /// A piece of the body has been read.
+    pub(super) fn read(&self, piece: &Bytes) {
+        let Some(entry) = &self.entry else { return };
+        let mut progress = entry.progress.lock();
+        let room = MAX_BODY.saturating_sub(progress.bytes).min(piece.len());
+        progress.bytes += room;
+        progress.pieces.push(piece.slice(..room));
+    }
+
+    /// Ends the request; only the first ending counts.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        if let Some(entry) = &self.entry {
+            entry.progress.lock().ending = ending;
+        }
+        if ending == Ending::Aborted {
+            self.journal.aborted.fetch_add(1, Relaxed);
+        }
+        self.journal.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let stopping = self.journal.stopping.load(Relaxed);
+        self.end(if stopping { Ending::Cut } else { Ending::Aborted });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Head {
+            method: Method::GET,
+            target: "/t".into(),
+            headers: HeaderMap::new(),
+            connection: 7,
+            nth: 1,
+        }
+    }
+
+    #[test]
+    fn a_request_ends_once_and_a_dropped_one_is_aborted() {
+        let journal = Arc::new(Journal::new(Clock::start(), true));
+        let mut ticket = journal.begin(&head());
+        ticket.read(&Bytes::from_static(b"ab"));
+        ticket.read(&Bytes::from_static(b"c"));
+        assert_eq!(journal.recorded()[0].ending, Ending::Open);
+        ticket.end(Ending::Complete);
+        drop(ticket);
+        drop(journal.begin(&head()));
+        let recorded = journal.recorded();
+        assert_eq!(
+            (recorded[0].body.as_ref(), recorded[0].ending),
+            (&b"abc"[..], Ending::Complete)
+        );
+        assert_eq!((recorded[1].connection, recorded[1].ending), (7, Ending::Aborted));
+        let counts = journal.counts();
+        assert_eq!((counts.requests, counts.in_flight, counts.aborted), (2, 0, 1));
+    }
+
+    #[test]
+    fn without_recording_only_counters_are_kept() {
+        let journal = Arc::new(Journal::new(Clock::start(), false));
+        journal.begin(&head()).end(Ending::Complete);
+        assert!(journal.recorded().is_empty());
+        assert_eq!(journal.counts().requests, 1);
+        let connected = journal.connect();
+        assert_eq!((connected.number, journal.counts().open_connections), (1, 1));
+        drop(connected);
+        assert_eq!(journal.counts().open_connections, 0);
+    }
+
+    #[test]
+    fn records_are_bounded() {
+        let journal = Arc::new(Journal::new(Clock::start(), true));
+        (0..=MAX_RECORDED).for_each(|_| drop(journal.begin(&head())));
+        assert_eq!(journal.recorded().len(), MAX_RECORDED);
+        let ticket = journal.begin(&head());
+        ticket.read(&Bytes::from(vec![b'x'; MAX_BODY - 1]));
+        ticket.read(&Bytes::from_static(b"yz"));
+        assert_eq!(journal.recorded().last().unwrap().body.len(), MAX_BODY);
+    }
+}

@@ -1,0 +1,208 @@
+//! What the account has issued and later recognises: response ids, encrypted items, turn states.
+//!
+//! Response ids are remembered, the oldest forgotten first. Encrypted items and turn states carry the account's name
+//! instead, the items also a checksum, so they cost no memory and a restarted simulator of the same name still
+//! honours them, as an account does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use twox_hash::XxHash3_64;
+
+use super::cache::Prefix;
+use super::responses::Reply;
+
+/// Responses that stay known.
+const MAX_RESPONSES: usize = 10_000;
+/// Bytes of requests and replies kept for those responses.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A response that the account made.
+#[derive(Clone)]
+pub(super) struct Issued {
+    /// What was answered.
+    pub reply: Arc<Reply>,
+    /// The request's JSON, for its input items.
+    pub request: Bytes,
+    /// The conversation up to and including the answer.
+    pub prefix: Prefix,
+    /// Whether it was cancelled since.
+    pub cancelled: bool,
+}
+
+impl Issued {
+    fn weight(&self) -> usize {
+        self.request.len() + self.reply.weight()
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Ledger {
+    name: String,
+    turns: AtomicU64,
+    responses: Mutex<Responses>,
+}
+
+#[derive(Default)]
+struct Responses {
+    known: HashMap<Arc<str>, Issued>,
+    oldest: VecDeque<Arc<str>>,
+    bytes: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            turns: AtomicU64::new(0),
+            responses: Mutex::default(),
+        }
+    }
+
+    /// Remembers a response by its id.
+    pub(super) fn issue(&self, issued: Issued) {
+        let id: Arc<str> = issued.reply.id().into();
+        let mut responses = self.responses.lock();
+        responses.bytes += issued.weight();
+        responses.oldest.push_back(Arc::clone(&id));
+        responses.known.insert(id, issued);
+        while responses.oldest.len() > MAX_RESPONSES || responses.bytes > MAX_BYTES {
+            let Some(oldest) = responses.oldest.pop_front() else {
+                break;
+            };
+            responses.forget(&oldest);
+        }
+    }
+
+    /// The response called `id`, if this account made it and still knows it.
+    pub(super) fn find(&self, id: &str) -> Option<Issued> {
+        self.responses.lock().known.get(id).cloned()
+    }
+
+    /// Forgets a response: whether it was known.
+    pub(super) fn delete(&self, id: &str) -> bool {
+        self.responses.lock().forget(id)
+    }
+
+    /// Marks a response as cancelled and returns it.
+    pub(super) fn cancel(&self, id: &str) -> Option<Issued> {
+        let mut responses = self.responses.lock();
+        let issued = responses.known.get_mut(id)?;
+        issued.cancelled = true;
+        Some(issued.clone())
+    }
+
+    /// A new encrypted item's content.
+    pub(super) fn encrypt(&self) -> String {
+        let nonce = fastrand::u64(..);
+        format!("enc_{}_{nonce:016x}{:016x}", self.name, self.tag(nonce))
+    }
+
+    /// Whether this account made that encrypted content.
+    pub(super) fn decrypts(&self, content: &str) -> bool {
+        let own = content
+            .strip_prefix("enc_")
+            .and_then(|rest| rest.strip_prefix(self.name.as_str()))
+            .and_then(|rest| rest.strip_prefix('_'))
+            .and_then(|sealed| sealed.split_at_checked(16));
+        let Some((nonce, tag)) = own else { return false };
+        match (u64::from_str_radix(nonce, 16), u64::from_str_radix(tag, 16)) {
+            (Ok(nonce), Ok(tag)) => tag == self.tag(nonce),
+            _ => false,
+        }
+    }
+
+    fn tag(&self, nonce: u64) -> u64 {
+        XxHash3_64::oneshot_with_seed(nonce, self.name.as_bytes())
+    }
+
+    /// A new turn's state: `<name>-<n>`.
+    pub(super) fn begin_turn(&self) -> String {
+        format!("{}-{}", self.name, self.turns.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether this account made that turn state.
+    pub(super) fn knows_turn(&self, state: &str) -> bool {
+        state
+            .rsplit_once('-')
+            .is_some_and(|(name, number)| name == self.name && number.parse::<u64>().is_ok())
+    }
+}
+
+impl Responses {
+    fn forget(&mut self, id: &str) -> bool {
+        match self.known.remove(id) {
+            Some(issued) => {
+                self.bytes -= issued.weight();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn issued(ledger: &Ledger, request: Bytes) -> String {
+        let reply = Reply::new(&json!({"model": "m"}), Vec::new(), Default::default());
+        let id = reply.id().to_owned();
+        ledger.issue(Issued {
+            reply: Arc::new(reply),
+            request,
+            prefix: Prefix::new("m"),
+            cancelled: false,
+        });
+        id
+    }
+
+    #[test]
+    fn only_its_own_encrypted_items_and_turns_are_recognised() {
+        let (a, b) = (Ledger::new("sim-a"), Ledger::new("sim-b"));
+        let (item, turn) = (a.encrypt(), a.begin_turn());
+        assert!(a.decrypts(&item) && !b.decrypts(&item));
+        assert!(a.knows_turn(&turn) && !b.knows_turn(&turn));
+        assert_eq!(turn, "sim-a-1");
+        assert!(Ledger::new("sim-a").decrypts(&item), "a restarted account honours it");
+        for forged in [
+            "",
+            "enc_sim-a_",
+            "enc_sim-a_00000000000000000000000000000000",
+            "ENC-XYZ",
+            "enc_sim-a_é",
+        ] {
+            assert!(!a.decrypts(forged), "{forged}");
+        }
+        assert!(!Ledger::new("sim").decrypts(&item) && !Ledger::new("sim").knows_turn("sim-a-1"));
+    }
+
+    #[test]
+    fn responses_are_found_cancelled_and_deleted() {
+        let ledger = Ledger::new("a");
+        let id = issued(&ledger, Bytes::new());
+        assert!(ledger.find(&id).is_some_and(|found| !found.cancelled));
+        assert!(ledger.cancel(&id).is_some());
+        assert!(ledger.find(&id).is_some_and(|found| found.cancelled));
+        assert!(ledger.delete(&id) && !ledger.delete(&id));
+        assert!(ledger.find(&id).is_none() && ledger.cancel(&id).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_in_number_and_bytes() {
+        let ledger = Ledger::new("a");
+        let first = issued(&ledger, Bytes::new());
+        let second = issued(&ledger, Bytes::new());
+        (1..MAX_RESPONSES).for_each(|_| drop(issued(&ledger, Bytes::new())));
+        assert!(ledger.find(&first).is_none() && ledger.find(&second).is_some());
+        let big = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2]));
+        let bigger = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
+        assert!(ledger.find(&second).is_none() && ledger.find(&big).is_none() && ledger.find(&bigger).is_some());
+        assert!(ledger.responses.lock().bytes <= MAX_BYTES);
+    }
+}

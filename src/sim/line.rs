@@ -1,0 +1,182 @@
+//! A connection that can be cut, from below hyper, at the moment a script wants.
+//!
+//! Hyper flushes its transport when all that it had to write is written. So a body that wants the connection cut after
+//! its latest piece arms the [`Breaker`] and waits: the next flush is exactly behind that piece, and cuts.
+
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
+
+use super::script::Close;
+
+/// What to do with a connection instead of answering.
+#[derive(Debug)]
+pub(super) enum Seizure {
+    /// Send these bytes, then close.
+    Raw(Bytes),
+    /// Close.
+    Close(Close),
+}
+
+/// The handle by which a request's handler or body breaks its connection.
+#[derive(Default)]
+pub(super) struct Breaker {
+    armed: AtomicU8,
+    seizure: Mutex<Option<Seizure>>,
+    seized: Notify,
+}
+
+const UNARMED: u8 = 0;
+const FIN: u8 = 1;
+const RESET: u8 = 2;
+
+impl Breaker {
+    /// Cuts the connection as soon as everything given to it is written.
+    pub(super) fn arm(&self, how: Close) {
+        let armed = match how {
+            Close::Fin => FIN,
+            Close::Reset => RESET,
+        };
+        self.armed.store(armed, Ordering::Release);
+    }
+
+    fn armed(&self) -> Option<Close> {
+        match self.armed.load(Ordering::Acquire) {
+            UNARMED => None,
+            FIN => Some(Close::Fin),
+            _ => Some(Close::Reset),
+        }
+    }
+
+    /// Takes the connection away from hyper at once.
+    pub(super) fn seize(&self, seizure: Seizure) {
+        *self.seizure.lock() = Some(seizure);
+        self.seized.notify_one();
+    }
+
+    /// Waits until the connection is seized.
+    pub(super) async fn seized(&self) -> Seizure {
+        loop {
+            self.seized.notified().await;
+            if let Some(seizure) = self.seizure.lock().take() {
+                return seizure;
+            }
+        }
+    }
+}
+
+/// A socket, with TLS or without.
+pub(super) enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// Closes a socket in the manner asked for; the caller drops it right after.
+pub(super) fn close(tcp: &TcpStream, how: Close) {
+    // An error here means that the peer was faster.
+    let _ = match how {
+        Close::Fin => SockRef::from(tcp).shutdown(Shutdown::Write),
+        Close::Reset => tcp.set_zero_linger(),
+    };
+}
+
+/// The transport that hyper is given.
+pub(super) struct Line {
+    socket: Socket,
+    breaker: std::sync::Arc<Breaker>,
+}
+
+impl Line {
+    pub(super) fn new(socket: Socket, breaker: std::sync::Arc<Breaker>) -> Self {
+        Self { socket, breaker }
+    }
+
+    /// Carries out a seizure.
+    pub(super) async fn end(mut self, seizure: Seizure) {
+        let how = match seizure {
+            Seizure::Close(how) => how,
+            Seizure::Raw(bytes) => {
+                // The peer may be gone; there is nobody to tell.
+                let _ = self.write_all(&bytes).await;
+                let _ = self.flush().await;
+                Close::Fin
+            }
+        };
+        close(self.socket.tcp(), how);
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Socket::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Socket::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Socket::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.socket {
+            Socket::Plain(tcp) => tcp.is_write_vectored(),
+            Socket::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = match &mut self.socket {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Socket::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        };
+        ready!(flushed)?;
+        let Some(how) = self.breaker.armed() else {
+            return Poll::Ready(Ok(()));
+        };
+        close(self.socket.tcp(), how);
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Socket::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

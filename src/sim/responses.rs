@@ -1,0 +1,250 @@
+//! Response objects as `POST /v1/responses` returns them, whole or as the start and the end of a stream.
+//!
+//! Shapes: <https://platform.openai.com/docs/api-reference/responses/object>. The parts that repeat in every object of one
+//! response (the echo of the request's settings and tools) are rendered once.
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::ledger::Ledger;
+
+/// Settings of the request that its response repeats, and their values when the request names none.
+const ECHO: [(&str, &str); 17] = [
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
+    ("metadata", "{}"),
+    ("parallel_tool_calls", "true"),
+    ("previous_response_id", "null"),
+    ("prompt_cache_key", "null"),
+    ("reasoning", r#"{"effort":null,"summary":null}"#),
+    ("safety_identifier", "null"),
+    ("service_tier", r#""default""#),
+    ("store", "true"),
+    ("temperature", "1.0"),
+    ("text", r#"{"format":{"type":"text"}}"#),
+    ("tool_choice", r#""auto""#),
+    ("tools", "[]"),
+    ("top_p", "1.0"),
+    ("truncation", r#""disabled""#),
+];
+
+/// Tokens read and written, as the account bills them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+impl Usage {
+    /// The Responses API's shape.
+    pub(super) fn json(self) -> Value {
+        json!({
+            "input_tokens": self.input,
+            "input_tokens_details": {"cached_tokens": self.cached, "cache_write_tokens": self.input - self.cached},
+            "output_tokens": self.output,
+            "output_tokens_details": {"reasoning_tokens": self.reasoning},
+            "total_tokens": self.input + self.output,
+        })
+    }
+}
+
+/// Tokens in that many bytes of text: about four bytes each.
+pub(super) fn tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(4)
+}
+
+/// Where a response stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    InProgress,
+    Completed,
+    Cancelled,
+}
+
+/// One answer, complete before its first event is sent.
+pub(super) struct Reply {
+    id: String,
+    created_at: u64,
+    model: String,
+    echo: String,
+    items: Vec<Value>,
+    usage: Usage,
+}
+
+impl Reply {
+    /// The answer `items` to `request`.
+    pub(super) fn new(request: &Value, items: Vec<Value>, usage: Usage) -> Self {
+        let mut echo = String::new();
+        for (name, default) in ECHO {
+            echo.push_str(&format!(",\"{name}\":"));
+            match request.get(name) {
+                Some(Value::Null) | None => echo.push_str(default),
+                Some(value) => echo.push_str(&value.to_string()),
+            }
+        }
+        Self {
+            id: new_id("resp"),
+            created_at: unix_seconds(),
+            model: model_of(request).to_owned(),
+            echo,
+            items,
+            usage,
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn items(&self) -> &[Value] {
+        &self.items
+    }
+
+    /// Bytes that keeping this reply costs, about.
+    pub(super) fn weight(&self) -> usize {
+        self.echo.len() + 512
+    }
+
+    /// Writes the response object.
+    pub(super) fn write(&self, status: Status, out: &mut BytesMut) {
+        let (status, done) = match status {
+            Status::InProgress => ("in_progress", false),
+            Status::Completed => ("completed", true),
+            Status::Cancelled => ("cancelled", true),
+        };
+        let created = self.created_at;
+        out.put_slice(format!(r#"{{"id":"{}","object":"response","created_at":{created}"#, self.id).as_bytes());
+        out.put_slice(format!(r#","status":"{status}","background":false,"error":null,"completed_at":"#).as_bytes());
+        put_json(out, &done.then_some(created));
+        out.put_slice(br#","incomplete_details":null,"user":null,"model":"#);
+        put_json(out, &self.model);
+        out.put_slice(self.echo.as_bytes());
+        out.put_slice(br#","output":"#);
+        put_json(out, if done { self.items.as_slice() } else { &[] });
+        out.put_slice(br#","usage":"#);
+        put_json(out, &done.then(|| self.usage.json()));
+        out.put_u8(b'}');
+    }
+}
+
+/// Writes a value as JSON.
+pub(super) fn put_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+    // Memory does not fail to be written, and no type used here fails to serialise.
+    let _ = serde_json::to_writer(out.writer(), value);
+}
+
+/// A fresh identifier: the kind and 128 random bits.
+pub(super) fn new_id(kind: &str) -> String {
+    format!("{kind}_{:032x}", fastrand::u128(..))
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// The model that a request names, or the empty string.
+pub(super) fn model_of(request: &Value) -> &str {
+    request.get("model").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An answer that names the account, so that a person sees who served: `deltas` pieces in all.
+pub(super) fn answer_text(name: &str, deltas: usize) -> String {
+    const WORDS: [&str; 12] = [
+        "steady", "as", "she", "goes", "with", "a", "warm", "cache", "and", "a", "fair", "wind",
+    ];
+    let mut text = format!("{name} answers:");
+    for word in WORDS.iter().cycle().take(deltas.saturating_sub(1)) {
+        text.push(' ');
+        text.push_str(word);
+    }
+    text
+}
+
+/// An assistant's message.
+pub(super) fn message(text: &str) -> Value {
+    json!({"type": "message", "id": new_id("msg"), "status": "completed", "role": "assistant",
+        "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]})
+}
+
+/// A reasoning item that only this account can read again.
+pub(super) fn reasoning(ledger: &Ledger) -> Value {
+    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": ledger.encrypt()})
+}
+
+/// A conversation so far, compacted into what only this account can read again.
+pub(super) fn compaction(ledger: &Ledger) -> Value {
+    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": ledger.encrypt()})
+}
+
+/// Gives a scripted item the id and status that it does not name.
+pub(super) fn complete_item(mut item: Value) -> Value {
+    let prefix = match item.get("type").and_then(Value::as_str) {
+        Some("message") => "msg",
+        Some("function_call") => "fc",
+        Some("reasoning") => "rs",
+        Some("compaction") => "cmp",
+        _ => "item",
+    };
+    if let Some(fields) = item.as_object_mut() {
+        fields.entry("id").or_insert_with(|| new_id(prefix).into());
+        if matches!(prefix, "msg" | "fc") {
+            fields.entry("status").or_insert_with(|| "completed".into());
+        }
+    }
+    item
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(reply: &Reply, status: Status) -> Value {
+        let mut out = BytesMut::new();
+        reply.write(status, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn objects_echo_the_request_and_report_usage_when_done() {
+        let request = json!({"model": "gpt-\"5\"", "tools": [{"type": "function", "name": "f"}], "store": false,
+            "prompt_cache_key": "k", "metadata": null});
+        let usage = Usage {
+            input: 10,
+            cached: 4,
+            output: 3,
+            reasoning: 1,
+        };
+        let reply = Reply::new(&request, vec![message("hi")], usage);
+        let done = object(&reply, Status::Completed);
+        assert_eq!(done["model"], "gpt-\"5\"");
+        assert_eq!(done["tools"], request["tools"]);
+        assert_eq!((&done["store"], &done["metadata"]), (&json!(false), &json!({})));
+        assert_eq!(done["output"][0]["content"][0]["text"], "hi");
+        assert_eq!(
+            done["usage"]["input_tokens_details"],
+            json!({"cached_tokens": 4, "cache_write_tokens": 6})
+        );
+        assert_eq!(done["usage"]["total_tokens"], 13);
+        let begun = object(&reply, Status::InProgress);
+        assert_eq!(
+            (&begun["status"], &begun["usage"]),
+            (&json!("in_progress"), &Value::Null)
+        );
+        assert_eq!(begun["output"], json!([]));
+        assert_eq!(begun["id"], done["id"]);
+    }
+
+    #[test]
+    fn scripted_items_get_an_id_and_keep_their_own() {
+        let call = complete_item(json!({"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"}));
+        assert!(call["id"].as_str().unwrap().starts_with("fc_"));
+        assert_eq!(call["status"], "completed");
+        assert_eq!(complete_item(json!({"type": "reasoning", "id": "mine"}))["id"], "mine");
+    }
+}

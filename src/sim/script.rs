@@ -1,0 +1,414 @@
+//! Faults on demand: rules that a test sets while the account runs, and what they do to the requests they match.
+//!
+//! A rule is looked up when a request's head has arrived, so that it can also say how the body is read; one with a
+//! condition on the body is looked up when that has been read. The first rule that matches is used and the others are not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// A request's head, as rules see it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// Path and query as they stood in the request line.
+    pub target: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// Which connection it came on, counted from 1.
+    pub connection: u64,
+    /// Which request of that connection it is, counted from 1: over 1 means that the connection was reused.
+    pub nth: u64,
+}
+
+impl Head {
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target
+            .split_once('?')
+            .map_or(self.target.as_str(), |(path, _)| path)
+    }
+}
+
+/// How a connection is broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// Orderly on TCP's level: what was sent arrives, then the end. Over TLS without `close_notify`.
+    Fin,
+    /// With a TCP reset; what the kernel has not sent yet is lost.
+    Reset,
+}
+
+/// How a request's body is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Read {
+    /// As fast as it comes.
+    #[default]
+    Eager,
+    /// At most about `bytes` per `every`.
+    Slow {
+        /// Bytes per interval, at least 1.
+        bytes: usize,
+        /// The interval.
+        every: Duration,
+    },
+    /// Not at all. With [`Answer::Usual`] there is then no answer either.
+    Never,
+}
+
+/// A response in a test's own words.
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers beside `content-length`, which hyper sets for a body of one piece.
+    pub headers: HeaderMap,
+    /// The body: one piece goes with `content-length`, several go chunked at the account's pace.
+    pub pieces: Vec<Bytes>,
+}
+
+/// The request that [`Answer::Custom`] answers.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its head.
+    pub head: Head,
+    /// Its body as sent.
+    pub body: Bytes,
+}
+
+/// Makes a response from a request.
+pub type CustomAnswer = dyn Fn(&Received) -> Fixed + Send + Sync;
+
+/// What a request is answered with.
+#[derive(Clone, Default)]
+pub enum Answer {
+    /// What the account would say anyway.
+    #[default]
+    Usual,
+    /// What the account would say, with these output items. Missing ids are filled in.
+    Items(Vec<Value>),
+    /// This response, whatever was asked.
+    Fixed(Fixed),
+    /// The response that this function makes.
+    Custom(Arc<CustomAnswer>),
+    /// These bytes instead of a response; then the connection closes.
+    Raw(Bytes),
+    /// Nothing; the connection closes.
+    Close(Close),
+    /// Nothing; the connection stays open.
+    Never,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Usual => "Usual",
+            Self::Items(_) => "Items",
+            Self::Fixed(_) => "Fixed",
+            Self::Custom(_) => "Custom",
+            Self::Raw(_) => "Raw",
+            Self::Close(_) => "Close",
+            Self::Never => "Never",
+        })
+    }
+}
+
+/// A place in a response's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// After that many events (pieces, where the response is no stream of events).
+    Events(usize),
+    /// After that many bytes.
+    Bytes(usize),
+}
+
+/// What becomes of a connection after a complete response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    /// It stays open.
+    #[default]
+    KeepAlive,
+    /// It closes as announced with `connection: close`.
+    Announced,
+    /// It closes unannounced, so that a pooled connection goes stale.
+    Silent,
+}
+
+/// All that can be done to a request. The default does nothing: what is set is what differs.
+#[derive(Clone, Debug, Default)]
+pub struct Act {
+    /// How the body is read.
+    pub read: Read,
+    /// Wait between the end of the request and the response's head.
+    pub delay: Duration,
+    /// The response.
+    pub answer: Answer,
+    /// Where the response's body is cut off, and how.
+    pub cut: Option<(Point, Close)>,
+    /// Where the response's body stops, the connection staying open.
+    pub stall: Option<Point>,
+    /// The body goes out in pieces of at most this many bytes (at least 1), whatever the borders of events.
+    pub split: Option<usize>,
+    /// The connection's fate.
+    pub after: After,
+}
+
+impl Act {
+    /// Answers with a status and a JSON body.
+    pub fn reply(status: StatusCode, json: &Value) -> Self {
+        let headers =
+            HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let pieces = vec![Bytes::from(json.to_string())];
+        Self::answer(Answer::Fixed(Fixed {
+            status,
+            headers,
+            pieces,
+        }))
+    }
+
+    /// Answers 200 with these events, each given as its JSON, as the whole stream.
+    pub fn events(events: &[Value]) -> Self {
+        let headers = HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream; charset=utf-8"),
+        )]);
+        let event = |data: &Value| {
+            format!(
+                "event: {}\ndata: {data}\n\n",
+                data["type"].as_str().unwrap_or("message")
+            )
+        };
+        let pieces = events.iter().map(|data| Bytes::from(event(data))).collect();
+        let status = StatusCode::OK;
+        Self::answer(Answer::Fixed(Fixed {
+            status,
+            headers,
+            pieces,
+        }))
+    }
+
+    /// Answers as told.
+    pub fn answer(answer: Answer) -> Self {
+        Self {
+            answer,
+            ..Self::default()
+        }
+    }
+
+    /// Cuts the response's body off.
+    pub fn cut(at: Point, how: Close) -> Self {
+        Self {
+            cut: Some((at, how)),
+            ..Self::default()
+        }
+    }
+
+    /// Stops in the middle of the response's body.
+    pub fn stall(at: Point) -> Self {
+        Self {
+            stall: Some(at),
+            ..Self::default()
+        }
+    }
+
+    /// Waits before the response's head.
+    pub fn delay(delay: Duration) -> Self {
+        Self {
+            delay,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a response header to an [`Answer::Fixed`]; changes nothing on another.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if let Answer::Fixed(fixed) = &mut self.answer {
+            fixed.headers.append(name, value);
+        }
+        self
+    }
+}
+
+type OnHead = Box<dyn Fn(&Head) -> bool + Send>;
+type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
+
+/// An [`Act`] and the requests that it happens to: all of them for ever, unless narrowed down.
+pub struct Rule {
+    act: Act,
+    left: Option<u64>,
+    path: Option<String>,
+    head: Option<OnHead>,
+    body: Option<OnBody>,
+}
+
+impl Rule {
+    /// Does `act` to every request.
+    pub fn new(act: Act) -> Self {
+        Self {
+            act,
+            left: None,
+            path: None,
+            head: None,
+            body: None,
+        }
+    }
+
+    /// Only to the next `n` that match.
+    pub fn times(mut self, n: u64) -> Self {
+        self.left = Some(n);
+        self
+    }
+
+    /// Only where the path, without its query, is this one.
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = Some(path.to_owned());
+        self
+    }
+
+    /// Only where the head meets this condition.
+    pub fn head(mut self, matches: impl Fn(&Head) -> bool + Send + 'static) -> Self {
+        self.head = Some(Box::new(matches));
+        self
+    }
+
+    /// Only where the body is JSON that meets this condition. [`Act::read`] has no effect then: the body has been read.
+    pub fn body(mut self, matches: impl Fn(&Value) -> bool + Send + 'static) -> Self {
+        self.body = Some(Box::new(matches));
+        self
+    }
+
+    fn matches(&self, head: &Head) -> bool {
+        self.path.as_deref().is_none_or(|path| path == head.path()) && self.head.as_ref().is_none_or(|on| on(head))
+    }
+}
+
+/// What happens to a new connection before its first byte is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accept {
+    /// It is served at once.
+    #[default]
+    Serve,
+    /// It is served (over TLS: shaken hands with) after this time.
+    Delay(Duration),
+    /// It is closed.
+    Close(Close),
+}
+
+/// The account's rules. Shared, and changed while it runs.
+#[derive(Default)]
+pub struct Script {
+    rules: Mutex<Vec<Rule>>,
+    accept: Mutex<Accept>,
+}
+
+impl Script {
+    /// Adds a rule behind the others.
+    pub fn add(&self, rule: Rule) {
+        self.rules.lock().push(rule);
+    }
+
+    /// Does `act` to every request from now on.
+    pub fn always(&self, act: Act) {
+        self.add(Rule::new(act));
+    }
+
+    /// Does `act` to the next request with that path.
+    pub fn once(&self, path: &str, act: Act) {
+        self.add(Rule::new(act).path(path).times(1));
+    }
+
+    /// Answers the next `POST /v1/responses` with these output items.
+    pub fn reply_items(&self, items: Vec<Value>) {
+        let act = Act::answer(Answer::Items(items));
+        self.add(
+            Rule::new(act)
+                .path("/v1/responses")
+                .head(|head| head.method == Method::POST)
+                .times(1),
+        );
+    }
+
+    /// Treats new connections this way from now on.
+    pub fn accept(&self, accept: Accept) {
+        *self.accept.lock() = accept;
+    }
+
+    /// Drops all rules and serves all connections.
+    pub fn clear(&self) {
+        self.rules.lock().clear();
+        self.accept(Accept::Serve);
+    }
+
+    pub(super) fn on_accept(&self) -> Accept {
+        *self.accept.lock()
+    }
+
+    /// The act for a request whose head is there.
+    pub(super) fn on_head(&self, head: &Head) -> Option<Act> {
+        self.take(|rule| rule.body.is_none() && rule.matches(head))
+    }
+
+    /// The act for a request whose body is there.
+    pub(super) fn on_body(&self, head: &Head, body: &Value) -> Option<Act> {
+        self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
+    }
+
+    fn take(&self, matches: impl Fn(&Rule) -> bool) -> Option<Act> {
+        let mut rules = self.rules.lock();
+        let at = rules.iter().position(matches)?;
+        let rule = rules.get_mut(at)?;
+        let act = rule.act.clone();
+        match &mut rule.left {
+            Some(left) if *left <= 1 => drop(rules.remove(at)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Some(act)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn head(target: &str) -> Head {
+        Head {
+            method: Method::POST,
+            target: target.to_owned(),
+            headers: HeaderMap::new(),
+            connection: 1,
+            nth: 1,
+        }
+    }
+
+    #[test]
+    fn rules_run_out_and_give_way_to_the_next() {
+        let script = Script::default();
+        script.add(Rule::new(Act::delay(Duration::from_secs(1))).times(2).path("/a"));
+        script.add(Rule::new(Act::delay(Duration::from_secs(2))).head(|head| head.nth == 1));
+        let delay = |target: &str| script.on_head(&head(target)).map(|act| act.delay.as_secs());
+        assert_eq!(delay("/a?x=1"), Some(1));
+        assert_eq!(delay("/b"), Some(2), "a rule that does not match is not used up");
+        assert_eq!(delay("/a"), Some(1));
+        assert_eq!(delay("/a"), Some(2));
+        script.clear();
+        assert_eq!(delay("/a"), None);
+    }
+
+    #[test]
+    fn conditions_on_the_body_wait_for_it() {
+        let script = Script::default();
+        script.add(Rule::new(Act::default()).body(|body| body["stream"] == true).times(1));
+        assert!(script.on_head(&head("/a")).is_none());
+        assert!(script.on_body(&head("/a"), &json!({"stream": false})).is_none());
+        assert!(script.on_body(&head("/a"), &json!({"stream": true})).is_some());
+        assert!(script.on_body(&head("/a"), &json!({"stream": true})).is_none());
+    }
+}
