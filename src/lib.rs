@@ -23,8 +23,10 @@ pub mod config;
 pub mod fault;
 pub mod ids;
 pub mod ops;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod policy;
 pub mod proxy;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod scan;
 pub mod secret;
 pub mod sim;

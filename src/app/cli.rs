@@ -111,7 +111,11 @@ impl Source {
     }
 
     pub fn overrides(&self) -> Overrides {
-        Overrides { listen: self.listen.clone(), admin: self.admin.clone(), upstreams: self.upstreams.clone() }
+        Overrides {
+            listen: self.listen.clone(),
+            admin: self.admin.clone(),
+            upstreams: self.upstreams.clone(),
+        }
     }
 
     /// The configuration; that of the simulated upstreams without running them.

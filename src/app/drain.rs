@@ -19,7 +19,10 @@ pub(super) struct StopSignals {
 impl StopSignals {
     /// Takes over both signals.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// The next one.
@@ -42,7 +45,10 @@ pub(super) async fn drain(
 ) {
     house.leave();
     phase.send_replace(Phase::Draining);
-    tracing::info!(grace_s = grace.as_secs_f64(), "stopping: finishing what runs; another signal stops at once");
+    tracing::info!(
+        grace_s = grace.as_secs_f64(),
+        "stopping: finishing what runs; another signal stops at once"
+    );
     tokio::select! {
         () = finish(servers) => {
             tracing::info!("stopped: everything finished");

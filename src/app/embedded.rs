@@ -18,7 +18,11 @@ pub(super) async fn start() -> Result<(Vec<Sim>, Vec<Upstream>), Problem> {
     let mut sims = Vec::new();
     let mut upstreams = Vec::new();
     for name in NAMES {
-        let config = SimConfig { name: name.to_owned(), pace: PACE, ..SimConfig::default() };
+        let config = SimConfig {
+            name: name.to_owned(),
+            pace: PACE,
+            ..SimConfig::default()
+        };
         let sim = Sim::start((Ipv4Addr::LOCALHOST, 0).into(), config).await?;
         upstreams.push(upstream(name, &sim.base_url())?);
         sims.push(sim);
@@ -28,9 +32,16 @@ pub(super) async fn start() -> Result<(Vec<Sim>, Vec<Upstream>), Problem> {
 
 /// The same upstreams for commands that call none.
 pub(super) fn placeholders() -> Result<Vec<Upstream>, Problem> {
-    NAMES.into_iter().map(|name| upstream(name, "http://127.0.0.1:1/v1")).collect()
+    NAMES
+        .into_iter()
+        .map(|name| upstream(name, "http://127.0.0.1:1/v1"))
+        .collect()
 }
 
 fn upstream(name: &str, base_url: &str) -> Result<Upstream, Problem> {
-    Ok(Upstream::new(name, base_url, ApiKey::Key(Secret::new(format!("sk-simulated-{name}"))))?)
+    Ok(Upstream::new(
+        name,
+        base_url,
+        ApiKey::Key(Secret::new(format!("sk-simulated-{name}"))),
+    )?)
 }

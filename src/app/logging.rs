@@ -15,8 +15,15 @@ pub(super) fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::WARN) };
-    let targets = Targets::new().with_default(libraries).with_target("steadfast", level).with_target("access", level);
+    let libraries = if level > LevelFilter::INFO {
+        level
+    } else {
+        level.min(LevelFilter::WARN)
+    };
+    let targets = Targets::new()
+        .with_default(libraries)
+        .with_target("steadfast", level)
+        .with_target("access", level);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // The only subscriber of the process: setting it cannot fail here.

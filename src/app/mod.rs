@@ -49,7 +49,11 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
     }
     House::new(&config)?;
     let count = config.upstreams.len();
-    writeln!(io::stdout(), "valid: {count} upstream{}", if count == 1 { "" } else { "s" })?;
+    writeln!(
+        io::stdout(),
+        "valid: {count} upstream{}",
+        if count == 1 { "" } else { "s" }
+    )?;
     Ok(())
 }
 
@@ -68,10 +72,18 @@ fn route(args: &RouteArgs) -> Result<(), Problem> {
 fn list(snapshot: &Snapshot, args: &RouteArgs) -> Result<(), Problem> {
     let mut out = io::stdout();
     let eligibility = snapshot.eligibility(args.model.as_deref());
-    let order = eligibility.iter().flat_map(|eligibility| snapshot.route(&args.key, eligibility));
+    let order = eligibility
+        .iter()
+        .flat_map(|eligibility| snapshot.route(&args.key, eligibility));
     for (place, upstream) in order.enumerate() {
         let note = if place == 0 { "  home" } else { "" };
-        writeln!(out, "{}. {} (weight {}){note}", place + 1, upstream.name, upstream.weight.get())?;
+        writeln!(
+            out,
+            "{}. {} (weight {}){note}",
+            place + 1,
+            upstream.name,
+            upstream.weight.get()
+        )?;
     }
     Ok(())
 }

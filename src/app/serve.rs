@@ -71,7 +71,13 @@ async fn run(source: &Source) -> Result<(), Problem> {
     for listener in public {
         let proxy = proxy.clone();
         let handler = move |peer, request| proxy.clone().handle(peer, request);
-        servers.spawn(wire::serve(listener, limits, house.connections.clone(), watcher.clone(), handler));
+        servers.spawn(wire::serve(
+            listener,
+            limits,
+            house.connections.clone(),
+            watcher.clone(),
+            handler,
+        ));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
     let operator = Admin::new(house.clone(), config.admin.token.clone());
@@ -79,7 +85,13 @@ async fn run(source: &Source) -> Result<(), Problem> {
     for listener in admin {
         let operator = operator.clone();
         let handler = move |_, request| operator.clone().handle(request);
-        tokio::spawn(wire::serve(listener, limits, Arc::default(), admin_watcher.clone(), handler));
+        tokio::spawn(wire::serve(
+            listener,
+            limits,
+            Arc::default(),
+            admin_watcher.clone(),
+            handler,
+        ));
     }
     tokio::spawn(keep_house(house.clone()));
 
@@ -128,11 +140,21 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
         writeln!(text, "Upstreams: {}", names.join(", "))?;
     } else {
         let names: Vec<&str> = sims.iter().map(Sim::name).collect();
-        writeln!(text, "Its upstreams are simulated: {} run inside this process, no model behind them.", names.join(" and "))?;
+        writeln!(
+            text,
+            "Its upstreams are simulated: {} run inside this process, no model behind them.",
+            names.join(" and ")
+        )?;
         if let Some(Address::Tcp(address)) = public.first().map(Listener::address) {
             writeln!(text, "\nPaste this twice, then change the key:\n")?;
-            writeln!(text, "  curl -i http://{address}/v1/responses -H 'content-type: application/json' \\")?;
-            writeln!(text, r#"    -d '{{"model":"gpt-5.2","input":"Hello, who answers?","prompt_cache_key":"session-1"}}'"#)?;
+            writeln!(
+                text,
+                "  curl -i http://{address}/v1/responses -H 'content-type: application/json' \\"
+            )?;
+            writeln!(
+                text,
+                r#"    -d '{{"model":"gpt-5.2","input":"Hello, who answers?","prompt_cache_key":"session-1"}}'"#
+            )?;
             writeln!(text)?;
         }
     }

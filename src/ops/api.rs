@@ -64,8 +64,9 @@ pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<
     if group.is_some() {
         return Err(RouteError::GroupsUnsupported);
     }
-    let eligibility =
-        snapshot.eligibility(model).ok_or_else(|| RouteError::ModelNotServed(model.unwrap_or_default().to_owned()))?;
+    let eligibility = snapshot
+        .eligibility(model)
+        .ok_or_else(|| RouteError::ModelNotServed(model.unwrap_or_default().to_owned()))?;
     let upstreams: Vec<Value> = snapshot
         .route(key, &eligibility)
         .map(|upstream| json!({ "name": &*upstream.name, "weight": upstream.weight.get() }))
@@ -88,8 +89,13 @@ pub(super) fn route_query(house: &House, query: &str) -> Result<Value, RouteErro
     let key = key.ok_or(RouteError::NoKey)?;
     let snapshot = house.snapshot();
     let mut answer = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
-    let pin = house.roster.pins.peek(SessionKey::from_text(snapshot.namespace, &key), house.clock.now());
-    let pinned = pin.and_then(|id| snapshot.rendezvous.position(id)).and_then(|index| snapshot.upstream(index));
+    let pin = house
+        .roster
+        .pins
+        .peek(SessionKey::from_text(snapshot.namespace, &key), house.clock.now());
+    let pinned = pin
+        .and_then(|id| snapshot.rendezvous.position(id))
+        .and_then(|index| snapshot.upstream(index));
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("pin".to_owned(), json!(pinned.map(|upstream| &*upstream.name)));
     }

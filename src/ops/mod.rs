@@ -37,7 +37,9 @@ impl Admin {
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
         let path = request.uri().path();
@@ -49,8 +51,13 @@ impl Admin {
             _ => {}
         }
         if !self.admits(&request) {
-            let mut answer = error(StatusCode::UNAUTHORIZED, "Send the admin token as Authorization: Bearer.");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let mut answer = error(
+                StatusCode::UNAUTHORIZED,
+                "Send the admin token as Authorization: Bearer.",
+            );
+            answer
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
         match path {
@@ -69,7 +76,11 @@ impl Admin {
 
     fn admits(&self, request: &Request<Incoming>) -> bool {
         let Some(token) = &self.token else { return true };
-        let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let shown = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
         let shown = shown.strip_prefix(b"Bearer ").unwrap_or_default();
         shown.ct_eq(token.expose().as_bytes()).into()
     }
@@ -77,9 +88,10 @@ impl Admin {
 
 fn metrics(house: &House) -> Answer {
     let mut answer = text(StatusCode::OK, house.scrape());
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
     answer
 }
 
@@ -94,7 +106,9 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 
 fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
     let mut answer = text(status, format!("{value}\n"));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 

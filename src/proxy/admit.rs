@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Version,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 
@@ -30,8 +30,6 @@ pub(super) struct Admitted {
     /// How the body is compressed.
     pub coding: Coding,
     pub is_json: bool,
-    /// The caller sends its body only when asked to.
-    pub expects_continue: bool,
     pub turn_state: Option<TurnState>,
     pub namespace: Namespace,
 }
@@ -51,7 +49,13 @@ impl Admitted {
 
 /// Judges a request by its head.
 pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Admitted, Fault> {
-    let Parts { method, uri, version, mut headers, .. } = parts;
+    let Parts {
+        method,
+        uri,
+        version,
+        mut headers,
+        ..
+    } = parts;
     target::check_method(&method)?;
     target::check_host(version, &uri, &headers)?;
     let framing = framing(version, &headers)?;
@@ -62,11 +66,12 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Adm
     if let Framing::Length(length) = framing
         && length > snapshot.limits.max_body
     {
-        return Err(Fault::BodyTooLarge { limit: snapshot.limits.max_body });
+        return Err(Fault::BodyTooLarge {
+            limit: snapshot.limits.max_body,
+        });
     }
     let coding = coding(&headers);
     let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
-    let expects_continue = headers.contains_key(EXPECT);
     let host = headers.get(HOST).cloned();
     let callers = headers::cleanse_request(&mut headers, target.endpoint);
     if snapshot.forwarded {
@@ -81,7 +86,6 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Adm
         framing,
         coding,
         is_json,
-        expects_continue,
         turn_state,
         namespace: snapshot.namespace,
     })
@@ -109,20 +113,32 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Fault> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => {}
-        (Some(_), Some(_)) => return Err(Fault::BadFraming { problem: "has Transfer-Encoding twice" }),
+        (Some(_), Some(_)) => {
+            return Err(Fault::BadFraming {
+                problem: "has Transfer-Encoding twice",
+            });
+        }
         (Some(_), None) if version != Version::HTTP_11 => {
-            return Err(Fault::BadFraming { problem: "has Transfer-Encoding before HTTP/1.1" });
+            return Err(Fault::BadFraming {
+                problem: "has Transfer-Encoding before HTTP/1.1",
+            });
         }
         (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
             return Ok(Framing::Chunked);
         }
         (Some(_), None) => {
-            return Err(Fault::BadFraming { problem: "has a Transfer-Encoding other than plain chunked" });
+            return Err(Fault::BadFraming {
+                problem: "has a Transfer-Encoding other than plain chunked",
+            });
         }
     }
-    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(Framing::None) };
+    let Some(length) = headers.get(CONTENT_LENGTH) else {
+        return Ok(Framing::None);
+    };
     let length = length.to_str().ok().and_then(|length| length.parse().ok());
-    length.map(Framing::Length).ok_or(Fault::BadFraming { problem: "has a Content-Length that is no number" })
+    length.map(Framing::Length).ok_or(Fault::BadFraming {
+        problem: "has a Content-Length that is no number",
+    })
 }
 
 fn coding(headers: &HeaderMap) -> Coding {
@@ -136,7 +152,11 @@ fn coding(headers: &HeaderMap) -> Coding {
 
 fn wants_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("websocket")))
+        value.to_str().is_ok_and(|value| {
+            value
+                .split(',')
+                .any(|name| name.trim().eq_ignore_ascii_case("websocket"))
+        })
     })
 }
 
@@ -179,7 +199,10 @@ mod tests {
         for unusable in ["", "a b"] {
             let mut map = headers(&[("x-request-id", unusable)]);
             let made = request_id(&mut map);
-            assert!(made.to_str().is_ok_and(|id| id.len() == 36 && id.starts_with("req_")), "{made:?}");
+            assert!(
+                made.to_str().is_ok_and(|id| id.len() == 36 && id.starts_with("req_")),
+                "{made:?}"
+            );
             assert_eq!(map.get(X_REQUEST_ID), Some(&made));
         }
     }

@@ -1,18 +1,22 @@
 //! The fourth stage: call the upstream, and wait for its response head.
 
-use std::sync::Arc;
-
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    admit::Admitted, headers, headers::TURN_STATE, inspect::{self, Inspected}, journal::Journal, outgoing::InFlight, pick::Pick,
+    admit::Admitted,
+    headers,
+    headers::TURN_STATE,
+    inspect::{self, Inspected},
+    journal::Journal,
+    outgoing::InFlight,
+    pick::Pick,
 };
 use crate::{
     fault::Fault,
     ids::UpstreamId,
     policy::{Affinity, Route},
-    state::{Credential, Live, Snapshot, Upstream},
+    state::{Credential, Snapshot, Upstream},
     wire::{Relay, SendError},
 };
 
@@ -36,16 +40,33 @@ pub(super) async fn forward<'a>(
     journal: &Journal,
     inspected_at: Instant,
 ) -> Result<Exchange<'a>, Fault> {
-    let Pick { upstream, route, affinity, pin } = pick;
+    let Pick {
+        upstream,
+        route,
+        affinity,
+        pin,
+    } = pick;
     let request = request(admitted, inspected, upstream)?;
     let in_flight = InFlight::begin(&upstream.live);
     journal.house().meter.observe_overhead(inspected_at.elapsed());
-    let sent = upstream.pool.send(request, snapshot.limits.head, snapshot.limits.idle).await;
+    let sent = upstream
+        .pool
+        .send(request, snapshot.limits.head, snapshot.limits.idle)
+        .await;
     let response = sent.map_err(|error| fault_of(error, upstream, journal))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Fault::UpstreamBroken { upstream: upstream.name.to_string() });
+        return Err(Fault::UpstreamBroken {
+            upstream: upstream.name.to_string(),
+        });
     }
-    Ok(Exchange { response, upstream, route, affinity, pin, in_flight })
+    Ok(Exchange {
+        response,
+        upstream,
+        route,
+        affinity,
+        pin,
+        in_flight,
+    })
 }
 
 fn request(

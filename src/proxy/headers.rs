@@ -173,11 +173,13 @@ fn drop_echoes(headers: &mut HeaderMap, authorization: &HeaderValue) {
     if secret.len() < 8 {
         return;
     }
-    let echoes = |value: &HeaderValue| {
-        value.len() >= secret.len() && memchr::memmem::find(value.as_bytes(), secret).is_some()
-    };
-    let names: Vec<HeaderName> =
-        headers.iter().filter(|(_, value)| echoes(value)).map(|(name, _)| name.clone()).collect();
+    let echoes =
+        |value: &HeaderValue| value.len() >= secret.len() && memchr::memmem::find(value.as_bytes(), secret).is_some();
+    let names: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(_, value)| echoes(value))
+        .map(|(name, _)| name.clone())
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -190,7 +192,10 @@ mod tests {
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in lines {
-            map.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
+            map.append(
+                name.parse::<HeaderName>().expect("a name"),
+                value.parse().expect("a value"),
+            );
         }
         map
     }
@@ -237,7 +242,16 @@ mod tests {
         assert_eq!(names(&map), ["x-stainless-lang"]);
         assert!(callers.is_present());
         callers.restore(&mut map);
-        assert_eq!(names(&map), ["authorization", "cookie", "openai-organization", "x-api-key", "x-stainless-lang"]);
+        assert_eq!(
+            names(&map),
+            [
+                "authorization",
+                "cookie",
+                "openai-organization",
+                "x-api-key",
+                "x-stainless-lang"
+            ]
+        );
         assert_eq!(map.get_all(COOKIE).iter().count(), 2);
         let mut other = headers(&sent);
         cleanse_request(&mut other, Endpoint::Other);

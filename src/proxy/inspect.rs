@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::body::Incoming;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -23,46 +22,33 @@ use crate::{
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// A body of unknown length takes room in steps of this many bytes.
 const ROOM_STEP: u32 = 64 << 10;
-/// How long the rest of a refused body is read and thrown away. Closing on a client that still writes would reset the
-/// connection, and the client would see that instead of the answer.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// A request whose body is known, as far as it is looked into.
 pub(super) struct Inspected {
     pub facts: RequestFacts,
     pub body: Replay,
 }
 
-/// Reads the body of an admitted request.
+/// Reads the body of an admitted request. It leaves `intake` with the body, or stays there where it is refused.
 pub(super) async fn inspect(
     admitted: &Admitted,
-    incoming: Incoming,
+    intake: &mut Option<Intake>,
     limits: Limits,
     journal: &mut Journal,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
-    if framing == Framing::None {
-        return Ok(Inspected { facts: RequestFacts::default(), body: Replay::empty(framing) });
-    }
-    let mut intake = Intake::new(incoming, limits.max_body, limits.idle);
-    if !admitted.is_inspected() {
-        if let Framing::Length(length) = framing {
-            journal.bytes_in = length;
-        }
-        return Ok(Inspected { facts: RequestFacts::default(), body: Replay::passing(intake, framing) });
-    }
-    let read = read(admitted, &mut intake, limits, journal).await;
-    if let Err(fault) = &read
-        && lingers(fault)
+    if let Some(arriving) = intake
+        && admitted.is_inspected()
     {
-        let _ = timeout(LINGER, async { while let Some(Ok(_)) = intake.next().await {} }).await;
+        return read(admitted, arriving, limits, journal).await;
     }
-    read
-}
-
-/// Whether the client may still be writing, and should be heard out before it is answered.
-fn lingers(fault: &Fault) -> bool {
-    !matches!(fault, Fault::IncompleteBody | Fault::BodyTimeout { .. })
+    let body = match (framing, intake.take()) {
+        (Framing::None, _) | (_, None) => Replay::empty(framing),
+        (Framing::Length(_) | Framing::Chunked, Some(arriving)) => Replay::passing(arriving, framing),
+    };
+    Ok(Inspected {
+        facts: RequestFacts::default(),
+        body,
+    })
 }
 
 async fn read(
@@ -82,7 +68,10 @@ async fn read(
         keep.push(piece);
     }
     let facts = inspector.finish().map_err(fault_of_inspection)?;
-    Ok(Inspected { facts, body: Replay::kept(keep.finish(room.permit), admitted.framing) })
+    Ok(Inspected {
+        facts,
+        body: Replay::kept(keep.finish(room.permit), admitted.framing),
+    })
 }
 
 /// Room in memory for one body.
@@ -94,16 +83,24 @@ struct Room {
 impl Room {
     /// Takes room for the whole body where its length is known, so that two half-read bodies never wait for each other.
     async fn reserve(buffers: &Arc<Semaphore>, framing: Framing) -> Result<Self, Fault> {
-        let mut room = Self { buffers: buffers.clone(), permit: None };
+        let mut room = Self {
+            buffers: buffers.clone(),
+            permit: None,
+        };
         match framing {
-            Framing::Length(length) => room.take(u32::try_from(length).map_err(|_| Fault::BuffersFull)?).await?,
+            Framing::Length(length) => {
+                room.take(u32::try_from(length).map_err(|_| Fault::BuffersFull)?)
+                    .await?
+            }
             Framing::None | Framing::Chunked => {}
         }
         Ok(room)
     }
 
     async fn grow_to(&mut self, length: u64) -> Result<(), Fault> {
-        while self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) < usize::try_from(length).unwrap_or(usize::MAX) {
+        while self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+            < usize::try_from(length).unwrap_or(usize::MAX)
+        {
             self.take(ROOM_STEP).await?;
         }
         Ok(())
@@ -137,9 +134,10 @@ pub(super) fn fault_of_body(error: BodyError) -> Fault {
 
 fn fault_of_inspection(error: InspectError) -> Fault {
     match error {
-        InspectError::Refused(refusal) => {
-            Fault::AmbiguousBody { problem: refusal.problem.to_string(), offset: refusal.offset }
-        }
+        InspectError::Refused(refusal) => Fault::AmbiguousBody {
+            problem: refusal.problem.to_string(),
+            offset: refusal.offset,
+        },
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },
     }

@@ -98,10 +98,21 @@ impl Journal {
         let first_byte = self.started.elapsed();
         live.meter.observe_first_byte(first_byte);
         if let Some(endpoint) = self.endpoint {
-            live.meter.count(RequestLabels { endpoint, route, status: StatusClass::of(status) });
+            live.meter.count(RequestLabels {
+                endpoint,
+                route,
+                status: StatusClass::of(status),
+            });
         }
         let (live, upstream) = (live.clone(), upstream.clone());
-        self.answer = Some(Answer { live, upstream, route, status, upstream_request_id, first_byte });
+        self.answer = Some(Answer {
+            live,
+            upstream,
+            route,
+            status,
+            upstream_request_id,
+            first_byte,
+        });
     }
 
     /// Notes that Steadfast answers itself.
@@ -162,6 +173,10 @@ struct LogPath<'a>(&'a str);
 
 impl std::fmt::Display for LogPath<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.len() <= 200 { f.write_str(self.0) } else { f.write_str(&bounded(self.0)) }
+        if self.0.len() <= 200 {
+            f.write_str(self.0)
+        } else {
+            f.write_str(&bounded(self.0))
+        }
     }
 }

@@ -16,10 +16,10 @@ mod settle;
 mod target;
 mod turn_state;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, header::EXPECT, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -29,8 +29,11 @@ use self::{forward::Exchange, journal::Journal, models::Catalogue};
 use crate::{
     fault::Fault,
     state::{House, Snapshot},
-    wire::Peer,
+    wire::{Intake, Peer},
 };
+
+/// How long a refused body is still read.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The public side of a house.
 pub struct Proxy {
@@ -40,14 +43,17 @@ pub struct Proxy {
 
 /// What a request gets when nothing went wrong on our own account.
 enum Answer<'a> {
-    Upstream(Exchange<'a>),
+    Upstream(Box<Exchange<'a>>),
     Models(Bytes),
 }
 
 impl Proxy {
     /// Opens the public side of `house`.
     pub fn new(house: Arc<House>) -> Arc<Self> {
-        Arc::new(Self { house, catalogue: Arc::default() })
+        Arc::new(Self {
+            house,
+            catalogue: Arc::default(),
+        })
     }
 
     /// Answers one request.
@@ -56,10 +62,17 @@ impl Proxy {
         let (mut parts, incoming) = request.into_parts();
         let request_id = admit::request_id(&mut parts.headers);
         let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id);
-        match self.answer(&snapshot, peer, parts, incoming, &mut journal).await {
-            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, exchange, journal),
+        let expects_continue = parts.headers.contains_key(EXPECT);
+        let mut intake = Some(Intake::new(incoming, snapshot.limits.max_body, snapshot.limits.idle));
+        match self.answer(&snapshot, peer, parts, &mut intake, &mut journal).await {
+            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, journal),
             Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, journal),
-            Err(fault) => reply::render(fault, journal),
+            Err(fault) => {
+                if let Some(intake) = intake {
+                    linger(intake, expects_continue).await;
+                }
+                reply::render(fault, journal)
+            }
         }
     }
 
@@ -68,17 +81,33 @@ impl Proxy {
         snapshot: &'a Arc<Snapshot>,
         peer: Peer,
         parts: Parts,
-        incoming: Incoming,
+        intake: &mut Option<Intake>,
         journal: &mut Journal,
     ) -> Result<Answer<'a>, Fault> {
         let admitted = admit::admit(snapshot, parts, peer)?;
         journal.endpoint = Some(admitted.target.endpoint);
         if let Some(question) = models::question(&admitted) {
-            return self.catalogue.answer(question, snapshot, &admitted, &self.house).await.map(Answer::Models);
+            return self
+                .catalogue
+                .answer(question, snapshot, &admitted, &self.house)
+                .await
+                .map(Answer::Models);
         }
-        let inspected = inspect::inspect(&admitted, incoming, snapshot.limits, journal).await?;
+        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, journal).await?;
         let inspected_at = Instant::now();
         let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts)?;
-        forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at).await.map(Answer::Upstream)
+        forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at)
+            .await
+            .map(|exchange| Answer::Upstream(Box::new(exchange)))
     }
+}
+
+/// Reads and throws away the rest of a refused body for a while. Closing on a client that still writes would reset the
+/// connection, and the client would see that instead of the answer.
+async fn linger(mut intake: Intake, expects_continue: bool) {
+    // Who waits for `100 Continue` has sent nothing yet, and reading would ask for it.
+    if expects_continue && intake.received() == 0 {
+        return;
+    }
+    let _ = tokio::time::timeout(LINGER, intake.discard()).await;
 }

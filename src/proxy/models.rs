@@ -105,18 +105,28 @@ impl Catalogue {
         house: &Arc<House>,
     ) -> Result<Bytes, Fault> {
         let kept = self.shared(snapshot, house).await;
-        let own = ask_all(snapshot, |upstream| matches!(upstream.credential, Credential::Callers), &admitted.callers).await;
+        let own = ask_all(
+            snapshot,
+            |upstream| matches!(upstream.credential, Credential::Callers),
+            &admitted.callers,
+        )
+        .await;
         if kept.is_none() && own.answered == 0 {
             return Err(Fault::ModelsUnavailable);
         }
         let shared = kept.iter().flat_map(|kept| kept.models.iter());
         let models = merge(shared.chain(&own.models));
         match question {
-            Question::List => Ok(json(&MergedList { object: "list", data: &models })),
+            Question::List => Ok(json(&MergedList {
+                object: "list",
+                data: &models,
+            })),
             Question::Model(id) => {
-                    let id = percent_decode_str(id).decode_utf8_lossy();
+                let id = percent_decode_str(id).decode_utf8_lossy();
                 let model = models.iter().find(|model| model.id == id);
-                model.map(json).ok_or(Fault::ModelNotServed { model: super::target::bounded(&id) })
+                model.map(json).ok_or(Fault::ModelNotServed {
+                    model: super::target::bounded(&id),
+                })
             }
         }
     }
@@ -128,7 +138,9 @@ impl Catalogue {
                 let (catalogue, snapshot, house) = (self.clone(), snapshot.clone(), house.clone());
                 tokio::spawn(async move {
                     // Somebody refreshes it already.
-                    let Ok(_asking) = catalogue.asking.try_lock() else { return };
+                    let Ok(_asking) = catalogue.asking.try_lock() else {
+                        return;
+                    };
                     catalogue.refresh(&snapshot, &house).await;
                 });
             }
@@ -142,7 +154,10 @@ impl Catalogue {
     }
 
     fn kept_for(&self, snapshot: &Arc<Snapshot>) -> Option<Kept> {
-        self.kept.lock().clone().filter(|kept| Arc::ptr_eq(&kept.snapshot, snapshot))
+        self.kept
+            .lock()
+            .clone()
+            .filter(|kept| Arc::ptr_eq(&kept.snapshot, snapshot))
     }
 
     async fn refresh(&self, snapshot: &Arc<Snapshot>, house: &House) {
@@ -151,7 +166,11 @@ impl Catalogue {
         if asked.answered == 0 {
             return;
         }
-        let fresh_for = if asked.missing == 0 { FRESH_FOR } else { FRESH_FOR_PARTIAL };
+        let fresh_for = if asked.missing == 0 {
+            FRESH_FOR
+        } else {
+            FRESH_FOR_PARTIAL
+        };
         let kept = Kept {
             models: merge(asked.models.iter()).into(),
             fresh_until: house.clock.now().after(fresh_for),
@@ -171,7 +190,11 @@ struct Asked {
 /// Asks every upstream that `include` names, all at once.
 async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, callers: &CallersCredential) -> Asked {
     let mut questions = tokio::task::JoinSet::new();
-    let mut asked = Asked { models: Vec::new(), answered: 0, missing: 0 };
+    let mut asked = Asked {
+        models: Vec::new(),
+        answered: 0,
+        missing: 0,
+    };
     let mut lists: Vec<Option<Vec<Model>>> = Vec::new();
     for (index, upstream) in snapshot.upstreams().iter().enumerate() {
         lists.push(None);
@@ -183,7 +206,9 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
         headers::address(request.headers_mut(), upstream, callers);
         let snapshot = snapshot.clone();
         questions.spawn(async move {
-            let Some(upstream) = snapshot.upstream(index) else { return (index, None) };
+            let Some(upstream) = snapshot.upstream(index) else {
+                return (index, None);
+            };
             let list = tokio::time::timeout(PATIENCE, ask(upstream, request)).await;
             let list = list.unwrap_or_else(|_| Err(format!("no list within {} s", PATIENCE.as_secs())));
             if let Err(problem) = &list {
@@ -218,8 +243,13 @@ async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Mo
     }
     let body = Limited::new(response.into_body(), LONGEST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
-    let list: UpstreamList = serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
-    Ok(list.data.into_iter().filter(|model| upstream.models.matches(&model.id)).collect())
+    let list: UpstreamList =
+        serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
+    Ok(list
+        .data
+        .into_iter()
+        .filter(|model| upstream.models.matches(&model.id))
+        .collect())
 }
 
 /// Each model once: the first description stays.

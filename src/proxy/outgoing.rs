@@ -36,7 +36,7 @@ pub(super) struct Stream {
     pub learn: Option<Learn>,
     /// The body ends where its connection ends, so only its last event tells whether it is whole.
     pub ends_with_event: bool,
-    pub in_flight: InFlight,
+    pub _in_flight: InFlight,
 }
 
 /// Whose response this is.
@@ -64,7 +64,10 @@ impl Drop for InFlight {
 impl Outgoing {
     /// A body of our own.
     pub(super) fn text(text: impl Into<Bytes>, journal: Journal) -> Self {
-        Self { content: Content::Text(text.into()), journal }
+        Self {
+            content: Content::Text(text.into()),
+            journal,
+        }
     }
 
     /// An upstream's body.
@@ -72,7 +75,10 @@ impl Outgoing {
         if stream.relay.is_end_stream() {
             journal.outcome = Some(Outcome::Complete);
         }
-        Self { content: Content::Stream(Box::new(stream)), journal }
+        Self {
+            content: Content::Stream(Box::new(stream)),
+            journal,
+        }
     }
 }
 
@@ -107,7 +113,9 @@ impl Stream {
             }
             None if self.ends_with_event && !self.ended_with_event() => {
                 journal.outcome = Some(Outcome::UpstreamBroken);
-                Some(Err(BodyError::Broken("the connection closed before the last event".to_owned())))
+                Some(Err(BodyError::Broken(
+                    "the connection closed before the last event".to_owned(),
+                )))
             }
             None => {
                 journal.outcome = Some(Outcome::Complete);

@@ -4,7 +4,7 @@ use super::admit::Admitted;
 use crate::{
     fault::Fault,
     ids::{OwnedKey, UpstreamId},
-    policy::{self, Affinity, Clues, Route},
+    policy::{self, Affinity, Route},
     scan::RequestFacts,
     state::{Endpoint, House, Snapshot, Upstream},
     tick::Tick,
@@ -17,4 +17,12 @@ pub(super) struct Pick<'a> {
     pub affinity: Affinity,
     /// The session's pin at this moment.
     pub pin: Option<UpstreamId>,
+}
+pub(super) fn pick<'a>(
+    house: &House,
+    snapshot: &'a Snapshot,
+    admitted: &Admitted,
+    facts: &RequestFacts,
+) -> Result<Pick<'a>, Fault> {
+    Err(Fault::Internal)
 }

@@ -27,7 +27,12 @@ struct ErrorDetail<'a> {
 /// The answer to a request that failed on our own account, in OpenAI's shape.
 pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
     let param = matches!(fault, Fault::ModelNotServed { .. }).then_some("model");
-    let detail = ErrorDetail { message: fault.message(), kind: fault.kind(), param, code: fault.code() };
+    let detail = ErrorDetail {
+        message: fault.message(),
+        kind: fault.kind(),
+        param,
+        code: fault.code(),
+    };
     // Serializing strings to memory cannot fail.
     let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
     let request_id = journal.request_id.clone();
@@ -47,7 +52,10 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
     match fault.status() {
         // Both are mandatory (RFC 9110 sections 15.5.6 and 15.5.22).
         StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"));
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+            );
         }
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
@@ -62,7 +70,9 @@ pub(super) fn json(status: StatusCode, text: Bytes, journal: Journal) -> Respons
     let request_id = journal.request_id.clone();
     let mut response = Response::new(Outgoing::text(text, journal));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     response
 }

@@ -17,7 +17,14 @@ use crate::{
 
 /// Turns an upstream's answer into the caller's.
 pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: Journal) -> Response<Outgoing> {
-    let Exchange { response, upstream, route, affinity, pin, in_flight } = exchange;
+    let Exchange {
+        response,
+        upstream,
+        route,
+        affinity,
+        pin,
+        in_flight,
+    } = exchange;
     let status = response.status();
     let house = journal.house();
     if let Some(key) = affinity.key
@@ -26,7 +33,13 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         house.roster.pins.confirm(key, pin, upstream.id, house.clock.now());
     }
     let upstream_request_id = response.headers().get(X_REQUEST_ID).cloned();
-    journal.answered(&upstream.live, &upstream.name, route, status, upstream_request_id.clone());
+    journal.answered(
+        &upstream.live,
+        &upstream.name,
+        route,
+        status,
+        upstream_request_id.clone(),
+    );
 
     let (mut parts, relay) = response.into_parts();
     let reader = reader(&parts, journal.endpoint);
@@ -47,8 +60,17 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         parts.headers.insert(ROUTED_TO, upstream.name_header.clone());
         parts.headers.insert(ROUTED_BY, HeaderValue::from_static(route.label()));
     }
-    let learn = reader.is_some().then_some(Learn { namespace: snapshot.namespace, upstream: upstream.id });
-    let stream = Stream { relay, reader, learn, ends_with_event, in_flight };
+    let learn = reader.is_some().then_some(Learn {
+        namespace: snapshot.namespace,
+        upstream: upstream.id,
+    });
+    let stream = Stream {
+        relay,
+        reader,
+        learn,
+        ends_with_event,
+        _in_flight: in_flight,
+    };
     Response::from_parts(parts, Outgoing::stream(stream, journal))
 }
 
@@ -62,12 +84,22 @@ fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>) -> Option<Re
     if !reads || !is_plain || head.status != StatusCode::OK {
         return None;
     }
-    Some(if is_events(head) { ResponseReader::events() } else { ResponseReader::json() })
+    Some(if is_events(head) {
+        ResponseReader::events()
+    } else {
+        ResponseReader::json()
+    })
 }
 
 fn is_events(head: &http::response::Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    content_type.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    let content_type = head
+        .headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    content_type
+        .get(..17)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Whether nothing but the end of the connection delimits the body (RFC 9112 section 6.3, rule 8).

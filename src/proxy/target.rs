@@ -37,7 +37,11 @@ impl Target {
         if self.endpoint != Endpoint::Response {
             return None;
         }
-        self.tail().strip_prefix("/responses/")?.split('/').next().filter(|id| !id.is_empty())
+        self.tail()
+            .strip_prefix("/responses/")?
+            .split('/')
+            .next()
+            .filter(|id| !id.is_empty())
     }
 
     /// The model id of `/models/{id}`, which may itself have slashes.
@@ -64,17 +68,30 @@ impl Target {
 
 /// Reads the target of a request.
 pub(super) fn read(method: &Method, uri: &Uri) -> Result<Target, Fault> {
-    let whole = uri.path_and_query().ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
+    let whole = uri
+        .path_and_query()
+        .ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
     let path = whole.path();
     check_path(path)?;
-    let tail = if path == "/v1" || path.starts_with("/v1/") { "/v1".len() } else { 0 };
+    let tail = if path == "/v1" || path.starts_with("/v1/") {
+        "/v1".len()
+    } else {
+        0
+    };
     let rest = path.get(tail..).unwrap_or_default();
     let endpoint = endpoint(method, rest);
     // Without /v1 only what has an endpoint of its own is taken: a base URL written without /v1 works, a typo does not.
     if rest.len() < 2 || (tail == 0 && endpoint == Endpoint::Other) || rest.starts_with("/v1/") {
-        return Err(Fault::UnknownPath { path: bounded(path), meant: meant(path) });
+        return Err(Fault::UnknownPath {
+            path: bounded(path),
+            meant: meant(path),
+        });
     }
-    Ok(Target { endpoint, whole: whole.clone(), tail })
+    Ok(Target {
+        endpoint,
+        whole: whole.clone(),
+        tail,
+    })
 }
 
 fn endpoint(method: &Method, rest: &str) -> Endpoint {
@@ -128,12 +145,18 @@ pub(super) fn check_method(method: &Method) -> Result<(), Fault> {
         Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD | Method::OPTIONS => {
             Ok(())
         }
-        Method::CONNECT => Err(Fault::BadMethod { problem: "is CONNECT, and this is not a forward proxy" }),
-        Method::TRACE => Err(Fault::BadMethod { problem: "is TRACE, which would show credentials" }),
-        _ if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) => {
-            Err(Fault::BadMethod { problem: "is not in capitals" })
-        }
-        _ => Err(Fault::BadMethod { problem: "is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS" }),
+        Method::CONNECT => Err(Fault::BadMethod {
+            problem: "is CONNECT, and this is not a forward proxy",
+        }),
+        Method::TRACE => Err(Fault::BadMethod {
+            problem: "is TRACE, which would show credentials",
+        }),
+        _ if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) => Err(Fault::BadMethod {
+            problem: "is not in capitals",
+        }),
+        _ => Err(Fault::BadMethod {
+            problem: "is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS",
+        }),
     }
 }
 
@@ -152,12 +175,14 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
     };
     let Some(named) = uri.authority() else { return Ok(()) };
     if named.as_str().contains('@') {
-        return Err(Fault::AmbiguousTarget { problem: "carries user information" });
+        return Err(Fault::AmbiguousTarget {
+            problem: "carries user information",
+        });
     }
     match host {
-        Some(host) if !host.as_str().eq_ignore_ascii_case(named.as_str()) => {
-            Err(Fault::AmbiguousTarget { problem: "names another authority than the Host header" })
-        }
+        Some(host) if !host.as_str().eq_ignore_ascii_case(named.as_str()) => Err(Fault::AmbiguousTarget {
+            problem: "names another authority than the Host header",
+        }),
         _ => Ok(()),
     }
 }
@@ -173,7 +198,10 @@ fn meant(path: &str) -> &'static str {
         ("respon", "/v1/responses"),
     ];
     let path = path.to_ascii_lowercase();
-    NAMED.iter().find(|(word, _)| path.contains(word)).map_or("/v1/responses", |(_, endpoint)| endpoint)
+    NAMED
+        .iter()
+        .find(|(word, _)| path.contains(word))
+        .map_or("/v1/responses", |(_, endpoint)| endpoint)
 }
 
 /// Text of a caller's, short enough for a message or a log line.
@@ -208,15 +236,27 @@ mod tests {
         ] {
             for prefix in ["", "/v1"] {
                 let target = target(&format!("{prefix}{path}?a=b")).expect(path);
-                assert_eq!((target.endpoint, target.tail(), target.query()), (endpoint, path, Some("a=b")));
+                assert_eq!(
+                    (target.endpoint, target.tail(), target.query()),
+                    (endpoint, path, Some("a=b"))
+                );
                 assert_eq!(target.at("/v1").expect("fits").to_string(), format!("/v1{path}?a=b"));
-                assert_eq!(target.at("/openai/v1").expect("fits").to_string(), format!("/openai/v1{path}?a=b"));
+                assert_eq!(
+                    target.at("/openai/v1").expect("fits").to_string(),
+                    format!("/openai/v1{path}?a=b")
+                );
                 assert_eq!(target.at("").expect("fits").to_string(), format!("{path}?a=b"));
             }
         }
         assert_eq!(target("/v1/files").expect("other").endpoint, Endpoint::Other);
-        assert_eq!(target("/v1/responses/r-1/input_items").expect("one").response_id(), Some("r-1"));
-        assert_eq!(target("/v1/models/org%2Fname").expect("one").model_id(), Some("org%2Fname"));
+        assert_eq!(
+            target("/v1/responses/r-1/input_items").expect("one").response_id(),
+            Some("r-1")
+        );
+        assert_eq!(
+            target("/v1/models/org%2Fname").expect("one").model_id(),
+            Some("org%2Fname")
+        );
     }
 
     #[test]
@@ -230,15 +270,32 @@ mod tests {
             ("/v1beta/models", "/v1/models"),
             ("/files", "/v1/responses"),
         ] {
-            assert_eq!(target(path), Err(Fault::UnknownPath { path: path.to_owned(), meant }));
+            assert_eq!(
+                target(path),
+                Err(Fault::UnknownPath {
+                    path: path.to_owned(),
+                    meant
+                })
+            );
         }
     }
 
     #[test]
     fn paths_with_two_readings_are_refused() {
         for path in [
-            "/v1/../admin", "/v1/./responses", "/v1/responses/..", "/v1/%2e%2e/x", "/v1/a%2Eb", "/v1//responses",
-            "//v1/responses", "/v1/a%5cb", "/v1/a%00", "/v1/a%1f", "/v1/a%", "/v1/a%zz", "/v1/a;b=c",
+            "/v1/../admin",
+            "/v1/./responses",
+            "/v1/responses/..",
+            "/v1/%2e%2e/x",
+            "/v1/a%2Eb",
+            "/v1//responses",
+            "//v1/responses",
+            "/v1/a%5cb",
+            "/v1/a%00",
+            "/v1/a%1f",
+            "/v1/a%",
+            "/v1/a%zz",
+            "/v1/a;b=c",
         ] {
             assert!(matches!(target(path), Err(Fault::AmbiguousTarget { .. })), "{path}");
         }

@@ -31,7 +31,10 @@ pub(super) fn unseal(sealed: &HeaderValue) -> Option<TurnState> {
     let (issuer, value) = rest.split_at_checked(16)?;
     let issuer = u64::from_str_radix(std::str::from_utf8(issuer).ok()?, 16).ok()?;
     let value = HeaderValue::from_bytes(value.strip_prefix(b"-")?).ok()?;
-    Some(TurnState { issuer: UpstreamId::from_u64(issuer), value })
+    Some(TurnState {
+        issuer: UpstreamId::from_u64(issuer),
+        value,
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +53,14 @@ mod tests {
 
     #[test]
     fn what_was_never_sealed_does_not_open() {
-        for text in ["", "TSH-1", "steadfast-", "steadfast-12-x", "steadfast-zzzzzzzzzzzzzzzz-x", "steadfast-0123456789abcdefx"] {
+        for text in [
+            "",
+            "TSH-1",
+            "steadfast-",
+            "steadfast-12-x",
+            "steadfast-zzzzzzzzzzzzzzzz-x",
+            "steadfast-0123456789abcdefx",
+        ] {
             assert_eq!(unseal(&HeaderValue::from_str(text).expect("a value")), None, "{text}");
         }
     }

@@ -118,7 +118,9 @@ pub struct Meter {
 }
 
 /// From a millisecond to ten minutes: generations take seconds to minutes.
-const LONG: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const LONG: &[f64] = &[
+    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
 /// From ten microseconds to a tenth of a second.
 const SHORT: &[f64] = &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 0.1];
 
@@ -142,7 +144,10 @@ impl Meter {
         let in_flight = register(
             &registry,
             made(IntGaugeVec::new(
-                Opts::new("steadfast_in_flight_requests", "Requests that an upstream is working on."),
+                Opts::new(
+                    "steadfast_in_flight_requests",
+                    "Requests that an upstream is working on.",
+                ),
                 &["upstream"],
             )),
         );
@@ -181,13 +186,19 @@ impl Meter {
         let rejected = register(
             &registry,
             made(IntCounterVec::new(
-                Opts::new("steadfast_rejected_requests_total", "Requests that Steadfast answered with an error of its own."),
+                Opts::new(
+                    "steadfast_rejected_requests_total",
+                    "Requests that Steadfast answered with an error of its own.",
+                ),
                 &["reason"],
             )),
         );
         let build = register(
             &registry,
-            made(IntGaugeVec::new(Opts::new("steadfast_build_info", "Always 1; the version is a label."), &["version"])),
+            made(IntGaugeVec::new(
+                Opts::new("steadfast_build_info", "Always 1; the version is a label."),
+                &["version"],
+            )),
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let level = |name: &str, help: &str| register(&registry, made(IntGauge::new(name, help)));
@@ -207,7 +218,10 @@ impl Meter {
         ];
         Self {
             durations: endpoints.map(|endpoint| durations.with_label_values(&[endpoint.label()])),
-            rejected: Fault::LABELS.iter().map(|reason| (*reason, rejected.with_label_values(&[*reason]))).collect(),
+            rejected: Fault::LABELS
+                .iter()
+                .map(|reason| (*reason, rejected.with_label_values(&[*reason])))
+                .collect(),
             registry,
             requests,
             in_flight,
@@ -278,10 +292,15 @@ pub struct UpstreamMeter {
 impl UpstreamMeter {
     /// Counts a request that this upstream answered.
     pub fn count(&self, labels: RequestLabels) {
-        let RequestLabels { endpoint, route, status } = labels;
+        let RequestLabels {
+            endpoint,
+            route,
+            status,
+        } = labels;
         let slot = &self.counters[endpoint as usize][route as usize][status as usize];
         slot.get_or_init(|| {
-            self.requests.with_label_values(&[&self.name, endpoint.label(), route.label(), status.label()])
+            self.requests
+                .with_label_values(&[&self.name, endpoint.label(), route.label(), status.label()])
         })
         .inc();
     }
@@ -300,8 +319,11 @@ mod tests {
     fn counters_appear_with_their_labels() {
         let meter = Meter::new();
         let upstream = meter.upstream("a");
-        let labels =
-            RequestLabels { endpoint: Endpoint::Responses, route: Route::Home, status: StatusClass::of(StatusCode::OK) };
+        let labels = RequestLabels {
+            endpoint: Endpoint::Responses,
+            route: Route::Home,
+            status: StatusClass::of(StatusCode::OK),
+        };
         upstream.count(labels);
         upstream.count(labels);
         meter.count_rejected(&Fault::BuffersFull);

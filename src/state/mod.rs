@@ -45,7 +45,9 @@ impl House {
         let meter = Meter::new();
         let roster = Roster::new(&config.affinity);
         let snapshot = Snapshot::compile(config, &roster, &meter)?;
-        let buffer_bytes = usize::try_from(config.server.buffered_bodies).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let buffer_bytes = usize::try_from(config.server.buffered_bodies)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             roster,

@@ -49,6 +49,13 @@ impl Roster {
     /// What the upstream called `name` is doing, whichever snapshot asks.
     pub fn live(&self, id: UpstreamId, name: &str, meter: &Meter) -> Arc<Live> {
         let mut upstreams = self.upstreams.lock();
-        upstreams.entry(id).or_insert_with(|| Arc::new(Live { meter: meter.upstream(name) })).clone()
+        upstreams
+            .entry(id)
+            .or_insert_with(|| {
+                Arc::new(Live {
+                    meter: meter.upstream(name),
+                })
+            })
+            .clone()
     }
 }

@@ -1,10 +1,6 @@
 //! The configuration, compiled for requests: immutable, with everything prebuilt that each request would build anew.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, uri::Authority};
 
@@ -134,8 +130,11 @@ impl Snapshot {
         let mut members = Vec::with_capacity(config.upstreams.len());
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for configured in &config.upstreams {
-            let upstream = Upstream::compile(configured, &config.timeouts, roster, meter)
-                .map_err(|problem| CompileError { upstream: configured.name.clone(), problem })?;
+            let upstream =
+                Upstream::compile(configured, &config.timeouts, roster, meter).map_err(|problem| CompileError {
+                    upstream: configured.name.clone(),
+                    problem,
+                })?;
             let class = match model_lists.iter().position(|list| *list == upstream.models) {
                 Some(known) => known,
                 None => {
@@ -147,7 +146,11 @@ impl Snapshot {
                 upstream: configured.name.clone(),
                 problem: "there are more than 65,536 different lists of models; share some".to_owned(),
             })?;
-            members.push(Member { id: upstream.id, weight: upstream.weight, class });
+            members.push(Member {
+                id: upstream.id,
+                weight: upstream.weight,
+                class,
+            });
             upstreams.push(upstream);
         }
         Ok(Self {
@@ -178,7 +181,9 @@ impl Snapshot {
 
     /// Who may serve `model`; `None` where nobody does. A request that names no model may go to anyone.
     pub fn eligibility(&self, model: Option<&str>) -> Option<Eligibility> {
-        let Some(model) = model else { return Some(Eligibility::All) };
+        let Some(model) = model else {
+            return Some(Eligibility::All);
+        };
         if self.model_lists.iter().all(ModelGlobs::is_all) {
             return Some(Eligibility::All);
         }
@@ -189,7 +194,9 @@ impl Snapshot {
     /// The upstreams for the session key `text`, best first: the answer of `route`.
     pub fn route<'a>(&'a self, text: &str, eligibility: &'a Eligibility) -> impl Iterator<Item = &'a Upstream> {
         let key = SessionKey::from_text(self.namespace, text);
-        self.rendezvous.ranked(key, |class| eligibility.allows(class)).filter_map(|index| self.upstream(index))
+        self.rendezvous
+            .ranked(key, |class| eligibility.allows(class))
+            .filter_map(|index| self.upstream(index))
     }
 }
 
@@ -202,14 +209,16 @@ impl Upstream {
     ) -> Result<Self, String> {
         let url = &configured.base_url;
         let tls = if url.is_https() {
-            let authority = configured.ca.as_ref().map(|ca| ca.pem());
+            let authority = configured.ca.as_ref().map(|ca| ca.pem.as_slice());
             Some(wire::client_config(authority, configured.http2).map_err(|error| error.to_string())?)
         } else {
             None
         };
-        let target = wire::Target { authority: url.authority().clone(), tls };
-        let dialer =
-            wire::Dialer::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
+        let target = wire::Target {
+            authority: url.authority().clone(),
+            tls,
+        };
+        let dialer = wire::Dialer::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
         let credential = match &configured.api_key {
             ApiKey::Passthrough => Credential::Callers,
             ApiKey::Key(key) => {

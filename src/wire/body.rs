@@ -136,6 +136,16 @@ impl Intake {
         self.paced.incoming.is_end_stream()
     }
 
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Reads and throws away what is left, of whatever size.
+    pub async fn discard(&mut self) {
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| self.paced.poll_data(cx)).await {}
+    }
+
     /// The next piece, or `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await

@@ -91,7 +91,10 @@ pub(super) struct Lease {
 
 enum Sender {
     Exclusive(http1::SendRequest<Replay>),
-    Shared { sender: http2::SendRequest<Replay>, _slot: StreamSlot },
+    Shared {
+        sender: http2::SendRequest<Replay>,
+        _slot: StreamSlot,
+    },
 }
 
 /// One of a connection's streams, given back on drop.
@@ -217,10 +220,10 @@ impl Pool {
             .iter()
             .find(|connection| connection.streams.load(Ordering::Acquire) < MAX_STREAMS)?;
         connection.streams.fetch_add(1, Ordering::AcqRel);
-        Some(Sender::Shared(
-            connection.sender.clone(),
-            StreamSlot(connection.streams.clone()),
-        ))
+        Some(Sender::Shared {
+            sender: connection.sender.clone(),
+            _slot: StreamSlot(connection.streams.clone()),
+        })
     }
 
     async fn dial(self: &Arc<Self>) -> Result<Lease, DialError> {
@@ -240,7 +243,10 @@ impl Pool {
                 sender: sender.clone(),
                 streams: streams.clone(),
             });
-            Sender::Shared { sender, _slot: StreamSlot(streams) }
+            Sender::Shared {
+                sender,
+                _slot: StreamSlot(streams),
+            }
         } else {
             let (sender, connection) = http1::Builder::new()
                 .handshake(io)
