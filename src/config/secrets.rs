@@ -26,15 +26,22 @@ pub(super) const WRITTEN_OUT: &str = "is written in the file; use \"env:NAME\" o
 
 /// Resolves `env:NAME`, `file:PATH` or a literal into a credential that fits a header.
 pub(super) fn credential(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
+    if text.starts_with('$') {
+        return Err("is not expanded like in a shell; write \"env:NAME\"".to_owned());
+    }
     let (secret, literal) = resolve(text, around)?;
-    // More than a header value must be (RFC 9110 §5.5): no known credential holds a space, a copied line break is common.
-    if secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_credential(&secret) {
         return Ok((secret, literal));
     }
     let from = if literal { "the text" } else { text };
     Err(format!(
         "holds a character that no credential has; look in {from} for spaces, line breaks and accents"
     ))
+}
+
+/// Stricter than a header value must be (RFC 9110 §5.5): no known credential holds a space, a copied line break is common.
+pub(super) fn is_credential(secret: &Secret) -> bool {
+    !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Resolves `env:NAME`, `file:PATH` or a literal into a header value that `Debug` does not print.
@@ -51,8 +58,6 @@ fn resolve(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
         (from_environment(name, around)?, false)
     } else if let Some(path) = text.strip_prefix("file:") {
         (from_file(path, around)?, false)
-    } else if text.starts_with('$') {
-        return Err("is not expanded like in a shell; write \"env:NAME\"".to_owned());
     } else {
         (text.to_owned(), true)
     };

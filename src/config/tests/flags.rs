@@ -41,13 +41,13 @@ fn flags_join_and_override_the_file() {
 fn errors_and_warnings_name_the_flag() {
     let mut overrides = flags(&[A, "b", "c d=https://a/v1,env:KEY", "e=a.example,env:UNSET", A]);
     overrides.listen = vec!["0.0.0.0:1".to_owned(), "x".to_owned()];
-    overrides.admin = Some("[::]:1".to_owned());
+    overrides.admin = Some("[::]:2".to_owned());
     let report = Config::from_toml("x = 1", "f.toml", &env, &overrides)
         .unwrap_err()
         .to_string();
     let expected = [
         "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, timeouts, upstream",
-        "--admin: admin.listen \"[::]:1\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:1\"",
+        "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
         "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": there are no client keys, so whoever connects spends your upstream keys",
         "--upstream (number 2): must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough",
@@ -89,6 +89,8 @@ fn embedded_upstreams_take_the_other_flags() {
     assert!(Config::embedded(vec![upstream("a"), upstream("a")], &overrides).is_err());
     assert!(Config::embedded(Vec::new(), &overrides).is_err());
     assert!(Upstream::new("a b", "http://127.0.0.1:1/v1", ApiKey::Passthrough).is_err());
+    assert!(Upstream::new("a", "127.0.0.1:1/v1", ApiKey::Passthrough).is_err());
+    assert!(Upstream::new("a", "http://127.0.0.1:1/v1", ApiKey::Key(Secret::new("a b"))).is_err());
 }
 
 #[test]

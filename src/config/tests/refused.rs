@@ -275,6 +275,14 @@ fn listeners_must_be_apart_and_public_ones_loopback() {
             "[server]\nlisten = \":8080\"",
             "2:10: listen must name the address to listen on; write \"127.0.0.1:8080\"".to_owned(),
         ),
+        (
+            "server.listen = \"127.0.0.1:1\"\nadmin = { listen = \"[::]:1\", token = \"env:KEY\" }",
+            format!("2:20: {}", twice("[::]:1")),
+        ),
+        (
+            "[server]\nlisten = [\"127.0.0.1:1\", \"[::ffff:127.0.0.1]:1\"]",
+            "2:26: listen has \"[::ffff:127.0.0.1]:1\" twice; keep one".to_owned(),
+        ),
     ] {
         assert_eq!(report_above_upstream(text), format!("f.toml:{expected}"), "{text}");
     }
