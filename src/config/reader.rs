@@ -133,21 +133,21 @@ impl<'t> Reader<'t> {
         }
         let line = self.line_of(span.start);
         let start = self.lines.get(line).copied().unwrap_or(0);
-        let is_header = self
-            .text
-            .get(start..)
-            .is_some_and(|rest| rest.trim_start().starts_with('['));
-        let end = self
-            .lines
-            .iter()
-            .copied()
-            .skip(self.line_of(span.end) + 1)
-            .find(|&next| !is_header || self.text.get(next..).is_some_and(|rest| rest.starts_with('[')))
+        let is_header = self.is_header(start);
+        let mut later = self.lines.iter().copied().skip(self.line_of(span.end) + 1);
+        let end = later
+            .find(|&next| !is_header || self.is_header(next))
             .unwrap_or(self.text.len() + 1);
         match self.broken.last_mut() {
             Some(last) if last.end >= start => last.end = last.end.max(end),
             _ => self.broken.push(start..end),
         }
+    }
+
+    /// Whether the line that starts at `start` opens a table.
+    fn is_header(&self, start: usize) -> bool {
+        let rest = self.text.get(start..).unwrap_or_default();
+        rest.trim_start_matches([' ', '\t']).starts_with('[')
     }
 
     /// The index of the line that holds the byte at `offset`.

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use http::HeaderValue;
 
-use super::values::show_size;
+use super::values::{quoted, show_size};
 use crate::secret::Secret;
 
 /// The most that a secret's file may hold.
@@ -33,7 +33,7 @@ pub(super) fn credential(text: &str, around: Surroundings<'_>) -> Result<Resolve
     if is_credential(&secret) {
         return Ok((secret, literal));
     }
-    let from = if literal { "the text" } else { text };
+    let from = if literal { "it".to_owned() } else { quoted(text) };
     Err(format!(
         "holds a character that no credential has; look in {from} for spaces, line breaks and accents"
     ))
@@ -63,7 +63,7 @@ fn resolve(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
     };
     match (secret.is_empty(), literal) {
         (false, _) => Ok((Secret::new(secret), literal)),
-        (true, false) => Err(format!("must not be empty, but {text} is")),
+        (true, false) => Err(format!("must not be empty, but {} is", quoted(text))),
         (true, true) => Err("must not be empty; write \"env:NAME\" or \"file:PATH\"".to_owned()),
     }
 }
@@ -85,8 +85,13 @@ fn from_file(path: &str, around: Surroundings<'_>) -> Result<String, String> {
     let path = around.folder.join(path);
     let text = read_file(&path, MAX_SECRET)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not text".to_owned()))
-        .map_err(|problem| format!("needs the file {}, which {problem}", path.display()))?;
+        .map_err(|problem| format!("needs the file {}, which {problem}", shown(&path)))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A path, safe to print on a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 /// Reads a file of at most `limit` bytes; the error is a predicate whose subject is the file.

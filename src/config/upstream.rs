@@ -13,7 +13,7 @@ use super::{
     BaseUrl, Headers, ModelGlobs,
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
-    secrets::{Surroundings, WRITTEN_OUT, credential, header_value, is_credential, read_file},
+    secrets::{Surroundings, WRITTEN_OUT, credential, header_value, is_credential, read_file, shown},
     values::{boolean, integer, kind, quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
@@ -337,7 +337,7 @@ fn parse_ca(path: &str, around: Surroundings<'_>) -> Result<Ca, String> {
         return Err("must be the path of a PEM file".to_owned());
     }
     let path = around.folder.join(path);
-    let unusable = |why: String| format!("needs the file {}, which {why}", path.display());
+    let unusable = |why: String| format!("needs the file {}, which {why}", shown(&path));
     let pem = read_file(&path, MOST).map_err(unusable)?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {

@@ -129,16 +129,16 @@ fn files_are_found_beside_the_configuration() {
         ("file:", "must have a path after \"file:\""),
         (
             "file:missing",
-            "/missing, which cannot be read: No such file or directory (os error 2)",
+            "/missing\", which cannot be read: No such file or directory (os error 2)",
         ),
         ("file:.", "which cannot be read: Is a directory (os error 21)"),
-        ("file:empty", "must not be empty, but file:empty is"),
+        ("file:empty", "must not be empty, but \"file:empty\" is"),
         (
             "file:two-lines",
-            "holds a character that no credential has; look in file:two-lines for",
+            "holds a character that no credential has; look in \"file:two-lines\" for",
         ),
-        ("file:binary", "/binary, which is not text"),
-        ("file:large", "/large, which is larger than 64KiB"),
+        ("file:binary", "/binary\", which is not text"),
+        ("file:large", "/large\", which is larger than 64KiB"),
         ("", "must not be empty; write \"env:NAME\" or \"file:PATH\""),
         ("env:", "must have the name of an environment variable after \"env:\""),
         (
@@ -198,10 +198,13 @@ fn certificates() {
     assert_eq!((ca.path, ca.pem), (folder.0.join("ca.pem"), pem.repeat(2).into_bytes()));
     for (file, because) in [
         ("", "ca must be the path of a PEM file"),
-        ("missing.pem", "missing.pem, which cannot be read"),
-        ("key.pem", "key.pem, which holds no certificate; it must be in PEM form"),
-        ("cut.pem", "cut.pem, which holds an invalid certificate (number 1)"),
-        ("junk.pem", "junk.pem, which holds an invalid certificate (number 2)"),
+        ("missing.pem", "missing.pem\", which cannot be read"),
+        (
+            "key.pem",
+            "key.pem\", which holds no certificate; it must be in PEM form",
+        ),
+        ("cut.pem", "cut.pem\", which holds an invalid certificate (number 1)"),
+        ("junk.pem", "junk.pem\", which holds an invalid certificate (number 2)"),
     ] {
         let report = read(file, "env:KEY", "passthrough").unwrap_err().to_string();
         assert!(
