@@ -1,6 +1,9 @@
 //! Checks what concerns more than one field, once file and flags are both read.
 
-use std::net::SocketAddr;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     Admin, Listen, Server,
@@ -91,18 +94,22 @@ impl Listeners<'_> {
 fn clash(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Tcp(a), Listen::Tcp(b)) => {
-            let every = |ip: std::net::IpAddr| ip.is_unspecified();
-            let same_ip = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (every(a.ip()) || every(b.ip())));
-            same_ip && a.port() == b.port() && a.port() != 0
+            let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
+            a.port() == b.port() && a.port() != 0 && (x == y || covers(x, y) || covers(y, x))
         }
         (Listen::Unix(a), Listen::Unix(b)) => a == b,
         (Listen::Tcp(_), Listen::Unix(_)) | (Listen::Unix(_), Listen::Tcp(_)) => false,
     }
 }
 
+/// Whether listening on `any` takes `other` too: the unspecified address of IPv6 takes IPv4 along (RFC 3493 §5.3).
+fn covers(any: IpAddr, other: IpAddr) -> bool {
+    any.is_unspecified() && (any.is_ipv6() || other.is_ipv4())
+}
+
 /// Names are identities: two upstreams of one name would be one to every session.
 pub(super) fn names(names: &[Placed<String>], notes: &mut Notes) {
-    let mut seen = std::collections::HashSet::with_capacity(names.len());
+    let mut seen = HashSet::with_capacity(names.len());
     for (place, name) in names {
         if !seen.insert(name) {
             notes.error(

@@ -16,7 +16,7 @@ use super::{
 use crate::policy::Source;
 
 /// The most that a configuration file may hold.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE: u64 = 4 << 20;
 
 const ROOT: Schema = Schema {
     name: "the top level",

@@ -19,6 +19,7 @@ mod glob;
 mod load;
 mod reader;
 mod secrets;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -4,7 +4,7 @@
 //! stands on a broken line, below a broken table header, or seems to be missing is not reported beside a syntax error: it
 //! may be the same mistake seen twice.
 
-use std::{cmp::Reverse, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use toml::{
     Spanned,
@@ -13,6 +13,7 @@ use toml::{
 
 use super::{
     errors::{Notes, Place},
+    suggest::closest,
     values::{kind, quoted},
 };
 
@@ -61,7 +62,7 @@ pub(super) struct Reader<'t> {
     text: &'t str,
     /// The byte offset at which each line starts.
     lines: Vec<usize>,
-    /// Where the tree is not what the user meant.
+    /// Where the tree is not what the user meant: in order and apart.
     broken: Vec<Range<usize>>,
     schemas: &'static [&'static Schema],
     pub(super) notes: Notes,
@@ -132,18 +133,21 @@ impl<'t> Reader<'t> {
         }
         let line = self.line_of(span.start);
         let start = self.lines.get(line).copied().unwrap_or(0);
-        let is_header = self
-            .text
-            .get(start..)
-            .is_some_and(|rest| rest.trim_start().starts_with('['));
-        let end = self
-            .lines
-            .iter()
-            .copied()
-            .skip(self.line_of(span.end) + 1)
-            .find(|&next| !is_header || self.text.get(next..).is_some_and(|rest| rest.starts_with('[')))
+        let is_header = self.is_header(start);
+        let mut later = self.lines.iter().copied().skip(self.line_of(span.end) + 1);
+        let end = later
+            .find(|&next| !is_header || self.is_header(next))
             .unwrap_or(self.text.len() + 1);
-        self.broken.push(start..end);
+        match self.broken.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(end),
+            _ => self.broken.push(start..end),
+        }
+    }
+
+    /// Whether the line that starts at `start` opens a table.
+    fn is_header(&self, start: usize) -> bool {
+        let rest = self.text.get(start..).unwrap_or_default();
+        rest.trim_start_matches([' ', '\t']).starts_with('[')
     }
 
     /// The index of the line that holds the byte at `offset`.
@@ -188,7 +192,10 @@ impl<'t> Reader<'t> {
     }
 
     fn is_broken(&self, offset: usize) -> bool {
-        self.broken.iter().any(|range| range.contains(&offset))
+        let next = self.broken.partition_point(|range| range.start <= offset);
+        next.checked_sub(1)
+            .and_then(|last| self.broken.get(last))
+            .is_some_and(|range| range.contains(&offset))
     }
 
     /// Notes that a section lacks what it needs.
@@ -347,53 +354,11 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The candidate that `name` was probably meant to be: few edits away, or the one that holds it or is held by it.
-fn closest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    const LONGEST: usize = 64;
-    if name.len() > LONGEST {
-        return None;
-    }
-    let typed = name.to_ascii_lowercase().replace('-', "_");
-    let edits = |candidate: &str| strsim::damerau_levenshtein(&typed, candidate);
-    let near = candidates
-        .iter()
-        .copied()
-        .min_by_key(|c| edits(c))
-        .filter(|c| edits(c) <= (c.len() / 3).max(1));
-    near.or_else(|| {
-        let related = |c: &&str| typed.len() > 2 && (c.contains(&typed) || typed.contains(*c));
-        candidates
-            .iter()
-            .copied()
-            .filter(related)
-            .max_by_key(|c| Reverse(c.len()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn guesses_what_was_meant() {
-        let fields = ["name", "base_url", "api_key", "weight", "ca"];
-        for (typed, meant) in [
-            ("wieght", Some("weight")),
-            ("weigth", Some("weight")),
-            ("BaseUrl", Some("base_url")),
-            ("base-url", Some("base_url")),
-            ("url", Some("base_url")),
-            ("key", Some("api_key")),
-            ("timeout", None),
-            ("x", None),
-            ("", None),
-        ] {
-            assert_eq!(closest(typed, &fields), meant, "{typed}");
-        }
-        assert_eq!(closest(&"w".repeat(1_000_000), &fields), None);
-    }
 
     proptest! {
         #[test]

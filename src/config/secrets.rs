@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use http::HeaderValue;
 
-use super::values::show_size;
+use super::values::{quoted, show_size};
 use crate::secret::Secret;
 
 /// The most that a secret's file may hold.
@@ -26,15 +26,22 @@ pub(super) const WRITTEN_OUT: &str = "is written in the file; use \"env:NAME\" o
 
 /// Resolves `env:NAME`, `file:PATH` or a literal into a credential that fits a header.
 pub(super) fn credential(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
+    if text.starts_with('$') {
+        return Err("is not expanded like in a shell; write \"env:NAME\"".to_owned());
+    }
     let (secret, literal) = resolve(text, around)?;
-    // More than a header value must be (RFC 9110 §5.5): no known credential holds a space, a copied line break is common.
-    if secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_credential(&secret) {
         return Ok((secret, literal));
     }
-    let from = if literal { "the text" } else { text };
+    let from = if literal { "it".to_owned() } else { quoted(text) };
     Err(format!(
         "holds a character that no credential has; look in {from} for spaces, line breaks and accents"
     ))
+}
+
+/// Stricter than a header value must be (RFC 9110 §5.5): no known credential holds a space, a copied line break is common.
+pub(super) fn is_credential(secret: &Secret) -> bool {
+    !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Resolves `env:NAME`, `file:PATH` or a literal into a header value that `Debug` does not print.
@@ -51,14 +58,12 @@ fn resolve(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
         (from_environment(name, around)?, false)
     } else if let Some(path) = text.strip_prefix("file:") {
         (from_file(path, around)?, false)
-    } else if text.starts_with('$') {
-        return Err("is not expanded like in a shell; write \"env:NAME\"".to_owned());
     } else {
         (text.to_owned(), true)
     };
     match (secret.is_empty(), literal) {
         (false, _) => Ok((Secret::new(secret), literal)),
-        (true, false) => Err(format!("must not be empty, but {text} is")),
+        (true, false) => Err(format!("must not be empty, but {} is", quoted(text))),
         (true, true) => Err("must not be empty; write \"env:NAME\" or \"file:PATH\"".to_owned()),
     }
 }
@@ -80,8 +85,13 @@ fn from_file(path: &str, around: Surroundings<'_>) -> Result<String, String> {
     let path = around.folder.join(path);
     let text = read_file(&path, MAX_SECRET)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not text".to_owned()))
-        .map_err(|problem| format!("needs the file {}, which {problem}", path.display()))?;
+        .map_err(|problem| format!("needs the file {}, which {problem}", shown(&path)))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A path, safe to print on a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 /// Reads a file of at most `limit` bytes; the error is a predicate whose subject is the file.

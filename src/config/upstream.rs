@@ -13,7 +13,7 @@ use super::{
     BaseUrl, Headers, ModelGlobs,
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
-    secrets::{Surroundings, WRITTEN_OUT, credential, header_value, read_file},
+    secrets::{Surroundings, WRITTEN_OUT, credential, header_value, is_credential, read_file, shown},
     values::{boolean, integer, kind, quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
@@ -32,7 +32,7 @@ pub struct Upstream {
     /// The models that it serves.
     pub models: ModelGlobs,
     /// Headers set on every request, each name once; none frames the message, belongs to the connection or is a credential that
-    /// [`Upstream::api_key`] sets. All values are marked as sensitive, so that `Debug` does not print them.
+    /// [`Upstream::api_key`] sets. A value may be named by `env:` or `file:` like a secret. All values are marked as sensitive, so that `Debug` does not print them.
     pub headers: Headers,
     /// Certificates trusted beside the platform's; only with https.
     pub ca: Option<Ca>,
@@ -83,12 +83,17 @@ impl Upstream {
     /// An upstream of weight 1 for all models.
     ///
     /// # Errors
-    /// When the name or the URL is not allowed in a configuration either.
+    /// When the name, the URL or the key would be refused in a file too.
     pub fn new(name: &str, base_url: &str, api_key: ApiKey) -> Result<Self, InvalidUpstream> {
         let invalid = |field, problem| InvalidUpstream(format!("{field} {problem}"));
         let name = parse_name(name).map_err(|problem| invalid("name", problem))?;
         let base_url = BaseUrl::parse(base_url).map_err(|problem| invalid("base_url", problem))?;
-        Ok(Self::with_defaults(name, base_url, api_key))
+        match &api_key {
+            ApiKey::Key(secret) if !is_credential(secret) => {
+                Err(invalid("api_key", "must be visible ASCII".to_owned()))
+            }
+            ApiKey::Key(_) | ApiKey::Passthrough => Ok(Self::with_defaults(name, base_url, api_key)),
+        }
     }
 
     fn with_defaults(name: String, base_url: BaseUrl, api_key: ApiKey) -> Self {
@@ -133,22 +138,7 @@ pub(super) fn read(
     let headers = read_headers(reader, section, around);
     let ca = reader.read(section, "ca", |value| parse_ca(text(value)?, around));
     let http2 = reader.read(section, "http2", boolean).unwrap_or(false);
-    let required = [
-        (
-            "name",
-            "add name = \"account-a\"; sessions hash to it, so keep it later",
-        ),
-        ("base_url", "add base_url = \"https://api.openai.com/v1\""),
-        (
-            "api_key",
-            "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
-        ),
-    ];
-    for (field, remedy) in required {
-        if section.get(field).is_none() {
-            reader.missing(section, format!("[[upstream]] has no {field}; {remedy}"));
-        }
-    }
+    note_missing(reader, section);
     if let (Some(url), Some(value)) = (&base_url, section.get("base_url")) {
         let place = reader.place_of(value);
         warn_of_url(&mut reader.notes, &place, url);
@@ -175,6 +165,25 @@ pub(super) fn read(
         ..Upstream::with_defaults(name, base_url, api_key)
     };
     (named, Some(upstream))
+}
+
+fn note_missing(reader: &mut Reader<'_>, section: &Section<'_>) {
+    let required = [
+        (
+            "name",
+            "add name = \"account-a\"; sessions hash to it, so keep it later",
+        ),
+        ("base_url", "add base_url = \"https://api.openai.com/v1\""),
+        (
+            "api_key",
+            "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
+        ),
+    ];
+    for (field, remedy) in required {
+        if section.get(field).is_none() {
+            reader.missing(section, format!("[[upstream]] has no {field}; {remedy}"));
+        }
+    }
 }
 
 /// Reads `NAME=BASE_URL,KEY`, the `nth` flag of its kind.
@@ -328,7 +337,7 @@ fn parse_ca(path: &str, around: Surroundings<'_>) -> Result<Ca, String> {
         return Err("must be the path of a PEM file".to_owned());
     }
     let path = around.folder.join(path);
-    let unusable = |why: String| format!("needs the file {}, which {why}", path.display());
+    let unusable = |why: String| format!("needs the file {}, which {why}", shown(&path));
     let pem = read_file(&path, MOST).map_err(unusable)?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {

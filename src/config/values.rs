@@ -29,7 +29,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 
 /// What the user wrote, safe to print on a terminal and not too long.
 pub(super) fn quoted(text: &str) -> String {
-    const MOST: usize = 80;
+    const MOST: usize = 200;
     match text.char_indices().nth(MOST) {
         Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
         None => format!("{text:?}"),

@@ -41,13 +41,13 @@ fn flags_join_and_override_the_file() {
 fn errors_and_warnings_name_the_flag() {
     let mut overrides = flags(&[A, "b", "c d=https://a/v1,env:KEY", "e=a.example,env:UNSET", A]);
     overrides.listen = vec!["0.0.0.0:1".to_owned(), "x".to_owned()];
-    overrides.admin = Some("[::]:1".to_owned());
+    overrides.admin = Some("[::]:2".to_owned());
     let report = Config::from_toml("x = 1", "f.toml", &env, &overrides)
         .unwrap_err()
         .to_string();
     let expected = [
         "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, timeouts, upstream",
-        "--admin: admin.listen \"[::]:1\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:1\"",
+        "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
         "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": there are no client keys, so whoever connects spends your upstream keys",
         "--upstream (number 2): must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough",
@@ -89,6 +89,8 @@ fn embedded_upstreams_take_the_other_flags() {
     assert!(Config::embedded(vec![upstream("a"), upstream("a")], &overrides).is_err());
     assert!(Config::embedded(Vec::new(), &overrides).is_err());
     assert!(Upstream::new("a b", "http://127.0.0.1:1/v1", ApiKey::Passthrough).is_err());
+    assert!(Upstream::new("a", "127.0.0.1:1/v1", ApiKey::Passthrough).is_err());
+    assert!(Upstream::new("a", "http://127.0.0.1:1/v1", ApiKey::Key(Secret::new("a b"))).is_err());
 }
 
 #[test]
@@ -127,16 +129,16 @@ fn files_are_found_beside_the_configuration() {
         ("file:", "must have a path after \"file:\""),
         (
             "file:missing",
-            "/missing, which cannot be read: No such file or directory (os error 2)",
+            "/missing\", which cannot be read: No such file or directory (os error 2)",
         ),
         ("file:.", "which cannot be read: Is a directory (os error 21)"),
-        ("file:empty", "must not be empty, but file:empty is"),
+        ("file:empty", "must not be empty, but \"file:empty\" is"),
         (
             "file:two-lines",
-            "holds a character that no credential has; look in file:two-lines for",
+            "holds a character that no credential has; look in \"file:two-lines\" for",
         ),
-        ("file:binary", "/binary, which is not text"),
-        ("file:large", "/large, which is larger than 64KiB"),
+        ("file:binary", "/binary\", which is not text"),
+        ("file:large", "/large\", which is larger than 64KiB"),
         ("", "must not be empty; write \"env:NAME\" or \"file:PATH\""),
         ("env:", "must have the name of an environment variable after \"env:\""),
         (
@@ -196,10 +198,13 @@ fn certificates() {
     assert_eq!((ca.path, ca.pem), (folder.0.join("ca.pem"), pem.repeat(2).into_bytes()));
     for (file, because) in [
         ("", "ca must be the path of a PEM file"),
-        ("missing.pem", "missing.pem, which cannot be read"),
-        ("key.pem", "key.pem, which holds no certificate; it must be in PEM form"),
-        ("cut.pem", "cut.pem, which holds an invalid certificate (number 1)"),
-        ("junk.pem", "junk.pem, which holds an invalid certificate (number 2)"),
+        ("missing.pem", "missing.pem\", which cannot be read"),
+        (
+            "key.pem",
+            "key.pem\", which holds no certificate; it must be in PEM form",
+        ),
+        ("cut.pem", "cut.pem\", which holds an invalid certificate (number 1)"),
+        ("junk.pem", "junk.pem\", which holds an invalid certificate (number 2)"),
     ] {
         let report = read(file, "env:KEY", "passthrough").unwrap_err().to_string();
         assert!(

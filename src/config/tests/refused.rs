@@ -66,7 +66,7 @@ http2 = true
         "22:1: [[upstream]] has no api_key; add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
         "23:10: weight must be between 1 and 1000000",
         "26:12: base_url must end with the path: no \"?\" and no \"#\"",
-        "27:11: api_key holds a character that no credential has; look in env:BROKEN for spaces, line breaks and accents",
+        "27:11: api_key holds a character that no credential has; look in \"env:BROKEN\" for spaces, line breaks and accents",
         "28:11: models must hold globs of 1 to 256 bytes; \"*\" is all models",
         "28:15: models must be a string, not an integer",
         "29:13: headers: \"Authorization\" is set from api_key; remove it",
@@ -274,6 +274,14 @@ fn listeners_must_be_apart_and_public_ones_loopback() {
         (
             "[server]\nlisten = \":8080\"",
             "2:10: listen must name the address to listen on; write \"127.0.0.1:8080\"".to_owned(),
+        ),
+        (
+            "server.listen = \"127.0.0.1:1\"\nadmin = { listen = \"[::]:1\", token = \"env:KEY\" }",
+            format!("2:20: {}", twice("[::]:1")),
+        ),
+        (
+            "[server]\nlisten = [\"127.0.0.1:1\", \"[::ffff:127.0.0.1]:1\"]",
+            "2:26: listen has \"[::ffff:127.0.0.1]:1\" twice; keep one".to_owned(),
         ),
     ] {
         assert_eq!(report_above_upstream(text), format!("f.toml:{expected}"), "{text}");
