@@ -273,6 +273,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn what_was_compressed_comes_out_again(
             text in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5000),

@@ -3,25 +3,10 @@
 use super::{
     capture::Run,
     lexer::Tokens,
+    reader::{Ear, Reader},
     refusal::{Problem, Refusal},
     scalar::Scalar,
 };
-
-/// What a reader of facts hears of the members of the outermost containers. The root's members have depth 1.
-pub(super) trait Reader {
-    /// The depth of the deepest members that it wants to hear of now; at least 1.
-    fn depth(&self) -> u32;
-    /// A key begins: its first byte after the quote is at stream offset `at`.
-    fn key(&mut self, depth: u32, at: u64);
-    /// The key ended before its closing quote at `at`.
-    fn key_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal>;
-    /// A value begins at `at` with the byte `first`.
-    fn value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), Refusal>;
-    /// The value ended before `at`; a string ended with its closing quote just before.
-    fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal>;
-    /// `run` is about to go: what is to be kept of it must be kept now.
-    fn suspend(&mut self, run: &Run<'_>);
-}
 
 /// What may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +60,9 @@ impl Grammar {
     }
 
     /// Goes on at the beginning of `run`.
-    pub fn resume<R: Reader>(&mut self, run: &Run<'_>, reader: &mut R) -> Result<(), Refusal> {
+    pub fn resume<R: Reader>(&mut self, run: &Run<'_>, ear: &mut Ear<R>) -> Result<(), Refusal> {
         match self.scalar.take() {
-            Some(scalar) => self.scalar(scalar, 0, run, reader),
+            Some(scalar) => self.scalar(scalar, 0, run, ear),
             None => Ok(()),
         }
     }
@@ -88,22 +73,22 @@ impl Grammar {
         run: &Run<'_>,
         start: usize,
         tokens: &[Tokens],
-        reader: &mut R,
+        ear: &mut Ear<R>,
     ) -> Result<(), Refusal> {
         for (index, block) in tokens.iter().enumerate() {
             let start = start + 64 * index;
             if self.awaited.is_some() && block.closes != 0 {
-                self.string_end(run, start + block.closes.trailing_zeros() as usize, reader)?;
+                self.string_end(run, start + block.closes.trailing_zeros() as usize, ear)?;
             }
             let mut begins = block.begins;
             while begins != 0 {
                 let bit = begins.trailing_zeros();
                 begins &= begins - 1;
-                self.token(run, start + bit as usize, reader)?;
+                self.token(run, start + bit as usize, ear)?;
                 if self.awaited.is_some() {
                     let closes = block.closes & (u64::MAX << bit);
                     if closes != 0 {
-                        self.string_end(run, start + closes.trailing_zeros() as usize, reader)?;
+                        self.string_end(run, start + closes.trailing_zeros() as usize, ear)?;
                     }
                 }
             }
@@ -112,7 +97,7 @@ impl Grammar {
     }
 
     #[inline(always)]
-    fn token<R: Reader>(&mut self, run: &Run<'_>, index: usize, reader: &mut R) -> Result<(), Refusal> {
+    fn token<R: Reader>(&mut self, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
         let Some(&byte) = run.bytes.get(index) else {
             return Ok(());
         };
@@ -121,16 +106,16 @@ impl Grammar {
             b'"' => match self.expect {
                 Expect::FirstKey | Expect::Key => {
                     self.expect = Expect::Colon;
-                    if self.depth <= reader.depth() {
-                        reader.key(self.depth, at + 1);
+                    if self.depth <= ear.reader.depth() {
+                        ear.key(at);
                         self.awaited = Some(Awaited::Key);
                     }
                     Ok(())
                 }
                 Expect::Value | Expect::FirstItem => {
                     self.expect = Expect::Comma;
-                    if self.depth <= reader.depth() {
-                        reader.value(self.depth, byte, at)?;
+                    if self.depth <= ear.reader.depth() {
+                        ear.value(self.depth, byte, at)?;
                         self.awaited = Some(Awaited::Value);
                     }
                     Ok(())
@@ -145,25 +130,25 @@ impl Grammar {
                 self.expect = if self.objects & 1 == 1 { Expect::Key } else { Expect::Value };
                 Ok(())
             }
-            b'{' | b'[' => self.open(byte, run, index, reader),
-            b'}' | b']' => self.close(byte, run, index, reader),
+            b'{' | b'[' => self.open(byte, run, index, ear),
+            b'}' | b']' => self.close(byte, run, index, ear),
             _ => match (self.expect, Scalar::beginning_with(byte)) {
                 (Expect::Value | Expect::FirstItem, Some(scalar)) => {
-                    if self.depth <= reader.depth() {
-                        reader.value(self.depth, byte, at)?;
+                    if self.depth <= ear.reader.depth() {
+                        ear.value(self.depth, byte, at)?;
                     }
-                    self.scalar(scalar, index, run, reader)
+                    self.scalar(scalar, index, run, ear)
                 }
                 _ => Err(self.unexpected(run, index)),
             },
         }
     }
 
-    fn string_end<R: Reader>(&mut self, run: &Run<'_>, index: usize, reader: &mut R) -> Result<(), Refusal> {
+    fn string_end<R: Reader>(&mut self, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
         let at = run.base + index as u64;
         match self.awaited.take() {
-            Some(Awaited::Key) => reader.key_end(self.depth, run, at),
-            Some(Awaited::Value) => reader.value_end(self.depth, run, at + 1),
+            Some(Awaited::Key) => ear.key_end(self.depth, run, at),
+            Some(Awaited::Value) => ear.value_end(self.depth, run, at + 1),
             None => Ok(()),
         }
     }
@@ -174,13 +159,13 @@ impl Grammar {
         mut scalar: Scalar,
         index: usize,
         run: &Run<'_>,
-        reader: &mut R,
+        ear: &mut Ear<R>,
     ) -> Result<(), Refusal> {
         let at = run.base + index as u64;
         match scalar.read(run.bytes.get(index..).unwrap_or_default()) {
             Ok(Some(length)) => {
                 self.expect = Expect::Comma;
-                self.value_end(run, at + length as u64, reader)
+                self.value_end(run, at + length as u64, ear)
             }
             Ok(None) => {
                 self.scalar = Some(scalar);
@@ -191,12 +176,12 @@ impl Grammar {
     }
 
     #[inline(always)]
-    fn open<R: Reader>(&mut self, byte: u8, run: &Run<'_>, index: usize, reader: &mut R) -> Result<(), Refusal> {
+    fn open<R: Reader>(&mut self, byte: u8, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
         let at = run.base + index as u64;
         match self.expect {
             Expect::Value | Expect::FirstItem if self.depth < Problem::MAX_DEPTH => {
-                if self.depth <= reader.depth() {
-                    reader.value(self.depth, byte, at)?;
+                if self.depth <= ear.reader.depth() {
+                    ear.value(self.depth, byte, at)?;
                 }
             }
             Expect::Value | Expect::FirstItem => return Err(Refusal::new(Problem::TooDeep, at)),
@@ -210,7 +195,7 @@ impl Grammar {
     }
 
     #[inline(always)]
-    fn close<R: Reader>(&mut self, byte: u8, run: &Run<'_>, index: usize, reader: &mut R) -> Result<(), Refusal> {
+    fn close<R: Reader>(&mut self, byte: u8, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
         let is_object = self.objects & 1 == 1;
         match self.expect {
             Expect::FirstKey if byte == b'}' => {}
@@ -225,13 +210,13 @@ impl Grammar {
             return Ok(());
         }
         self.expect = Expect::Comma;
-        self.value_end(run, run.base + index as u64 + 1, reader)
+        self.value_end(run, run.base + index as u64 + 1, ear)
     }
 
     #[inline(always)]
-    fn value_end<R: Reader>(&mut self, run: &Run<'_>, at: u64, reader: &mut R) -> Result<(), Refusal> {
-        if self.depth <= reader.depth() {
-            reader.value_end(self.depth, run, at)?;
+    fn value_end<R: Reader>(&mut self, run: &Run<'_>, at: u64, ear: &mut Ear<R>) -> Result<(), Refusal> {
+        if self.depth <= ear.reader.depth() {
+            ear.value_end(self.depth, run, at)?;
         }
         Ok(())
     }

@@ -227,10 +227,12 @@ mod tests {
 
     #[test]
     fn what_is_not_compressed_is_undecodable() {
+        let undecodable = |result| matches!(result, Err(InspectError::Undecodable(_)));
         for kind in [ZSTD, GZIP, EncodingKind::Known(Encoding::Deflate)] {
-            let error = inspect(kind, b"{\"model\":\"gpt-5\"}", 100, 4);
-            assert!(matches!(error, Err(InspectError::Undecodable(_))), "{kind:?} {error:?}");
-            assert!(matches!(inspect(kind, b"", 100, 4), Err(InspectError::Undecodable(_))), "{kind:?}");
+            assert!(undecodable(inspect(kind, b"", 100, 4)), "{kind:?}");
+        }
+        for kind in [ZSTD, GZIP] {
+            assert!(undecodable(inspect(kind, b"{\"model\":\"gpt-5\"}", 100, 4)), "{kind:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) type Block = [u8; 64];
 pub(super) struct Layout {
     /// Space, tab, line feed, carriage return.
     pub blanks: u64,
-    /// `{ } [ ] : ,`, and possibly control characters, which the grammar refuses anyway.
+    /// `{ } [ ] : ,`, and possibly control characters, which are none.
     pub operators: u64,
 }
 

@@ -152,9 +152,9 @@ impl Lexer {
         // From each opening quote up to the byte before its closing quote.
         let in_string = lanes.prefix_xor(quotes) ^ self.in_string;
         self.in_string = ((in_string as i64) >> 63) as u64;
-        let controls = lanes.controls(bytes) & in_string;
+        let controls = lanes.controls(bytes);
 
-        let mut flaws = Flaws { controls, escapes: 0, digits: 0, pairs: 0, low: 0, utf8 };
+        let mut flaws = Flaws { controls: controls & in_string, escapes: 0, digits: 0, pairs: 0, low: 0, utf8 };
         if escaped != 0 {
             flaws.escapes = escaped & !lanes.escapable(bytes);
         }
@@ -169,8 +169,9 @@ impl Lexer {
         let mut scalars = 0;
         if outside != 0 {
             let layout = lanes.layout(bytes);
-            scalars = outside & !(layout.blanks | layout.operators);
-            begins |= outside & layout.operators | scalars & !(scalars << 1 | self.in_scalar);
+            let operators = layout.operators & !controls;
+            scalars = outside & !(layout.blanks | operators);
+            begins |= outside & operators | scalars & !(scalars << 1 | self.in_scalar);
         }
         self.in_scalar = scalars >> 63;
 

@@ -31,12 +31,13 @@ mod grammar;
 mod inspect;
 mod lanes;
 mod lexer;
+mod reader;
 mod refusal;
 mod request;
-//mod response;
+mod response;
 mod scalar;
 mod scanner;
-//mod sse;
+mod sse;
 
 //#[cfg(test)]
 //mod oracle;
@@ -47,4 +48,4 @@ pub use encoding::{Encoding, EncodingKind};
 pub use inspect::{BodyInspector, InspectError};
 pub use refusal::{Field, Problem, Refusal};
 pub use request::{Content, RequestFacts, RequestScanner};
-//pub use response::{ResponseReader, Terminal};
+pub use response::{ResponseReader, Terminal};

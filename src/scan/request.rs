@@ -1,20 +1,18 @@
 //! What a request body says about where it should go.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use super::{
     capture::{Capture, Run, unescape},
-    grammar::Reader,
     lexer::Path,
+    reader::Reader,
     refusal::{Field, Problem, Refusal},
     scanner::Scanner,
 };
 
 /// How much of `instructions` and of `input` is kept.
 const CONTENT: usize = 4096;
-/// The longest name looked for, `previous_response_id`, with every character as `\u0000`.
-const LONGEST_KEY: usize = 20 * 6;
-/// `user`, likewise.
+/// `user` with every character as `\u0000`.
 const LONGEST_ROLE: usize = 4 * 6;
 
 /// The facts of a request body that decide its route.
@@ -121,7 +119,7 @@ impl Default for RequestScanner {
     }
 }
 
-/// What the value of the key just read is for.
+/// What a value is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Field(Field),
@@ -129,20 +127,17 @@ enum Slot {
     Role,
 }
 
-/// Listens to the grammar and picks the facts out.
+/// Picks the facts out.
 #[derive(Default)]
 struct Fields {
     facts: RequestFacts,
     /// One bit for each [`Field`] whose key has been seen.
     seen: u16,
-    /// Set between a key and its value.
-    next: Option<Slot>,
-    /// A key, or a value that is a string, which is being read.
-    text: Option<(Option<Slot>, Capture)>,
+    within: Within,
+    /// The content that has begun, and which of the two it is.
     content: Option<(Field, Capture)>,
     /// Whether the item of `input` that is being read is the user's.
     from_user: bool,
-    within: Within,
 }
 
 /// Which member of the root is being looked into.
@@ -155,25 +150,7 @@ enum Within {
 }
 
 impl Fields {
-    /// What a key at `depth` is for.
-    fn slot(&self, depth: u32, name: &[u8]) -> Option<Slot> {
-        let field = match (depth, self.within, name) {
-            (1, _, b"model") => Field::Model,
-            (1, _, b"prompt_cache_key") => Field::PromptCacheKey,
-            (1, _, b"stream") => Field::Stream,
-            (1, _, b"previous_response_id") => Field::PreviousResponseId,
-            (1, _, b"client_metadata") => Field::ClientMetadata,
-            (1, _, b"instructions") => Field::Instructions,
-            (1, _, b"input") => Field::Input,
-            (2, Within::ClientMetadata, b"session_id") => Field::SessionId,
-            (3, Within::Input, b"role") => return Some(Slot::Role),
-            _ => return None,
-        };
-        Some(Slot::Field(field))
-    }
-
-    /// Where the text of `field` goes.
-    fn place(&mut self, field: Field) -> Option<&mut Option<String>> {
+    fn text_of(&mut self, field: Field) -> Option<&mut Option<String>> {
         match field {
             Field::Model => Some(&mut self.facts.model),
             Field::PromptCacheKey => Some(&mut self.facts.prompt_cache_key),
@@ -181,24 +158,6 @@ impl Fields {
             Field::SessionId => Some(&mut self.facts.session_id),
             Field::Stream | Field::ClientMetadata | Field::Instructions | Field::Input => None,
         }
-    }
-
-    fn text_end(&mut self, slot: Slot, text: Capture, run: &Run<'_>, quote: u64) -> Result<(), Refusal> {
-        let start = text.start();
-        let too_long = text.overflows(quote);
-        match slot {
-            Slot::Role => self.from_user |= !too_long && is_text(&text.finish(run, quote), "user"),
-            Slot::Field(field) if too_long => return Err(Refusal::new(Problem::TooLong(field), start - 1)),
-            Slot::Field(field) => {
-                let raw = text.finish(run, quote);
-                // The lexer has checked all but a surrogate whose other half is still due.
-                let plain = unescape(&raw).map_err(|index| Refusal::new(Problem::LoneSurrogate, start + index as u64))?;
-                if let Some(place) = self.place(field) {
-                    *place = Some(plain.into_owned());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Keeps the content that ends at `end`.
@@ -215,12 +174,11 @@ impl Fields {
     }
 }
 
-/// Whether the raw text of a JSON string stands for `expected`.
-fn is_text(raw: &[u8], expected: &str) -> bool {
-    raw == expected.as_bytes() || unescape(raw).is_ok_and(|plain| plain == expected)
-}
-
 impl Reader for Fields {
+    type Slot = Slot;
+    /// `previous_response_id` with every character as `\u0000`.
+    const LONGEST_KEY: usize = 20 * 6;
+
     #[inline(always)]
     fn depth(&self) -> u32 {
         match self.within {
@@ -230,66 +188,75 @@ impl Reader for Fields {
         }
     }
 
-    fn key(&mut self, _depth: u32, at: u64) {
-        self.text = Some((None, Capture::new(at, LONGEST_KEY)));
-    }
-
-    fn key_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal> {
-        self.next = None;
-        let Some((_, text)) = self.text.take().filter(|(_, text)| !text.overflows(at)) else {
-            return Ok(());
+    fn key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Slot>, Refusal> {
+        let field = match (depth, self.within, name) {
+            (1, _, b"model") => Field::Model,
+            (1, _, b"prompt_cache_key") => Field::PromptCacheKey,
+            (1, _, b"stream") => Field::Stream,
+            (1, _, b"previous_response_id") => Field::PreviousResponseId,
+            (1, _, b"client_metadata") => Field::ClientMetadata,
+            (1, _, b"instructions") => Field::Instructions,
+            (1, _, b"input") => Field::Input,
+            (2, Within::ClientMetadata, b"session_id") => Field::SessionId,
+            (3, Within::Input, b"role") => return Ok(Some(Slot::Role)),
+            _ => return Ok(None),
         };
-        let quote = text.start() - 1;
-        let raw = text.finish(run, at);
-        let name = match memchr::memchr(b'\\', &raw) {
-            None => raw,
-            Some(_) => Cow::Owned(unescape(&raw).unwrap_or_default().into_owned().into_bytes()),
-        };
-        self.next = self.slot(depth, &name);
-        if let Some(Slot::Field(field)) = self.next {
-            let bit = 1 << field as u32;
-            if self.seen & bit != 0 {
-                return Err(Refusal::new(Problem::Twice(field), quote));
-            }
-            self.seen |= bit;
+        let bit = 1 << field as u32;
+        if self.seen & bit != 0 {
+            return Err(Refusal::new(Problem::Twice(field), at));
         }
-        Ok(())
+        self.seen |= bit;
+        Ok(Some(Slot::Field(field)))
     }
 
-    fn value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), Refusal> {
+    fn value(&mut self, slot: Option<Slot>, depth: u32, first: u8, at: u64) -> Result<Option<usize>, Refusal> {
         if depth == 2 {
             self.from_user = false;
         }
-        let Some(slot) = self.next.take() else {
-            return Ok(());
+        let field = match slot {
+            Some(Slot::Field(field)) => field,
+            Some(Slot::Role) => return Ok(Some(LONGEST_ROLE)),
+            None => return Ok(None),
         };
-        match (slot, first) {
-            // Only `null` can follow an `n`, or the body is refused.
+        match (field, first) {
+            // Nothing but `null` can follow an `n`, or the body is refused.
             (_, b'n') => {}
-            (Slot::Role, b'"') => self.text = Some((Some(slot), Capture::new(at + 1, LONGEST_ROLE))),
-            (Slot::Role, _) => {}
-            (Slot::Field(Field::Stream), b't') => self.facts.stream = Some(true),
-            (Slot::Field(Field::Stream), b'f') => self.facts.stream = Some(false),
-            (Slot::Field(Field::ClientMetadata), b'{') => self.within = Within::ClientMetadata,
-            (Slot::Field(Field::Stream | Field::ClientMetadata), _) => {}
-            (Slot::Field(field @ (Field::Instructions | Field::Input)), _) => {
+            (Field::Stream, b't') => self.facts.stream = Some(true),
+            (Field::Stream, b'f') => self.facts.stream = Some(false),
+            (Field::ClientMetadata, b'{') => self.within = Within::ClientMetadata,
+            (Field::Stream | Field::ClientMetadata, _) => {}
+            (Field::Instructions | Field::Input, _) => {
                 self.content = Some((field, Capture::new(at, CONTENT)));
                 if field == Field::Input && first == b'[' {
                     self.within = Within::Input;
                 }
             }
-            (Slot::Field(_), b'"') => self.text = Some((Some(slot), Capture::new(at + 1, Problem::MAX_TEXT))),
             // It decides access, and upstreams may read it otherwise.
-            (Slot::Field(Field::Model), _) => return Err(Refusal::new(Problem::NotAString(Field::Model), at)),
-            (Slot::Field(Field::PromptCacheKey | Field::PreviousResponseId | Field::SessionId), _) => {}
+            (Field::Model, _) if first != b'"' => return Err(Refusal::new(Problem::NotAString(field), at)),
+            (Field::Model | Field::PromptCacheKey | Field::PreviousResponseId | Field::SessionId, _) => {
+                return Ok(Some(Problem::MAX_TEXT));
+            }
+        }
+        Ok(None)
+    }
+
+    fn text(&mut self, slot: Slot, raw: Option<&[u8]>, at: u64) -> Result<(), Refusal> {
+        match (slot, raw) {
+            (Slot::Role, raw) => self.from_user |= raw.is_some_and(|raw| unescape(raw).is_ok_and(|role| role == "user")),
+            (Slot::Field(field), None) => return Err(Refusal::new(Problem::TooLong(field), at)),
+            (Slot::Field(field), Some(raw)) => {
+                // The lexer has refused all else, save a surrogate whose other half is still due.
+                let lone = |index| Refusal::new(Problem::LoneSurrogate, at + 1 + index as u64);
+                let plain = unescape(raw).map_err(lone)?;
+                if let Some(text) = self.text_of(field) {
+                    *text = Some(plain.into_owned());
+                }
+            }
         }
         Ok(())
     }
 
-    fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal> {
-        if let Some((Some(slot), text)) = self.text.take() {
-            self.text_end(slot, text, run, at - 1)?;
-        }
+    fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) {
         let full = self.content.as_ref().is_some_and(|(_, capture)| capture.overflows(at));
         if depth == 1 || depth == 2 && self.within == Within::Input && (self.from_user || full) {
             self.content_end(run, at);
@@ -297,13 +264,9 @@ impl Reader for Fields {
         if depth == 1 {
             self.within = Within::Nothing;
         }
-        Ok(())
     }
 
     fn suspend(&mut self, run: &Run<'_>) {
-        if let Some((_, text)) = &mut self.text {
-            text.suspend(run);
-        }
         if let Some((_, content)) = &mut self.content {
             content.suspend(run);
         }

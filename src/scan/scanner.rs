@@ -2,8 +2,9 @@
 
 use super::{
     capture::Run,
-    grammar::{Grammar, Reader},
+    grammar::Grammar,
     lexer::{BATCH, Lexer, Path, Tokens},
+    reader::{Ear, Reader},
     refusal::{Problem, Refusal},
 };
 
@@ -11,11 +12,11 @@ use super::{
 ///
 /// Blocks lie at multiples of 64 bytes from the beginning of the stream; what a chunk has of an unfinished block waits for
 /// the next chunk. So the same stream is read in the same blocks however it is cut.
-pub(super) struct Scanner<R> {
+pub(super) struct Scanner<R: Reader> {
     path: Path,
     lexer: Lexer,
     grammar: Grammar,
-    reader: R,
+    ear: Ear<R>,
     /// The unfinished block.
     pending: [u8; 64],
     filled: usize,
@@ -30,7 +31,7 @@ impl<R: Reader> Scanner<R> {
             path,
             lexer: Lexer::default(),
             grammar: Grammar::new(),
-            reader,
+            ear: Ear::new(reader),
             pending: [0; 64],
             filled: 0,
             done: 0,
@@ -40,7 +41,7 @@ impl<R: Reader> Scanner<R> {
 
     /// What has been read so far.
     pub fn reader(&self) -> &R {
-        &self.reader
+        &self.ear.reader
     }
 
     /// Reads on. What is wrong may be told as late as 63 bytes after it; once told, it is told again.
@@ -78,7 +79,7 @@ impl<R: Reader> Scanner<R> {
         block.iter_mut().skip(self.filled).for_each(|byte| *byte = b' ');
         match self.run(&block) {
             Err(refusal) if refusal.offset < total => Err(refusal),
-            Ok(()) if self.grammar.is_complete() => Ok(self.reader),
+            Ok(()) if self.grammar.is_complete() => Ok(self.ear.reader),
             Ok(()) | Err(_) => Err(Refusal::new(Problem::UnexpectedEnd, total)),
         }
     }
@@ -100,20 +101,20 @@ impl<R: Reader> Scanner<R> {
     }
 
     fn run_blocks(&mut self, run: &Run<'_>) -> Result<(), Refusal> {
-        self.grammar.resume(run, &mut self.reader)?;
+        self.grammar.resume(run, &mut self.ear)?;
         let mut tokens = [Tokens::default(); BATCH];
         let (blocks, _) = run.bytes.as_chunks::<64>();
         for (index, batch) in blocks.chunks(BATCH).enumerate() {
             let start = index * BATCH * 64;
             let flaw = self.lexer.read(self.path, batch, &mut tokens);
             let tokens = tokens.get(..batch.len()).unwrap_or_default();
-            self.grammar.read(run, start, tokens, &mut self.reader)?;
+            self.grammar.read(run, start, tokens, &mut self.ear)?;
             if let Some(flaw) = flaw {
                 let offset = (run.base + start as u64).saturating_add_signed(flaw.offset as i64);
                 return Err(Refusal::new(flaw.problem, offset));
             }
         }
-        self.reader.suspend(run);
+        self.ear.suspend(run);
         Ok(())
     }
 }
