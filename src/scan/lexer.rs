@@ -1,0 +1,385 @@
+//! From bytes to the few of them that matter: where strings begin and end, and what stands between them.
+//!
+//! Each step reads 64 bytes and works on masks with one bit a byte, without looking at single bytes. What one block leaves
+//! open for the next is five words. Everything that can be wrong inside a string, and the encoding of all bytes, is checked
+//! here; what stands outside strings is the grammar's to judge.
+
+use super::{
+    lanes::{Block, Lanes, Portable, utf8_flaw},
+    refusal::Problem,
+};
+
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Avx2;
+
+/// How many blocks are lexed in one go: their masks stay in the first-level cache.
+pub(super) const BATCH: usize = 32;
+
+/// What a block has for the grammar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tokens {
+    /// Opening quotes, operators, and the first bytes of numbers, literals and whatever else is not a blank.
+    pub begins: u64,
+    /// Closing quotes.
+    pub closes: u64,
+}
+
+impl Tokens {
+    /// Those before byte `index`.
+    fn before(self, index: u32) -> Self {
+        let mask = (1 << index) - 1;
+        Self { begins: self.begins & mask, closes: self.closes & mask }
+    }
+}
+
+/// The first thing in a block that is wrong whatever the structure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flaw {
+    /// What.
+    pub problem: Problem,
+    /// Where, from the beginning of the batch; negative where it began before.
+    pub offset: isize,
+}
+
+/// Which instructions to use.
+#[derive(Clone, Copy)]
+pub(super) enum Path {
+    /// Any processor's.
+    Portable,
+    /// Those of x86-64 with AVX2 and PCLMULQDQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+impl Path {
+    /// The fastest that this processor has.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(lanes) = Avx2::detect() {
+            return Self::Avx2(lanes);
+        }
+        Self::Portable
+    }
+}
+
+/// What a block leaves open for the next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lexer {
+    /// All ones inside a string.
+    in_string: u64,
+    /// 1 where the next byte is escaped.
+    escaped: u64,
+    /// 1 where the last byte belongs to a number or literal.
+    in_scalar: u64,
+    /// The last four bytes, the last one highest.
+    tail: u32,
+    unicode: Unicode,
+}
+
+/// What `\u` escapes leave open: masks of the last block, of which the top bits still matter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unicode {
+    /// The `u` of each escape.
+    begins: u64,
+    /// First digits that are `d`.
+    d: u64,
+    /// Second digits of high surrogates.
+    high: u64,
+}
+
+/// What was found wrong in a block, as masks.
+struct Flaws {
+    controls: u64,
+    escapes: u64,
+    digits: u64,
+    /// Second digits where a low surrogate stands or should stand, but not both; and those where one stands.
+    pairs: u64,
+    low: u64,
+    utf8: bool,
+}
+
+impl Lexer {
+    /// Reads `blocks`, at most [`BATCH`] of them, into as many of `tokens`. Where something is wrong, the tokens before it
+    /// are there and the masks after it are empty.
+    pub fn read(&mut self, path: Path, blocks: &[Block], tokens: &mut [Tokens; BATCH]) -> Option<Flaw> {
+        match path {
+            Path::Portable => self.read_with(Portable, blocks, tokens),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx2` proves that the processor has what the function is compiled for.
+            Path::Avx2(lanes) => unsafe { self.read_avx2(lanes, blocks, tokens) },
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,pclmulqdq")]
+    fn read_avx2(&mut self, lanes: Avx2, blocks: &[Block], tokens: &mut [Tokens; BATCH]) -> Option<Flaw> {
+        self.read_with(lanes, blocks, tokens)
+    }
+
+    #[inline(always)]
+    fn read_with<L: Lanes>(&mut self, lanes: L, blocks: &[Block], tokens: &mut [Tokens; BATCH]) -> Option<Flaw> {
+        // In a local, the state lives in registers.
+        let mut state = *self;
+        for (index, (block, slot)) in blocks.iter().zip(tokens.iter_mut()).enumerate() {
+            let before = state.tail;
+            match state.step(lanes, block) {
+                Ok(found) => *slot = found,
+                Err((found, flaws)) => {
+                    let (trigger, mut flaw) = flaws.first(block, before);
+                    flaw.offset += (64 * index) as isize;
+                    tokens.iter_mut().skip(index).for_each(|rest| *rest = Tokens::default());
+                    if let Some(last) = tokens.get_mut(index) {
+                        *last = found.before(trigger);
+                    }
+                    return Some(flaw);
+                }
+            }
+        }
+        *self = state;
+        None
+    }
+
+    #[inline(always)]
+    fn step<L: Lanes>(&mut self, lanes: L, block: &Block) -> Result<Tokens, (Tokens, Flaws)> {
+        let bytes = lanes.load(block);
+        let before = self.tail;
+        self.tail = u32::from_le_bytes([block[60], block[61], block[62], block[63]]);
+        let unfinished = before & 0x8080_8080 != 0;
+        let utf8 = (unfinished || lanes.any_non_ascii(bytes)) && !lanes.is_utf8(bytes, before);
+
+        let escaped = self.escaped_bytes(lanes.equal(bytes, b'\\'));
+        let quotes = lanes.equal(bytes, b'"') & !escaped;
+        // From each opening quote up to the byte before its closing quote.
+        let in_string = lanes.prefix_xor(quotes) ^ self.in_string;
+        self.in_string = ((in_string as i64) >> 63) as u64;
+        let controls = lanes.controls(bytes);
+
+        let mut flaws = Flaws { controls: controls & in_string, escapes: 0, digits: 0, pairs: 0, low: 0, utf8 };
+        if escaped != 0 {
+            flaws.escapes = escaped & !lanes.escapable(bytes);
+        }
+        let unicode = escaped & lanes.equal(bytes, b'u');
+        if unicode != 0 || self.unicode.is_open() {
+            self.unicode.step(lanes, bytes, unicode, &mut flaws);
+        }
+
+        let closes = quotes & !in_string;
+        let outside = !(in_string | closes);
+        let mut begins = quotes & in_string;
+        let mut scalars = 0;
+        if outside != 0 {
+            let layout = lanes.layout(bytes);
+            let operators = layout.operators & !controls;
+            scalars = outside & !(layout.blanks | operators);
+            begins |= outside & operators | scalars & !(scalars << 1 | self.in_scalar);
+        }
+        self.in_scalar = scalars >> 63;
+
+        let tokens = Tokens { begins, closes };
+        if flaws.any() { Err((tokens, flaws)) } else { Ok(tokens) }
+    }
+
+    /// The bytes that a backslash escapes: every second one of a run of backslashes, and what follows a run of odd length.
+    /// (simdjson's way, by the carries of a subtraction: all runs at once.)
+    #[inline(always)]
+    fn escaped_bytes(&mut self, backslashes: u64) -> u64 {
+        if backslashes == 0 {
+            return std::mem::take(&mut self.escaped);
+        }
+        const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+        let open = backslashes & !self.escaped;
+        let followers = open << 1;
+        let ends = (followers | ODD).wrapping_sub(open) ^ ODD;
+        let escaped = ends ^ (backslashes | self.escaped);
+        self.escaped = (ends & backslashes) >> 63;
+        escaped
+    }
+}
+
+/// `mask` moved up by `count` bytes, with the top of the block before coming in.
+#[inline(always)]
+fn shift_in(mask: u64, before: u64, count: u32) -> u64 {
+    mask << count | before >> (64 - count)
+}
+
+impl Unicode {
+    /// Whether an escape, or the second half of a pair, may reach into the next block.
+    #[inline(always)]
+    fn is_open(self) -> bool {
+        (self.begins >> 60) | (self.d >> 63) | (self.high >> 58) != 0
+    }
+
+    /// Checks that four digits follow each `u` of `begins`, and that surrogates stand in pairs. The second digit of an
+    /// escape tells what it is: `d8`–`db` a high surrogate, `dc`–`df` a low one, six bytes after the high one's.
+    #[inline(always)]
+    fn step<L: Lanes>(&mut self, lanes: L, bytes: L::Loaded, begins: u64, flaws: &mut Flaws) {
+        let hex = lanes.hex(bytes);
+        let first = shift_in(begins, self.begins, 1);
+        let second = shift_in(begins, self.begins, 2);
+        let rest = shift_in(begins, self.begins, 3) | shift_in(begins, self.begins, 4);
+        flaws.digits = (first | second | rest) & !hex.digits;
+        let d = first & hex.d;
+        let after_d = shift_in(d, self.d, 1);
+        let high = after_d & hex.high;
+        flaws.low = after_d & hex.low;
+        flaws.pairs = flaws.low ^ shift_in(high, self.high, 6);
+        *self = Self { begins, d, high };
+    }
+}
+
+impl Flaws {
+    #[inline(always)]
+    fn any(&self) -> bool {
+        self.controls | self.escapes | self.digits | self.pairs != 0 || self.utf8
+    }
+
+    /// The first flaw of the block, from the block's beginning, and the index of the byte that shows it.
+    #[cold]
+    fn first(&self, block: &Block, before: u32) -> (u32, Flaw) {
+        let utf8 = utf8_flaw(block, before).filter(|_| self.utf8);
+        let shown = utf8.map_or(0, |begin| 1 << begin.max(0));
+        let all = self.controls | self.escapes | self.digits | self.pairs | shown;
+        let trigger = all.trailing_zeros().min(63);
+        let at = trigger as isize;
+        let is_in = |mask: u64| mask >> trigger & 1 == 1;
+        let (problem, offset) = if let Some(begin) = utf8.filter(|_| is_in(shown)) {
+            (Problem::InvalidUtf8, begin)
+        } else if is_in(self.escapes | self.digits) {
+            (Problem::BadEscape, at)
+        } else if is_in(self.controls) {
+            (Problem::ControlCharacter, at)
+        } else {
+            // A low surrogate without a high one; or a high one, nine bytes back, without the low one due here.
+            (Problem::LoneSurrogate, at - if is_in(self.low) { 3 } else { 9 })
+        };
+        (trigger, Flaw { problem, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the lexer should say, byte by byte.
+    #[derive(Default)]
+    struct Slow {
+        in_string: bool,
+        escaped: bool,
+        in_scalar: bool,
+    }
+
+    impl Slow {
+        fn step(&mut self, block: &Block) -> Tokens {
+            let mut tokens = Tokens::default();
+            for (index, byte) in block.iter().enumerate() {
+                let bit = 1u64 << index;
+                let scalar = !self.in_string && !b" \t\r\n{}[]:,\"".contains(byte);
+                if !self.in_string && !b" \t\r\n".contains(byte) && !(scalar && self.in_scalar) {
+                    tokens.begins |= bit;
+                }
+                self.in_scalar = scalar;
+                if self.in_string && !self.escaped && *byte == b'"' {
+                    tokens.closes |= bit;
+                    self.in_string = false;
+                } else if !self.in_string {
+                    self.in_string = *byte == b'"';
+                } else {
+                    self.escaped = !self.escaped && *byte == b'\\';
+                }
+            }
+            tokens
+        }
+    }
+
+    fn paths() -> Vec<Path> {
+        let mut paths = vec![Path::Portable];
+        #[cfg(target_arch = "x86_64")]
+        paths.extend(Avx2::detect().map(Path::Avx2));
+        paths
+    }
+
+    /// Text in which nothing is wrong: escapes are whole and only inside strings.
+    fn sound() -> impl Strategy<Value = Vec<u8>> {
+        let inner = prop::sample::select(vec!["\\\"", "\\\\", "\\n", "\\u0041", "\\ud83d\\ude00", "a", "{", ":", " ", "é", "漢"]);
+        let outer = prop::sample::select(vec!["{", "}", "[", "]", ":", ",", " ", "\n", "1", "true", "x"]);
+        let string = prop::collection::vec(inner, 0..40).prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let part = prop_oneof![string, outer.prop_map(str::to_owned)];
+        prop::collection::vec(part, 0..60).prop_map(|parts| parts.concat().into_bytes())
+    }
+
+    fn blocks_of(mut bytes: Vec<u8>) -> Vec<Block> {
+        bytes.resize(bytes.len().next_multiple_of(64), b' ');
+        bytes.as_chunks().0.to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_are_those_of_a_byte_by_byte_reading(bytes in sound()) {
+            let blocks = blocks_of(bytes);
+            for path in paths() {
+                let (mut lexer, mut slow) = (Lexer::default(), Slow::default());
+                for batch in blocks.chunks(BATCH) {
+                    let mut tokens = [Tokens::default(); BATCH];
+                    prop_assert_eq!(lexer.read(path, batch, &mut tokens), None);
+                    for (block, tokens) in batch.iter().zip(tokens) {
+                        prop_assert_eq!(tokens, slow.step(block));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn every_path_finds_the_same_flaw(bytes in sound(), at: prop::sample::Index, byte: u8) {
+            let mut bytes = [b"\"".as_slice(), &bytes].concat();
+            let index = at.index(bytes.len());
+            bytes[index] = byte;
+            let blocks = blocks_of(bytes);
+            let read = |path| {
+                let mut lexer = Lexer::default();
+                let mut answers = Vec::new();
+                for batch in blocks.chunks(BATCH) {
+                    let mut tokens = [Tokens::default(); BATCH];
+                    let flaw = lexer.read(path, batch, &mut tokens);
+                    answers.push((flaw, tokens));
+                    if flaw.is_some() {
+                        break;
+                    }
+                }
+                answers
+            };
+            let portable = read(Path::Portable);
+            for path in paths() {
+                prop_assert_eq!(&read(path), &portable);
+            }
+        }
+    }
+
+    #[test]
+    fn flaws_are_named_and_placed_at_every_alignment() {
+        let cases: &[(&[u8], Problem, usize)] = &[
+            (b"\x01", Problem::ControlCharacter, 0),
+            (b"a\\x", Problem::BadEscape, 2),
+            (b"\\u12g4", Problem::BadEscape, 4),
+            (b"\\ud800.......", Problem::LoneSurrogate, 0),
+            (b"..\\udc00", Problem::LoneSurrogate, 2),
+            (b"\\ud800\\ud800\\udc00", Problem::LoneSurrogate, 0),
+            (b"\xc3.", Problem::InvalidUtf8, 0),
+            (b"a\xe6\xbc.", Problem::InvalidUtf8, 1),
+            (b"\xf0\x9f\x98.", Problem::InvalidUtf8, 0),
+        ];
+        for path in paths() {
+            for (text, problem, place) in cases {
+                for shift in 0..130 {
+                    let mut bytes = vec![b'.'; shift + 1];
+                    bytes[0] = b'"';
+                    bytes.extend_from_slice(text);
+                    let mut tokens = [Tokens::default(); BATCH];
+                    let flaw = Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
+                    let offset = (shift + 1 + place) as isize;
+                    assert_eq!(flaw, Some(Flaw { problem: *problem, offset }), "{text:?} {shift}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Whoever wants facts from a JSON text, and how it gets its keys and strings whole.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+
+use super::{
+    capture::{Capture, Run, unescape},
+    refusal::Refusal,
+};
+
+/// Hears of the members of the outermost containers. The root's members have depth 1.
+pub(super) trait Reader {
+    /// What a value is for.
+    type Slot: Copy;
+    /// How long a key that matters can be, as written.
+    const LONGEST_KEY: usize;
+
+    /// The depth of the deepest members that it wants to hear of now; at least 1.
+    fn depth(&self) -> u32;
+
+    /// A key whose opening quote is at stream offset `at`. Gives what its value is for.
+    fn key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Self::Slot>, Refusal>;
+
+    /// A value begins at `at` with the byte `first`. Gives how long its text may be, where that is wanted; it is asked for
+    /// strings only.
+    fn value(&mut self, slot: Option<Self::Slot>, depth: u32, first: u8, at: u64) -> Result<Option<usize>, Refusal>;
+
+    /// The wanted text of a string, still escaped, or `None` where it is too long. Its opening quote is at `at`.
+    fn text(&mut self, slot: Self::Slot, raw: Option<&[u8]>, at: u64) -> Result<(), Refusal>;
+
+    /// A value, of whatever kind, ended before `at`.
+    fn value_end(&mut self, _depth: u32, _run: &Run<'_>, _at: u64) {}
+
+    /// `run` is about to go: what is to be kept of it must be kept now.
+    fn suspend(&mut self, _run: &Run<'_>) {}
+}
+
+/// Stands between the grammar and a [`Reader`]: turns where strings begin and end into their text.
+pub(super) struct Ear<R: Reader> {
+    pub reader: R,
+    /// What the value after the last key is for.
+    slot: Option<R::Slot>,
+    /// The key, or the wanted string, that is being read.
+    text: Option<Capture>,
+}
+
+impl<R: Reader> Ear<R> {
+    pub fn new(reader: R) -> Self {
+        Self { reader, slot: None, text: None }
+    }
+
+    /// A key begins with its quote at `at`.
+    #[inline(always)]
+    pub fn key(&mut self, at: u64) {
+        self.text = Some(Capture::new(at + 1, R::LONGEST_KEY));
+    }
+
+    /// The key ended with its quote at `at`.
+    pub fn key_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal> {
+        self.slot = None;
+        if let Some(text) = self.text.take().filter(|text| !text.overflows(at)) {
+            let quote = text.start() - 1;
+            let raw = text.finish(run, at);
+            self.slot = self.reader.key(depth, &plain_name(raw), quote)?;
+        }
+        Ok(())
+    }
+
+    /// A value begins at `at`. Gives whether its end matters if it is a string.
+    #[inline(always)]
+    pub fn value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), Refusal> {
+        let limit = self.reader.value(self.slot, depth, first, at)?;
+        self.text = limit.filter(|_| first == b'"').map(|limit| Capture::new(at + 1, limit));
+        if self.text.is_none() {
+            self.slot = None;
+        }
+        Ok(())
+    }
+
+    /// A value ended before `at`; a string's closing quote is the byte before.
+    pub fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal> {
+        if let (Some(slot), Some(text)) = (self.slot.take(), self.text.take()) {
+            let quote = text.start() - 1;
+            let raw = (!text.overflows(at - 1)).then(|| text.finish(run, at - 1));
+            self.reader.text(slot, raw.as_deref(), quote)?;
+        }
+        self.reader.value_end(depth, run, at);
+        Ok(())
+    }
+
+    /// `run` is about to go.
+    pub fn suspend(&mut self, run: &Run<'_>) {
+        if let Some(text) = &mut self.text {
+            text.suspend(run);
+        }
+        self.reader.suspend(run);
+    }
+}
+
+/// The name that a key stands for; empty, and so nobody's, where it stands for none.
+fn plain_name(raw: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match memchr(b'\\', &raw) {
+        None => raw,
+        Some(_) => Cow::Owned(unescape(&raw).unwrap_or_default().into_owned().into_bytes()),
+    }
+}
