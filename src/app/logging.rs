@@ -1,5 +1,7 @@
 //! Logs go to standard error, so that standard output stays for what was asked for.
 
+use std::io::IsTerminal as _;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -25,7 +27,9 @@ pub(super) fn start(format: LogFormat, level: LogLevel) {
         .with_target("steadfast", level)
         .with_target("access", level);
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // The only subscriber of the process: setting it cannot fail here.
     let _ = match format {
         LogFormat::Text => registry.with(layer).try_init(),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     fault::Fault,
     ids::Namespace,
-    scan::Coding,
+    scan::{Encoding, EncodingKind},
     state::{Endpoint, Snapshot},
     wire::{Framing, Peer},
 };
@@ -28,16 +28,16 @@ pub(super) struct Admitted {
     pub callers: CallersCredential,
     pub framing: Framing,
     /// How the body is compressed.
-    pub coding: Coding,
+    pub coding: EncodingKind,
     pub is_json: bool,
     pub turn_state: Option<TurnState>,
     pub namespace: Namespace,
 }
 
 impl Admitted {
-    /// Whether the body is looked into: where an upstream will read JSON.
+    /// Whether the body is looked into: where an upstream will read JSON, and where we can.
     pub fn is_inspected(&self) -> bool {
-        if self.framing == Framing::None {
+        if self.framing == Framing::None || self.coding == EncodingKind::Unknown {
             return false;
         }
         match self.target.endpoint {
@@ -141,12 +141,12 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Fault> {
     })
 }
 
-fn coding(headers: &HeaderMap) -> Coding {
+fn coding(headers: &HeaderMap) -> EncodingKind {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Coding::Identity,
-        (Some(coding), None) => coding.to_str().map_or(Coding::Unknown, Coding::from_header),
-        (Some(_), Some(_)) => Coding::Unknown,
+        (None, _) => EncodingKind::Identity,
+        (Some(coding), None) => coding.to_str().map_or(EncodingKind::Unknown, Encoding::from_header),
+        (Some(_), Some(_)) => EncodingKind::Unknown,
     }
 }
 

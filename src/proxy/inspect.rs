@@ -41,6 +41,9 @@ pub(super) async fn inspect(
     {
         return read(admitted, arriving, limits, journal).await;
     }
+    if let Framing::Length(length) = framing {
+        journal.bytes_in = length;
+    }
     let body = match (framing, intake.take()) {
         (Framing::None, _) | (_, None) => Replay::empty(framing),
         (Framing::Length(_) | Framing::Chunked, Some(arriving)) => Replay::passing(arriving, framing),
@@ -58,7 +61,8 @@ async fn read(
     journal: &mut Journal,
 ) -> Result<Inspected, Fault> {
     let mut room = Room::reserve(&journal.house().buffers, admitted.framing).await?;
-    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body);
+    // Only what can be read comes here, see `Admitted::is_inspected`.
+    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
     let mut keep = Keep::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;

@@ -52,6 +52,7 @@ pub(super) struct Journal {
     pub bytes_out: u64,
     pub outcome: Option<Outcome>,
     answer: Option<Answer>,
+    own_status: Option<StatusCode>,
     refusal: Option<Fault>,
 }
 
@@ -78,6 +79,7 @@ impl Journal {
             bytes_out: 0,
             outcome: None,
             answer: None,
+            own_status: None,
             refusal: None,
         }
     }
@@ -115,7 +117,12 @@ impl Journal {
         });
     }
 
-    /// Notes that Steadfast answers itself.
+    /// Notes that Steadfast answers itself, and nothing is wrong.
+    pub fn answered_here(&mut self, status: StatusCode) {
+        self.own_status = Some(status);
+    }
+
+    /// Notes that Steadfast answers itself, with an error.
     pub fn refused(&mut self, fault: Fault) {
         self.house.meter.count_rejected(&fault);
         self.outcome = Some(Outcome::Refused);
@@ -130,7 +137,8 @@ impl Journal {
         let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
         let answer = self.answer.as_ref();
         let refusal = self.refusal.as_ref();
-        let status = answer.map(|answer| answer.status).or(refusal.map(Fault::status));
+        let own = self.own_status.or(refusal.map(Fault::status));
+        let status = answer.map(|answer| answer.status).or(own);
         tracing::info!(
             target: "access",
             request_id = text(&self.request_id),

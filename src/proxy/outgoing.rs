@@ -84,9 +84,24 @@ impl Outgoing {
 
 impl Stream {
     fn observe(&mut self, data: &Bytes, journal: &Journal) {
-        let Some(reader) = &mut self.reader else { return };
-        reader.feed(data);
-        if let (Some(id), Some(Learn { namespace, upstream })) = (reader.response_id(), &self.learn) {
+        if let Some(reader) = &mut self.reader {
+            reader.feed(data);
+            self.learn(journal);
+        }
+    }
+
+    fn complete(&mut self, journal: &mut Journal) {
+        journal.outcome = Some(Outcome::Complete);
+        if let Some(reader) = &mut self.reader {
+            reader.finish();
+            self.learn(journal);
+        }
+    }
+
+    /// Remembers whose response this is, once its id is known.
+    fn learn(&mut self, journal: &Journal) {
+        let id = self.reader.as_ref().and_then(ResponseReader::response_id);
+        if let (Some(id), Some(Learn { namespace, upstream })) = (id, &self.learn) {
             let house = journal.house();
             let key = OwnedKey::from_response_id(*namespace, id);
             house.roster.owners.confirm(key, None, *upstream, house.clock.now());
@@ -107,7 +122,7 @@ impl Stream {
                     self.observe(data, journal);
                 }
                 if self.relay.is_end_stream() {
-                    journal.outcome = Some(Outcome::Complete);
+                    self.complete(journal);
                 }
                 Some(Ok(frame))
             }
@@ -118,7 +133,7 @@ impl Stream {
                 )))
             }
             None => {
-                journal.outcome = Some(Outcome::Complete);
+                self.complete(journal);
                 None
             }
             Some(Err(error)) => {

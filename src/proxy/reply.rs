@@ -66,7 +66,8 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
 }
 
 /// A JSON answer.
-pub(super) fn json(status: StatusCode, text: Bytes, journal: Journal) -> Response<Outgoing> {
+pub(super) fn json(status: StatusCode, text: Bytes, mut journal: Journal) -> Response<Outgoing> {
+    journal.answered_here(status);
     let request_id = journal.request_id.clone();
     let mut response = Response::new(Outgoing::text(text, journal));
     *response.status_mut() = status;

@@ -51,7 +51,13 @@ pub(super) struct Grammar {
 
 impl Grammar {
     pub fn new() -> Self {
-        Self { expect: Expect::Root, depth: 0, objects: 0, awaited: None, scalar: None }
+        Self {
+            expect: Expect::Root,
+            depth: 0,
+            objects: 0,
+            awaited: None,
+            scalar: None,
+        }
     }
 
     /// Whether the root object has ended.
@@ -127,7 +133,11 @@ impl Grammar {
                 Ok(())
             }
             b',' if self.expect == Expect::Comma => {
-                self.expect = if self.objects & 1 == 1 { Expect::Key } else { Expect::Value };
+                self.expect = if self.objects & 1 == 1 {
+                    Expect::Key
+                } else {
+                    Expect::Value
+                };
                 Ok(())
             }
             b'{' | b'[' => self.open(byte, run, index, ear),
@@ -190,7 +200,11 @@ impl Grammar {
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(byte == b'{');
-        self.expect = if byte == b'{' { Expect::FirstKey } else { Expect::FirstItem };
+        self.expect = if byte == b'{' {
+            Expect::FirstKey
+        } else {
+            Expect::FirstItem
+        };
         Ok(())
     }
 
