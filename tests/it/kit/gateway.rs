@@ -1,0 +1,191 @@
+//! The real program, run as its users run it.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use steadfast::sim::Sim;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+};
+
+use super::{
+    PATIENCE,
+    client::{self, Reply},
+    until,
+};
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    /// The public address.
+    pub address: SocketAddr,
+    /// The admin address.
+    pub admin: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    folder: PathBuf,
+}
+
+impl Gateway {
+    /// A gateway in front of `sims`, each under its own name, with `head` (TOML tables) before its upstreams.
+    pub async fn before(sims: &[Sim], head: &str) -> Self {
+        let mut config = head.to_owned();
+        for sim in sims {
+            config.push_str(&upstream(sim, ""));
+        }
+        Self::configured(&config).await
+    }
+
+    /// A gateway with this configuration; its addresses are chosen by the system.
+    pub async fn configured(config: &str) -> Self {
+        let folder = scratch();
+        let file = folder.join("steadfast.toml");
+        std::fs::write(&file, config).expect("a writable folder");
+        let file = file.to_str().expect("text").to_owned();
+        Self::run(&["serve", "-c", &file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], folder).await
+    }
+
+    /// The program without any configuration.
+    pub async fn bare() -> Self {
+        Self::run(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], scratch()).await
+    }
+
+    async fn run(arguments: &[&str], folder: PathBuf) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+            .args(arguments)
+            .args(["--log-format", "json"])
+            .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let log = collect(child.stderr.take().expect("piped"));
+        let said = collect(child.stdout.take().expect("piped"));
+        let find = |start: &str| {
+            said.lock().iter().find_map(|line| line.strip_prefix(start)?.strip_prefix("http://")?.parse().ok())
+        };
+        let address = until(&format!("an address; log: {:?}", log.lock()), || {
+            std::future::ready(find("Steadfast listens on "))
+        })
+        .await;
+        let admin = until("an admin address", || std::future::ready(find("The admin side is on "))).await;
+        Self { child, address, admin, log, folder }
+    }
+
+    /// The process id, to look it up in `/proc` or to signal it.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("running")
+    }
+
+    /// Everything on standard error so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    /// The access log so far, one object a request.
+    pub fn access(&self) -> Vec<Value> {
+        let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        parsed.filter(|line| line["target"] == "access").collect()
+    }
+
+    /// Waits for the access log's line about the request `id`.
+    pub async fn access_of(&self, id: &str) -> Value {
+        until(&format!("a line about {id}"), || {
+            std::future::ready(self.access().into_iter().find(|line| line["request_id"] == id))
+        })
+        .await
+    }
+
+    /// The value of a metric: the sum over all lines that begin with `prefix` (name, or name and labels).
+    pub async fn metric(&self, prefix: &str) -> f64 {
+        let text = client::get(self.admin, "/metrics").await.text();
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// A question to the admin side.
+    pub async fn ask(&self, path: &str) -> Reply {
+        client::get(self.admin, path).await
+    }
+
+    /// What `steadfast route KEY` names as home under this gateway's configuration.
+    pub async fn home(&self, key: &str) -> String {
+        let file = self.folder.join("steadfast.toml");
+        let output = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+            .args(["route", key, "--json", "-c"])
+            .arg(file)
+            .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
+            .output()
+            .await
+            .expect("the program runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        answer["upstreams"][0]["name"].as_str().expect("a name").to_owned()
+    }
+
+    /// Sends a signal.
+    pub async fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().await;
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for the program to end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status")
+    }
+
+    /// Open file descriptors of the process.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("running").count()
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// An `[[upstream]]` table for `sim`, with further lines.
+pub fn upstream(sim: &Sim, lines: &str) -> String {
+    let (name, url) = (sim.name(), sim.base_url());
+    format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\napi_key = \"env:STEADFAST_TEST_KEY\"\n{lines}\n")
+}
+
+/// A folder of this test's own.
+pub fn scratch() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a writable target folder");
+    folder
+}
+
+fn collect(pipe: impl AsyncRead + Unpin + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = lines.clone();
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(pipe).lines();
+        while let Ok(Some(line)) = reader.next_line().await {
+            sink.lock().push(line);
+        }
+    });
+    lines
+}

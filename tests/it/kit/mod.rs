@@ -1,0 +1,58 @@
+//! What the tests share: a running gateway, a client that sends exactly what it is told, and waiting without sleeping.
+
+pub mod client;
+pub mod gateway;
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use steadfast::sim::{Sim, SimConfig};
+
+/// Nothing here takes longer unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A recorded file of `tests/fixtures/recordings`.
+pub fn recording(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A simulated account that records what it gets.
+pub async fn sim(name: &str) -> Sim {
+    sim_with(name, |_| {}).await
+}
+
+/// The same, configured.
+pub async fn sim_with(name: &str, change: impl FnOnce(&mut SimConfig)) -> Sim {
+    let mut config = SimConfig { name: name.to_owned(), record: true, ..SimConfig::default() };
+    change(&mut config);
+    Sim::start(([127, 0, 0, 1], 0).into(), config).await.expect("a free port")
+}
+
+/// Several of them: `a`, `b`, `c`, …
+pub async fn sims(count: usize) -> Vec<Sim> {
+    let mut sims = Vec::new();
+    for letter in ('a'..='z').take(count) {
+        sims.push(sim(&letter.to_string()).await);
+    }
+    sims
+}
+
+/// Waits until `check` gives something, and fails with `what` if it never does.
+pub async fn until<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until `check` holds.
+pub async fn until_true(what: &str, mut check: impl FnMut() -> bool) {
+    until(what, || std::future::ready(check().then_some(()))).await;
+}

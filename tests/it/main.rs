@@ -1,0 +1,5 @@
+//! The program as its users meet it: the real binary, real sockets, scripted upstreams.
+
+mod kit;
+
+mod story;
