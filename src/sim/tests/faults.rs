@@ -172,6 +172,20 @@ async fn a_client_that_leaves_is_noticed_wherever_the_request_stands() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_while_it_sends_is_noticed() {
+    let sim = start_named("sim-a").await;
+    let whole = raw(&hello());
+    let tcp = dial(&sim, whole.get(..whole.len() - 5).unwrap()).await;
+    until(&sim, |counts| counts.in_flight == 1).await;
+    drop(tcp);
+    until(&sim, |counts| counts.open_connections == 0).await;
+    let recorded = &sim.requests()[0];
+    assert_eq!((recorded.ending, sim.counts().aborted), (Ending::Aborted, 1));
+    assert!(whole.get(..whole.len() - 5).unwrap().ends_with(&recorded.body));
+    sim.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_after_the_last_event_is_content() {
     let sim = start_named("sim-a").await;
     let act = Act {
@@ -333,28 +347,4 @@ async fn answers_and_streams_take_their_time() {
     ask(&sim, &hello()).await;
     assert!(began.elapsed() >= pace * 30);
     sim.stop().await;
-}
-
-#[tokio::test]
-async fn a_stopped_account_cuts_its_streams() {
-    let sim = start(SimConfig {
-        pace: Duration::from_millis(50),
-        ..SimConfig::default()
-    })
-    .await;
-    let mut tcp = dial(&sim, &raw(&hello_stream())).await;
-    read_until(&mut tcp, "event: response.created").await;
-    let account = Arc::clone(&sim.account);
-    sim.stop().await;
-    let (seen, _) = read_all(&mut tcp).await;
-    assert!(!seen.ends_with(b"0\r\n\r\n"));
-    assert_eq!(account.journal.recorded()[0].ending, Ending::Cut);
-    assert_eq!(
-        account.journal.counts(),
-        Counts {
-            connections: 1,
-            requests: 1,
-            ..Counts::default()
-        }
-    );
 }

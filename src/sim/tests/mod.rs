@@ -2,6 +2,7 @@
 
 mod api;
 mod faults;
+mod life;
 mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
