@@ -114,7 +114,8 @@ impl Reply {
 
     /// Bytes that keeping this reply costs, about.
     pub(super) fn weight(&self) -> usize {
-        self.echo.len() + 512
+        const ITEMS: usize = 2048;
+        self.echo.len() + ITEMS
     }
 
     /// Writes the response object.
