@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::act::{Act, After, Close, Point};
 use super::chat::Chunks;
 use super::events::{Event, Events};
 use super::journal::{Ending, Ticket};
 use super::line::Breaker;
-use super::script::{Act, After, Close, Point};
 
 /// Where a body's pieces come from.
 pub(super) enum Source {
@@ -181,6 +181,67 @@ impl Body for Outgoing {
             Source::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
             _ => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http::{HeaderMap, Method};
+    use proptest::prelude::*;
+
+    use super::super::journal::Journal;
+    use super::super::script::Head;
+    use super::*;
+    use crate::tick::Clock;
+
+    /// Everything that comes out before the body ends (true) or sticks (false).
+    fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
+        let journal = Arc::new(Journal::new(Clock::start(), true));
+        let head = Head {
+            method: Method::GET,
+            target: "/".to_owned(),
+            headers: HeaderMap::new(),
+            connection: 1,
+            nth: 1,
+        };
+        let ticket = journal.begin(&head);
+        let source = Source::Pieces(pieces.iter().cloned().map(Bytes::from).collect());
+        let mut body = Outgoing::new(source, Duration::ZERO, act, Arc::default(), ticket);
+        let mut out = Vec::new();
+        let ended = loop {
+            match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(frame)) => out.push(frame.unwrap().into_data().unwrap()),
+                Poll::Ready(None) => break true,
+                Poll::Pending => break false,
+            }
+        };
+        (out, ended, journal.recorded()[0].ending)
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_out_is_a_prefix_of_the_pieces_in_any_split(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 1..8),
+            split in prop::option::of(1usize..50),
+            cut in prop::option::of((any::<bool>(), 0usize..120)),
+        ) {
+            let point = |(events, n): (bool, usize)| if events { Point::Events(n % 10) } else { Point::Bytes(n) };
+            let cut = cut.map(point);
+            let act = Act { split, cut: cut.map(|at| (at, Close::Fin)), ..Act::default() };
+            let whole = pieces.concat();
+            let (length, expected_end) = match cut {
+                None => (whole.len(), true),
+                Some(Point::Bytes(n)) => (whole.len().min(n), n > whole.len()),
+                Some(Point::Events(n)) => (pieces.iter().take(n).map(Vec::len).sum(), n > pieces.len()),
+            };
+            let (out, ended, ending) = drain(&pieces, &act);
+            prop_assert_eq!(out.concat(), whole.get(..length).unwrap());
+            prop_assert_eq!(ended, expected_end);
+            prop_assert_eq!(ending == Ending::Complete, length == whole.len());
+            prop_assert!(split.is_none_or(|split| out.iter().all(|piece| piece.len() <= split)));
         }
     }
 }

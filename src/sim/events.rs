@@ -9,7 +9,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::responses::{Reply, Status, put_json};
+use super::responses::{Reply, Status, put, put_json};
+
+/// Bytes taken from the allocator at a time, for some ten deltas.
+const EVENTS_AT_ONCE: usize = 2048;
 
 /// One event on the wire.
 pub(super) struct Event {
@@ -57,7 +60,7 @@ impl Events {
             step: Step::Created,
             item: 0,
             sequence: 0,
-            out: BytesMut::new(),
+            out: BytesMut::with_capacity(EVENTS_AT_ONCE),
         }
     }
 
@@ -148,12 +151,14 @@ impl Events {
     fn begin(&mut self, name: &str) {
         let sequence = self.sequence;
         self.sequence += 1;
-        let head = format!("event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{sequence}");
-        self.out.put_slice(head.as_bytes());
+        put!(
+            &mut self.out,
+            "event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{sequence}"
+        );
     }
 
     fn field(&mut self, name: &str, value: &(impl serde::Serialize + ?Sized)) {
-        self.out.put_slice(format!(",\"{name}\":").as_bytes());
+        put!(&mut self.out, ",\"{name}\":");
         put_json(&mut self.out, value);
     }
 

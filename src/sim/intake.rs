@@ -10,19 +10,22 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::journal::Ticket;
+use super::act::Read;
+use super::journal::{Ending, Ticket};
 use super::refusal::Refusal;
-use super::script::Read;
 
 /// The largest body, as sent and decompressed.
 pub(super) const MAX_BODY: usize = 64 << 20;
 
 /// Reads a whole body.
-pub(super) async fn read(mut body: Incoming, how: Read, ticket: &Ticket) -> Result<Bytes, Refusal> {
+pub(super) async fn read(mut body: Incoming, how: Read, ticket: &mut Ticket) -> Result<Bytes, Refusal> {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::broken_body())?;
+        let Ok(frame) = frame else {
+            ticket.end(Ending::Aborted);
+            return Err(Refusal::broken_body());
+        };
         let Ok(piece) = frame.into_data() else { continue };
         ticket.read(&piece);
         if let Read::Slow { bytes, every } = how {

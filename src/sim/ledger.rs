@@ -18,7 +18,7 @@ use super::responses::Reply;
 /// Responses that stay known.
 const MAX_RESPONSES: usize = 10_000;
 /// Bytes of requests and replies kept for those responses.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 32 << 20;
 
 /// A response that the account made.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
-use super::script::Close;
+use super::act::Close;
 
 /// What to do with a connection instead of answering.
 #[derive(Debug)]
@@ -102,11 +103,11 @@ pub(super) fn close(tcp: &TcpStream, how: Close) {
 /// The transport that hyper is given.
 pub(super) struct Line {
     socket: Socket,
-    breaker: std::sync::Arc<Breaker>,
+    breaker: Arc<Breaker>,
 }
 
 impl Line {
-    pub(super) fn new(socket: Socket, breaker: std::sync::Arc<Breaker>) -> Self {
+    pub(super) fn new(socket: Socket, breaker: Arc<Breaker>) -> Self {
         Self { socket, breaker }
     }
 

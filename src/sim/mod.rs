@@ -16,10 +16,11 @@
 //! | `routes` | what is answered where: the account's usual behaviour |
 //! | `responses`, `events`, `chat`, `catalog`, `refusal` | the shapes on the wire |
 //! | `cache`, `ledger` | what the account remembers: prompts read, things issued |
-//! | `script`, `line`, `body` | faults: what to do, and how it is done to a socket or a body |
+//! | `script`, `act`, `line`, `body` | faults: when, what, and how it is done to a socket or a body |
 //! | `intake`, `journal` | request bodies; what has been seen |
 //! | `cli` | `steadfast sim` |
 
+mod act;
 mod body;
 mod cache;
 mod catalog;
@@ -49,9 +50,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+pub use act::{Act, After, Answer, Close, CustomAnswer, Fixed, Point, Read, Received};
 pub use cli::{SimArgs, run};
 pub use journal::{Counts, Ending, Recorded};
-pub use script::{Accept, Act, After, Answer, Close, CustomAnswer, Fixed, Head, Point, Read, Received, Rule, Script};
+pub use script::{Accept, Head, Rule, Script};
 
 use crate::secret::Secret;
 use crate::tick::Clock;

@@ -9,6 +9,14 @@ use serde_json::{Value, json};
 
 use super::ledger::Ledger;
 
+/// Writes formatted text into a buffer in memory, which never fails.
+macro_rules! put {
+    ($out:expr, $($format:tt)*) => {
+        let _ = std::fmt::Write::write_fmt($out, format_args!($($format)*));
+    };
+}
+pub(super) use put;
+
 /// Settings of the request that its response repeats, and their values when the request names none.
 const ECHO: [(&str, &str); 17] = [
     ("instructions", "null"),
@@ -80,7 +88,7 @@ impl Reply {
     pub(super) fn new(request: &Value, items: Vec<Value>, usage: Usage) -> Self {
         let mut echo = String::new();
         for (name, default) in ECHO {
-            echo.push_str(&format!(",\"{name}\":"));
+            put!(&mut echo, ",\"{name}\":");
             match request.get(name) {
                 Some(Value::Null) | None => echo.push_str(default),
                 Some(value) => echo.push_str(&value.to_string()),
@@ -106,7 +114,8 @@ impl Reply {
 
     /// Bytes that keeping this reply costs, about.
     pub(super) fn weight(&self) -> usize {
-        self.echo.len() + 512
+        const ITEMS: usize = 2048;
+        self.echo.len() + ITEMS
     }
 
     /// Writes the response object.
@@ -117,8 +126,15 @@ impl Reply {
             Status::Cancelled => ("cancelled", true),
         };
         let created = self.created_at;
-        out.put_slice(format!(r#"{{"id":"{}","object":"response","created_at":{created}"#, self.id).as_bytes());
-        out.put_slice(format!(r#","status":"{status}","background":false,"error":null,"completed_at":"#).as_bytes());
+        put!(
+            out,
+            r#"{{"id":"{}","object":"response","created_at":{created}"#,
+            self.id
+        );
+        put!(
+            out,
+            r#","status":"{status}","background":false,"error":null,"completed_at":"#
+        );
         put_json(out, &done.then_some(created));
         out.put_slice(br#","incomplete_details":null,"user":null,"model":"#);
         put_json(out, &self.model);

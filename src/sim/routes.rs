@@ -189,7 +189,8 @@ impl Account {
         };
         self.ledger.issue(Issued {
             reply,
-            request: call.plain,
+            // A copy, because the original holds on to the buffer it was read into.
+            request: Bytes::copy_from_slice(&call.plain),
             prefix,
             cancelled: false,
         });

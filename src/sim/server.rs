@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::Account;
+use super::act::{Act, After, Answer, Fixed, Read, Received};
 use super::body::{Outgoing, Source};
 use super::intake;
 use super::journal::{Ending, Ticket};
@@ -27,7 +28,7 @@ use super::line::{self, Breaker, Line, Seizure, Socket};
 use super::refusal::Refusal;
 use super::responses::new_id;
 use super::routes::{Call, Made};
-use super::script::{Accept, Act, After, Answer, Fixed, Head, Read, Received};
+use super::script::{Accept, Head};
 
 /// How long accepting pauses after it failed, which is when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -88,6 +89,8 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
+        // An idle connection goes stale only when a script says so.
+        .header_read_timeout(None)
         .serve_connection(line, service);
     let seizure = tokio::select! {
         // How a connection ended shows in its requests.
@@ -111,11 +114,15 @@ async fn exchange(
     // A body that is not to be read is held: dropped, hyper would drain it.
     let (raw, _unread) = match how {
         Read::Never => (None, Some(body)),
-        how => (Some(intake::read(body, how, &ticket).await), None),
+        how => (Some(intake::read(body, how, &mut ticket).await), None),
     };
     let raw = match raw.transpose() {
         Ok(raw) => raw,
-        Err(refusal) => return Ok(respond(refusal.into(), &account, &Act::default(), breaker, ticket)),
+        Err(refusal) => {
+            let mut made = refusal.into();
+            account.sign(&mut made, started);
+            return Ok(respond(made, &account, &Act::default(), breaker, ticket));
+        }
     };
     let (plain, json) = raw
         .as_ref()

@@ -1,1 +1,167 @@
+//! The account from outside: on real sockets, as its clients see it.
 
+mod api;
+mod faults;
+mod life;
+mod state;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Counts, Sim, SimConfig};
+
+const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Longer than anything here takes: only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn start(config: SimConfig) -> Sim {
+    Sim::start(FREE, SimConfig { record: true, ..config }).await.unwrap()
+}
+
+async fn start_named(name: &str) -> Sim {
+    start(SimConfig {
+        name: name.to_owned(),
+        ..SimConfig::default()
+    })
+    .await
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The data of every event; the names must agree with the types.
+    fn events(&self) -> Vec<Value> {
+        let text = std::str::from_utf8(&self.body).unwrap();
+        let event = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            data
+        };
+        text.split_terminator("\n\n").map(event).collect()
+    }
+
+    fn cached(&self) -> u64 {
+        self.json()["usage"]["input_tokens_details"]["cached_tokens"]
+            .as_u64()
+            .unwrap()
+    }
+}
+
+/// One request on a connection of its own; an error where the response is no complete one.
+async fn send(sim: &Sim, request: Request<Full<Bytes>>) -> hyper::Result<Reply> {
+    let tcp = TcpStream::connect(sim.address()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
+}
+
+fn request(method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(target).header("host", "sim");
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value));
+    request.body(Full::new(body.into())).unwrap()
+}
+
+async fn get(sim: &Sim, target: &str) -> Reply {
+    send(sim, request("GET", target, &[], Bytes::new())).await.unwrap()
+}
+
+async fn post(sim: &Sim, target: &str, body: &Value) -> Reply {
+    send(sim, request("POST", target, &[], body.to_string())).await.unwrap()
+}
+
+async fn ask(sim: &Sim, body: &Value) -> Reply {
+    post(sim, "/v1/responses", body).await
+}
+
+fn hello() -> Value {
+    json!({"model": "gpt-5.2", "input": "Say hello."})
+}
+
+fn hello_stream() -> Value {
+    json!({"model": "gpt-5.2", "input": "Say hello.", "stream": true})
+}
+
+/// A request as bytes, for a bare socket.
+fn raw(body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!(
+        "POST /v1/responses HTTP/1.1\r\nhost: sim\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// What comes back until the connection ends, and how it ends.
+async fn read_all(tcp: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
+    let mut seen = Vec::new();
+    let end = timeout(PATIENCE, tcp.read_to_end(&mut seen))
+        .await
+        .expect("the connection stays open");
+    (seen, end.map(drop))
+}
+
+/// Reads until `marker` has arrived, and no further than that piece.
+async fn read_until(tcp: &mut TcpStream, marker: &str) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while memchr::memmem::find(&seen, marker.as_bytes()).is_none() {
+        let read = timeout(PATIENCE, tcp.read_buf(&mut seen))
+            .await
+            .expect("nothing more comes")
+            .unwrap();
+        assert!(read > 0, "ended before {marker:?}: {}", String::from_utf8_lossy(&seen));
+    }
+    seen
+}
+
+async fn dial(sim: &Sim, bytes: &[u8]) -> TcpStream {
+    let mut tcp = TcpStream::connect(sim.address()).await.unwrap();
+    tcp.write_all(bytes).await.unwrap();
+    tcp
+}
+
+/// Waits until the counters are as described.
+async fn until(sim: &Sim, met: impl Fn(Counts) -> bool) {
+    let poll = async {
+        while !met(sim.counts()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, poll)
+        .await
+        .unwrap_or_else(|_| panic!("{:?}", sim.counts()));
+}
