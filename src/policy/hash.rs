@@ -1,0 +1,133 @@
+//! The two functions that every pick of an upstream rests on. Both are part of the contract between replicas and
+//! releases: the same input gives the same bits on every platform, so no session moves with an upgrade.
+
+/// Mixes 64 bits: a bijection, so different inputs never tie.
+///
+/// Two multiplications carry every input bit into the high half, which is what comparisons look at first, and the shift
+/// between them lets high bits reach low ones. It is splitmix64's finaliser (Steele, Lea & Flood 2014, constants of
+/// Stafford's Mix13) without its first and last shift: inputs are XXH3 hashes, hence spread already, and the last shift
+/// touches no high bit.
+#[inline(always)]
+pub(super) fn mix(bits: u64) -> u64 {
+    let half = bits.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (half ^ (half >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
+/// A uniform number in `0..bound` from 64 random bits (Lemire 2019, without the rejection: the bias is below
+/// `bound` / 2^64). Zero when `bound` is zero.
+#[inline]
+pub(super) fn below(bound: u64, random: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
+}
+
+/// A hash as a number strictly between 0 and 1, in steps of 2^-52. It and its complement are both exact.
+#[inline]
+pub(super) fn unit(hash: u64) -> f64 {
+    const STEP: f64 = 1.0 / (1u64 << 52) as f64;
+    ((hash >> 12) as f64 + 0.5) * STEP
+}
+
+/// The natural logarithm of a positive normal number, within one unit in the last place.
+///
+/// This is fdlibm's `log` (Sun Microsystems 1993). `f64::ln` may differ between platforms and compiler releases;
+/// additions, multiplications and divisions may not.
+pub(super) fn ln(x: f64) -> f64 {
+    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const SERIES: [f64; 7] = [
+        6.666_666_666_666_735e-1,
+        3.999_999_999_940_942e-1,
+        2.857_142_874_366_239e-1,
+        2.222_219_843_214_978_4e-1,
+        1.818_357_216_161_805e-1,
+        1.531_383_769_920_937_3e-1,
+        1.479_819_860_511_658_6e-1,
+    ];
+    const ONE: u64 = 0x3ff0_0000_0000_0000;
+    const SQRT_HALF: u64 = 0x3fe6_a09e_0000_0000;
+
+    // x = 2^k (1 + f), where 1 + f lies between √½ and √2.
+    let shifted = x.to_bits().wrapping_add(ONE - SQRT_HALF);
+    let k = ((shifted >> 52) as i64 - 1023) as f64;
+    let f = f64::from_bits((shifted & ((1 << 52) - 1)) + SQRT_HALF) - 1.0;
+
+    // ln(1 + f) = 2 artanh(f / (2 + f)), by a minimax polynomial in the argument's square.
+    let half_square = 0.5 * f * f;
+    let s = f / (2.0 + f);
+    let z = s * s;
+    let w = z * z;
+    let [l1, l2, l3, l4, l5, l6, l7] = SERIES;
+    let even = w * (l2 + w * (l4 + w * l6));
+    let odd = z * (l1 + w * (l3 + w * (l5 + w * l7)));
+    s * (half_square + (even + odd)) + k * LN2_LOW - half_square + f + k * LN2_HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn extremes_stay_inside_the_unit_interval() {
+        assert!(unit(0) > 0.0 && unit(u64::MAX) < 1.0);
+        assert_eq!(1.0 - (1.0 - unit(u64::MAX)), unit(u64::MAX));
+        assert!(ln(unit(0)).is_finite() && ln(unit(u64::MAX)) < 0.0);
+    }
+
+    #[test]
+    fn ln_keeps_its_bits() {
+        assert_eq!(ln(0.5).to_bits(), (-std::f64::consts::LN_2).to_bits());
+        assert_eq!(ln(1.0).to_bits(), 0);
+        assert_eq!(ln(unit(0)).to_bits(), 0);
+        assert_eq!(ln(unit(0x0123_4567_89ab_cdef)).to_bits(), 0);
+        assert_eq!(ln(unit(u64::MAX)).to_bits(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn ln_agrees_with_std(hash in any::<u64>(), shift in 0u32..50) {
+            // Shifted both ways, so that numbers next to 0 and next to 1 are as likely as any.
+            for x in [unit(hash), unit(hash >> shift), unit(!(hash >> shift))] {
+                let (ours, theirs) = (ln(x), x.ln());
+                prop_assert!((ours - theirs).abs() <= theirs.abs() * 2.0 * f64::EPSILON, "{x}: {ours} {theirs}");
+            }
+        }
+
+        #[test]
+        fn ln_never_falls(hash in any::<u64>(), shift in 0u32..50) {
+            for hash in [hash, hash >> shift, !(hash >> shift)] {
+                let hash = hash.min(u64::MAX - 4096);
+                prop_assert!(ln(unit(hash)) <= ln(unit(hash + 4096)));
+            }
+        }
+
+        #[test]
+        fn below_stays_below(bound in 1u64.., random in any::<u64>()) {
+            prop_assert!(below(bound, random) < bound);
+        }
+    }
+
+    #[test]
+    fn mix_spreads_every_bit() {
+        // Over many inputs, flipping one input bit flips each of the 32 high output bits about half of the time.
+        const INPUTS: u64 = 4_000;
+        for bit in 0..64 {
+            let mut flips = [0u32; 32];
+            for n in 0..INPUTS {
+                let input = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n << 40);
+                let difference = (mix(input) ^ mix(input ^ (1 << bit))) >> 32;
+                flips
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(at, flip)| *flip += (difference >> at & 1) as u32);
+            }
+            for (at, flip) in flips.into_iter().enumerate() {
+                let share = f64::from(flip) / INPUTS as f64;
+                assert!((0.3..0.7).contains(&share), "input bit {bit}, output bit {at}: {share}");
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The oracle is the definition: draw for every member, take the earliest.
+
+use std::{collections::BTreeSet, sync::LazyLock, thread};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::Namespace;
+
+const ALL: fn(u16) -> bool = |_| true;
+
+fn member(name: usize, weight: u32, class: u16) -> Member {
+    let id = UpstreamId::from_name(&format!("account-{name}"));
+    Member {
+        id,
+        weight: Weight::new(weight).unwrap(),
+        class,
+    }
+}
+
+fn pool(size: usize, weight: impl Fn(usize) -> u32) -> Vec<Member> {
+    (0..size).map(|name| member(name, weight(name), 0)).collect()
+}
+
+fn key(n: usize) -> SessionKey {
+    SessionKey::from_text(Namespace::of_group(""), &format!("session-{n}"))
+}
+
+/// A million sessions.
+static KEYS: LazyLock<Vec<SessionKey>> = LazyLock::new(|| (0..1_000_000).map(key).collect());
+
+/// The plain weighted form: a logarithm for everybody, by the platform's own function.
+fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -> Vec<usize> {
+    let mut draws: Vec<_> = members
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| eligible(member.class))
+        .map(|(index, member)| {
+            let u = unit(mix(key.as_u64() ^ member.id.as_u64()));
+            (-u.ln() / f64::from(member.weight.get()), index)
+        })
+        .collect();
+    draws.sort_by(|a, b| a.0.total_cmp(&b.0));
+    draws.into_iter().map(|(_, index)| index).collect()
+}
+
+/// `f` of the homes of `keys` in two pools, over all processors; `f` sees names, not indexes.
+fn homes(members: &[Member], keys: &[SessionKey]) -> Vec<UpstreamId> {
+    let pool = Rendezvous::new(members);
+    let part = keys
+        .len()
+        .div_ceil(thread::available_parallelism().map_or(1, usize::from));
+    thread::scope(|scope| {
+        let parts: Vec<_> = keys
+            .chunks(part)
+            .map(|keys| {
+                let pick = |key: &SessionKey| members[pool.home(*key, ALL).unwrap()].id;
+                scope.spawn(move || keys.iter().map(pick).collect::<Vec<_>>())
+            })
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    })
+}
+
+/// The number of keys that differ, each of which must satisfy `needed(from, to)`.
+fn moved(before: &[UpstreamId], after: &[UpstreamId], needed: impl Fn(UpstreamId, UpstreamId) -> bool) -> f64 {
+    let moves = before.iter().zip(after).filter(|(from, to)| from != to);
+    moves
+        .inspect(|(from, to)| assert!(needed(**from, **to), "a key moved needlessly"))
+        .count() as f64
+}
+
+fn assert_near(what: &str, count: f64, ideal: f64) {
+    assert!(
+        (count / ideal - 1.0).abs() <= 0.05,
+        "{what}: {count} keys moved, ideal is {ideal}"
+    );
+}
+
+/// Changing a value here moves every session of every deployment.
+#[test]
+fn homes_do_not_change_between_releases() {
+    let golden = |members: &[Member]| -> Vec<Vec<usize>> {
+        let pool = Rendezvous::new(members);
+        (0..6).map(|n| pool.ranked(key(n), ALL).take(4).collect()).collect()
+    };
+    let equal = golden(&pool(10, |_| 1));
+    let mixed = golden(&pool(10, |name| 1 + name as u32 % 4));
+    assert_eq!(equal, Vec::<Vec<usize>>::new());
+    assert_eq!(mixed, Vec::<Vec<usize>>::new());
+}
+
+#[test]
+fn an_empty_pool_is_nobodys_home() {
+    let pool = Rendezvous::new(&[]);
+    assert!(pool.is_empty());
+    assert_eq!(pool.home(key(0), ALL), None);
+    assert_eq!(pool.ranked(key(0), ALL).next(), None);
+    assert_eq!(pool.position(UpstreamId::from_name("account-0")), None);
+}
+
+#[test]
+fn a_million_keys_go_where_the_plain_form_says() {
+    let members: Vec<_> = (0..10)
+        .map(|name| member(name, [1, 2, 2, 7, 1_000][name % 5], 0))
+        .collect();
+    let homes = homes(&members, &KEYS);
+    for (key, home) in KEYS
+        .iter()
+        .zip(homes)
+        .step_by(if cfg!(debug_assertions) { 10 } else { 1 })
+    {
+        assert_eq!(home, members[oracle(&members, *key, ALL)[0]].id);
+    }
+}
+
+#[test]
+fn removing_one_moves_its_keys_only() {
+    for size in [10, 100] {
+        let members = pool(size, |_| 1);
+        let before = homes(&members, &KEYS);
+        let gone = members[size / 3].id;
+        let rest: Vec<_> = members.iter().filter(|member| member.id != gone).copied().collect();
+        let count = moved(&before, &homes(&rest, &KEYS), |from, _| from == gone);
+        assert_near("remove", count, KEYS.len() as f64 / size as f64);
+    }
+}
+
+#[test]
+fn adding_one_moves_keys_to_it_only() {
+    for size in [10, 100] {
+        let members = pool(size + 1, |_| 1);
+        let new = members[size].id;
+        let before = homes(&members[..size], &KEYS);
+        let count = moved(&before, &homes(&members, &KEYS), |_, to| to == new);
+        assert_near("add", count, KEYS.len() as f64 / (size + 1) as f64);
+    }
+}
+
+#[test]
+fn a_new_weight_moves_only_its_share() {
+    let members = pool(10, |name| 1 + name as u32 % 3);
+    let total: u32 = members.iter().map(|member| member.weight.get()).sum();
+    let before = homes(&members, &KEYS);
+    for (changed, weight) in [(4, 3), (5, 1), (0, 10)] {
+        let mut members = members.clone();
+        let (id, old) = (members[changed].id, members[changed].weight.get());
+        members[changed].weight = Weight::new(weight).unwrap();
+        let count = moved(&before, &homes(&members, &KEYS), |from, to| {
+            if weight > old { to == id } else { from == id }
+        });
+        let share = |weight: u32, total: u32| f64::from(weight) / f64::from(total);
+        let ideal = (share(weight, total - old + weight) - share(old, total)).abs();
+        assert_near("reweight", count, KEYS.len() as f64 * ideal);
+    }
+}
+
+/// How many keys each member is home to.
+fn load(members: &[Member], keys: &[SessionKey]) -> Vec<f64> {
+    let mut homes = homes(members, keys);
+    homes.sort_unstable();
+    let count =
+        |member: &Member| homes.partition_point(|id| *id <= member.id) - homes.partition_point(|id| *id < member.id);
+    members.iter().map(|member| count(member) as f64).collect()
+}
+
+#[test]
+fn equal_weights_get_equal_shares() {
+    // A thousand members take a debug build a second per hundred million draws; a quarter of the keys suffices there.
+    let fewer = if cfg!(debug_assertions) { 4 } else { 1 };
+    for (size, limit, keys) in [(10, 1.02, 1), (100, 1.05, 1), (1_000, 1.25, fewer)] {
+        let keys = &KEYS[..KEYS.len() / keys];
+        let most = load(&pool(size, |_| 1), keys).into_iter().fold(0.0, f64::max);
+        let ratio = most / (keys.len() as f64 / size as f64);
+        assert!(ratio <= limit, "max/mean is {ratio} at {size}");
+    }
+}
+
+#[test]
+fn shares_follow_weights() {
+    let members = pool(10, |name| [1, 2, 3, 5, 20][name % 5]);
+    let total: u32 = members.iter().map(|member| member.weight.get()).sum();
+    for (member, count) in members.iter().zip(load(&members, &KEYS)) {
+        let ideal = KEYS.len() as f64 * f64::from(member.weight.get()) / f64::from(total);
+        assert!((count / ideal - 1.0).abs() <= 0.05, "{count} keys, ideal is {ideal}");
+    }
+}
+
+#[test]
+fn keys_of_a_member_that_left_spread_over_all_others() {
+    let members = pool(10, |_| 1);
+    let pool = Rendezvous::new(&members);
+    let mut heirs = [0u32; 10];
+    for key in &KEYS[..100_000] {
+        let mut ranked = pool.ranked(*key, ALL);
+        if ranked.next() == Some(3) {
+            heirs[ranked.next().unwrap()] += 1;
+        }
+    }
+    let mean = f64::from(heirs.iter().sum::<u32>()) / 9.0;
+    for (index, count) in heirs.into_iter().enumerate() {
+        assert!(if index == 3 {
+            count == 0
+        } else {
+            (f64::from(count) / mean - 1.0).abs() < 0.1
+        });
+    }
+}
+
+/// Pools of up to 40 different members with a few weights and classes, in any order.
+fn pools() -> impl Strategy<Value = Vec<Member>> {
+    let one = (any::<u16>(), prop_oneof![1u32..4, 1..=Weight::MAX], 0u16..4);
+    prop::collection::vec(one, 0..40).prop_map(|picks| {
+        let mut seen = BTreeSet::new();
+        let fresh = picks.into_iter().filter(|(name, ..)| seen.insert(*name));
+        fresh
+            .map(|(name, weight, class)| member(name.into(), weight, class))
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_rank_equals_the_plain_form(members in pools(), n in any::<usize>(), classes in any::<u16>()) {
+        let pool = Rendezvous::new(&members);
+        let eligible = |class: u16| classes >> class & 1 == 1;
+        let expected = oracle(&members, key(n), eligible);
+        prop_assert_eq!(pool.home(key(n), eligible), expected.first().copied());
+        prop_assert_eq!(pool.ranked(key(n), eligible).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_order_of_the_members_changes_nothing(
+        (members, shuffled) in pools().prop_flat_map(|pool| (Just(pool.clone()), Just(pool).prop_shuffle())),
+        n in any::<usize>(),
+    ) {
+        let names = |members: &[Member]| -> Vec<UpstreamId> {
+            Rendezvous::new(members).ranked(key(n), ALL).map(|index| members[index].id).collect()
+        };
+        prop_assert_eq!(names(&members), names(&shuffled));
+    }
+
+    #[test]
+    fn ids_lead_back_to_members(members in pools()) {
+        let pool = Rendezvous::new(&members);
+        prop_assert_eq!(pool.len(), members.len());
+        for (index, member) in members.iter().enumerate() {
+            prop_assert_eq!(pool.position(member.id), Some(index));
+            prop_assert_eq!(pool.member(index), Some(member));
+        }
+    }
+}
