@@ -28,29 +28,42 @@ pub(super) fn pick<'a>(
     facts: &RequestFacts,
 ) -> Result<Pick<'a>, Fault> {
     let model = facts.model.as_deref();
-    let eligibility =
-        snapshot.eligibility(model).ok_or_else(|| Fault::ModelNotServed { model: bounded(model.unwrap_or_default()) })?;
+    let eligibility = snapshot.eligibility(model).ok_or_else(|| Fault::ModelNotServed {
+        model: bounded(model.unwrap_or_default()),
+    })?;
     let affinity = affinity(house, snapshot, admitted, facts);
-    let pin = affinity.key.and_then(|key| house.roster.pins.get(key, house.clock.now()));
+    let pin = affinity
+        .key
+        .and_then(|key| house.roster.pins.get(key, house.clock.now()));
     let in_flight = |index| snapshot.upstream(index).map_or(0, |upstream| upstream.live.in_flight());
     let allows = |class| eligibility.allows(class);
-    let mut candidates =
-        policy::candidates(&snapshot.rendezvous, affinity, pin, allows, fastrand::u64(..), in_flight);
+    let mut candidates = policy::candidates(
+        &snapshot.rendezvous,
+        affinity,
+        pin,
+        allows,
+        fastrand::u64(..),
+        in_flight,
+    );
     let Candidate { index, route } = candidates.next().ok_or(Fault::Internal)?;
     let upstream = snapshot.upstream(index).ok_or(Fault::Internal)?;
-    Ok(Pick { upstream, route, affinity, pin })
+    Ok(Pick {
+        upstream,
+        route,
+        affinity,
+        pin,
+    })
 }
 
 fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint {
-        Endpoint::Responses | Endpoint::Compact => {
-            Content { instructions: facts.content.instructions(), input: facts.content.input() }
+        Endpoint::Responses | Endpoint::Compact => Content {
+            instructions: facts.content.instructions(),
+            input: facts.content.input(),
+        },
+        Endpoint::Response | Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {
+            Content::default()
         }
-        Endpoint::Response
-        | Endpoint::Models
-        | Endpoint::ChatCompletions
-        | Endpoint::Embeddings
-        | Endpoint::Other => Content::default(),
     };
     let clues = Clues {
         prompt_cache_key: facts.prompt_cache_key.as_deref(),
