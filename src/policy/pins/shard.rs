@@ -35,6 +35,10 @@ const FREE: Entry = Entry {
 pub(super) struct Shard {
     /// First entries of the buckets: a power of two of them, or none yet.
     buckets: Box<[u32]>,
+    #[expect(
+        clippy::vec_box,
+        reason = "when the list of chunks grows, entries stay where they are"
+    )]
     chunks: Vec<Box<[Entry; CHUNK]>>,
     free: u32,
     newest: u32,
