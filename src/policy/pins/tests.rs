@@ -70,10 +70,10 @@ fn idle_entries_make_room_before_the_table_is_full() {
 #[test]
 fn a_smaller_capacity_keeps_the_last_used_and_gives_memory_back() {
     let pins = Pins::new(100_000, IDLE);
-    (0..100_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64 / 100)));
+    (0..100_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64 / 400)));
     pins.resize(1_000, IDLE);
     assert_eq!((pins.len(), pins.capacity()), (1_000, 1_000));
-    assert!((99_000..100_000).all(|n| pins.peek(key(n), at(1_000)).is_some()));
+    assert!((99_200..100_000).all(|n| pins.peek(key(n), at(1_000)).is_some()));
     assert!(
         heap_bytes(&pins) < 1_000 * 48 + SHARDS * 40 * 32,
         "{}",
