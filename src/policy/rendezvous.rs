@@ -28,6 +28,9 @@
 //! Who is first by the lower bound has won unless the next one's lower bound is before the winner's upper one; only
 //! such a close race is run again in full. The result is exactly that of the plain form, which the tests keep as their
 //! oracle.
+//!
+//! A pick costs about 1 ns for each member and 5 to 7 ns for each different weight (and eligibility class), so that a pool
+//! is best given few weights, not a thousand that differ a little.
 
 use std::{
     cmp::{Ordering, Reverse},
