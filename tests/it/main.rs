@@ -2,4 +2,5 @@
 
 mod kit;
 
+mod recordings;
 mod story;
