@@ -2,5 +2,6 @@
 
 mod kit;
 
+mod readme;
 mod recordings;
 mod story;
