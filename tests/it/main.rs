@@ -2,6 +2,7 @@
 
 mod kit;
 
+mod affinity;
 mod readme;
 mod recordings;
 mod story;

@@ -107,6 +107,7 @@ impl Gateway {
             address,
             admin,
             log,
+            said,
             folder,
         }
     }
