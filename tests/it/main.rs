@@ -3,6 +3,7 @@
 mod kit;
 
 mod affinity;
+mod headers;
 mod models;
 mod readme;
 mod recordings;
