@@ -3,6 +3,7 @@
 mod kit;
 
 mod affinity;
+mod endpoints;
 mod headers;
 mod models;
 mod readme;
