@@ -2,10 +2,12 @@
 
 mod kit;
 
+mod access_log;
 mod affinity;
 mod endpoints;
 mod headers;
 mod models;
+mod operator;
 mod readme;
 mod recordings;
 mod story;
