@@ -4,6 +4,7 @@ mod kit;
 
 mod access_log;
 mod affinity;
+mod commands;
 mod endpoints;
 mod headers;
 mod models;

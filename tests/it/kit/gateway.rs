@@ -127,6 +127,15 @@ impl Gateway {
         self.said.lock().clone()
     }
 
+    /// Waits until standard output holds `text`.
+    pub async fn said_until(&self, text: &str) -> Vec<String> {
+        until(&format!("{text} on standard output"), || {
+            let said = self.said();
+            std::future::ready(said.iter().any(|line| line.contains(text)).then_some(said))
+        })
+        .await
+    }
+
     /// The access log so far, one object a request.
     pub fn access(&self) -> Vec<Value> {
         let parsed = self
