@@ -156,8 +156,10 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<He
 /// Leaves of a response's headers what the caller may see.
 pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
     strip_hop_by_hop(headers);
-    // An alternative service would lead the client past Steadfast.
-    headers.remove(http::header::ALT_SVC);
+    // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may say.
+    for name in [&http::header::ALT_SVC, &ROUTED_TO, &ROUTED_BY] {
+        headers.remove(name);
+    }
     if let Credential::Own(ours) = &upstream.credential {
         // A cookie stands for the account's session there. An upstream that echoes its caller's headers shows the key.
         headers.remove(SET_COOKIE);

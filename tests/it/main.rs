@@ -2,5 +2,13 @@
 
 mod kit;
 
+mod access_log;
+mod affinity;
+mod commands;
+mod endpoints;
+mod headers;
+mod models;
+mod operator;
 mod readme;
+mod recordings;
 mod story;
