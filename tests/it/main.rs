@@ -2,4 +2,6 @@
 
 mod kit;
 
+mod framing;
 mod story;
+mod targets;

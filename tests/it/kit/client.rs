@@ -61,20 +61,34 @@ pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Fu
 /// Sends `request` on a new connection and returns the response as soon as its head is there.
 pub async fn open(address: SocketAddr, mut request: Request<Full<Bytes>>) -> hyper::Response<Incoming> {
     let stream = TcpStream::connect(address).await.expect("it listens");
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .expect("a handshake");
     tokio::spawn(connection);
     if !request.headers().contains_key("host") {
-        request.headers_mut().insert("host", address.to_string().parse().expect("a value"));
+        request
+            .headers_mut()
+            .insert("host", address.to_string().parse().expect("a value"));
     }
-    timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time").expect("an answer")
+    timeout(PATIENCE, sender.send_request(request))
+        .await
+        .expect("an answer in time")
+        .expect("an answer")
 }
 
 /// Sends `request` on a new connection and reads the whole answer.
 pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Reply {
     let (head, body) = open(address, request).await.into_parts();
-    let body = timeout(PATIENCE, body.collect()).await.expect("a body in time").expect("a whole body").to_bytes();
-    Reply { status: head.status, headers: head.headers, body }
+    let body = timeout(PATIENCE, body.collect())
+        .await
+        .expect("a body in time")
+        .expect("a whole body")
+        .to_bytes();
+    Reply {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
 }
 
 /// `POST path` with a JSON body.
@@ -93,6 +107,8 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.expect("it reads");
     let mut answer = Vec::new();
     // A reset after the answer ends it too.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it closes in time");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("it closes in time");
     String::from_utf8_lossy(&answer).into_owned()
 }

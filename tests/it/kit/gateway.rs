@@ -51,7 +51,19 @@ impl Gateway {
         let file = folder.join("steadfast.toml");
         std::fs::write(&file, config).expect("a writable folder");
         let file = file.to_str().expect("text").to_owned();
-        Self::run(&["serve", "-c", &file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], folder).await
+        Self::run(
+            &[
+                "serve",
+                "-c",
+                &file,
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+            ],
+            folder,
+        )
+        .await
     }
 
     /// The program without any configuration.
@@ -72,14 +84,22 @@ impl Gateway {
         let log = collect(child.stderr.take().expect("piped"));
         let said = collect(child.stdout.take().expect("piped"));
         let find = |start: &str| {
-            said.lock().iter().find_map(|line| line.strip_prefix(start)?.strip_prefix("http://")?.parse().ok())
+            said.lock()
+                .iter()
+                .find_map(|line| line.strip_prefix(start)?.strip_prefix("http://")?.parse().ok())
         };
         let address = until(&format!("an address; log: {:?}", log.lock()), || {
             std::future::ready(find("Steadfast listens on "))
         })
         .await;
         let admin = until("an admin address", || std::future::ready(find("The admin side is on "))).await;
-        Self { child, address, admin, log, folder }
+        Self {
+            child,
+            address,
+            admin,
+            log,
+            folder,
+        }
     }
 
     /// The process id, to look it up in `/proc` or to signal it.
@@ -94,7 +114,10 @@ impl Gateway {
 
     /// The access log so far, one object a request.
     pub fn access(&self) -> Vec<Value> {
-        let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let parsed = self
+            .log()
+            .into_iter()
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         parsed.filter(|line| line["target"] == "access").collect()
     }
 
@@ -110,7 +133,9 @@ impl Gateway {
     pub async fn metric(&self, prefix: &str) -> f64 {
         let text = client::get(self.admin, "/metrics").await.text();
         let lines = text.lines().filter(|line| line.starts_with(prefix));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        lines
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
     }
 
     /// A question to the admin side.
@@ -135,24 +160,35 @@ impl Gateway {
 
     /// Sends a signal.
     pub async fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().await;
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .await;
         assert!(status.expect("kill runs").success());
     }
 
     /// Waits for the program to end.
     pub async fn ended(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status")
+        tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("a status")
     }
 
     /// Open file descriptors of the process.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("running").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("running")
+            .count()
     }
 
     /// Resident memory of the process, in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a size");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
@@ -12,7 +13,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A recorded file of `tests/fixtures/recordings`.
 pub fn recording(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/recordings")
+        .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -23,9 +26,15 @@ pub async fn sim(name: &str) -> Sim {
 
 /// The same, configured.
 pub async fn sim_with(name: &str, change: impl FnOnce(&mut SimConfig)) -> Sim {
-    let mut config = SimConfig { name: name.to_owned(), record: true, ..SimConfig::default() };
+    let mut config = SimConfig {
+        name: name.to_owned(),
+        record: true,
+        ..SimConfig::default()
+    };
     change(&mut config);
-    Sim::start(([127, 0, 0, 1], 0).into(), config).await.expect("a free port")
+    Sim::start(([127, 0, 0, 1], 0).into(), config)
+        .await
+        .expect("a free port")
 }
 
 /// Several of them: `a`, `b`, `c`, …
