@@ -18,13 +18,23 @@
 //! # Speed
 //!
 //! Within one weight the time falls as the hash rises, so the race among equals is won by the largest *integer*. Members
-//! are therefore grouped by weight: one integer maximum per group, then one logarithm for that group's winner only. And
-//! because `-ln(u) ≥ 1 - u`, a group whose winner would be too late even at that bound needs no logarithm either.
-//! The result is exactly that of the plain form, which the tests keep as their oracle.
+//! are therefore grouped by weight: one integer maximum a group, and times are for the groups' winners only. Even those
+//! rarely need a logarithm. With `v = 1 - u`, its series gives bounds on both sides:
+//!
+//! ```text
+//! v + v²/2  ≤  -ln(u) = v + v²/2 + v³/3 + …  ≤  v + v²/2 · 1/(1 - v)
+//! ```
+//!
+//! Who is first by the lower bound has won unless the next one's lower bound is before the winner's upper one; only
+//! such a close race is run again in full. The result is exactly that of the plain form, which the tests keep as their oracle.
 
-use std::{cmp::Reverse, iter::FusedIterator, ops::Range};
+use std::{
+    cmp::{Ordering, Reverse},
+    iter::FusedIterator,
+    ops::Range,
+};
 
-use super::hash::{ln, mix, unit};
+use super::hash::{Key, ln, unit};
 use crate::ids::{SessionKey, UpstreamId, Weight};
 
 #[cfg(test)]
@@ -44,68 +54,78 @@ pub struct Member {
 /// A pool, compiled once per configuration and then immutable.
 ///
 /// Every index that goes in or comes out refers to the slice of members that it was made from.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rendezvous {
     members: Box<[Member]>,
-    /// Sorted by weight (the heaviest first), class and id: what a pick reads stands side by side.
+    /// Sorted by weight (the heaviest first, who win most), class and id: what a pick reads stands side by side.
     ids: Box<[u64]>,
     /// For each of `ids`, whose it is.
     index: Box<[u32]>,
-    /// Stretches of `ids` that share weight and class; those of one weight are neighbours.
+    /// Stretches of `ids` that share weight and class.
     runs: Box<[Run]>,
-    /// Stretches of `runs` that share a weight.
-    groups: Box<[Group]>,
     /// The same ids in ascending order, each with whose it is.
     by_id: Box<[(UpstreamId, u32)]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Run {
-    class: u16,
     ids: Range<usize>,
-}
-
-#[derive(Clone, Debug)]
-struct Group {
     weight: f64,
-    runs: Range<usize>,
+    inverse: f64,
+    class: u16,
 }
 
 /// One member's draw for one key.
 #[derive(Clone, Copy, Debug)]
-struct Draw {
-    /// `-ln(u) / weight`.
-    time: f64,
+struct Draw<'a> {
+    run: &'a Run,
     hash: u64,
-    /// Where in `ids`.
+    /// Where in [`Rendezvous::ids`].
     at: usize,
-    group: usize,
+}
+
+/// By how much the bounds are moved apart: far more than rounding can err.
+const ROUNDING: f64 = 1e-9;
+
+impl Draw<'_> {
+    /// When this member comes in.
+    fn time(&self) -> f64 {
+        -ln(unit(self.hash)) / self.run.weight
+    }
+
+    /// Never later than [`Draw::time`].
+    #[inline]
+    fn lower_bound(&self) -> f64 {
+        let v = 1.0 - unit(self.hash);
+        (v + 0.5 * v * v) * (self.run.inverse * (1.0 - ROUNDING))
+    }
+
+    /// Never earlier than [`Draw::time`].
+    #[inline]
+    fn upper_bound(&self) -> f64 {
+        let u = unit(self.hash);
+        let v = 1.0 - u;
+        (v + 0.5 * v * v / u) * (self.run.inverse * (1.0 + ROUNDING))
+    }
 }
 
 impl Rendezvous {
     /// Compiles a pool. The order of `members` decides nothing but what the indexes mean.
-    ///
-    /// Every id should be there once: members that share one would draw the same and could not be told apart.
     pub fn new(members: &[Member]) -> Self {
         let mut order: Vec<(u32, &Member)> = (0..).zip(members).collect();
         order.sort_by_key(|(_, member)| (Reverse(member.weight), member.class, member.id));
-        let (mut runs, mut groups) = (Vec::<Run>::new(), Vec::<Group>::new());
-        let (mut start, mut first_run) = (0, 0);
-        for equals in order.chunk_by(|(_, a), (_, b)| a.weight == b.weight) {
-            for run in equals.chunk_by(|(_, a), (_, b)| a.class == b.class) {
-                let class = run.first().map_or(0, |(_, member)| member.class);
-                runs.push(Run {
+        let mut runs = Vec::<Run>::new();
+        for (at, (_, member)) in order.iter().enumerate() {
+            let (weight, class) = (f64::from(member.weight.get()), member.class);
+            match runs.last_mut() {
+                Some(run) if (run.weight, run.class) == (weight, class) => run.ids.end = at + 1,
+                _ => runs.push(Run {
+                    ids: at..at + 1,
+                    weight,
+                    inverse: 1.0 / weight,
                     class,
-                    ids: start..start + run.len(),
-                });
-                start += run.len();
+                }),
             }
-            let weight = equals.first().map_or(1.0, |(_, member)| f64::from(member.weight.get()));
-            groups.push(Group {
-                weight,
-                runs: first_run..runs.len(),
-            });
-            first_run = runs.len();
         }
         let mut by_id: Box<[(UpstreamId, u32)]> = order.iter().map(|(index, member)| (member.id, *index)).collect();
         by_id.sort_unstable();
@@ -114,7 +134,6 @@ impl Rendezvous {
             ids: order.iter().map(|(_, member)| member.id.as_u64()).collect(),
             index: order.iter().map(|(index, _)| *index).collect(),
             runs: runs.into(),
-            groups: groups.into(),
             by_id,
         }
     }
@@ -142,148 +161,135 @@ impl Rendezvous {
 
     /// Where `key` lives among the members of the classes that `eligible` accepts; `None` when there are none.
     pub fn home(&self, key: SessionKey, eligible: impl Fn(u16) -> bool) -> Option<usize> {
-        let draw = self.earliest(key.as_u64(), &eligible, &[])?;
-        self.index_of(draw.at)
+        self.index_of(self.earliest(Key::new(key.as_u64()), &eligible, &[])?)
     }
 
-    /// All eligible members in the order in which `key` would fall to them: first its home, then the home that it would have if
-    /// the first were not there, and so on. Each comes once.
+    /// All eligible members in the order in which `key` would fall to them: first its home, then the home that it would
+    /// have if the first were not there, and so on. Each comes once.
     ///
     /// Lazy: the first four cost one pass over the pool each and no memory; whoever wants a fifth pays for sorting.
-    pub fn ranked<F: Fn(u16) -> bool>(&self, key: SessionKey, eligible: F) -> Ranked<'_, F> {
+    pub fn ranked<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: SessionKey, eligible: F) -> Ranked<'a, F> {
         self.ranked_by(key.as_u64(), eligible)
     }
 
     /// [`Rendezvous::ranked`] for a number that need not be a session's; a random one gives a weighted shuffle.
-    pub(super) fn ranked_by<F: Fn(u16) -> bool>(&self, key: u64, eligible: F) -> Ranked<'_, F> {
+    pub(super) fn ranked_by<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: u64, eligible: F) -> Ranked<'a, F> {
         Ranked {
             pool: self,
-            key,
+            key: Key::new(key),
             eligible,
-            emitted: Emitted::Few {
-                draws: [None; FEW],
-                len: 0,
-            },
+            stage: Stage::Few([None; FEW]),
         }
+    }
+
+    /// Each eligible run's largest hash, which is its earliest time. After `taken`, which are the earliest of all
+    /// members, only later ones count.
+    #[inline(always)]
+    fn winners<'a>(
+        &'a self,
+        key: Key,
+        eligible: &impl Fn(u16) -> bool,
+        taken: &[Option<Draw<'a>>],
+    ) -> impl Iterator<Item = Draw<'a>> {
+        self.runs
+            .iter()
+            .filter(|run| eligible(run.class))
+            .filter_map(move |run| {
+                let ids = self.ids.get(run.ids.clone())?;
+                let last_taken = taken.iter().flatten().rfind(|draw| run.ids.contains(&draw.at));
+                let (hash, at) = match last_taken {
+                    None => largest(ids, key),
+                    Some(last) => largest_after(ids, key, last.hash, last.at - run.ids.start),
+                }?;
+                Some(Draw {
+                    run,
+                    hash,
+                    at: run.ids.start + at,
+                })
+            })
     }
 
     /// The eligible member whose time comes first, of those that come after all of `taken`.
-    fn earliest(&self, key: u64, eligible: &impl Fn(u16) -> bool, taken: &[Option<Draw>]) -> Option<Draw> {
-        let mut best: Option<Draw> = None;
-        for (at, group) in self.groups.iter().enumerate() {
-            let taken_here = taken.iter().flatten().filter(|draw| draw.group == at);
-            let bound = taken_here.map(|draw| draw.hash).min();
-            let Some((hash, position)) = self.largest(group, key, eligible, bound) else {
-                continue;
-            };
-            // With one weight the largest hash is the answer, and nobody compares times.
-            if self.groups.len() == 1 {
-                return Some(Draw {
-                    time: 0.0,
-                    hash,
-                    at: position,
-                    group: at,
-                });
-            }
-            if best.is_some_and(|best| earliest_possible(hash, group.weight) > best.time) {
-                continue;
-            }
-            let draw = Draw {
-                time: time(hash, group.weight),
-                hash,
-                at: position,
-                group: at,
-            };
-            if best.is_none_or(|best| self.order(&draw, &best).is_lt()) {
-                best = Some(draw);
+    #[inline]
+    fn earliest<'a>(
+        &'a self,
+        key: Key,
+        eligible: &impl Fn(u16) -> bool,
+        taken: &[Option<Draw<'a>>],
+    ) -> Option<Draw<'a>> {
+        let mut winners = self.winners(key, eligible, taken);
+        let mut best = winners.next()?;
+        let (mut first, mut second) = (best.lower_bound(), f64::INFINITY);
+        for draw in winners {
+            let bound = draw.lower_bound();
+            if bound < first {
+                (second, first, best) = (first, bound, draw);
+            } else if bound < second {
+                second = bound;
             }
         }
-        best
+        if second > best.upper_bound() {
+            Some(best)
+        } else {
+            self.earliest_of_close(key, eligible, taken)
+        }
     }
 
-    /// The largest hash of a group's eligible members, and whose it is; only hashes below `bound` count, if there is one.
-    fn largest(
-        &self,
-        group: &Group,
-        key: u64,
+    /// The same for a race that the bounds do not decide.
+    #[cold]
+    fn earliest_of_close<'a>(
+        &'a self,
+        key: Key,
         eligible: &impl Fn(u16) -> bool,
-        bound: Option<u64>,
-    ) -> Option<(u64, usize)> {
-        let mut best: Option<(u64, usize)> = None;
-        for run in self
-            .runs
-            .get(group.runs.clone())?
-            .iter()
-            .filter(|run| eligible(run.class))
-        {
-            let ids = self.ids.get(run.ids.clone())?;
-            let found = match bound {
-                None => largest(ids, key),
-                Some(bound) => largest_below(ids, key, bound),
-            };
-            if let Some((hash, at)) = found
-                && best.is_none_or(|(most, _)| hash > most)
-            {
-                best = Some((hash, run.ids.start + at));
-            }
-        }
-        best
+        taken: &[Option<Draw<'a>>],
+    ) -> Option<Draw<'a>> {
+        let winners = self.winners(key, eligible, taken).map(|draw| (draw.time(), draw));
+        winners.min_by(|a, b| self.order(a, b)).map(|(_, draw)| draw)
     }
 
     /// The order of the race. Times of different weights can be equal; hashes and ids then decide, never positions.
-    fn order(&self, a: &Draw, b: &Draw) -> std::cmp::Ordering {
-        let id = |draw: &Draw| self.ids.get(draw.at);
-        a.time
-            .total_cmp(&b.time)
+    fn order(&self, (a_time, a): &(f64, Draw<'_>), (b_time, b): &(f64, Draw<'_>)) -> Ordering {
+        let id = |draw: &Draw<'_>| self.ids.get(draw.at);
+        a_time
+            .total_cmp(b_time)
             .then(b.hash.cmp(&a.hash))
             .then_with(|| id(a).cmp(&id(b)))
     }
 
-    fn index_of(&self, at: usize) -> Option<usize> {
-        self.index.get(at).map(|index| *index as usize)
+    fn index_of(&self, draw: Draw<'_>) -> Option<usize> {
+        self.index.get(draw.at).map(|index| *index as usize)
     }
 
-    /// The draws of all eligible members that come after all of `taken`, the last first.
-    fn remaining(&self, key: u64, eligible: &impl Fn(u16) -> bool, taken: &[Option<Draw>]) -> Vec<Draw> {
-        let mut draws = Vec::with_capacity(self.len());
-        for (at, group) in self.groups.iter().enumerate() {
-            let runs = self.runs.get(group.runs.clone()).unwrap_or_default();
-            for run in runs.iter().filter(|run| eligible(run.class)) {
-                let ids = self.ids.get(run.ids.clone()).unwrap_or_default();
-                draws.extend(run.ids.clone().zip(ids).map(|(position, id)| {
-                    let hash = mix(key ^ id);
-                    Draw {
-                        time: time(hash, group.weight),
-                        hash,
-                        at: position,
-                        group: at,
-                    }
-                }));
-            }
+    /// All eligible members that come after all of `taken`, the last first.
+    fn remaining<'a>(
+        &'a self,
+        key: Key,
+        eligible: &impl Fn(u16) -> bool,
+        taken: &[Option<Draw<'a>>],
+    ) -> Vec<(f64, Draw<'a>)> {
+        let mut left = Vec::with_capacity(self.len());
+        for run in self.runs.iter().filter(|run| eligible(run.class)) {
+            let ids = self.ids.get(run.ids.clone()).unwrap_or_default();
+            let draws = run.ids.clone().zip(ids).map(|(at, id)| Draw {
+                run,
+                hash: key.hash(*id),
+                at,
+            });
+            let is_taken = |draw: &Draw<'_>| taken.iter().flatten().any(|taken| taken.at == draw.at);
+            left.extend(draws.filter(|draw| !is_taken(draw)).map(|draw| (draw.time(), draw)));
         }
-        draws.retain(|draw| taken.iter().flatten().all(|taken| taken.at != draw.at));
-        draws.sort_unstable_by(|a, b| self.order(b, a));
-        draws
+        left.sort_unstable_by(|a, b| self.order(b, a));
+        left
     }
 }
 
-/// When a member of this weight with this hash comes in.
-fn time(hash: u64, weight: f64) -> f64 {
-    -ln(unit(hash)) / weight
-}
-
-/// Never later than [`time`], and cheap: `-ln(u) ≥ 1 - u`, less a little for what rounding may add.
-fn earliest_possible(hash: u64, weight: f64) -> f64 {
-    (1.0 - unit(hash)) * (1.0 - 1e-9) / weight
-}
-
-/// The largest hash and where it stands. This loop is where a pick's time goes.
+/// The largest hash and where it stands, the first of several. This loop is where a pick's time goes.
 #[inline]
-fn largest(ids: &[u64], key: u64) -> Option<(u64, usize)> {
+fn largest(ids: &[u64], key: Key) -> Option<(u64, usize)> {
     let (first, rest) = ids.split_first()?;
-    let (mut most, mut at) = (mix(key ^ first), 0);
+    let (mut most, mut at) = (key.hash(*first), 0);
     for (position, id) in (1..).zip(rest) {
-        let hash = mix(key ^ id);
+        let hash = key.hash(*id);
         if hash > most {
             (most, at) = (hash, position);
         }
@@ -291,16 +297,17 @@ fn largest(ids: &[u64], key: u64) -> Option<(u64, usize)> {
     Some((most, at))
 }
 
-/// The largest hash below `bound` and where it stands.
-fn largest_below(ids: &[u64], key: u64, bound: u64) -> Option<(u64, usize)> {
-    let mut best: Option<(u64, usize)> = None;
+/// The largest of those that come after one that has hash `limit` and stands at `limit_at`.
+fn largest_after(ids: &[u64], key: Key, limit: u64, limit_at: usize) -> Option<(u64, usize)> {
+    let (mut most, mut best) = (0, None);
     for (position, id) in ids.iter().enumerate() {
-        let hash = mix(key ^ id);
-        if hash < bound && best.is_none_or(|(most, _)| hash > most) {
-            best = Some((hash, position));
+        let hash = key.hash(*id);
+        let later = hash < limit || (hash == limit && position > limit_at);
+        if later && (hash > most || best.is_none()) {
+            (most, best) = (hash, Some(position));
         }
     }
-    best
+    best.map(|at| (most, at))
 }
 
 /// How many members [`Ranked`] yields before it sorts the rest. Requests are tried on fewer.
@@ -310,43 +317,40 @@ const FEW: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Ranked<'a, F> {
     pool: &'a Rendezvous,
-    key: u64,
+    key: Key,
     eligible: F,
-    emitted: Emitted,
+    stage: Stage<'a>,
 }
 
 #[derive(Clone, Debug)]
-enum Emitted {
-    /// The draws that were yielded so far.
-    Few { draws: [Option<Draw>; FEW], len: usize },
+enum Stage<'a> {
+    /// The draws that were yielded so far, in order.
+    Few([Option<Draw<'a>>; FEW]),
     /// Those that are still to come, the last first.
-    Many { left: Vec<Draw> },
+    Many(Vec<(f64, Draw<'a>)>),
 }
 
 impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let draw = match &mut self.emitted {
-            Emitted::Few { draws, len } => match draws.get_mut(*len) {
-                Some(_) => {
-                    let draw = self.pool.earliest(self.key, &self.eligible, draws)?;
-                    if let Some(slot) = draws.get_mut(*len) {
-                        *slot = Some(draw);
+        let draw = match &mut self.stage {
+            Stage::Few(draws) => {
+                let len = draws.iter().flatten().count();
+                let (taken, free) = draws.split_at_mut_checked(len)?;
+                match free.first_mut() {
+                    Some(slot) => *slot.insert(self.pool.earliest(self.key, &self.eligible, taken)?),
+                    None => {
+                        let mut left = self.pool.remaining(self.key, &self.eligible, taken);
+                        let draw = left.pop();
+                        self.stage = Stage::Many(left);
+                        draw?.1
                     }
-                    *len += 1;
-                    draw
                 }
-                None => {
-                    let mut left = self.pool.remaining(self.key, &self.eligible, draws);
-                    let draw = left.pop();
-                    self.emitted = Emitted::Many { left };
-                    draw?
-                }
-            },
-            Emitted::Many { left } => left.pop()?,
+            }
+            Stage::Many(left) => left.pop()?.1,
         };
-        self.pool.index_of(draw.at)
+        self.pool.index_of(draw)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One request's story: `admit → inspect → pick → forward → settle`.
 //!
 //! Each stage consumes what the one before it made, so a stage that is left out does not compile. A stage that fails
-//! returns a [`Fault`], and [`reply`] makes of it the only kind of error body there is.
+//! returns a [`Fault`], and `reply` makes of it the only kind of error body there is.
 
 mod admit;
 mod forward;

@@ -1,10 +1,12 @@
 //! The third stage: which upstream, and why.
 
-use super::admit::Admitted;
+use http::{HeaderMap, HeaderName};
+
+use super::{admit::Admitted, target::bounded};
 use crate::{
     fault::Fault,
     ids::{OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, Route},
+    policy::{self, Affinity, Candidate, Clues, Content, Route},
     scan::RequestFacts,
     state::{Endpoint, House, Snapshot, Upstream},
 };
@@ -25,44 +27,26 @@ pub(super) fn pick<'a>(
     admitted: &Admitted,
     facts: &RequestFacts,
 ) -> Result<Pick<'a>, Fault> {
-    let eligibility = snapshot
-        .eligibility(facts.model.as_deref())
-        .ok_or_else(|| Fault::ModelNotServed {
-            model: super::target::bounded(facts.model.as_deref().unwrap_or_default()),
-        })?;
+    let model = facts.model.as_deref();
+    let eligibility = snapshot.eligibility(model).ok_or_else(|| Fault::ModelNotServed {
+        model: bounded(model.unwrap_or_default()),
+    })?;
     let affinity = affinity(house, snapshot, admitted, facts);
-    let now = house.clock.now();
-    let pin = affinity.key.and_then(|key| house.roster.pins.get(key, now));
-    let at = |id: Option<UpstreamId>| {
-        id.and_then(|id| snapshot.rendezvous.position(id))
-            .and_then(|i| snapshot.upstream(i))
-    };
-    let (upstream, route) = if let Some(owner) = at(affinity.owner) {
-        (
-            Some(owner),
-            if pin == Some(owner.id) {
-                Route::Pin
-            } else {
-                Route::Owner
-            },
-        )
-    } else if let Some(p) = at(pin) {
-        (Some(p), Route::Pin)
-    } else if let Some(key) = affinity.key {
-        (
-            snapshot
-                .rendezvous
-                .home(key, |c| eligibility.allows(c))
-                .and_then(|i| snapshot.upstream(i)),
-            Route::Home,
-        )
-    } else {
-        (
-            snapshot.upstream(fastrand::usize(..snapshot.upstreams().len())),
-            Route::Keyless,
-        )
-    };
-    let upstream = upstream.ok_or(Fault::Internal)?;
+    let pin = affinity
+        .key
+        .and_then(|key| house.roster.pins.get(key, house.clock.now()));
+    let in_flight = |index| snapshot.upstream(index).map_or(0, |upstream| upstream.live.in_flight());
+    let allows = |class| eligibility.allows(class);
+    let mut candidates = policy::candidates(
+        &snapshot.rendezvous,
+        affinity,
+        pin,
+        allows,
+        fastrand::u64(..),
+        in_flight,
+    );
+    let Candidate { index, route } = candidates.next().ok_or(Fault::Internal)?;
+    let upstream = snapshot.upstream(index).ok_or(Fault::Internal)?;
     Ok(Pick {
         upstream,
         route,
@@ -72,21 +56,32 @@ pub(super) fn pick<'a>(
 }
 
 fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Affinity {
-    let has_content = match admitted.target.endpoint {
-        Endpoint::Responses | Endpoint::Compact => !facts.content.is_empty(),
+    let content = match admitted.target.endpoint {
+        Endpoint::Responses | Endpoint::Compact => Content {
+            instructions: facts.content.instructions(),
+            input: facts.content.input(),
+        },
         Endpoint::Response | Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {
-            false
+            Content::default()
         }
     };
     let clues = Clues {
-        namespace: admitted.namespace,
         prompt_cache_key: facts.prompt_cache_key.as_deref(),
         session_id: facts.session_id.as_deref(),
-        headers: &admitted.headers,
+        header: |name: &HeaderName| single(&admitted.headers, name),
+        content,
         owner: owner(house, admitted, facts),
-        content: has_content.then(|| (facts.content.instructions(), facts.content.input())),
     };
-    Affinity::find(&snapshot.sources, &clues)
+    Affinity::find(&snapshot.sources, admitted.namespace, &clues)
+}
+
+/// The value of a header that stands once: which of two an upstream would read is anybody's guess.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => std::str::from_utf8(value.as_bytes()).ok(),
+        _ => None,
+    }
 }
 
 /// Who holds the state that a request refers to.

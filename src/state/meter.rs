@@ -283,7 +283,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 pub struct UpstreamMeter {
     name: String,
     requests: IntCounterVec,
-    counters: [[[OnceLock<IntCounter>; StatusClass::COUNT]; Route::COUNT]; Endpoint::COUNT],
+    counters: [[[OnceLock<IntCounter>; StatusClass::COUNT]; Route::ALL.len()]; Endpoint::COUNT],
     /// Requests that the upstream is working on. Policy reads it too: there is one count, not two.
     pub in_flight: IntGauge,
     time_to_first_byte: Histogram,

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use super::meter::{Meter, UpstreamMeter};
 use crate::{
     config,
-    ids::{OwnedKey, SessionKey, UpstreamId},
-    policy::AffinityTable,
+    ids::UpstreamId,
+    policy::{Owners, Pins},
 };
 
 /// How long a response id is remembered: as long as the longest prompt cache retention.
@@ -17,9 +17,9 @@ const OWNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// What outlives a snapshot.
 pub struct Roster {
     /// Session → the upstream where its cache is.
-    pub pins: AffinityTable<SessionKey>,
+    pub pins: Pins,
     /// Response id → the upstream that made it.
-    pub owners: AffinityTable<OwnedKey>,
+    pub owners: Owners,
     upstreams: Mutex<HashMap<UpstreamId, Arc<Live>>>,
 }
 
@@ -40,8 +40,8 @@ impl Roster {
     /// Empty tables, as large as configured.
     pub fn new(affinity: &config::Affinity) -> Self {
         Self {
-            pins: AffinityTable::new(affinity.capacity, affinity.idle),
-            owners: AffinityTable::new(affinity.capacity, OWNED_FOR),
+            pins: Pins::new(affinity.capacity, affinity.idle),
+            owners: Owners::new(affinity.capacity, OWNED_FOR),
             upstreams: Mutex::default(),
         }
     }

@@ -1,21 +1,11 @@
 //! Message framing (RFC 9112): one reading, or an answer and the end of the connection.
 
-use steadfast::sim::Sim;
-
 use crate::kit::{
-    client,
-    gateway::Gateway,
-    sim,
+    client, house,
     wire::{self, End, Wire},
 };
 
 const JSON: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
-
-async fn house() -> (Sim, Gateway) {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    (sim, gateway)
-}
 
 /// A request head with these lines beside `Host` and the type.
 fn head(lines: &[&str]) -> String {
@@ -29,7 +19,7 @@ fn chunked(body: &str) -> String {
 
 #[tokio::test]
 async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     for lines in [
         ["content-length: 5", "transfer-encoding: chunked"],
         ["transfer-encoding: chunked", "content-length: 5"],
@@ -54,7 +44,7 @@ async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
 
 #[tokio::test]
 async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let cases: &[&[&str]] = &[
         &["transfer-encoding: gzip, chunked"],
         &["transfer-encoding: chunked, chunked"],
@@ -80,7 +70,7 @@ async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
 
 #[tokio::test]
 async fn what_is_no_http_is_refused_before_anyone_sees_it() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let body = chunked(JSON);
     let many = "x-filler: 1\r\n".repeat(101);
     let long = format!("x-filler: {}\r\n", "x".repeat(200_000));
@@ -166,7 +156,7 @@ async fn what_is_no_http_is_refused_before_anyone_sees_it() {
 
 #[tokio::test]
 async fn a_coding_on_http_1_0_is_refused() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let request = head(&["transfer-encoding: chunked"]).replace("HTTP/1.1", "HTTP/1.0") + &chunked(JSON);
     let answer = client::raw(gateway.address, request.as_bytes()).await;
     assert_eq!(answer.get(9..12), Some("400"), "{answer}");
@@ -175,7 +165,7 @@ async fn a_coding_on_http_1_0_is_refused() {
 
 #[tokio::test]
 async fn a_chunk_that_is_none_breaks_the_body_off() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let chunks: &[(&str, &str)] = &[
         ("no number", "zz\r\nhello\r\n0\r\n\r\n"),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n"),
@@ -201,7 +191,7 @@ async fn a_chunk_that_is_none_breaks_the_body_off() {
 
 #[tokio::test]
 async fn trailers_reach_nobody() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let trailers = "content-length: 3\r\nauthorization: Bearer sk-smuggled\r\nx-after: 1\r\n";
     for path in ["/v1/responses", "/v1/files"] {
         let head = head(&[
@@ -228,7 +218,7 @@ async fn trailers_reach_nobody() {
 
 #[tokio::test]
 async fn what_connection_names_ends_here() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let lines = [
         "connection: x-hop, X-Other",
         "connection: keep-alive, host, content-length",
@@ -266,7 +256,7 @@ async fn what_connection_names_ends_here() {
 /// Naming `content-encoding` takes it off the request, so the upstream reads plain JSON; so must we.
 #[tokio::test]
 async fn an_encoding_that_connection_names_hides_no_body() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let twice = r#"{"model":"gpt-5.2","input":"hi","model":"gpt-5-mini"}"#;
     for coding in ["br", "gzip"] {
         let coding = format!("content-encoding: {coding}");
@@ -284,7 +274,7 @@ async fn an_encoding_that_connection_names_hides_no_body() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let bodies: Vec<String> = (0..20)
         .map(|i| JSON.replace("\"hi\"", &format!("\"hi {i}\"")))
         .collect();
@@ -306,7 +296,7 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let mut wire = Wire::open(gateway.address).await;
     // The refused body looks like a request: it must be skipped, not read as one.
     let smuggled = wire::post("/v1/responses", JSON);
@@ -319,7 +309,7 @@ async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
 
 #[tokio::test]
 async fn a_head_and_a_body_byte_by_byte_are_read_like_any_other() {
-    let (sim, gateway) = house().await;
+    let (sim, gateway) = house("").await;
     let mut wire = Wire::open(gateway.address).await;
     for byte in (head(&["transfer-encoding: chunked"]) + &chunked(JSON)).bytes() {
         wire.send([byte]).await;

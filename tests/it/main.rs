@@ -2,6 +2,11 @@
 
 mod kit;
 
+mod departures;
+mod faults;
 mod framing;
+mod heads;
+mod readme;
 mod story;
 mod targets;
+mod timeouts;

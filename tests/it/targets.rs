@@ -1,6 +1,6 @@
 //! Request targets, hosts and methods (RFC 9112 section 3): what two servers could read differently reaches none.
 
-use crate::kit::{gateway::Gateway, sim, wire};
+use crate::kit::{house, wire};
 
 fn request(line: &str, headers: &str) -> String {
     format!("{line}\r\n{headers}content-length: 0\r\n\r\n")
@@ -8,8 +8,7 @@ fn request(line: &str, headers: &str) -> String {
 
 #[tokio::test]
 async fn a_target_with_two_readings_is_refused() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let targets = [
         "/v1/../responses",
         "/v1/./responses",
@@ -52,8 +51,7 @@ async fn a_target_with_two_readings_is_refused() {
 
 #[tokio::test]
 async fn a_target_that_is_not_written_as_one_is_no_request() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     for target in ["v1/responses", "/v1/a b", "", "?x"] {
         let answer = wire::Wire::open(gateway.address).await;
         let mut answer = answer;
@@ -71,8 +69,7 @@ async fn a_target_that_is_not_written_as_one_is_no_request() {
 
 #[tokio::test]
 async fn a_target_with_one_reading_is_passed_on_as_it_came() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let cases = [
         ("/v1/files/a%2Fb", "/v1/files/a%2Fb"),
         ("/v1/files/a%20b?x=../y&z=//%2e", "/v1/files/a%20b?x=../y&z=//%2e"),
@@ -102,8 +99,7 @@ async fn a_target_with_one_reading_is_passed_on_as_it_came() {
 
 #[tokio::test]
 async fn a_host_that_is_none_is_refused() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let hosts = [
         "",
         "host: a\r\nhost: a\r\n",
@@ -147,8 +143,7 @@ async fn a_host_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn http_1_0_needs_no_host() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let answer = wire::ask(gateway.address, "GET /v1/files/x HTTP/1.0\r\n\r\n").await;
     assert_eq!(answer.status, 404);
     assert_eq!(sim.requests()[0].headers["host"], sim.address().to_string());
@@ -156,8 +151,7 @@ async fn http_1_0_needs_no_host() {
 
 #[tokio::test]
 async fn a_method_of_no_use_here_is_refused() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let lines = [
         "get /v1/models HTTP/1.1",
         "Post /v1/responses HTTP/1.1",
@@ -181,8 +175,7 @@ async fn a_method_of_no_use_here_is_refused() {
 
 #[tokio::test]
 async fn a_path_that_does_not_exist_names_the_one_that_was_meant() {
-    let sim = sim("a").await;
-    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (sim, gateway) = house("").await;
     let cases = [
         ("/v1/v1/responses", "/v1/responses"),
         ("/response", "/v1/responses"),

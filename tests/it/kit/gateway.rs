@@ -121,10 +121,11 @@ impl Gateway {
         parsed.filter(|line| line["target"] == "access").collect()
     }
 
-    /// Waits for the access log's line about the request `id`.
+    /// Waits for the access log's line about the request `id`, which may also be its upstream's name for it.
     pub async fn access_of(&self, id: &str) -> Value {
         until(&format!("a line about {id}"), || {
-            std::future::ready(self.access().into_iter().find(|line| line["request_id"] == id))
+            let mut lines = self.access().into_iter();
+            std::future::ready(lines.find(|line| line["request_id"] == id || line["upstream_request_id"] == id))
         })
         .await
     }

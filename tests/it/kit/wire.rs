@@ -81,7 +81,11 @@ pub struct Wire {
 
 impl Wire {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("it listens");
+        Self::over(TcpStream::connect(address).await.expect("it listens"))
+    }
+
+    /// A connection that is there.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         Self {
             stream,
@@ -114,6 +118,11 @@ impl Wire {
 
     /// Reads one whole answer, or as much of it as there is.
     pub async fn answer(&mut self) -> Answer {
+        self.answer_to("GET").await
+    }
+
+    /// Reads the answer to a request with this method.
+    pub async fn answer_to(&mut self, method: &str) -> Answer {
         let head = self.head().await;
         let status = head
             .get(9..12)
@@ -123,12 +132,12 @@ impl Wire {
             head.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
-        let (body, end) = if value("transfer-encoding") == Some("chunked") {
+        let (body, end) = if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
+            (Vec::new(), End::Whole)
+        } else if value("transfer-encoding") == Some("chunked") {
             self.chunks().await
         } else if let Some(length) = value("content-length") {
             self.exactly(length.parse().expect("a length")).await
-        } else if matches!(status, 100..200 | 204 | 304) {
-            (Vec::new(), End::Whole)
         } else {
             let end = self.closing().await;
             (std::mem::take(&mut self.buffer), end)
@@ -233,4 +242,12 @@ pub fn post(path: &str, body: &str) -> String {
 /// The position of `needle` in `bytes`.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+/// The response head of a stream of events, chunked.
+pub const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// One chunk.
+pub fn chunk(data: &str) -> String {
+    format!("{:x}\r\n{data}\r\n", data.len())
 }

@@ -1,0 +1,271 @@
+//! Affinity tables: where a session's cache really is, and which upstream made a response.
+//!
+//! # The idea
+//!
+//! A session has a home by hash, but its prompt cache is wherever it was last served, and that need not be home: the home
+//! may have been down for a while, or the pool may have changed since. A *pin* remembers it. A pin is written when an
+//! upstream has answered, read for every later request, and forgotten when it has been idle for longer than the cache can
+//! live. The same kind of table remembers who made which response, for requests that name an earlier one.
+//!
+//! # Agreement
+//!
+//! Requests of one session may run at the same time, and while upstreams fail they may be served by different ones.
+//! [`AffinityTable::confirm`] is a compare-and-set: a request changes the pin only if it still is what the request saw
+//! when it was picked. The first to finish decides, and the others, which saw the state before, leave its pin alone.
+//!
+//! # Structure
+//!
+//! The table is bounded, so something must go when it is full: the entry that is longest unused, found without a sweep.
+//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes when its longest
+//! unused entry was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Eviction is
+//! therefore least-recently-used over the whole table, exactly so as long as one thread evicts at a time; threads that
+//! evict at the same moment take neighbours in that order. No thread ever holds two locks.
+//!
+//! Why not a `DashMap`, the usual base for such a table? It has no order: the oldest would have to be sampled through its
+//! `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at least 25 bytes
+//! a slot in tables that are between 44 and 88 % full, and it rehashes whole entries when it grows. Here an entry takes
+//! 42 to 44 bytes, of which growing touches the links alone, some 4,000 of them in a table of a million.
+//!
+//! Entries are placed by a secret drawn at start: whoever chooses session keys cannot choose ones that share a bucket.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    ids::{OwnedKey, SessionKey, UpstreamId},
+    tick::Tick,
+};
+
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use shard::Shard;
+
+/// Which upstream a session is pinned to.
+pub type Pins = AffinityTable<SessionKey>;
+/// Which upstream made a response.
+pub type Owners = AffinityTable<OwnedKey>;
+
+/// What an affinity table is keyed by: an identity that is a hash already.
+pub trait HashedKey: Copy + Eq {
+    /// The hash.
+    fn as_u64(self) -> u64;
+}
+
+impl HashedKey for SessionKey {
+    fn as_u64(self) -> u64 {
+        self.as_u64()
+    }
+}
+
+impl HashedKey for OwnedKey {
+    fn as_u64(self) -> u64 {
+        self.as_u64()
+    }
+}
+
+/// A power of two: enough that threads rarely meet and that a shard grows fast, few enough to be searched.
+const SHARDS: usize = 256;
+/// How many entries one insert removes at most, for each reason that there is. More than one, so that the table shrinks
+/// where it is too large or holds what is idle.
+const REMOVALS: usize = 2;
+
+/// One cache line, so that shards do not slow each other.
+#[repr(align(64))]
+struct Aligned(Mutex<Shard>);
+
+/// A bounded concurrent table from key to upstream that keeps what was used last. See the [module](self).
+pub struct AffinityTable<K> {
+    shards: Box<[Aligned]>,
+    /// For each shard, when its longest unused entry was used, in nanoseconds; `u64::MAX` if it is empty. Written
+    /// under the shard's lock.
+    oldest: Box<[AtomicU64]>,
+    len: AtomicUsize,
+    capacity: AtomicUsize,
+    /// In nanoseconds.
+    idle: AtomicU64,
+    secret: u64,
+    key: PhantomData<fn(K)>,
+}
+
+impl<K: HashedKey> AffinityTable<K> {
+    /// An empty table of at most `capacity` entries (at most some four billion), which forgets what has been idle for
+    /// longer than `idle`. Memory is taken as entries come.
+    pub fn new(capacity: usize, idle: Duration) -> Self {
+        let table = Self {
+            shards: (0..SHARDS).map(|_| Aligned(Mutex::new(Shard::new()))).collect(),
+            oldest: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            len: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(0),
+            idle: AtomicU64::new(0),
+            secret: RandomState::new().hash_one(0u64),
+            key: PhantomData,
+        };
+        table.set_bounds(capacity, idle);
+        table
+    }
+
+    /// The upstream of `key`, which counts as used now; `None` if it has none or has been idle for too long.
+    pub fn get(&self, key: K, now: Tick) -> Option<UpstreamId> {
+        let key = self.scramble(key);
+        self.with_shard(key, |shard| shard.get(key, now, self.idle()))?
+    }
+
+    /// The upstream of `key`, for somebody who only looks.
+    pub fn peek(&self, key: K, now: Tick) -> Option<UpstreamId> {
+        let key = self.scramble(key);
+        self.with_shard(key, |shard| shard.peek(key, now, self.idle()))?
+    }
+
+    /// `upstream` has served a request of `key` for which [`AffinityTable::get`] had said `seen`. Returns the upstream that `key` has from
+    /// now on.
+    ///
+    /// That is `upstream` if nobody has changed the entry since, or if it is gone or idle for too long. Otherwise
+    /// another request was faster, and what it wrote stays.
+    pub fn confirm(&self, key: K, seen: Option<UpstreamId>, upstream: UpstreamId, now: Tick) -> UpstreamId {
+        let (key, idle) = (self.scramble(key), self.idle());
+        let confirmed = self.with_shard(key, |shard| {
+            if let Some(other) = shard.peek(key, now, idle)
+                && other != upstream
+                && Some(other) != seen
+            {
+                return (other, false);
+            }
+            let is_new = shard.put(key, upstream, now);
+            self.len.fetch_add(usize::from(is_new), Relaxed);
+            (upstream, is_new)
+        });
+        let (standing, is_new) = confirmed.unwrap_or((upstream, false));
+        if is_new {
+            self.make_room(key, now);
+        }
+        standing
+    }
+
+    /// Forgets `key`. True if it was there.
+    pub fn remove(&self, key: K) -> bool {
+        let key = self.scramble(key);
+        self.with_shard(key, |shard| self.counted(shard.remove(key)))
+            .unwrap_or(false)
+    }
+
+    /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be above the
+    /// capacity by one for each of them.
+    pub fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many entries there may be.
+    pub fn capacity(&self) -> usize {
+        self.capacity.load(Relaxed)
+    }
+
+    /// Changes the bounds. Where there are more entries than the new capacity, the longest unused go now and their memory is
+    /// given back, shard by shard: others wait for one shard at most.
+    pub fn resize(&self, capacity: usize, idle: Duration) {
+        self.set_bounds(capacity, idle);
+        let excess = self.len().saturating_sub(self.capacity());
+        if excess == 0 {
+            return;
+        }
+        for _ in 0..excess {
+            self.evict();
+        }
+        for shard in &self.shards {
+            shard.0.lock().compact();
+        }
+    }
+
+    fn set_bounds(&self, capacity: usize, idle: Duration) {
+        self.capacity.store(capacity.min(u32::MAX as usize / 2), Relaxed);
+        self.idle
+            .store(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn idle(&self) -> Duration {
+        Duration::from_nanos(self.idle.load(Relaxed))
+    }
+
+    /// A bijection, so that the result stands for the key. Its high bits choose the shard and its low bits the bucket; each
+    /// depend on more bits of the key than can be searched for.
+    fn scramble(&self, key: K) -> u64 {
+        let bits = (key.as_u64() ^ self.secret).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (bits ^ (bits >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb)
+    }
+
+    /// Runs `act` under the lock of the key's shard, and publishes what the shard's oldest entry has become.
+    fn with_shard<R>(&self, scrambled: u64, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+        const { assert!(SHARDS.is_power_of_two()) };
+        self.with_shard_at((scrambled >> (u64::BITS - SHARDS.trailing_zeros())) as usize, act)
+    }
+
+    fn with_shard_at<R>(&self, at: usize, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+        let mut shard = self.shards.get(at)?.0.lock();
+        let result = act(&mut shard);
+        let published = self.oldest.get(at)?;
+        let oldest = shard.oldest().map_or(u64::MAX, Tick::as_nanos);
+        // Most calls change nothing here, and a store would take the line from all who search.
+        if published.load(Relaxed) != oldest {
+            published.store(oldest, Relaxed);
+        }
+        Some(result)
+    }
+
+    /// After an insert: drops what is idle near by, then what is too much.
+    fn make_room(&self, scrambled: u64, now: Tick) {
+        let idle = self.idle();
+        self.with_shard(scrambled, |shard| {
+            for _ in 0..REMOVALS {
+                if shard.oldest().is_some_and(|last| now.since(last) > idle) {
+                    self.counted(shard.remove_oldest());
+                }
+            }
+        });
+        for _ in 0..REMOVALS {
+            if self.len() > self.capacity() {
+                self.evict();
+            }
+        }
+    }
+
+    /// Drops the entry that is longest unused. When others are doing the same it may find nothing; then they have
+    /// made room.
+    fn evict(&self) {
+        let oldest = self
+            .oldest
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, oldest)| oldest.load(Relaxed));
+        if let Some((at, _)) = oldest {
+            self.with_shard_at(at, |shard| self.counted(shard.remove_oldest()));
+        }
+    }
+
+    /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is in.
+    fn counted(&self, removed: bool) -> bool {
+        self.len.fetch_sub(usize::from(removed), Relaxed);
+        removed
+    }
+}
+
+impl<K> std::fmt::Debug for AffinityTable<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (len, capacity) = (self.len.load(Relaxed), self.capacity.load(Relaxed));
+        f.debug_struct("AffinityTable")
+            .field("len", &len)
+            .field("capacity", &capacity)
+            .finish_non_exhaustive()
+    }
+}

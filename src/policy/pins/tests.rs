@@ -1,0 +1,234 @@
+//! The oracle is a list that is searched and sorted by hand.
+
+use std::sync::Barrier;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::Namespace;
+
+const IDLE: Duration = Duration::from_secs(3600);
+
+fn key(n: usize) -> SessionKey {
+    SessionKey::from_text(Namespace::of_group(""), &n.to_string())
+}
+
+fn upstream(n: u64) -> UpstreamId {
+    UpstreamId::from_u64(n)
+}
+
+fn at(seconds: u64) -> Tick {
+    Tick::ZERO.after(Duration::from_secs(seconds))
+}
+
+#[test]
+fn an_entry_lives_for_idle_after_its_last_use() {
+    let pins = Pins::new(10, Duration::from_secs(10));
+    assert_eq!(pins.confirm(key(1), None, upstream(1), at(0)), upstream(1));
+    assert_eq!(pins.get(key(1), at(10)), Some(upstream(1)));
+    assert_eq!(pins.peek(key(1), at(20)), Some(upstream(1)));
+    assert_eq!(pins.peek(key(1), at(21)), None, "a look is no use");
+    assert_eq!(pins.get(key(1), at(21)), None);
+    assert_eq!(pins.get(key(2), at(21)), None);
+    pins.resize(10, Duration::from_secs(60));
+    assert_eq!(pins.get(key(1), at(21)), Some(upstream(1)));
+}
+
+#[test]
+fn the_first_to_finish_decides() {
+    let pins = Pins::new(10, IDLE);
+    let (a, b, c) = (upstream(1), upstream(2), upstream(3));
+    assert_eq!(pins.confirm(key(1), None, a, at(0)), a);
+    assert_eq!(
+        pins.confirm(key(1), None, b, at(1)),
+        a,
+        "it saw nothing, and now there is a pin"
+    );
+    assert_eq!(pins.confirm(key(1), Some(a), b, at(2)), b, "moved");
+    assert_eq!(pins.confirm(key(1), Some(a), c, at(3)), b, "moved by another meanwhile");
+    assert_eq!(pins.confirm(key(1), Some(a), b, at(4)), b);
+    assert_eq!(
+        pins.confirm(key(1), Some(a), c, at(5).after(IDLE)),
+        c,
+        "nothing to disagree with"
+    );
+    assert!(pins.remove(key(1)));
+    assert!(!pins.remove(key(1)));
+    assert_eq!(pins.confirm(key(1), Some(a), b, at(6).after(IDLE)), b);
+    assert_eq!(pins.len(), 1);
+}
+
+#[test]
+fn idle_entries_make_room_before_the_table_is_full() {
+    let pins = Pins::new(1_000_000, Duration::from_secs(10));
+    (0..10_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(0)));
+    (10_000..20_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(100)));
+    assert!((10_000..10_100).contains(&pins.len()), "{}", pins.len());
+    assert!((10_000..20_000).all(|n| pins.get(key(n), at(100)).is_some()));
+}
+
+#[test]
+fn a_smaller_capacity_keeps_the_last_used_and_gives_memory_back() {
+    let pins = Pins::new(100_000, IDLE);
+    (0..100_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64 / 100)));
+    pins.resize(1_000, IDLE);
+    assert_eq!((pins.len(), pins.capacity()), (1_000, 1_000));
+    assert!((99_000..100_000).all(|n| pins.peek(key(n), at(1_000)).is_some()));
+    assert!(
+        heap_bytes(&pins) < 1_000 * 48 + SHARDS * 40 * 32,
+        "{}",
+        heap_bytes(&pins)
+    );
+    pins.resize(2_000, IDLE);
+    (0..5_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(1_000)));
+    assert_eq!(pins.len(), 2_000);
+    pins.resize(0, IDLE);
+    assert_eq!(pins.confirm(key(1), None, upstream(1), at(1_000)), upstream(1));
+    assert!(pins.is_empty());
+}
+
+fn heap_bytes<K>(table: &AffinityTable<K>) -> usize {
+    let shards = table
+        .shards
+        .iter()
+        .map(|shard| shard.0.lock().heap_bytes())
+        .sum::<usize>();
+    shards + size_of_val(&*table.shards) + size_of_val(&*table.oldest)
+}
+
+#[test]
+fn a_full_table_stays_full_and_small() {
+    const CAPACITY: usize = 1_000_000;
+    let pins = Pins::new(CAPACITY, IDLE);
+    let now = |n: usize| Tick::from_nanos(n as u64);
+    (0..CAPACITY).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), now(n)));
+    assert_eq!(pins.len(), CAPACITY, "nothing goes before the table is full");
+    for n in CAPACITY..CAPACITY + CAPACITY / 4 {
+        pins.confirm(key(n), None, upstream(1), now(n));
+        assert_eq!(pins.len(), CAPACITY);
+    }
+    let gone = (0..CAPACITY / 4)
+        .filter(|n| pins.peek(key(*n), now(2 * CAPACITY)).is_none())
+        .count();
+    assert_eq!(gone, CAPACITY / 4, "exactly the oldest went");
+    let each = heap_bytes(&pins) as f64 / CAPACITY as f64;
+    assert!(each <= 48.0, "{each} bytes an entry");
+}
+
+/// Searches and sorts by hand. `entries` are in the order of use, the last used last.
+#[derive(Default)]
+struct Oracle {
+    entries: Vec<(usize, u64, Tick)>,
+    capacity: usize,
+}
+
+impl Oracle {
+    fn get(&mut self, key: usize, now: Tick, idle: Duration) -> Option<UpstreamId> {
+        let found = self
+            .entries
+            .iter()
+            .position(|entry| entry.0 == key && now.since(entry.2) <= idle)?;
+        let (key, to, _) = self.entries.remove(found);
+        self.entries.push((key, to, now));
+        Some(upstream(to))
+    }
+
+    fn put(&mut self, key: usize, to: u64, now: Tick) {
+        self.entries.retain(|entry| entry.0 != key);
+        self.entries.push((key, to, now));
+        let excess = self.entries.len().saturating_sub(self.capacity);
+        self.entries.drain(..excess);
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_thread_sees_exact_lru(
+        capacity in 1usize..40,
+        steps in prop::collection::vec((0usize..60, 0u64..3, 0u8..5, 1u64..9), 1..600),
+    ) {
+        let idle = Duration::from_secs(100);
+        let (pins, mut oracle) = (Pins::new(capacity, idle), Oracle { capacity, ..Oracle::default() });
+        let mut now = Tick::ZERO;
+        for (n, to, what, pause) in steps {
+            now = now.after(Duration::from_secs(pause));
+            match what {
+                0 => {
+                    pins.remove(key(n));
+                    oracle.entries.retain(|entry| entry.0 != n);
+                }
+                1 | 2 => prop_assert_eq!(pins.get(key(n), now), oracle.get(n, now, idle)),
+                _ => {
+                    pins.confirm(key(n), pins.peek(key(n), now), upstream(to), now);
+                    oracle.put(n, to, now);
+                }
+            }
+            prop_assert!(pins.len() <= oracle.entries.len(), "idle entries may go early");
+            for (n, to, last) in &oracle.entries {
+                let live = now.since(*last) <= idle;
+                prop_assert_eq!(pins.peek(key(*n), now), live.then_some(upstream(*to)));
+            }
+        }
+    }
+}
+
+/// Runs `act` in 16 threads that start together.
+fn together<R: Send>(act: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    const THREADS: usize = 16;
+    let start = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        let run = |thread| {
+            start.wait();
+            act(thread)
+        };
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || run(thread))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn requests_of_one_session_agree() {
+    let pins = Pins::new(1_000, IDLE);
+    for session in 0..200 {
+        let all_have_seen = Barrier::new(16);
+        let standing = together(|thread| {
+            let seen = pins.get(key(session), at(0));
+            all_have_seen.wait();
+            pins.confirm(key(session), seen, upstream(thread as u64), at(1))
+        });
+        let pin = pins.peek(key(session), at(1)).unwrap();
+        assert!(standing.iter().all(|upstream| *upstream == pin));
+    }
+}
+
+#[test]
+fn threads_keep_the_bound_and_the_hot_keys() {
+    const CAPACITY: usize = 20_000;
+    let pins = Pins::new(CAPACITY, IDLE);
+    let now = |n: usize| Tick::from_nanos(n as u64);
+    (0..1_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(9), now(0)));
+    let most = together(|thread| {
+        let mut most = 0;
+        for n in 0..10_000 {
+            pins.confirm(key(1_000_000 + thread * 10_000 + n), None, upstream(1), now(n));
+            // Every hot key comes up once while its thread inserts a thousand others.
+            assert_eq!(pins.get(key(n % 1_000), now(n)), Some(upstream(9)));
+            if n % 7 == 0 {
+                pins.remove(key(1_000_000 + thread * 10_000 + n));
+            }
+            most = pins.len().max(most);
+        }
+        most
+    });
+    assert!(
+        most.into_iter().all(|most| most <= CAPACITY + 16),
+        "more than one entry too many for a thread"
+    );
+    let counted: usize = pins.shards.iter().map(|shard| shard.0.lock().len()).sum();
+    assert_eq!(counted, pins.len());
+    // The oldest of what is left: eviction by several threads at once must not reach far into the order of use.
+    let all = (1_000_000..1_160_000)
+        .filter(|n| pins.peek(key(*n), now(10_000)).is_some())
+        .count();
+    assert!(all + 1_000 == pins.len() && pins.len() <= CAPACITY);
+}

@@ -1,0 +1,312 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{ids::Weight, policy::rendezvous::Member};
+
+const NAMESPACE: fn() -> Namespace = || Namespace::of_group("team");
+
+fn upstream(n: usize) -> UpstreamId {
+    UpstreamId::from_name(&format!("account-{n}"))
+}
+
+fn no_header(_: &HeaderName) -> Option<&'static str> {
+    None
+}
+
+fn text(text: &str) -> Option<SessionKey> {
+    Some(SessionKey::from_text(NAMESPACE(), text))
+}
+
+fn find<'a, H: Fn(&HeaderName) -> Option<&'a str>>(order: &[&str], clues: Clues<'a, H>) -> Affinity {
+    let order: Vec<Source> = order.iter().map(|source| source.parse().unwrap()).collect();
+    Affinity::find(&order, NAMESPACE(), &clues)
+}
+
+const NOTHING: Clues<'static, fn(&HeaderName) -> Option<&'static str>> = Clues {
+    prompt_cache_key: None,
+    session_id: None,
+    header: no_header,
+    content: Content {
+        instructions: b"",
+        input: b"",
+    },
+    owner: None,
+};
+const CONTENT: Content<'static> = Content {
+    instructions: b"Be brief.",
+    input: b"Hello",
+};
+
+#[test]
+fn the_same_text_from_any_source_is_the_same_key() {
+    let order = Source::default_order();
+    let header: fn(&HeaderName) -> Option<&'static str> = |name| (name == "session_id").then_some("s-1");
+    for clues in [
+        Clues {
+            prompt_cache_key: Some("s-1"),
+            ..NOTHING
+        },
+        Clues {
+            session_id: Some("s-1"),
+            ..NOTHING
+        },
+        Clues { header, ..NOTHING },
+        Clues {
+            prompt_cache_key: Some(""),
+            session_id: Some(" \t\n"),
+            header,
+            content: CONTENT,
+            ..NOTHING
+        },
+        Clues {
+            prompt_cache_key: Some("s-1"),
+            session_id: Some("s-2"),
+            header: |_| Some("s-3"),
+            ..NOTHING
+        },
+    ] {
+        assert_eq!(
+            Affinity::find(&order, NAMESPACE(), &clues),
+            Affinity {
+                key: text("s-1"),
+                owner: None
+            }
+        );
+    }
+    let other = Affinity::find(
+        &order,
+        Namespace::of_group("b"),
+        &Clues {
+            session_id: Some("s-1"),
+            ..NOTHING
+        },
+    );
+    assert_ne!(other.key, text("s-1"), "another tenant's session");
+}
+
+#[test]
+fn text_is_taken_as_it_is() {
+    let clues = Clues {
+        prompt_cache_key: Some(" s-1 "),
+        session_id: Some("s-1"),
+        ..NOTHING
+    };
+    assert_eq!(find(&["body:prompt_cache_key"], clues).key, text(" s-1 "));
+}
+
+#[test]
+fn sources_that_are_not_configured_do_not_count() {
+    let clues = Clues {
+        prompt_cache_key: Some("a"),
+        session_id: Some("b"),
+        header: |name: &HeaderName| (name == "x-conversation").then_some("c"),
+        content: CONTENT,
+        owner: Some(upstream(1)),
+    };
+    assert_eq!(find(&[], clues), Affinity::default());
+    assert_eq!(
+        find(&["header:x-conversation", "body:prompt_cache_key"], clues),
+        Affinity {
+            key: text("c"),
+            owner: None
+        }
+    );
+    assert_eq!(
+        find(&["header:other", "body:client_metadata.session_id"], clues).key,
+        text("b")
+    );
+    assert_eq!(
+        find(&["owner"], clues),
+        Affinity {
+            key: None,
+            owner: Some(upstream(1))
+        }
+    );
+}
+
+#[test]
+fn content_is_the_last_resort_unless_it_is_first() {
+    let content = Some(SessionKey::from_content(
+        NAMESPACE(),
+        CONTENT.instructions,
+        CONTENT.input,
+    ));
+    let named = Clues {
+        session_id: Some("s-1"),
+        content: CONTENT,
+        ..NOTHING
+    };
+    let owned = Clues {
+        owner: Some(upstream(1)),
+        content: CONTENT,
+        ..NOTHING
+    };
+    let session = "body:client_metadata.session_id";
+    assert_eq!(find(&[session, "content"], named).key, text("s-1"));
+    assert_eq!(find(&["content", session], named).key, content);
+    assert_eq!(
+        find(&["owner", "content"], owned),
+        Affinity {
+            key: None,
+            owner: Some(upstream(1))
+        }
+    );
+    assert_eq!(
+        find(&["content", "owner"], owned),
+        Affinity {
+            key: content,
+            owner: Some(upstream(1))
+        }
+    );
+    assert_eq!(
+        find(
+            &["owner", "content"],
+            Clues {
+                content: CONTENT,
+                ..NOTHING
+            }
+        )
+        .key,
+        content
+    );
+    let blank = Content {
+        instructions: b" ",
+        input: b"\n",
+    };
+    assert_eq!(
+        find(
+            &["content"],
+            Clues {
+                content: blank,
+                ..NOTHING
+            }
+        )
+        .key,
+        None
+    );
+}
+
+#[test]
+fn a_key_is_carried_beside_an_owner() {
+    let clues = Clues {
+        session_id: Some("s-1"),
+        owner: Some(upstream(1)),
+        ..NOTHING
+    };
+    for order in [
+        ["body:client_metadata.session_id", "owner"],
+        ["owner", "body:client_metadata.session_id"],
+    ] {
+        assert_eq!(
+            find(&order, clues),
+            Affinity {
+                key: text("s-1"),
+                owner: Some(upstream(1))
+            }
+        );
+    }
+}
+
+#[test]
+fn labels_are_the_contract() {
+    assert_eq!(
+        Route::ALL.map(Route::label),
+        ["home", "pin", "moved", "owner", "keyless"]
+    );
+}
+
+fn pool(size: usize) -> Rendezvous {
+    let member = |n| Member {
+        id: upstream(n),
+        weight: Weight::ONE,
+        class: (n % 3) as u16,
+    };
+    Rendezvous::new(&(0..size).map(member).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_session_goes_home_then_to_its_pin_then_to_its_owner() {
+    let pool = pool(6);
+    let key = text("s-1");
+    let home = pool.home(key.unwrap(), |_| true).unwrap();
+    let (pin, owner) = ((home + 1) % 6, (home + 2) % 6);
+    let first = |owner: Option<usize>, pin: Option<usize>| {
+        let affinity = Affinity {
+            key,
+            owner: owner.map(upstream),
+        };
+        let mut candidates = candidates(
+            &pool,
+            affinity,
+            pin.map(upstream),
+            |_| true,
+            0,
+            |_| panic!("not balanced"),
+        );
+        candidates.next().map(|first| (first.index, first.route))
+    };
+    assert_eq!(first(None, None), Some((home, Route::Home)));
+    assert_eq!(first(None, Some(pin)), Some((pin, Route::Pin)));
+    assert_eq!(first(Some(owner), Some(pin)), Some((owner, Route::Owner)));
+    assert_eq!(first(Some(owner), None), Some((owner, Route::Owner)));
+    assert_eq!(first(Some(owner), Some(owner)), Some((owner, Route::Pin)));
+    // Upstreams that the pool does not have.
+    assert_eq!(first(Some(77), Some(88)), Some((home, Route::Home)));
+    assert_eq!(first(Some(77), Some(pin)), Some((pin, Route::Pin)));
+}
+
+#[test]
+fn without_a_session_the_less_loaded_of_two_is_first() {
+    let pool = pool(2);
+    let first = |loads: [u32; 2]| {
+        let in_flight = |index: usize| loads[index];
+        candidates(&pool, Affinity::default(), None, |_| true, 7, in_flight)
+            .next()
+            .map(|first| (first.index, first.route))
+    };
+    assert_eq!(first([3, 2]), Some((1, Route::Keyless)));
+    assert_eq!(first([2, 3]), Some((0, Route::Keyless)));
+}
+
+proptest! {
+    #[test]
+    fn every_eligible_upstream_comes_once(
+        size in 0usize..12,
+        key in prop::option::of("[a-z]{1,3}"),
+        owner in prop::option::of(0usize..14),
+        pin in prop::option::of(0usize..14),
+        classes in 0u16..8,
+        random: u64,
+    ) {
+        let pool = pool(size);
+        let eligible = |class: u16| classes >> class & 1 == 1;
+        let key = key.and_then(|key| text(&key));
+        let affinity = Affinity { key, owner: owner.map(upstream) };
+        let pin = pin.filter(|_| key.is_some());
+        let all: Vec<Candidate> = candidates(&pool, affinity, pin.map(upstream), eligible, random, |_| 0).collect();
+
+        let usable = |n: &usize| *n < size && eligible((*n % 3) as u16);
+        let mut indexes: Vec<usize> = all.iter().map(|candidate| candidate.index).collect();
+        let (owner, pin) = (owner.filter(usable), pin.filter(usable));
+        let known: Vec<usize> = owner.into_iter().chain(pin.filter(|pin| Some(*pin) != owner)).collect();
+        prop_assert!(indexes.starts_with(&known));
+        if let Some(key) = key {
+            let rest = pool.ranked(key, eligible).filter(|index| !known.contains(index));
+            prop_assert!(indexes[known.len()..].iter().copied().eq(rest), "then the rendezvous order");
+        }
+        indexes.sort_unstable();
+        prop_assert!(indexes.iter().copied().eq((0..size).filter(usable)), "each once");
+
+        let expected = match (owner, pin, key) {
+            (Some(owner), Some(pin), _) if owner == pin => Route::Pin,
+            (Some(_), ..) => Route::Owner,
+            (_, Some(_), _) => Route::Pin,
+            (_, _, Some(_)) => Route::Home,
+            _ => Route::Keyless,
+        };
+        for (n, candidate) in all.iter().enumerate() {
+            let later = if expected == Route::Keyless { Route::Keyless } else { Route::Moved };
+            prop_assert_eq!(candidate.route, if n == 0 { expected } else { later });
+        }
+    }
+}
