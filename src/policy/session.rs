@@ -1,16 +1,17 @@
-//! What a request belongs to: from the clues in it to a session key, and on to the upstreams that it may go to, best first.
+//! What a request belongs to: from the clues in it to a session key, and on to the upstreams that it may go to, best
+//! first.
 //!
 //! # Two kinds of belonging
 //!
-//! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt in its
-//! cache. An **owner** is the upstream that holds state which the request refers to (an earlier response, a
-//! turn state). It is a necessity: another account refuses the request. So an owner goes before everything that a key says,
+//! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt in
+//! its cache. An **owner** is the upstream that holds state which the request refers to (an earlier response, a turn
+//! state). It is a necessity: another account refuses the request. So an owner goes before everything that a key says,
 //! and a key that is known as well is carried along, so that the session is pinned where its state is.
 //!
 //! # The order of candidates
 //!
-//! Owner, then pin, then home, then the rest of the rendezvous order. Nothing is computed before it is asked for, because
-//! the first candidate is nearly always the last: with a pin, a request costs no hashing over the pool at all.
+//! Owner, then pin, then home, then the rest of the rendezvous order. Nothing is computed before it is asked for,
+//! because the first candidate is nearly always the last: with a pin, a request costs no hashing over the pool at all.
 
 use http::HeaderName;
 
@@ -60,9 +61,9 @@ pub struct Affinity {
 impl Affinity {
     /// Reads the clues in the configured `order`.
     ///
-    /// The key comes from the first source that has a text which is not blank; the same text from any source is the same key, byte for
-    /// byte. The owner counts if [`Source::Owner`] is in the order at all. Behind a known owner content makes no key: such
-    /// a request sends only what is new, so that its beginning is not the conversation's.
+    /// The key comes from the first source that has a text which is not blank; the same text from any source is the
+    /// same key, byte for byte. The owner counts if [`Source::Owner`] is in the order at all. Behind a known owner
+    /// content makes no key: such a request sends only what is new, so that its beginning is not the conversation's.
     pub fn find<'a, H>(order: &[Source], namespace: Namespace, clues: &Clues<'a, H>) -> Self
     where
         H: Fn(&HeaderName) -> Option<&'a str>,
@@ -144,8 +145,8 @@ pub struct Candidate {
 /// The upstreams for a request, best first, each once; lazy. Whoever cannot take the request is simply passed over:
 /// what comes next is already marked as [`Route::Moved`].
 ///
-/// A request with an owner gets other candidates after it like any other. They will refuse what is owned, so it is up to the caller
-/// whether one is worth a try.
+/// A request with an owner gets other candidates after it like any other. They will refuse what is owned, so it is up
+/// to the caller whether one is worth a try.
 #[derive(Clone, Debug)]
 pub struct Candidates<'a, F> {
     /// Those that are known without the rendezvous order, in which they are skipped.
@@ -158,8 +159,9 @@ pub struct Candidates<'a, F> {
     rest: Ranked<'a, F>,
 }
 
-/// Where the request may go. `pin` is what [`Pins::get`](super::Pins) says of its key, `eligible` which classes may serve it. A request
-/// without key and owner takes the less loaded of two by `in_flight`; `random` is 64 uniformly random bits for that.
+/// Where the request may go. `pin` is what [`Pins::get`](super::Pins) says of its key, `eligible` which classes may
+/// serve it. A request without key and owner takes the less loaded of two by `in_flight`; `random` is 64 uniformly
+/// random bits for that.
 pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     pool: &'a Rendezvous,
     affinity: Affinity,

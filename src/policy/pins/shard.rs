@@ -35,6 +35,7 @@ const FREE: Entry = Entry {
 pub(super) struct Shard {
     /// First entries of the buckets: a power of two of them, or none yet.
     buckets: Box<[u32]>,
+    #[expect(clippy::vec_box, reason = "entries stay where they are when the list grows")]
     chunks: Vec<Box<[Entry; CHUNK]>>,
     free: u32,
     newest: u32,
@@ -116,15 +117,24 @@ impl Shard {
             .is_some_and(|key| self.remove(key))
     }
 
-    /// Gives back the memory of entries that are gone.
-    pub(super) fn compact(&mut self) {
-        let mut compact = Self::new();
-        let mut next = self.oldest;
-        while let Some(entry) = self.entry(next) {
-            compact.insert(entry.key, entry.upstream, entry.last);
-            next = entry.newer;
+    /// When each entry was last used.
+    pub(super) fn uses(&self) -> impl Iterator<Item = Tick> {
+        self.in_order_of_use().map(|entry| entry.last)
+    }
+
+    /// Drops all that was last used before `limit` and gives their memory back. Returns how many went.
+    pub(super) fn shrink(&mut self, limit: Tick) -> usize {
+        let mut kept = Self::new();
+        for entry in self.in_order_of_use().filter(|entry| entry.last >= limit) {
+            kept.insert(entry.key, entry.upstream, entry.last);
         }
-        *self = compact;
+        let dropped = self.len() - kept.len();
+        *self = kept;
+        dropped
+    }
+
+    fn in_order_of_use(&self) -> impl Iterator<Item = &Entry> {
+        std::iter::successors(self.entry(self.oldest), |entry| self.entry(entry.newer))
     }
 
     /// Bytes on the heap, without the allocator's own.
