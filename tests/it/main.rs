@@ -2,11 +2,13 @@
 
 mod kit;
 
+mod bodies;
 mod departures;
 mod faults;
 mod framing;
 mod heads;
 mod readme;
 mod story;
+mod streams;
 mod targets;
 mod timeouts;

@@ -202,7 +202,11 @@ impl Drop for Gateway {
 
 /// An `[[upstream]]` table for `sim`, with further lines.
 pub fn upstream(sim: &Sim, lines: &str) -> String {
-    let (name, url) = (sim.name(), sim.base_url());
+    upstream_at(sim.name(), &sim.base_url(), lines)
+}
+
+/// An `[[upstream]]` table, with further lines.
+pub fn upstream_at(name: &str, url: &str, lines: &str) -> String {
     format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\napi_key = \"env:STEADFAST_TEST_KEY\"\n{lines}\n")
 }
 

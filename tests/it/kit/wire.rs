@@ -165,6 +165,20 @@ impl Wire {
         }
     }
 
+    /// Reads exactly `count` bytes more and throws them away.
+    pub async fn take(&mut self, count: usize) {
+        let mut left = count;
+        loop {
+            let read = left.min(self.buffer.len());
+            self.buffer.drain(..read);
+            left -= read;
+            if left == 0 {
+                return;
+            }
+            assert!(self.more().await, "closed {left} bytes before the end");
+        }
+    }
+
     /// Reads to the end of the connection.
     pub async fn closing(&mut self) -> End {
         while self.more().await {}
