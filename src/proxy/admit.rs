@@ -70,10 +70,11 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Adm
             limit: snapshot.limits.max_body,
         });
     }
-    let coding = coding(&headers);
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
     let host = headers.get(HOST).cloned();
     let callers = headers::cleanse_request(&mut headers, target.endpoint);
+    // Only now: a field that `Connection` names is gone, and the upstream reads the body without it.
+    let coding = coding(&headers);
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }

@@ -55,9 +55,8 @@ pub(super) async fn forward<'a>(
         .await;
     let response = sent.map_err(|error| fault_of(error, upstream, journal))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Fault::UpstreamBroken {
-            upstream: upstream.name.to_string(),
-        });
+        let error = SendError::Broken("it switched protocols unasked".to_owned());
+        return Err(fault_of(error, upstream, journal));
     }
     Ok(Exchange {
         response,

@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -155,6 +155,10 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<He
 
 /// Leaves of a response's headers what the caller may see.
 pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
+    // Beside a coding a length says nothing, and it must not go on (RFC 9112 section 6.3, rule 3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
     // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may say.
     for name in [&http::header::ALT_SVC, &ROUTED_TO, &ROUTED_BY] {

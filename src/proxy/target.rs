@@ -169,7 +169,7 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
         (None, _) if version == Version::HTTP_11 => return refuse("is missing"),
         (None, _) => None,
         (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {
-            Some(host) if !host.as_str().contains('@') => Some(host),
+            Some(host) if is_host(&host) => Some(host),
             _ => return refuse("is not a host"),
         },
     };
@@ -184,6 +184,15 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
             problem: "names another authority than the Host header",
         }),
         _ => Ok(()),
+    }
+}
+
+/// A host with at most a port: the parser also takes user information, and anything for a port.
+fn is_host(authority: &Authority) -> bool {
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("" | ":") => true,
+        Some(after) => after.starts_with(':') && !after.contains('@') && authority.port_u16().is_some(),
+        None => false,
     }
 }
 

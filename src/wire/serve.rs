@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -124,9 +124,9 @@ where
     let activity = Activity::accepted();
     let watched = activity.clone();
     let service = service_fn(move |request| {
-        let busy = Busy::new(&watched);
+        let busy = Busy::new(&watched, request.version());
         let response = handler(peer, request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Attended { body, _busy: busy })) }
+        async move { Ok::<_, Infallible>(response.await.map(|body| Attended { body, busy })) }
     });
     let socket = Socket::new(transport, limits.stall).watched(activity.clone());
     let served = http1::Builder::new()
@@ -185,8 +185,8 @@ impl Drop for Count {
 struct Busy(Arc<Activity>);
 
 impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.request_began();
+    fn new(activity: &Arc<Activity>, version: Version) -> Self {
+        activity.request_began(version);
         Self(activity.clone())
     }
 }
@@ -202,7 +202,7 @@ pin_project_lite::pin_project! {
     struct Attended<B> {
         #[pin]
         body: B,
-        _busy: Busy,
+        busy: Busy,
     }
 }
 
@@ -211,7 +211,12 @@ impl<B: Body> Body for Attended<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let frame = this.body.poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            this.busy.0.answer_broke();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

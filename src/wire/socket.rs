@@ -5,12 +5,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use http::Version;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -33,6 +34,19 @@ pub(super) struct Socket {
     stall: Duration,
     blocked: Option<Pin<Box<Sleep>>>,
     activity: Option<Arc<Activity>>,
+    /// The peer reads no more. What it said before is still to be read: an answer that it gave early.
+    deaf: bool,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.activity.as_ref().is_some_and(|activity| activity.ends_in_reset())
+            && let Transport::Tcp(tcp) = &self.transport
+        {
+            // An error means that the peer was faster.
+            let _ = tcp.set_zero_linger();
+        }
+    }
 }
 
 impl Socket {
@@ -42,6 +56,7 @@ impl Socket {
             stall,
             blocked: None,
             activity: None,
+            deaf: false,
         }
     }
 
@@ -49,6 +64,21 @@ impl Socket {
     pub(super) fn watched(mut self, activity: Arc<Activity>) -> Self {
         self.activity = Some(activity);
         self
+    }
+
+    /// Swallows what is written to an upstream that has closed its side: the reading side finds out why, and may find
+    /// an answer there first.
+    fn heard<T>(&mut self, result: Poll<io::Result<T>>, swallowed: T) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match result {
+            Poll::Ready(Err(error))
+                if self.activity.is_none() && matches!(error.kind(), BrokenPipe | ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(swallowed))
+            }
+            result => result,
+        }
     }
 
     /// Turns a blocked write into an error once it has been blocked for too long.
@@ -80,6 +110,10 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(on_transport!(self, inner => Pin::new(inner).poll_read(cx, buf)))?;
+        if self.deaf && buf.filled().len() == before {
+            // The failed write has used the error up; this is no orderly end.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         if let Some(activity) = &self.activity
             && buf.filled().len() > before
         {
@@ -92,6 +126,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = on_transport!(self, inner => Pin::new(inner).poll_write(cx, buf));
+        let result = self.heard(result, buf.len());
         self.guard(cx, result)
     }
 
@@ -101,6 +136,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = on_transport!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs));
+        let result = self.heard(result, bufs.iter().map(|buf| buf.len()).sum());
         self.guard(cx, result)
     }
 
@@ -114,6 +150,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = on_transport!(self, inner => Pin::new(inner).poll_flush(cx));
+        let result = self.heard(result, ());
         self.guard(cx, result)
     }
 
@@ -129,6 +166,9 @@ impl AsyncWrite for Socket {
 pub(super) struct Activity {
     start: Instant,
     state: AtomicU64,
+    /// The answer ends where the connection does, so only a reset tells a broken one from a whole one.
+    until_close: AtomicBool,
+    broke: AtomicBool,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -150,6 +190,8 @@ impl Activity {
         Arc::new(Self {
             start: Instant::now(),
             state: AtomicU64::new(0),
+            until_close: AtomicBool::new(false),
+            broke: AtomicBool::new(false),
         })
     }
 
@@ -165,8 +207,18 @@ impl Activity {
         }
     }
 
-    pub(super) fn request_began(&self) {
+    pub(super) fn request_began(&self, version: Version) {
+        self.until_close.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.state.store(BUSY, Ordering::Relaxed);
+    }
+
+    pub(super) fn answer_broke(&self) {
+        self.broke.store(true, Ordering::Relaxed);
+    }
+
+    fn ends_in_reset(&self) -> bool {
+        let is_cut = self.broke.load(Ordering::Relaxed) || self.state.load(Ordering::Relaxed) == BUSY;
+        is_cut && self.until_close.load(Ordering::Relaxed)
     }
 
     pub(super) fn request_ended(&self) {

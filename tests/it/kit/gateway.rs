@@ -145,10 +145,11 @@ impl Gateway {
         parsed.filter(|line| line["target"] == "access").collect()
     }
 
-    /// Waits for the access log's line about the request `id`.
+    /// Waits for the access log's line about the request `id`, which may also be its upstream's name for it.
     pub async fn access_of(&self, id: &str) -> Value {
         until(&format!("a line about {id}"), || {
-            std::future::ready(self.access().into_iter().find(|line| line["request_id"] == id))
+            let mut lines = self.access().into_iter();
+            std::future::ready(lines.find(|line| line["request_id"] == id || line["upstream_request_id"] == id))
         })
         .await
     }
@@ -241,7 +242,11 @@ pub async fn steadfast(arguments: &[&str]) -> Output {
 
 /// An `[[upstream]]` table for `sim`, with further lines.
 pub fn upstream(sim: &Sim, lines: &str) -> String {
-    let (name, url) = (sim.name(), sim.base_url());
+    upstream_at(sim.name(), &sim.base_url(), lines)
+}
+
+/// An `[[upstream]]` table, with further lines.
+pub fn upstream_at(name: &str, url: &str, lines: &str) -> String {
     format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\napi_key = \"env:STEADFAST_TEST_KEY\"\n{lines}\n")
 }
 

@@ -3,10 +3,13 @@
 pub mod client;
 pub mod gateway;
 pub mod raw;
+pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use steadfast::sim::{Sim, SimConfig};
+
+use self::gateway::Gateway;
 
 /// Nothing here takes longer unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +61,13 @@ pub async fn sims(count: usize) -> Vec<Sim> {
         sims.push(sim(&letter.to_string()).await);
     }
     sims
+}
+
+/// One account `a` and a gateway before it, with `head` (TOML tables).
+pub async fn house(head: &str) -> (Sim, Gateway) {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
+    (sim, gateway)
 }
 
 /// Waits until `check` gives something, and fails with `what` if it never does.

@@ -1,0 +1,274 @@
+//! Upstreams that fail: an error that says so before the first byte, and a visible break after it.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+use steadfast::sim::{Act, After, Answer, Close, Fixed, Point, Read, Sim, SimConfig};
+
+use crate::kit::{
+    client,
+    gateway::Gateway,
+    house, sim, until_true,
+    wire::{self, End, Wire},
+};
+
+const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
+
+fn raw(text: &str) -> Act {
+    Act::answer(Answer::Raw(Bytes::from(text.to_owned())))
+}
+
+/// An error answer gives nothing away, and the log says more than it.
+async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: &str) {
+    let said = format!("{answer:?}");
+    assert!(!said.contains(sim_address) && !said.contains("sk-upstream"), "{said}");
+    let logged = || {
+        gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("no answer from upstream"))
+    };
+    until_true("a line that says why", logged).await;
+    assert!(
+        !gateway.log().iter().any(|line| line.contains("sk-upstream")),
+        "{:?}",
+        gateway.log()
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_connections_is_a_502() {
+    let (sim, gateway) = house("").await;
+    let address = sim.address().to_string();
+    sim.stop().await;
+    let answer = wire::ask(gateway.address, wire::post("/v1/responses", WHOLE)).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (502, "upstream_unreachable")
+    );
+    assert!(answer.header("retry-after").is_some());
+    assert_discreet(&answer, &gateway, &address).await;
+    let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
+    assert_eq!((&line["status"], &line["outcome"]), (&json!(502), &json!("refused")));
+    assert!(
+        gateway
+            .metric("steadfast_rejected_requests_total{reason=\"upstream\"}")
+            .await
+            >= 1.0
+    );
+    assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_gives_no_head_is_a_502() {
+    let acts = [
+        Act::answer(Answer::Close(Close::Fin)),
+        Act::answer(Answer::Close(Close::Reset)),
+        raw(""),
+        raw("garbage\r\n\r\n"),
+        raw("HTTP/1.1 200 OK\r\ncontent-type: text/pl"),
+        raw("HTTP/1.1 99999 OK\r\n\r\n"),
+        raw("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!"),
+        raw("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nhello!"),
+        raw("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello!"),
+        raw("SSH-2.0-OpenSSH_9.9\r\n"),
+    ];
+    for act in acts {
+        let (sim, gateway) = house("").await;
+        let what = format!("{act:?}");
+        sim.script().always(act);
+        let answer = wire::ask(gateway.address, wire::post("/v1/responses", STREAM)).await;
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (502, "upstream_broken"),
+            "{what}"
+        );
+        assert_discreet(&answer, &gateway, &sim.address().to_string()).await;
+    }
+}
+
+/// Sends `body`, and expects to see the answer break.
+async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
+    let what = format!("{act:?} {body}");
+    sim.script().once("/v1/responses", act);
+    let answer = wire::ask(gateway.address, wire::post("/v1/responses", body)).await;
+    assert_eq!(answer.status, 200, "{what}");
+    assert!(matches!(answer.end, End::Cut | End::Reset), "{what}: {answer:?}");
+    let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
+    assert_eq!(line["outcome"], "upstream_broken", "{what}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_dies_midway_breaks_the_answer() {
+    let (sim, gateway) = house("").await;
+    for how in [Close::Fin, Close::Reset] {
+        assert_breaks(&sim, &gateway, Act::cut(Point::Events(1), how), STREAM).await;
+        assert_breaks(&sim, &gateway, Act::cut(Point::Events(3), how), STREAM).await;
+        assert_breaks(&sim, &gateway, Act::cut(Point::Bytes(500), how), STREAM).await;
+        assert_breaks(&sim, &gateway, Act::cut(Point::Bytes(100), how), WHOLE).await;
+    }
+    until_true("nothing is in flight", || sim.counts().in_flight == 0).await;
+    assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
+    let (sim, gateway) = house("").await;
+    for how in [Close::Fin, Close::Reset] {
+        sim.script().once("/v1/responses", Act::cut(Point::Events(0), how));
+        let answer = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
+        // Whether the head still leaves depends on how close the break is behind it.
+        assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    }
+    until_true("lines", || gateway.access().len() == 2).await;
+    for line in gateway.access() {
+        assert!(
+            line["outcome"] == "upstream_broken" || line["reason"] == "upstream_broken",
+            "{line}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_broken_body_breaks_the_answer() {
+    let (sim, gateway) = house("").await;
+    let event = "event: response.created\ndata: {\"type\":\"response.created\"}\n\n";
+    let chunked = format!("{}{}", wire::EVENTS, wire::chunk(event));
+    let to_the_end = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let cases = [
+        chunked.clone(),
+        format!("{chunked}zz\r\n"),
+        format!("{chunked}5\r\nhel"),
+        format!("{chunked}5\r\nhello!!"),
+        format!("{chunked}0\r\n"),
+        // Nothing but the last event tells whether these are whole.
+        format!("{to_the_end}{event}"),
+        format!("{}{event}", to_the_end.replace("/1.1", "/1.0")),
+        format!("{to_the_end}event: response.completed\ndata: {{\"type\":\"response.comp"),
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{\"a\"".to_owned(),
+    ];
+    for text in &cases {
+        assert_breaks(&sim, &gateway, raw(text), STREAM).await;
+    }
+}
+
+/// Such a client takes any end for the end, except a reset.
+#[tokio::test]
+async fn a_broken_stream_is_reset_for_a_client_of_http_1_0() {
+    let (sim, gateway) = house("").await;
+    for act in [
+        Act::cut(Point::Events(3), Close::Fin),
+        Act::cut(Point::Events(3), Close::Reset),
+    ] {
+        sim.script().once("/v1/responses", act);
+        let request = wire::post("/v1/responses", STREAM).replace("HTTP/1.1", "HTTP/1.0");
+        let answer = wire::ask(gateway.address, request).await;
+        assert_eq!((answer.status, answer.end), (200, End::Reset), "{answer:?}");
+    }
+    let whole = wire::ask(
+        gateway.address,
+        wire::post("/v1/responses", STREAM).replace("HTTP/1.1", "HTTP/1.0"),
+    )
+    .await;
+    assert_eq!(whole.end, End::Closed, "a whole one is not");
+    assert!(whole.text().contains("event: response.completed"));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_with_its_connection_is_whole_with_its_last_event() {
+    let (sim, gateway) = house("").await;
+    let events = "data: {\"type\":\"response.created\"}\n\ndata: {\"type\":\"response.completed\"}\n\n";
+    let act = raw(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}"
+    ));
+    sim.script().always(act);
+    let answer = wire::ask(gateway.address, wire::post("/v1/responses", STREAM)).await;
+    assert_eq!((answer.end, answer.text().as_str()), (End::Whole, events));
+    let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
+    assert_eq!(line["outcome"], "complete");
+}
+
+#[tokio::test]
+async fn connections_gone_stale_never_show() {
+    let (sim, gateway) = house("").await;
+    sim.script().always(Act {
+        after: After::Silent,
+        ..Act::default()
+    });
+    let mut wire = Wire::open(gateway.address).await;
+    for number in 0..100 {
+        let body = if number % 2 == 0 { WHOLE } else { STREAM };
+        wire.send(wire::post("/v1/responses", body)).await;
+        let answer = wire.answer().await;
+        assert_eq!(
+            (answer.status, answer.end),
+            (200, End::Whole),
+            "request {number}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_restarts_is_found_again() {
+    let (mut sim, gateway) = house("").await;
+    let address = sim.address();
+    let mut wire = Wire::open(gateway.address).await;
+    for round in 0..5 {
+        for _ in 0..3 {
+            wire.send(wire::post("/v1/responses", WHOLE)).await;
+            assert_eq!(wire.answer().await.status, 200, "round {round}");
+        }
+        sim.stop().await;
+        let config = SimConfig {
+            name: "a".to_owned(),
+            ..SimConfig::default()
+        };
+        sim = Sim::start(address, config).await.expect("the address is free again");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_arrives() {
+    let (sim, gateway) = house("").await;
+    let early = Fixed {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        headers: HeaderMap::new(),
+        pieces: vec![Bytes::from_static(b"too large for me")],
+    };
+    sim.script().always(Act {
+        read: Read::Never,
+        answer: Answer::Fixed(early),
+        ..Act::default()
+    });
+    // Its connection is reset while the body is still on its way.
+    let body = json!({"model": "gpt-5.2", "input": "x".repeat(10 << 20)}).to_string();
+    for _ in 0..10 {
+        let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body)).await;
+        assert_eq!((answer.status, answer.text().as_str()), (413, "too large for me"));
+    }
+    // And while the client is still sending.
+    let mut wire = Wire::open(gateway.address).await;
+    wire.send("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-length: 1000\r\n\r\nbegun")
+        .await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "too large for me"));
+}
+
+#[tokio::test]
+async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
+    let sims = [sim("a").await, sim("b").await];
+    let gateway = Gateway::before(&sims, "").await;
+    sims[0].script().always(Act::answer(Answer::Close(Close::Reset)));
+    let mut seen = [0, 0];
+    for number in 0..20 {
+        let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": format!("k{number}")}).to_string();
+        let home = gateway.home(&format!("k{number}")).await;
+        let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body)).await;
+        if home == "b" {
+            assert_eq!(answer.status, 200);
+        }
+        seen[usize::from(home == "b")] += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}

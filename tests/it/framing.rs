@@ -1,0 +1,319 @@
+//! Message framing (RFC 9112): one reading, or an answer and the end of the connection.
+
+use crate::kit::{
+    client, house,
+    wire::{self, End, Wire},
+};
+
+const JSON: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
+
+/// A request head with these lines beside `Host` and the type.
+fn head(lines: &[&str]) -> String {
+    let lines = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
+    format!("POST /v1/responses HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\n{lines}\r\n")
+}
+
+fn chunked(body: &str) -> String {
+    format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+}
+
+#[tokio::test]
+async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
+    let (sim, gateway) = house("").await;
+    for lines in [
+        ["content-length: 5", "transfer-encoding: chunked"],
+        ["transfer-encoding: chunked", "content-length: 5"],
+    ] {
+        let mut wire = Wire::open(gateway.address).await;
+        wire.send(head(&lines) + &chunked(JSON)).await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        // What an intermediary before us took for the next request is never read as one.
+        let _ = wire.stream.try_write(wire::post("/v1/responses", JSON).as_bytes());
+        wire.closing().await;
+        assert_eq!(wire.rest(), "");
+    }
+    let seen = sim.requests();
+    assert_eq!(seen.len(), 2);
+    for request in seen {
+        assert_eq!(request.body, JSON);
+        assert_eq!(request.headers["transfer-encoding"], "chunked");
+        assert!(!request.headers.contains_key("content-length"));
+    }
+}
+
+#[tokio::test]
+async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
+    let (sim, gateway) = house("").await;
+    let cases: &[&[&str]] = &[
+        &["transfer-encoding: gzip, chunked"],
+        &["transfer-encoding: chunked, chunked"],
+        &["transfer-encoding: identity, chunked"],
+        &["transfer-encoding: chunked", "transfer-encoding: chunked"],
+        &["transfer-encoding: gzip", "transfer-encoding: chunked"],
+        &["transfer-encoding: , chunked"],
+    ];
+    for lines in cases {
+        let mut wire = Wire::open(gateway.address).await;
+        wire.send(head(lines) + &chunked(JSON)).await;
+        let answer = wire.answer().await;
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (400, "bad_framing"),
+            "{lines:?}"
+        );
+        assert_eq!(answer.header("connection"), Some("close"), "{lines:?}");
+        wire.closing().await;
+    }
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_before_anyone_sees_it() {
+    let (sim, gateway) = house("").await;
+    let body = chunked(JSON);
+    let many = "x-filler: 1\r\n".repeat(101);
+    let long = format!("x-filler: {}\r\n", "x".repeat(200_000));
+    let cases: Vec<(&str, String, &[u16])> = vec![
+        (
+            "a coding that does not end in chunked",
+            head(&["transfer-encoding: chunked, gzip"]) + &body,
+            &[400],
+        ),
+        (
+            "an unknown coding",
+            head(&["transfer-encoding: xchunked"]) + &body,
+            &[400],
+        ),
+        (
+            "a line that is folded",
+            head(&["x-a: 1", " folded", "content-length: 0"]),
+            &[400],
+        ),
+        ("space before a colon", head(&["content-length : 0"]), &[400]),
+        ("NUL in a value", head(&["x-a: a\0b", "content-length: 0"]), &[400]),
+        (
+            "a bare CR in a value",
+            head(&["x-a: a\rb", "content-length: 0"]),
+            &[400],
+        ),
+        ("a negative length", head(&["content-length: -1"]), &[400]),
+        ("a signed length", head(&["content-length: +5"]) + "hello", &[400]),
+        ("a hexadecimal length", head(&["content-length: 0x5"]) + "hello", &[400]),
+        (
+            "a length over 64 bits",
+            head(&["content-length: 99999999999999999999"]),
+            &[400],
+        ),
+        ("an empty length", head(&["content-length: "]), &[400]),
+        (
+            "two lengths that differ",
+            head(&["content-length: 5", "content-length: 6"]) + "hello!",
+            &[400],
+        ),
+        (
+            "a list of lengths that differ",
+            head(&["content-length: 5, 6"]) + "hello!",
+            &[400],
+        ),
+        (
+            "over a hundred headers",
+            format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{many}\r\n"),
+            &[431],
+        ),
+        (
+            "an oversized head",
+            format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{long}\r\n"),
+            &[431],
+        ),
+        (
+            "an oversized target",
+            format!("GET /v1/{} HTTP/1.1\r\nhost: it\r\n\r\n", "x".repeat(200_000)),
+            &[414, 431],
+        ),
+        ("no version", "GET /v1/models\r\nhost: it\r\n\r\n".to_owned(), &[400]),
+        (
+            "another version",
+            "GET /v1/models HTTP/3.0\r\nhost: it\r\n\r\n".to_owned(),
+            &[400],
+        ),
+        (
+            "TLS on a plain port",
+            "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".to_owned(),
+            &[400],
+        ),
+    ];
+    for (what, request, statuses) in cases {
+        let answer = client::raw(gateway.address, request.as_bytes()).await;
+        let status = answer
+            .get(9..12)
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0_u16);
+        assert!(statuses.contains(&status), "{what}: {answer}");
+    }
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_coding_on_http_1_0_is_refused() {
+    let (sim, gateway) = house("").await;
+    let request = head(&["transfer-encoding: chunked"]).replace("HTTP/1.1", "HTTP/1.0") + &chunked(JSON);
+    let answer = client::raw(gateway.address, request.as_bytes()).await;
+    assert_eq!(answer.get(9..12), Some("400"), "{answer}");
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_none_breaks_the_body_off() {
+    let (sim, gateway) = house("").await;
+    let chunks: &[(&str, &str)] = &[
+        ("no number", "zz\r\nhello\r\n0\r\n\r\n"),
+        ("a sign", "+5\r\nhello\r\n0\r\n\r\n"),
+        ("a prefix", "0x5\r\nhello\r\n0\r\n\r\n"),
+        ("over 64 bits", "fffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+        ("data longer than its size", "3\r\nhello\r\n0\r\n\r\n"),
+        ("an empty size", "\r\nhello\r\n0\r\n\r\n"),
+        ("a bare LF in an extension", "5;a\nb\r\nhello\r\n0\r\n\r\n"),
+    ];
+    for (what, chunks) in chunks {
+        let answer = client::raw(
+            gateway.address,
+            (head(&["transfer-encoding: chunked"]) + chunks).as_bytes(),
+        )
+        .await;
+        assert!(
+            answer.is_empty() || answer.get(9..12) == Some("400"),
+            "{what}: {answer}"
+        );
+    }
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn trailers_reach_nobody() {
+    let (sim, gateway) = house("").await;
+    let trailers = "content-length: 3\r\nauthorization: Bearer sk-smuggled\r\nx-after: 1\r\n";
+    for path in ["/v1/responses", "/v1/files"] {
+        let head = head(&[
+            "transfer-encoding: chunked",
+            "trailer: authorization, x-after",
+            "te: trailers",
+        ]);
+        let head = head
+            .replace("/v1/responses", path)
+            .replace("application/json", "text/plain");
+        let body = format!("{:x}\r\n{JSON}\r\n0\r\n{trailers}\r\n", JSON.len());
+        wire::ask(gateway.address, head + &body).await;
+    }
+    let seen = sim.requests();
+    assert_eq!(seen.len(), 2);
+    for request in seen {
+        assert_eq!(request.body, JSON);
+        assert_eq!(request.headers["authorization"], "Bearer sk-upstream-canary");
+        for name in ["content-length", "x-after", "trailer", "te"] {
+            assert!(!request.headers.contains_key(name), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_connection_names_ends_here() {
+    let (sim, gateway) = house("").await;
+    let lines = [
+        "connection: x-hop, X-Other",
+        "connection: keep-alive, host, content-length",
+        "x-hop: 1",
+        "x-other: 2",
+        "x-stays: 3",
+        "keep-alive: timeout=5",
+        "proxy-connection: keep-alive",
+        "proxy-authorization: Basic abc",
+        "upgrade: h2c",
+        "te: trailers",
+        &format!("content-length: {}", JSON.len()),
+    ];
+    let answer = wire::ask(gateway.address, head(&lines) + JSON).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let seen = sim.requests().remove(0);
+    assert_eq!(seen.body, JSON);
+    assert_eq!(seen.headers["x-stays"], "3");
+    assert_eq!(seen.headers["content-length"], JSON.len().to_string());
+    let gone = [
+        "x-hop",
+        "x-other",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "upgrade",
+        "te",
+    ];
+    for name in gone {
+        assert!(!seen.headers.contains_key(name), "{name}");
+    }
+}
+
+/// Naming `content-encoding` takes it off the request, so the upstream reads plain JSON; so must we.
+#[tokio::test]
+async fn an_encoding_that_connection_names_hides_no_body() {
+    let (sim, gateway) = house("").await;
+    let twice = r#"{"model":"gpt-5.2","input":"hi","model":"gpt-5-mini"}"#;
+    for coding in ["br", "gzip"] {
+        let coding = format!("content-encoding: {coding}");
+        let length = format!("content-length: {}", twice.len());
+        let lines = ["connection: content-encoding", &coding, &length];
+        let answer = wire::ask(gateway.address, head(&lines) + twice).await;
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (400, "ambiguous_body"),
+            "{coding}"
+        );
+    }
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let (sim, gateway) = house("").await;
+    let bodies: Vec<String> = (0..20)
+        .map(|i| JSON.replace("\"hi\"", &format!("\"hi {i}\"")))
+        .collect();
+    let all: String = bodies.iter().map(|body| wire::post("/v1/responses", body)).collect();
+    let mut wire = Wire::open(gateway.address).await;
+    wire.send(all).await;
+    let mut ids = Vec::new();
+    for _ in &bodies {
+        let answer = wire.answer().await;
+        assert_eq!((answer.status, answer.end), (200, End::Whole));
+        ids.push(answer.header("x-request-id").expect("an id").to_owned());
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), bodies.len());
+    let seen: Vec<_> = sim.requests().into_iter().map(|request| request.body).collect();
+    assert_eq!(seen, bodies);
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
+    let (sim, gateway) = house("").await;
+    let mut wire = Wire::open(gateway.address).await;
+    // The refused body looks like a request: it must be skipped, not read as one.
+    let smuggled = wire::post("/v1/responses", JSON);
+    wire.send(wire::post("/v1//responses", &smuggled) + &wire::post("/v1/responses", JSON))
+        .await;
+    assert_eq!(wire.answer().await.error_code(), "ambiguous_target");
+    assert_eq!(wire.answer().await.status, 200);
+    assert_eq!(sim.counts().requests, 1);
+}
+
+#[tokio::test]
+async fn a_head_and_a_body_byte_by_byte_are_read_like_any_other() {
+    let (sim, gateway) = house("").await;
+    let mut wire = Wire::open(gateway.address).await;
+    for byte in (head(&["transfer-encoding: chunked"]) + &chunked(JSON)).bytes() {
+        wire.send([byte]).await;
+    }
+    assert_eq!(wire.answer().await.status, 200);
+    assert_eq!(sim.requests()[0].body, JSON);
+}
