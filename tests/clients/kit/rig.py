@@ -118,9 +118,10 @@ class Rig:
         for tap in self.taps.values():
             tap.script = answer
 
-    def home(self, key, model):
+    def home(self, key, model=None):
         """The account that `steadfast route` names first."""
-        command = [self.binary, "route", key, "--model", model, "-c", str(self.config), "--json"]
+        command = [self.binary, "route", key, "-c", str(self.config), "--json"]
+        command += ["--model", model] if model else []
         routed = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=20)
         if routed.returncode:
             raise Failure(f"steadfast route failed: {routed.stderr}")

@@ -20,8 +20,6 @@ class Expected:
     refused: dict = field(default_factory=dict)
     # Statuses other than 200 that the accounts answer, and how many of each.
     statuses: dict = field(default_factory=dict)
-    # Sessions that keep to one account, without being one that a key sends home (no key: its first request decides).
-    keyless: tuple = ()
 
 
 @dataclass
@@ -58,7 +56,7 @@ def check(rig, seen, log, expected):
     problems += ends(log, expected)
     problems += statuses(seen, expected)
     for session in sessions(seen).values():
-        problems += one_account(rig, session, expected)
+        problems += one_account(rig, session)
     if problems:
         raise Failure("\n".join(problems))
 
@@ -113,17 +111,18 @@ def statuses(seen, expected):
         yield f"the accounts answered {others} beside 200, to be expected was {expected.statuses}: {told}"
 
 
-def one_account(rig, session, expected):
+def one_account(rig, session):
     if len(session.accounts) != 1:
         path = ", ".join(f"{request.method} {request.path} → {request.account}" for request in session.requests)
         yield f"session {session.name} was spread over {session.accounts}: {path}"
-    if session.name in expected.keyless:
-        return
-    first = session.requests[0]
-    key = first.json.get("prompt_cache_key", session.name)
-    home = rig.home(key, first.json.get("model"))
-    if session.accounts != [home]:
-        yield f"session {key} was on {session.accounts}, but `steadfast route` names {home}"
+    for request in session.requests:
+        if (key := key_in(request)) and request.account != (home := rig.home(key, request.json.get("model"))):
+            yield f"{name(request)} has the key {key}, for which `steadfast route` names {home}"
+            break
+
+
+def key_in(request):
+    return request.json.get("prompt_cache_key") or request.headers.get("session-id")
 
 
 def name(request):
