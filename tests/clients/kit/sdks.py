@@ -55,11 +55,20 @@ PYTHON = {
     "together": python("together", minimum=6),
     "keyless": python("keyless", minimum=6),
     "compact": python("compact", minimum=10),
-    "models": python("models", minimum=0),
+    "models": python("models", lambda: Expected(refused={"model_not_found": 1}), minimum=0),
     "follow_up": python("follow_up", minimum=6),
     "stored": python("stored", lambda: Expected(statuses={404: 12}), minimum=6),
     "chat": python("chat", minimum=6),
     "embeddings": python("embeddings", minimum=0),
     "errors": python("errors", lambda: Expected(refused={"unknown_path": 1, "ambiguous_body": 2}, statuses={400: 2}), minimum=0),
 }
-NODE = {}
+NODE = {
+    "create": node("create", minimum=6),
+    "stream": node("stream", minimum=6),
+    "compact": node("compact", minimum=6),
+    "models": node("models", minimum=0),
+    "follow_up": node("follow_up", minimum=6),
+    "stored": node("stored", lambda: Expected(statuses={404: 6}), minimum=6),
+    "chat": node("chat", minimum=6),
+    "errors": node("errors", lambda: Expected(refused={"unknown_path": 1}, statuses={400: 1}), minimum=0),
+}
