@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import codex, curl, sdks, verify
-from kit.rig import Failure, Rig
+from kit.child import Failure
+from kit.rig import Rig
 
 CLIENTS = {"codex": codex.PARTS, "openai-python": sdks.PYTHON, "openai-node": sdks.NODE, "curl": curl.PARTS}
 
@@ -35,6 +37,8 @@ def main():
     parts = [(client, part) for client, parts in CLIENTS.items() for part in parts if wanted(arguments.only, client, part)]
     if not parts:
         sys.exit(f"no such part; there are {', '.join(f'{client}/{part}' for client in CLIENTS for part in CLIENTS[client])}")
+    # What was started is stopped also when this run is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.work))
     rig = Rig(arguments.binary, folder)
     failed = 0
@@ -78,6 +82,9 @@ def run_all(setup, parts, only):
                 print(f"FAIL {client}/{part}\n{indent(problem)}", flush=True)
         if names and well:
             print(f"ok   {client}: {', '.join(names)} ({time.monotonic() - began:.1f} s)", flush=True)
+    if left := setup.rig.in_flight():
+        failed += 1
+        print(f"FAIL over all: Steadfast counts {left} requests in flight, with no client left")
     accounts = {request.account for request in setup.rig.seen}
     if not only and len(accounts) != len(setup.rig.taps):
         failed += 1

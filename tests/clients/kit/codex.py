@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kit.rig import CALLERS_KEY, Failure
+from kit import child
+from kit.child import Failure
+from kit.rig import CALLERS_KEY
 from kit.verify import Expected, sessions
 
 MODEL = "gpt-5.2-codex"
@@ -24,7 +24,6 @@ class Turn:
     messages: list
     errors: list
     usage: dict
-    seconds: float
 
 
 class Codex:
@@ -56,23 +55,16 @@ class Codex:
         flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
         verb = [arguments[0]] if arguments[0] == "resume" else []
         command = self.command + verb + flags + list(arguments[len(verb) :])
-        began = time.monotonic()
-        try:
-            ran = subprocess.run(
-                command, cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=TURN_TIMEOUT,
-            )
-        except subprocess.TimeoutExpired as late:
-            raise Failure(f"codex did not end within {TURN_TIMEOUT} s: {command}\n{late.stdout}\n{late.stderr}") from None
+        ran = child.run(command, self.environment, TURN_TIMEOUT, folder=self.work)
         events = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-        turn = told(events, time.monotonic() - began)
+        turn = told(events)
         if ran.returncode or not turn.messages or not turn.usage:
             raise Failure(f"codex ended with {ran.returncode}: {command}\n{ran.stdout}\n{ran.stderr}")
         return turn
 
 
-def told(events, seconds):
-    turn = Turn("", [], [], {}, seconds)
+def told(events):
+    turn = Turn("", [], [], {})
     for event in events:
         item = event.get("item", {})
         match event["type"], item.get("type"):

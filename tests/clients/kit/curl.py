@@ -3,17 +3,18 @@
 import json
 import os
 import re
-import subprocess
 
+from kit import child
+from kit.child import Failure, Process
 from kit.codex import expect
-from kit.rig import CALLERS_KEY, START_TIMEOUT, Failure, Process
+from kit.rig import CALLERS_KEY, START_TIMEOUT
 from kit.sdks import MODEL
 from kit.verify import Expected
 
 
 def shell(line):
     """Runs a line as a person would; the response's status, headers and body."""
-    ran = subprocess.run(["bash", "-c", line], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60)
+    ran = child.run(["bash", "-c", line], {"PATH": os.environ["PATH"]}, timeout=60)
     expect(ran.returncode == 0, f"curl ended with {ran.returncode}: {line}\n{ran.stdout}\n{ran.stderr}")
     head, _, body = ran.stdout.replace("\r\n", "\n").partition("\n\n")
     first, *lines = head.split("\n")

@@ -6,10 +6,10 @@ Everything is started here, listens on loopback at ports that the kernel picks, 
 import json
 import os
 import re
-import subprocess
-import threading
-import time
+import urllib.request
 
+from kit import child
+from kit.child import Failure, Process
 from kit.tap import Tap
 
 ACCOUNTS = ("account-a", "account-b", "account-c")
@@ -19,65 +19,9 @@ START_TIMEOUT = 20
 LOG_TIMEOUT = 15
 
 
-class Failure(Exception):
-    """Something is not as it has to be; the text is for the person who reads the report."""
-
-
 def key_of(account):
     """The credential that an account accepts, and no other does."""
     return f"sk-upstream-{account}-fedcba9876543210"
-
-
-class Process:
-    """A child process whose output is read as it comes."""
-
-    def __init__(self, command, environment, output):
-        self.output = open(output, "w")
-        self.child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.lines = {"stdout": [], "stderr": []}
-        self.news = threading.Condition()
-        for name in self.lines:
-            threading.Thread(target=self._read, args=(name,), daemon=True).start()
-
-    def _read(self, name):
-        for line in getattr(self.child, name):
-            with self.news:
-                self.lines[name].append(line.rstrip("\n"))
-                self.output.write(line)
-                self.output.flush()
-                self.news.notify_all()
-
-    def wait_for(self, found, timeout, what):
-        """Waits until `found()` is true of the lines, and returns what it returned."""
-        deadline = time.monotonic() + timeout
-        with self.news:
-            while not (result := found()):
-                left = deadline - time.monotonic()
-                if left <= 0 or (self.child.poll() is not None and not self.news.wait(0.2)):
-                    raise Failure(f"waited in vain for {what}; its output:\n{self.tail()}")
-                self.news.wait(min(left, 0.5))
-            return result
-
-    def address(self, pattern, what):
-        """The first group of `pattern` in a line of standard output."""
-        match = self.wait_for(
-            lambda: next((m for line in self.lines["stdout"] if (m := re.search(pattern, line))), None), START_TIMEOUT, what
-        )
-        return match.group(1)
-
-    def tail(self):
-        return "\n".join(self.lines["stdout"][-20:] + self.lines["stderr"][-20:])
-
-    def stop(self):
-        """Asks it to end, and ends it if it does not. Returns the exit code."""
-        self.child.terminate()
-        try:
-            return self.child.wait(15)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            return self.child.wait()
 
 
 class Rig:
@@ -87,6 +31,7 @@ class Rig:
         self.binary = str(binary)
         self.folder = folder
         self.seen = []
+        self.homes = {}
         self.sims, self.taps, self.proxy = [], {}, None
         self.config = folder / "steadfast.toml"
         self.environment = {"PATH": os.environ["PATH"]}
@@ -98,13 +43,13 @@ class Rig:
             command += ["--api-key", key_of(account)]
             sim = Process(command, self.environment, self.folder / f"{account}.log")
             self.sims.append(sim)
-            port = sim.address(r"listening on http://127\.0\.0\.1:(\d+)", f"the address of {account}")
+            port = printed(sim, r"listening on http://127\.0\.0\.1:(\d+)")
             self.taps[account] = Tap(account, "127.0.0.1", int(port), self.seen)
         self.config.write_text(self.configuration())
         command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
         self.proxy = Process(command, self.environment, self.folder / "steadfast.log")
-        self.root = self.proxy.address(r"Steadfast listens on (http://\S+)", "Steadfast's address")
-        self.admin = self.proxy.address(r"admin side is on (http://\S+)", "the admin side's address")
+        self.root = printed(self.proxy, r"Steadfast listens on (http://\S+)")
+        self.admin = printed(self.proxy, r"admin side is on (http://\S+)")
 
     def configuration(self):
         upstreams = "\n".join(
@@ -120,12 +65,13 @@ class Rig:
 
     def home(self, key, model=None):
         """The account that `steadfast route` names first."""
-        command = [self.binary, "route", key, "-c", str(self.config), "--json"]
-        command += ["--model", model] if model else []
-        routed = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=20)
-        if routed.returncode:
-            raise Failure(f"steadfast route failed: {routed.stderr}")
-        return json.loads(routed.stdout)["upstreams"][0]["name"]
+        if (key, model) not in self.homes:
+            command = [self.binary, "route", key, "-c", self.config, "--json"] + (["--model", model] if model else [])
+            routed = child.run(command, self.environment, timeout=20)
+            if routed.returncode:
+                raise Failure(f"steadfast route failed: {routed.stderr}")
+            self.homes[key, model] = json.loads(routed.stdout)["upstreams"][0]["name"]
+        return self.homes[key, model]
 
     def keys(self, prefix, model, per_account):
         """Session keys beginning with `prefix`: that many for every account."""
@@ -154,6 +100,15 @@ class Rig:
 
         return self.proxy.wait_for(ended, LOG_TIMEOUT, "the access log to tell of every request")[0]
 
+    def in_flight(self):
+        """Requests that Steadfast counts as not ended."""
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as metrics:
+            lines = metrics.read().decode().splitlines()
+        counted = [line for line in lines if line.startswith("steadfast_in_flight_requests{")]
+        if len(counted) != len(ACCOUNTS):
+            raise Failure(f"steadfast_in_flight_requests is told {len(counted)} times, not once for each account")
+        return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+
     def complaints(self):
         """What Steadfast logged beside the access log at level WARN or ERROR."""
         return [line for line in self.proxy.lines["stderr"] if '"level":"WARN"' in line or '"level":"ERROR"' in line]
@@ -170,3 +125,9 @@ class Rig:
 
 def variable(account):
     return account.upper().replace("-", "_") + "_KEY"
+
+
+def printed(process, pattern):
+    """The first group of `pattern` in a line that the process printed."""
+    found = lambda: next((match for line in process.lines["stdout"] if (match := re.search(pattern, line))), None)
+    return process.wait_for(found, START_TIMEOUT, pattern).group(1)

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
+from kit import child
 from kit.codex import expect
-from kit.rig import CALLERS_KEY, Failure
+from kit.rig import CALLERS_KEY
 from kit.verify import Expected, sessions
 
 MODEL = "gpt-5.2"
@@ -36,11 +36,7 @@ def runner(command, part, expected, minimum):
             "STEADFAST_MODEL": MODEL,
             "STEADFAST_KEYS": json.dumps(keys),
         }
-        whole = [str(word) for word in command(setup)] + [part]
-        try:
-            ran = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=PART_TIMEOUT)
-        except subprocess.TimeoutExpired as late:
-            raise Failure(f"it did not end within {PART_TIMEOUT} s:\n{late.stdout}\n{late.stderr}") from None
+        ran = child.run(command(setup) + [part], environment, PART_TIMEOUT)
         expect(ran.returncode == 0, f"it ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
         found = sessions(setup.rig.seen[since:])
         expect(len(found) >= minimum, f"only {len(found)} sessions were seen, {minimum} were to be expected")

@@ -5,7 +5,8 @@ The taps are believed, not the proxy: a session is what its requests say it is, 
 
 from dataclasses import dataclass, field
 
-from kit.rig import CALLERS_KEY, Failure, key_of
+from kit.child import Failure
+from kit.rig import CALLERS_KEY, key_of
 
 # By this header the SDK scenarios name their sessions, so that those without a key are known too.
 SESSION_HEADER = "x-test-session"
