@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import codex, curl, sdks, verify
+from kit import child, codex, curl, sdks, verify
 from kit.child import Failure
 from kit.rig import Rig
 
@@ -37,8 +37,7 @@ def main():
     parts = [(client, part) for client, parts in CLIENTS.items() for part in parts if wanted(arguments.only, client, part)]
     if not parts:
         sys.exit(f"no such part; there are {', '.join(f'{client}/{part}' for client in CLIENTS for part in CLIENTS[client])}")
-    # What was started is stopped also when this run is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    signal.signal(signal.SIGTERM, stop)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.work))
     rig = Rig(arguments.binary, folder)
     failed = 0
@@ -56,6 +55,12 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(parts) - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
+
+
+def stop(*_):
+    """This run is to end, and with it all that it started."""
+    child.end_all()
+    sys.exit("stopped")
 
 
 def parse():

@@ -11,6 +11,10 @@ class Failure(Exception):
     """Something is not as it has to be; the text is for the person who reads the report."""
 
 
+# The groups of what `run` runs, in whatever thread.
+running = set()
+
+
 def run(command, environment, timeout, folder=None):
     """Runs a command to its end and returns it with its output. On a timeout it goes, with all that it started."""
     command = [str(word) for word in command]
@@ -19,16 +23,25 @@ def run(command, environment, timeout, folder=None):
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )
+    running.add(child.pid)
     try:
         out, err = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         out, err = child.communicate()
         raise Failure(f"it did not end within {timeout} s: {command}\n{out}\n{err}") from None
-    except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        raise
+    finally:
+        running.discard(child.pid)
+        # Interrupted: nobody waits for it any more.
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def end_all():
+    """Ends what still runs, so that no thread goes on waiting for it."""
+    for group in list(running):
+        os.killpg(group, signal.SIGKILL)
 
 
 class Process:
