@@ -8,7 +8,8 @@ const OpenAI = createRequire(`${process.env.CLIENT_MODULES}/`)("openai");
 
 const root = process.env.STEADFAST_URL;
 const model = process.env.STEADFAST_MODEL;
-const keys = Object.entries(JSON.parse(process.env.STEADFAST_KEYS)).flatMap(([account, own]) => own.map((key) => [account, key]));
+const byAccount = Object.entries(JSON.parse(process.env.STEADFAST_KEYS));
+const keys = byAccount.flatMap(([account, own]) => own.map((key) => [account, key]));
 const settings = { apiKey: process.env.STEADFAST_API_KEY, maxRetries: 0, timeout: 30_000 };
 const instructions = "You are a patient pilot who knows every rock of this coast. ".repeat(40);
 
@@ -33,7 +34,8 @@ async function refused(kind, code, promise) {
 const parts = {
   async create() {
     for (const [account, key] of keys) {
-      const { data, response } = await client.responses.create(keyed(key, { input: "Where are we?" }), session(key)).withResponse();
+      const first = client.responses.create(keyed(key, { input: "Where are we?" }), session(key));
+      const { data, response } = await first.withResponse();
       spokenBy(data.output_text, account);
       assert.equal(response.headers.get("x-steadfast-upstream"), account);
       const again = await client.responses.create(keyed(key, { input: "Where are we?" }), session(key));

@@ -99,7 +99,8 @@ def together():
 
 def keyless():
     """No key at all: a conversation is known by its beginning, short or long."""
-    for number, opening in enumerate(["Hello number {}", "A long beginning {}. " + "It was a dark and stormy night. " * 300] * 3):
+    openings = ["Hello number {}", "A long beginning {}. " + "It was a dark and stormy night. " * 300]
+    for number, opening in enumerate(openings * 3):
         name = f"keyless-{number}"
         history, accounts = [], set()
         for turn in range(3):
@@ -213,7 +214,8 @@ def errors():
     twice = f'{{"model":"{MODEL}","prompt_cache_key":"{key}","input":"Hello","prompt_cache_key":"other"}}'
     status, body = raw(twice)
     assert (status, body["error"]["code"]) == (400, "ambiguous_body"), body
-    assert "prompt_cache_key" in body["error"]["message"] and str(twice.rindex('"prompt_cache_key"')) in body["error"]["message"], body
+    message = body["error"]["message"]
+    assert "prompt_cache_key" in message and str(twice.rindex('"prompt_cache_key"')) in message, message
     status, body = raw('{"model":"x","input":')
     assert (status, body["error"]["code"]) == (400, "ambiguous_body"), body
 

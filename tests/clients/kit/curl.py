@@ -51,8 +51,9 @@ def sessions(setup):
     for account, keys in rig.keys("curl", MODEL, per_account=1).items():
         common = f"curl -isSN --max-time 30 -H 'authorization: Bearer {CALLERS_KEY}' -H 'content-type: application/json'"
         key = keys[0]
-        by_body = f"""{common} {rig.root}/v1/responses -d '{{"model":"{MODEL}","input":"Hello","prompt_cache_key":"{key}"}}'"""
-        by_header = f"""{common} -H 'session-id: {key}' {rig.root}/responses -d '{{"model":"{MODEL}","input":"Hello","stream":true}}'"""
+        body = {"model": MODEL, "input": "Hello"}
+        by_body = f"{common} {rig.root}/v1/responses -d '{json.dumps(body | {'prompt_cache_key': key})}'"
+        by_header = f"{common} -H 'session-id: {key}' {rig.root}/responses -d '{json.dumps(body | {'stream': True})}'"
         for line in (by_body, by_header):
             status, headers, body = shell(line)
             expect(status == 200 and headers["x-steadfast-upstream"] == account, f"{status} {headers}")
