@@ -76,6 +76,17 @@ async fn what_is_for_one_hop_ends_there_both_ways() {
     assert_eq!(arrived["originator"], "codex_exec");
 }
 
+#[tokio::test]
+async fn naming_what_frames_a_message_does_not_unframe_it() {
+    let sim = answering("connection: content-length, content-type\r\ncontent-type: application/json\r\n").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let lines = "connection: content-length, host, transfer-encoding, authorization, x-request-id\r\n";
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    assert_eq!(arrived["host"], sim.address().to_string());
+    assert_eq!(arrived["authorization"], "Bearer sk-upstream-canary");
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "{}"));
+}
+
 const PROOFS: &str = concat!(
     "Authorization: Bearer sk-caller-canary\r\ncookie: session=sk-caller-canary\r\ncookie: b=sk-caller-canary\r\n",
     "x-api-key: sk-caller-canary\r\nX-API-Key: sk-caller-canary\r\n",
