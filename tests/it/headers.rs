@@ -8,7 +8,7 @@ use steadfast::sim::{Act, Answer, Sim};
 use crate::kit::{
     client::{self, Reply, request},
     gateway::{Gateway, upstream},
-    raw, sim, sims,
+    sim, sims, wire,
 };
 
 /// Sends `lines` as the head of a request with a body, and returns what the upstream got and what came back.
@@ -16,7 +16,7 @@ async fn pass(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderM
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nhost: gateway.example\r\ncontent-length: {length}\r\n{lines}\r\n");
-    let reply = raw::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
+    let reply = wire::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
     let arrived = sim
         .requests()
         .pop()
@@ -314,13 +314,13 @@ async fn framing_stays_as_the_client_chose_it() {
             "{head}transfer-encoding: chunked\r\n\r\na;x=y\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
             two.len()
         );
-        raw::exchange(gateway.address, [chunked.as_bytes()]).await;
+        wire::exchange(gateway.address, [chunked.as_bytes()]).await;
         let arrived = sims[0].requests().pop().expect("a request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["transfer-encoding"], "chunked");
         assert!(!arrived.headers.contains_key("content-length"), "{path}");
         let counted = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-        raw::exchange(gateway.address, [counted.as_bytes()]).await;
+        wire::exchange(gateway.address, [counted.as_bytes()]).await;
         let arrived = sims[0].requests().pop().expect("a request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["content-length"], body.len().to_string());

@@ -7,7 +7,6 @@ mod affinity;
 mod bodies;
 mod commands;
 mod departures;
-mod encodings;
 mod endpoints;
 mod faults;
 mod framing;
