@@ -28,7 +28,10 @@ impl Tokens {
     /// Those before byte `index`.
     fn before(self, index: u32) -> Self {
         let mask = (1 << index) - 1;
-        Self { begins: self.begins & mask, closes: self.closes & mask }
+        Self {
+            begins: self.begins & mask,
+            closes: self.closes & mask,
+        }
     }
 }
 
@@ -321,7 +324,19 @@ mod tests {
 
     /// Text in which nothing is wrong: escapes are whole and only inside strings.
     fn sound() -> impl Strategy<Value = Vec<u8>> {
-        let inner = prop::sample::select(vec!["\\\"", "\\\\", "\\n", "\\u0041", "\\ud83d\\ude00", "a", "{", ":", " ", "é", "漢"]);
+        let inner = prop::sample::select(vec![
+            "\\\"",
+            "\\\\",
+            "\\n",
+            "\\u0041",
+            "\\ud83d\\ude00",
+            "a",
+            "{",
+            ":",
+            " ",
+            "é",
+            "漢",
+        ]);
         let outer = prop::sample::select(vec!["{", "}", "[", "]", ":", ",", " ", "\n", "1", "true", "x"]);
         let string = prop::collection::vec(inner, 0..40).prop_map(|parts| format!("\"{}\"", parts.concat()));
         let part = prop_oneof![string, outer.prop_map(str::to_owned)];
@@ -395,9 +410,17 @@ mod tests {
                     bytes[0] = b'"';
                     bytes.extend_from_slice(text);
                     let mut tokens = [Tokens::default(); BATCH];
-                    let flaw = Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
+                    let flaw =
+                        Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
                     let offset = (shift + 1 + place) as isize;
-                    assert_eq!(flaw, Some(Flaw { problem: *problem, offset }), "{text:?} {shift}");
+                    assert_eq!(
+                        flaw,
+                        Some(Flaw {
+                            problem: *problem,
+                            offset
+                        }),
+                        "{text:?} {shift}"
+                    );
                 }
             }
         }

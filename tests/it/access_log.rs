@@ -13,7 +13,7 @@ use crate::{
     kit::{
         client::{self, request},
         gateway::{Gateway, upstream},
-        raw, sim, sims,
+        sim, sims, wire,
     },
 };
 
@@ -97,46 +97,12 @@ async fn each_request_has_one_line_with_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_after_the_last_event_has_everything() {
-    let sims = sims(1).await;
-    let gateway = Gateway::before(&sims, "").await;
-    let events = [
-        json!({"type": "response.created", "response": {"id": "resp_1"}}),
-        json!({"type": "response.completed", "response": {"id": "resp_1", "status": "completed"}}),
-    ];
-    sims[0].script().once(
-        "/v1/responses",
-        Act {
-            stall: Some(Point::Events(2)),
-            ..Act::events(&events)
-        },
-    );
-    let mut streaming = client::open(
-        gateway.address,
-        named(ask(json!({"input": "hi", "stream": true}), &[]), "left"),
-    )
-    .await;
-    let mut seen = String::new();
-    while !seen.contains("event: response.completed\ndata: ") || !seen.ends_with("\n\n") {
-        let frame = streaming.body_mut().frame().await.expect("more").expect("whole");
-        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
-    }
-    drop(streaming);
-    let line = gateway.access_of("left").await;
-    assert_eq!(
-        (&line["outcome"], &line["bytes_out"]),
-        (&json!("complete"), &json!(seen.len())),
-        "{line}"
-    );
-}
-
-#[tokio::test]
 async fn bytes_of_a_streamed_upload_are_counted() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     let head = "POST /v1/files HTTP/1.1\r\nhost: x\r\nx-request-id: up\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunks = "5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
-    raw::exchange(gateway.address, [head, chunks]).await;
+    wire::exchange(gateway.address, [head, chunks]).await;
     assert_eq!(sims[0].requests()[0].body, "hello, world");
     let line = gateway.access_of("up").await;
     assert_eq!(line["bytes_in"], 12, "{line}");

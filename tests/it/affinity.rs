@@ -10,7 +10,7 @@ use steadfast::sim::{Act, Point, Rule, Sim};
 use crate::kit::{
     client::{self, Reply, post},
     gateway::{Gateway, upstream},
-    raw, sims, until,
+    sims, until, wire,
 };
 
 /// A request to `/v1/responses` with these fields beside its model, and these headers.
@@ -72,7 +72,7 @@ async fn the_same_text_from_any_source_is_the_same_session() {
         ];
         for (nth, tail) in tails.iter().enumerate() {
             let head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
-            let reply = raw::exchange(gateway.address, [head.as_bytes(), tail.as_bytes()]).await;
+            let reply = wire::exchange(gateway.address, [head.as_bytes(), tail.as_bytes()]).await;
             let route = if nth == 0 { "home" } else { "pin" };
             assert_eq!(reply.routed(), (home.as_str(), route), "{tail}");
         }

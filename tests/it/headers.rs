@@ -8,7 +8,7 @@ use steadfast::sim::{Act, Answer, Sim};
 use crate::kit::{
     client::{self, Reply, request},
     gateway::{Gateway, upstream},
-    raw, sim, sims,
+    sim, sims, wire,
 };
 
 /// Sends `lines` as the head of a request with a body, and returns what the upstream got and what came back.
@@ -16,7 +16,7 @@ async fn pass(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderM
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nhost: gateway.example\r\ncontent-length: {length}\r\n{lines}\r\n");
-    let reply = raw::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
+    let reply = wire::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
     let arrived = sim
         .requests()
         .pop()
@@ -74,6 +74,17 @@ async fn what_is_for_one_hop_ends_there_both_ways() {
     }
     assert_eq!(arrived["user-agent"], "codex_exec/0.169.0");
     assert_eq!(arrived["originator"], "codex_exec");
+}
+
+#[tokio::test]
+async fn naming_what_frames_a_message_does_not_unframe_it() {
+    let sim = answering("connection: content-length, content-type\r\ncontent-type: application/json\r\n").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let lines = "connection: content-length, host, transfer-encoding, authorization, x-request-id\r\n";
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    assert_eq!(arrived["host"], sim.address().to_string());
+    assert_eq!(arrived["authorization"], "Bearer sk-upstream-canary");
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "{}"));
 }
 
 const PROOFS: &str = concat!(
@@ -303,13 +314,13 @@ async fn framing_stays_as_the_client_chose_it() {
             "{head}transfer-encoding: chunked\r\n\r\na;x=y\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
             two.len()
         );
-        raw::exchange(gateway.address, [chunked.as_bytes()]).await;
+        wire::exchange(gateway.address, [chunked.as_bytes()]).await;
         let arrived = sims[0].requests().pop().expect("a request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["transfer-encoding"], "chunked");
         assert!(!arrived.headers.contains_key("content-length"), "{path}");
         let counted = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-        raw::exchange(gateway.address, [counted.as_bytes()]).await;
+        wire::exchange(gateway.address, [counted.as_bytes()]).await;
         let arrived = sims[0].requests().pop().expect("a request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["content-length"], body.len().to_string());

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use steadfast::sim::{Recorded, Sim};
 
-use crate::kit::{client::Reply, gateway::Gateway, raw, recording, recordings, sim_with};
+use crate::kit::{client::Reply, gateway::Gateway, recording, recordings, sim_with, wire};
 
 /// A recorded request, as it is sent to a gateway.
 struct Request {
@@ -146,7 +146,7 @@ async fn reach_their_home(cut: impl for<'a> Fn(&Request, &'a [u8]) -> Vec<&'a [u
     let send = |request: &Request| {
         let (bytes, address) = (request.bytes(), gateway.address);
         let pieces: Vec<Vec<u8>> = cut(request, &bytes).into_iter().map(<[u8]>::to_vec).collect();
-        tokio::spawn(async move { raw::exchange(address, pieces).await })
+        tokio::spawn(async move { wire::exchange(address, pieces).await })
     };
     let sent: Vec<_> = requests.iter().map(send).collect();
     let mut keyed = 0;
@@ -187,7 +187,7 @@ async fn recordings_without_a_key_stick_by_their_content() {
     for request in keyless {
         let bytes = request.bytes();
         for round in 0..6 {
-            let reply = raw::exchange(gateway.address, bytes.chunks(bytes.len() >> round)).await;
+            let reply = wire::exchange(gateway.address, bytes.chunks(bytes.len() >> round)).await;
             check_reply(request, &reply);
         }
         let mut reached: Vec<String> = arrivals(&sims, &request.body)
@@ -213,7 +213,7 @@ async fn recorded_websocket_upgrades_are_told_to_fall_back() {
     for name in upgrades {
         let request = Request::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
-            let reply = raw::exchange(gateway.address, pieces).await;
+            let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 426, "{name}: {}", reply.text());
             assert!(!reply.header("upgrade").is_empty(), "mandatory with 426");
             assert_eq!(reply.json()["error"]["code"], "websocket_unsupported");
@@ -232,7 +232,7 @@ async fn recorded_questions_for_models_are_answered() {
     for (name, list) in [("python-sdk-models", "data"), ("codex0.169-models-chatgpt", "models")] {
         let request = Request::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
-            let reply = raw::exchange(gateway.address, pieces).await;
+            let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 200, "{name}: {}", reply.text());
             assert_eq!(reply.json()[list].as_array().map(Vec::len), Some(4), "{}", reply.text());
         }

@@ -134,7 +134,11 @@ impl Lanes for Avx2 {
             let bit5 = _mm256_set1_epi8(0x20);
             Loaded(_mm256_or_si256(block.0, bit5), _mm256_or_si256(block.1, bit5))
         };
-        let operators = Loaded(own_in(folded.0, block.0, &OPERATORS), own_in(folded.1, block.1, &OPERATORS)).mask();
+        let operators = Loaded(
+            own_in(folded.0, block.0, &OPERATORS),
+            own_in(folded.1, block.1, &OPERATORS),
+        )
+        .mask();
         Layout { blanks, operators }
     }
 

@@ -2,7 +2,6 @@
 
 pub mod client;
 pub mod gateway;
-pub mod raw;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

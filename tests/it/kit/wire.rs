@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -9,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, client::Reply};
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +102,16 @@ impl Wire {
             .expect("it reads");
     }
 
-    /// Reads an answer's head; what follows is its body.
+    /// Reads an answer's head, in lower case; what follows is its body.
     pub async fn head(&mut self) -> String {
+        self.written_head().await.to_ascii_lowercase()
+    }
+
+    async fn written_head(&mut self) -> String {
         loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..at + 4).collect();
-                return String::from_utf8_lossy(&head).to_ascii_lowercase();
+                return String::from_utf8_lossy(&head).into_owned();
             }
             assert!(
                 self.more().await,
@@ -128,11 +133,41 @@ impl Wire {
             .get(9..12)
             .and_then(|digits| digits.parse().ok())
             .expect("a status");
+        let (body, end) = self.body(&head, status, method).await;
+        Answer {
+            status,
+            head,
+            body,
+            end,
+        }
+    }
+
+    /// Reads one whole answer, its head as it was written.
+    pub async fn reply(&mut self) -> Reply {
+        let written = self.written_head().await;
+        let mut lines = written.trim_end().split("\r\n");
+        let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
+        let status: StatusCode = status.expect("a status");
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.map(|line| line.split_once(':').expect("a header")) {
+            let name: HeaderName = name.parse().expect("a name");
+            headers.append(name, value.trim().parse().expect("a value"));
+        }
+        let (body, end) = self.body(&written.to_ascii_lowercase(), status.as_u16(), "GET").await;
+        assert_eq!(end, End::Whole, "{written}");
+        Reply {
+            status,
+            headers,
+            body: body.into(),
+        }
+    }
+
+    async fn body(&mut self, head: &str, status: u16, method: &str) -> (Vec<u8>, End) {
         let value = |name: &str| {
             head.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
-        let (body, end) = if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
+        if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
             (Vec::new(), End::Whole)
         } else if value("transfer-encoding") == Some("chunked") {
             self.chunks().await
@@ -141,12 +176,6 @@ impl Wire {
         } else {
             let end = self.closing().await;
             (std::mem::take(&mut self.buffer), end)
-        };
-        Answer {
-            status,
-            head,
-            body,
-            end,
         }
     }
 
@@ -243,6 +272,15 @@ pub async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     let mut wire = Wire::open(address).await;
     wire.send(bytes).await;
     wire.answer().await
+}
+
+/// Sends `pieces` on a connection of its own, each in a write of its own, and reads the answer.
+pub async fn exchange(address: SocketAddr, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Reply {
+    let mut wire = Wire::open(address).await;
+    for piece in pieces {
+        wire.send(piece).await;
+    }
+    wire.reply().await
 }
 
 /// A `POST` with `content-length`, on a connection that stays open.

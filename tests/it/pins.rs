@@ -1,0 +1,125 @@
+//! Where a session stays, once it has been somewhere.
+
+use serde_json::json;
+use steadfast::sim::Act;
+
+use crate::{
+    affinity::ask,
+    kit::{
+        client::{self, Reply},
+        gateway::{Gateway, upstream},
+        sims,
+    },
+};
+
+async fn send(gateway: &Gateway, fields: serde_json::Value) -> Reply {
+    client::send(gateway.address, ask(fields, &[])).await
+}
+
+/// A key whose home is the upstream `name`.
+async fn key_at(gateway: &Gateway, name: &str) -> String {
+    for number in 0..100 {
+        let key = format!("session-{number}");
+        if gateway.home(&key).await == name {
+            return key;
+        }
+    }
+    panic!("{name} is no key's home")
+}
+
+#[tokio::test]
+async fn a_session_stays_where_its_state_led_it() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let (a, b) = (key_at(&gateway, "a").await, key_at(&gateway, "b").await);
+    let first = send(&gateway, json!({"input": "hi", "prompt_cache_key": a}))
+        .await
+        .json();
+    let led = json!({"input": "on", "prompt_cache_key": b, "previous_response_id": first["id"]});
+    assert_eq!(send(&gateway, led.clone()).await.routed(), ("a", "owner"));
+    assert_eq!(
+        send(&gateway, json!({"input": "on", "prompt_cache_key": b}))
+            .await
+            .routed(),
+        ("a", "pin")
+    );
+    assert_eq!(
+        send(&gateway, led).await.routed(),
+        ("a", "pin"),
+        "where both agree, nothing was forced"
+    );
+    let told = gateway.ask(&format!("/api/route?key={b}")).await.json();
+    assert_eq!(
+        (&told["upstreams"][0]["name"], &told["pin"]),
+        (&json!("b"), &json!("a"))
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_success_pins_nothing() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let key = key_at(&gateway, "a").await;
+    let fields = json!({"input": "hi", "prompt_cache_key": key});
+    for status in [400, 404, 429, 302] {
+        let status = status.try_into().expect("a status");
+        sims[0].script().once(
+            "/v1/responses",
+            Act::reply(status, &json!({"error": {"message": "no"}})),
+        );
+        let reply = send(&gateway, fields.clone()).await;
+        assert_eq!((reply.status, reply.routed()), (status, ("a", "home")));
+    }
+    assert_eq!(gateway.metric("steadfast_pins").await, 0.0);
+    assert_eq!(send(&gateway, fields.clone()).await.routed(), ("a", "home"));
+    assert_eq!(send(&gateway, fields).await.routed(), ("a", "pin"));
+}
+
+#[tokio::test]
+async fn a_pin_ends_when_its_session_was_idle_for_long() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "[affinity]\nidle = \"1s\"\n").await;
+    let key = key_at(&gateway, "a").await;
+    let fields = json!({"input": "hi", "prompt_cache_key": key});
+    assert_eq!(send(&gateway, fields.clone()).await.routed().1, "home");
+    assert_eq!(send(&gateway, fields.clone()).await.routed().1, "pin");
+    let asked = format!("/api/route?key={key}");
+    crate::kit::until("the pin to end", || async {
+        gateway.ask(&asked).await.json()["pin"].is_null().then_some(())
+    })
+    .await;
+    assert_eq!(send(&gateway, fields).await.routed(), ("a", "home"));
+}
+
+#[tokio::test]
+async fn requests_of_one_session_at_once_agree() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let (address, home) = (gateway.address, gateway.home("crowd").await);
+    let at_once = (0..40).map(|number| {
+        let request = ask(
+            json!({"input": "hi", "prompt_cache_key": "crowd", "stream": number % 2 == 0}),
+            &[],
+        );
+        tokio::spawn(async move { client::send(address, request).await })
+    });
+    for reply in at_once.collect::<Vec<_>>() {
+        assert_eq!(reply.await.expect("an answer").routed().0, home);
+    }
+}
+
+#[tokio::test]
+async fn the_order_of_the_file_changes_nothing() {
+    let sims = sims(4).await;
+    let one = Gateway::before(&sims, "").await;
+    let reversed: String = sims.iter().rev().map(|sim| upstream(sim, "")).collect();
+    let other = Gateway::configured(&reversed).await;
+    for number in 0..20 {
+        let content = json!({"input": format!("conversation {number}")});
+        let named = json!({"input": "hi", "prompt_cache_key": format!("session-{number}")});
+        for fields in [content, named] {
+            let first = send(&one, fields.clone()).await;
+            assert_eq!(send(&other, fields).await.routed(), first.routed());
+        }
+    }
+}
