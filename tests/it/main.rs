@@ -3,7 +3,9 @@
 mod kit;
 
 mod bodies;
+mod chaos;
 mod departures;
+mod drain;
 mod faults;
 mod framing;
 mod heads;
@@ -12,3 +14,4 @@ mod story;
 mod streams;
 mod targets;
 mod timeouts;
+mod tls;

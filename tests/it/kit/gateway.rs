@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{
         Arc,
@@ -47,23 +47,27 @@ impl Gateway {
 
     /// A gateway with this configuration; its addresses are chosen by the system.
     pub async fn configured(config: &str) -> Self {
+        Self::listening(config, None).await
+    }
+
+    /// The same, listening on a Unix socket too.
+    pub async fn listening(config: &str, socket: Option<&Path>) -> Self {
         let folder = scratch();
         let file = folder.join("steadfast.toml");
         std::fs::write(&file, config).expect("a writable folder");
         let file = file.to_str().expect("text").to_owned();
-        Self::run(
-            &[
-                "serve",
-                "-c",
-                &file,
-                "--listen",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-            ],
-            folder,
-        )
-        .await
+        let mut arguments = vec![
+            "serve",
+            "-c",
+            &file,
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ];
+        let socket = socket.map(|path| format!("unix:{}", path.display()));
+        arguments.extend(socket.iter().flat_map(|socket| ["--listen", socket]));
+        Self::run(&arguments, folder).await
     }
 
     /// The program without any configuration.
