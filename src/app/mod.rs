@@ -25,8 +25,8 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Some(Command::Serve(args)) => serve::serve(args),
         None => serve::serve(cli.serve),
-        Some(Command::Check(args)) => check(&args),
-        Some(Command::Route(args)) => route(&args),
+        Some(Command::Check(args)) => unless_left(check(&args)),
+        Some(Command::Route(args)) => unless_left(route(&args)),
         Some(Command::Sim(args)) => serve::simulate(args),
     };
     match result {
@@ -41,6 +41,14 @@ pub fn run() -> ExitCode {
 
 /// Anything that ends the program; its text says what to do.
 type Problem = Box<dyn std::error::Error>;
+
+/// A reader that leaves early, as `head` does, has what it wanted.
+fn unless_left(result: Result<(), Problem>) -> Result<(), Problem> {
+    match result {
+        Err(problem) if problem.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe) => Ok(()),
+        other => other,
+    }
+}
 
 fn check(args: &CheckArgs) -> Result<(), Problem> {
     let config = args.source.load()?;

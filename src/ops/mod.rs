@@ -81,7 +81,13 @@ impl Admin {
             .get(AUTHORIZATION)
             .map(HeaderValue::as_bytes)
             .unwrap_or_default();
-        let shown = shown.strip_prefix(b"Bearer ").unwrap_or_default();
+        // The scheme's name has no case (RFC 9110 section 11.1).
+        let (scheme, shown) = shown.split_at_checked(7).unwrap_or_default();
+        let shown = if scheme.eq_ignore_ascii_case(b"Bearer ") {
+            shown
+        } else {
+            &[]
+        };
         shown.ct_eq(token.expose().as_bytes()).into()
     }
 }

@@ -160,8 +160,10 @@ pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
         headers.remove(CONTENT_LENGTH);
     }
     strip_hop_by_hop(headers);
-    // An alternative service would lead the client past Steadfast.
-    headers.remove(http::header::ALT_SVC);
+    // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may say.
+    for name in [&http::header::ALT_SVC, &ROUTED_TO, &ROUTED_BY] {
+        headers.remove(name);
+    }
     if let Credential::Own(ours) = &upstream.credential {
         // A cookie stands for the account's session there. An upstream that echoes its caller's headers shows the key.
         headers.remove(SET_COOKIE);

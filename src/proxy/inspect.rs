@@ -33,16 +33,13 @@ pub(super) async fn inspect(
     admitted: &Admitted,
     intake: &mut Option<Intake>,
     limits: Limits,
-    journal: &mut Journal,
+    journal: &Journal,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if let Some(arriving) = intake
         && admitted.is_inspected()
     {
         return read(admitted, arriving, limits, journal).await;
-    }
-    if let Framing::Length(length) = framing {
-        journal.bytes_in = length;
     }
     let body = match (framing, intake.take()) {
         (Framing::None, _) | (_, None) => Replay::empty(framing),
@@ -54,25 +51,19 @@ pub(super) async fn inspect(
     })
 }
 
-async fn read(
-    admitted: &Admitted,
-    intake: &mut Intake,
-    limits: Limits,
-    journal: &mut Journal,
-) -> Result<Inspected, Fault> {
+async fn read(admitted: &Admitted, intake: &mut Intake, limits: Limits, journal: &Journal) -> Result<Inspected, Fault> {
     let mut room = Room::reserve(&journal.house().buffers, admitted.framing).await?;
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
     let mut keep = Keep::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
-        journal.bytes_in += piece.len() as u64;
-        room.grow_to(journal.bytes_in).await?;
+        room.grow_to(intake.received()).await?;
         inspector.feed(&piece).map_err(fault_of_inspection)?;
         keep.push(piece);
     }
     // SDKs post nothing at all, as JSON, to cancel a response.
-    let facts = match journal.bytes_in {
+    let facts = match intake.received() {
         0 => RequestFacts::default(),
         _ => inspector.finish().map_err(fault_of_inspection)?,
     };

@@ -1,6 +1,12 @@
 //! One request's record: it counts as the request goes, and is written when the request has ended, however it ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
@@ -48,7 +54,8 @@ pub(super) struct Journal {
     /// The caller's id of the request, or the one that was made for it.
     pub request_id: HeaderValue,
     pub endpoint: Option<Endpoint>,
-    pub bytes_in: u64,
+    /// Bytes of the body that have arrived, wherever the body is by now.
+    bytes_in: Arc<AtomicU64>,
     pub bytes_out: u64,
     pub outcome: Option<Outcome>,
     answer: Option<Answer>,
@@ -67,7 +74,13 @@ struct Answer {
 }
 
 impl Journal {
-    pub fn open(house: &Arc<House>, method: &Method, uri: &Uri, request_id: HeaderValue) -> Self {
+    pub fn open(
+        house: &Arc<House>,
+        method: &Method,
+        uri: &Uri,
+        request_id: HeaderValue,
+        bytes_in: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             house: house.clone(),
             started: Instant::now(),
@@ -75,7 +88,7 @@ impl Journal {
             uri: uri.clone(),
             request_id,
             endpoint: None,
-            bytes_in: 0,
+            bytes_in,
             bytes_out: 0,
             outcome: None,
             answer: None,
@@ -151,7 +164,7 @@ impl Journal {
             upstream = answer.map(|answer| &*answer.upstream),
             upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
             route = answer.map(|answer| answer.route.label()),
-            bytes_in = self.bytes_in,
+            bytes_in = self.bytes_in.load(Ordering::Relaxed),
             bytes_out = self.bytes_out,
             first_byte_ms = answer.map(|answer| millis(answer.first_byte)),
             duration_ms = millis(took),

@@ -61,9 +61,10 @@ impl Proxy {
         let snapshot = self.house.snapshot();
         let (mut parts, incoming) = request.into_parts();
         let request_id = admit::request_id(&mut parts.headers);
-        let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id);
+        let intake = Intake::new(incoming, snapshot.limits.max_body, snapshot.limits.idle);
+        let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id, intake.counter());
+        let mut intake = Some(intake);
         let expects_continue = parts.headers.contains_key(EXPECT);
-        let mut intake = Some(Intake::new(incoming, snapshot.limits.max_body, snapshot.limits.idle));
         match self.answer(&snapshot, peer, parts, &mut intake, &mut journal).await {
             Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, journal),
             Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, journal),

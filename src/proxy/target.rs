@@ -198,13 +198,17 @@ fn is_host(authority: &Authority) -> bool {
 
 /// The endpoint whose name stands in a path that is none.
 fn meant(path: &str) -> &'static str {
-    const NAMED: [(&str, &str); 6] = [
+    const NAMED: [(&str, &str); 10] = [
         ("compact", "/v1/responses/compact"),
         ("chat", "/v1/chat/completions"),
         ("completion", "/v1/chat/completions"),
         ("embed", "/v1/embeddings"),
         ("model", "/v1/models"),
         ("respon", "/v1/responses"),
+        ("file", "/v1/files"),
+        ("batch", "/v1/batches"),
+        ("conversation", "/v1/conversations"),
+        ("moderation", "/v1/moderations"),
     ];
     let path = path.to_ascii_lowercase();
     NAMED
@@ -277,7 +281,7 @@ mod tests {
             ("/v1/v1/responses", "/v1/responses"),
             ("/api/v1/chat/completions", "/v1/chat/completions"),
             ("/v1beta/models", "/v1/models"),
-            ("/files", "/v1/responses"),
+            ("/files", "/v1/files"),
         ] {
             assert_eq!(
                 target(path),

@@ -39,53 +39,39 @@ pub(super) trait Lanes: Copy {
     fn load(self, block: &Block) -> Self::Loaded;
     /// The bytes equal to `byte`.
     fn equal(self, block: Self::Loaded, byte: u8) -> u64;
-    /// The bytes below 0x20.
-    fn controls(self, block: Self::Loaded) -> u64;
-    /// Whether any byte is 0x80 or above.
-    fn any_non_ascii(self, block: Self::Loaded) -> bool;
-    /// The bytes that may follow a backslash in a string.
-    fn escapable(self, block: Self::Loaded) -> u64;
+    /// The bytes below 0x20, and those that [`Lanes::non_ascii`] gives.
+    fn unusual(self, block: Self::Loaded) -> u64;
+    /// The bytes of 0x80 and above.
+    fn non_ascii(self, block: Self::Loaded) -> u64;
+    /// The bytes that may follow a backslash in a string, but `u`.
+    fn simple_escapes(self, block: Self::Loaded) -> u64;
     /// Blanks and operators.
     fn layout(self, block: Self::Loaded) -> Layout;
-    /// Hexadecimal digits.
-    fn hex(self, block: Self::Loaded) -> Hex;
+    /// Hexadecimal digits. Seldom needed, so kept out of the loop, with registers of its own.
+    fn hex(self, block: &Block) -> Hex;
     /// Each bit is the parity of the bits of `mask` up to and including it.
     fn prefix_xor(self, mask: u64) -> u64;
     /// Whether `block` goes on as UTF-8 after `before`, the four bytes that precede it, the last one highest. A sequence
     /// that the block does not finish is left to the next block.
-    fn is_utf8(self, block: Self::Loaded, before: u32) -> bool;
+    fn is_utf8(self, block: &Block, before: u32) -> bool;
 }
 
-/// Masks by plain 64-bit arithmetic, eight bytes at a time.
+/// Masks without intrinsics, in loops that compilers turn into whatever vector instructions every processor of the target
+/// has.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-const LOW_BITS: u64 = 0x0101_0101_0101_0101;
-const HIGH_BITS: u64 = LOW_BITS << 7;
-
-/// The top bit of every byte of `word`, gathered into one byte, first byte lowest.
+/// The bytes that pass `test`.
 #[inline(always)]
-fn gather(word: u64) -> u64 {
-    (((word & HIGH_BITS) >> 7).wrapping_mul(0x0102_0408_1020_4080)) >> 56
-}
-
-/// A mask from what `test` says, in the top bit of each byte, about each word of eight bytes.
-#[inline(always)]
-fn by_words(block: &Block, test: impl Fn(u64) -> u64) -> u64 {
-    let (words, _) = block.as_chunks::<8>();
+fn bytes_that(block: &Block, test: impl Fn(u8) -> bool) -> u64 {
+    let passed: [u8; 64] = std::array::from_fn(|lane| u8::from(test(block[lane])));
     let mut mask = 0;
-    for (index, word) in words.iter().enumerate() {
-        mask |= gather(test(u64::from_le_bytes(*word))) << (8 * index);
+    for (index, word) in passed.as_chunks::<8>().0.iter().enumerate() {
+        // Each of the eight bytes is 0 or 1; the product has them side by side in its top byte.
+        let bits = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        mask |= bits << (8 * index);
     }
     mask
-}
-
-/// A mask from what `test` says about each byte.
-fn by_bytes(block: &Block, test: impl Fn(u8) -> bool) -> u64 {
-    block
-        .iter()
-        .rev()
-        .fold(0, |mask, byte| mask << 1 | u64::from(test(*byte)))
 }
 
 impl Lanes for Portable {
@@ -97,48 +83,41 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn equal(self, block: Block, byte: u8) -> u64 {
-        let pattern = LOW_BITS * u64::from(byte);
-        by_words(&block, |word| {
-            let difference = word ^ pattern;
-            // The addition carries into a byte's top bit unless its low seven bits are zero, and never beyond.
-            !((difference & !HIGH_BITS) + !HIGH_BITS | difference)
-        })
+    fn equal(self, block: Block, wanted: u8) -> u64 {
+        bytes_that(&block, |byte| byte == wanted)
     }
 
     #[inline(always)]
-    fn controls(self, block: Block) -> u64 {
-        by_words(&block, |word| !((word & !HIGH_BITS) + LOW_BITS * 0x60 | word))
+    fn unusual(self, block: Block) -> u64 {
+        bytes_that(&block, |byte| (byte as i8) < 0x20)
     }
 
     #[inline(always)]
-    fn any_non_ascii(self, block: Block) -> bool {
-        let (words, _) = block.as_chunks::<8>();
-        let all = words.iter().fold(0, |all, word| all | u64::from_le_bytes(*word));
-        all & HIGH_BITS != 0
+    fn non_ascii(self, block: Block) -> u64 {
+        bytes_that(&block, |byte| byte >= 0x80)
     }
 
     #[inline(always)]
-    fn escapable(self, block: Block) -> u64 {
-        by_bytes(&block, |byte| {
-            matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' | b'u')
+    fn simple_escapes(self, block: Block) -> u64 {
+        bytes_that(&block, |byte| {
+            matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
         })
     }
 
     #[inline(always)]
     fn layout(self, block: Block) -> Layout {
         Layout {
-            blanks: by_bytes(&block, |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')),
-            operators: by_bytes(&block, |byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b':' | b',')),
+            blanks: bytes_that(&block, |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')),
+            operators: bytes_that(&block, |byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b':' | b',')),
         }
     }
 
-    fn hex(self, block: Block) -> Hex {
+    fn hex(self, block: &Block) -> Hex {
         Hex {
-            digits: by_bytes(&block, |byte| byte.is_ascii_hexdigit()),
-            d: by_bytes(&block, |byte| matches!(byte, b'd' | b'D')),
-            high: by_bytes(&block, |byte| matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B')),
-            low: by_bytes(&block, |byte| matches!(byte, b'c'..=b'f' | b'C'..=b'F')),
+            digits: bytes_that(block, |byte| byte.is_ascii_hexdigit()),
+            d: bytes_that(block, |byte| matches!(byte, b'd' | b'D')),
+            high: bytes_that(block, |byte| matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B')),
+            low: bytes_that(block, |byte| matches!(byte, b'c'..=b'f' | b'C'..=b'F')),
         }
     }
 
@@ -150,8 +129,8 @@ impl Lanes for Portable {
         mask
     }
 
-    fn is_utf8(self, block: Block, before: u32) -> bool {
-        utf8_flaw(&block, before).is_none()
+    fn is_utf8(self, block: &Block, before: u32) -> bool {
+        utf8_flaw(block, before).is_none()
     }
 }
 
@@ -188,26 +167,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn slowly(block: &Block, test: impl Fn(u8) -> bool) -> u64 {
+        (0..64).filter(|lane| test(block[*lane])).map(|lane| 1 << lane).sum()
+    }
+
     /// Checks one kind of lanes against tests of single bytes.
     fn check(lanes: impl Lanes, block: &Block) {
         let loaded = lanes.load(block);
         for byte in [b'"', b'\\', b'u', 0, 0x80, 0xff] {
-            assert_eq!(lanes.equal(loaded, byte), by_bytes(block, |b| b == byte));
+            assert_eq!(lanes.equal(loaded, byte), slowly(block, |b| b == byte));
         }
-        assert_eq!(lanes.controls(loaded), by_bytes(block, |b| b < 0x20));
-        assert_eq!(lanes.any_non_ascii(loaded), !block.is_ascii());
+        assert_eq!(lanes.unusual(loaded), slowly(block, |b| !(0x20..0x80).contains(&b)));
+        assert_eq!(lanes.non_ascii(loaded), slowly(block, |b| b >= 0x80));
         assert_eq!(
-            lanes.escapable(loaded),
-            by_bytes(block, |b| b"\"\\/bfnrtu".contains(&b))
+            lanes.simple_escapes(loaded),
+            slowly(block, |b| b"\"\\/bfnrt".contains(&b))
         );
         let layout = lanes.layout(loaded);
-        assert_eq!(layout.blanks, by_bytes(block, |b| b" \t\n\r".contains(&b)));
-        let printable = by_bytes(block, |b| b >= 0x20);
-        assert_eq!(
-            layout.operators & printable,
-            by_bytes(block, |b| b"{}[]:,".contains(&b))
-        );
-        assert_eq!(lanes.hex(loaded), Portable.hex(*block));
+        assert_eq!(layout.blanks, slowly(block, |b| b" \t\n\r".contains(&b)));
+        let printable = slowly(block, |b| b >= 0x20);
+        assert_eq!(layout.operators & printable, slowly(block, |b| b"{}[]:,".contains(&b)));
+        assert_eq!(lanes.hex(block), Portable.hex(block));
     }
 
     fn check_all(block: &Block) {
@@ -229,7 +209,7 @@ mod tests {
     #[test]
     fn hexadecimal_digits_are_classed_for_surrogates() {
         for byte in 0..=255u8 {
-            let hex = Portable.hex([byte; 64]);
+            let hex = Portable.hex(&[byte; 64]);
             let value = (byte as char).to_digit(16);
             assert_eq!(hex.digits & 1 == 1, value.is_some());
             assert_eq!(hex.d & 1 == 1, value == Some(0xd));
@@ -271,10 +251,10 @@ mod tests {
     /// Checks two blocks in a row against `std`.
     fn check_utf8(lanes: impl Lanes, bytes: &[u8; 128]) {
         let (first, second) = (bytes[..64].try_into().unwrap(), bytes[64..].try_into().unwrap());
-        assert_eq!(lanes.is_utf8(lanes.load(&first), 0), broken(&first).is_none());
+        assert_eq!(lanes.is_utf8(&first, 0), broken(&first).is_none());
         if broken(&first).is_none() {
             let before = u32::from_le_bytes(bytes[60..64].try_into().unwrap());
-            assert_eq!(lanes.is_utf8(lanes.load(&second), before), broken(bytes).is_none());
+            assert_eq!(lanes.is_utf8(&second, before), broken(bytes).is_none());
             let flaw = utf8_flaw(&second, before).map(|begin| begin + 64);
             assert_eq!(flaw, broken(bytes).map(|begin| begin as isize));
         }

@@ -5,7 +5,7 @@
 //! here; what stands outside strings is the grammar's to judge.
 
 use super::{
-    lanes::{Block, Lanes, Portable, utf8_flaw},
+    lanes::{Block, Hex, Lanes, Portable, utf8_flaw},
     refusal::Problem,
 };
 
@@ -91,6 +91,7 @@ struct Unicode {
 }
 
 /// What was found wrong in a block, as masks.
+#[derive(Default)]
 struct Flaws {
     controls: u64,
     escapes: u64,
@@ -123,55 +124,73 @@ impl Lexer {
     fn read_with<L: Lanes>(&mut self, lanes: L, blocks: &[Block], tokens: &mut [Tokens; BATCH]) -> Option<Flaw> {
         // In a local, the state lives in registers.
         let mut state = *self;
-        for (index, (block, slot)) in blocks.iter().zip(tokens.iter_mut()).enumerate() {
-            let before = state.tail;
-            match state.step(lanes, block) {
-                Ok(found) => *slot = found,
-                Err((found, flaws)) => {
-                    let (trigger, mut flaw) = flaws.first(block, before);
-                    flaw.offset += (64 * index) as isize;
-                    tokens.iter_mut().skip(index).for_each(|rest| *rest = Tokens::default());
-                    if let Some(last) = tokens.get_mut(index) {
-                        *last = found.before(trigger);
-                    }
-                    return Some(flaw);
-                }
-            }
+        let mut flawed = false;
+        for (block, slot) in blocks.iter().zip(tokens.iter_mut()) {
+            let (found, flaws) = state.step(lanes, block);
+            *slot = found;
+            flawed |= flaws.any();
+        }
+        if flawed {
+            return self.explain(blocks, tokens);
         }
         *self = state;
         None
     }
 
+    /// Reads `blocks`, in which something is wrong, again to find what: only here is it asked for each block.
+    #[cold]
+    #[inline(never)]
+    fn explain(&mut self, blocks: &[Block], tokens: &mut [Tokens; BATCH]) -> Option<Flaw> {
+        *tokens = [Tokens::default(); BATCH];
+        for (index, (block, slot)) in blocks.iter().zip(tokens.iter_mut()).enumerate() {
+            let before = self.tail;
+            let (found, flaws) = self.step(Portable, block);
+            if flaws.any() {
+                let (trigger, mut flaw) = flaws.first(block, before);
+                *slot = found.before(trigger);
+                flaw.offset += (64 * index) as isize;
+                return Some(flaw);
+            }
+            *slot = found;
+        }
+        None
+    }
+
     #[inline(always)]
-    fn step<L: Lanes>(&mut self, lanes: L, block: &Block) -> Result<Tokens, (Tokens, Flaws)> {
+    fn step<L: Lanes>(&mut self, lanes: L, block: &Block) -> (Tokens, Flaws) {
         let bytes = lanes.load(block);
+        let mut flaws = Flaws::default();
+
         let before = self.tail;
         self.tail = u32::from_le_bytes([block[60], block[61], block[62], block[63]]);
-        let unfinished = before & 0x8080_8080 != 0;
-        let utf8 = (unfinished || lanes.any_non_ascii(bytes)) && !lanes.is_utf8(bytes, before);
+        let mut controls = 0;
+        let unusual = lanes.unusual(bytes);
+        if unusual | u64::from(before & 0x8080_8080) != 0 {
+            controls = unusual & !lanes.non_ascii(bytes);
+            let ascii = before & 0x8080_8080 == 0 && controls == unusual;
+            flaws.utf8 = !ascii && !lanes.is_utf8(block, before);
+        }
 
-        let escaped = self.escaped_bytes(lanes.equal(bytes, b'\\'));
-        let quotes = lanes.equal(bytes, b'"') & !escaped;
+        let backslashes = lanes.equal(bytes, b'\\');
+        let mut quotes = lanes.equal(bytes, b'"');
+        let mut unicode = 0;
+        if backslashes | self.escaped != 0 {
+            let escaped = self.escaped_bytes(backslashes);
+            quotes &= !escaped;
+            let others = escaped & !lanes.simple_escapes(bytes);
+            if others != 0 {
+                unicode = others & lanes.equal(bytes, b'u');
+                flaws.escapes = others ^ unicode;
+            }
+        }
+        if unicode | self.unicode.open() != 0 {
+            self.unicode.step(&lanes.hex(block), unicode, &mut flaws);
+        }
+
         // From each opening quote up to the byte before its closing quote.
         let in_string = lanes.prefix_xor(quotes) ^ self.in_string;
         self.in_string = ((in_string as i64) >> 63) as u64;
-        let controls = lanes.controls(bytes);
-
-        let mut flaws = Flaws {
-            controls: controls & in_string,
-            escapes: 0,
-            digits: 0,
-            pairs: 0,
-            low: 0,
-            utf8,
-        };
-        if escaped != 0 {
-            flaws.escapes = escaped & !lanes.escapable(bytes);
-        }
-        let unicode = escaped & lanes.equal(bytes, b'u');
-        if unicode != 0 || self.unicode.is_open() {
-            self.unicode.step(lanes, bytes, unicode, &mut flaws);
-        }
+        flaws.controls = controls & in_string;
 
         let closes = quotes & !in_string;
         let outside = !(in_string | closes);
@@ -184,18 +203,13 @@ impl Lexer {
             begins |= outside & operators | scalars & !(scalars << 1 | self.in_scalar);
         }
         self.in_scalar = scalars >> 63;
-
-        let tokens = Tokens { begins, closes };
-        if flaws.any() { Err((tokens, flaws)) } else { Ok(tokens) }
+        (Tokens { begins, closes }, flaws)
     }
 
     /// The bytes that a backslash escapes: every second one of a run of backslashes, and what follows a run of odd length.
     /// (simdjson's way, by the carries of a subtraction: all runs at once.)
     #[inline(always)]
     fn escaped_bytes(&mut self, backslashes: u64) -> u64 {
-        if backslashes == 0 {
-            return std::mem::take(&mut self.escaped);
-        }
         const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
         let open = backslashes & !self.escaped;
         let followers = open << 1;
@@ -213,17 +227,16 @@ fn shift_in(mask: u64, before: u64, count: u32) -> u64 {
 }
 
 impl Unicode {
-    /// Whether an escape, or the second half of a pair, may reach into the next block.
+    /// Nonzero where an escape, or the second half of a pair, reaches into the next block.
     #[inline(always)]
-    fn is_open(self) -> bool {
-        (self.begins >> 60) | (self.d >> 63) | (self.high >> 58) != 0
+    fn open(self) -> u64 {
+        (self.begins >> 60) | (self.d >> 63) | (self.high >> 58)
     }
 
     /// Checks that four digits follow each `u` of `begins`, and that surrogates stand in pairs. The second digit of an
     /// escape tells what it is: `d8`–`db` a high surrogate, `dc`–`df` a low one, six bytes after the high one's.
     #[inline(always)]
-    fn step<L: Lanes>(&mut self, lanes: L, bytes: L::Loaded, begins: u64, flaws: &mut Flaws) {
-        let hex = lanes.hex(bytes);
+    fn step(&mut self, hex: &Hex, begins: u64, flaws: &mut Flaws) {
         let first = shift_in(begins, self.begins, 1);
         let second = shift_in(begins, self.begins, 2);
         let rest = shift_in(begins, self.begins, 3) | shift_in(begins, self.begins, 4);

@@ -23,6 +23,19 @@ impl Scalar {
         })
     }
 
+    /// The length of the scalar that `bytes` begin with, if it is a common one: a literal, or an integer of up to 18 digits.
+    pub fn common(bytes: &[u8]) -> Option<usize> {
+        let length = match bytes.first()? {
+            b't' if bytes.starts_with(b"true") => 4,
+            b'f' if bytes.starts_with(b"false") => 5,
+            b'n' if bytes.starts_with(b"null") => 4,
+            b'0' => 1,
+            b'1'..=b'9' => bytes.iter().take(18).take_while(|byte| byte.is_ascii_digit()).count(),
+            _ => return None,
+        };
+        matches!(bytes.get(length)?, b',' | b'}' | b']').then_some(length)
+    }
+
     /// Reads on. Gives how many of `bytes` belong to the scalar, or `None` where all do and more may follow.
     ///
     /// # Errors
@@ -202,6 +215,9 @@ mod tests {
     fn read(text: &str) -> bool {
         let bytes = [text.as_bytes(), b","].concat();
         let whole = read_in_two(&bytes, 0);
+        if let Some(length) = Scalar::common(&bytes) {
+            assert!(whole && length == text.len(), "{text}");
+        }
         for cut in 1..bytes.len() {
             assert_eq!(read_in_two(&bytes, cut), whole, "{text} cut at {cut}");
         }

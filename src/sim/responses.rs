@@ -188,6 +188,28 @@ pub(super) fn message(text: &str) -> Value {
         "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]})
 }
 
+/// A user's message.
+pub(super) fn user_message(text: &str) -> Value {
+    input_item(json!({"role": "user", "content": text}))
+}
+
+/// An input item as the account lists it: a message that the client wrote in short is written out, as SDKs expect.
+pub(super) fn input_item(mut item: Value) -> Value {
+    let part = match item.get("role").and_then(Value::as_str) {
+        Some("assistant") => "output_text",
+        _ => "input_text",
+    };
+    if let Some(fields) = item.as_object_mut()
+        && fields.contains_key("role")
+    {
+        fields.entry("type").or_insert_with(|| "message".into());
+        if let Some(content) = fields.get_mut("content").filter(|content| content.is_string()) {
+            *content = json!([{"type": part, "text": content.take()}]);
+        }
+    }
+    complete_item(item)
+}
+
 /// A reasoning item that only this account can read again.
 pub(super) fn reasoning(ledger: &Ledger) -> Value {
     json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": ledger.encrypt()})
@@ -254,6 +276,25 @@ mod tests {
         );
         assert_eq!(begun["output"], json!([]));
         assert_eq!(begun["id"], done["id"]);
+    }
+
+    #[test]
+    fn messages_in_short_are_written_out() {
+        let told = input_item(json!({"role": "user", "content": "hi"}));
+        assert_eq!(told["content"], json!([{"type": "input_text", "text": "hi"}]));
+        assert_eq!(
+            (&told["type"], &told["status"]),
+            (&json!("message"), &json!("completed"))
+        );
+        let own = input_item(json!({"role": "assistant", "content": "aye"}));
+        assert_eq!(own["content"][0]["type"], "output_text");
+        let whole = json!({"type": "message", "id": "msg_1", "status": "completed", "role": "user",
+            "content": [{"type": "input_image", "image_url": "x"}]});
+        assert_eq!(input_item(whole.clone()), whole);
+        assert_eq!(
+            input_item(json!({"type": "compaction", "id": "cmp_1"})),
+            json!({"type": "compaction", "id": "cmp_1"})
+        );
     }
 
     #[test]

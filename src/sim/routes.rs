@@ -305,9 +305,9 @@ impl Account {
         let mut output: Vec<Value> = match request.get("input") {
             Some(Value::Array(items)) => {
                 let own_words = items.iter().filter(|item| item["role"] == "user").cloned();
-                own_words.map(responses::complete_item).collect()
+                own_words.map(responses::input_item).collect()
             }
-            Some(Value::String(text)) => vec![user_message(text)],
+            Some(Value::String(text)) => vec![responses::user_message(text)],
             _ => Vec::new(),
         };
         let compaction = responses::compaction(&self.ledger);
@@ -374,16 +374,11 @@ fn object(issued: &Issued) -> Made {
     Made::whole(StatusCode::OK, body.freeze())
 }
 
-fn user_message(text: &str) -> Value {
-    json!({"type": "message", "id": new_id("msg"), "status": "completed", "role": "user",
-        "content": [{"type": "input_text", "text": text}]})
-}
-
 fn input_items(issued: &Issued, ascending: bool) -> Made {
     let request: Value = serde_json::from_slice(&issued.request).unwrap_or_default();
     let mut items: Vec<Value> = match request.get("input") {
-        Some(Value::Array(items)) => items.iter().cloned().map(responses::complete_item).collect(),
-        Some(Value::String(text)) => vec![user_message(text)],
+        Some(Value::Array(items)) => items.iter().cloned().map(responses::input_item).collect(),
+        Some(Value::String(text)) => vec![responses::user_message(text)],
         _ => Vec::new(),
     };
     if !ascending {

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -118,7 +121,7 @@ impl Paced {
 pub struct Intake {
     paced: Paced,
     limit: u64,
-    received: u64,
+    received: Arc<AtomicU64>,
 }
 
 impl Intake {
@@ -127,7 +130,7 @@ impl Intake {
         Self {
             paced: Paced::new(incoming, idle),
             limit,
-            received: 0,
+            received: Arc::default(),
         }
     }
 
@@ -138,7 +141,12 @@ impl Intake {
 
     /// Bytes received so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The count of received bytes, for whoever outlives the body.
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        self.received.clone()
     }
 
     /// Reads and throws away what is left, of whatever size.
@@ -154,8 +162,12 @@ impl Intake {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let piece = ready!(self.paced.poll_data(cx));
         if let Some(Ok(piece)) = &piece {
-            self.received = self.received.saturating_add(piece.len() as u64);
-            if self.received > self.limit {
+            let length = piece.len() as u64;
+            let received = self
+                .received
+                .fetch_add(length, Ordering::Relaxed)
+                .saturating_add(length);
+            if received > self.limit {
                 return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
             }
         }

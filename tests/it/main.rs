@@ -2,14 +2,22 @@
 
 mod kit;
 
+mod access_log;
+mod affinity;
 mod bodies;
 mod chaos;
+mod commands;
 mod departures;
 mod drain;
+mod endpoints;
 mod faults;
 mod framing;
+mod headers;
 mod heads;
+mod models;
+mod operator;
 mod readme;
+mod recordings;
 mod story;
 mod streams;
 mod targets;

@@ -240,7 +240,8 @@ async fn an_upstream_without_http2_is_called_over_http_1_1() {
 async fn clients_may_come_over_a_unix_socket() {
     let sim = sim("a").await;
     let path = gateway::scratch().join("s.sock");
-    let mut gateway = Gateway::listening(&gateway::upstream(&sim, ""), Some(&path)).await;
+    let socket = format!("unix:{}", path.display());
+    let mut gateway = Gateway::configured_with(&gateway::upstream(&sim, ""), &["--listen", &socket]).await;
     let mut stream = UnixStream::connect(&path).await.expect("it listens");
     let request = asking("x").replacen("\r\n", "\r\nconnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await.expect("it reads");

@@ -16,19 +16,21 @@ impl Avx2 {
     }
 }
 
-/// A block in two registers.
+/// A block, or something made of each of its bytes, in two registers.
 #[derive(Clone, Copy)]
 pub(in crate::scan) struct Loaded(__m256i, __m256i);
 
 impl Loaded {
-    /// The top bits of what `test` makes of both halves.
+    /// The top bit of each byte.
     #[inline(always)]
-    fn mask(self, test: impl Fn(__m256i) -> __m256i) -> u64 {
+    fn mask(self) -> u64 {
         // SAFETY: whoever has a `Loaded` had an `Avx2`, so the instruction exists.
-        let half = |lanes| u64::from(unsafe { _mm256_movemask_epi8(test(lanes)) } as u32);
-        half(self.0) | half(self.1) << 32
+        let (low, high) = unsafe { (_mm256_movemask_epi8(self.0), _mm256_movemask_epi8(self.1)) };
+        u64::from(low as u32) | u64::from(high as u32) << 32
     }
 }
+
+// No closures in this file: they would be compiled without AVX2, and the intrinsics in them as calls.
 
 /// A table of sixteen bytes for `_mm256_shuffle_epi8`, which looks up in each half apart.
 #[inline(always)]
@@ -67,6 +69,13 @@ fn any_of(lanes: __m256i, bits: u8) -> __m256i {
     }
 }
 
+/// 0xff where a byte of `lanes` is what the table has for the lower four bits of the same byte of `index`.
+#[inline(always)]
+fn own_in(lanes: __m256i, index: __m256i, by_low: &[u8; 16]) -> __m256i {
+    // SAFETY: called only by those who hold an `Avx2`.
+    unsafe { _mm256_cmpeq_epi8(lanes, _mm256_shuffle_epi8(table(by_low), index)) }
+}
+
 impl Lanes for Avx2 {
     type Loaded = Loaded;
 
@@ -80,28 +89,35 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn equal(self, block: Loaded, byte: u8) -> u64 {
         // SAFETY: `self` proves AVX2.
-        block.mask(|lanes| unsafe { _mm256_cmpeq_epi8(lanes, _mm256_set1_epi8(byte as i8)) })
+        unsafe {
+            let byte = _mm256_set1_epi8(byte as i8);
+            Loaded(_mm256_cmpeq_epi8(block.0, byte), _mm256_cmpeq_epi8(block.1, byte)).mask()
+        }
     }
 
     #[inline(always)]
-    fn controls(self, block: Loaded) -> u64 {
-        // There is no unsigned comparison: a byte is at most 0x1f where the smaller of both is the byte itself.
+    fn unusual(self, block: Loaded) -> u64 {
+        // As signed numbers, bytes of 0x80 and above are negative.
         // SAFETY: `self` proves AVX2.
-        block.mask(|lanes| unsafe { _mm256_cmpeq_epi8(lanes, _mm256_min_epu8(lanes, _mm256_set1_epi8(0x1f))) })
+        unsafe {
+            let space = _mm256_set1_epi8(0x20);
+            Loaded(_mm256_cmpgt_epi8(space, block.0), _mm256_cmpgt_epi8(space, block.1)).mask()
+        }
     }
 
     #[inline(always)]
-    fn any_non_ascii(self, block: Loaded) -> bool {
-        // SAFETY: `self` proves AVX2.
-        unsafe { _mm256_movemask_epi8(_mm256_or_si256(block.0, block.1)) != 0 }
+    fn non_ascii(self, block: Loaded) -> u64 {
+        block.mask()
     }
 
     #[inline(always)]
-    fn escapable(self, block: Loaded) -> u64 {
-        // One bit a row of the ASCII table: 1 for `" /`, 2 for `\`, 4 for `b f n`, 8 for `r t u`.
-        const BY_LOW: [u8; 16] = [0, 0, 13, 0, 8, 8, 4, 0, 0, 0, 0, 0, 2, 0, 4, 1];
+    fn simple_escapes(self, block: Loaded) -> u64 {
+        // One bit a row of the ASCII table: 1 for `" /`, 2 for `\`, 4 for `b f n`, 8 for `r t`.
+        const BY_LOW: [u8; 16] = [0, 0, 13, 0, 8, 0, 4, 0, 0, 0, 0, 0, 2, 0, 4, 1];
         const BY_HIGH: [u8; 16] = [0, 0, 1, 0, 0, 2, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0];
-        block.mask(|lanes| any_of(classes(lanes, &BY_LOW, &BY_HIGH), 15))
+        let half0 = any_of(classes(block.0, &BY_LOW, &BY_HIGH), 15);
+        let half1 = any_of(classes(block.1, &BY_LOW, &BY_HIGH), 15);
+        Loaded(half0, half1).mask()
     }
 
     #[inline(always)]
@@ -112,30 +128,24 @@ impl Lanes for Avx2 {
             b' ', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'\t', b'\n', 0xff, 0xff, b'\r', 0xff, 0xff,
         ];
         const OPERATORS: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b':', b'{', b',', b'}', 0, 0];
+        let blanks = Loaded(own_in(block.0, block.0, &BLANKS), own_in(block.1, block.1, &BLANKS)).mask();
         // SAFETY: `self` proves AVX2.
-        unsafe {
-            Layout {
-                blanks: block.mask(|lanes| _mm256_cmpeq_epi8(lanes, _mm256_shuffle_epi8(table(&BLANKS), lanes))),
-                operators: block.mask(|lanes| {
-                    let folded = _mm256_or_si256(lanes, _mm256_set1_epi8(0x20));
-                    _mm256_cmpeq_epi8(folded, _mm256_shuffle_epi8(table(&OPERATORS), lanes))
-                }),
-            }
-        }
+        let folded = unsafe {
+            let bit5 = _mm256_set1_epi8(0x20);
+            Loaded(_mm256_or_si256(block.0, bit5), _mm256_or_si256(block.1, bit5))
+        };
+        let operators = Loaded(
+            own_in(folded.0, block.0, &OPERATORS),
+            own_in(folded.1, block.1, &OPERATORS),
+        )
+        .mask();
+        Layout { blanks, operators }
     }
 
     #[inline(always)]
-    fn hex(self, block: Loaded) -> Hex {
-        // 1 for `0` to `7`, 2 for `8 9`, 4 for `a b`, 8 for `c` to `f`.
-        const BY_LOW: [u8; 16] = [1, 5, 5, 9, 9, 9, 9, 1, 2, 2, 0, 0, 0, 0, 0, 0];
-        const BY_HIGH: [u8; 16] = [0, 0, 0, 3, 12, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let classed = Loaded(classes(block.0, &BY_LOW, &BY_HIGH), classes(block.1, &BY_LOW, &BY_HIGH));
-        Hex {
-            digits: classed.mask(|lanes| any_of(lanes, 15)),
-            d: self.equal(block, b'd') | self.equal(block, b'D'),
-            high: classed.mask(|lanes| any_of(lanes, 6)),
-            low: classed.mask(|lanes| any_of(lanes, 8)),
-        }
+    fn hex(self, block: &Block) -> Hex {
+        // SAFETY: `self` proves AVX2.
+        unsafe { hex(self, block) }
     }
 
     #[inline(always)]
@@ -149,14 +159,35 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn is_utf8(self, block: Loaded, before: u32) -> bool {
+    fn is_utf8(self, block: &Block, before: u32) -> bool {
         // SAFETY: `self` proves AVX2.
-        unsafe {
-            let before = _mm256_insert_epi32::<7>(_mm256_setzero_si256(), before as i32);
-            let flaws = _mm256_or_si256(utf8_flaws(block.0, before), utf8_flaws(block.1, block.0));
-            _mm256_testz_si256(flaws, flaws) != 0
-        }
+        unsafe { is_utf8(self, block, before) }
     }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn hex(lanes: Avx2, block: &Block) -> Hex {
+    // 1 for `0` to `7`, 2 for `8 9`, 4 for `a b`, 8 for `c` to `f`.
+    const BY_LOW: [u8; 16] = [1, 5, 5, 9, 9, 9, 9, 1, 2, 2, 0, 0, 0, 0, 0, 0];
+    const BY_HIGH: [u8; 16] = [0, 0, 0, 3, 12, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let block = lanes.load(block);
+    let classed = Loaded(classes(block.0, &BY_LOW, &BY_HIGH), classes(block.1, &BY_LOW, &BY_HIGH));
+    Hex {
+        digits: Loaded(any_of(classed.0, 15), any_of(classed.1, 15)).mask(),
+        d: lanes.equal(block, b'd') | lanes.equal(block, b'D'),
+        high: Loaded(any_of(classed.0, 6), any_of(classed.1, 6)).mask(),
+        low: Loaded(any_of(classed.0, 8), any_of(classed.1, 8)).mask(),
+    }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn is_utf8(lanes: Avx2, block: &Block, before: u32) -> bool {
+    let block = lanes.load(block);
+    let before = _mm256_insert_epi32::<7>(_mm256_setzero_si256(), before as i32);
+    let flaws = _mm256_or_si256(utf8_flaws(block.0, before), utf8_flaws(block.1, block.0));
+    _mm256_testz_si256(flaws, flaws) != 0
 }
 
 /// The lookup algorithm of Keiser and Lemire: nonzero where `lanes`, which follow `before`, cannot be UTF-8.

@@ -72,9 +72,9 @@ async fn input_items_come_newest_first_unless_asked() {
     let input = json!([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]);
     let made = ask(&sim, &json!({"model": "m", "input": input})).await.json();
     let path = format!("/v1/responses/{}/input_items", made["id"].as_str().unwrap());
-    assert_eq!(get(&sim, &path).await.json()["data"][0]["content"], "two");
+    assert_eq!(get(&sim, &path).await.json()["data"][0]["content"][0]["text"], "two");
     assert_eq!(
-        get(&sim, &format!("{path}?order=asc")).await.json()["data"][0]["content"],
+        get(&sim, &format!("{path}?order=asc")).await.json()["data"][0]["content"][0]["text"],
         "one"
     );
     sim.stop().await;

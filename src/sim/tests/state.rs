@@ -101,7 +101,7 @@ async fn compaction_works_in_both_wire_forms() {
         .json();
     assert_eq!(whole["object"], "response.compaction");
     assert_eq!(
-        (&whole["output"][0]["content"], &whole["output"][1]["type"]),
+        (&whole["output"][0]["content"][0]["text"], &whole["output"][1]["type"]),
         (&json!("x"), &json!("compaction"))
     );
     for compacted in [json!([item]), whole["output"].clone()] {

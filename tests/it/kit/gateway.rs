@@ -2,8 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    path::PathBuf,
+    process::{ExitStatus, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -32,6 +32,7 @@ pub struct Gateway {
     /// The admin address.
     pub admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    said: Arc<Mutex<Vec<String>>>,
     folder: PathBuf,
 }
 
@@ -47,16 +48,16 @@ impl Gateway {
 
     /// A gateway with this configuration; its addresses are chosen by the system.
     pub async fn configured(config: &str) -> Self {
-        Self::listening(config, None).await
+        Self::configured_with(config, &[]).await
     }
 
-    /// The same, listening on a Unix socket too.
-    pub async fn listening(config: &str, socket: Option<&Path>) -> Self {
+    /// The same, with further flags.
+    pub async fn configured_with(config: &str, flags: &[&str]) -> Self {
         let folder = scratch();
         let file = folder.join("steadfast.toml");
         std::fs::write(&file, config).expect("a writable folder");
         let file = file.to_str().expect("text").to_owned();
-        let mut arguments = vec![
+        let fixed = [
             "serve",
             "-c",
             &file,
@@ -65,14 +66,18 @@ impl Gateway {
             "--admin",
             "127.0.0.1:0",
         ];
-        let socket = socket.map(|path| format!("unix:{}", path.display()));
-        arguments.extend(socket.iter().flat_map(|socket| ["--listen", socket]));
-        Self::run(&arguments, folder).await
+        Self::run(&[&fixed, flags].concat(), folder).await
     }
 
     /// The program without any configuration.
     pub async fn bare() -> Self {
-        Self::run(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], scratch()).await
+        Self::flagged(&[]).await
+    }
+
+    /// The program without a configuration file, with these flags.
+    pub async fn flagged(flags: &[&str]) -> Self {
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self::run(&[&addresses, flags].concat(), scratch()).await
     }
 
     async fn run(arguments: &[&str], folder: PathBuf) -> Self {
@@ -102,6 +107,7 @@ impl Gateway {
             address,
             admin,
             log,
+            said,
             folder,
         }
     }
@@ -114,6 +120,20 @@ impl Gateway {
     /// Everything on standard error so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().clone()
+    }
+
+    /// Everything on standard output so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().clone()
+    }
+
+    /// Waits until standard output holds `text`.
+    pub async fn said_until(&self, text: &str) -> Vec<String> {
+        until(&format!("{text} on standard output"), || {
+            let said = self.said();
+            std::future::ready(said.iter().any(|line| line.contains(text)).then_some(said))
+        })
+        .await
     }
 
     /// The access log so far, one object a request.
@@ -150,17 +170,20 @@ impl Gateway {
 
     /// What `steadfast route KEY` names as home under this gateway's configuration.
     pub async fn home(&self, key: &str) -> String {
+        self.order(&[key]).await.remove(0)
+    }
+
+    /// The upstreams in the order that `steadfast route` names for these arguments.
+    pub async fn order(&self, arguments: &[&str]) -> Vec<String> {
         let file = self.folder.join("steadfast.toml");
-        let output = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(["route", key, "--json", "-c"])
-            .arg(file)
-            .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
-            .output()
-            .await
-            .expect("the program runs");
+        let file = file.to_str().expect("text");
+        let output = steadfast(&[&["route", "--json", "-c", file], arguments].concat()).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        answer["upstreams"][0]["name"].as_str().expect("a name").to_owned()
+        let upstreams = answer["upstreams"].as_array().expect("a list").iter();
+        upstreams
+            .map(|upstream| upstream["name"].as_str().expect("a name").to_owned())
+            .collect()
     }
 
     /// Sends a signal.
@@ -202,6 +225,19 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Runs the program with these arguments to its end.
+pub async fn steadfast(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command
+        .args(arguments)
+        .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
+        .kill_on_drop(true);
+    tokio::time::timeout(PATIENCE, command.output())
+        .await
+        .expect("it ends")
+        .expect("the program runs")
 }
 
 /// An `[[upstream]]` table for `sim`, with further lines.

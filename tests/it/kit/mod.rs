@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod raw;
 pub mod tls;
 pub mod wire;
 
@@ -20,6 +21,20 @@ pub fn recording(name: &str) -> Vec<u8> {
         .join("tests/fixtures/recordings")
         .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The recorded files whose names end in `ending`, less that ending.
+pub fn recordings(ending: &str) -> Vec<String> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings");
+    let files = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|file| file.expect("a file").file_name());
+    let names = files.filter_map(|name| name.into_string().ok());
+    let mut stems: Vec<String> = names
+        .filter_map(|name| Some(name.strip_suffix(ending)?.to_owned()))
+        .collect();
+    stems.sort_unstable();
+    stems
 }
 
 /// A simulated account that records what it gets.

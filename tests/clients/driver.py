@@ -1,0 +1,135 @@
+"""Runs real clients through Steadfast against simulated accounts. Called by `run`, which installs and builds what it needs."""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit import child, codex, curl, sdks, verify
+from kit.child import Failure
+from kit.rig import Rig
+
+CLIENTS = {"codex": codex.PARTS, "openai-python": sdks.PYTHON, "openai-node": sdks.NODE, "curl": curl.PARTS}
+
+
+@dataclass
+class Setup:
+    """What a part is given."""
+
+    rig: Rig
+    # For files of this run; goes when all is well.
+    folder: Path
+    # Where the clients are installed.
+    installed: Path
+
+    @property
+    def codex(self):
+        return self.installed / "node/node_modules/.bin/codex"
+
+
+def main():
+    arguments = parse()
+    parts = [(client, part) for client, parts in CLIENTS.items() for part in parts if wanted(arguments.only, client, part)]
+    if not parts:
+        sys.exit(f"no such part; there are {', '.join(f'{client}/{part}' for client in CLIENTS for part in CLIENTS[client])}")
+    signal.signal(signal.SIGTERM, stop)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.work))
+    rig = Rig(arguments.binary, folder)
+    failed = 0
+    try:
+        rig.start()
+        failed = run_all(Setup(rig, folder, arguments.work), parts, arguments.only)
+    finally:
+        code = rig.stop()
+    if code:
+        failed += 1
+        print(f"FAIL steadfast: it ended with {code}")
+    if failed:
+        print(f"The logs are in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(parts) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+def stop(*_):
+    """This run is to end, and with it all that it started."""
+    child.end_all()
+    sys.exit("stopped")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", type=Path, required=True, help="the steadfast to test")
+    parser.add_argument("--work", type=Path, required=True, help="where the clients are installed")
+    parser.add_argument("only", nargs="*", metavar="CLIENT[/PART]", help="what to run [default: all]")
+    return parser.parse_args()
+
+
+def wanted(only, client, part):
+    return not only or client in only or f"{client}/{part}" in only
+
+
+def run_all(setup, parts, only):
+    """Runs the parts, a line for each client; how many failed."""
+    failed = 0
+    for client in CLIENTS:
+        began, names, well = time.monotonic(), [part for of, part in parts if of == client], True
+        for part in names:
+            if problem := run_one(setup, client, part):
+                well = False
+                failed += 1
+                print(f"FAIL {client}/{part}\n{indent(problem)}", flush=True)
+        if names and well:
+            print(f"ok   {client}: {', '.join(names)} ({time.monotonic() - began:.1f} s)", flush=True)
+    if left := setup.rig.in_flight():
+        failed += 1
+        print(f"FAIL over all: Steadfast counts {left} requests in flight, with no client left")
+    accounts = {request.account for request in setup.rig.seen}
+    if not only and len(accounts) != len(setup.rig.taps):
+        failed += 1
+        print(f"FAIL over all: only {sorted(accounts)} were used")
+    return failed
+
+
+def run_one(setup, client, part):
+    """Runs one part and checks all that it caused; what is wrong, or None."""
+    rig = setup.rig
+    seen, logged = len(rig.seen), len(rig.log())
+    complaints = len(rig.complaints())
+    rig.script(lambda request: None)
+    try:
+        expected = CLIENTS[client][part](setup)
+        reached = rig.seen[seen:]
+        ids = {request.headers["x-request-id"] for request in reached if "x-request-id" in request.headers}
+        log = rig.wait_for_log(logged, ids, sum(expected.refused.values()))
+        verify.check(rig, reached, log, expected)
+        if warned := rig.complaints()[complaints:]:
+            raise Failure("Steadfast warned:\n" + "\n".join(warned))
+    except Failure as failure:
+        return f"{failure}\n{requests(rig.seen[seen:])}"
+    except Exception:
+        return f"{traceback.format_exc()}\n{requests(rig.seen[seen:])}"
+    return None
+
+
+def requests(seen):
+    """What reached the accounts, for a person."""
+    told = [
+        f"  {request.method} {request.path} → {request.account}: {request.status}, session {verify.session_of(request)}"
+        for request in seen
+    ]
+    return "what reached the accounts:\n" + "\n".join(told or ["  nothing"])
+
+
+def indent(text):
+    return "\n".join(f"     {line}" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What the clients talk to: three simulated accounts, a tap on each, and Steadfast in front of them.
+
+Everything is started here, listens on loopback at ports that the kernel picks, and is stopped here by its own process id.
+"""
+
+import json
+import os
+import re
+import urllib.request
+
+from kit import child
+from kit.child import Failure, Process
+from kit.tap import Tap
+
+ACCOUNTS = ("account-a", "account-b", "account-c")
+# What clients show to Steadfast. No account may ever see it.
+CALLERS_KEY = "sk-caller-0123456789abcdef"
+START_TIMEOUT = 20
+LOG_TIMEOUT = 15
+
+
+def key_of(account):
+    """The credential that an account accepts, and no other does."""
+    return f"sk-upstream-{account}-fedcba9876543210"
+
+
+class Rig:
+    """The accounts, the taps and Steadfast. `seen` is what reached the accounts, `log` what Steadfast wrote about it."""
+
+    def __init__(self, binary, folder):
+        self.binary = str(binary)
+        self.folder = folder
+        self.seen = []
+        self.homes = {}
+        self.sims, self.taps, self.proxy = [], {}, None
+        self.config = folder / "steadfast.toml"
+        self.environment = {"PATH": os.environ["PATH"]}
+        self.environment |= {variable(account): key_of(account) for account in ACCOUNTS}
+
+    def start(self):
+        for account in ACCOUNTS:
+            command = [self.binary, "sim", "--listen", "127.0.0.1:0", "--name", account, "--pace", "2ms"]
+            command += ["--api-key", key_of(account)]
+            sim = Process(command, self.environment, self.folder / f"{account}.log")
+            self.sims.append(sim)
+            port = printed(sim, r"listening on http://127\.0\.0\.1:(\d+)")
+            self.taps[account] = Tap(account, "127.0.0.1", int(port), self.seen)
+        self.config.write_text(self.configuration())
+        command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
+        self.proxy = Process(command, self.environment, self.folder / "steadfast.log")
+        self.root = printed(self.proxy, r"Steadfast listens on (http://\S+)")
+        self.admin = printed(self.proxy, r"admin side is on (http://\S+)")
+
+    def configuration(self):
+        upstreams = "\n".join(
+            f'[[upstream]]\nname = "{name}"\nbase_url = "{tap.base_url}"\napi_key = "env:{variable(name)}"\n'
+            for name, tap in self.taps.items()
+        )
+        return f'[server]\nlisten = "127.0.0.1:0"\n\n[admin]\nlisten = "127.0.0.1:0"\n\n{upstreams}'
+
+    def script(self, answer):
+        """Has the accounts answer with what `answer` returns for a request; see `Tap.script`."""
+        for tap in self.taps.values():
+            tap.script = answer
+
+    def home(self, key, model=None):
+        """The account that `steadfast route` names first."""
+        if (key, model) not in self.homes:
+            command = [self.binary, "route", key, "-c", self.config, "--json"] + (["--model", model] if model else [])
+            routed = child.run(command, self.environment, timeout=20)
+            if routed.returncode:
+                raise Failure(f"steadfast route failed: {routed.stderr}")
+            self.homes[key, model] = json.loads(routed.stdout)["upstreams"][0]["name"]
+        return self.homes[key, model]
+
+    def keys(self, prefix, model, per_account):
+        """Session keys beginning with `prefix`: that many for every account."""
+        found = {account: [] for account in ACCOUNTS}
+        for number in range(1000):
+            if all(len(keys) == per_account for keys in found.values()):
+                return found
+            key = f"{prefix}-{number}"
+            home = self.home(key, model)
+            if len(found[home]) < per_account:
+                found[home].append(key)
+        raise Failure(f"of 1000 keys too few go to one of the accounts: {found}")
+
+    def log(self, since=0):
+        """The access log from line `since` on."""
+        lines = [line for line in self.proxy.lines["stderr"] if '"target":"access"' in line]
+        return [json.loads(line) for line in lines[since:]]
+
+    def wait_for_log(self, since, request_ids, refused):
+        """The access log from line `since` on, once the requests with these ids, and so many refused ones, have ended."""
+
+        def ended():
+            log = self.log(since)
+            enough = sum(line["outcome"] == "refused" for line in log) >= refused
+            return (log, True) if enough and request_ids <= {line["request_id"] for line in log} else None
+
+        return self.proxy.wait_for(ended, LOG_TIMEOUT, "the access log to tell of every request")[0]
+
+    def in_flight(self):
+        """Requests that Steadfast counts as not ended."""
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as metrics:
+            lines = metrics.read().decode().splitlines()
+        counted = [line for line in lines if line.startswith("steadfast_in_flight_requests{")]
+        if len(counted) != len(ACCOUNTS):
+            raise Failure(f"steadfast_in_flight_requests is told {len(counted)} times, not once for each account")
+        return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+
+    def complaints(self):
+        """What Steadfast logged beside the access log at level WARN or ERROR."""
+        return [line for line in self.proxy.lines["stderr"] if '"level":"WARN"' in line or '"level":"ERROR"' in line]
+
+    def stop(self):
+        """Stops everything. Returns Steadfast's exit code."""
+        code = self.proxy.stop() if self.proxy else None
+        for tap in self.taps.values():
+            tap.close()
+        for sim in self.sims:
+            sim.stop()
+        return code
+
+
+def variable(account):
+    return account.upper().replace("-", "_") + "_KEY"
+
+
+def printed(process, pattern):
+    """The first group of `pattern` in a line that the process printed."""
+    found = lambda: next((match for line in process.lines["stdout"] if (match := re.search(pattern, line))), None)
+    return process.wait_for(found, START_TIMEOUT, pattern).group(1)

@@ -1,0 +1,70 @@
+"""openai-python, openai-node: each part is a run of its script in the client's own language, which asserts what the client saw."""
+
+import json
+import os
+from pathlib import Path
+
+from kit import child
+from kit.codex import expect
+from kit.rig import CALLERS_KEY
+from kit.verify import Expected, sessions
+
+MODEL = "gpt-5.2"
+PART_TIMEOUT = 60
+SCRIPTS = Path(__file__).resolve().parent.parent
+
+
+def python(part, expected=Expected, minimum=1):
+    return runner(lambda setup: [setup.installed / "venv/bin/python", SCRIPTS / "openai_python.py"], part, expected, minimum)
+
+
+def node(part, expected=Expected, minimum=1):
+    return runner(lambda setup: ["node", SCRIPTS / "openai_node.mjs"], part, expected, minimum)
+
+
+def runner(command, part, expected, minimum):
+    """A part that runs a script; at least `minimum` sessions have to be seen behind Steadfast."""
+
+    def run(setup):
+        since = len(setup.rig.seen)
+        keys = setup.rig.keys(part, MODEL, per_account=2)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CLIENT_MODULES": str(setup.installed / "node/node_modules"),
+            "STEADFAST_URL": setup.rig.root,
+            "STEADFAST_API_KEY": CALLERS_KEY,
+            "STEADFAST_MODEL": MODEL,
+            "STEADFAST_KEYS": json.dumps(keys),
+        }
+        ran = child.run(command(setup) + [part], environment, PART_TIMEOUT)
+        expect(ran.returncode == 0, f"it ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
+        found = sessions(setup.rig.seen[since:])
+        expect(len(found) >= minimum, f"only {len(found)} sessions were seen, {minimum} were to be expected")
+        return expected()
+
+    return run
+
+
+PYTHON = {
+    "create": python("create", minimum=6),
+    "stream": python("stream", minimum=6),
+    "together": python("together", minimum=6),
+    "keyless": python("keyless", minimum=6),
+    "compact": python("compact", minimum=10),
+    "models": python("models", lambda: Expected(refused={"model_not_found": 1}), minimum=0),
+    "follow_up": python("follow_up", minimum=6),
+    "stored": python("stored", lambda: Expected(statuses={404: 12}), minimum=6),
+    "chat": python("chat", minimum=6),
+    "embeddings": python("embeddings", minimum=0),
+    "errors": python("errors", lambda: Expected(refused={"unknown_path": 1, "ambiguous_body": 2}, statuses={400: 2}), minimum=0),
+}
+NODE = {
+    "create": node("create", minimum=6),
+    "stream": node("stream", minimum=6),
+    "compact": node("compact", minimum=6),
+    "models": node("models", minimum=0),
+    "follow_up": node("follow_up", minimum=6),
+    "stored": node("stored", lambda: Expected(statuses={404: 6}), minimum=6),
+    "chat": node("chat", minimum=6),
+    "errors": node("errors", lambda: Expected(refused={"unknown_path": 1}, statuses={400: 1}), minimum=0),
+}

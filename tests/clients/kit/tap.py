@@ -1,0 +1,155 @@
+"""A wire tap in front of a simulated account: what it records is what reached the account, whatever the proxy says.
+
+It relays HTTP/1.1 piece by piece. Where a scenario needs the model to do something (call a tool, say), `script` puts other
+output items into the account's own answer, so that the response id, the usage and the turn state stay those of the account.
+"""
+
+import http.client
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+PIECE = 64 * 1024
+TIMEOUT = 60
+
+
+@dataclass
+class Seen:
+    """One request as it reached an account. Header names are in lower case."""
+
+    account: str
+    method: str
+    path: str
+    headers: dict
+    body: bytes
+    status: int = 0
+    json: dict = field(init=False)
+
+    def __post_init__(self):
+        try:
+            parsed = json.loads(self.body) if self.body else {}
+        except ValueError:
+            parsed = {}
+        self.json = parsed if isinstance(parsed, dict) else {}
+
+    @property
+    def items(self):
+        """The input items; a text counts as one."""
+        given = self.json.get("input", [])
+        return given if isinstance(given, list) else [given]
+
+
+class Tap:
+    """A tap on one account. `seen` is shared by all taps, so that it is in order over all accounts."""
+
+    def __init__(self, account, host, port, seen):
+        self.account = account
+        self.upstream = (host, port)
+        self.seen = seen
+        # Given a `Seen`, the output items that the account is to answer with, or None for its own.
+        self.script = lambda seen: None
+        handler = type("Handler", (Handler,), {"tap": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def base_url(self):
+        return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = TIMEOUT
+    tap = None
+
+    def log_message(self, *_):
+        pass
+
+    def relay(self):
+        body = self.read_body()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        seen = Seen(self.tap.account, self.command, self.path, headers, body)
+        self.tap.seen.append(seen)
+        upstream = http.client.HTTPConnection(*self.tap.upstream, timeout=TIMEOUT)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in HOP_BY_HOP | {"content-length"}:
+                    upstream.putheader(name, value)
+            if body:
+                upstream.putheader("content-length", str(len(body)))
+            upstream.endheaders(body or None)
+            response = upstream.getresponse()
+            seen.status = response.status
+            items = self.tap.script(seen)
+            if items is None:
+                self.pass_on(response)
+            else:
+                self.pass_on_with(response, items)
+        except (BrokenPipeError, ConnectionResetError):
+            # The proxy went away, as it does when its client has all it wants.
+            self.close_connection = True
+        finally:
+            upstream.close()
+
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = relay
+
+    def read_body(self):
+        if "chunked" not in self.headers.get("transfer-encoding", "").lower():
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        pieces = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(pieces)
+
+    def head(self, response, length):
+        self.send_response_only(response.status, response.reason)
+        for name, value in response.getheaders():
+            if name.lower() not in HOP_BY_HOP | {"content-length"}:
+                self.send_header(name, value)
+        if length is None:
+            self.send_header("transfer-encoding", "chunked")
+        else:
+            self.send_header("content-length", str(length))
+        self.end_headers()
+
+    def pass_on(self, response):
+        length = response.getheader("content-length")
+        self.head(response, length)
+        while piece := response.read1(PIECE):
+            self.wfile.write(piece if length else b"%x\r\n%b\r\n" % (len(piece), piece))
+        if length is None:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def pass_on_with(self, response, items):
+        body = substitute(response.read(), items)
+        self.head(response, len(body))
+        self.wfile.write(body)
+
+
+def substitute(stream, items):
+    """The event stream of an answer, with `items` in place of the messages that it held."""
+    events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: ")]
+    begun = next(event for event in events if event["type"] == "response.created")
+    ended = next(event for event in events if event["type"] == "response.completed")
+    output = [item for item in ended["response"]["output"] if item["type"] != "message"] + items
+    ended["response"]["output"] = output
+    made = [begun]
+    for index, item in enumerate(output):
+        for kind in ("added", "done"):
+            made.append({"type": f"response.output_item.{kind}", "output_index": index, "item": item})
+    made.append(ended)
+    for number, event in enumerate(made):
+        event["sequence_number"] = number
+    return b"".join(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in made)

@@ -1,0 +1,128 @@
+// What openai-node sees through Steadfast. Called with the name of a part; asserts, and fails with a stack trace.
+// The variables are those of openai_python.py.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+
+const OpenAI = createRequire(`${process.env.CLIENT_MODULES}/`)("openai");
+
+const root = process.env.STEADFAST_URL;
+const model = process.env.STEADFAST_MODEL;
+const keys = Object.entries(JSON.parse(process.env.STEADFAST_KEYS)).flatMap(([account, own]) => own.map((key) => [account, key]));
+const settings = { apiKey: process.env.STEADFAST_API_KEY, maxRetries: 0, timeout: 30_000 };
+const instructions = "You are a patient pilot who knows every rock of this coast. ".repeat(40);
+
+const client = new OpenAI({ baseURL: `${root}/v1`, ...settings });
+
+const session = (name) => ({ headers: { "x-test-session": name } });
+// openai-node keeps the order of the fields: here the key comes first.
+const keyed = (key, more) => ({ prompt_cache_key: key, model, instructions, ...more });
+
+function spokenBy(text, account) {
+  assert.ok(text.startsWith(`${account} answers:`), `'${text}' is not from ${account}`);
+}
+
+async function refused(kind, code, promise) {
+  const error = await promise.then(() => assert.fail(`${kind.name} was to be expected`), (error) => error);
+  assert.equal(error.constructor, kind, String(error));
+  assert.equal(error.code, code);
+  assert.ok(error.requestID, "every error carries x-request-id");
+  return error;
+}
+
+const parts = {
+  async create() {
+    for (const [account, key] of keys) {
+      const { data, response } = await client.responses.create(keyed(key, { input: "Where are we?" }), session(key)).withResponse();
+      spokenBy(data.output_text, account);
+      assert.equal(response.headers.get("x-steadfast-upstream"), account);
+      const again = await client.responses.create(keyed(key, { input: "Where are we?" }), session(key));
+      assert.ok(again.usage.input_tokens_details.cached_tokens > 500);
+    }
+    const [account, key] = keys[0];
+    const late = { model, input: "log entry; ".repeat(45_000), prompt_cache_key: key };
+    const short = new OpenAI({ baseURL: root, ...settings });
+    spokenBy((await short.responses.create(late, session(key))).output_text, account);
+  },
+
+  // All sessions at once, each three turns long, the encrypted reasoning replayed.
+  async stream() {
+    await Promise.all(keys.map(async ([account, key]) => {
+      const history = [];
+      for (const turn of [0, 1, 2]) {
+        history.push({ role: "user", content: `Turn ${turn} of ${key}` });
+        const body = keyed(key, { input: history, store: false, include: ["reasoning.encrypted_content"], stream: true });
+        const events = [];
+        for await (const event of await client.responses.create(body, session(key))) events.push(event);
+        assert.deepEqual(events.map((event) => event.sequence_number), events.map((_, index) => index));
+        assert.equal(events.at(-1).type, "response.completed");
+        const deltas = events.filter((event) => event.type === "response.output_text.delta");
+        spokenBy(deltas.map((event) => event.delta).join(""), account);
+        history.push(...events.at(-1).response.output);
+      }
+    }));
+  },
+
+  async compact() {
+    for (const [account, key] of keys) {
+      const input = [{ role: "user", content: "Remember the anchor." }, { role: "assistant", content: "Aye." }];
+      const compacted = await client.responses.compact(keyed(key, { input }), session(key));
+      assert.equal(compacted.object, "response.compaction");
+      assert.equal(compacted.output.at(-1).type, "compaction");
+      const next = [...compacted.output, { role: "user", content: "What was it?" }];
+      spokenBy((await client.responses.create(keyed(key, { input: next }), session(key))).output_text, account);
+    }
+  },
+
+  async models() {
+    const listed = [];
+    for await (const one of client.models.list()) listed.push(one.id);
+    assert.ok(listed.includes(model) && new Set(listed).size === listed.length, String(listed));
+    assert.equal((await client.models.retrieve(model)).id, model);
+  },
+
+  async follow_up() {
+    for (const [account, key] of keys) {
+      const first = await client.responses.create(keyed(key, { input: "One." }), session(key));
+      const more = { model, input: "Two.", previous_response_id: first.id };
+      const second = await client.responses.create(more, session(key));
+      spokenBy(second.output_text, account);
+      const third = client.responses.stream({ ...more, previous_response_id: second.id }, session(key));
+      spokenBy((await third.finalResponse()).output_text, account);
+    }
+  },
+
+  async stored() {
+    for (const [account, key] of keys) {
+      const made = await client.responses.create(keyed(key, { input: "Keep this." }), session(key));
+      spokenBy((await client.responses.retrieve(made.id, {}, session(key))).output_text, account);
+      const items = await client.responses.inputItems.list(made.id, {}, session(key));
+      assert.equal(items.data[0].content[0].text, "Keep this.");
+      assert.equal((await client.responses.cancel(made.id, session(key))).id, made.id);
+      await client.responses.delete(made.id, session(key));
+      await refused(OpenAI.NotFoundError, null, client.responses.retrieve(made.id, {}, session(key)));
+    }
+  },
+
+  async chat() {
+    for (const [account, key] of keys) {
+      const body = { model, messages: [{ role: "user", content: "Ahoy?" }], prompt_cache_key: key };
+      spokenBy((await client.chat.completions.create(body, session(key))).choices[0].message.content, account);
+      let text = "";
+      for await (const chunk of await client.chat.completions.create({ ...body, stream: true }, session(key))) {
+        text += chunk.choices[0]?.delta.content ?? "";
+      }
+      spokenBy(text, account);
+    }
+  },
+
+  async errors() {
+    const astray = new OpenAI({ baseURL: `${root}/v2`, ...settings });
+    const error = await refused(OpenAI.NotFoundError, "unknown_path", astray.responses.create({ model, input: "Hello" }));
+    assert.match(error.message, /\/v2\/responses.*\/v1\/responses/);
+    const foreign = client.responses.create({ model, input: "Hello", previous_response_id: "resp_none" });
+    await refused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
+  },
+};
+
+await parts[process.argv[2]]();

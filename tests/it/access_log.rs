@@ -1,0 +1,202 @@
+//! The access log: one line a request, and what is in none.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use steadfast::sim::{Act, Answer, Close, Point};
+
+use crate::{
+    affinity::ask,
+    kit::{
+        client::{self, request},
+        gateway::{Gateway, upstream},
+        raw, sim, sims,
+    },
+};
+
+fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
+    request
+        .headers_mut()
+        .insert("x-request-id", id.parse().expect("a value"));
+    request
+}
+
+#[tokio::test]
+async fn each_request_has_one_line_with_what_became_of_it() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
+    let whole = client::send(
+        gateway.address,
+        named(ask(json!({"input": "hi", "prompt_cache_key": "k"}), &[]), "whole"),
+    )
+    .await;
+    let line = gateway.access_of("whole").await;
+    for (field, value) in [
+        ("method", json!("POST")),
+        ("path", json!("/v1/responses")),
+        ("endpoint", json!("responses")),
+        ("status", json!(200)),
+        ("outcome", json!("complete")),
+        ("upstream", json!("a")),
+        ("route", json!("home")),
+        (
+            "bytes_in",
+            json!(r#"{"input":"hi","model":"gpt-5.2","prompt_cache_key":"k"}"#.len()),
+        ),
+        ("bytes_out", json!(whole.body.len())),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    assert!(
+        line["duration_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["first_byte_ms"].as_f64() > Some(0.0)
+    );
+
+    client::send(
+        gateway.address,
+        named(request(Method::POST, "/v1/responses", "[]"), "refused"),
+    )
+    .await;
+    sims[0]
+        .script()
+        .once("/v1/responses", Act::cut(Point::Events(2), Close::Reset));
+    sims[0].script().once("/v1/responses", Act::stall(Point::Events(2)));
+    for id in ["cut", "stalled"] {
+        let streaming = client::open(
+            gateway.address,
+            named(ask(json!({"input": "hi", "stream": true}), &[]), id),
+        )
+        .await;
+        streaming
+            .into_body()
+            .collect()
+            .await
+            .expect_err("never ended as if complete");
+    }
+    sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
+    let gone = client::open(gateway.address, named(ask(json!({"input": "hi"}), &[]), "gone"));
+    tokio::time::timeout(Duration::from_millis(100), gone)
+        .await
+        .expect_err("no answer");
+    for (id, outcome, status) in [
+        ("refused", "refused", json!(400)),
+        ("cut", "upstream_broken", json!(200)),
+        ("stalled", "idle", json!(200)),
+        ("gone", "client_gone", Value::Null),
+    ] {
+        let line = gateway.access_of(id).await;
+        assert_eq!(
+            (&line["outcome"], &line["status"]),
+            (&json!(outcome), &status),
+            "{line}"
+        );
+    }
+    assert_eq!(gateway.access().len(), 5, "one line a request");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_after_the_last_event_has_everything() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let events = [
+        json!({"type": "response.created", "response": {"id": "resp_1"}}),
+        json!({"type": "response.completed", "response": {"id": "resp_1", "status": "completed"}}),
+    ];
+    sims[0].script().once(
+        "/v1/responses",
+        Act {
+            stall: Some(Point::Events(2)),
+            ..Act::events(&events)
+        },
+    );
+    let mut streaming = client::open(
+        gateway.address,
+        named(ask(json!({"input": "hi", "stream": true}), &[]), "left"),
+    )
+    .await;
+    let mut seen = String::new();
+    while !seen.contains("event: response.completed\ndata: ") || !seen.ends_with("\n\n") {
+        let frame = streaming.body_mut().frame().await.expect("more").expect("whole");
+        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
+    }
+    drop(streaming);
+    let line = gateway.access_of("left").await;
+    assert_eq!(
+        (&line["outcome"], &line["bytes_out"]),
+        (&json!("complete"), &json!(seen.len())),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn bytes_of_a_streamed_upload_are_counted() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let head = "POST /v1/files HTTP/1.1\r\nhost: x\r\nx-request-id: up\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunks = "5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
+    raw::exchange(gateway.address, [head, chunks]).await;
+    assert_eq!(sims[0].requests()[0].body, "hello, world");
+    let line = gateway.access_of("up").await;
+    assert_eq!(line["bytes_in"], 12, "{line}");
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_shown() {
+    let sims = sims(2).await;
+    let (alive, dead) = (&sims[0], sim("dead").await);
+    let lines = "headers = { \"x-second\" = \"env:STEADFAST_TEST_KEY\" }";
+    let config = upstream(alive, lines) + &upstream(&sims[1], lines) + &upstream(&dead, lines);
+    dead.stop().await;
+    let gateway = Gateway::configured_with(&config, &["--log-level", "trace"]).await;
+    let headers = [
+        ("authorization", "Bearer sk-caller-canary"),
+        ("x-api-key", "sk-caller-canary"),
+        ("cookie", "c=sk-caller-canary"),
+        ("session-id", "key-canary-header"),
+    ];
+    sims[1]
+        .script()
+        .once("/v1/responses", Act::answer(Answer::Close(Close::Reset)));
+    let (mut answered, mut shown) = (String::new(), String::new());
+    for number in 0..12 {
+        let key = format!("key-canary-{number}");
+        let fields = json!({"input": "body-canary", "prompt_cache_key": key, "stream": number % 2 == 0});
+        let mut reply = client::send(gateway.address, ask(fields, &headers)).await;
+        answered.push_str(&format!("{:?} {}", reply.headers, reply.text()));
+        reply = client::send(
+            gateway.address,
+            ask(json!({"input": [1, "body-canary"], "model": 3}), &headers),
+        )
+        .await;
+        answered.push_str(&reply.text());
+    }
+    for (path, body) in [
+        ("/v1/files?key=key-canary-query", "body-canary"),
+        ("/v1/responses", "{\"key-canary\" body-canary"),
+    ] {
+        let asked = named(request(Method::POST, path, body), "last");
+        answered.push_str(&client::send(gateway.address, asked).await.text());
+    }
+    for path in ["/metrics", "/api/upstreams", "/api/route?key=x", "/", "/nothing"] {
+        shown.push_str(&gateway.ask(path).await.text());
+    }
+    gateway.access_of("last").await;
+    shown.push_str(&gateway.log().join("\n"));
+    shown.push_str(&gateway.said().join("\n"));
+    let met_the_dead = gateway.access().iter().any(|line| line["status"] == 502);
+    assert!(met_the_dead, "errors were written too");
+    for secret in ["key-canary", "body-canary", "sk-caller-canary", "sk-upstream-canary"] {
+        let at = shown.find(secret);
+        assert_eq!(
+            at,
+            None,
+            "{secret} in: {}",
+            &shown[at.unwrap_or(0).saturating_sub(200)..]
+        );
+    }
+    for secret in ["sk-caller-canary", "sk-upstream-canary"] {
+        assert!(!answered.contains(secret), "{secret} in an answer");
+    }
+}

@@ -1,0 +1,370 @@
+//! Which upstream a request goes to, and why.
+
+use std::collections::{HashMap, HashSet};
+
+use http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use steadfast::sim::{Act, Point, Rule, Sim};
+
+use crate::kit::{
+    client::{self, Reply, post},
+    gateway::{Gateway, upstream},
+    raw, sims, until,
+};
+
+/// A request to `/v1/responses` with these fields beside its model, and these headers.
+pub fn ask(fields: Value, headers: &[(&str, &str)]) -> Request<Full<bytes::Bytes>> {
+    let mut body = json!({"model": "gpt-5.2"});
+    body.as_object_mut()
+        .expect("an object")
+        .extend(fields.as_object().expect("an object").clone());
+    let mut request = post("/v1/responses", body.to_string());
+    for (name, value) in headers {
+        let name: http::HeaderName = name.parse().expect("a name");
+        request.headers_mut().append(name, value.parse().expect("a value"));
+    }
+    request
+}
+
+/// One session key for each of `sims`, at home there.
+async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String> {
+    let mut keys = HashMap::new();
+    for number in 0..200 {
+        if keys.len() == sims.len() {
+            return keys;
+        }
+        let key = format!("session-{number}");
+        keys.entry(gateway.home(&key).await).or_insert(key);
+    }
+    panic!("some upstream is no key's home: {keys:?}")
+}
+
+async fn send(gateway: &Gateway, fields: Value, headers: &[(&str, &str)]) -> Reply {
+    let reply = client::send(gateway.address, ask(fields, headers)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply
+}
+
+#[tokio::test]
+async fn the_same_text_from_any_source_is_the_same_session() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    for key in ["plain", "with space/and:signs", "sé-ß", "12"] {
+        let home = gateway.home(key).await;
+        let escaped: String = key.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        let body = |fields: &str| format!(r#"{{"model":"gpt-5.2",{fields}"input":"hi"}}"#);
+        let with_body = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
+        let tails = [
+            with_body(body(&format!(r#""prompt_cache_key":"{key}","#))),
+            with_body(body(&format!(r#""prompt_cache_key":"{escaped}","#))),
+            with_body(body(&format!(r#""client_metadata":{{"x":1,"session_id":"{key}"}},"#))),
+            with_body(body(&format!(
+                r#""client_metadata":{{"session_\u0069d":"{escaped}"}},"#
+            ))),
+            format!("session-id: {key}\r\n{}", with_body(body(""))),
+            format!("Session_ID:   {key}  \r\n{}", with_body(body(""))),
+            format!(
+                "session-id: {key}\r\n{}",
+                with_body(body(r#""prompt_cache_key":null,"#))
+            ),
+            format!("session-id: \r\nsession_id: {key}\r\n{}", with_body(body(""))),
+        ];
+        for (nth, tail) in tails.iter().enumerate() {
+            let head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+            let reply = raw::exchange(gateway.address, [head.as_bytes(), tail.as_bytes()]).await;
+            let route = if nth == 0 { "home" } else { "pin" };
+            assert_eq!(reply.routed(), (home.as_str(), route), "{tail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_source_that_is_there_wins() {
+    let sims = sims(4).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let keys = keys_at_home(&gateway, &sims).await;
+    let (a, b, c, d) = (&*keys["a"], &*keys["b"], &*keys["c"], &*keys["d"]);
+    let metadata = json!({"input": "hi", "client_metadata": {"session_id": d}});
+    let mut both = metadata.clone();
+    both["prompt_cache_key"] = json!(a);
+    let headers = [("session_id", c), ("session-id", b)];
+    assert_eq!(send(&gateway, both, &headers).await.routed(), ("a", "home"));
+    assert_eq!(send(&gateway, metadata.clone(), &headers).await.routed(), ("b", "home"));
+    assert_eq!(
+        send(&gateway, metadata.clone(), &headers[..1]).await.routed(),
+        ("c", "home")
+    );
+    assert_eq!(send(&gateway, metadata, &[]).await.routed(), ("d", "home"));
+}
+
+#[tokio::test]
+async fn configured_sources_replace_the_usual_ones() {
+    let sims = sims(3).await;
+    let head = "[affinity]\nsources = [\"header:X-Conversation\", \"body:client_metadata.session_id\"]\n";
+    let gateway = Gateway::before(&sims, head).await;
+    let keys = keys_at_home(&gateway, &sims).await;
+    let (a, b, c) = (&*keys["a"], &*keys["b"], &*keys["c"]);
+    let fields = json!({"input": "hi", "prompt_cache_key": a, "client_metadata": {"session_id": b}});
+    let reply = send(&gateway, fields.clone(), &[("x-conversation", c), ("session-id", a)]).await;
+    assert_eq!(reply.routed(), ("c", "home"));
+    assert_eq!(
+        send(&gateway, fields, &[("session-id", a)]).await.routed(),
+        ("b", "home")
+    );
+    let fields = json!({"input": "hi", "prompt_cache_key": a});
+    assert_eq!(send(&gateway, fields, &[("session-id", a)]).await.routed().1, "keyless");
+}
+
+#[tokio::test]
+async fn a_previous_response_leads_to_its_owner() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    for (home, key) in keys_at_home(&gateway, &sims).await {
+        for stream in [false, true] {
+            let first = json!({"input": "hi", "prompt_cache_key": key, "stream": stream});
+            let id = response_id(&send(&gateway, first, &[]).await);
+            let next = json!({"input": "and then?", "previous_response_id": id});
+            assert_eq!(
+                send(&gateway, next.clone(), &[]).await.routed(),
+                (home.as_str(), "owner")
+            );
+            // State that only one upstream has goes before a cache that another may have.
+            let mut elsewhere = next;
+            elsewhere["prompt_cache_key"] = json!(format!("other-{key}-{stream}"));
+            assert_eq!(send(&gateway, elsewhere, &[]).await.routed(), (home.as_str(), "owner"));
+        }
+    }
+}
+
+fn response_id(reply: &Reply) -> String {
+    let text = reply.text();
+    let at = text.find("\"id\":\"resp_").expect("an id") + 6;
+    text[at..].split('"').next().expect("its end").to_owned()
+}
+
+#[tokio::test]
+async fn a_response_is_known_while_it_still_streams() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let key = keys_at_home(&gateway, &sims).await.remove("b").expect("a key");
+    sims[1].script().once("/v1/responses", Act::stall(Point::Events(1)));
+    let request = ask(json!({"input": "hi", "prompt_cache_key": key, "stream": true}), &[]);
+    let mut streaming = client::open(gateway.address, request).await;
+    let mut seen = String::new();
+    while !seen.ends_with("\n\n") {
+        let frame = http_body_util::BodyExt::frame(streaming.body_mut())
+            .await
+            .expect("more")
+            .expect("whole");
+        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
+    }
+    assert!(seen.starts_with("event: response.created"), "{seen}");
+    let id = seen[seen.find("resp_").expect("an id")..]
+        .split('"')
+        .next()
+        .expect("its end");
+    for method in ["GET", "DELETE"] {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/responses/{id}"))
+            .body(Full::default());
+        let reply = client::send(gateway.address, request.expect("a request")).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.routed()),
+            (200, ("b", "owner")),
+            "{method}: {}",
+            reply.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn paths_that_name_a_response_lead_to_its_owner() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    for (home, key) in keys_at_home(&gateway, &sims).await {
+        let id = response_id(&send(&gateway, json!({"input": "hi", "prompt_cache_key": key}), &[]).await);
+        for (method, path) in [
+            ("GET", format!("/v1/responses/{id}")),
+            ("GET", format!("/responses/{id}?include=x&stream=false")),
+            ("GET", format!("/v1/responses/{id}/input_items?order=asc")),
+            ("POST", format!("/v1/responses/{id}/cancel")),
+            ("DELETE", format!("/responses/{id}")),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(&path)
+                .body(Full::default())
+                .expect("a request");
+            let reply = client::send(gateway.address, request).await;
+            assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+            assert_eq!(reply.routed(), (home.as_str(), "owner"), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let keys = keys_at_home(&gateway, &sims).await;
+    let first = json!({"input": "hi", "prompt_cache_key": keys["a"]});
+    let direct = client::send(sims[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let issued = direct.header("x-codex-turn-state");
+    let sealed = send(&gateway, first.clone(), &[])
+        .await
+        .header("x-codex-turn-state")
+        .to_owned();
+    assert!(!sealed.is_empty() && !issued.is_empty());
+    assert_ne!(
+        sealed.split_once('-').map(|(start, _)| start),
+        issued.split_once('-').map(|(start, _)| start)
+    );
+    let state = [("x-codex-turn-state", sealed.as_str())];
+    // Without a key it says where to go; with one of another home it goes before it.
+    assert_eq!(
+        send(&gateway, json!({"input": "hi"}), &state).await.routed(),
+        ("a", "owner")
+    );
+    let other = json!({"input": "hi", "prompt_cache_key": keys["b"]});
+    assert_eq!(send(&gateway, other, &state).await.routed(), ("a", "owner"));
+    let got: Vec<_> = sims[0]
+        .requests()
+        .iter()
+        .filter_map(|r| r.headers.get("x-codex-turn-state").cloned())
+        .collect();
+    assert_eq!(got.len(), 2);
+    assert!(
+        got.iter()
+            .all(|state| sealed.ends_with(state.to_str().expect("text")) && *state != *sealed),
+        "{got:?}"
+    );
+    assert!(sims[1..].iter().all(|sim| sim.counts().requests == 0));
+}
+
+#[tokio::test]
+async fn turn_state_of_nobody_here_reaches_nobody() {
+    let all = sims(2).await;
+    let (one, two) = (
+        Gateway::before(&all[..1], "").await,
+        Gateway::before(&all[1..], "").await,
+    );
+    let sealed = send(&one, json!({"input": "hi"}), &[])
+        .await
+        .header("x-codex-turn-state")
+        .to_owned();
+    let plain = client::send(all[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let plain = plain.header("x-codex-turn-state").to_owned();
+    for state in [&*sealed, &*plain, "", "steadfast-", "steadfast-0123456789abcdef-x"] {
+        send(&two, json!({"input": "hi"}), &[("x-codex-turn-state", state)]).await;
+    }
+    let arrived = all[1].requests();
+    assert_eq!(arrived.len(), 5);
+    assert!(
+        arrived
+            .iter()
+            .all(|request| !request.headers.contains_key("x-codex-turn-state"))
+    );
+}
+
+#[tokio::test]
+async fn a_conversation_without_a_key_stays_as_it_grows() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let mut used = HashSet::new();
+    for number in 0..12 {
+        let question = json!({"role": "user", "content": format!("Conversation {number}")});
+        let mut input = vec![json!({"role": "developer", "content": "Be brief."}), question];
+        let mut place = None;
+        for turn in 0..4 {
+            let fields = json!({"instructions": "You are helpful.", "input": input, "stream": turn == 2});
+            let reply = send(&gateway, fields, &[]).await;
+            let (upstream, route) = reply.routed();
+            let place = place.get_or_insert_with(|| upstream.to_owned());
+            assert_eq!(
+                (upstream, route),
+                (place.as_str(), if turn == 0 { "home" } else { "pin" })
+            );
+            input.push(json!({"role": "assistant", "content": format!("Answer {turn}")}));
+            input.push(json!({"role": "user", "content": "x".repeat(3000)}));
+        }
+        used.extend(place);
+    }
+    assert_eq!(used.len(), 3, "{used:?}");
+}
+
+#[tokio::test]
+async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let held = Rule::new(Act::stall(Point::Events(1))).head(|head| head.headers.contains_key("x-hold"));
+    sims[0].script().add(held);
+    let key = keys_at_home(&gateway, &sims).await.remove("a").expect("a key");
+    let request = ask(
+        json!({"input": "hi", "prompt_cache_key": key, "stream": true}),
+        &[("x-hold", "1")],
+    );
+    let streaming = client::open(gateway.address, request).await;
+    for _ in 0..8 {
+        let reply = client::get(gateway.address, "/v1/files").await;
+        assert_eq!(reply.routed(), ("b", "keyless"));
+    }
+    drop(streaming);
+    until("its upstream to be free", || async {
+        let free = gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 0.0;
+        free.then_some(())
+    })
+    .await;
+    let mut used = HashSet::new();
+    for _ in 0..40 {
+        used.insert(client::get(gateway.address, "/v1/files").await.routed().0.to_owned());
+    }
+    assert_eq!(used.len(), 2, "both are idle");
+}
+
+#[tokio::test]
+async fn sessions_spread_by_weight_as_route_says() {
+    let sims = sims(3).await;
+    let config: Vec<String> = (1..)
+        .zip(&sims)
+        .map(|(weight, sim)| upstream(sim, &format!("weight = {weight}")))
+        .collect();
+    let gateway = Gateway::configured(&config.concat()).await;
+    let mut counts = HashMap::new();
+    for number in 0..200 {
+        let key = format!("session-{number}");
+        let told = gateway.ask(&format!("/api/route?key={key}")).await.json();
+        let told = told["upstreams"][0]["name"].as_str().expect("a name");
+        if number % 20 == 0 {
+            assert_eq!(gateway.home(&key).await, told, "the program and its admin side agree");
+        }
+        let reply = send(&gateway, json!({"input": "hi", "prompt_cache_key": key}), &[]).await;
+        assert_eq!(reply.routed(), (told, "home"));
+        *counts.entry(told.to_owned()).or_insert(0) += 1;
+    }
+    for (name, ideal) in [("a", 33), ("b", 67), ("c", 100)] {
+        assert!((ideal - 20..=ideal + 20).contains(&counts[name]), "{counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_path_that_names_a_session_reaches_it() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let body = |key: &str| json!({"model": "gpt-5.2", "input": "hi", "messages": [], "prompt_cache_key": key});
+    for (home, key) in keys_at_home(&gateway, &sims).await {
+        let mut route = "home";
+        for path in [
+            "/v1/responses",
+            "/responses/compact",
+            "/v1/chat/completions",
+            "/v1/embeddings",
+            "/v1/anything",
+        ] {
+            let reply = client::post_json(gateway.address, path, &body(&key)).await;
+            assert_eq!(reply.routed(), (home.as_str(), route), "{path}: {}", reply.text());
+            route = "pin";
+        }
+    }
+}

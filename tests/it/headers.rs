@@ -1,0 +1,322 @@
+//! Which headers pass, and which end at the proxy.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::Full;
+use steadfast::sim::{Act, Answer, Sim};
+
+use crate::kit::{
+    client::{self, Reply, request},
+    gateway::{Gateway, upstream},
+    raw, sim, sims,
+};
+
+/// Sends `lines` as the head of a request with a body, and returns what the upstream got and what came back.
+async fn pass(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderMap, Reply) {
+    let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: gateway.example\r\ncontent-length: {length}\r\n{lines}\r\n");
+    let reply = raw::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
+    let arrived = sim
+        .requests()
+        .pop()
+        .unwrap_or_else(|| panic!("nothing arrived: {}", reply.text()));
+    assert_eq!(arrived.body, body, "the body as sent");
+    (arrived.headers, reply)
+}
+
+/// An upstream that answers every request with this head, its body being `{}`.
+async fn answering(lines: &str) -> Sim {
+    let sim = sim("a").await;
+    let raw = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{lines}\r\n{{}}");
+    sim.script().always(Act::answer(Answer::Raw(raw.into())));
+    sim
+}
+
+#[tokio::test]
+async fn what_is_for_one_hop_ends_there_both_ways() {
+    let sim = answering(concat!(
+        "connection: X-Named, close, , x-other-named\r\nConnection: x-third\r\n",
+        "x-named: 1\r\nx-other-named: 1\r\nX-Third: 1\r\nkeep-alive: timeout=5\r\n",
+        "proxy-authenticate: Basic\r\ntrailer: x-t\r\nupgrade: h2c\r\nx-stays: 1\r\nx-stays: 2\r\n",
+    ))
+    .await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let lines = concat!(
+        "Connection: keep-alive, X-Named\r\nconnection: x-other-named\r\nx-named: 1\r\nx-other-named: 1\r\n",
+        "keep-alive: timeout=5\r\nproxy-connection: keep-alive\r\nproxy-authorization: Basic eA==\r\n",
+        "te: trailers\r\ntrailer: x-t\r\nupgrade: h2c\r\nx-stays: 1\r\nx-stays: 2\r\n",
+        "user-agent: codex_exec/0.169.0\r\noriginator: codex_exec\r\n",
+    );
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    let ended = [
+        "x-named",
+        "x-other-named",
+        "x-third",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    for name in ended {
+        assert!(!arrived.contains_key(name), "{name} went up: {arrived:?}");
+        assert!(!reply.headers.contains_key(name), "{name} came back: {reply:?}");
+    }
+    for headers in [&arrived, &reply.headers] {
+        assert_eq!(headers.get_all("x-stays").iter().collect::<Vec<_>>(), ["1", "2"]);
+        let connection = headers
+            .get("connection")
+            .map(|value| value.to_str().expect("text").to_ascii_lowercase());
+        assert!(!connection.is_some_and(|value| value.contains("x-")), "{headers:?}");
+    }
+    assert_eq!(arrived["user-agent"], "codex_exec/0.169.0");
+    assert_eq!(arrived["originator"], "codex_exec");
+}
+
+const PROOFS: &str = concat!(
+    "Authorization: Bearer sk-caller-canary\r\ncookie: session=sk-caller-canary\r\ncookie: b=sk-caller-canary\r\n",
+    "x-api-key: sk-caller-canary\r\nX-API-Key: sk-caller-canary\r\n",
+);
+
+#[tokio::test]
+async fn the_callers_credential_reaches_no_upstream_and_the_upstreams_no_caller() {
+    let sim = answering(concat!(
+        "authorization: Bearer sk-upstream-canary\r\nx-api-key: sk-upstream-canary\r\n",
+        "x-echo: key=sk-upstream-canary;\r\nset-cookie: s=1\r\nx-fine: 1\r\n",
+    ))
+    .await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    for path in [
+        "/v1/responses",
+        "/v1/chat/completions",
+        "/v1/files",
+        "/responses/compact",
+        "/v1/models/x",
+    ] {
+        let (arrived, reply) = pass(&gateway, &sim, path, PROOFS).await;
+        assert!(
+            !format!("{arrived:?}").contains("sk-caller-canary"),
+            "{path}: {arrived:?}"
+        );
+        assert_eq!(
+            arrived.get_all("authorization").iter().collect::<Vec<_>>(),
+            ["Bearer sk-upstream-canary"]
+        );
+        assert!(
+            !format!("{:?}", reply.headers).contains("sk-upstream-canary"),
+            "{path}: {reply:?}"
+        );
+        assert!(!reply.headers.contains_key("set-cookie"), "{path}");
+        assert_eq!(reply.header("x-fine"), "1");
+    }
+}
+
+#[tokio::test]
+async fn with_passthrough_the_callers_credential_is_the_upstreams() {
+    let sim = answering("set-cookie: theirs=1\r\n").await;
+    let url = sim.base_url();
+    let config = format!("[[upstream]]\nname = \"a\"\nbase_url = \"{url}\"\napi_key = \"passthrough\"\n");
+    let gateway = Gateway::configured(&config).await;
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", PROOFS).await;
+    assert_eq!(arrived["authorization"], "Bearer sk-caller-canary");
+    assert_eq!(arrived.get_all("x-api-key").iter().count(), 2);
+    assert!(arrived.contains_key("cookie"));
+    assert_eq!(reply.header("set-cookie"), "theirs=1");
+    let naked = request(Method::POST, "/v1/responses", r#"{"model":"gpt-5.2","input":"hi"}"#);
+    let refused = client::send(gateway.address, naked).await;
+    assert_eq!(
+        (refused.status.as_u16(), sim.counts().requests),
+        (401, 1),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(refused.json()["error"]["code"], "missing_api_key");
+}
+
+#[tokio::test]
+async fn host_and_configured_headers_are_the_upstreams() {
+    let sim = sim("a").await;
+    let lines = "headers = { \"openai-project\" = \"proj_1\", \"X-Replaced\" = \"ours\", \"x-secret\" = \"env:STEADFAST_TEST_KEY\" }";
+    let gateway = Gateway::configured(&upstream(&sim, lines)).await;
+    let lines = "x-replaced: theirs\r\nX-Replaced: again\r\nopenai-project: theirs\r\nopenai-organization: theirs\r\n";
+    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    assert_eq!(arrived["host"], sim.address().to_string());
+    assert_eq!(arrived.get_all("host").iter().count(), 1);
+    for (name, value) in [
+        ("openai-project", "proj_1"),
+        ("x-replaced", "ours"),
+        ("x-secret", "sk-upstream-canary"),
+    ] {
+        assert_eq!(arrived.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
+    }
+    assert!(
+        !arrived.contains_key("openai-organization"),
+        "another account's organisation would be refused"
+    );
+}
+
+const ABOUT_CALLER: &str = concat!(
+    "x-forwarded-for: 198.51.100.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: forged.example\r\n",
+    "forwarded: for=198.51.100.7\r\nx-forwarded-port: 1\r\nx-real-ip: 198.51.100.7\r\n",
+);
+
+#[tokio::test]
+async fn upstreams_are_not_told_who_calls() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", ABOUT_CALLER).await;
+    let told =
+        |name: &str| name.starts_with("x-forwarded") || name == "forwarded" || name == "x-real-ip" || name == "via";
+    assert!(!arrived.keys().any(|name| told(name.as_str())), "{arrived:?}");
+}
+
+#[tokio::test]
+async fn upstreams_are_told_who_calls_where_that_is_wanted() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "[server]\nforwarded = true\n").await;
+    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", ABOUT_CALLER).await;
+    for (name, value) in [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "gateway.example"),
+    ] {
+        assert_eq!(
+            arrived.get_all(name).iter().collect::<Vec<_>>(),
+            [value],
+            "{name}: not what the caller says"
+        );
+    }
+    assert!(!arrived.contains_key("forwarded") && !arrived.contains_key("x-real-ip"));
+}
+
+#[tokio::test]
+async fn request_ids_are_made_passed_on_and_returned() {
+    let sim = answering("").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
+    assert_eq!(arrived["x-request-id"], "mine-1");
+    assert_eq!(reply.header("x-request-id"), "mine-1");
+    let (first, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    assert_eq!(
+        first["x-request-id"],
+        reply.header("x-request-id"),
+        "one id on both sides"
+    );
+    let (second, _) = pass(&gateway, &sim, "/v1/responses", "").await;
+    assert_ne!(first["x-request-id"], second["x-request-id"]);
+    let refused = client::get(gateway.address, "/nothing").await;
+    assert!(!refused.header("x-request-id").is_empty(), "errors have one too");
+    let mut named = request(Method::GET, "/nothing", "");
+    named
+        .headers_mut()
+        .insert("x-request-id", "mine-2".parse().expect("a value"));
+    assert_eq!(
+        client::send(gateway.address, named).await.header("x-request-id"),
+        "mine-2"
+    );
+}
+
+#[tokio::test]
+async fn an_upstreams_own_request_id_comes_back() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (_, reply) = pass(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
+    assert_ne!(reply.header("x-request-id"), "mine-1");
+    let line = gateway.access_of("mine-1").await;
+    assert_eq!(
+        line["upstream_request_id"],
+        reply.header("x-request-id"),
+        "the log joins the two: {line}"
+    );
+}
+
+#[tokio::test]
+async fn responses_are_asked_for_uncompressed_and_others_as_the_caller_says() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let lines = "accept-encoding: gzip, zstd\r\n";
+    for path in [
+        "/v1/responses",
+        "/responses",
+        "/v1/responses/compact",
+        "/v1/responses/resp_1/cancel",
+    ] {
+        let (arrived, _) = pass(&gateway, &sim, path, lines).await;
+        assert!(!arrived.contains_key("accept-encoding"), "{path}");
+    }
+    for path in ["/v1/chat/completions", "/v1/embeddings", "/v1/files"] {
+        let (arrived, _) = pass(&gateway, &sim, path, lines).await;
+        assert_eq!(arrived["accept-encoding"], "gzip, zstd", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_header_of_a_response_that_clients_read_comes_back() {
+    let sim = answering(concat!(
+        "x-codex-primary-used-percent: 12\r\nx-models-etag: \"e\"\r\nopenai-model: gpt-5.2\r\ncf-ray: 1-A\r\n",
+        "x-ratelimit-remaining-tokens: 5\r\nretry-after-ms: 7\r\nx-reasoning-included: true\r\nserver: cloudflare\r\n",
+        "x-steadfast-route: forged\r\nx-steadfast-upstream: forged\r\nalt-svc: h3=\":443\"\r\n",
+    ))
+    .await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (_, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    for (name, value) in [
+        ("x-codex-primary-used-percent", "12"),
+        ("x-models-etag", "\"e\""),
+        ("openai-model", "gpt-5.2"),
+        ("cf-ray", "1-A"),
+        ("x-ratelimit-remaining-tokens", "5"),
+        ("retry-after-ms", "7"),
+        ("x-reasoning-included", "true"),
+    ] {
+        assert_eq!(reply.header(name), value, "{name}");
+    }
+    assert_eq!(reply.headers.get_all("x-steadfast-route").iter().count(), 1);
+    assert_eq!(reply.routed(), ("a", "home"), "not what the upstream says");
+    assert!(
+        !reply.headers.contains_key("alt-svc"),
+        "it would lead clients past the proxy"
+    );
+}
+
+#[tokio::test]
+async fn route_headers_can_be_left_out() {
+    let sim = answering("x-steadfast-route: forged\r\n").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "[server]\nroute_headers = false\n").await;
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "x-steadfast-upstream: forged\r\n").await;
+    assert_eq!(reply.routed(), ("", ""), "nor may an upstream set them");
+    assert!(!arrived.contains_key("x-steadfast-upstream"));
+}
+
+#[tokio::test]
+async fn framing_stays_as_the_client_chose_it() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
+    let (one, two) = body.split_at(10);
+    for path in ["/v1/responses", "/v1/files"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+        let chunked = format!(
+            "{head}transfer-encoding: chunked\r\n\r\na;x=y\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
+            two.len()
+        );
+        raw::exchange(gateway.address, [chunked.as_bytes()]).await;
+        let arrived = sims[0].requests().pop().expect("a request");
+        assert_eq!(arrived.body, body);
+        assert_eq!(arrived.headers["transfer-encoding"], "chunked");
+        assert!(!arrived.headers.contains_key("content-length"), "{path}");
+        let counted = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        raw::exchange(gateway.address, [counted.as_bytes()]).await;
+        let arrived = sims[0].requests().pop().expect("a request");
+        assert_eq!(arrived.body, body);
+        assert_eq!(arrived.headers["content-length"], body.len().to_string());
+        assert!(!arrived.headers.contains_key("transfer-encoding"), "{path}");
+        let bodiless = Request::get(path.replace("responses", "batches")).body(Full::<Bytes>::default());
+        client::send(gateway.address, bodiless.expect("a request")).await;
+        let arrived = sims[0].requests().pop().expect("a request");
+        assert!(!arrived.headers.contains_key("content-length") && !arrived.headers.contains_key("transfer-encoding"));
+    }
+}
