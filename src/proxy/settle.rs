@@ -44,7 +44,8 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     let (mut parts, relay) = response.into_parts();
     let reader = reader(&parts, journal.endpoint);
     let is_events = is_events(&parts);
-    let ends_with_event = is_events && reader.is_some() && ends_with_connection(&parts, &relay);
+    let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions));
+    let ends_with_event = names_response && is_events && reader.is_some() && ends_with_connection(&parts, &relay);
 
     parts.version = Version::HTTP_11;
     headers::cleanse_response(&mut parts.headers, upstream);
@@ -60,7 +61,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         parts.headers.insert(ROUTED_TO, upstream.name_header.clone());
         parts.headers.insert(ROUTED_BY, HeaderValue::from_static(route.label()));
     }
-    let learn = reader.is_some().then_some(Learn {
+    let learn = (reader.is_some() && names_response).then_some(Learn {
         namespace: snapshot.namespace,
         upstream: upstream.id,
     });
@@ -74,11 +75,13 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     Response::from_parts(parts, Outgoing::stream(stream, journal))
 }
 
-/// What reads the body as it passes: only where there is a response id to learn.
+/// What reads the body as it passes: only where there is a response id to learn, or an end to see: SDKs close a stream
+/// of chat completions at `[DONE]`, before its last chunk.
 fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>) -> Option<ResponseReader> {
     let reads = match endpoint? {
         Endpoint::Responses | Endpoint::Compact | Endpoint::Response => true,
-        Endpoint::ChatCompletions | Endpoint::Models | Endpoint::Embeddings | Endpoint::Other => false,
+        Endpoint::ChatCompletions => is_events(head),
+        Endpoint::Models | Endpoint::Embeddings | Endpoint::Other => false,
     };
     let is_plain = !head.headers.contains_key(http::header::CONTENT_ENCODING);
     if !reads || !is_plain || head.status != StatusCode::OK {

@@ -139,7 +139,7 @@ async fn fill(wire: &Wire, limit: usize) -> usize {
     written
 }
 
-const LARGE: usize = 200 << 20;
+const LARGE: usize = 100 << 20;
 /// The kernel's buffers of four sockets, at their largest, and a little of the program's own.
 const HELD: usize = 48 << 20;
 
@@ -229,7 +229,7 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
     until_true("it rests", || sim.counts().open_connections == 0).await;
     let descriptors = gateway.descriptors();
     let mut resident = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..3 {
         let streams: Vec<_> = (0..300)
             .map(|number| tokio::spawn(one_of_many(gateway.address, number)))
             .collect();
@@ -241,7 +241,7 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
         resident.push(gateway.resident());
     }
     // The allocator keeps a little more each time, and less and less; 300 streams that are not freed take over 8 MiB.
-    let grown = resident[3].saturating_sub(resident[2]);
+    let grown = resident[2].saturating_sub(resident[1]);
     assert!(grown < 4 << 20, "{resident:?}");
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
 }

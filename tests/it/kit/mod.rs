@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod tls;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

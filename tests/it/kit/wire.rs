@@ -255,6 +255,7 @@ impl Wire {
         if self.closed.is_some() {
             return false;
         }
+        self.buffer.reserve(256 << 10);
         match timeout(PATIENCE, self.stream.read_buf(&mut self.buffer))
             .await
             .expect("bytes in time")
@@ -293,7 +294,7 @@ pub fn post(path: &str, body: &str) -> String {
 
 /// The position of `needle` in `bytes`.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
+    memchr::memmem::find(bytes, needle)
 }
 
 /// The response head of a stream of events, chunked.

@@ -1,0 +1,139 @@
+//! Stopping: what runs may finish, nothing new begins, and a second signal means now.
+
+use std::time::{Duration, Instant};
+
+use steadfast::sim::{Act, Point, Sim};
+use tokio::net::TcpStream;
+
+use crate::kit::{
+    gateway::Gateway,
+    house, sim_with, until, until_true,
+    wire::{self, End, Wire},
+};
+
+const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+
+/// A stream of about a second that has begun.
+async fn streaming(head: &str) -> (Sim, Gateway, Wire) {
+    let sim = sim_with("a", |config| config.pace = Duration::from_millis(80)).await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
+    let wire = begin(&gateway).await;
+    (sim, gateway, wire)
+}
+
+async fn begin(gateway: &Gateway) -> Wire {
+    let mut wire = Wire::open(gateway.address).await;
+    wire.send(wire::post("/v1/responses", STREAM)).await;
+    until("a first event", || async { wire.stream.readable().await.ok() }).await;
+    wire
+}
+
+async fn draining(gateway: &Gateway) {
+    let gone = || async { TcpStream::connect(gateway.address).await.is_err().then_some(()) };
+    until("nothing new is accepted", gone).await;
+}
+
+#[tokio::test]
+async fn running_streams_finish_and_then_it_ends_well() {
+    for signal in ["TERM", "INT"] {
+        let (sim, mut gateway, mut wire) = streaming("").await;
+        assert_eq!(gateway.ask("/readyz").await.status, 200);
+        gateway.signal(signal).await;
+        draining(&gateway).await;
+        assert_eq!(gateway.ask("/readyz").await.status, 503, "and the admin side says so");
+        assert_eq!(gateway.ask("/livez").await.status, 200);
+        let answer = wire.answer().await;
+        assert_eq!((answer.status, answer.end), (200, End::Whole), "{signal}");
+        assert!(answer.text().contains("event: response.completed"));
+        wire.closing().await;
+        assert_eq!(gateway.ended().await.code(), Some(0), "{signal}");
+        assert_eq!(sim.counts().aborted, 0);
+        assert!(gateway.access().iter().all(|line| line["outcome"] == "complete"));
+    }
+}
+
+#[tokio::test]
+async fn without_work_it_ends_at_once_whatever_connections_rest() {
+    let (_sim, mut gateway) = house("").await;
+    let mut used = Wire::open(gateway.address).await;
+    used.send(wire::post("/v1/responses", STREAM)).await;
+    assert_eq!(used.answer().await.status, 200);
+    let mut fresh = Wire::open(gateway.address).await;
+    let metric = "steadfast_connections";
+    until("both are accepted", || async {
+        (gateway.metric(metric).await == 2.0).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(
+        (used.closing().await, fresh.closing().await),
+        (End::Closed, End::Closed)
+    );
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_time_is_cut() {
+    let (sim, mut gateway) = house("[server]\ngrace = \"300ms\"\n").await;
+    sim.script().always(Act::stall(Point::Events(2)));
+    let mut wire = begin(&gateway).await;
+    gateway.signal("TERM").await;
+    let answer = wire.answer().await;
+    assert!(
+        matches!(answer.end, End::Cut | End::Reset),
+        "cut, not ended: {answer:?}"
+    );
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    until_true("its upstream is let go", || sim.counts().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let (sim, mut gateway) = house("[server]\ngrace = \"1h\"\n").await;
+        sim.script().always(Act::stall(Point::Events(2)));
+        let mut wire = begin(&gateway).await;
+        gateway.signal(first).await;
+        draining(&gateway).await;
+        gateway.signal(second).await;
+        let answer = wire.answer().await;
+        assert!(
+            matches!(answer.end, End::Cut | End::Reset),
+            "{first} {second}: {answer:?}"
+        );
+        gateway.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_its_connection_does_not_keep_the_program() {
+    let (_sim, mut gateway, mut wire) = streaming("").await;
+    gateway.signal("TERM").await;
+    draining(&gateway).await;
+    let answer = wire.answer().await;
+    assert_eq!(answer.end, End::Whole);
+    // Asked for more, it does not answer: the next one would, on another connection.
+    let _ = wire.stream.try_write(wire::post("/v1/responses", STREAM).as_bytes());
+    wire.closing().await;
+    assert_eq!(wire.rest(), "");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_that_has_just_begun_is_still_answered() {
+    let (_sim, mut gateway) = house("").await;
+    let mut wire = Wire::open(gateway.address).await;
+    let request = wire::post("/v1/responses", STREAM);
+    let (begun, rest) = request.split_at(request.len() - 10);
+    wire.send(begun).await;
+    let held = || async { (gateway.metric("steadfast_buffered_bytes").await > 0.0).then_some(()) };
+    until("it is being read", held).await;
+    gateway.signal("TERM").await;
+    draining(&gateway).await;
+    wire.send(rest).await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status, answer.end), (200, End::Whole));
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}

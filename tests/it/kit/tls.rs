@@ -1,0 +1,122 @@
+//! Certificates of an authority of our own, and a server that speaks HTTP/2.
+
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, channel::Channel};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::gateway::scratch;
+
+/// A server's certificate, and who vouches for it.
+pub struct Identity {
+    pub config: Arc<ServerConfig>,
+    /// The authority's certificate as a PEM file.
+    pub ca: PathBuf,
+    /// The names that clients asked for.
+    pub asked: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+#[derive(Debug)]
+struct Noting {
+    key: Arc<CertifiedKey>,
+    asked: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl ResolvesServerCert for Noting {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.asked.lock().push(hello.server_name().map(str::to_owned));
+        Some(self.key.clone())
+    }
+}
+
+/// A certificate for `names` from an authority made for it; `alpn` in the server's order.
+pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
+    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().expect("a key");
+    let root = authority.self_signed(&authority_key).expect("a certificate");
+    let ca = scratch().join("ca.pem");
+    std::fs::write(&ca, root.pem()).expect("a writable folder");
+    let key = KeyPair::generate().expect("a key");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let issuer = Issuer::new(authority, authority_key);
+    let leaf = CertificateParams::new(names)
+        .expect("names")
+        .signed_by(&key, &issuer)
+        .expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let secret = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
+    let key = Arc::new(CertifiedKey::from_der(chain, secret, &provider).expect("they match"));
+    let asked: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder
+        .expect("versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Noting {
+            key,
+            asked: asked.clone(),
+        }));
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Identity {
+        config: Arc::new(config),
+        ca,
+        asked,
+    }
+}
+
+/// An upstream that speaks HTTP/2 only: each request is answered with the body that `answer` makes of it.
+/// Returns its address and the count of its connections.
+pub async fn http2_upstream<F>(identity: &Identity, answer: F) -> (SocketAddr, Arc<Mutex<usize>>)
+where
+    F: Fn(Request<Bytes>) -> Channel<Bytes, std::io::Error> + Clone + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let acceptor = TlsAcceptor::from(identity.config.clone());
+    let connections: Arc<Mutex<usize>> = Arc::default();
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            *count.lock() += 1;
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(tcp).await else { return };
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let answer = answer.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body
+                            .collect()
+                            .await
+                            .map(http_body_util::Collected::to_bytes)
+                            .unwrap_or_default();
+                        let response = Response::builder().header("content-type", "text/event-stream");
+                        Ok::<_, Infallible>(
+                            response
+                                .body(answer(Request::from_parts(head, body)))
+                                .expect("a response"),
+                        )
+                    }
+                });
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+            });
+        }
+    });
+    (address, connections)
+}
