@@ -19,7 +19,9 @@ const PYTHON: &[u8] = include_bytes!("../tests/fixtures/recordings/python-sdk-cr
 /// a word that is not ASCII, the key at the end.
 fn conversation(size: usize, plain: bool) -> Vec<u8> {
     let word = if plain { "result" } else { "résumé — 漢字" };
-    let text = format!("The function returns early when the buffer is empty.\nIt says \"no\" then, and the caller gives the\t{word}. ");
+    let text = format!(
+        "The function returns early when the buffer is empty.\nIt says \"no\" then, and the caller gives the\t{word}. "
+    );
     let mut items = Vec::new();
     let mut length = 0;
     while length + 400 < size {
@@ -29,7 +31,8 @@ fn conversation(size: usize, plain: bool) -> Vec<u8> {
     }
     let key = "01a2069e-bb2c-76f3-b814-64a0c2fa928c";
     let input = serde_json::to_string(&items).unwrap();
-    format!(r#"{{"model":"gpt-5","stream":true,"input":{input},"store":false,"prompt_cache_key":"{key}"}}"#).into_bytes()
+    format!(r#"{{"model":"gpt-5","stream":true,"input":{input},"store":false,"prompt_cache_key":"{key}"}}"#)
+        .into_bytes()
 }
 
 fn bodies() -> Vec<(&'static str, Vec<u8>)> {
@@ -59,7 +62,11 @@ fn requests(criterion: &mut Criterion) {
             if chunk > whole {
                 continue;
             }
-            let label = if chunk == whole { "whole".to_owned() } else { format!("{}KiB", chunk >> 10) };
+            let label = if chunk == whole {
+                "whole".to_owned()
+            } else {
+                format!("{}KiB", chunk >> 10)
+            };
             group.bench_with_input(BenchmarkId::new("scanner", &label), &body, |bencher, body| {
                 bencher.iter(|| scan(RequestScanner::new(), black_box(body), chunk));
             });
@@ -91,14 +98,23 @@ fn events(count: usize) -> Vec<u8> {
     let mut stream = String::new();
     let mut push = |kind: &str, rest: serde_json::Value| {
         let rest = rest.to_string();
-        stream.push_str(&format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{}\n\n", &rest[1..]));
+        stream.push_str(&format!(
+            "event: {kind}\ndata: {{\"type\":\"{kind}\",{}\n\n",
+            &rest[1..]
+        ));
     };
-    push("response.created", json!({"response": {"id": "resp_0123456789", "instructions": "Be brief. ".repeat(200)}}));
+    push(
+        "response.created",
+        json!({"response": {"id": "resp_0123456789", "instructions": "Be brief. ".repeat(200)}}),
+    );
     for number in 0..count {
         let item = json!({"delta": " and then", "item_id": "msg_0123456789abcdef", "output_index": 0, "sequence_number": number});
         push("response.output_text.delta", item);
     }
-    push("response.completed", json!({"response": {"id": "resp_0123456789", "output": "text ".repeat(count)}}));
+    push(
+        "response.completed",
+        json!({"response": {"id": "resp_0123456789", "output": "text ".repeat(count)}}),
+    );
     stream.into_bytes()
 }
 

@@ -142,7 +142,10 @@ mod tests {
                         let mut capture = Capture::new(start as u64, limit);
                         if end > cut {
                             capture.suspend(&Run { bytes: head, base: 0 });
-                            let run = Run { bytes: tail, base: cut as u64 };
+                            let run = Run {
+                                bytes: tail,
+                                base: cut as u64,
+                            };
                             assert_eq!(&*capture.finish(&run, end as u64), expected);
                         } else {
                             let run = Run { bytes: head, base: 0 };
@@ -157,9 +160,27 @@ mod tests {
     #[test]
     fn unescapes_as_serde_json_does() {
         let cases: &[&str] = &[
-            "", "plain", "é漢😀", r#"\"\\\/\b\f\n\r\t"#, r"\u0041\u00e9\u6f22", r"\ud83d\ude00", r"\uD83D\uDE00x",
-            r"\ud83d", r"\ud83dx", r"\ud83d\n", r"\ud83d\u0041", r"\ude00", r"\ud83d\ud83d", r"\x", r"\u12", r"\u12g4",
-            r"\u+123", r"a\", r"\ud83d\ude0", "\\u00é9", "\\é",
+            "",
+            "plain",
+            "é漢😀",
+            r#"\"\\\/\b\f\n\r\t"#,
+            r"\u0041\u00e9\u6f22",
+            r"\ud83d\ude00",
+            r"\uD83D\uDE00x",
+            r"\ud83d",
+            r"\ud83dx",
+            r"\ud83d\n",
+            r"\ud83d\u0041",
+            r"\ude00",
+            r"\ud83d\ud83d",
+            r"\x",
+            r"\u12",
+            r"\u12g4",
+            r"\u+123",
+            r"a\",
+            r"\ud83d\ude0",
+            "\\u00é9",
+            "\\é",
         ];
         for raw in cases {
             let ours = unescape(raw.as_bytes()).ok().map(Cow::into_owned);

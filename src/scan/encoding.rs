@@ -60,7 +60,12 @@ pub(super) struct Decoder<W: Write>(Codec<W>);
 
 enum Codec<W: Write> {
     Identity(W),
-    Zstd { decoder: Box<ZstdDecoder<'static>>, scratch: Box<[u8]>, sink: W, ended: bool },
+    Zstd {
+        decoder: Box<ZstdDecoder<'static>>,
+        scratch: Box<[u8]>,
+        sink: W,
+        ended: bool,
+    },
     Gzip(Box<GzDecoder<W>>),
     /// `deflate` before its first byte, which tells whether it is wrapped. The sink is there until it is told.
     Deflate(Option<W>),
@@ -80,7 +85,12 @@ impl<W: Write> Decoder<W> {
             Some(Encoding::Zstd) => {
                 let mut decoder = Box::new(ZstdDecoder::new()?);
                 decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-                Codec::Zstd { decoder, scratch: vec![0; SCRATCH].into_boxed_slice(), sink, ended: false }
+                Codec::Zstd {
+                    decoder,
+                    scratch: vec![0; SCRATCH].into_boxed_slice(),
+                    sink,
+                    ended: false,
+                }
             }
             Some(Encoding::Gzip) => Codec::Gzip(Box::new(GzDecoder::new(sink))),
             Some(Encoding::Deflate) => Codec::Deflate(Some(sink)),
@@ -154,7 +164,12 @@ impl<W: Write> Codec<W> {
             Self::Zlib(decoder) => decoder.write(input),
             Self::Raw(decoder) => decoder.write(input),
             Self::Deflate(_) | Self::Zstd { ended: true, .. } => Ok(0),
-            Self::Zstd { decoder, scratch, sink, ended } => {
+            Self::Zstd {
+                decoder,
+                scratch,
+                sink,
+                ended,
+            } => {
                 let mut consumed = 0;
                 loop {
                     let rest = input.get(consumed..).unwrap_or_default();
@@ -236,14 +251,20 @@ mod tests {
             let whole = compress(encoding, b"some text, some text, some text");
             for end in 0..whole.len() {
                 assert!(decompress(encoding, [&whole[..end]]).is_err(), "{encoding:?} {end}");
-                assert!(decompress(encoding, whole[..end].chunks(1)).is_err(), "{encoding:?} {end}");
+                assert!(
+                    decompress(encoding, whole[..end].chunks(1)).is_err(),
+                    "{encoding:?} {end}"
+                );
             }
             let twice = [&whole[..], &whole].concat();
             let garbage = [&whole[..], b"x"].concat();
             for more in [&twice, &garbage] {
                 assert!(decompress(encoding, [&more[..]]).is_err(), "{encoding:?}");
                 assert!(decompress(encoding, more.chunks(1)).is_err(), "{encoding:?}");
-                assert!(decompress(encoding, [&whole[..], &more[whole.len()..]]).is_err(), "{encoding:?}");
+                assert!(
+                    decompress(encoding, [&whole[..], &more[whole.len()..]]).is_err(),
+                    "{encoding:?}"
+                );
             }
             assert!(decompress(encoding, [b"{}".as_slice()]).is_err());
         }
@@ -256,7 +277,10 @@ mod tests {
     fn checksums_are_checked() {
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
             let mut whole = compress(encoding, b"some text");
-            *whole.iter_mut().nth_back(if encoding == Encoding::Gzip { 4 } else { 0 }).unwrap() ^= 1;
+            *whole
+                .iter_mut()
+                .nth_back(if encoding == Encoding::Gzip { 4 } else { 0 })
+                .unwrap() ^= 1;
             assert!(decompress(encoding, [&whole[..]]).is_err(), "{encoding:?}");
         }
     }

@@ -39,7 +39,6 @@ enum State {
     End,
 }
 
-
 /// Kinds of tokens; those that change nothing but the state come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Token {
@@ -87,10 +86,20 @@ const fn next(state: State, token: Token) -> State {
 /// [`next`] for every state and token, in the order of their definitions.
 const NEXT: [[State; 8]; 12] = {
     use State::*;
-    const STATES: [State; 12] =
-        [Refused, Root, FirstKey, Key, Colon, Value, MemberEnd, FirstItem, Item, ItemEnd, Closed, End];
+    const STATES: [State; 12] = [
+        Refused, Root, FirstKey, Key, Colon, Value, MemberEnd, FirstItem, Item, ItemEnd, Closed, End,
+    ];
     use Token::{CloseBrace, CloseBracket, Comma, OpenBrace, OpenBracket, Quote, Scalar};
-    const TOKENS: [Token; 8] = [Token::Colon, Comma, Quote, Scalar, OpenBrace, OpenBracket, CloseBrace, CloseBracket];
+    const TOKENS: [Token; 8] = [
+        Token::Colon,
+        Comma,
+        Quote,
+        Scalar,
+        OpenBrace,
+        OpenBracket,
+        CloseBrace,
+        CloseBracket,
+    ];
     let mut table = [[Refused; 8]; 12];
     let mut state = 0;
     while state < 12 {
@@ -126,7 +135,13 @@ pub(super) struct Grammar {
 
 impl Grammar {
     pub fn new() -> Self {
-        Self { state: State::Root, depth: 0, objects: 0, awaited: None, scalar: None }
+        Self {
+            state: State::Root,
+            depth: 0,
+            objects: 0,
+            awaited: None,
+            scalar: None,
+        }
     }
 
     /// Whether the root object has ended.
@@ -208,7 +223,11 @@ impl Grammar {
     /// Tokens below this one change nothing but the state.
     #[inline(always)]
     fn quiet<R: Reader>(&self, ear: &Ear<R>) -> Token {
-        if self.is_heard(ear) { Token::Quote } else { Token::Scalar }
+        if self.is_heard(ear) {
+            Token::Quote
+        } else {
+            Token::Scalar
+        }
     }
 
     /// Whether the reader wants to hear of members at the present depth.
@@ -274,13 +293,7 @@ impl Grammar {
 
     /// A number or literal begins at `index`.
     #[inline(always)]
-    fn scalar<R: Reader>(
-        &mut self,
-        first: u8,
-        run: &Run<'_>,
-        index: usize,
-        ear: &mut Ear<R>,
-    ) -> Result<(), Refusal> {
+    fn scalar<R: Reader>(&mut self, first: u8, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
         let at = run.base + index as u64;
         let Some(scalar) = Scalar::beginning_with(first) else {
             return Err(Refusal::new(Problem::ExpectedValue, at));

@@ -68,7 +68,13 @@ impl BodyInspector {
             EncodingKind::Unknown => return None,
         };
         let scanner = RequestScanner::new();
-        let sink = Sink { scanner, limit: max_decompressed, compressed: 0, decompressed: 0, error: None };
+        let sink = Sink {
+            scanner,
+            limit: max_decompressed,
+            compressed: 0,
+            decompressed: 0,
+            error: None,
+        };
         let decoder = Decoder::new(encoding, sink).ok()?;
         Some(Self { decoder, failed: None })
     }
@@ -103,7 +109,11 @@ impl BodyInspector {
         if let Err(error) = self.decoder.finish() {
             return Err(self.fail(&error));
         }
-        let scanner = self.decoder.sink().map(|sink| std::mem::take(&mut sink.scanner)).unwrap_or_default();
+        let scanner = self
+            .decoder
+            .sink()
+            .map(|sink| std::mem::take(&mut sink.scanner))
+            .unwrap_or_default();
         scanner.finish().map_err(InspectError::Refused)
     }
 
@@ -194,7 +204,11 @@ mod tests {
         let text = format!("{{\"input\":\"{}\"}}", "ab".repeat(5000));
         let length = text.len() as u64;
         let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
-        for (kind, body) in [(EncodingKind::Identity, text.as_bytes()), (ZSTD, &zstd), (GZIP, &gzip(text.as_bytes()))] {
+        for (kind, body) in [
+            (EncodingKind::Identity, text.as_bytes()),
+            (ZSTD, &zstd),
+            (GZIP, &gzip(text.as_bytes())),
+        ] {
             for size in [1, 100, 1 << 20] {
                 assert!(inspect(kind, body, length, size).is_ok());
                 let error = InspectError::TooLarge { limit: length - 1 };
@@ -219,7 +233,10 @@ mod tests {
     #[test]
     fn what_is_wrong_inside_is_told_with_its_offset_in_the_clear() {
         let text = br#"{"model":"a","model":"b"}"#;
-        let refusal = Refusal { problem: Problem::Twice(crate::scan::Field::Model), offset: 13 };
+        let refusal = Refusal {
+            problem: Problem::Twice(crate::scan::Field::Model),
+            offset: 13,
+        };
         let error = Err(InspectError::Refused(refusal));
         assert_eq!(inspect(GZIP, &gzip(text), 100, 3), error);
         assert_eq!(inspect(ZSTD, &zstd::encode_all(&text[..], 1).unwrap(), 100, 3), error);

@@ -179,7 +179,10 @@ mod tests {
         }
         assert_eq!(lanes.unusual(loaded), slowly(block, |b| !(0x20..0x80).contains(&b)));
         assert_eq!(lanes.non_ascii(loaded), slowly(block, |b| b >= 0x80));
-        assert_eq!(lanes.simple_escapes(loaded), slowly(block, |b| b"\"\\/bfnrt".contains(&b)));
+        assert_eq!(
+            lanes.simple_escapes(loaded),
+            slowly(block, |b| b"\"\\/bfnrt".contains(&b))
+        );
         let layout = lanes.layout(loaded);
         assert_eq!(layout.blanks, slowly(block, |b| b" \t\n\r".contains(&b)));
         let printable = slowly(block, |b| b >= 0x20);
@@ -218,14 +221,17 @@ mod tests {
     /// Bytes that make and break UTF-8 sequences far more often than chance would.
     fn tricky() -> impl Strategy<Value = u8> {
         prop::sample::select(vec![
-            b'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0,
-            0xf1, 0xf3, 0xf4, 0xf5, 0xff,
+            b'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef,
+            0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
         ])
     }
 
     /// Valid text of all sequence lengths with at most one byte exchanged.
     fn nearly_text() -> impl Strategy<Value = Vec<u8>> {
-        let text = prop::collection::vec(prop::sample::select(vec!['a', 'é', '漢', '😀', '\u{7ff}', '\u{ffff}']), 64);
+        let text = prop::collection::vec(
+            prop::sample::select(vec!['a', 'é', '漢', '😀', '\u{7ff}', '\u{ffff}']),
+            64,
+        );
         (text, 0usize..128, prop::option::of(tricky())).prop_map(|(text, at, byte)| {
             let mut bytes = text.into_iter().collect::<String>().into_bytes();
             if let (Some(byte), Some(place)) = (byte, bytes.get_mut(at)) {

@@ -28,7 +28,10 @@ impl Tokens {
     /// Those before byte `index`.
     fn before(self, index: u32) -> Self {
         let mask = (1 << index) - 1;
-        Self { begins: self.begins & mask, closes: self.closes & mask }
+        Self {
+            begins: self.begins & mask,
+            closes: self.closes & mask,
+        }
     }
 }
 
@@ -85,6 +88,8 @@ struct Unicode {
     d: u64,
     /// Second digits of high surrogates.
     high: u64,
+    /// Nonzero where an escape, or the second half of a pair, reaches into the next block.
+    open: u64,
 }
 
 /// What was found wrong in a block, as masks.
@@ -180,7 +185,7 @@ impl Lexer {
                 flaws.escapes = others ^ unicode;
             }
         }
-        if unicode | self.unicode.open() != 0 {
+        if unicode | self.unicode.open != 0 {
             self.unicode.step(&lanes.hex(block), unicode, &mut flaws);
         }
 
@@ -224,12 +229,6 @@ fn shift_in(mask: u64, before: u64, count: u32) -> u64 {
 }
 
 impl Unicode {
-    /// Nonzero where an escape, or the second half of a pair, reaches into the next block.
-    #[inline(always)]
-    fn open(self) -> u64 {
-        (self.begins >> 60) | (self.d >> 63) | (self.high >> 58)
-    }
-
     /// Checks that four digits follow each `u` of `begins`, and that surrogates stand in pairs. The second digit of an
     /// escape tells what it is: `d8`–`db` a high surrogate, `dc`–`df` a low one, six bytes after the high one's.
     #[inline(always)]
@@ -243,7 +242,8 @@ impl Unicode {
         let high = after_d & hex.high;
         flaws.low = after_d & hex.low;
         flaws.pairs = flaws.low ^ shift_in(high, self.high, 6);
-        *self = Self { begins, d, high };
+        let open = (begins >> 60) | (d >> 63) | (high >> 58);
+        *self = Self { begins, d, high, open };
     }
 }
 
@@ -321,7 +321,19 @@ mod tests {
 
     /// Text in which nothing is wrong: escapes are whole and only inside strings.
     fn sound() -> impl Strategy<Value = Vec<u8>> {
-        let inner = prop::sample::select(vec!["\\\"", "\\\\", "\\n", "\\u0041", "\\ud83d\\ude00", "a", "{", ":", " ", "é", "漢"]);
+        let inner = prop::sample::select(vec![
+            "\\\"",
+            "\\\\",
+            "\\n",
+            "\\u0041",
+            "\\ud83d\\ude00",
+            "a",
+            "{",
+            ":",
+            " ",
+            "é",
+            "漢",
+        ]);
         let outer = prop::sample::select(vec!["{", "}", "[", "]", ":", ",", " ", "\n", "1", "true", "x"]);
         let string = prop::collection::vec(inner, 0..40).prop_map(|parts| format!("\"{}\"", parts.concat()));
         let part = prop_oneof![string, outer.prop_map(str::to_owned)];
@@ -395,9 +407,17 @@ mod tests {
                     bytes[0] = b'"';
                     bytes.extend_from_slice(text);
                     let mut tokens = [Tokens::default(); BATCH];
-                    let flaw = Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
+                    let flaw =
+                        Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
                     let offset = (shift + 1 + place) as isize;
-                    assert_eq!(flaw, Some(Flaw { problem: *problem, offset }), "{text:?} {shift}");
+                    assert_eq!(
+                        flaw,
+                        Some(Flaw {
+                            problem: *problem,
+                            offset
+                        }),
+                        "{text:?} {shift}"
+                    );
                 }
             }
         }

@@ -47,7 +47,11 @@ pub(super) struct Ear<R: Reader> {
 
 impl<R: Reader> Ear<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, slot: None, text: None }
+        Self {
+            reader,
+            slot: None,
+            text: None,
+        }
     }
 
     /// A key begins with its quote at `at`.

@@ -242,7 +242,9 @@ impl Reader for Fields {
 
     fn text(&mut self, slot: Slot, raw: Option<&[u8]>, at: u64) -> Result<(), Refusal> {
         match (slot, raw) {
-            (Slot::Role, raw) => self.from_user |= raw.is_some_and(|raw| unescape(raw).is_ok_and(|role| role == "user")),
+            (Slot::Role, raw) => {
+                self.from_user |= raw.is_some_and(|raw| unescape(raw).is_ok_and(|role| role == "user"))
+            }
             (Slot::Field(field), None) => return Err(Refusal::new(Problem::TooLong(field), at)),
             (Slot::Field(field), Some(raw)) => {
                 // The lexer has refused all else, save a surrogate whose other half is still due.

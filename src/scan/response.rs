@@ -187,13 +187,23 @@ struct Event {
 
 impl Default for Event {
     fn default() -> Self {
-        Self { head: [0; GLANCE], held: 0, kind: None, scanner: None }
+        Self {
+            head: [0; GLANCE],
+            held: 0,
+            kind: None,
+            scanner: None,
+        }
     }
 }
 
 impl Events {
     fn feed(&mut self, chunk: &[u8]) {
-        let Self { reader, event, id, terminal } = self;
+        let Self {
+            reader,
+            event,
+            id,
+            terminal,
+        } = self;
         reader.feed(chunk, |piece| match piece {
             Piece::Data(data) => event.data(data, id.is_none()),
             Piece::End => {
@@ -260,7 +270,9 @@ impl Event {
     /// Ends the event: what it was, and the id that it told.
     fn end(&mut self) -> (Kind, Option<String>) {
         let outline = self.scanner.take().and_then(|scanner| scanner.finish().ok());
-        let (seen, id) = outline.map(|outline| (outline.kind, outline.response_id)).unwrap_or_default();
+        let (seen, id) = outline
+            .map(|outline| (outline.kind, outline.response_id))
+            .unwrap_or_default();
         self.held = 0;
         (self.kind.take().or(seen).unwrap_or(Kind::Other), id)
     }
@@ -388,14 +400,36 @@ mod tests {
                 r#"{"type":"response.output_text.delta","delta":"response.completed"}"#,
                 r#"{"type":"response.completed","response":{"id":"resp_b","usage":{}}}"#,
             ]),
-            of(&[r#" { "type" : "response.created" , "response" : { "id" : "resp_\u0061" } } "#, "[DONE]"]),
-            of(&[&created(), r#"{"response":{"id":"no"},"sequence_number":4,"type":"response.failed"}"#]),
+            of(&[
+                r#" { "type" : "response.created" , "response" : { "id" : "resp_\u0061" } } "#,
+                "[DONE]",
+            ]),
+            of(&[
+                &created(),
+                r#"{"response":{"id":"no"},"sequence_number":4,"type":"response.failed"}"#,
+            ]),
             of(&[r#"{"type":"response.incomplete","response":{"id":"late"}}"#]),
             of(&[r#"{"type":"response.creat\u0065d","response":{"id":"a"}}"#]),
-            of(&[r#"{"id":"chatcmpl-1","choices":[{"delta":{"content":"[DONE]"}}]}"#, "[DON", "[DONE]"]),
-            of(&[r#"{"type":"response.created","response":{"id":7}}"#, "{\"type\":\"response.completed\""]),
+            of(&[
+                r#"{"id":"chatcmpl-1","choices":[{"delta":{"content":"[DONE]"}}]}"#,
+                "[DON",
+                "[DONE]",
+            ]),
+            of(&[
+                r#"{"type":"response.created","response":{"id":7}}"#,
+                "{\"type\":\"response.completed\"",
+            ]),
             of(&[r#"{"item":{"type":"response.completed","response":{"id":"decoy"}},"type":"response.created.x"}"#]),
-            of(&["", "{", "{}", "[]", "null", "7", r#"{"type":null}"#, r#"{"type":"response.completed!"}"#]),
+            of(&[
+                "",
+                "{",
+                "{}",
+                "[]",
+                "null",
+                "7",
+                r#"{"type":null}"#,
+                r#"{"type":"response.completed!"}"#,
+            ]),
             of(&[&format!("{{{}\"type\":\"response.failed\"}}", " ".repeat(100))]),
             of(&[r#"{"response":{"response":{"id":"deep"},"id":"x"},"id":"top","type":"response.created"}"#]),
         ]
@@ -404,7 +438,11 @@ mod tests {
     #[test]
     fn streams_teach_what_parsing_each_event_does_at_every_split() {
         for events in streams() {
-            for (before, after) in [("data: ", "\n\n"), ("event: x\r\ndata:", "\r\n\r\n"), (": c\rdata: ", "\r\r")] {
+            for (before, after) in [
+                ("data: ", "\n\n"),
+                ("event: x\r\ndata:", "\r\n\r\n"),
+                (": c\rdata: ", "\r\r"),
+            ] {
                 let stream: String = events.iter().map(|data| format!("{before}{data}{after}")).collect();
                 // The one stream with broken JSON whose type is plain ends all the same.
                 let mut expected = slow(events.iter().map(String::as_str));
@@ -426,7 +464,10 @@ mod tests {
     fn data_on_several_lines_is_one_event() {
         let stream = b"data: {\"type\":\ndata: \"response.completed\",\ndata: \"response\":{\"id\":\"a\"}}\n\n";
         for size in [1, 5, 100] {
-            assert_eq!(learn(stream.chunks(size)), (Some("a".to_owned()), Some(Terminal::Completed)));
+            assert_eq!(
+                learn(stream.chunks(size)),
+                (Some("a".to_owned()), Some(Terminal::Completed))
+            );
         }
     }
 
@@ -450,7 +491,10 @@ mod tests {
             reader.feed(body.as_bytes());
             reader.finish();
             assert_eq!(reader.response_id().is_some(), known);
-            let created = format!("data: {}\n\n", json!({"type": "response.created", "response": {"id": id}}));
+            let created = format!(
+                "data: {}\n\n",
+                json!({"type": "response.created", "response": {"id": id}})
+            );
             assert_eq!(learn([created.as_bytes()]).0.is_some(), known);
         }
     }
@@ -458,8 +502,14 @@ mod tests {
     #[test]
     fn a_json_body_tells_its_top_level_id_at_every_split() {
         let bodies = [
-            (r#"{"id":"resp_1","object":"response","output":[{"id":"msg"}]}"#, Some("resp_1")),
-            (r#"{"output":[{"id":"msg"}],"response":{"id":"no"},"i\u0064":"resp_2"}  "#, Some("resp_2")),
+            (
+                r#"{"id":"resp_1","object":"response","output":[{"id":"msg"}]}"#,
+                Some("resp_1"),
+            ),
+            (
+                r#"{"output":[{"id":"msg"}],"response":{"id":"no"},"i\u0064":"resp_2"}  "#,
+                Some("resp_2"),
+            ),
             (r#"{"error":{"id":"x","message":"no"}}"#, None),
             (r#"{"id":5}"#, None),
             (r#"["id","x"]"#, None),

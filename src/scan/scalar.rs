@@ -43,7 +43,10 @@ impl Scalar {
     /// The problem, and the index of the byte that shows it.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, (Problem, usize)> {
         for (index, byte) in bytes.iter().enumerate() {
-            if matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' | b':' | b'"' | b'{' | b'[') {
+            if matches!(
+                byte,
+                b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' | b':' | b'"' | b'{' | b'['
+            ) {
                 return match self.check() {
                     Ok(()) => Ok(Some(index)),
                     Err(problem) => Err((problem, index)),
@@ -154,7 +157,10 @@ impl Number {
     }
 
     fn exponent_digit(&mut self, digit: u8) {
-        let exponent = self.exponent.checked_mul(10).and_then(|e| e.checked_add(i32::from(digit)));
+        let exponent = self
+            .exponent
+            .checked_mul(10)
+            .and_then(|e| e.checked_add(i32::from(digit)));
         match exponent {
             Some(exponent) => self.exponent = exponent,
             None => self.exponent_full = true,
@@ -187,14 +193,16 @@ impl Number {
             self.scale.saturating_add(self.exponent)
         };
         const POWERS: [f64; 20] = [
-            1e289, 1e290, 1e291, 1e292, 1e293, 1e294, 1e295, 1e296, 1e297, 1e298, 1e299, 1e300, 1e301, 1e302, 1e303, 1e304,
-            1e305, 1e306, 1e307, 1e308,
+            1e289, 1e290, 1e291, 1e292, 1e293, 1e294, 1e295, 1e296, 1e297, 1e298, 1e299, 1e300, 1e301, 1e302, 1e303,
+            1e304, 1e305, 1e306, 1e307, 1e308,
         ];
         // A significand is below 1.9e19, so that up to 1e288 nothing overflows.
         let Some(index) = exponent.checked_sub(289).and_then(|index| usize::try_from(index).ok()) else {
             return true;
         };
-        POWERS.get(index).is_some_and(|power| (self.significand as f64 * power).is_finite())
+        POWERS
+            .get(index)
+            .is_some_and(|power| (self.significand as f64 * power).is_finite())
     }
 }
 
@@ -232,16 +240,76 @@ mod tests {
         let long = "9".repeat(308);
         let too_long = "9".repeat(310);
         let cases = [
-            "0", "-0", "1", "-1", "10", "1.5", "1e5", "1E+5", "1e-5", "1.5e5", "01", "-01", "1.", ".5", "-", "+1", "1e", "1e+",
-            "1.e5", "0e0", "00", "0x1", "1_0", "1.5.5", "1e5e5", "1e5.5", "--1", "-.5", "NaN", "Infinity", "-Infinity", "nan",
-            "1e308", "1e309", "-1e309", "0e999", "0.0e99999999999", "1e99999999999", "1e-99999999999", "1e-999",
-            "1.7976931348623157e308", "1.7976931348623158e308", "1.7976931348623159e308", "1.8e308", "17976931348623157e292",
-            "18446744073709551615", "18446744073709551616", "18446744073709551616.5", "1844674407370955161.6e290",
-            "18446744073709551619.9e288", &long_zeros, &long, &too_long, "true", "false", "null", "tru", "truee", "nul", "nulL", "t",
-            "True", "falsey",
+            "0",
+            "-0",
+            "1",
+            "-1",
+            "10",
+            "1.5",
+            "1e5",
+            "1E+5",
+            "1e-5",
+            "1.5e5",
+            "01",
+            "-01",
+            "1.",
+            ".5",
+            "-",
+            "+1",
+            "1e",
+            "1e+",
+            "1.e5",
+            "0e0",
+            "00",
+            "0x1",
+            "1_0",
+            "1.5.5",
+            "1e5e5",
+            "1e5.5",
+            "--1",
+            "-.5",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "nan",
+            "1e308",
+            "1e309",
+            "-1e309",
+            "0e999",
+            "0.0e99999999999",
+            "1e99999999999",
+            "1e-99999999999",
+            "1e-999",
+            "1.7976931348623157e308",
+            "1.7976931348623158e308",
+            "1.7976931348623159e308",
+            "1.8e308",
+            "17976931348623157e292",
+            "18446744073709551615",
+            "18446744073709551616",
+            "18446744073709551616.5",
+            "1844674407370955161.6e290",
+            "18446744073709551619.9e288",
+            &long_zeros,
+            &long,
+            &too_long,
+            "true",
+            "false",
+            "null",
+            "tru",
+            "truee",
+            "nul",
+            "nulL",
+            "t",
+            "True",
+            "falsey",
         ];
         for text in cases {
-            assert_eq!(read(text), serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text}");
+            assert_eq!(
+                read(text),
+                serde_json::from_str::<serde_json::Value>(text).is_ok(),
+                "{text}"
+            );
         }
     }
 

@@ -221,7 +221,12 @@ mod tests {
             assert_eq!(fast(stream.chunks(1)), expected);
             for cut in 0..=stream.len() {
                 let (head, tail) = stream.split_at(cut);
-                assert_eq!(fast([head, tail]), expected, "{:?} at {cut}", stream.escape_ascii().to_string());
+                assert_eq!(
+                    fast([head, tail]),
+                    expected,
+                    "{:?} at {cut}",
+                    stream.escape_ascii().to_string()
+                );
             }
         }
         assert_eq!(slow(streams[2]), [b"".to_vec(), b"\n".to_vec()]);

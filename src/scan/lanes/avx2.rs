@@ -61,7 +61,12 @@ fn classes(lanes: __m256i, by_low: &[u8; 16], by_high: &[u8; 16]) -> __m256i {
 #[inline(always)]
 fn any_of(lanes: __m256i, bits: u8) -> __m256i {
     // SAFETY: called only by those who hold an `Avx2`.
-    unsafe { _mm256_cmpgt_epi8(_mm256_and_si256(lanes, _mm256_set1_epi8(bits as i8)), _mm256_setzero_si256()) }
+    unsafe {
+        _mm256_cmpgt_epi8(
+            _mm256_and_si256(lanes, _mm256_set1_epi8(bits as i8)),
+            _mm256_setzero_si256(),
+        )
+    }
 }
 
 /// 0xff where a byte of `lanes` is what the table has for the lower four bits of the same byte of `index`.
@@ -119,7 +124,9 @@ impl Lanes for Avx2 {
     fn layout(self, block: Loaded) -> Layout {
         // Each blank and each operator has lower four bits of its own: what the table has for them is the byte or not.
         // With bit 5 set, `[` and `]` fall on `{` and `}`.
-        const BLANKS: [u8; 16] = [b' ', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'\t', b'\n', 0xff, 0xff, b'\r', 0xff, 0xff];
+        const BLANKS: [u8; 16] = [
+            b' ', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'\t', b'\n', 0xff, 0xff, b'\r', 0xff, 0xff,
+        ];
         const OPERATORS: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b':', b'{', b',', b'}', 0, 0];
         let blanks = Loaded(own_in(block.0, block.0, &BLANKS), own_in(block.1, block.1, &BLANKS)).mask();
         // SAFETY: `self` proves AVX2.
@@ -127,7 +134,11 @@ impl Lanes for Avx2 {
             let bit5 = _mm256_set1_epi8(0x20);
             Loaded(_mm256_or_si256(block.0, bit5), _mm256_or_si256(block.1, bit5))
         };
-        let operators = Loaded(own_in(folded.0, block.0, &OPERATORS), own_in(folded.1, block.1, &OPERATORS)).mask();
+        let operators = Loaded(
+            own_in(folded.0, block.0, &OPERATORS),
+            own_in(folded.1, block.1, &OPERATORS),
+        )
+        .mask();
         Layout { blanks, operators }
     }
 
@@ -197,20 +208,58 @@ fn utf8_flaws(lanes: __m256i, before: __m256i) -> __m256i {
     const TWO: u8 = 128;
     const CARRY: u8 = SHORT | LONG | TWO;
     const FIRST_HIGH: [u8; 16] = [
-        LONG, LONG, LONG, LONG, LONG, LONG, LONG, LONG, TWO, TWO, TWO, TWO,
-        SHORT | OVER2, SHORT, SHORT | OVER3 | SURROGATE, SHORT | LARGE | OVER4,
+        LONG,
+        LONG,
+        LONG,
+        LONG,
+        LONG,
+        LONG,
+        LONG,
+        LONG,
+        TWO,
+        TWO,
+        TWO,
+        TWO,
+        SHORT | OVER2,
+        SHORT,
+        SHORT | OVER3 | SURROGATE,
+        SHORT | LARGE | OVER4,
     ];
     const FIRST_LOW: [u8; 16] = [
-        CARRY | OVER3 | OVER2 | OVER4, CARRY | OVER2, CARRY, CARRY, CARRY | LARGE,
-        CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4,
-        CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4,
-        CARRY | LARGE | OVER4 | SURROGATE, CARRY | LARGE | OVER4, CARRY | LARGE | OVER4,
+        CARRY | OVER3 | OVER2 | OVER4,
+        CARRY | OVER2,
+        CARRY,
+        CARRY,
+        CARRY | LARGE,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4 | SURROGATE,
+        CARRY | LARGE | OVER4,
+        CARRY | LARGE | OVER4,
     ];
     const SECOND_HIGH: [u8; 16] = [
-        SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT,
-        LONG | OVER2 | TWO | OVER3 | OVER4, LONG | OVER2 | TWO | OVER3 | LARGE,
-        LONG | OVER2 | TWO | SURROGATE | LARGE, LONG | OVER2 | TWO | SURROGATE | LARGE,
-        SHORT, SHORT, SHORT, SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
+        LONG | OVER2 | TWO | OVER3 | OVER4,
+        LONG | OVER2 | TWO | OVER3 | LARGE,
+        LONG | OVER2 | TWO | SURROGATE | LARGE,
+        LONG | OVER2 | TWO | SURROGATE | LARGE,
+        SHORT,
+        SHORT,
+        SHORT,
+        SHORT,
     ];
     // SAFETY: called only by those who hold an `Avx2`.
     unsafe {
