@@ -20,11 +20,6 @@ impl<'a> Run<'a> {
         let to = index(to).min(self.bytes.len());
         self.bytes.get(index(from).min(to)..to).unwrap_or_default()
     }
-
-    /// The stream offset after the last byte.
-    pub fn end(&self) -> u64 {
-        self.base + self.bytes.len() as u64
-    }
 }
 
 /// Text that has begun and whose end has not been seen: the first `limit` bytes of it.

@@ -39,10 +39,10 @@ mod scalar;
 mod scanner;
 mod sse;
 
-//#[cfg(test)]
-//mod oracle;
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
 
 pub use encoding::{Encoding, EncodingKind};
 pub use inspect::{BodyInspector, InspectError};

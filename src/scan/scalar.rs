@@ -66,7 +66,7 @@ impl Scalar {
     /// Whether it may end here.
     fn check(&self) -> Result<(), Problem> {
         match self {
-            Self::Literal(rest) if rest.is_empty() => Ok(()),
+            Self::Literal([]) => Ok(()),
             Self::Literal(_) => Err(Problem::BadLiteral),
             Self::Number(number) => number.check(),
         }

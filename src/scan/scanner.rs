@@ -74,10 +74,14 @@ impl<R: Reader> Scanner<R> {
             return Err(refusal);
         }
         let total = self.done + self.filled as u64;
-        // Blanks end whatever number, literal or UTF-8 sequence is open, and mean nothing by themselves.
-        let mut block = self.pending;
-        block.iter_mut().skip(self.filled).for_each(|byte| *byte = b' ');
-        match self.run(&block) {
+        // Blanks end whatever number, literal or UTF-8 sequence is open, and mean nothing by themselves. There are at least
+        // nine of them, as the other half of a surrogate pair is due that far on.
+        let mut blocks = [b' '; 128];
+        let length = if self.filled + 9 > 64 { 128 } else { 64 };
+        for (to, from) in blocks.iter_mut().zip(self.pending.iter().take(self.filled)) {
+            *to = *from;
+        }
+        match self.run(blocks.get(..length).unwrap_or_default()) {
             Err(refusal) if refusal.offset < total => Err(refusal),
             Ok(()) if self.grammar.is_complete() => Ok(self.ear.reader),
             Ok(()) | Err(_) => Err(Refusal::new(Problem::UnexpectedEnd, total)),

@@ -1,0 +1,126 @@
+//! What the request scanner should say, read slowly and obviously with serde_json from a whole body in memory.
+//!
+//! The fuzz target includes this file too, so it names nothing of this crate.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Deserializer, Value};
+
+/// The facts of a body.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    pub model: Option<String>,
+    pub prompt_cache_key: Option<String>,
+    pub stream: Option<bool>,
+    pub previous_response_id: Option<String>,
+    pub session_id: Option<String>,
+    pub instructions: Vec<u8>,
+    pub input: Vec<u8>,
+}
+
+/// The facts of `body`, or `None` where it is to be refused.
+pub fn read(body: &[u8]) -> Option<Expected> {
+    let Value::Object(_) = serde_json::from_slice(body).ok()? else {
+        return None;
+    };
+    let mut facts = Expected::default();
+    let members = members(body);
+    for name in [
+        "model",
+        "prompt_cache_key",
+        "stream",
+        "previous_response_id",
+        "client_metadata",
+        "instructions",
+        "input",
+    ] {
+        let mut found = members.iter().filter(|(key, _, _)| key == name);
+        let Some((_, value, raw)) = found.next() else {
+            continue;
+        };
+        if found.next().is_some() {
+            return None;
+        }
+        match name {
+            "model" if !value.is_string() && !value.is_null() => return None,
+            "model" => facts.model = text(value, raw)?,
+            "prompt_cache_key" => facts.prompt_cache_key = text(value, raw)?,
+            "previous_response_id" => facts.previous_response_id = text(value, raw)?,
+            "stream" => facts.stream = value.as_bool(),
+            "client_metadata" if value.is_object() => facts.session_id = session_id(raw)?,
+            "instructions" if !value.is_null() => facts.instructions = beginning(raw, raw.len()),
+            "input" if !value.is_null() => facts.input = beginning(raw, user_end(value, raw)),
+            _ => {}
+        }
+    }
+    Some(facts)
+}
+
+/// A string's text; `None` where it is too long.
+fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
+    match value {
+        Value::String(_) if raw.len() > 4096 + 2 => None,
+        Value::String(text) => Some(Some(text.clone())),
+        _ => Some(None),
+    }
+}
+
+fn session_id(metadata: &[u8]) -> Option<Option<String>> {
+    let members = members(metadata);
+    let mut found = members.iter().filter(|(key, _, _)| key == "session_id");
+    let Some((_, value, raw)) = found.next() else {
+        return Some(None);
+    };
+    if found.next().is_some() { None } else { text(value, raw) }
+}
+
+fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
+    raw[..end.min(4096)].to_vec()
+}
+
+/// Where the first item of `input` that is the user's ends; the whole of it where there is none.
+fn user_end(input: &Value, raw: &[u8]) -> usize {
+    if !input.is_array() {
+        return raw.len();
+    }
+    let mut at = 1;
+    while let Some((item, begin, end)) = next::<Value>(raw, at) {
+        let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
+        if item.is_object() && members(&raw[begin..end]).iter().any(is_user) {
+            return end;
+        }
+        at = skip(raw, end, b",");
+    }
+    raw.len()
+}
+
+/// The members of an object, which is valid: key, value, and the value as written.
+fn members(object: &[u8]) -> Vec<(String, Value, &[u8])> {
+    let mut members = Vec::new();
+    let mut at = skip(object, 0, b"{");
+    while let Some((key, _, end)) = next::<String>(object, at) {
+        let (value, begin, end) = next::<Value>(object, skip(object, end, b":")).expect("a value follows a key");
+        members.push((key, value, &object[begin..end]));
+        at = skip(object, end, b",");
+    }
+    members
+}
+
+/// The value after the blanks at `at`, where it begins and where it ends.
+fn next<T: DeserializeOwned>(text: &[u8], at: usize) -> Option<(T, usize, usize)> {
+    let begin = skip(text, at, b"");
+    let mut values = Deserializer::from_slice(&text[begin..]).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, begin, begin + values.byte_offset()))
+}
+
+/// The index after the blanks at `at` and one of `expected`, if that is there.
+fn skip(text: &[u8], mut at: usize, expected: &[u8]) -> usize {
+    while at < text.len() && b" \t\r\n".contains(&text[at]) {
+        at += 1;
+    }
+    if at < text.len() && expected.contains(&text[at]) {
+        at + 1
+    } else {
+        at
+    }
+}
