@@ -68,81 +68,11 @@ async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
     assert_eq!(sim.counts().requests, 0);
 }
 
-#[tokio::test]
-async fn what_is_no_http_is_refused_before_anyone_sees_it() {
+/// A name, a request, and the statuses that are right for it.
+type Case = (&'static str, String, &'static [u16]);
+
+async fn assert_refused(cases: Vec<Case>) {
     let (sim, gateway) = house("").await;
-    let body = chunked(JSON);
-    let many = "x-filler: 1\r\n".repeat(101);
-    let long = format!("x-filler: {}\r\n", "x".repeat(200_000));
-    let cases: Vec<(&str, String, &[u16])> = vec![
-        (
-            "a coding that does not end in chunked",
-            head(&["transfer-encoding: chunked, gzip"]) + &body,
-            &[400],
-        ),
-        (
-            "an unknown coding",
-            head(&["transfer-encoding: xchunked"]) + &body,
-            &[400],
-        ),
-        (
-            "a line that is folded",
-            head(&["x-a: 1", " folded", "content-length: 0"]),
-            &[400],
-        ),
-        ("space before a colon", head(&["content-length : 0"]), &[400]),
-        ("NUL in a value", head(&["x-a: a\0b", "content-length: 0"]), &[400]),
-        (
-            "a bare CR in a value",
-            head(&["x-a: a\rb", "content-length: 0"]),
-            &[400],
-        ),
-        ("a negative length", head(&["content-length: -1"]), &[400]),
-        ("a signed length", head(&["content-length: +5"]) + "hello", &[400]),
-        ("a hexadecimal length", head(&["content-length: 0x5"]) + "hello", &[400]),
-        (
-            "a length over 64 bits",
-            head(&["content-length: 99999999999999999999"]),
-            &[400],
-        ),
-        ("an empty length", head(&["content-length: "]), &[400]),
-        (
-            "two lengths that differ",
-            head(&["content-length: 5", "content-length: 6"]) + "hello!",
-            &[400],
-        ),
-        (
-            "a list of lengths that differ",
-            head(&["content-length: 5, 6"]) + "hello!",
-            &[400],
-        ),
-        (
-            "over a hundred headers",
-            format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{many}\r\n"),
-            &[431],
-        ),
-        (
-            "an oversized head",
-            format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{long}\r\n"),
-            &[431],
-        ),
-        (
-            "an oversized target",
-            format!("GET /v1/{} HTTP/1.1\r\nhost: it\r\n\r\n", "x".repeat(200_000)),
-            &[414, 431],
-        ),
-        ("no version", "GET /v1/models\r\nhost: it\r\n\r\n".to_owned(), &[400]),
-        (
-            "another version",
-            "GET /v1/models HTTP/3.0\r\nhost: it\r\n\r\n".to_owned(),
-            &[400],
-        ),
-        (
-            "TLS on a plain port",
-            "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".to_owned(),
-            &[400],
-        ),
-    ];
     for (what, request, statuses) in cases {
         let answer = client::raw(gateway.address, request.as_bytes()).await;
         let status = answer
@@ -152,6 +82,60 @@ async fn what_is_no_http_is_refused_before_anyone_sees_it() {
         assert!(statuses.contains(&status), "{what}: {answer}");
     }
     assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_length_or_coding_that_is_none_is_refused_before_anyone_sees_it() {
+    let lengths = [
+        ("a negative length", "-1"),
+        ("a signed length", "+5"),
+        ("a hexadecimal length", "0x5"),
+        ("a length over 64 bits", "99999999999999999999"),
+        ("an empty length", ""),
+        ("a list of lengths that differ", "5, 6"),
+        ("two lengths that differ", "5\r\ncontent-length: 6"),
+    ];
+    let codings = [
+        ("a coding after chunked", "chunked, gzip"),
+        ("an unknown coding", "xchunked"),
+    ];
+    let lengths = lengths.map(|(what, value)| (what, head(&[&format!("content-length: {value}")]) + "hello!"));
+    let codings = codings.map(|(what, value)| (what, head(&[&format!("transfer-encoding: {value}")]) + &chunked(JSON)));
+    let cases = lengths.into_iter().chain(codings);
+    assert_refused(cases.map(|(what, request)| (what, request, &[400_u16][..])).collect()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_before_anyone_sees_it() {
+    let many = "x-filler: 1\r\n".repeat(101);
+    let long = "x".repeat(200_000);
+    let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nhost: it\r\n{lines}\r\n");
+    let models = "/v1/models";
+    assert_refused(vec![
+        ("a folded line", get(models, "x-a: 1\r\n folded\r\n"), &[400]),
+        ("space before a colon", get(models, "x-a : 0\r\n"), &[400]),
+        ("NUL in a value", get(models, "x-a: a\0b\r\n"), &[400]),
+        ("a bare CR in a value", get(models, "x-a: a\rb\r\n"), &[400]),
+        ("over a hundred headers", get(models, &many), &[431]),
+        (
+            "an oversized head",
+            get(models, &format!("x-filler: {long}\r\n")),
+            &[431],
+        ),
+        ("an oversized target", get(&format!("/v1/{long}"), ""), &[414, 431]),
+        ("no version", get(models, "").replace(" HTTP/1.1", ""), &[400]),
+        (
+            "another version",
+            get(models, "").replace("HTTP/1.1", "HTTP/3.0"),
+            &[400],
+        ),
+        (
+            "TLS on a plain port",
+            "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".to_owned(),
+            &[400],
+        ),
+    ])
+    .await;
 }
 
 #[tokio::test]

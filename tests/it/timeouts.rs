@@ -116,7 +116,7 @@ async fn a_head_that_takes_too_long_is_cut_off() {
 #[tokio::test]
 async fn a_head_that_drips_is_cut_off_too() {
     let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
-    let mut wire = Wire::open(gateway.address).await;
+    let wire = Wire::open(gateway.address).await;
     let begun = Instant::now();
     let mut dripping = tokio::time::interval(Duration::from_millis(40));
     // A write fails once the other side has closed.
