@@ -158,7 +158,7 @@ impl Fault {
     }
 
     /// Every value of [`Fault::label`], so that metrics can be registered up front.
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 11] = [
         "path",
         "head",
         "body",
@@ -170,7 +170,6 @@ impl Fault {
         "model",
         "upstream",
         "internal",
-        "client_gone",
     ];
 
     /// Whether the caller may repeat the request as it stands.
@@ -235,7 +234,7 @@ impl Fault {
             Self::UndecodableBody { problem } => format!("The request body does not decompress: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
             Self::IncompleteBody => "The request body broke off before it was complete. Send it again.".to_owned(),
             Self::BodyTooLarge { limit } => format!("The request body is over the limit of {limit} bytes. Send less, or raise server.max_body."),
-            Self::BodyTimeout { idle } => format!("No piece of the request body arrived for {} s. Send it again without pauses.", idle.as_secs()),
+            Self::BodyTimeout { idle } => format!("No piece of the request body arrived for {idle:?}. Send it again without pauses."),
             Self::BuffersFull => "Too many request bodies are being held at once. Try again shortly.".to_owned(),
             Self::WebSocketUnsupported => "WebSocket is not supported here. POST to /v1/responses with \"stream\": true instead.".to_owned(),
             Self::MissingCredential => "This upstream is called with your own API key. Send it as Authorization: Bearer.".to_owned(),
@@ -243,7 +242,7 @@ impl Fault {
             Self::ModelsUnavailable => "No upstream answered with its list of models. Try again shortly.".to_owned(),
             Self::UpstreamUnreachable { upstream } => format!("The upstream '{upstream}' could not be reached. Try again shortly."),
             Self::UpstreamBroken { upstream } => format!("The upstream '{upstream}' broke off before it answered. Try again shortly."),
-            Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {} s. Try again shortly.", limit.as_secs()),
+            Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {limit:?}. Try again shortly."),
             Self::Internal => "Steadfast failed to handle this request. Try again; if it stays, report it with this response's x-request-id.".to_owned(),
         }
     }

@@ -31,7 +31,7 @@ const REAP_EVERY: Duration = Duration::from_secs(15);
 
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
-    logging::start(args.log_format, args.log_level);
+    let _log = logging::start(args.log_format, args.log_level);
     let runtime = Runtime::new()?;
     let served = runtime.block_on(run(&args.source));
     // What a second signal cut must not hold the process.

@@ -71,7 +71,7 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Adm
         });
     }
     let host = headers.get(HOST).cloned();
-    let callers = headers::cleanse_request(&mut headers, target.endpoint);
+    let callers = headers::cleanse_request(&mut headers, target.endpoint, snapshot.has_passthrough);
     // Only now: a field that `Connection` names is gone, and the upstream reads the body without it.
     let coding = coding(&headers);
     let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
@@ -100,7 +100,10 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
         && id.len() <= LONGEST
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {
-        return id.clone();
+        let id = id.clone();
+        // Also where it stood twice: what is logged is what the upstream gets.
+        headers.insert(X_REQUEST_ID, id.clone());
+        return id;
     }
     let made = HeaderValue::try_from(format!("req_{:032x}", fastrand::u128(..)))
         .unwrap_or_else(|_| HeaderValue::from_static("req_"));

@@ -10,11 +10,10 @@ use super::{
     inspect::{self, Inspected},
     journal::Journal,
     outgoing::InFlight,
-    pick::Pick,
+    pick::{Pick, Pinning},
 };
 use crate::{
     fault::Fault,
-    ids::UpstreamId,
     policy::{Affinity, Route},
     state::{Credential, Snapshot, Upstream},
     wire::{Relay, SendError},
@@ -26,8 +25,7 @@ pub(super) struct Exchange<'a> {
     pub upstream: &'a Upstream,
     pub route: Route,
     pub affinity: Affinity,
-    /// The session's pin when the upstream was picked.
-    pub pin: Option<UpstreamId>,
+    pub pinning: Pinning,
     pub in_flight: InFlight,
 }
 
@@ -44,7 +42,7 @@ pub(super) async fn forward<'a>(
         upstream,
         route,
         affinity,
-        pin,
+        pinning,
     } = pick;
     let request = request(admitted, inspected, upstream)?;
     let in_flight = InFlight::begin(&upstream.live);
@@ -63,7 +61,7 @@ pub(super) async fn forward<'a>(
         upstream,
         route,
         affinity,
-        pin,
+        pinning,
         in_flight,
     })
 }
@@ -93,16 +91,16 @@ fn request(
 }
 
 fn fault_of(error: SendError, upstream: &Upstream, journal: &Journal) -> Fault {
+    // What the caller broke off is nothing to warn the operator of.
+    if !matches!(error, SendError::Body(_)) {
+        let request_id = journal.request_id.to_str().unwrap_or_default();
+        tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
+    }
     let name = upstream.name.to_string();
     match error {
-        SendError::Body(error) => return inspect::fault_of_body(error),
-        SendError::Dial(_) | SendError::Timeout(_) | SendError::Broken(_) => {}
-    }
-    tracing::warn!(upstream = name, %error, request_id = journal.request_id.to_str().unwrap_or_default(), "no answer from upstream");
-    match error {
+        SendError::Body(error) => inspect::fault_of_body(error),
         SendError::Dial(_) => Fault::UpstreamUnreachable { upstream: name },
         SendError::Timeout(limit) => Fault::UpstreamTimeout { upstream: name, limit },
         SendError::Broken(_) => Fault::UpstreamBroken { upstream: name },
-        SendError::Body(error) => inspect::fault_of_body(error),
     }
 }

@@ -8,6 +8,8 @@ use http::{
     },
 };
 
+use memchr::memmem::Finder;
+
 use crate::{
     state::{Credential, Endpoint, Upstream},
     wire::Peer,
@@ -47,6 +49,9 @@ const ABOUT_CALLER: [HeaderName; 7] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
+/// Proves who the caller is.
+const CALLERS_PROOFS: [HeaderName; 3] = [AUTHORIZATION, X_API_KEY, COOKIE];
+
 /// Names the caller's own account: with another account's credential an upstream would refuse it.
 const CALLERS_ACCOUNT: [HeaderName; 3] = [
     HeaderName::from_static("openai-organization"),
@@ -65,8 +70,8 @@ pub(super) struct CallersCredential {
 impl CallersCredential {
     fn take(headers: &mut HeaderMap) -> Self {
         let mut taken = Self::default();
-        for name in [AUTHORIZATION, X_API_KEY, COOKIE] {
-            move_all(headers, &mut taken.proofs, &name);
+        for name in &CALLERS_PROOFS {
+            move_all(headers, &mut taken.proofs, name);
         }
         for name in &CALLERS_ACCOUNT {
             move_all(headers, &mut taken.account, name);
@@ -111,7 +116,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Leaves of a request's headers what any upstream may see.
-pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint) -> CallersCredential {
+///
+/// The caller's credential comes back only where it is `wanted`: where some upstream is called with it.
+pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wanted: bool) -> CallersCredential {
     strip_hop_by_hop(headers);
     for name in ABOUT_CALLER.iter().chain(&[EXPECT, ROUTED_TO, ROUTED_BY]) {
         headers.remove(name);
@@ -123,7 +130,13 @@ pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint) -> Ca
         }
         Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {}
     }
-    CallersCredential::take(headers)
+    if wanted {
+        return CallersCredential::take(headers);
+    }
+    for name in CALLERS_PROOFS.iter().chain(&CALLERS_ACCOUNT) {
+        headers.remove(name);
+    }
+    CallersCredential::default()
 }
 
 /// Adds what `upstream` is to see.
@@ -164,23 +177,22 @@ pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
     for name in [&http::header::ALT_SVC, &ROUTED_TO, &ROUTED_BY] {
         headers.remove(name);
     }
-    if let Credential::Own(ours) = &upstream.credential {
+    if matches!(upstream.credential, Credential::Own(_)) {
         // A cookie stands for the account's session there. An upstream that echoes its caller's headers shows the key.
         headers.remove(SET_COOKIE);
         headers.remove(AUTHORIZATION);
         headers.remove(X_API_KEY);
-        drop_echoes(headers, ours);
     }
+    drop_echoes(headers, &upstream.confidential);
 }
 
-/// Removes headers whose value holds the credential itself, under whatever name.
-fn drop_echoes(headers: &mut HeaderMap, authorization: &HeaderValue) {
-    let secret = authorization.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default();
-    if secret.len() < 8 {
-        return;
-    }
-    let echoes =
-        |value: &HeaderValue| value.len() >= secret.len() && memchr::memmem::find(value.as_bytes(), secret).is_some();
+/// Removes headers whose value holds something confidential, under whatever name.
+fn drop_echoes(headers: &mut HeaderMap, confidential: &[Finder<'static>]) {
+    let echoes = |value: &HeaderValue| {
+        confidential
+            .iter()
+            .any(|secret| secret.find(value.as_bytes()).is_some())
+    };
     let names: Vec<HeaderName> = headers
         .iter()
         .filter(|(_, value)| echoes(value))
@@ -244,7 +256,7 @@ mod tests {
             ("x-stainless-lang", "python"),
         ];
         let mut map = headers(&sent);
-        let callers = cleanse_request(&mut map, Endpoint::Responses);
+        let callers = cleanse_request(&mut map, Endpoint::Responses, true);
         assert_eq!(names(&map), ["x-stainless-lang"]);
         assert!(callers.is_present());
         callers.restore(&mut map);
@@ -260,14 +272,14 @@ mod tests {
         );
         assert_eq!(map.get_all(COOKIE).iter().count(), 2);
         let mut other = headers(&sent);
-        cleanse_request(&mut other, Endpoint::Other);
+        cleanse_request(&mut other, Endpoint::Other, false);
         assert_eq!(names(&other), ["accept-encoding", "x-stainless-lang"]);
     }
 
     #[test]
     fn echoed_credentials_do_not_come_back() {
         let mut map = headers(&[("x-debug", "auth=sk-upstream-secret;"), ("x-ok", "sk-up")]);
-        drop_echoes(&mut map, &HeaderValue::from_static("Bearer sk-upstream-secret"));
+        drop_echoes(&mut map, &[Finder::new("sk-upstream-secret")]);
         assert_eq!(names(&map), ["x-ok"]);
     }
 }

@@ -20,8 +20,8 @@ use crate::{
 
 /// How long a body waits for room in memory.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
-/// A body of unknown length takes room in steps of this many bytes.
-const ROOM_STEP: u32 = 64 << 10;
+/// Room is taken in steps of this many bytes.
+const ROOM_STEP: usize = 16 << 10;
 /// A request whose body is known, as far as it is looked into.
 pub(super) struct Inspected {
     pub facts: RequestFacts,
@@ -52,7 +52,7 @@ pub(super) async fn inspect(
 }
 
 async fn read(admitted: &Admitted, intake: &mut Intake, limits: Limits, journal: &Journal) -> Result<Inspected, Fault> {
-    let mut room = Room::reserve(&journal.house().buffers, admitted.framing).await?;
+    let mut room = Room::new(&journal.house().buffers, limits.max_body);
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
     let mut keep = Keep::default();
@@ -73,36 +73,36 @@ async fn read(admitted: &Admitted, intake: &mut Intake, limits: Limits, journal:
     })
 }
 
-/// Room in memory for one body.
+/// Room in memory for one body, taken as the body arrives: what is only announced takes none.
+///
+/// Two half-read bodies may wait for each other; after [`ROOM_WAIT`] one of them gives way.
 struct Room {
     buffers: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
+    /// No body takes more, in bytes.
+    limit: usize,
 }
 
 impl Room {
-    /// Takes room for the whole body where its length is known, so that two half-read bodies never wait for each other.
-    async fn reserve(buffers: &Arc<Semaphore>, framing: Framing) -> Result<Self, Fault> {
-        let mut room = Self {
+    fn new(buffers: &Arc<Semaphore>, limit: u64) -> Self {
+        Self {
             buffers: buffers.clone(),
             permit: None,
-        };
-        match framing {
-            Framing::Length(length) => {
-                room.take(u32::try_from(length).map_err(|_| Fault::BuffersFull)?)
-                    .await?
-            }
-            Framing::None | Framing::Chunked => {}
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
         }
-        Ok(room)
     }
 
     async fn grow_to(&mut self, length: u64) -> Result<(), Fault> {
-        while self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
-            < usize::try_from(length).unwrap_or(usize::MAX)
-        {
-            self.take(ROOM_STEP).await?;
+        let taken = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(taken);
+        if missing == 0 {
+            return Ok(());
         }
-        Ok(())
+        let steps = missing
+            .div_ceil(ROOM_STEP)
+            .saturating_mul(ROOM_STEP)
+            .min(self.limit.saturating_sub(taken));
+        self.take(u32::try_from(steps).map_err(|_| Fault::BuffersFull)?).await
     }
 
     async fn take(&mut self, bytes: u32) -> Result<(), Fault> {

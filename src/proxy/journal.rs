@@ -65,7 +65,6 @@ pub(super) struct Journal {
 
 /// What an upstream answered.
 struct Answer {
-    live: Arc<Live>,
     upstream: Arc<str>,
     route: Route,
     status: StatusCode,
@@ -104,7 +103,7 @@ impl Journal {
     /// Notes the response head of an upstream.
     pub fn answered(
         &mut self,
-        live: &Arc<Live>,
+        live: &Live,
         upstream: &Arc<str>,
         route: Route,
         status: StatusCode,
@@ -119,10 +118,8 @@ impl Journal {
                 status: StatusClass::of(status),
             });
         }
-        let (live, upstream) = (live.clone(), upstream.clone());
         self.answer = Some(Answer {
-            live,
-            upstream,
+            upstream: upstream.clone(),
             route,
             status,
             upstream_request_id,
@@ -130,12 +127,12 @@ impl Journal {
         });
     }
 
-    /// Notes that Steadfast answers itself, and nothing is wrong.
+    /// Notes that Steadfast answers itself.
     pub fn answered_here(&mut self, status: StatusCode) {
         self.own_status = Some(status);
     }
 
-    /// Notes that Steadfast answers itself, with an error.
+    /// Notes that what Steadfast answers is an error.
     pub fn refused(&mut self, fault: Fault) {
         self.house.meter.count_rejected(&fault);
         self.outcome = Some(Outcome::Refused);
@@ -150,8 +147,7 @@ impl Journal {
         let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
         let answer = self.answer.as_ref();
         let refusal = self.refusal.as_ref();
-        let own = self.own_status.or(refusal.map(Fault::status));
-        let status = answer.map(|answer| answer.status).or(own);
+        let status = answer.map(|answer| answer.status).or(self.own_status);
         tracing::info!(
             target: "access",
             request_id = text(&self.request_id),
@@ -175,8 +171,6 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.write();
-        // The upstream's handles outlive the request's last line.
-        drop(self.answer.take().map(|answer| answer.live));
     }
 }
 

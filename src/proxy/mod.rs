@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::EXPECT, request::Parts};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use outgoing::Outgoing;
 
@@ -34,6 +34,8 @@ use crate::{
 
 /// How long a refused body is still read.
 const LINGER: Duration = Duration::from_secs(2);
+/// A client that pauses for this long in a refused body waits for its answer.
+const LINGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// The public side of a house.
 pub struct Proxy {
@@ -110,5 +112,6 @@ async fn linger(mut intake: Intake, expects_continue: bool) {
     if expects_continue && intake.received() == 0 {
         return;
     }
-    let _ = tokio::time::timeout(LINGER, intake.discard()).await;
+    let rest = async { while let Ok(true) = timeout(LINGER_PAUSE, intake.discard()).await {} };
+    let _ = timeout(LINGER, rest).await;
 }

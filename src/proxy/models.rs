@@ -29,6 +29,8 @@ use crate::{
 const FRESH_FOR: Duration = Duration::from_secs(300);
 /// The same where an upstream is missing from the list.
 const FRESH_FOR_PARTIAL: Duration = Duration::from_secs(15);
+/// How long nobody is asked again after nobody answered.
+const FRESH_FOR_NOTHING: Duration = Duration::from_secs(2);
 /// How long an upstream has for its list.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A list may be this long, in bytes.
@@ -89,7 +91,8 @@ pub(super) struct Catalogue {
 
 #[derive(Clone)]
 struct Kept {
-    models: Arc<[Model]>,
+    /// `None` where nobody answered: that is kept too, so that callers do not queue up to find out one after another.
+    models: Option<Arc<[Model]>>,
     fresh_until: Tick,
     /// The configuration that it was made from.
     snapshot: Arc<Snapshot>,
@@ -104,18 +107,17 @@ impl Catalogue {
         admitted: &Admitted,
         house: &Arc<House>,
     ) -> Result<Bytes, Fault> {
-        let kept = self.shared(snapshot, house).await;
+        let shared = self.shared(snapshot, house).await;
         let own = ask_all(
             snapshot,
             |upstream| matches!(upstream.credential, Credential::Callers),
             &admitted.callers,
         )
         .await;
-        if kept.is_none() && own.answered == 0 {
+        if shared.is_none() && own.answered == 0 {
             return Err(Fault::ModelsUnavailable);
         }
-        let shared = kept.iter().flat_map(|kept| kept.models.iter());
-        let models = merge(shared.chain(&own.models));
+        let models = merge(shared.iter().flat_map(|models| models.iter()).chain(&own.models));
         match question {
             Question::List => Ok(json(&MergedList {
                 object: "list",
@@ -132,25 +134,34 @@ impl Catalogue {
     }
 
     /// The kept list, made first where there is none, refreshed behind the answer where it is old.
-    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Kept> {
+    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Arc<[Model]>> {
         if let Some(kept) = self.kept_for(snapshot) {
-            if house.clock.now() >= kept.fresh_until {
-                let (catalogue, snapshot, house) = (self.clone(), snapshot.clone(), house.clone());
-                tokio::spawn(async move {
-                    // Somebody refreshes it already.
-                    let Ok(_asking) = catalogue.asking.try_lock() else {
-                        return;
-                    };
-                    catalogue.refresh(&snapshot, &house).await;
-                });
+            let is_fresh = house.clock.now() < kept.fresh_until;
+            if kept.models.is_some() && !is_fresh {
+                self.refresh_behind(snapshot, house);
             }
-            return Some(kept);
+            if kept.models.is_some() || is_fresh {
+                return kept.models;
+            }
         }
         let _asking = self.asking.lock().await;
-        if self.kept_for(snapshot).is_none() {
+        // Whoever held the lock before has just asked.
+        let is_fresh = |kept: Kept| house.clock.now() < kept.fresh_until;
+        if !self.kept_for(snapshot).is_some_and(is_fresh) {
             self.refresh(snapshot, house).await;
         }
-        self.kept_for(snapshot)
+        self.kept_for(snapshot)?.models
+    }
+
+    fn refresh_behind(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) {
+        let (catalogue, snapshot, house) = (self.clone(), snapshot.clone(), house.clone());
+        tokio::spawn(async move {
+            // Somebody refreshes it already.
+            let Ok(_asking) = catalogue.asking.try_lock() else {
+                return;
+            };
+            catalogue.refresh(&snapshot, &house).await;
+        });
     }
 
     fn kept_for(&self, snapshot: &Arc<Snapshot>) -> Option<Kept> {
@@ -163,20 +174,17 @@ impl Catalogue {
     async fn refresh(&self, snapshot: &Arc<Snapshot>, house: &House) {
         let ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
         let asked = ask_all(snapshot, ours, &CallersCredential::default()).await;
-        if asked.answered == 0 {
-            return;
-        }
-        let fresh_for = if asked.missing == 0 {
-            FRESH_FOR
-        } else {
-            FRESH_FOR_PARTIAL
+        let known = self.kept_for(snapshot).and_then(|kept| kept.models);
+        let (models, fresh_for) = match (asked.answered, asked.missing) {
+            (0, _) => (known, FRESH_FOR_NOTHING),
+            (_, 0) => (Some(merge(asked.models.iter()).into()), FRESH_FOR),
+            (_, _) => (Some(merge(asked.models.iter()).into()), FRESH_FOR_PARTIAL),
         };
-        let kept = Kept {
-            models: merge(asked.models.iter()).into(),
+        *self.kept.lock() = Some(Kept {
+            models,
             fresh_until: house.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
-        };
-        *self.kept.lock() = Some(kept);
+        });
     }
 }
 

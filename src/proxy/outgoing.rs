@@ -138,6 +138,8 @@ impl Stream {
             }
             Some(Err(error)) => {
                 journal.outcome = Some(match error {
+                    // The last event has passed; only the framing is missing.
+                    _ if self.ended_with_event() => Outcome::Complete,
                     BodyError::Idle(_) => Outcome::Idle,
                     BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
                 });

@@ -16,8 +16,16 @@ pub(super) struct Pick<'a> {
     pub upstream: &'a Upstream,
     pub route: Route,
     pub affinity: Affinity,
-    /// The session's pin at this moment.
-    pub pin: Option<UpstreamId>,
+    pub pinning: Pinning,
+}
+
+/// What the answer may do to the session's pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pinning {
+    /// Set it, if it still is what it was at the pick.
+    From(Option<UpstreamId>),
+    /// Leave it: the session's own upstream does not serve this model, and its cache for the others stays where it is.
+    Stays,
 }
 
 /// Picks the upstream for a request.
@@ -47,11 +55,18 @@ pub(super) fn pick<'a>(
     );
     let Candidate { index, route } = candidates.next().ok_or(Fault::Internal)?;
     let upstream = snapshot.upstream(index).ok_or(Fault::Internal)?;
+    let pinned = pin
+        .and_then(|id| snapshot.rendezvous.position(id))
+        .and_then(|at| snapshot.rendezvous.member(at));
+    let pinning = match pinned {
+        Some(member) if !eligibility.allows(member.class) => Pinning::Stays,
+        _ => Pinning::From(pin),
+    };
     Ok(Pick {
         upstream,
         route,
         affinity,
-        pin,
+        pinning,
     })
 }
 

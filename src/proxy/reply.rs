@@ -35,21 +35,20 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
     };
     // Serializing strings to memory cannot fail.
     let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
-    let request_id = journal.request_id.clone();
-    journal.refused(fault.clone());
-    let mut response = json(fault.status(), text.into(), journal);
+    let (status, retry, closes) = (fault.status(), fault.retry(), fault.closes());
+    journal.refused(fault);
+    let mut response = json(status, text.into(), journal);
     let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, request_id);
-    match fault.retry() {
+    match retry {
         Retry::Never => {}
         Retry::After(delay) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
         }
     }
-    if fault.closes() {
+    if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    match fault.status() {
+    match status {
         // Both are mandatory (RFC 9110 sections 15.5.6 and 15.5.22).
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(
@@ -59,6 +58,7 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
         }
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         _ => {}
     }

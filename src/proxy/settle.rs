@@ -7,6 +7,7 @@ use super::{
     headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
     journal::Journal,
     outgoing::{Learn, Outgoing, Stream},
+    pick::Pinning,
     turn_state,
 };
 use crate::{
@@ -22,15 +23,15 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         upstream,
         route,
         affinity,
-        pin,
+        pinning,
         in_flight,
     } = exchange;
     let status = response.status();
     let house = journal.house();
-    if let Some(key) = affinity.key
+    if let (Some(key), Pinning::From(seen)) = (affinity.key, pinning)
         && status.is_success()
     {
-        house.roster.pins.confirm(key, pin, upstream.id, house.clock.now());
+        house.roster.pins.confirm(key, seen, upstream.id, house.clock.now());
     }
     let upstream_request_id = response.headers().get(X_REQUEST_ID).cloned();
     journal.answered(
@@ -45,7 +46,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     let reader = reader(&parts, journal.endpoint);
     let is_events = is_events(&parts);
     let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions));
-    let ends_with_event = names_response && is_events && reader.is_some() && ends_with_connection(&parts, &relay);
+    let ends_with_event = is_events && reader.is_some() && ends_with_connection(&parts, &relay);
 
     parts.version = Version::HTTP_11;
     headers::cleanse_response(&mut parts.headers, upstream);

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, uri::Authority};
+use memchr::memmem::Finder;
 
 use super::{
     meter::Meter,
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub route_headers: bool,
     /// Whose sessions these are.
     pub namespace: Namespace,
+    /// Whether any upstream is called with the caller's own credential.
+    pub has_passthrough: bool,
 }
 
 /// An upstream, ready to be called.
@@ -62,6 +65,8 @@ pub struct Upstream {
     pub credential: Credential,
     /// Headers that are set on every request to it.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// What no caller may see, even where this upstream echoes it: its key, and what the configured headers carry.
+    pub confidential: Box<[Finder<'static>]>,
     /// The models that it serves.
     pub models: ModelGlobs,
     /// Its weight.
@@ -166,6 +171,10 @@ impl Snapshot {
             forwarded: config.server.forwarded,
             route_headers: config.server.route_headers,
             namespace: Namespace::of_group(""),
+            has_passthrough: config
+                .upstreams
+                .iter()
+                .any(|upstream| upstream.api_key == ApiKey::Passthrough),
         })
     }
 
@@ -237,12 +246,28 @@ impl Upstream {
             host: host(url.authority())?,
             credential,
             headers: configured.headers.clone().into(),
+            confidential: confidential(configured),
             models: configured.models.clone(),
             weight: configured.weight,
             pool: wire::Pool::new(dialer, &target),
             live: roster.live(id, &configured.name, meter),
         })
     }
+}
+
+/// What is shorter than this is no secret, and would be found by chance.
+const SHORTEST_SECRET: usize = 8;
+
+fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
+    let key = match &configured.api_key {
+        ApiKey::Key(key) => key.expose().as_bytes(),
+        ApiKey::Passthrough => b"",
+    };
+    let headers = configured.headers.iter().map(|(_, value)| value.as_bytes());
+    let secrets = std::iter::once(key)
+        .chain(headers)
+        .filter(|secret| secret.len() >= SHORTEST_SECRET);
+    secrets.map(|secret| Finder::new(secret).into_owned()).collect()
 }
 
 fn host(authority: &Authority) -> Result<HeaderValue, String> {

@@ -149,9 +149,9 @@ impl Intake {
         self.received.clone()
     }
 
-    /// Reads and throws away what is left, of whatever size.
-    pub async fn discard(&mut self) {
-        while let Some(Ok(_)) = std::future::poll_fn(|cx| self.paced.poll_data(cx)).await {}
+    /// Throws the next piece away, over the limit or not. `false` at the end.
+    pub async fn discard(&mut self) -> bool {
+        matches!(std::future::poll_fn(|cx| self.paced.poll_data(cx)).await, Some(Ok(_)))
     }
 
     /// The next piece, or `None` at the end.

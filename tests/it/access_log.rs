@@ -1,12 +1,16 @@
 //! The access log: one line a request, and what is in none.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Answer, Close, Point};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 use crate::{
     affinity::ask,
@@ -164,5 +168,36 @@ async fn no_secret_is_ever_shown() {
     }
     for secret in ["sk-caller-canary", "sk-upstream-canary"] {
         assert!(!answered.contains(secret), "{secret} in an answer");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nobody_up() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-level",
+            "info",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let mut said = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut address = None;
+    while address.is_none() {
+        let line = said.next_line().await.expect("readable").expect("an address");
+        address = line
+            .strip_prefix("Steadfast listens on http://")
+            .and_then(|address| address.parse().ok());
+    }
+    let address = address.expect("found");
+    // A pipe holds 64 KiB; each of these leaves some 200 bytes in the log.
+    for _ in 0..1_000 {
+        assert_eq!(client::get(address, "/nowhere").await.status, 404);
     }
 }

@@ -162,3 +162,17 @@ async fn clients_that_come_and_go_leave_nothing_behind() {
         until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
     }
 }
+
+#[tokio::test]
+async fn a_stream_cut_behind_its_last_event_is_aborted_but_was_complete() {
+    let (sim, gateway) = house("").await;
+    let event = wire::chunk("data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\"}}\n\n");
+    sim.script()
+        .always(Act::answer(Answer::Raw(format!("{}{event}", wire::EVENTS).into())));
+    let mut wire = Wire::open(gateway.address).await;
+    wire.send(wire::post("/v1/responses", STREAM)).await;
+    wire.skip_to("response.completed").await;
+    assert_ne!(wire.closing().await, wire::End::Whole);
+    let line = until("a line", || std::future::ready(gateway.access().pop())).await;
+    assert_eq!(line["outcome"], "complete", "{line}");
+}

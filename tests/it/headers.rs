@@ -331,3 +331,34 @@ async fn framing_stays_as_the_client_chose_it() {
         assert!(!arrived.headers.contains_key("content-length") && !arrived.headers.contains_key("transfer-encoding"));
     }
 }
+
+#[tokio::test]
+async fn what_is_configured_as_a_header_does_not_come_back() {
+    let sim = answering("x-echo: key=azure-canary-123;\r\napi-key: azure-canary-123\r\nx-kept: azure\r\n").await;
+    let config = upstream(&sim, "headers = { \"api-key\" = \"azure-canary-123\" }");
+    let gateway = Gateway::configured(&config).await;
+    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    assert_eq!(arrived["api-key"], "azure-canary-123");
+    assert_eq!(reply.header("x-kept"), "azure");
+    assert!(
+        !format!("{:?}", reply.headers).contains("canary"),
+        "{:?}",
+        reply.headers
+    );
+}
+
+#[tokio::test]
+async fn of_two_request_ids_the_upstream_gets_the_one_that_is_logged() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let (arrived, _) = pass(
+        &gateway,
+        &sim,
+        "/v1/responses",
+        "x-request-id: first\r\nx-request-id: second\r\n",
+    )
+    .await;
+    let ids: Vec<_> = arrived.get_all("x-request-id").iter().collect();
+    assert_eq!(ids, ["first"]);
+    gateway.access_of("first").await;
+}

@@ -11,7 +11,7 @@ use crate::{
     kit::{
         client::{self, Reply, request},
         gateway::{Gateway, upstream},
-        sim_with,
+        sim, sim_with,
     },
 };
 
@@ -298,4 +298,17 @@ async fn a_model_that_nobody_serves_is_not_found() {
         }
     }
     assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn callers_who_ask_together_wait_for_one_answer() {
+    let sim = sim("a").await;
+    sim.script()
+        .always(Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
+    let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let asked = (0..8).map(|_| tokio::spawn(client::get(gateway.address, "/v1/models")));
+    for answer in asked.collect::<Vec<_>>() {
+        assert_eq!(answer.await.expect("an answer").status, StatusCode::BAD_GATEWAY);
+    }
+    assert_eq!(sim.requests().len(), 1, "one question for all of them");
 }

@@ -123,3 +123,44 @@ async fn the_order_of_the_file_changes_nothing() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_request_for_a_model_that_its_upstream_lacks_leaves_the_pin() {
+    let sims = sims(3).await;
+    let models = |list: &str| format!("models = {list}");
+    let config: String = [(0, r#"["m1"]"#), (1, r#"["m2"]"#), (2, r#"["m1"]"#)]
+        .map(|(index, list): (usize, _)| upstream(&sims[index], &models(list)))
+        .concat();
+    let gateway = Gateway::configured(&config).await;
+    // A session that lives at `a` and is led to `c` by what `c` owns.
+    let ask = |key: &str, more: serde_json::Value| {
+        let mut fields = json!({"model": "m1", "input": "hi", "prompt_cache_key": key});
+        fields
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        fields
+    };
+    let address = gateway.address;
+    let post = |body: serde_json::Value| async move { client::post_json(address, "/v1/responses", &body).await };
+    let mut at_a = None;
+    let mut made_by_c = None;
+    for number in 0..100 {
+        let key = format!("session-{number}");
+        let reply = post(ask(&key, json!({}))).await;
+        match reply.routed().0 {
+            "a" => at_a = Some(key),
+            _ => made_by_c = Some(reply.json()["id"].clone()),
+        }
+        if at_a.is_some() && made_by_c.is_some() {
+            break;
+        }
+    }
+    let (key, id) = (at_a.expect("a key at a"), made_by_c.expect("a response of c"));
+    assert_eq!(
+        post(ask(&key, json!({"previous_response_id": id}))).await.routed(),
+        ("c", "owner")
+    );
+    assert_eq!(post(ask(&key, json!({"model": "m2"}))).await.routed().0, "b");
+    assert_eq!(post(ask(&key, json!({}))).await.routed(), ("c", "pin"));
+}
