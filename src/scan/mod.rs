@@ -22,8 +22,9 @@
 //! - `grammar` visits the set bits only, with a stack of one bit a level, and reads numbers and literals.
 //! - a `Reader` hears of keys and values down to the depth that it asks for.
 //!
-//! Together they accept exactly what `serde_json::Value` accepts, save that a root must be an object, the nesting may be
-//! 128 deep (serde_json: 127), and no field that routing reads may stand twice.
+//! Together they accept exactly what `serde_json::Value` accepts, to the last digit of a number out of range, save that the
+//! root must be an object, the nesting may be 128 deep (serde_json: 127), no field that routing reads may stand twice or be
+//! longer than 4 KiB, and `model` must be a string or `null`.
 
 mod capture;
 mod encoding;

@@ -69,7 +69,7 @@ impl fmt::Debug for Content {
 
 /// Reads a request body as it arrives, in whatever pieces.
 ///
-/// The body is not kept: memory is bounded by the facts themselves, about 25 KiB at most. Facts are final only when
+/// The body is not kept: memory is bounded by the facts themselves, about 32 KiB at most. Facts are final only when
 /// [`RequestScanner::finish`] has said that the whole body has one reading.
 ///
 /// ```
