@@ -33,7 +33,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    const COUNT: usize = 7;
+    const ALL: [Self; 7] = [
+        Self::Responses,
+        Self::Compact,
+        Self::Response,
+        Self::Models,
+        Self::ChatCompletions,
+        Self::Embeddings,
+        Self::Other,
+    ];
 
     /// The label `endpoint`.
     pub fn label(self) -> &'static str {
@@ -111,9 +119,9 @@ pub struct Meter {
     requests: IntCounterVec,
     in_flight: IntGaugeVec,
     time_to_first_byte: HistogramVec,
-    durations: [Histogram; Endpoint::COUNT],
+    durations: [Histogram; Endpoint::ALL.len()],
     overhead: Histogram,
-    rejected: Vec<(&'static str, IntCounter)>,
+    rejected: [(&'static str, IntCounter); Fault::LABELS.len()],
     levels: [IntGauge; 3],
 }
 
@@ -124,110 +132,65 @@ const LONG: &[f64] = &[
 /// From ten microseconds to a tenth of a second.
 const SHORT: &[f64] = &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 0.1];
 
-/// Every name and label set below is a constant and distinct, so making and registering them cannot fail.
+const PREFIX: &str = "steadfast_";
+
+/// Every name and label set here is a constant and distinct, so making and registering them cannot fail.
 fn made<T>(result: prometheus::Result<T>) -> T {
     result.unwrap_or_else(|error| unreachable!("a metric of ours is malformed: {error}"))
 }
 
 impl Meter {
-    #[allow(clippy::new_without_default, reason = "a registry is made once and on purpose")]
     /// A registry with every metric in it.
+    #[allow(clippy::new_without_default, reason = "a registry is made once and on purpose")]
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let requests = register(
-            &registry,
-            made(IntCounterVec::new(
-                Opts::new("steadfast_requests_total", "Requests answered by an upstream."),
-                &["upstream", "endpoint", "route", "status"],
-            )),
+        let make = Maker(Registry::new());
+        let rejected = make.counters(
+            "rejected_requests_total",
+            "Requests answered with an error of our own.",
+            &["reason"],
         );
-        let in_flight = register(
-            &registry,
-            made(IntGaugeVec::new(
-                Opts::new(
-                    "steadfast_in_flight_requests",
-                    "Requests that an upstream is working on.",
-                ),
-                &["upstream"],
-            )),
+        let durations = make.histograms(
+            "request_duration_seconds",
+            "From a request's arrival to the end of its response.",
+            &["endpoint"],
+            LONG,
         );
-        let time_to_first_byte = register(
-            &registry,
-            made(HistogramVec::new(
-                HistogramOpts::new(
-                    "steadfast_time_to_first_byte_seconds",
-                    "From a request's arrival to the upstream's response head.",
-                )
-                .buckets(LONG.to_vec()),
-                &["upstream"],
-            )),
-        );
-        let durations = register(
-            &registry,
-            made(HistogramVec::new(
-                HistogramOpts::new(
-                    "steadfast_request_duration_seconds",
-                    "From a request's arrival to the end of its response.",
-                )
-                .buckets(LONG.to_vec()),
-                &["endpoint"],
-            )),
-        );
-        let overhead = register(
-            &registry,
-            made(Histogram::with_opts(
-                HistogramOpts::new(
-                    "steadfast_proxy_overhead_seconds",
-                    "From a request's last byte to the call of its upstream.",
-                )
-                .buckets(SHORT.to_vec()),
-            )),
-        );
-        let rejected = register(
-            &registry,
-            made(IntCounterVec::new(
-                Opts::new(
-                    "steadfast_rejected_requests_total",
-                    "Requests that Steadfast answered with an error of its own.",
-                ),
-                &["reason"],
-            )),
-        );
-        let build = register(
-            &registry,
-            made(IntGaugeVec::new(
-                Opts::new("steadfast_build_info", "Always 1; the version is a label."),
-                &["version"],
-            )),
-        );
+        let build = make.gauges("build_info", "Always 1; the version is a label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let level = |name: &str, help: &str| register(&registry, made(IntGauge::new(name, help)));
-        let levels = [
-            level("steadfast_pins", "Sessions that are pinned to an upstream."),
-            level("steadfast_connections", "Open client connections."),
-            level("steadfast_buffered_bytes", "Bytes of request bodies held in memory."),
-        ];
-        let endpoints = [
-            Endpoint::Responses,
-            Endpoint::Compact,
-            Endpoint::Response,
-            Endpoint::Models,
-            Endpoint::ChatCompletions,
-            Endpoint::Embeddings,
-            Endpoint::Other,
-        ];
         Self {
-            durations: endpoints.map(|endpoint| durations.with_label_values(&[endpoint.label()])),
-            rejected: Fault::LABELS
-                .iter()
-                .map(|reason| (*reason, rejected.with_label_values(&[*reason])))
-                .collect(),
-            registry,
-            requests,
-            in_flight,
-            time_to_first_byte,
-            overhead,
-            levels,
+            requests: make.counters(
+                "requests_total",
+                "Requests answered by an upstream.",
+                &["upstream", "endpoint", "route", "status"],
+            ),
+            in_flight: make.gauges(
+                "in_flight_requests",
+                "Requests that an upstream is working on.",
+                &["upstream"],
+            ),
+            time_to_first_byte: make.histograms(
+                "time_to_first_byte_seconds",
+                "From a request's arrival to the upstream's response head.",
+                &["upstream"],
+                LONG,
+            ),
+            durations: Endpoint::ALL.map(|endpoint| durations.with_label_values(&[endpoint.label()])),
+            overhead: make
+                .histograms(
+                    "proxy_overhead_seconds",
+                    "From a request's last byte to the call of its upstream.",
+                    &[],
+                    SHORT,
+                )
+                .with_label_values::<&str>(&[]),
+            rejected: Fault::LABELS.map(|reason| (reason, rejected.with_label_values(&[reason]))),
+            levels: [
+                ("pins", "Sessions that are pinned to an upstream."),
+                ("connections", "Open client connections."),
+                ("buffered_bytes", "Bytes of request bodies held in memory."),
+            ]
+            .map(|(name, help)| make.gauges(name, help, &[]).with_label_values::<&str>(&[])),
+            registry: make.0,
         }
     }
 
@@ -274,16 +237,35 @@ impl Meter {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    made(registry.register(Box::new(collector.clone())));
-    collector
+/// Makes metrics and registers them under our prefix.
+struct Maker(Registry);
+
+impl Maker {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels))
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+        let collector = made(collector);
+        made(self.0.register(Box::new(collector.clone())));
+        collector
+    }
 }
 
 /// The handles of one upstream.
 pub struct UpstreamMeter {
     name: String,
     requests: IntCounterVec,
-    counters: [[[OnceLock<IntCounter>; StatusClass::COUNT]; Route::ALL.len()]; Endpoint::COUNT],
+    counters: [[[OnceLock<IntCounter>; StatusClass::COUNT]; Route::ALL.len()]; Endpoint::ALL.len()],
     /// Requests that the upstream is working on. Policy reads it too: there is one count, not two.
     pub in_flight: IntGauge,
     time_to_first_byte: Histogram,
