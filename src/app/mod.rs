@@ -3,6 +3,7 @@
 mod cli;
 mod drain;
 mod embedded;
+mod housekeeping;
 mod logging;
 mod serve;
 

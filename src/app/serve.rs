@@ -13,7 +13,7 @@ use super::{
     Problem,
     cli::{ServeArgs, Source},
     drain::{self, StopSignals},
-    embedded, logging,
+    embedded, housekeeping, logging,
 };
 use crate::{
     config::{Config, Listen},
@@ -26,8 +26,6 @@ use crate::{
 
 /// How long a client's connection may be idle between two requests: as long as nginx's.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How often idle upstream connections are looked through for old ones.
-const REAP_EVERY: Duration = Duration::from_secs(15);
 
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
@@ -93,7 +91,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
             handler,
         ));
     }
-    tokio::spawn(keep_house(house.clone()));
+    tokio::spawn(housekeeping::keep_house(house.clone()));
 
     signals.next().await;
     drain::drain(&house, &phase, &mut servers, config.server.grace, &mut signals).await;
@@ -168,16 +166,5 @@ fn url(address: &Address) -> String {
     match address {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(_) => address.to_string(),
-    }
-}
-
-/// What has to be done now and then.
-async fn keep_house(house: Arc<House>) {
-    let mut timer = tokio::time::interval(REAP_EVERY);
-    loop {
-        timer.tick().await;
-        for upstream in house.snapshot().upstreams() {
-            upstream.pool.reap();
-        }
     }
 }

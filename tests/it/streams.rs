@@ -214,8 +214,8 @@ async fn one_of_many(address: SocketAddr, number: usize) {
 #[tokio::test]
 async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
     let sim = sim_with("a", |config| {
-        config.pace = Duration::from_millis(15);
-        config.deltas = 20;
+        config.pace = Duration::from_millis(50);
+        config.deltas = 40;
         config.record = false;
     })
     .await;
@@ -227,9 +227,8 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     one_of_many(gateway.address, 0).await;
     until_true("it rests", || sim.counts().open_connections == 0).await;
-    let descriptors = gateway.descriptors();
-    let mut resident = Vec::new();
-    for _ in 0..3 {
+    let (descriptors, resident) = (gateway.descriptors(), gateway.resident());
+    for _ in 0..2 {
         let streams: Vec<_> = (0..300)
             .map(|number| tokio::spawn(one_of_many(gateway.address, number)))
             .collect();
@@ -238,11 +237,9 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
             stream.await.expect("a whole stream");
         }
         until_true("descriptors are given back", || gateway.descriptors() <= descriptors).await;
-        resident.push(gateway.resident());
     }
-    // The allocator keeps a little more each time, and less and less; 300 streams that are not freed take over 8 MiB.
-    let grown = resident[2].saturating_sub(resident[1]);
-    assert!(grown < 4 << 20, "{resident:?}");
+    // 600 streams that are not freed take over 16 MiB; what is touched once, code and tables, stays.
+    until_true("memory is given back", || gateway.resident() < resident + (8 << 20)).await;
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
 }
 

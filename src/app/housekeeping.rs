@@ -1,0 +1,43 @@
+//! What has to be done now and then.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::state::House;
+
+/// How often somebody looks.
+const EVERY: Duration = Duration::from_secs(5);
+/// A crowd of fewer connections leaves nothing behind that is worth a search.
+const CROWD: usize = 64;
+
+/// Keeps house until the process ends: closes idle upstream connections that grew old, and gives memory back once a
+/// crowd of connections has gone.
+pub(super) async fn keep_house(house: Arc<House>) {
+    let mut timer = tokio::time::interval(EVERY);
+    let mut most = 0;
+    loop {
+        timer.tick().await;
+        for upstream in house.snapshot().upstreams() {
+            upstream.pool.reap();
+        }
+        let open = house.connections.load(Ordering::Relaxed);
+        most = open.max(most);
+        if most >= CROWD && open <= most / 2 {
+            most = open;
+            // It walks the whole heap, which takes milliseconds where there was a crowd.
+            let _ = tokio::task::spawn_blocking(give_memory_back).await;
+        }
+    }
+}
+
+/// glibc keeps what lies below the highest block in use, which one long-lived connection can be, for ever.
+#[cfg(target_env = "gnu")]
+fn give_memory_back() {
+    // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread (malloc_trim(3): MT-Safe).
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_memory_back() {}
