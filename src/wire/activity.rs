@@ -58,6 +58,10 @@ impl Activity {
         }
     }
 
+    pub fn is_busy(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == BUSY
+    }
+
     pub fn request_began(&self, version: Version) {
         self.until_close.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.state.store(BUSY, Ordering::Relaxed);
@@ -68,7 +72,7 @@ impl Activity {
     }
 
     pub fn ends_in_reset(&self) -> bool {
-        let is_cut = self.broke.load(Ordering::Relaxed) || self.state.load(Ordering::Relaxed) == BUSY;
+        let is_cut = self.broke.load(Ordering::Relaxed) || self.is_busy();
         is_cut && self.until_close.load(Ordering::Relaxed)
     }
 

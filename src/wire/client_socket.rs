@@ -8,15 +8,28 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
 
-use super::{activity::Activity, stall::Stall, transport::Transport};
+use super::{
+    activity::Activity,
+    stall::Stall,
+    transport::{PeerSide, Transport},
+};
+
+/// How often a client is looked for whose unread bytes hide whether it is there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A transport that tells its [`Activity`] what happens on it, and closes as that says.
 pub(super) struct ClientSocket {
     transport: Transport,
     stall: Stall,
     activity: Arc<Activity>,
+    /// Since the last flush, hyper has waited for bytes: the client's end would wake it.
+    listens: bool,
+    look_again: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientSocket {
@@ -25,7 +38,32 @@ impl ClientSocket {
             transport,
             stall: Stall::after(stall),
             activity,
+            listens: false,
+            look_again: None,
         }
+    }
+
+    /// Whether the client went while its request runs and hyper does not listen: it never does while it holds bytes
+    /// that came behind the request, nor while the request's body waits to be taken.
+    fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if std::mem::take(&mut self.listens) || !self.activity.is_busy() {
+            return false;
+        }
+        match self.transport.poll_peer(cx) {
+            PeerSide::Closed => return true,
+            PeerSide::Quiet => self.look_again = None,
+            PeerSide::Unread => {
+                let timer = self
+                    .look_again
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_AGAIN)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
+                    // Registers the task for the new time.
+                    let _ = timer.as_mut().poll(cx);
+                }
+            }
+        }
+        false
     }
 }
 
@@ -40,7 +78,9 @@ impl Drop for ClientSocket {
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        let result = Pin::new(&mut self.transport).poll_read(cx, buf);
+        self.listens = result.is_pending();
+        ready!(result)?;
         if buf.filled().len() > before {
             self.activity.bytes_arrived();
         }
@@ -67,7 +107,11 @@ impl AsyncWrite for ClientSocket {
         self.transport.is_write_vectored()
     }
 
+    /// hyper flushes whenever it is polled, whether or not it has written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client_left(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let result = Pin::new(&mut self.transport).poll_flush(cx);
         self.stall.guard(cx, result)
     }

@@ -2,15 +2,26 @@
 
 use std::{
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::client::TlsStream;
+
+/// What is known of the peer without reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerSide {
+    /// Nothing is there to be read; the task is woken when that changes.
+    Quiet,
+    /// Bytes are there to be read. What comes after them wakes nobody until they are.
+    Unread,
+    /// It has closed its side, perhaps behind bytes that are still unread.
+    Closed,
+}
 
 /// A connection of any kind.
 pub(super) enum Transport {
@@ -26,6 +37,33 @@ impl Transport {
             // An error means that the peer was faster.
             let _ = tcp.set_zero_linger();
         }
+    }
+
+    /// Looks whether the peer has closed its side, without a system call.
+    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerSide {
+        match self {
+            Self::Tcp(tcp) => peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE)),
+            Self::Unix(unix) => peer_side(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
+            Self::Tls(tls) => {
+                let tcp = tls.get_ref().0;
+                peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE))
+            }
+        }
+    }
+}
+
+/// Only `ready` tells bytes from an end, and only `poll_read_ready` stays registered once polled.
+fn peer_side(
+    cx: &mut Context<'_>,
+    poll_read_ready: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ready: impl Future<Output = io::Result<Ready>>,
+) -> PeerSide {
+    if poll_read_ready(cx).is_pending() {
+        return PeerSide::Quiet;
+    }
+    match pin!(ready).poll(cx) {
+        Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerSide::Closed,
+        _ => PeerSide::Unread,
     }
 }
 
