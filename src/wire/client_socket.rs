@@ -43,6 +43,19 @@ impl ClientSocket {
         }
     }
 
+    /// Limits a blocked write, and tells of it: bytes that are still to be sent keep a connection from being idle.
+    fn guard<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let was_blocked = self.stall.is_blocked();
+        let result = self.stall.guard(cx, result);
+        match (was_blocked, self.stall.is_blocked()) {
+            (false, true) => self.activity.write_blocked(),
+            // After an error the bytes stay unsent.
+            (true, false) if matches!(result, Poll::Ready(Ok(_))) => self.activity.write_went_on(),
+            _ => {}
+        }
+        result
+    }
+
     /// Whether the client went while its request runs and hyper does not listen: it never does while it holds bytes
     /// that came behind the request, nor while the request's body waits to be taken.
     fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
@@ -91,7 +104,7 @@ impl AsyncRead for ClientSocket {
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write(cx, buf);
-        self.stall.guard(cx, result)
+        self.guard(cx, result)
     }
 
     fn poll_write_vectored(
@@ -100,7 +113,7 @@ impl AsyncWrite for ClientSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
-        self.stall.guard(cx, result)
+        self.guard(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -113,11 +126,11 @@ impl AsyncWrite for ClientSocket {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let result = Pin::new(&mut self.transport).poll_flush(cx);
-        self.stall.guard(cx, result)
+        self.guard(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.transport).poll_shutdown(cx);
-        self.stall.guard(cx, result)
+        self.guard(cx, result)
     }
 }

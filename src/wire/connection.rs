@@ -13,6 +13,7 @@ use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
 
 use super::{
     activity::{Activity, Waiting},
@@ -85,7 +86,7 @@ pub(super) async fn serve<H, F, B>(
                 served.as_mut().graceful_shutdown();
             }
             _ = watch.tick() => {
-                if is_overdue(activity.waiting(), limits) {
+                if is_overdue(activity.waiting(Instant::now()), limits) {
                     return;
                 }
             }
@@ -96,7 +97,7 @@ pub(super) async fn serve<H, F, B>(
 fn is_overdue(waiting: Waiting, limits: ServeLimits) -> bool {
     match waiting {
         Waiting::No => false,
-        Waiting::Head(since) => since >= limits.client_header,
+        Waiting::First(since) | Waiting::Head(since) => since >= limits.client_header,
         Waiting::Request(since) => since >= limits.keep_alive,
     }
 }

@@ -102,3 +102,6 @@ impl Drop for Count {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

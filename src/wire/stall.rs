@@ -22,6 +22,11 @@ impl Stall {
         Self { limit, blocked: None }
     }
 
+    /// Whether the last write is still blocked.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
     /// Turns a blocked write into an error once it has been blocked for too long.
     pub fn guard<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
