@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -12,15 +12,10 @@ use std::{
 use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
-use super::{
-    activity::{Activity, Waiting},
-    client_socket::ClientSocket,
-    serve::{Phase, Shutdown, reached},
-    transport::Transport,
-};
+use super::{activity::Activity, client_socket::ClientSocket, transport::Transport};
 
 /// A request head may be this large, in bytes; Codex sends about 2 KB.
 const MAX_HEAD: usize = 64 << 10;
@@ -45,12 +40,16 @@ pub struct ServeLimits {
     pub stall: Duration,
 }
 
-/// Answers the requests of one connection until it ends.
+/// Answers the requests of one connection until it ends, or after `drain` until it is done with the present one.
+///
+/// A piece of an answer costs here what hyper does with it, one flag for the client's presence and one atomic load of
+/// `drain`: no lock, no timer. Limits are kept from outside, by whoever reads `activity`.
 pub(super) async fn serve<H, F, B>(
     transport: Transport,
     peer: Peer,
-    limits: ServeLimits,
-    mut shutdown: Shutdown,
+    stall: Duration,
+    activity: Arc<Activity>,
+    mut drain: oneshot::Receiver<()>,
     handler: H,
 ) where
     H: Fn(Peer, Request<Incoming>) -> F,
@@ -58,48 +57,27 @@ pub(super) async fn serve<H, F, B>(
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let activity = Activity::accepted();
-    let watched = activity.clone();
+    let socket = ClientSocket::new(transport, stall, activity.clone());
     let service = service_fn(move |request| {
-        let busy = Busy::new(&watched, request.version());
+        let busy = Busy::new(&activity, request.version());
         let response = handler(peer, request);
         async move { Ok::<_, Infallible>(response.await.map(|body| Attended { body, busy })) }
     });
-    let socket = ClientSocket::new(transport, limits.stall, activity.clone());
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The watch below knows an idle connection from a slow head; hyper's own limit does not.
-        .header_read_timeout(None)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_READ)
-        .serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(served);
-    let mut watch = tokio::time::interval(limits.client_header.min(limits.keep_alive) / 4);
-    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            // How a connection ended is told by the requests that it carried.
-            _ = served.as_mut() => return,
-            () = reached(&mut shutdown, Phase::Draining), if !draining => {
-                draining = true;
-                served.as_mut().graceful_shutdown();
-            }
-            _ = watch.tick() => {
-                if is_overdue(activity.waiting(Instant::now()), limits) {
-                    return;
-                }
-            }
-        }
+    let mut served = pin!(
+        http1::Builder::new()
+            // The listener knows an idle connection from a slow head; hyper's own limit does not.
+            .header_read_timeout(None)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(MAX_READ)
+            .serve_connection(TokioIo::new(socket), service)
+    );
+    tokio::select! {
+        biased;
+        // How a connection ended is told by the requests that it carried.
+        _ = served.as_mut() => return,
+        _ = &mut drain => served.as_mut().graceful_shutdown(),
     }
-}
-
-fn is_overdue(waiting: Waiting, limits: ServeLimits) -> bool {
-    match waiting {
-        Waiting::No => false,
-        Waiting::First(since) | Waiting::Head(since) => since >= limits.client_header,
-        Waiting::Request(since) => since >= limits.keep_alive,
-    }
+    let _ = served.await;
 }
 
 /// A request is being answered, from its head to the end or drop of its response body.

@@ -7,6 +7,7 @@ mod activity;
 mod body;
 mod client_socket;
 mod connection;
+mod connections;
 mod dial;
 mod listen;
 mod pool;

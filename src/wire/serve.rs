@@ -11,10 +11,11 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use super::{
     connection::{self, Peer, ServeLimits},
+    connections::Connections,
     listen::Listener,
 };
 
@@ -50,16 +51,20 @@ pub async fn serve<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(limits);
     while *shutdown.borrow() == Phase::Running {
         tokio::select! {
-            _ = shutdown.changed() => {}
-            Some(_) = connections.join_next() => {}
+            changed = shutdown.changed() => if changed.is_err() {
+                break;
+            },
+            () = connections.tend() => {}
             accepted = listener.accept() => match accepted {
                 Ok((transport, address)) => {
-                    let count = Count::new(&open);
-                    let task = connection::serve(transport, Peer { address }, limits, shutdown.clone(), handler.clone());
-                    connections.spawn(async move { let _count = count; task.await });
+                    let (count, handler) = (Count::new(&open), handler.clone());
+                    connections.spawn(|activity, drain| async move {
+                        let _count = count;
+                        connection::serve(transport, Peer { address }, limits.stall, activity, drain, handler).await;
+                    });
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -70,14 +75,17 @@ pub async fn serve<H, F, B>(
         }
     }
     drop(listener);
-    tokio::select! {
-        () = async { while connections.join_next().await.is_some() {} } => {}
-        () = reached(&mut shutdown, Phase::Stopping) => connections.shutdown().await,
+    connections.drain();
+    while !connections.is_empty() {
+        tokio::select! {
+            () = reached(&mut shutdown, Phase::Stopping) => connections.cut().await,
+            () = connections.tend() => {}
+        }
     }
 }
 
 /// Waits until `phase` has come, or until nobody is left to announce it.
-pub(super) async fn reached(shutdown: &mut Shutdown, phase: Phase) {
+async fn reached(shutdown: &mut Shutdown, phase: Phase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
 }
 

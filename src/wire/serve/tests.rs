@@ -106,3 +106,52 @@ async fn an_answer_to_http_1_0_whose_tail_is_given_up_ends_in_a_reset() {
     let (count, end) = read_to_end(&mut client).await;
     assert!(count < LARGE && end.is_err(), "{count} bytes, then {end:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_wait_has_a_limit_of_its_own() {
+    let (address, _phase) = serving(2).await;
+    for (what, sent, limit) in [
+        ("a first byte", "", LIMITS.client_header),
+        ("the rest of a head", "GET / HT", LIMITS.client_header),
+        (
+            "another request",
+            "GET / HTTP/1.1\r\nhost: it\r\n\r\n",
+            LIMITS.keep_alive,
+        ),
+    ] {
+        let mut client = client(address).await;
+        let begun = tokio::time::Instant::now();
+        client.write_all(sent.as_bytes()).await.expect("it reads");
+        let _ = read_to_end(&mut client).await;
+        let waited = begun.elapsed();
+        assert!(
+            waited >= limit && waited < limit + Duration::from_secs(3),
+            "{what}: {waited:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_by_draining_and_a_busy_one_is_not() {
+    let (address, phase) = serving(LARGE).await;
+    let (mut idle, mut busy) = (client(address).await, client(address).await);
+    busy.write_all(REQUEST).await.expect("it reads");
+    busy.readable().await.expect("an answer begins");
+    phase.send_replace(Phase::Draining);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(read_to_end(&mut idle).await.0, 0);
+    assert!(begun.elapsed() < LIMITS.client_header, "at once: {:?}", begun.elapsed());
+    assert!(read_to_end(&mut busy).await.0 > LARGE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_cuts_what_is_busy() {
+    let (address, phase) = serving(LARGE).await;
+    let mut client = client(address).await;
+    client.write_all(REQUEST).await.expect("it reads");
+    client.readable().await.expect("an answer begins");
+    phase.send_replace(Phase::Draining);
+    phase.send_replace(Phase::Stopping);
+    phase.closed().await;
+    assert!(read_to_end(&mut client).await.0 < LARGE);
+}
