@@ -3,8 +3,10 @@
 //! Nothing here decides anything. A handler is handed in, time limits are handed in, and what goes wrong comes back as
 //! a closed error that says whether the upstream may have seen the request.
 
+mod accept;
 mod activity;
 mod body;
+mod capacity;
 mod client_socket;
 mod connection;
 mod connections;
@@ -13,11 +15,13 @@ mod listen;
 mod pool;
 mod serve;
 mod stall;
+mod throttle;
 mod tls;
 mod transport;
 mod upstream_socket;
 
 pub use body::{BodyError, Framing, Intake, Keep, Kept, Relay, Replay};
+pub use capacity::Capacity;
 pub use connection::{Peer, ServeLimits};
 pub use dial::{DialError, Dialer, Target};
 pub use listen::{Address, BindError, Listener};

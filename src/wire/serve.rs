@@ -1,12 +1,6 @@
 //! Serving a listener: accept, count, drain on request.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -14,13 +8,12 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::{
+    accept::Acceptor,
+    capacity::Capacity,
     connection::{self, Peer, ServeLimits},
     connections::Connections,
     listen::Listener,
 };
-
-/// How long accepting pauses when the system is out of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +30,11 @@ pub enum Phase {
 pub type Shutdown = watch::Receiver<Phase>;
 
 /// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
-/// `open` counts connections.
+/// No more are accepted at once than `capacity` has room for.
 pub async fn serve<H, F, B>(
     listener: Listener,
     limits: ServeLimits,
-    open: Arc<AtomicUsize>,
+    capacity: Arc<Capacity>,
     mut shutdown: Shutdown,
     handler: H,
 ) where
@@ -52,26 +45,20 @@ pub async fn serve<H, F, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut connections = Connections::new(limits);
+    let mut acceptor = Acceptor::new(&listener, &capacity);
     while *shutdown.borrow() == Phase::Running {
         tokio::select! {
             changed = shutdown.changed() => if changed.is_err() {
                 break;
             },
             () = connections.tend() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((transport, address)) => {
-                    let (count, handler) = (Count::new(&open), handler.clone());
-                    connections.spawn(|activity, drain| async move {
-                        let _count = count;
-                        connection::serve(transport, Peer { address }, limits.stall, activity, drain, handler).await;
-                    });
-                }
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            (transport, peer, occupied) = acceptor.next() => {
+                let handler = handler.clone();
+                connections.spawn(|activity, drain| async move {
+                    let _occupied = occupied;
+                    connection::serve(transport, peer, limits.stall, activity, drain, handler).await;
+                });
+            }
         }
     }
     drop(listener);
@@ -87,28 +74,6 @@ pub async fn serve<H, F, B>(
 /// Waits until `phase` has come, or until nobody is left to announce it.
 async fn reached(shutdown: &mut Shutdown, phase: Phase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
-}
-
-/// Errors of a connection that its peer gave up before it was accepted, as opposed to those of the listener.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Counts one open connection.
-struct Count(Arc<AtomicUsize>);
-
-impl Count {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Time passes by itself here: whenever nothing else is left to do, it jumps to the next timer.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,6 +23,10 @@ const LARGE: usize = 16 << 20;
 
 /// A server whose every answer has a body of this size.
 async fn serving(size: usize) -> (SocketAddr, watch::Sender<Phase>) {
+    serving_at_most(100, size).await
+}
+
+async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sender<Phase>) {
     let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
         .await
         .expect("a free port");
@@ -35,7 +39,8 @@ async fn serving(size: usize) -> (SocketAddr, watch::Sender<Phase>) {
         let response = Response::new(Full::new(body.clone()));
         async move { response }
     };
-    tokio::spawn(serve(listener, LIMITS, Arc::default(), shutdown, handler));
+    let capacity = Arc::new(Capacity::new(clients, Arc::default()));
+    tokio::spawn(serve(listener, LIMITS, capacity, shutdown, handler));
     (address, phase)
 }
 
@@ -154,4 +159,23 @@ async fn stopping_cuts_what_is_busy() {
     phase.send_replace(Phase::Stopping);
     phase.closed().await;
     assert!(read_to_end(&mut client).await.0 < LARGE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_too_many_waits_until_one_goes() {
+    let (address, _phase) = serving_at_most(2, 2).await;
+    let (mut first, mut second) = (client(address).await, client(address).await);
+    for client in [&mut first, &mut second] {
+        client.write_all(REQUEST).await.expect("it reads");
+        client.readable().await.expect("an answer");
+    }
+    let mut third = client(address).await;
+    third.write_all(REQUEST).await.expect("the system reads");
+    let answered = tokio::time::timeout(LIMITS.keep_alive / 2, third.readable()).await;
+    assert!(answered.is_err(), "there is no room for it");
+    drop(second);
+    let begun = tokio::time::Instant::now();
+    third.readable().await.expect("an answer");
+    assert!(begun.elapsed() < LIMITS.keep_alive / 4, "{:?}", begun.elapsed());
+    first.write_all(REQUEST).await.expect("and the first goes on");
 }
