@@ -73,13 +73,16 @@ async fn run(source: &Source) -> Result<(), Problem> {
     let proxy = Proxy::new(house.clone());
     for listener in public {
         let proxy = proxy.clone();
+        let recorder = proxy.clone();
         let handler = move |peer, request| proxy.clone().handle(peer, request);
+        let refused = move |peer, refusal| recorder.refused(peer, refusal);
         servers.spawn(wire::serve(
             listener,
             limits,
             capacity.clone(),
             watcher.clone(),
             handler,
+            refused,
         ));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
@@ -95,6 +98,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
             admin_capacity.clone(),
             admin_watcher.clone(),
             handler,
+            |_, _| {},
         ));
     }
     tokio::spawn(keep_house(house.clone()));

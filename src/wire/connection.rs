@@ -15,7 +15,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-use super::{activity::Activity, client_socket::ClientSocket, transport::Transport};
+use super::{activity::Activity, client_socket::ClientSocket, refusal::Refusal, transport::Transport};
 
 /// A request head may be this large, in bytes; Codex sends about 2 KB.
 const MAX_HEAD: usize = 64 << 10;
@@ -51,7 +51,8 @@ pub(super) async fn serve<H, F, B>(
     activity: Arc<Activity>,
     mut drain: oneshot::Receiver<()>,
     handler: H,
-) where
+) -> Option<Refusal>
+where
     H: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
     B: Body + 'static,
@@ -73,11 +74,15 @@ pub(super) async fn serve<H, F, B>(
     );
     tokio::select! {
         biased;
-        // How a connection ended is told by the requests that it carried.
-        _ = served.as_mut() => return,
+        ended = served.as_mut() => return refusal(ended),
         _ = &mut drain => served.as_mut().graceful_shutdown(),
     }
-    let _ = served.await;
+    refusal(served.await)
+}
+
+/// How a connection ended is told by the requests that it carried, but for one that became none.
+fn refusal(ended: hyper::Result<()>) -> Option<Refusal> {
+    ended.err().as_ref().and_then(Refusal::of)
 }
 
 /// A request is being answered, from its head to the end or drop of its response body.

@@ -14,7 +14,8 @@ use tokio::{
 
 use super::{
     activity::{Activity, Waiting},
-    connection::ServeLimits,
+    connection::{Peer, ServeLimits},
+    refusal::Refusal,
 };
 
 /// Limits are kept this exactly: a quarter of the shorter one, within these bounds.
@@ -22,27 +23,32 @@ const FINEST_WALK: Duration = Duration::from_millis(50);
 const COARSEST_WALK: Duration = Duration::from_secs(1);
 
 /// The running connections.
-pub(super) struct Connections {
+pub(super) struct Connections<R> {
     limits: ServeLimits,
+    refused: R,
     walk: Interval,
     tasks: JoinSet<()>,
     watched: HashMap<Id, Watched>,
 }
 
 struct Watched {
+    peer: Peer,
     activity: Arc<Activity>,
     task: AbortHandle,
     /// Taken when the connection has been told to drain.
     drain: Option<oneshot::Sender<()>>,
+    is_cut: bool,
 }
 
-impl Connections {
-    pub fn new(limits: ServeLimits) -> Self {
+impl<R: Fn(Peer, Refusal)> Connections<R> {
+    /// No connections yet, with these limits; `refused` hears of heads that take too long.
+    pub fn new(limits: ServeLimits, refused: R) -> Self {
         let period = limits.client_header.min(limits.keep_alive) / 4;
         let mut walk = interval(period.clamp(FINEST_WALK, COARSEST_WALK));
         walk.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             limits,
+            refused,
             walk,
             tasks: JoinSet::new(),
             watched: HashMap::new(),
@@ -54,7 +60,7 @@ impl Connections {
     }
 
     /// Runs the connection that `serve` makes of its activity and of what tells it to drain.
-    pub fn spawn<F>(&mut self, serve: impl FnOnce(Arc<Activity>, oneshot::Receiver<()>) -> F)
+    pub fn spawn<F>(&mut self, peer: Peer, serve: impl FnOnce(Arc<Activity>, oneshot::Receiver<()>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -62,9 +68,11 @@ impl Connections {
         let (drain, drained) = oneshot::channel();
         let task = self.tasks.spawn(serve(activity.clone(), drained));
         let watched = Watched {
+            peer,
             activity,
             task,
             drain: Some(drain),
+            is_cut: false,
         };
         self.watched.insert(watched.task.id(), watched);
     }
@@ -99,11 +107,16 @@ impl Connections {
         self.watched.remove(&id);
     }
 
-    fn cut_overdue(&self) {
+    fn cut_overdue(&mut self) {
         let now = Instant::now();
-        for watched in self.watched.values() {
-            if is_overdue(watched.activity.waiting(now), self.limits) {
+        for watched in self.watched.values_mut().filter(|watched| !watched.is_cut) {
+            let waiting = watched.activity.waiting(now);
+            if is_overdue(waiting, self.limits) {
+                watched.is_cut = true;
                 watched.task.abort();
+                if let Waiting::Head(_) = waiting {
+                    (self.refused)(watched.peer, Refusal::SlowHead);
+                }
             }
         }
     }

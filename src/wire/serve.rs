@@ -13,6 +13,7 @@ use super::{
     connection::{self, Peer, ServeLimits},
     connections::Connections,
     listen::Listener,
+    refusal::Refusal,
 };
 
 /// Where a process is in its life.
@@ -29,22 +30,24 @@ pub enum Phase {
 /// Tells servers about the [`Phase`].
 pub type Shutdown = watch::Receiver<Phase>;
 
-/// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
+/// Serves every connection of `listener` with `handler`, and tells `refused` of requests that never reached it, until `shutdown` drains it and the last connection is done.
 /// No more are accepted at once than `capacity` has room for.
-pub async fn serve<H, F, B>(
+pub async fn serve<H, R, F, B>(
     listener: Listener,
     limits: ServeLimits,
     capacity: Arc<Capacity>,
     mut shutdown: Shutdown,
     handler: H,
+    refused: R,
 ) where
     H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
+    R: Fn(Peer, Refusal) + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut connections = Connections::new(limits);
+    let mut connections = Connections::new(limits, refused.clone());
     let mut acceptor = Acceptor::new(&listener, &capacity);
     while *shutdown.borrow() == Phase::Running {
         tokio::select! {
@@ -53,10 +56,13 @@ pub async fn serve<H, F, B>(
             },
             () = connections.tend() => {}
             (transport, peer, occupied) = acceptor.next() => {
-                let handler = handler.clone();
-                connections.spawn(|activity, drain| async move {
+                let (handler, refused) = (handler.clone(), refused.clone());
+                connections.spawn(peer, |activity, drain| async move {
                     let _occupied = occupied;
-                    connection::serve(transport, peer, limits.stall, activity, drain, handler).await;
+                    let refusal = connection::serve(transport, peer, limits.stall, activity, drain, handler).await;
+                    if let Some(refusal) = refusal {
+                        refused(peer, refusal);
+                    }
                 });
             }
         }
