@@ -30,8 +30,8 @@ pub enum Phase {
 /// Tells servers about the [`Phase`].
 pub type Shutdown = watch::Receiver<Phase>;
 
-/// Serves every connection of `listener` with `handler`, and tells `refused` of requests that never reached it, until `shutdown` drains it and the last connection is done.
-/// No more are accepted at once than `capacity` has room for.
+/// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
+/// There are no more at once than `capacity` has room for; `refused` hears of requests that never reached the handler.
 pub async fn serve<H, R, F, B>(
     listener: Listener,
     limits: ServeLimits,
