@@ -21,11 +21,13 @@ use crate::{
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::House,
-    wire::{self, Address, Listener, Phase, ServeLimits},
+    wire::{self, Address, Capacity, Listener, Phase, ServeLimits},
 };
 
 /// How long a client's connection may be idle between two requests: as long as nginx's.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Open connections to the admin side: it must stay reachable when clients take all the room that there is.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
@@ -64,31 +66,37 @@ async fn run(source: &Source) -> Result<(), Problem> {
         keep_alive: KEEP_ALIVE,
         stall: config.timeouts.idle,
     };
+    let capacity = Arc::new(Capacity::of_process(house.connections.clone()));
     let mut servers = JoinSet::new();
     let proxy = Proxy::new(house.clone());
     for listener in public {
         let proxy = proxy.clone();
+        let recorder = proxy.clone();
         let handler = move |peer, request| proxy.clone().handle(peer, request);
+        let refused = move |peer, refusal| recorder.refused(peer, refusal);
         servers.spawn(wire::serve(
             listener,
             limits,
-            house.connections.clone(),
+            capacity.clone(),
             watcher.clone(),
             handler,
+            refused,
         ));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
     let operator = Admin::new(house.clone(), config.admin.token.clone());
     let (_admin_phase, admin_watcher) = watch::channel(Phase::Running);
+    let admin_capacity = Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default()));
     for listener in admin {
         let operator = operator.clone();
         let handler = move |_, request| operator.clone().handle(request);
         tokio::spawn(wire::serve(
             listener,
             limits,
-            Arc::default(),
+            admin_capacity.clone(),
             admin_watcher.clone(),
             handler,
+            |_, _| {},
         ));
     }
     tokio::spawn(housekeeping::keep_house(house.clone()));

@@ -11,6 +11,7 @@ mod journal;
 mod models;
 mod outgoing;
 mod pick;
+mod refused;
 mod reply;
 mod settle;
 mod target;

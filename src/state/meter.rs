@@ -207,7 +207,16 @@ impl Meter {
 
     /// Counts a fault by its label.
     pub fn count_rejected(&self, fault: &Fault) {
-        if let Some((_, counter)) = self.rejected.iter().find(|(reason, _)| *reason == fault.label()) {
+        self.count_reason(fault.label());
+    }
+
+    /// Counts a request whose head could not be read, so that no fault tells of it.
+    pub fn count_rejected_head(&self) {
+        self.count_reason("head");
+    }
+
+    fn count_reason(&self, label: &str) {
+        if let Some((_, counter)) = self.rejected.iter().find(|(reason, _)| *reason == label) {
             counter.inc();
         }
     }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service as _;
 
-use super::socket::{Socket, Transport};
+use super::{transport::Transport, upstream_socket::UpstreamSocket};
 
 /// Whom to call.
 #[derive(Clone, Debug)]
@@ -95,13 +95,13 @@ impl Dialer {
     }
 
     /// Opens a connection. `true` beside it says that the upstream chose HTTP/2.
-    pub(super) async fn dial(&self) -> Result<(Socket, bool), DialError> {
+    pub(super) async fn dial(&self) -> Result<(UpstreamSocket, bool), DialError> {
         tokio::time::timeout(self.limit, self.connect())
             .await
             .unwrap_or(Err(DialError::Timeout(self.limit)))
     }
 
-    async fn connect(&self) -> Result<(Socket, bool), DialError> {
+    async fn connect(&self) -> Result<(UpstreamSocket, bool), DialError> {
         let mut connector = self.connector.clone();
         let stream: TokioIo<TcpStream> = connector
             .call(self.uri.clone())
@@ -119,7 +119,7 @@ impl Dialer {
                 (Transport::Tls(Box::new(stream)), http2)
             }
         };
-        Ok((Socket::new(transport, self.stall), http2))
+        Ok((UpstreamSocket::new(transport, self.stall), http2))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::socket::Transport;
+use super::transport::Transport;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -3,17 +3,30 @@
 //! Nothing here decides anything. A handler is handed in, time limits are handed in, and what goes wrong comes back as
 //! a closed error that says whether the upstream may have seen the request.
 
+mod accept;
+mod activity;
 mod body;
+mod capacity;
+mod client_socket;
+mod connection;
+mod connections;
 mod dial;
 mod listen;
 mod pool;
+mod refusal;
 mod serve;
-mod socket;
+mod stall;
+mod throttle;
 mod tls;
+mod transport;
+mod upstream_socket;
 
 pub use body::{BodyError, Framing, Intake, Keep, Kept, Relay, Replay};
+pub use capacity::Capacity;
+pub use connection::{Peer, ServeLimits};
 pub use dial::{DialError, Dialer, Target};
 pub use listen::{Address, BindError, Listener};
 pub use pool::{Pool, SendError};
-pub use serve::{Peer, Phase, ServeLimits, Shutdown, serve};
+pub use refusal::Refusal;
+pub use serve::{Phase, Shutdown, serve};
 pub use tls::{TlsError, client_config};

@@ -1,34 +1,20 @@
-//! Serving connections: accept, run HTTP on each, drain on request.
+//! Serving a listener: accept, count, drain on request.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use http::{Request, Response, Version};
-use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{sync::watch, task::JoinSet};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use super::{
+    accept::Acceptor,
+    capacity::Capacity,
+    connection::{self, Peer, ServeLimits},
+    connections::Connections,
     listen::Listener,
-    socket::{Activity, Socket, Transport, Waiting},
+    refusal::Refusal,
 };
-
-/// A request head may be this large, in bytes; Codex sends about 2 KB.
-const MAX_HEAD: usize = 64 << 10;
-/// What is read at once from a client at most, in bytes.
-const MAX_READ: usize = 128 << 10;
-/// How long accepting pauses when the system is out of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,62 +30,50 @@ pub enum Phase {
 /// Tells servers about the [`Phase`].
 pub type Shutdown = watch::Receiver<Phase>;
 
-/// Who sent a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    /// The address, where the transport has one.
-    pub address: Option<SocketAddr>,
-}
-
-/// Time limits of a client's connection.
-#[derive(Clone, Copy, Debug)]
-pub struct ServeLimits {
-    /// From the first byte of a request head (or from accepting the connection) to its last.
-    pub client_header: Duration,
-    /// Between two requests.
-    pub keep_alive: Duration,
-    /// For a client that reads nothing.
-    pub stall: Duration,
-}
-
 /// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
-/// `open` counts connections.
-pub async fn serve<H, F, B>(
+/// There are no more at once than `capacity` has room for; `refused` hears of requests that never reached the handler.
+pub async fn serve<H, R, F, B>(
     listener: Listener,
     limits: ServeLimits,
-    open: Arc<AtomicUsize>,
+    capacity: Arc<Capacity>,
     mut shutdown: Shutdown,
     handler: H,
+    refused: R,
 ) where
     H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
+    R: Fn(Peer, Refusal) + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(limits, refused.clone());
+    let mut acceptor = Acceptor::new(&listener, &capacity);
     while *shutdown.borrow() == Phase::Running {
         tokio::select! {
-            _ = shutdown.changed() => {}
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((transport, address)) => {
-                    let count = Count::new(&open);
-                    let task = connection(transport, Peer { address }, limits, shutdown.clone(), handler.clone());
-                    connections.spawn(async move { let _count = count; task.await });
-                }
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            changed = shutdown.changed() => if changed.is_err() {
+                break;
             },
+            () = connections.tend() => {}
+            (transport, peer, occupied) = acceptor.next() => {
+                let (handler, refused) = (handler.clone(), refused.clone());
+                connections.spawn(peer, |activity, drain| async move {
+                    let _occupied = occupied;
+                    let refusal = connection::serve(transport, peer, limits.stall, activity, drain, handler).await;
+                    if let Some(refusal) = refusal {
+                        refused(peer, refusal);
+                    }
+                });
+            }
         }
     }
     drop(listener);
-    tokio::select! {
-        () = async { while connections.join_next().await.is_some() {} } => {}
-        () = reached(&mut shutdown, Phase::Stopping) => connections.shutdown().await,
+    connections.drain();
+    while !connections.is_empty() {
+        tokio::select! {
+            () = reached(&mut shutdown, Phase::Stopping) => connections.cut().await,
+            () = connections.tend() => {}
+        }
     }
 }
 
@@ -108,122 +82,5 @@ async fn reached(shutdown: &mut Shutdown, phase: Phase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
 }
 
-/// Errors of a connection that its peer gave up before it was accepted, as opposed to those of the listener.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-async fn connection<H, F, B>(transport: Transport, peer: Peer, limits: ServeLimits, mut shutdown: Shutdown, handler: H)
-where
-    H: Fn(Peer, Request<Incoming>) -> F,
-    F: Future<Output = Response<B>>,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let activity = Activity::accepted();
-    let watched = activity.clone();
-    let service = service_fn(move |request| {
-        let busy = Busy::new(&watched, request.version());
-        let response = handler(peer, request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Attended { body, busy })) }
-    });
-    let socket = Socket::new(transport, limits.stall).watched(activity.clone());
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The watch below knows an idle connection from a slow head; hyper's own limit does not.
-        .header_read_timeout(None)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_READ)
-        .serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(served);
-    let mut watch = tokio::time::interval(limits.client_header.min(limits.keep_alive) / 4);
-    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            // How a connection ended is told by the requests that it carried.
-            _ = served.as_mut() => return,
-            () = reached(&mut shutdown, Phase::Draining), if !draining => {
-                draining = true;
-                served.as_mut().graceful_shutdown();
-            }
-            _ = watch.tick() => {
-                if is_overdue(activity.waiting(), limits) {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn is_overdue(waiting: Waiting, limits: ServeLimits) -> bool {
-    match waiting {
-        Waiting::No => false,
-        Waiting::Head(since) => since >= limits.client_header,
-        Waiting::Request(since) => since >= limits.keep_alive,
-    }
-}
-
-/// Counts one open connection.
-struct Count(Arc<AtomicUsize>);
-
-impl Count {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A request is being answered, from its head to the end or drop of its response body.
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: &Arc<Activity>, version: Version) -> Self {
-        activity.request_began(version);
-        Self(activity.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.request_ended();
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A response body during which its connection counts as busy.
-    struct Attended<B> {
-        #[pin]
-        body: B,
-        busy: Busy,
-    }
-}
-
-impl<B: Body> Body for Attended<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let frame = this.body.poll_frame(cx);
-        if matches!(frame, Poll::Ready(Some(Err(_)))) {
-            this.busy.0.answer_broke();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod access_log;
 mod affinity;
 mod bodies;
 mod chaos;
+mod client_connections;
 mod commands;
 mod departures;
 mod drain;

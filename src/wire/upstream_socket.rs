@@ -1,0 +1,88 @@
+//! A connection to an upstream.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{stall::Stall, transport::Transport};
+
+/// A transport whose peer may answer early and close: what it said stays to be read.
+pub(super) struct UpstreamSocket {
+    transport: Transport,
+    stall: Stall,
+    /// The peer reads no more. What it said before is still to be read: an answer that it gave early.
+    deaf: bool,
+}
+
+impl UpstreamSocket {
+    pub fn new(transport: Transport, stall: Duration) -> Self {
+        Self {
+            transport,
+            stall: Stall::after(stall),
+            deaf: false,
+        }
+    }
+
+    /// Swallows what is written to an upstream that has closed its side: the reading side finds out why, and may find
+    /// an answer there first.
+    fn heard<T>(&mut self, result: Poll<io::Result<T>>, swallowed: T) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match result {
+            Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                self.deaf = true;
+                Poll::Ready(Ok(swallowed))
+            }
+            result => result,
+        }
+    }
+}
+
+impl AsyncRead for UpstreamSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        if self.deaf && buf.filled().len() == before {
+            // The failed write has used the error up; this is no orderly end.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for UpstreamSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write(cx, buf);
+        let result = self.heard(result, buf.len());
+        self.stall.guard(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        let result = self.heard(result, bufs.iter().map(|buf| buf.len()).sum());
+        self.stall.guard(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.transport).poll_flush(cx);
+        let result = self.heard(result, ());
+        self.stall.guard(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.transport).poll_shutdown(cx);
+        self.stall.guard(cx, result)
+    }
+}
