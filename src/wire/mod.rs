@@ -7,13 +7,15 @@ mod body;
 mod dial;
 mod listen;
 mod pool;
+mod replay;
 mod serve;
 mod socket;
 mod tls;
 
-pub use body::{BodyError, Framing, Intake, Keep, Kept, Relay, Replay};
+pub use body::{BodyError, Framing, Intake, Relay};
 pub use dial::{DialError, Dialer, Target};
 pub use listen::{Address, BindError, Listener};
 pub use pool::{Pool, SendError};
+pub use replay::{Keep, Kept, Replay};
 pub use serve::{Peer, Phase, ServeLimits, Shutdown, serve};
 pub use tls::{TlsError, client_config};

@@ -23,8 +23,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    body::{BodyError, Relay, Replay},
+    body::{BodyError, Relay},
     dial::{DialError, Dialer, root_cause},
+    replay::Replay,
 };
 
 /// Idle connections kept to one upstream.
