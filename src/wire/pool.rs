@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri, Version, header::HOST, uri::Scheme};
+use http::{
+    HeaderValue, Request, Response, Uri, Version,
+    header::{HOST, TRANSFER_ENCODING},
+    uri::Scheme,
+};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -276,7 +280,10 @@ struct Failure {
 impl Lease {
     async fn send(&mut self, mut request: Request<Replay>) -> Result<Response<Incoming>, Failure> {
         let result = match &mut self.sender {
-            Sender::Exclusive(sender) => sender.try_send_request(request).await,
+            Sender::Exclusive(sender) => {
+                name_coding(&mut request);
+                sender.try_send_request(request).await
+            }
             Sender::Shared { sender, .. } => {
                 to_http2(&mut request, &self.pool.scheme, &self.pool.authority);
                 sender.try_send_request(request).await
@@ -319,9 +326,18 @@ fn again(request: &Request<Replay>) -> Option<Request<Replay>> {
     Some(copy)
 }
 
-/// HTTP/2 names the authority in the target and not in `Host` (RFC 9113 section 8.3.1).
+/// hyper adds the field for some methods only, and drops the body of the others.
+fn name_coding(request: &mut Request<Replay>) {
+    if request.body().is_chunked() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// HTTP/2 frames bodies by itself (RFC 9113 section 8.2.2), and names the authority in the target and not in `Host` (RFC 9113 section 8.3.1).
 fn to_http2(request: &mut Request<Replay>, scheme: &Scheme, authority: &http::uri::Authority) {
     request.headers_mut().remove(HOST);
+    request.headers_mut().remove(TRANSFER_ENCODING);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(scheme.clone());
     parts.authority = Some(authority.clone());
@@ -332,7 +348,7 @@ fn to_http2(request: &mut Request<Replay>, scheme: &Scheme, authority: &http::ur
 /// Undoes [`to_http2`], so that an unsent request can go to a connection of either version.
 fn to_http1(mut request: Request<Replay>) -> Request<Replay> {
     if let Some(authority) = request.uri().authority()
-        && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().cloned();

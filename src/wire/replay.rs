@@ -121,6 +121,11 @@ impl Replay {
         }
     }
 
+    /// Whether its end is marked by a last chunk.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.framing == Framing::Chunked
+    }
+
     /// The same body from its beginning, or `None` when it is not kept.
     pub fn again(&self) -> Option<Self> {
         let source = match &self.source {
@@ -157,9 +162,10 @@ impl Body for Replay {
     }
 
     fn is_end_stream(&self) -> bool {
+        // An empty chunked body has its last chunk still to come: hyper sends none for a body that is at its end at once.
         match &self.source {
-            Source::Empty => true,
-            Source::Kept { body, next } => *next >= body.pieces.len(),
+            Source::Empty => !self.is_chunked(),
+            Source::Kept { body, next } => *next >= body.pieces.len() && (*next > 0 || !self.is_chunked()),
             Source::Passing(intake) => intake.is_end(),
         }
     }

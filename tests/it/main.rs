@@ -24,3 +24,4 @@ mod streams;
 mod targets;
 mod timeouts;
 mod tls;
+mod upstream_connections;
