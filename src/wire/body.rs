@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::pool::Lease;
+use super::lease::Lease;
 
 /// How a body is delimited: kept towards the upstream as the client chose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

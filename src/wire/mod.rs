@@ -5,9 +5,12 @@
 
 mod body;
 mod dial;
+mod lease;
 mod listen;
+mod multiplex;
 mod pool;
 mod replay;
+mod send_error;
 mod serve;
 mod socket;
 mod tls;
@@ -15,7 +18,8 @@ mod tls;
 pub use body::{BodyError, Framing, Intake, Relay};
 pub use dial::{DialError, Dialer, Target};
 pub use listen::{Address, BindError, Listener};
-pub use pool::{Pool, SendError};
+pub use pool::Pool;
 pub use replay::{Keep, Kept, Replay};
+pub use send_error::SendError;
 pub use serve::{Peer, Phase, ServeLimits, Shutdown, serve};
 pub use tls::{TlsError, client_config};

@@ -126,6 +126,11 @@ impl Replay {
         self.framing == Framing::Chunked
     }
 
+    /// Whether it can be sent more than once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self.source, Source::Passing(_))
+    }
+
     /// The same body from its beginning, or `None` when it is not kept.
     pub fn again(&self) -> Option<Self> {
         let source = match &self.source {

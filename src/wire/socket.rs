@@ -34,6 +34,7 @@ pub(super) struct Socket {
     stall: Duration,
     blocked: Option<Pin<Box<Sleep>>>,
     activity: Option<Arc<Activity>>,
+    arrivals: Option<Arc<Arrivals>>,
     /// The peer reads no more. What it said before is still to be read: an answer that it gave early.
     deaf: bool,
 }
@@ -56,6 +57,7 @@ impl Socket {
             stall,
             blocked: None,
             activity: None,
+            arrivals: None,
             deaf: false,
         }
     }
@@ -63,6 +65,12 @@ impl Socket {
     /// Reports the arrival of bytes to `activity`.
     pub(super) fn watched(mut self, activity: Arc<Activity>) -> Self {
         self.activity = Some(activity);
+        self
+    }
+
+    /// Counts the arrival of bytes in `arrivals`.
+    pub(super) fn counted(mut self, arrivals: Arc<Arrivals>) -> Self {
+        self.arrivals = Some(arrivals);
         self
     }
 
@@ -114,10 +122,13 @@ impl AsyncRead for Socket {
             // The failed write has used the error up; this is no orderly end.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if let Some(activity) = &self.activity
-            && buf.filled().len() > before
-        {
-            activity.bytes_arrived();
+        if buf.filled().len() > before {
+            if let Some(activity) = &self.activity {
+                activity.bytes_arrived();
+            }
+            if let Some(arrivals) = &self.arrivals {
+                arrivals.add();
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -157,6 +168,21 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = on_transport!(self, inner => Pin::new(inner).poll_shutdown(cx));
         self.guard(cx, result)
+    }
+}
+
+/// How often bytes have arrived from an upstream: a request whose count has not moved has not been answered at all.
+#[derive(Default)]
+pub(super) struct Arrivals(AtomicU64);
+
+impl Arrivals {
+    /// There is one writer, the socket, so this need not be one operation.
+    fn add(&self) {
+        self.0.store(self.count().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
