@@ -1,6 +1,6 @@
 //! One request's hold on a connection. A request that fails there says what is left of it.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use http::{
     HeaderValue, Request, Response, Uri, Version,
@@ -8,12 +8,12 @@ use http::{
     uri::{Authority, Scheme},
 };
 use hyper::{body::Incoming, client::conn::http1};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     multiplex::Stream,
-    pool::{Pool, SOON},
-    replay::Replay,
+    pool::{Limits, Pool, SOON},
+    replay::{Replay, Upload},
     send_error::{SendError, is_closed},
     socket::Arrivals,
 };
@@ -46,26 +46,46 @@ pub(super) struct Failure {
     pub is_stale: bool,
 }
 
+impl Failure {
+    /// One after which nothing is left.
+    fn of(error: SendError) -> Self {
+        Self {
+            error,
+            unsent: None,
+            is_stale: false,
+        }
+    }
+}
+
 impl Lease {
     pub(super) fn new(pool: Arc<Pool>, line: Line) -> Self {
         Self { pool, line }
     }
 
-    pub(super) async fn send(&mut self, mut request: Request<Replay>) -> Result<Response<Incoming>, Failure> {
+    /// Sends `request` and waits for the response head.
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<Replay>,
+        limits: Limits,
+    ) -> Result<Response<Incoming>, Failure> {
         let begun = Instant::now();
         let heard = self.arrivals().count();
-        let result = match &mut self.line {
-            Line::Exclusive(connection) => {
-                name_coding(&mut request);
-                connection.sender.try_send_request(request).await
-            }
-            Line::Stream(stream) => {
-                let (scheme, authority) = self.pool.origin();
-                to_http2(&mut request, scheme, authority);
-                stream.sender.try_send_request(request).await
+        let upload = request.body_mut().upload();
+        let answer = async {
+            match &mut self.line {
+                Line::Exclusive(connection) => {
+                    name_coding(&mut request);
+                    connection.sender.try_send_request(request).await
+                }
+                Line::Stream(stream) => {
+                    let (scheme, authority) = self.pool.origin();
+                    to_http2(&mut request, scheme, authority);
+                    stream.sender.try_send_request(request).await
+                }
             }
         };
-        result.map_err(|mut failed| {
+        let answer = within(limits, upload, answer).await.map_err(Failure::of)?;
+        answer.map_err(|mut failed| {
             let unsent = failed.take_message().map(to_http1);
             let error = failed.into_error();
             let is_silent = self.arrivals().count() == heard;
@@ -92,6 +112,23 @@ impl Lease {
             Line::Stream(stream) => &stream.arrivals,
         }
     }
+}
+
+/// Waits for a response head. Its time runs from the end of the request: how long an upload takes is up to the client,
+/// and a client that pauses for too long ends its body itself.
+async fn within<T>(limits: Limits, upload: Option<Upload>, answer: impl Future<Output = T>) -> Result<T, SendError> {
+    let mut answer = pin!(answer);
+    if let Some(upload) = upload {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            finished = upload.finished(limits.idle + SOON) => {
+                finished.map_err(|_| SendError::Broken("the upstream takes no more of the body".to_owned()))?;
+            }
+        }
+    }
+    let late = |_| SendError::Timeout(limits.head);
+    timeout(limits.head, answer).await.map_err(late)
 }
 
 /// A copy of `request` to send once more, where its body is kept.

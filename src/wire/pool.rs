@@ -54,6 +54,15 @@ impl Idle {
     }
 }
 
+/// How long a response may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Until its head, from the end of the request.
+    pub head: Duration,
+    /// Between two pieces of a body, either way.
+    pub idle: Duration,
+}
+
 /// A connection that was used before.
 struct Pooled {
     lease: Lease,
@@ -76,8 +85,8 @@ impl Pool {
         })
     }
 
-    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`;
-    /// the response body may then pause for at most `idle`.
+    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`
+    /// once it has been sent; the response body may then pause for at most `idle`.
     ///
     /// A pooled connection that had been closed does not show: the request is sent once more on a fresh one.
     ///
@@ -89,30 +98,21 @@ impl Pool {
         head: Duration,
         idle: Duration,
     ) -> Result<Response<Relay>, SendError> {
-        tokio::time::timeout(head, self.send_untimed(request, idle))
-            .await
-            .unwrap_or(Err(SendError::Timeout(head)))
-    }
-
-    async fn send_untimed(
-        self: &Arc<Self>,
-        request: Request<Replay>,
-        idle: Duration,
-    ) -> Result<Response<Relay>, SendError> {
+        let limits = Limits { head, idle };
         let Some(Pooled { mut lease, is_steady }) = self.checkout(!request.body().is_repeatable()) else {
-            return self.send_fresh(request, idle).await;
+            return self.send_fresh(request, limits).await;
         };
         let spare = if is_steady { None } else { again(&request) };
         let Failure {
             error,
             unsent,
             is_stale,
-        } = match lease.send(request).await {
+        } = match lease.send(request, limits).await {
             Ok(response) => return Ok(response.map(|body| Relay::new(body, idle, lease))),
             Err(failure) => failure,
         };
         match unsent.or(spare.filter(|_| is_stale)) {
-            Some(request) => self.send_fresh(request, idle).await,
+            Some(request) => self.send_fresh(request, limits).await,
             None => Err(error),
         }
     }
@@ -120,11 +120,11 @@ impl Pool {
     async fn send_fresh(
         self: &Arc<Self>,
         request: Request<Replay>,
-        idle: Duration,
+        limits: Limits,
     ) -> Result<Response<Relay>, SendError> {
         let mut fresh = self.dial().await.map_err(SendError::Dial)?;
-        match fresh.send(request).await {
-            Ok(response) => Ok(response.map(|body| Relay::new(body, idle, fresh))),
+        match fresh.send(request, limits).await {
+            Ok(response) => Ok(response.map(|body| Relay::new(body, limits.idle, fresh))),
             Err(failure) => Err(failure.error),
         }
     }

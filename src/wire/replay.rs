@@ -1,15 +1,23 @@
 //! Request bodies on their way to an upstream: kept, so that they can be sent again, or passed on as they arrive.
 
 use std::{
+    convert::Infallible,
     ops::RangeInclusive,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{error::Elapsed, timeout},
+};
 
 use super::body::{BodyError, Framing, Intake};
 
@@ -89,8 +97,15 @@ pub struct Replay {
 
 enum Source {
     Empty,
-    Kept { body: Arc<Kept>, next: usize },
-    Passing(Box<Intake>),
+    Kept {
+        body: Arc<Kept>,
+        next: usize,
+    },
+    Passing {
+        intake: Box<Intake>,
+        /// Dropped with the body.
+        _until_sent: Option<oneshot::Sender<Infallible>>,
+    },
 }
 
 impl Replay {
@@ -116,7 +131,10 @@ impl Replay {
     /// A body that is passed on as it arrives, and can be sent only once.
     pub fn passing(intake: Intake, framing: Framing) -> Self {
         Self {
-            source: Source::Passing(Box::new(intake)),
+            source: Source::Passing {
+                intake: Box::new(intake),
+                _until_sent: None,
+            },
             framing,
         }
     }
@@ -128,7 +146,24 @@ impl Replay {
 
     /// Whether it can be sent more than once.
     pub(super) fn is_repeatable(&self) -> bool {
-        !matches!(self.source, Source::Passing(_))
+        !matches!(self.source, Source::Passing { .. })
+    }
+
+    /// A view on the rest of its way, where it is passed on as it arrives.
+    pub(super) fn upload(&mut self) -> Option<Upload> {
+        let Source::Passing {
+            intake,
+            _until_sent: until_sent,
+        } = &mut self.source
+        else {
+            return None;
+        };
+        let (unsent, sent) = oneshot::channel();
+        *until_sent = Some(unsent);
+        Some(Upload {
+            received: intake.counter(),
+            sent,
+        })
     }
 
     /// The same body from its beginning, or `None` when it is not kept.
@@ -139,12 +174,35 @@ impl Replay {
                 body: body.clone(),
                 next: 0,
             },
-            Source::Passing(_) => return None,
+            Source::Passing { .. } => return None,
         };
         Some(Self {
             source,
             framing: self.framing,
         })
+    }
+}
+
+/// A body that is being passed on.
+pub(super) struct Upload {
+    received: Arc<AtomicU64>,
+    sent: oneshot::Receiver<Infallible>,
+}
+
+impl Upload {
+    /// Waits until the body has been sent or given up.
+    ///
+    /// # Errors
+    /// When nothing of it has been taken for longer than `pause`.
+    pub(super) async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
+        loop {
+            let received = self.received.load(Ordering::Relaxed);
+            match timeout(pause, &mut self.sent).await {
+                Ok(_) => return Ok(()),
+                Err(elapsed) if self.received.load(Ordering::Relaxed) == received => return Err(elapsed),
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -160,7 +218,7 @@ impl Body for Replay {
                 *next += 1;
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
-            Source::Passing(intake) => intake
+            Source::Passing { intake, .. } => intake
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
@@ -171,7 +229,7 @@ impl Body for Replay {
         match &self.source {
             Source::Empty => !self.is_chunked(),
             Source::Kept { body, next } => *next >= body.pieces.len() && (*next > 0 || !self.is_chunked()),
-            Source::Passing(intake) => intake.is_end(),
+            Source::Passing { intake, .. } => intake.is_end(),
         }
     }
 

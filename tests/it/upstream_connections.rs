@@ -119,3 +119,31 @@ async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
         }
     }
 }
+
+/// Uploads for longer than an upstream's head may take.
+async fn upload_slowly(wire: &mut Wire) {
+    let pieces = 8;
+    wire.send(format!(
+        "POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: {pieces}\r\n\r\n"
+    ))
+    .await;
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..pieces {
+        pace.tick().await;
+        wire.send("x").await;
+    }
+}
+
+#[tokio::test]
+async fn the_time_until_the_head_runs_from_the_end_of_the_request() {
+    let (sim, gateway) = house("[timeouts]\nhead = \"300ms\"\n").await;
+    let mut wire = Wire::open(gateway.address).await;
+    upload_slowly(&mut wire).await;
+    let answer = wire.answer().await;
+    assert!(!matches!(answer.status, 502..=504), "{answer:?}");
+    assert_eq!(sim.requests().pop().expect("a request").body, "x".repeat(8));
+    sim.script().always(Act::answer(Answer::Never));
+    upload_slowly(&mut wire).await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_timeout"));
+}
