@@ -93,6 +93,11 @@ impl Dialer {
         })
     }
 
+    /// How long a connection may take to come about.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Opens a connection. `true` beside it says that the upstream chose HTTP/2.
     pub(super) async fn dial(&self) -> Result<(Socket, bool), DialError> {
         tokio::time::timeout(self.limit, self.connect())

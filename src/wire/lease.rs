@@ -84,7 +84,12 @@ impl Lease {
                 }
             }
         };
-        let answer = within(limits, upload, answer).await.map_err(Failure::of)?;
+        let answer = within(limits, upload, answer).await.map_err(|error| {
+            if let Line::Stream(stream) = &self.line {
+                self.pool.give_up(stream);
+            }
+            Failure::of(error)
+        })?;
         answer.map_err(|mut failed| {
             let unsent = failed.take_message().map(to_http1);
             let error = failed.into_error();

@@ -15,13 +15,13 @@ use http::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     body::Relay,
     dial::{DialError, Dialer, root_cause},
     lease::{Exclusive, Failure, Lease, Line, again},
-    multiplex::Multiplexed,
+    multiplex::{Multiplexed, Stream},
     replay::Replay,
     send_error::SendError,
     socket::Arrivals,
@@ -72,6 +72,10 @@ struct Pooled {
 impl Pool {
     /// An empty pool over `dialer`.
     pub fn new(dialer: Dialer, target: &super::Target) -> Arc<Self> {
+        let offers_http2 = target
+            .tls
+            .as_ref()
+            .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
         Arc::new(Self {
             dialer,
             scheme: if target.tls.is_some() {
@@ -81,7 +85,7 @@ impl Pool {
             },
             authority: target.authority.clone(),
             idle: Mutex::default(),
-            http2: Multiplexed::default(),
+            http2: Multiplexed::new(offers_http2),
         })
     }
 
@@ -122,7 +126,7 @@ impl Pool {
         request: Request<Replay>,
         limits: Limits,
     ) -> Result<Response<Relay>, SendError> {
-        let mut fresh = self.dial().await.map_err(SendError::Dial)?;
+        let mut fresh = self.connect().await.map_err(SendError::Dial)?;
         match fresh.send(request, limits).await {
             Ok(response) => Ok(response.map(|body| Relay::new(body, limits.idle, fresh))),
             Err(failure) => Err(failure.error),
@@ -134,7 +138,7 @@ impl Pool {
         self.idle
             .lock()
             .retain(|idle| idle.since.elapsed() < IDLE_FOR && !idle.connection.sender.is_closed());
-        self.http2.reap();
+        self.http2.reap(IDLE_FOR);
     }
 
     /// Idle connections at this moment.
@@ -154,6 +158,11 @@ impl Pool {
                 since: Instant::now(),
             });
         }
+    }
+
+    /// An answer on `stream` is overdue, perhaps because the peer is gone.
+    pub(super) fn give_up(&self, stream: &Stream) {
+        self.http2.retire(stream);
     }
 
     /// What HTTP/2 puts into each request target.
@@ -193,8 +202,31 @@ impl Pool {
         None
     }
 
+    /// A new connection; over HTTP/2 perhaps a stream of one that another request has dialled meanwhile. So a burst of
+    /// requests does not dial a connection each.
+    async fn connect(self: &Arc<Self>) -> Result<Lease, DialError> {
+        if !self.http2.is_expected() {
+            return self.dial().await;
+        }
+        let dialled = async {
+            let turn = self.http2.turn().await;
+            if !self.http2.is_expected() {
+                drop(turn);
+                return self.dial().await;
+            }
+            match self.http2.checkout(true) {
+                Some((stream, _)) => Ok(Lease::new(self.clone(), Line::Stream(stream))),
+                None => self.dial().await,
+            }
+        };
+        // Whoever waits behind others that wait in vain does not wait for longer than they.
+        let limit = self.dialer.limit();
+        timeout(limit, dialled).await.unwrap_or(Err(DialError::Timeout(limit)))
+    }
+
     async fn dial(self: &Arc<Self>) -> Result<Lease, DialError> {
         let (socket, http2) = self.dialer.dial().await?;
+        self.http2.expect(http2);
         let arrivals = Arc::<Arrivals>::default();
         let io = TokioIo::new(socket.counted(arrivals.clone()));
         let failed = |error: hyper::Error| DialError::Handshake(root_cause(&error));
