@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Uri, uri::Authority};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::GaiResolver},
+    rt::TokioIo,
+};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -81,17 +84,18 @@ impl Dialer {
             }
             None => None,
         };
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(Duration::from_secs(60)));
         Ok(Self {
-            connector,
+            connector: connector(GaiResolver::new(), limit),
             uri,
             tls,
             limit,
             stall,
         })
+    }
+
+    /// How long a connection may take to come about.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Opens a connection. `true` beside it says that the upstream chose HTTP/2.
@@ -106,7 +110,7 @@ impl Dialer {
         let stream: TokioIo<TcpStream> = connector
             .call(self.uri.clone())
             .await
-            .map_err(|error| DialError::Connect(root_cause(&error)))?;
+            .map_err(|error| self.unconnected(&error))?;
         let stream = stream.into_inner();
         let (transport, http2) = match &self.tls {
             None => (Transport::Tcp(stream), false),
@@ -121,6 +125,29 @@ impl Dialer {
         };
         Ok((UpstreamSocket::new(transport, self.stall), http2))
     }
+
+    fn unconnected(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let is_late = |cause: &(dyn std::error::Error + 'static)| {
+            cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
+        };
+        if causes.any(is_late) {
+            return DialError::Timeout(self.limit);
+        }
+        DialError::Connect(root_cause(error))
+    }
+}
+
+/// Connects within `limit`. Each address of a name gets its share of that, so that a dead one leaves time for the next.
+fn connector<R>(resolver: R, limit: Duration) -> HttpConnector<R> {
+    let mut connector = HttpConnector::new_with_resolver(resolver);
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(Duration::from_secs(60)));
+    connector.set_connect_timeout(Some(limit));
+    connector
 }
 
 /// The innermost error: "Connection refused" rather than "tcp connect error".
@@ -130,4 +157,69 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::{Ready, ready},
+        net::SocketAddr,
+        task::{Context, Poll},
+    };
+
+    use hyper_util::client::legacy::connect::dns::Name;
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// Every name has these addresses.
+    #[derive(Clone)]
+    struct Everywhere(Vec<SocketAddr>);
+
+    impl tower_service::Service<Name> for Everywhere {
+        type Response = std::vec::IntoIter<SocketAddr>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _name: Name) -> Self::Future {
+            ready(Ok(self.0.clone().into_iter()))
+        }
+    }
+
+    /// A listener whose queue is full: whoever else connects gets no answer.
+    fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any: SocketAddr = ([127, 0, 0, 2], 0).into();
+        listener.bind(&any.into()).expect("a free port");
+        listener.listen(0).expect("it listens");
+        let address = listener
+            .local_addr()
+            .ok()
+            .and_then(|bound| bound.as_socket())
+            .expect("bound");
+        let waiting =
+            (0..16).map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok());
+        let waiting = waiting.collect();
+        (listener, waiting, address)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let (_listener, waiting, dead) = blackhole();
+        assert!(waiting.len() < 16, "its queue is full");
+        // One port for both, as the connector takes it from the URI.
+        let alive = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], dead.port())))
+            .await
+            .expect("free there too");
+        let limit = Duration::from_secs(1);
+        let addresses = Everywhere(vec![dead, alive.local_addr().expect("bound")]);
+        let uri = Uri::try_from(format!("http://it:{}/", dead.port())).expect("a URI");
+        let dialled = tokio::time::timeout(limit, connector(addresses, limit).call(uri)).await;
+        dialled.expect("in time").expect("the second answers");
+    }
 }

@@ -1,114 +1,80 @@
 //! Connections to one upstream, kept warm.
 //!
-//! HTTP/1.1 connections are taken most recently used first, so that surplus ones grow old and are closed. HTTP/2, where
-//! the operator allows it, shares a connection between a bounded number of streams: with hyper's default windows one
-//! stalled stream would freeze every other of its connection.
+//! HTTP/1.1 connections are taken most recently used first, so that surplus ones grow old and are closed.
+//!
+//! An upstream may close a connection at any time, and it takes a while until that is known here. A connection in steady
+//! use, which has outlived a request before and whose last one ended only just now, is taken to be open. Any other
+//! carries only what can be sent once more, and it alone is worth a copy of the request.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, Uri, Version, header::HOST, uri::Scheme};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
+use http::{
+    Request, Response,
+    uri::{Authority, Scheme},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    body::{BodyError, Relay, Replay},
+    body::Relay,
     dial::{DialError, Dialer, root_cause},
+    lease::{Exclusive, Failure, Lease, Line, again},
+    multiplex::{Multiplexed, Stream},
+    replay::Replay,
+    send_error::SendError,
 };
 
 /// Idle connections kept to one upstream.
 const MAX_IDLE: usize = 512;
 /// How long an idle connection is kept: below the 75 s after which common servers close theirs.
 const IDLE_FOR: Duration = Duration::from_secs(60);
-/// HTTP/2 streams on one connection.
-const MAX_STREAMS: usize = 100;
-/// A stream may hold back this much; `CONNECTION_WINDOW` covers every stream of a connection at once.
-const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// Why there is no response head.
-#[derive(Debug)]
-pub enum SendError {
-    /// No connection came about.
-    Dial(DialError),
-    /// The upstream sent no head in time.
-    Timeout(Duration),
-    /// The request body ended before its end; the upstream did nothing wrong.
-    Body(BodyError),
-    /// The upstream closed the connection, or answered something that is not HTTP.
-    Broken(String),
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dial(error) => error.fmt(f),
-            Self::Timeout(limit) => write!(f, "no response head within {} ms", limit.as_millis()),
-            Self::Body(error) => error.fmt(f),
-            Self::Broken(why) => write!(f, "the connection broke: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for SendError {}
+/// The time in which a closed connection shows: news of it travels one way, and an answer to what was written there both.
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// The connections to one upstream.
 pub struct Pool {
     dialer: Dialer,
     scheme: Scheme,
-    authority: http::uri::Authority,
+    authority: Authority,
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Vec<Shared>>,
+    http2: Multiplexed,
 }
 
 struct Idle {
-    sender: http1::SendRequest<Replay>,
+    connection: Exclusive,
     since: Instant,
 }
 
-#[derive(Clone)]
-struct Shared {
-    sender: http2::SendRequest<Replay>,
-    streams: Arc<AtomicUsize>,
-}
-
-/// One request's hold on a connection.
-pub(super) struct Lease {
-    pool: Arc<Pool>,
-    sender: Sender,
-}
-
-enum Sender {
-    Exclusive(http1::SendRequest<Replay>),
-    Shared {
-        sender: http2::SendRequest<Replay>,
-        _slot: StreamSlot,
-    },
-}
-
-/// One of a connection's streams, given back on drop.
-struct StreamSlot(Arc<AtomicUsize>);
-
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+impl Idle {
+    fn is_steady(&self, now: Instant) -> bool {
+        self.connection.is_reused && now.duration_since(self.since) < SOON
     }
+}
+
+/// How long a response may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Until its head, from the end of the request.
+    pub head: Duration,
+    /// Between two pieces of a body, either way.
+    pub idle: Duration,
+}
+
+/// A connection that was used before.
+struct Pooled {
+    lease: Lease,
+    is_steady: bool,
 }
 
 impl Pool {
     /// An empty pool over `dialer`.
     pub fn new(dialer: Dialer, target: &super::Target) -> Arc<Self> {
+        let offers_http2 = target
+            .tls
+            .as_ref()
+            .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
         Arc::new(Self {
             dialer,
             scheme: if target.tls.is_some() {
@@ -118,14 +84,14 @@ impl Pool {
             },
             authority: target.authority.clone(),
             idle: Mutex::default(),
-            shared: Mutex::default(),
+            http2: Multiplexed::new(offers_http2),
         })
     }
 
-    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`;
-    /// the response body may then pause for at most `idle`.
+    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`
+    /// once it has been sent; the response body may then pause for at most `idle`.
     ///
-    /// A pooled connection that turns out to be closed does not show: the request is sent once more on a fresh one.
+    /// A pooled connection that had been closed does not show: the request is sent once more on a fresh one.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -135,37 +101,33 @@ impl Pool {
         head: Duration,
         idle: Duration,
     ) -> Result<Response<Relay>, SendError> {
-        tokio::time::timeout(head, self.send_untimed(request, idle))
-            .await
-            .unwrap_or(Err(SendError::Timeout(head)))
-    }
-
-    async fn send_untimed(
-        self: &Arc<Self>,
-        request: Request<Replay>,
-        idle: Duration,
-    ) -> Result<Response<Relay>, SendError> {
-        let Some(mut pooled) = self.checkout() else {
-            return self.send_fresh(request, idle).await;
+        let limits = Limits { head, idle };
+        let Some(Pooled { mut lease, is_steady }) = self.checkout(!request.body().is_repeatable()) else {
+            return self.send_fresh(request, limits).await;
         };
-        let spare = again(&request);
-        match pooled.send(request).await {
-            Ok(response) => Ok(response.map(|body| Relay::new(body, idle, pooled))),
-            Err(Failure { error, unsent, stale }) => match unsent.or(if stale { spare } else { None }) {
-                Some(request) => self.send_fresh(request, idle).await,
-                None => Err(error),
-            },
+        let spare = if is_steady { None } else { again(&request) };
+        let Failure {
+            error,
+            unsent,
+            is_stale,
+        } = match lease.send(request, limits).await {
+            Ok(response) => return Ok(response.map(|body| Relay::new(body, idle, lease))),
+            Err(failure) => failure,
+        };
+        match unsent.or(spare.filter(|_| is_stale)) {
+            Some(request) => self.send_fresh(request, limits).await,
+            None => Err(error),
         }
     }
 
     async fn send_fresh(
         self: &Arc<Self>,
         request: Request<Replay>,
-        idle: Duration,
+        limits: Limits,
     ) -> Result<Response<Relay>, SendError> {
-        let mut fresh = self.dial().await.map_err(SendError::Dial)?;
-        match fresh.send(request).await {
-            Ok(response) => Ok(response.map(|body| Relay::new(body, idle, fresh))),
+        let mut fresh = self.connect().await.map_err(SendError::Dial)?;
+        match fresh.send(request, limits).await {
+            Ok(response) => Ok(response.map(|body| Relay::new(body, limits.idle, fresh))),
             Err(failure) => Err(failure.error),
         }
     }
@@ -174,8 +136,8 @@ impl Pool {
     pub fn reap(&self) {
         self.idle
             .lock()
-            .retain(|idle| idle.since.elapsed() < IDLE_FOR && !idle.sender.is_closed());
-        self.shared.lock().retain(|shared| !shared.sender.is_closed());
+            .retain(|idle| idle.since.elapsed() < IDLE_FOR && !idle.connection.sender.is_closed());
+        self.http2.reap(IDLE_FOR);
     }
 
     /// Idle connections at this moment.
@@ -183,182 +145,102 @@ impl Pool {
         self.idle.lock().len()
     }
 
-    fn checkout(self: &Arc<Self>) -> Option<Lease> {
-        let sender = match self.checkout_shared() {
-            Some(sender) => sender,
-            None => Sender::Exclusive(self.checkout_exclusive()?),
-        };
-        Some(Lease {
-            pool: self.clone(),
-            sender,
-        })
+    /// Takes a connection of HTTP/1.1 back.
+    pub(super) fn put_back(&self, connection: Exclusive) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
+        }
     }
 
-    fn checkout_exclusive(&self) -> Option<http1::SendRequest<Replay>> {
+    /// An answer on `stream` is overdue, perhaps because the peer is gone.
+    pub(super) fn give_up(&self, stream: &Stream) {
+        self.http2.retire(stream);
+    }
+
+    /// What HTTP/2 puts into each request target.
+    pub(super) fn origin(&self) -> (&Scheme, &Authority) {
+        (&self.scheme, &self.authority)
+    }
+
+    fn checkout(self: &Arc<Self>, only_steady: bool) -> Option<Pooled> {
+        let (line, is_steady) = match self.http2.checkout(only_steady) {
+            Some((stream, is_steady)) => (Line::Stream(stream), is_steady),
+            None => {
+                let (connection, is_steady) = self.checkout_exclusive(only_steady)?;
+                (Line::Exclusive(connection), is_steady)
+            }
+        };
+        let lease = Lease::new(self.clone(), line);
+        Some(Pooled { lease, is_steady })
+    }
+
+    fn checkout_exclusive(&self, only_steady: bool) -> Option<(Exclusive, bool)> {
         let mut idle = self.idle.lock();
-        // A connection whose last response has only just ended may not be ready yet: leave it to a later request.
         let mut position = idle.len();
+        let now = Instant::now();
         while position > 0 {
             position -= 1;
             let candidate = idle.get(position)?;
-            if candidate.sender.is_closed() || candidate.since.elapsed() >= IDLE_FOR {
+            let is_steady = candidate.is_steady(now);
+            if candidate.connection.sender.is_closed() || now.duration_since(candidate.since) >= IDLE_FOR {
                 idle.remove(position);
-            } else if candidate.sender.is_ready() {
-                return Some(idle.remove(position).sender);
+            } else if candidate.connection.sender.is_ready() && (is_steady || !only_steady) {
+                // One whose last response has only just ended may not be ready yet: that is left to a later request.
+                let mut connection = idle.remove(position).connection;
+                connection.is_reused = true;
+                return Some((connection, is_steady));
             }
         }
         None
     }
 
-    fn checkout_shared(&self) -> Option<Sender> {
-        let mut shared = self.shared.lock();
-        if shared.is_empty() {
-            return None;
+    /// A new connection; over HTTP/2 perhaps a stream of one that another request has dialled meanwhile. So a burst of
+    /// requests does not dial a connection each.
+    async fn connect(self: &Arc<Self>) -> Result<Lease, DialError> {
+        if !self.http2.is_expected() {
+            return self.dial().await;
         }
-        shared.retain(|connection| !connection.sender.is_closed());
-        let connection = shared
-            .iter()
-            .find(|connection| connection.streams.load(Ordering::Acquire) < MAX_STREAMS)?;
-        connection.streams.fetch_add(1, Ordering::AcqRel);
-        Some(Sender::Shared {
-            sender: connection.sender.clone(),
-            _slot: StreamSlot(connection.streams.clone()),
-        })
+        let dialled = async {
+            let turn = self.http2.turn().await;
+            if !self.http2.is_expected() {
+                drop(turn);
+                return self.dial().await;
+            }
+            match self.http2.checkout(true) {
+                Some((stream, _)) => Ok(Lease::new(self.clone(), Line::Stream(stream))),
+                None => self.dial().await,
+            }
+        };
+        // Whoever waits behind others that wait in vain does not wait for longer than they.
+        let limit = self.dialer.limit();
+        timeout(limit, dialled).await.unwrap_or(Err(DialError::Timeout(limit)))
     }
 
     async fn dial(self: &Arc<Self>) -> Result<Lease, DialError> {
         let (socket, http2) = self.dialer.dial().await?;
+        self.http2.expect(http2);
+        let arrivals = socket.arrivals();
         let io = TokioIo::new(socket);
-        let sender = if http2 {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .handshake(io)
-                .await
-                .map_err(|error| DialError::Handshake(root_cause(&error)))?;
-            tokio::spawn(connection);
-            let streams = Arc::new(AtomicUsize::new(1));
-            self.shared.lock().push(Shared {
-                sender: sender.clone(),
-                streams: streams.clone(),
-            });
-            Sender::Shared {
-                sender,
-                _slot: StreamSlot(streams),
-            }
+        let failed = |error: hyper::Error| DialError::Handshake(root_cause(&error));
+        let line = if http2 {
+            Line::Stream(self.http2.open(io, arrivals).await.map_err(failed)?)
         } else {
-            let (sender, connection) = http1::Builder::new()
-                .handshake(io)
-                .await
-                .map_err(|error| DialError::Handshake(root_cause(&error)))?;
-            // What ends the connection shows in the request that it carried.
-            tokio::spawn(connection);
-            Sender::Exclusive(sender)
+            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
+            // What ends the connection shows in the request that it carries.
+            tokio::spawn(driver);
+            Line::Exclusive(Exclusive {
+                sender,
+                arrivals,
+                is_reused: false,
+            })
         };
-        Ok(Lease {
-            pool: self.clone(),
-            sender,
-        })
+        Ok(Lease::new(self.clone(), line))
     }
-}
-
-/// A request that failed, and what is left of it.
-struct Failure {
-    error: SendError,
-    /// The request, where nothing of it was written.
-    unsent: Option<Request<Replay>>,
-    /// The connection closed without a byte of response: on a pooled one it had most likely been closed before.
-    stale: bool,
-}
-
-impl Lease {
-    async fn send(&mut self, mut request: Request<Replay>) -> Result<Response<Incoming>, Failure> {
-        let result = match &mut self.sender {
-            Sender::Exclusive(sender) => sender.try_send_request(request).await,
-            Sender::Shared { sender, .. } => {
-                to_http2(&mut request, &self.pool.scheme, &self.pool.authority);
-                sender.try_send_request(request).await
-            }
-        };
-        result.map_err(|mut failed| {
-            let unsent = failed.take_message().map(to_http1);
-            let error = failed.into_error();
-            let stale = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(&error);
-            Failure {
-                error: classify(&error),
-                unsent,
-                stale,
-            }
-        })
-    }
-
-    /// Gives the connection back: the response has been read to its end.
-    pub(super) fn release(self) {
-        if let Sender::Exclusive(sender) = self.sender
-            && !sender.is_closed()
-        {
-            let mut idle = self.pool.idle.lock();
-            if idle.len() < MAX_IDLE {
-                idle.push(Idle {
-                    sender,
-                    since: Instant::now(),
-                });
-            }
-        }
-    }
-}
-
-/// A copy of `request` to send once more, where its body is kept.
-fn again(request: &Request<Replay>) -> Option<Request<Replay>> {
-    let mut copy = Request::new(request.body().again()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// HTTP/2 names the authority in the target and not in `Host` (RFC 9113 section 8.3.1).
-fn to_http2(request: &mut Request<Replay>, scheme: &Scheme, authority: &http::uri::Authority) {
-    request.headers_mut().remove(HOST);
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(scheme.clone());
-    parts.authority = Some(authority.clone());
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    *request.version_mut() = Version::HTTP_2;
-}
-
-/// Undoes [`to_http2`], so that an unsent request can go to a connection of either version.
-fn to_http1(mut request: Request<Replay>) -> Request<Replay> {
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
-        *request.version_mut() = Version::HTTP_11;
-    }
-    request
-}
-
-fn classify(error: &hyper::Error) -> SendError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(body) = error.downcast_ref::<BodyError>() {
-            return SendError::Body(body.clone());
-        }
-        cause = error.source();
-    }
-    SendError::Broken(root_cause(error))
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|io| {
-        matches!(
-            io.kind(),
-            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
-        )
-    })
 }

@@ -3,6 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,6 +19,7 @@ use super::{stall::Stall, transport::Transport};
 pub(super) struct UpstreamSocket {
     transport: Transport,
     stall: Stall,
+    arrivals: Arc<Arrivals>,
     /// The peer reads no more. What it said before is still to be read: an answer that it gave early.
     deaf: bool,
 }
@@ -24,8 +29,14 @@ impl UpstreamSocket {
         Self {
             transport,
             stall: Stall::after(stall),
+            arrivals: Arc::default(),
             deaf: false,
         }
+    }
+
+    /// What counts the bytes that arrive.
+    pub fn arrivals(&self) -> Arc<Arrivals> {
+        self.arrivals.clone()
     }
 
     /// Swallows what is written to an upstream that has closed its side: the reading side finds out why, and may find
@@ -46,7 +57,9 @@ impl AsyncRead for UpstreamSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        if self.deaf && buf.filled().len() == before {
+        if buf.filled().len() > before {
+            self.arrivals.add();
+        } else if self.deaf {
             // The failed write has used the error up; this is no orderly end.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -84,5 +97,20 @@ impl AsyncWrite for UpstreamSocket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.transport).poll_shutdown(cx);
         self.stall.guard(cx, result)
+    }
+}
+
+/// How often bytes have arrived from an upstream: a request whose count has not moved has not been answered at all.
+#[derive(Default)]
+pub(super) struct Arrivals(AtomicU64);
+
+impl Arrivals {
+    /// There is one writer, the socket, so this need not be one operation.
+    fn add(&self) {
+        self.0.store(self.count().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

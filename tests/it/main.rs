@@ -25,3 +25,4 @@ mod streams;
 mod targets;
 mod timeouts;
 mod tls;
+mod upstream_connections;

@@ -211,6 +211,27 @@ async fn streams_share_a_connection_of_http2_and_a_stalled_one_holds_up_none() {
 }
 
 #[tokio::test]
+async fn a_burst_shares_what_it_dials() {
+    let (gateway, connections) = over_http2("").await;
+    let address = gateway.address;
+    let burst: Vec<_> = (0..150)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut wire = Wire::open(address).await;
+                wire.send(asking("stall")).await;
+                assert!(wire.head().await.starts_with("http/1.1 200"));
+                wire
+            })
+        })
+        .collect();
+    let mut open = Vec::new();
+    for wire in burst {
+        open.push(wire.await.expect("a head"));
+    }
+    assert_eq!(*connections.lock(), 2, "of a hundred streams each");
+}
+
+#[tokio::test]
 async fn a_stream_of_http2_that_is_reset_breaks_the_answer() {
     let (gateway, _connections) = over_http2("").await;
     let answer = wire::ask(gateway.address, asking("abort")).await;

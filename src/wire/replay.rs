@@ -1,0 +1,308 @@
+//! Request bodies on their way to an upstream: kept, so that they can be sent again, or passed on as they arrive.
+
+use std::{
+    convert::Infallible,
+    ops::RangeInclusive,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{error::Elapsed, timeout},
+};
+
+use super::body::{BodyError, Framing, Intake};
+
+/// Pieces of a body that is being kept.
+///
+/// A piece is a window on the buffer that it was read into, which lives as long as the piece does: hyper reads into 8 KiB
+/// at least. So small pieces are copied together, or they would hold many times the memory that they count for.
+#[derive(Default)]
+pub struct Keep {
+    pieces: Vec<Bytes>,
+    /// A block that small pieces are copied into.
+    joined: BytesMut,
+    length: usize,
+}
+
+impl Keep {
+    /// Pieces from this size on are worth the buffer that they hold, and are not copied.
+    const LARGE: usize = 4 << 10;
+    /// A block is as large as what is kept already, within these bounds: at most half of it stays empty.
+    const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
+
+    /// Keeps one more piece.
+    pub fn push(&mut self, piece: Bytes) {
+        let length = piece.len();
+        if length < Self::LARGE {
+            self.join(piece);
+        } else {
+            self.close_joined();
+            self.pieces.push(piece);
+        }
+        self.length += length;
+    }
+
+    fn join(&mut self, mut piece: Bytes) {
+        while !piece.is_empty() {
+            let mut room = self.joined.capacity() - self.joined.len();
+            if room == 0 {
+                self.close_joined();
+                room = piece
+                    .len()
+                    .max(self.length)
+                    .clamp(*Self::BLOCK.start(), *Self::BLOCK.end());
+                self.joined = BytesMut::with_capacity(room);
+            }
+            self.joined.extend_from_slice(&piece.split_to(room.min(piece.len())));
+        }
+    }
+
+    /// The whole, with the permission to hold it in memory.
+    pub fn finish(mut self, permit: Option<OwnedSemaphorePermit>) -> Kept {
+        self.close_joined();
+        Kept {
+            pieces: self.pieces.into(),
+            _permit: permit,
+        }
+    }
+
+    /// What is left of the block goes on to be filled.
+    fn close_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.pieces.push(self.joined.split().freeze());
+        }
+    }
+}
+
+/// A whole body in memory; its permit goes back when the last [`Replay`] of it is dropped.
+pub struct Kept {
+    pieces: Box<[Bytes]>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request body on its way to an upstream, which can be sent again where it was kept.
+pub struct Replay {
+    source: Source,
+    framing: Framing,
+}
+
+enum Source {
+    Empty,
+    Kept {
+        body: Arc<Kept>,
+        next: usize,
+    },
+    Passing {
+        intake: Box<Intake>,
+        /// Dropped with the body.
+        _until_sent: Option<oneshot::Sender<Infallible>>,
+    },
+}
+
+impl Replay {
+    /// No body.
+    pub fn empty(framing: Framing) -> Self {
+        Self {
+            source: Source::Empty,
+            framing,
+        }
+    }
+
+    /// A body that is all here.
+    pub fn kept(body: Kept, framing: Framing) -> Self {
+        Self {
+            source: Source::Kept {
+                body: Arc::new(body),
+                next: 0,
+            },
+            framing,
+        }
+    }
+
+    /// A body that is passed on as it arrives, and can be sent only once.
+    pub fn passing(intake: Intake, framing: Framing) -> Self {
+        Self {
+            source: Source::Passing {
+                intake: Box::new(intake),
+                _until_sent: None,
+            },
+            framing,
+        }
+    }
+
+    /// Whether its end is marked by a last chunk.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.framing == Framing::Chunked
+    }
+
+    /// Whether it can be sent more than once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self.source, Source::Passing { .. })
+    }
+
+    /// A view on the rest of its way, where it is passed on as it arrives.
+    pub(super) fn upload(&mut self) -> Option<Upload> {
+        let Source::Passing {
+            intake,
+            _until_sent: until_sent,
+        } = &mut self.source
+        else {
+            return None;
+        };
+        let (unsent, sent) = oneshot::channel();
+        *until_sent = Some(unsent);
+        Some(Upload {
+            received: intake.counter(),
+            sent,
+        })
+    }
+
+    /// The same body from its beginning, or `None` when it is not kept.
+    pub fn again(&self) -> Option<Self> {
+        let source = match &self.source {
+            Source::Empty => Source::Empty,
+            Source::Kept { body, .. } => Source::Kept {
+                body: body.clone(),
+                next: 0,
+            },
+            Source::Passing { .. } => return None,
+        };
+        Some(Self {
+            source,
+            framing: self.framing,
+        })
+    }
+}
+
+/// A body that is being passed on.
+pub(super) struct Upload {
+    received: Arc<AtomicU64>,
+    sent: oneshot::Receiver<Infallible>,
+}
+
+impl Upload {
+    /// Waits until the body has been sent or given up.
+    ///
+    /// # Errors
+    /// When nothing of it has been taken for longer than `pause`.
+    pub(super) async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
+        loop {
+            let received = self.received.load(Ordering::Relaxed);
+            match timeout(pause, &mut self.sent).await {
+                Ok(_) => return Ok(()),
+                Err(elapsed) if self.received.load(Ordering::Relaxed) == received => return Err(elapsed),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Body for Replay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Kept { body, next } => {
+                let piece = body.pieces.get(*next).cloned();
+                *next += 1;
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+            Source::Passing { intake, .. } => intake
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // An empty chunked body has its last chunk still to come: hyper sends none for a body that is at its end at once.
+        match &self.source {
+            Source::Empty => !self.is_chunked(),
+            Source::Kept { body, next } => *next >= body.pieces.len() && (*next > 0 || !self.is_chunked()),
+            Source::Passing { intake, .. } => intake.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.framing {
+            Framing::None => SizeHint::with_exact(0),
+            Framing::Length(length) => SizeHint::with_exact(length),
+            Framing::Chunked => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_joined_in_order() {
+        let mut keep = Keep::default();
+        let large = Bytes::from(vec![b'x'; Keep::LARGE]);
+        for piece in [
+            Bytes::from_static(b"a"),
+            Bytes::from_static(b"b"),
+            large.clone(),
+            Bytes::from_static(b"c"),
+        ] {
+            keep.push(piece);
+        }
+        let kept = keep.finish(None);
+        assert_eq!(kept.pieces.len(), 3);
+        assert_eq!(&kept.pieces[0][..], b"ab");
+        // Large pieces are the very bytes that came, not a copy.
+        assert_eq!(kept.pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(&kept.pieces[2][..], b"c");
+    }
+
+    #[test]
+    fn small_pieces_hold_no_more_memory_than_they_count_for() {
+        let mut keep = Keep::default();
+        let mut whole = Vec::new();
+        for number in 0..3000_u32 {
+            // As hyper cuts them: a window on a buffer that is read into once.
+            let mut buffer = BytesMut::with_capacity(8 << 10);
+            buffer.extend_from_slice(&number.to_le_bytes().repeat(1 + number as usize % 1000));
+            let mut buffer = buffer.freeze();
+            let piece = buffer.split_to(buffer.len() / 2);
+            whole.extend_from_slice(&piece);
+            keep.push(piece);
+            assert!(buffer.is_unique(), "piece {number} holds its buffer");
+            let room = keep.joined.capacity();
+            assert!(room <= whole.len().max(256), "{room} for {}", whole.len());
+        }
+        let kept = keep.finish(None);
+        assert_eq!(kept.pieces.concat(), whole);
+        assert!(kept.pieces.len() < 20 + whole.len() / (32 << 10));
+    }
+
+    #[test]
+    fn a_kept_body_starts_over() {
+        let mut keep = Keep::default();
+        keep.push(Bytes::from_static(b"hello"));
+        let mut body = Replay::kept(keep.finish(None), Framing::Length(5));
+        let read = |body: &mut Replay| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            match Pin::new(body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+                _ => None,
+            }
+        };
+        assert_eq!(read(&mut body).as_deref(), Some(&b"hello"[..]));
+        assert!(body.is_end_stream());
+        let mut again = body.again().expect("kept");
+        assert_eq!(read(&mut again).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(again.size_hint().exact(), Some(5));
+    }
+}
