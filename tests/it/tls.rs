@@ -54,7 +54,10 @@ async fn an_https_upstream_is_called_by_its_name() {
     // A connection whose last answer has ended this very moment may not be free yet, so there can be more than one.
     let asked = identity.asked.lock().clone();
     assert!(asked.len() < 5, "connections are used again: {asked:?}");
-    assert!(asked.iter().all(|name| name.as_deref() == Some("localhost")), "{asked:?}");
+    assert!(
+        asked.iter().all(|name| name.as_deref() == Some("localhost")),
+        "{asked:?}"
+    );
     assert_eq!(
         sim.requests()[0].headers["host"],
         format!("localhost:{}", sim.address().port())
