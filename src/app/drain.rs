@@ -57,6 +57,7 @@ pub(super) async fn drain(
         () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; cutting what still runs"),
         () = signals.next() => tracing::warn!("stopping at once"),
     }
+    house.cut();
     phase.send_replace(Phase::Stopping);
     finish(servers).await;
 }

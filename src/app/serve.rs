@@ -44,9 +44,10 @@ pub(super) fn simulate(args: SimArgs) -> Result<(), Problem> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
-        sim::run(args, async { signals.next().await }).await
-    })?;
-    Ok(())
+        let listen = args.listen;
+        let ran = sim::run(args, async { signals.next().await }).await;
+        ran.map_err(|error| format!("cannot run a simulated account on {listen}: {error}").into())
+    })
 }
 
 async fn run(source: &Source) -> Result<(), Problem> {
@@ -151,11 +152,15 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
             "Its upstreams are simulated: {} run inside this process, no model behind them.",
             names.join(" and ")
         )?;
-        if let Some(Address::Tcp(address)) = public.first().map(Listener::address) {
+        if let Some(address) = public.first().map(Listener::address) {
+            let target = match address {
+                Address::Tcp(address) => format!("http://{address}"),
+                Address::Unix(path) => format!("--unix-socket '{}' http://localhost", path.display()),
+            };
             writeln!(text, "\nPaste this twice, then change the key:\n")?;
             writeln!(
                 text,
-                "  curl -i http://{address}/v1/responses -H 'content-type: application/json' \\"
+                "  curl -i {target}/v1/responses -H 'content-type: application/json' \\"
             )?;
             writeln!(
                 text,

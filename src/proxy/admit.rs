@@ -165,7 +165,7 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// `application/json`, or any type with the suffix `+json` (RFC 6839).
-fn names_json(content_type: &HeaderValue) -> bool {
+pub(super) fn names_json(content_type: &HeaderValue) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")

@@ -29,6 +29,8 @@ pub(super) enum Outcome {
     UpstreamBroken,
     /// The upstream, or the caller, paused for too long.
     Idle,
+    /// Steadfast stopped, and cut it.
+    Stopped,
     /// Steadfast answered with an error of its own.
     Refused,
 }
@@ -40,6 +42,7 @@ impl Outcome {
             Self::ClientGone => "client_gone",
             Self::UpstreamBroken => "upstream_broken",
             Self::Idle => "idle",
+            Self::Stopped => "stopped",
             Self::Refused => "refused",
         }
     }
@@ -144,7 +147,12 @@ impl Journal {
         if let Some(endpoint) = self.endpoint {
             self.house.meter.observe_duration(endpoint, took);
         }
-        let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
+        let unfinished = if self.house.is_cutting() {
+            Outcome::Stopped
+        } else {
+            Outcome::ClientGone
+        };
+        let outcome = self.outcome.unwrap_or(unfinished);
         let answer = self.answer.as_ref();
         let refusal = self.refusal.as_ref();
         let status = answer.map(|answer| answer.status).or(self.own_status);

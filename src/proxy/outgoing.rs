@@ -34,8 +34,8 @@ pub(super) struct Stream {
     pub reader: Option<ResponseReader>,
     /// Where the id of the response that passes belongs.
     pub learn: Option<Learn>,
-    /// The body ends where its connection ends, so only its last event tells whether it is whole.
-    pub ends_with_event: bool,
+    /// The body ends where its connection ends, so that only what it says tells whether it is whole.
+    pub must_be_whole: bool,
     pub _in_flight: InFlight,
 }
 
@@ -109,6 +109,13 @@ impl Stream {
         }
     }
 
+    fn is_whole(&mut self) -> bool {
+        self.reader.as_mut().is_some_and(|reader| {
+            reader.finish();
+            reader.is_whole()
+        })
+    }
+
     fn ended_with_event(&self) -> bool {
         self.reader.as_ref().is_some_and(ResponseReader::is_terminal)
     }
@@ -126,10 +133,10 @@ impl Stream {
                 }
                 Some(Ok(frame))
             }
-            None if self.ends_with_event && !self.ended_with_event() => {
+            None if self.must_be_whole && !self.is_whole() => {
                 journal.outcome = Some(Outcome::UpstreamBroken);
                 Some(Err(BodyError::Broken(
-                    "the connection closed before the last event".to_owned(),
+                    "the connection closed before the end".to_owned(),
                 )))
             }
             None => {

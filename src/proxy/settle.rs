@@ -3,6 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, Version, header::CONTENT_TYPE};
 
 use super::{
+    admit::names_json,
     forward::Exchange,
     headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
     journal::Journal,
@@ -43,10 +44,10 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     );
 
     let (mut parts, relay) = response.into_parts();
-    let reader = reader(&parts, journal.endpoint);
-    let is_events = is_events(&parts);
+    let is_unframed = ends_with_connection(&parts, &relay);
+    let reader = reader(&parts, journal.endpoint, is_unframed);
     let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions));
-    let ends_with_event = is_events && reader.is_some() && ends_with_connection(&parts, &relay);
+    let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;
     headers::cleanse_response(&mut parts.headers, upstream);
@@ -70,7 +71,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         relay,
         reader,
         learn,
-        ends_with_event,
+        must_be_whole,
         _in_flight: in_flight,
     };
     Response::from_parts(parts, Outgoing::stream(stream, journal))
@@ -78,7 +79,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
 
 /// What reads the body as it passes: only where there is a response id to learn, or an end to see: SDKs close a stream
 /// of chat completions at `[DONE]`, before its last chunk.
-fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>) -> Option<ResponseReader> {
+fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>, is_unframed: bool) -> Option<ResponseReader> {
     let reads = match endpoint? {
         Endpoint::Responses | Endpoint::Compact | Endpoint::Response => true,
         Endpoint::ChatCompletions => is_events(head),
@@ -88,11 +89,12 @@ fn reader(head: &http::response::Parts, endpoint: Option<Endpoint>) -> Option<Re
     if !reads || !is_plain || head.status != StatusCode::OK {
         return None;
     }
-    Some(if is_events(head) {
-        ResponseReader::events()
-    } else {
-        ResponseReader::json()
-    })
+    match head.headers.get(CONTENT_TYPE) {
+        _ if is_events(head) => Some(ResponseReader::events()),
+        Some(content_type) if !names_json(content_type) => None,
+        _ if is_unframed => Some(ResponseReader::json_to_end()),
+        _ => Some(ResponseReader::json()),
+    }
 }
 
 fn is_events(head: &http::response::Parts) -> bool {

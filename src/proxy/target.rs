@@ -109,6 +109,7 @@ fn endpoint(method: &Method, rest: &str) -> Endpoint {
 }
 
 fn check_path(path: &str) -> Result<(), Fault> {
+    const CONTROL: &str = "has an encoded control character in its path";
     let refuse = |problem| Err(Fault::AmbiguousTarget { problem });
     if !path.starts_with('/') {
         return refuse("is not an absolute path");
@@ -120,23 +121,35 @@ fn check_path(path: &str) -> Result<(), Fault> {
     if memchr::memchr3(b'\\', b'#', b';', bytes).is_some() {
         return refuse("has a character that servers read differently in a path (\\, # or ;)");
     }
+    let mut has_encoded_slash = false;
     let mut rest = bytes;
     while let Some(at) = memchr::memchr(b'%', rest) {
         rest = rest.get(at + 1..).unwrap_or_default();
         match rest.get(..2) {
             Some(b"2e" | b"2E") => return refuse("has an encoded dot (%2e) in its path"),
             Some(b"5c" | b"5C") => return refuse("has an encoded backslash (%5c) in its path"),
-            Some([b'0' | b'1', digit]) if digit.is_ascii_hexdigit() => {
-                return refuse("has an encoded control character in its path");
-            }
+            Some([b'0' | b'1', digit]) if digit.is_ascii_hexdigit() => return refuse(CONTROL),
+            Some(b"7f" | b"7F") => return refuse(CONTROL),
+            Some(b"2f" | b"2F") => has_encoded_slash = true,
             Some([high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
             _ => return refuse("has a percent sign that encodes nothing"),
         }
     }
-    if path.split('/').any(|segment| segment == "." || segment == "..") {
+    if has_dot_segment(path) {
         return refuse("has a dot segment (. or ..) in its path");
     }
+    // A server that decodes %2f before it looks for segments must find none that we did not see.
+    if has_encoded_slash {
+        let decoded = path.replace("%2f", "/").replace("%2F", "/");
+        if has_dot_segment(&decoded) || decoded.contains("//") {
+            return refuse("has a dot segment or an empty one behind an encoded slash (%2f)");
+        }
+    }
     Ok(())
+}
+
+fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| segment == "." || segment == "..")
 }
 
 /// The methods that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), and some servers forget it.
@@ -306,6 +319,11 @@ mod tests {
             "/v1/a%5cb",
             "/v1/a%00",
             "/v1/a%1f",
+            "/v1/a%7f",
+            "/v1/..%2fadmin",
+            "/v1/x/..%2F..%2Fadmin",
+            "/v1/x%2f.",
+            "/v1/x%2f/y",
             "/v1/a%",
             "/v1/a%zz",
             "/v1/a;b=c",

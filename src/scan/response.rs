@@ -40,9 +40,15 @@ pub struct ResponseReader(Mode);
 
 enum Mode {
     Events(Box<Events>),
-    Json(Box<Scanner<Outline>>),
-    /// A JSON body of which nothing more is wanted.
-    Read(Option<String>),
+    Json {
+        scanner: Box<Scanner<Outline>>,
+        to_end: bool,
+    },
+    /// A JSON body of which nothing more is wanted, or no more can be had.
+    Read {
+        id: Option<String>,
+        is_whole: bool,
+    },
 }
 
 impl ResponseReader {
@@ -57,29 +63,43 @@ impl ResponseReader {
 
     /// A reader of a JSON body: the id is the top-level `id`. It has no terminal event.
     pub fn json() -> Self {
-        Self(Mode::Json(Box::new(outline_scanner())))
+        Self::json_mode(false)
+    }
+
+    /// The same, read on behind the id to tell whether the body [is whole](Self::is_whole).
+    pub fn json_to_end() -> Self {
+        Self::json_mode(true)
+    }
+
+    fn json_mode(to_end: bool) -> Self {
+        let scanner = Box::new(outline_scanner());
+        Self(Mode::Json { scanner, to_end })
     }
 
     /// Reads the next piece of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match &mut self.0 {
             Mode::Events(events) => events.feed(chunk),
-            Mode::Json(scanner) => {
-                let broken = scanner.feed(chunk).is_err();
-                let outline = scanner.reader();
-                if broken || outline.id.is_some() {
-                    self.0 = Mode::Read(outline.id.clone());
+            Mode::Json { scanner, to_end } => {
+                let is_broken = scanner.feed(chunk).is_err();
+                let id = &scanner.reader().id;
+                if is_broken || (id.is_some() && !*to_end) {
+                    let id = id.clone();
+                    self.0 = Mode::Read { id, is_whole: false };
                 }
             }
-            Mode::Read(_) => {}
+            Mode::Read { .. } => {}
         }
     }
 
     /// The body has ended: reads what was left of a JSON body, which is read in blocks.
     pub fn finish(&mut self) {
-        if let Mode::Json(scanner) = &mut self.0 {
+        if let Mode::Json { scanner, .. } = &mut self.0 {
             let rest = std::mem::replace(&mut **scanner, outline_scanner());
-            self.0 = Mode::Read(rest.finish().ok().and_then(|outline| outline.id));
+            let outline = rest.finish().ok();
+            let is_whole = outline.is_some();
+            let id = outline.and_then(|outline| outline.id);
+            self.0 = Mode::Read { id, is_whole };
         }
     }
 
@@ -87,8 +107,18 @@ impl ResponseReader {
     pub fn response_id(&self) -> Option<&str> {
         match &self.0 {
             Mode::Events(events) => events.id.as_deref(),
-            Mode::Json(scanner) => scanner.reader().id.as_deref(),
-            Mode::Read(id) => id.as_deref(),
+            Mode::Json { scanner, .. } => scanner.reader().id.as_deref(),
+            Mode::Read { id, .. } => id.as_deref(),
+        }
+    }
+
+    /// Whether what has been read is all there is by its own account: behind a terminal event, or behind the end of a JSON
+    /// body's root, where it was read so far ([`ResponseReader::json_to_end`], then [`ResponseReader::finish`]). Tells a whole body from a cut one where framing does not.
+    pub fn is_whole(&self) -> bool {
+        match &self.0 {
+            Mode::Events(_) => self.is_terminal(),
+            Mode::Json { .. } => false,
+            Mode::Read { is_whole, .. } => *is_whole,
         }
     }
 
@@ -101,7 +131,7 @@ impl ResponseReader {
     pub fn terminal(&self) -> Option<Terminal> {
         match &self.0 {
             Mode::Events(events) => events.terminal,
-            Mode::Json(_) | Mode::Read(_) => None,
+            Mode::Json { .. } | Mode::Read { .. } => None,
         }
     }
 }

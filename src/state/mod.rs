@@ -34,6 +34,7 @@ pub struct House {
     pub connections: Arc<AtomicUsize>,
     buffer_bytes: usize,
     ready: AtomicBool,
+    cutting: AtomicBool,
 }
 
 impl House {
@@ -57,6 +58,7 @@ impl House {
             connections: Arc::default(),
             buffer_bytes,
             ready: AtomicBool::new(true),
+            cutting: AtomicBool::new(false),
         }))
     }
 
@@ -73,6 +75,16 @@ impl House {
     /// Whether new requests are welcome.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether what still runs is being cut.
+    pub fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Relaxed)
+    }
+
+    /// What ends from now on was cut by us.
+    pub fn cut(&self) {
+        self.cutting.store(true, Ordering::Relaxed);
     }
 
     /// Tells load balancers to send no more.

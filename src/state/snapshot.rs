@@ -65,7 +65,7 @@ pub struct Upstream {
     pub credential: Credential,
     /// Headers that are set on every request to it.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// What no caller may see, even where this upstream echoes it: its key, and what the configured headers carry.
+    /// What no caller may see, even where this upstream echoes it: its key, and the credentials among the configured headers.
     pub confidential: Box<[Finder<'static>]>,
     /// The models that it serves.
     pub models: ModelGlobs,
@@ -263,11 +263,18 @@ fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
         ApiKey::Key(key) => key.expose().as_bytes(),
         ApiKey::Passthrough => b"",
     };
-    let headers = configured.headers.iter().map(|(_, value)| value.as_bytes());
+    let credentials = configured.headers.iter().filter(|(name, _)| names_credential(name));
+    let headers = credentials.map(|(_, value)| value.as_bytes());
     let secrets = std::iter::once(key)
         .chain(headers)
         .filter(|secret| secret.len() >= SHORTEST_SECRET);
     secrets.map(|secret| Finder::new(secret).into_owned()).collect()
+}
+
+/// Whether a header of this name carries a credential; others may well come back, as `content-type` does.
+fn names_credential(name: &HeaderName) -> bool {
+    const WORDS: [&str; 6] = ["key", "token", "secret", "auth", "cookie", "password"];
+    WORDS.iter().any(|word| name.as_str().contains(word))
 }
 
 fn host(authority: &Authority) -> Result<HeaderValue, String> {

@@ -7,9 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::transport::Transport;
+
+/// Bytes of an answer that may wait in the kernel for a client.
+const UNSENT: u32 = 128 << 10;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +98,9 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // Events are small and must leave as they arrive.
                 stream.set_nodelay(true)?;
+                // Writable means that the client has read, not that a third of a large buffer is free: a slow reader
+                // is no stalled one. It also bounds what the kernel holds for one.
+                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
                 Ok((Transport::Tcp(stream), Some(peer)))
             }
             Kind::Unix(listener) => {

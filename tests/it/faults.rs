@@ -272,3 +272,24 @@ async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_json_answer_that_only_its_connection_ends_must_close_its_root() {
+    let (sim, gateway) = house("").await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+    for (body, is_whole) in [
+        (r#"{"id":"resp_1","outp"#, false),
+        (r#"{"id":"resp_1","output":[]}"#, true),
+    ] {
+        sim.script().once(
+            "/v1/responses",
+            Act::answer(Answer::Raw(format!("{head}{body}").into())),
+        );
+        let answer = wire::ask(
+            gateway.address,
+            wire::post("/v1/responses", r#"{"model":"gpt-5.2","input":"hi"}"#),
+        )
+        .await;
+        assert_eq!(answer.end == wire::End::Whole, is_whole, "{answer:?}");
+    }
+}
