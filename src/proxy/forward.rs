@@ -5,8 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     admit::Admitted,
-    headers,
-    headers::TURN_STATE,
+    headers::{self, TURN_STATE},
     inspect::{self, Inspected},
     journal::Journal,
     outgoing::InFlight,
@@ -16,7 +15,7 @@ use crate::{
     fault::Fault,
     policy::{Affinity, Route},
     state::{Credential, Snapshot, Upstream},
-    wire::{Relay, SendError},
+    wire::{Relay, Replay, SendError},
 };
 
 /// An upstream's answer, head only so far.
@@ -66,11 +65,7 @@ pub(super) async fn forward<'a>(
     })
 }
 
-fn request(
-    admitted: Admitted,
-    inspected: Inspected,
-    upstream: &Upstream,
-) -> Result<Request<crate::wire::Replay>, Fault> {
+fn request(admitted: Admitted, inspected: Inspected, upstream: &Upstream) -> Result<Request<Replay>, Fault> {
     if matches!(upstream.credential, Credential::Callers) && !admitted.callers.is_present() {
         return Err(Fault::MissingCredential);
     }

@@ -22,6 +22,7 @@ use crate::{
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// Room is taken in steps of this many bytes.
 const ROOM_STEP: usize = 16 << 10;
+
 /// A request whose body is known, as far as it is looked into.
 pub(super) struct Inspected {
     pub facts: RequestFacts,

@@ -227,7 +227,7 @@ impl Upstream {
             authority: url.authority().clone(),
             tls,
         };
-        let dialer = wire::Dialer::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
+        let pool = wire::Pool::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
         let credential = match &configured.api_key {
             ApiKey::Passthrough => Credential::Callers,
             ApiKey::Key(key) => {
@@ -249,7 +249,7 @@ impl Upstream {
             confidential: confidential(configured),
             models: configured.models.clone(),
             weight: configured.weight,
-            pool: wire::Pool::new(dialer, &target),
+            pool,
             live: roster.live(id, &configured.name, meter),
         })
     }

@@ -50,7 +50,7 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {}
 
 /// Dials one upstream.
-pub struct Dialer {
+pub(super) struct Dialer {
     connector: HttpConnector,
     uri: Uri,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -63,7 +63,7 @@ impl Dialer {
     ///
     /// # Errors
     /// When the host is no name that TLS can verify.
-    pub fn new(target: &Target, limit: Duration, stall: Duration) -> Result<Self, DialError> {
+    pub(super) fn new(target: &Target, limit: Duration, stall: Duration) -> Result<Self, DialError> {
         let scheme = if target.tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder()
             .scheme(scheme)

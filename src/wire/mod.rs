@@ -28,7 +28,7 @@ mod upstream_socket;
 pub use body::{BodyError, Framing, Intake, Relay};
 pub use capacity::Capacity;
 pub use connection::{Peer, ServeLimits};
-pub use dial::{DialError, Dialer, Target};
+pub use dial::{DialError, Target};
 pub use listen::{Address, BindError, Listener};
 pub use pool::Pool;
 pub use refusal::Refusal;

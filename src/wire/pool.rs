@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     body::Relay,
-    dial::{DialError, Dialer, root_cause},
+    dial::{DialError, Dialer, Target, root_cause},
     lease::{Exclusive, Failure, Lease, Line, again},
     multiplex::{Multiplexed, Stream},
     replay::Replay,
@@ -69,14 +69,18 @@ struct Pooled {
 }
 
 impl Pool {
-    /// An empty pool over `dialer`.
-    pub fn new(dialer: Dialer, target: &super::Target) -> Arc<Self> {
+    /// An empty pool towards `target`, whose connections come about within `connect` and fail once the upstream has
+    /// read nothing for `stall`.
+    ///
+    /// # Errors
+    /// When the host is no name that TLS can verify.
+    pub fn new(target: &Target, connect: Duration, stall: Duration) -> Result<Arc<Self>, DialError> {
         let offers_http2 = target
             .tls
             .as_ref()
             .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
-        Arc::new(Self {
-            dialer,
+        Ok(Arc::new(Self {
+            dialer: Dialer::new(target, connect, stall)?,
             scheme: if target.tls.is_some() {
                 Scheme::HTTPS
             } else {
@@ -85,7 +89,7 @@ impl Pool {
             authority: target.authority.clone(),
             idle: Mutex::default(),
             http2: Multiplexed::new(offers_http2),
-        })
+        }))
     }
 
     /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`
