@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class Comparison:
                 proxy.tidy()
         figures = {name: failed.get(name) or works.medians(all_runs) for name, all_runs in runs.items()}
         self.results[kind][work] = figures
-        print(f"  {work}: {summary(figures)}", file=sys.stderr, flush=True)
+        print(f"  {kind} {work}: {summary(figures)}", file=sys.stderr, flush=True)
 
     def requests(self, running, seconds):
         for work in self.bench.bodies:
@@ -83,7 +84,7 @@ class Comparison:
             proxy.tidy()
         self.requests(running, 1)
         for work in LATENCY:
-            if self.wanted(f"latency {work}") and (not self.args.quick or work in QUICK[:1]):
+            if self.wanted(f"latency {work}") and not self.args.quick:
                 direct = self.upstreams[0]
                 self.interleaved(
                     "latency", work, running, lambda proxy: works.latency(self.bench, proxy, work, direct, 1)
@@ -131,12 +132,14 @@ def summary(figures):
 
 
 def versions(kinds):
+    """Name and number of each program."""
+    found = {}
     for kind in kinds:
-        flag = {"nginx": "-v", "steadfast": "--version", "envoy-body": "--version"}.get(kind.name, "-v")
+        flag = "--version" if kind.name in ("steadfast", "envoy-body") else "-v"
         said = subprocess.run([kind.program, flag], capture_output=True, text=True, timeout=10, check=False)
-        first = (said.stdout or said.stderr).strip().splitlines()[0]
-        if kind.name != "haproxy-body":
-            yield first.split(" - http")[0].removeprefix("nginx version: ").strip()
+        number = re.search(r"(?<=[ /])\d+\.\d+\.\d+", said.stdout + said.stderr)
+        found[kind.name.split("-")[0]] = number[0] if number else "?"
+    return [f"{name} {number}" for name, number in found.items()]
 
 
 def processor():
