@@ -1,0 +1,244 @@
+//! Upstreams that read requests and answer them at once.
+//!
+//! A request that accepts `text/event-stream` gets a stream that never ends, as fast as its `x-events-per-second` says;
+//! any other gets a small JSON object.
+
+use std::{
+    cell::RefCell,
+    io::{self, ErrorKind, Write as _},
+    net::Ipv4Addr,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::{spawn_local, yield_now},
+    time::{MissedTickBehavior, interval},
+};
+
+const ANSWER: &str = concat!(
+    r#"{"id":"resp_01a206a040757de097444102e6786650","object":"response","status":"completed","model":"gpt-5.2","#,
+    r#""output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Yes."}]}],"#,
+    r#""usage":{"input_tokens":9000,"input_tokens_details":{"cached_tokens":8960},"output_tokens":3,"total_tokens":9003}}"#
+);
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+/// One brace in each: that is how they are counted.
+const EVENT: &str = concat!(
+    "event: response.output_text.delta\n",
+    r#"data: {"type":"response.output_text.delta","delta":" account","sequence_number":1234}"#,
+    "\n\n"
+);
+/// The longest request head.
+const HEAD: usize = 16 << 10;
+/// How much of a body is read at once.
+const PIECE: usize = 256 << 10;
+/// Streams of one rate are spread over this many moments, so that events do not come in one burst.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The streams that are to be written to.
+#[derive(Default)]
+struct Streams {
+    paced: Vec<Paced>,
+    flooded: Vec<Rc<TcpStream>>,
+}
+
+/// One that has its next event at `due`, counted in ticks.
+struct Paced {
+    stream: Rc<TcpStream>,
+    every: u64,
+    due: u64,
+}
+
+type Shared = Rc<RefCell<Streams>>;
+
+/// Serves on `count` free ports.
+pub async fn serve(count: usize) -> io::Result<()> {
+    let streams = Shared::default();
+    let mut ports = String::new();
+    for _ in 0..count {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        ports.push_str(&format!(" {}", listener.local_addr()?.port()));
+        let streams = streams.clone();
+        spawn_local(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => drop(spawn_local(connection(stream, streams.clone()))),
+                    Err(_) => tokio::time::sleep(TICK).await,
+                }
+            }
+        });
+    }
+    println!("ports{ports}");
+    io::stdout().flush()?;
+    spawn_local(flood(streams.clone()));
+    pace(streams).await
+}
+
+async fn connection(stream: TcpStream, streams: Shared) {
+    // How a connection ended is seen on its other side.
+    let _ = stream.set_nodelay(true);
+    let _ = requests(stream, streams).await;
+}
+
+async fn requests(mut stream: TcpStream, streams: Shared) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{ANSWER}",
+        ANSWER.len()
+    );
+    // Lent only while a body is read, so that 5,000 idle connections cost nothing.
+    let mut head = Vec::new();
+    loop {
+        let Some(end) = read_head(&mut stream, &mut head).await? else {
+            return Ok(());
+        };
+        let request = Request::parse(&head[..end])?;
+        let mut left = (request.length + end).saturating_sub(head.len());
+        if left > 0 {
+            let mut piece = vec![0; PIECE.min(left)];
+            while left > 0 {
+                match stream.read(&mut piece).await? {
+                    0 => return Ok(()),
+                    read => left = left.saturating_sub(read),
+                }
+            }
+        }
+        head.clear();
+        let Some(rate) = request.rate else {
+            stream.write_all(answer.as_bytes()).await?;
+            continue;
+        };
+        stream.write_all(format!("{STREAM_HEAD}{}", chunk()).as_bytes()).await?;
+        return hold(stream, rate, &streams).await;
+    }
+}
+
+/// Reads until a head is complete; where it ends. `None`: the peer has gone.
+async fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    head.reserve(HEAD);
+    loop {
+        if let Some(at) = memchr::memmem::find(head, b"\r\n\r\n") {
+            return Ok(Some(at + 4));
+        }
+        if head.len() >= HEAD {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        if stream.read_buf(head).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+enum Rate {
+    Idle,
+    Every(u64),
+    Flood,
+}
+
+struct Request {
+    length: usize,
+    rate: Option<Rate>,
+}
+
+impl Request {
+    fn parse(head: &[u8]) -> io::Result<Self> {
+        let text = std::str::from_utf8(head).map_err(|_| ErrorKind::InvalidData)?;
+        let mut request = Self { length: 0, rate: None };
+        for line in text.split("\r\n").skip(1) {
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
+            let value = value.trim();
+            if name.eq_ignore_ascii_case("content-length") {
+                request.length = value.parse().map_err(|_| ErrorKind::InvalidData)?;
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                return Err(ErrorKind::Unsupported.into());
+            } else if name.eq_ignore_ascii_case("x-events-per-second") {
+                request.rate = Some(match value {
+                    "0" => Rate::Idle,
+                    "max" => Rate::Flood,
+                    rate => Rate::Every(1000 / rate.parse::<u64>().map_err(|_| ErrorKind::InvalidData)?.clamp(1, 1000)),
+                });
+            }
+        }
+        Ok(request)
+    }
+}
+
+fn chunk() -> String {
+    format!("{:x}\r\n{EVENT}\r\n", EVENT.len())
+}
+
+/// Keeps a stream until its client goes.
+async fn hold(stream: TcpStream, rate: Rate, streams: &Shared) -> io::Result<()> {
+    let stream = Rc::new(stream);
+    match rate {
+        Rate::Idle => {}
+        Rate::Flood => streams.borrow_mut().flooded.push(stream.clone()),
+        Rate::Every(every) => {
+            let mut streams = streams.borrow_mut();
+            let due = streams.paced.len() as u64 % every;
+            let stream = stream.clone();
+            streams.paced.push(Paced { stream, every, due });
+        }
+    }
+    let mut piece = [0; 64];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut piece) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    let mut streams = streams.borrow_mut();
+    streams.paced.retain(|paced| !Rc::ptr_eq(&paced.stream, &stream));
+    streams.flooded.retain(|flooded| !Rc::ptr_eq(flooded, &stream));
+    Ok(())
+}
+
+/// Writes one event to a stream; a stream that does not take it whole is aborted, so that what is read is never wrong.
+fn send(stream: &TcpStream, event: &[u8]) {
+    if let Ok(written) = stream.try_write(event)
+        && written < event.len()
+    {
+        let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+async fn pace(streams: Shared) -> io::Result<()> {
+    let event = chunk();
+    let mut timer = interval(TICK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut now = 0;
+    loop {
+        timer.tick().await;
+        now += 1;
+        for paced in &mut streams.borrow_mut().paced {
+            if now % paced.every == paced.due {
+                send(&paced.stream, event.as_bytes());
+            }
+        }
+    }
+}
+
+/// Writes to one flooded stream after the other, an event a time, as fast as they take it.
+async fn flood(streams: Shared) {
+    let event = chunk();
+    loop {
+        let flooded = streams.borrow().flooded.clone();
+        if flooded.is_empty() {
+            tokio::time::sleep(TICK).await;
+        }
+        for some in flooded.chunks(64) {
+            for stream in some {
+                // What is full now is skipped: its proxy is behind.
+                send(stream, event.as_bytes());
+            }
+            yield_now().await;
+        }
+    }
+}
