@@ -137,6 +137,7 @@ async fn a_connection_may_rest_between_requests() {
     for _ in 0..2 {
         wire.send(wire::post("/v1/responses", STREAM)).await;
         assert_eq!(wire.answer().await.end, End::Whole);
+        // No wait for a state: the pause itself, longer than both limits, is what the connection must survive.
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
     wire.send(wire::post("/v1/responses", STREAM)).await;
