@@ -17,6 +17,10 @@ pub enum Fault {
     AmbiguousTarget { problem: &'static str },
     /// The `Host` header is missing, repeated or not a host.
     BadHost { problem: &'static str },
+    /// The request's head is no HTTP/1; the connection closes.
+    BadHead { problem: &'static str },
+    /// The request's head is longer, or has more fields, than is read; the connection closes.
+    HeadTooLarge,
     /// The message framing has no single reading; the connection closes.
     BadFraming { problem: &'static str },
     /// A method that this endpoint, or any, does not take.
@@ -66,10 +70,12 @@ impl Fault {
         match self {
             Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
+            | Self::BadHead { .. }
             | Self::BadFraming { .. }
             | Self::AmbiguousBody { .. }
             | Self::UndecodableBody { .. }
             | Self::IncompleteBody => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MissingCredential => StatusCode::UNAUTHORIZED,
             Self::UnknownPath { .. } | Self::ModelNotServed { .. } => StatusCode::NOT_FOUND,
             Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -91,6 +97,8 @@ impl Fault {
             Self::UnknownPath { .. } => "unknown_path",
             Self::AmbiguousTarget { .. } => "ambiguous_target",
             Self::BadHost { .. } => "bad_host",
+            Self::BadHead { .. } => "bad_head",
+            Self::HeadTooLarge => "head_too_large",
             Self::BadFraming { .. } => "bad_framing",
             Self::BadMethod { .. } => "method_not_allowed",
             Self::AmbiguousBody { .. } => "ambiguous_body",
@@ -116,6 +124,8 @@ impl Fault {
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
+            | Self::BadHead { .. }
+            | Self::HeadTooLarge
             | Self::BadFraming { .. }
             | Self::BadMethod { .. }
             | Self::AmbiguousBody { .. }
@@ -139,9 +149,12 @@ impl Fault {
     pub fn label(&self) -> &'static str {
         match self {
             Self::UnknownPath { .. } => "path",
-            Self::AmbiguousTarget { .. } | Self::BadHost { .. } | Self::BadFraming { .. } | Self::BadMethod { .. } => {
-                "head"
-            }
+            Self::AmbiguousTarget { .. }
+            | Self::BadHost { .. }
+            | Self::BadHead { .. }
+            | Self::HeadTooLarge
+            | Self::BadFraming { .. }
+            | Self::BadMethod { .. } => "head",
             Self::AmbiguousBody { .. } | Self::UndecodableBody { .. } | Self::IncompleteBody => "body",
             Self::BodyTooLarge { .. } => "too_large",
             Self::BodyTimeout { .. } => "body_timeout",
@@ -178,6 +191,8 @@ impl Fault {
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
+            | Self::BadHead { .. }
+            | Self::HeadTooLarge
             | Self::BadFraming { .. }
             | Self::BadMethod { .. }
             | Self::AmbiguousBody { .. }
@@ -200,7 +215,11 @@ impl Fault {
     /// Whether the connection to the caller must close: what follows on it has no certain beginning.
     pub fn closes(&self) -> bool {
         match self {
-            Self::BadFraming { .. } | Self::IncompleteBody | Self::BodyTimeout { .. } => true,
+            Self::BadHead { .. }
+            | Self::HeadTooLarge
+            | Self::BadFraming { .. }
+            | Self::IncompleteBody
+            | Self::BodyTimeout { .. } => true,
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
@@ -226,6 +245,8 @@ impl Fault {
             Self::UnknownPath { path, meant } => format!("No such path: {path}. Did you mean {meant}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send one plain absolute path."),
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
+            Self::BadHead { problem } => format!("The request's head is not HTTP/1.1: {problem}. Check what sends it, and anything between."),
+            Self::HeadTooLarge => "The request's head has over 64 KiB or 100 fields. Send fewer or shorter header fields.".to_owned(),
             Self::BadFraming { problem } => format!("The request's framing {problem}. Send one Content-Length, or Transfer-Encoding: chunked alone."),
             Self::BadMethod { problem } => format!("The request's method {problem}."),
             Self::AmbiguousBody { problem, offset } => {

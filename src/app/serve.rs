@@ -74,14 +74,14 @@ async fn run(source: &Source) -> Result<(), Problem> {
         let proxy = proxy.clone();
         let recorder = proxy.clone();
         let handler = move |peer, request| proxy.clone().handle(peer, request);
-        let refused = move |peer, refusal| recorder.refused(peer, refusal);
+        let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
         servers.spawn(wire::serve(
             listener,
             limits,
             capacity.clone(),
             watcher.clone(),
             handler,
-            refused,
+            refuse,
         ));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
@@ -97,7 +97,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
             admin_capacity.clone(),
             admin_watcher.clone(),
             handler,
-            |_, _| {},
+            |_, _| None,
         ));
     }
     tokio::spawn(housekeeping::keep_house(house.clone()));

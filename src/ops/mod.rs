@@ -10,13 +10,12 @@ use http::{
     header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
-use hyper::body::Incoming;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
 pub use api::{RouteError, route};
 
-use crate::{secret::Secret, state::House};
+use crate::{secret::Secret, state::House, wire::RequestBody};
 
 /// The operator's side of a house.
 pub struct Admin {
@@ -34,7 +33,7 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+    pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
             answer
@@ -74,7 +73,7 @@ impl Admin {
         }
     }
 
-    fn admits(&self, request: &Request<Incoming>) -> bool {
+    fn admits(&self, request: &Request<RequestBody>) -> bool {
         let Some(token) = &self.token else { return true };
         let shown = request
             .headers()

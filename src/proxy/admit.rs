@@ -1,8 +1,8 @@
 //! The first stage: may this request come in, judged by its head alone. No body is read, and no `100 Continue` sent.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderValue, Method,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
     request::Parts,
 };
 
@@ -48,7 +48,7 @@ impl Admitted {
 }
 
 /// Judges a request by its head.
-pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Admitted, Fault> {
+pub(super) fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Admitted, Fault> {
     let Parts {
         method,
         uri,
@@ -58,7 +58,6 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, peer: Peer) -> Result<Adm
     } = parts;
     target::check_method(&method)?;
     target::check_host(version, &uri, &headers)?;
-    let framing = framing(version, &headers)?;
     let target = target::read(&method, &uri)?;
     if target.endpoint == Endpoint::Responses && method == Method::GET && wants_websocket(&headers) {
         return Err(Fault::WebSocketUnsupported);
@@ -111,40 +110,6 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     made
 }
 
-/// How the body is delimited. hyper has refused what is plainly wrong (two lengths, a coding that does not end in
-/// chunked) and closes after a request that has both a length and a coding; what it tolerates beyond is refused here.
-fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Fault> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => {}
-        (Some(_), Some(_)) => {
-            return Err(Fault::BadFraming {
-                problem: "has Transfer-Encoding twice",
-            });
-        }
-        (Some(_), None) if version != Version::HTTP_11 => {
-            return Err(Fault::BadFraming {
-                problem: "has Transfer-Encoding before HTTP/1.1",
-            });
-        }
-        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
-            return Ok(Framing::Chunked);
-        }
-        (Some(_), None) => {
-            return Err(Fault::BadFraming {
-                problem: "has a Transfer-Encoding other than plain chunked",
-            });
-        }
-    }
-    let Some(length) = headers.get(CONTENT_LENGTH) else {
-        return Ok(Framing::None);
-    };
-    let length = length.to_str().ok().and_then(|length| length.parse().ok());
-    length.map(Framing::Length).ok_or(Fault::BadFraming {
-        problem: "has a Content-Length that is no number",
-    })
-}
-
 fn coding(headers: &HeaderMap) -> EncodingKind {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -180,20 +145,6 @@ mod tests {
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
-    }
-
-    #[test]
-    fn framing_has_one_reading() {
-        let read = |lines: &[_]| framing(Version::HTTP_11, &headers(lines));
-        assert_eq!(read(&[]), Ok(Framing::None));
-        assert_eq!(read(&[("content-length", "7")]), Ok(Framing::Length(7)));
-        assert_eq!(read(&[("transfer-encoding", "Chunked ")]), Ok(Framing::Chunked));
-        for coding in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
-            assert!(read(&[("transfer-encoding", coding)]).is_err(), "{coding}");
-        }
-        let mut twice = headers(&[("transfer-encoding", "chunked")]);
-        twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        assert!(framing(Version::HTTP_11, &twice).is_err());
     }
 
     #[test]

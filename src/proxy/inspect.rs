@@ -29,22 +29,20 @@ pub(super) struct Inspected {
     pub body: Replay,
 }
 
-/// Reads the body of an admitted request. It leaves `intake` with the body, or stays there where it is refused.
+/// Reads the body of an admitted request.
 pub(super) async fn inspect(
     admitted: &Admitted,
-    intake: &mut Option<Intake>,
+    intake: Intake,
     limits: Limits,
     journal: &Journal,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
-    if let Some(arriving) = intake
-        && admitted.is_inspected()
-    {
-        return read(admitted, arriving, limits, journal).await;
+    if admitted.is_inspected() {
+        return read(admitted, intake, limits, journal).await;
     }
-    let body = match (framing, intake.take()) {
-        (Framing::None, _) | (_, None) => Replay::empty(framing),
-        (Framing::Length(_) | Framing::Chunked, Some(arriving)) => Replay::passing(arriving, framing),
+    let body = match framing {
+        Framing::None => Replay::empty(framing),
+        Framing::Length(_) | Framing::Chunked => Replay::passing(intake, framing),
     };
     Ok(Inspected {
         facts: RequestFacts::default(),
@@ -52,7 +50,7 @@ pub(super) async fn inspect(
     })
 }
 
-async fn read(admitted: &Admitted, intake: &mut Intake, limits: Limits, journal: &Journal) -> Result<Inspected, Fault> {
+async fn read(admitted: &Admitted, mut intake: Intake, limits: Limits, journal: &Journal) -> Result<Inspected, Fault> {
     let mut room = Room::new(&journal.house().buffers, limits.max_body);
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;

@@ -63,7 +63,7 @@ pub(super) struct Journal {
     pub outcome: Option<Outcome>,
     answer: Option<Answer>,
     own_status: Option<StatusCode>,
-    refusal: Option<Fault>,
+    refusal: Option<&'static str>,
 }
 
 /// What an upstream answered.
@@ -136,10 +136,10 @@ impl Journal {
     }
 
     /// Notes that what Steadfast answers is an error.
-    pub fn refused(&mut self, fault: Fault) {
-        self.house.meter.count_rejected(&fault);
+    pub fn refused(&mut self, fault: &Fault) {
+        self.house.meter.count_rejected(fault);
         self.outcome = Some(Outcome::Refused);
-        self.refusal = Some(fault);
+        self.refusal = Some(fault.code());
     }
 
     fn write(&self) {
@@ -154,7 +154,6 @@ impl Journal {
         };
         let outcome = self.outcome.unwrap_or(unfinished);
         let answer = self.answer.as_ref();
-        let refusal = self.refusal.as_ref();
         let status = answer.map(|answer| answer.status).or(self.own_status);
         tracing::info!(
             target: "access",
@@ -164,7 +163,7 @@ impl Journal {
             endpoint = self.endpoint.map(Endpoint::label),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.label(),
-            reason = refusal.map(Fault::code),
+            reason = self.refusal,
             upstream = answer.map(|answer| &*answer.upstream),
             upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
             route = answer.map(|answer| answer.route.label()),

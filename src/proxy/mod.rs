@@ -17,12 +17,11 @@ mod settle;
 mod target;
 mod turn_state;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::EXPECT, request::Parts};
-use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use http::{Request, Response, StatusCode, request::Parts};
+use tokio::time::Instant;
 
 pub use outgoing::Outgoing;
 
@@ -30,13 +29,8 @@ use self::{forward::Exchange, journal::Journal, models::Catalogue};
 use crate::{
     fault::Fault,
     state::{House, Snapshot},
-    wire::{Intake, Peer},
+    wire::{Framing, Intake, Peer, RequestBody},
 };
-
-/// How long a refused body is still read.
-const LINGER: Duration = Duration::from_secs(2);
-/// A client that pauses for this long in a refused body waits for its answer.
-const LINGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// The public side of a house.
 pub struct Proxy {
@@ -60,23 +54,17 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Response<Outgoing> {
+    pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<Outgoing> {
         let snapshot = self.house.snapshot();
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let framing = body.framing();
         let request_id = admit::request_id(&mut parts.headers);
-        let intake = Intake::new(incoming, snapshot.limits.max_body, snapshot.limits.idle);
+        let intake = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
         let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id, intake.counter());
-        let mut intake = Some(intake);
-        let expects_continue = parts.headers.contains_key(EXPECT);
-        match self.answer(&snapshot, peer, parts, &mut intake, &mut journal).await {
+        match self.answer(&snapshot, peer, parts, framing, intake, &mut journal).await {
             Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, journal),
             Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, journal),
-            Err(fault) => {
-                if let Some(intake) = intake {
-                    linger(intake, expects_continue).await;
-                }
-                reply::render(fault, journal)
-            }
+            Err(fault) => reply::render(fault, journal),
         }
     }
 
@@ -85,10 +73,11 @@ impl Proxy {
         snapshot: &'a Arc<Snapshot>,
         peer: Peer,
         parts: Parts,
-        intake: &mut Option<Intake>,
+        framing: Framing,
+        intake: Intake,
         journal: &mut Journal,
     ) -> Result<Answer<'a>, Fault> {
-        let admitted = admit::admit(snapshot, parts, peer)?;
+        let admitted = admit::admit(snapshot, parts, framing, peer)?;
         journal.endpoint = Some(admitted.target.endpoint);
         if let Some(question) = models::question(&admitted) {
             return self
@@ -104,15 +93,4 @@ impl Proxy {
             .await
             .map(|exchange| Answer::Upstream(Box::new(exchange)))
     }
-}
-
-/// Reads and throws away the rest of a refused body for a while. Closing on a client that still writes would reset the
-/// connection, and the client would see that instead of the answer.
-async fn linger(mut intake: Intake, expects_continue: bool) {
-    // Who waits for `100 Continue` has sent nothing yet, and reading would ask for it.
-    if expects_continue && intake.received() == 0 {
-        return;
-    }
-    let rest = async { while let Ok(true) = timeout(LINGER_PAUSE, intake.discard()).await {} };
-    let _ = timeout(LINGER, rest).await;
 }

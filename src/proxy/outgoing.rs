@@ -18,14 +18,12 @@ use crate::{
 };
 
 /// A response body that keeps its request's journal: dropped at the end, or when the caller goes.
-pub struct Outgoing {
-    content: Content,
-    journal: Journal,
-}
+pub struct Outgoing(Content);
 
 enum Content {
-    Text(Bytes),
-    Stream(Box<Stream>),
+    /// Of our own; without a journal where there was no request.
+    Text(Bytes, Option<Journal>),
+    Stream(Box<Stream>, Journal),
 }
 
 /// An upstream's body, read as it passes.
@@ -63,11 +61,8 @@ impl Drop for InFlight {
 
 impl Outgoing {
     /// A body of our own.
-    pub(super) fn text(text: impl Into<Bytes>, journal: Journal) -> Self {
-        Self {
-            content: Content::Text(text.into()),
-            journal,
-        }
+    pub(super) fn text(text: impl Into<Bytes>, journal: Option<Journal>) -> Self {
+        Self(Content::Text(text.into(), journal))
     }
 
     /// An upstream's body.
@@ -75,10 +70,7 @@ impl Outgoing {
         if stream.relay.is_end_stream() {
             journal.outcome = Some(Outcome::Complete);
         }
-        Self {
-            content: Content::Stream(Box::new(stream)),
-            journal,
-        }
+        Self(Content::Stream(Box::new(stream), journal))
     }
 }
 
@@ -162,30 +154,31 @@ impl Body for Outgoing {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { content, journal } = &mut *self;
-        match content {
-            Content::Text(text) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text) => {
+        match &mut self.0 {
+            Content::Text(text, _) if text.is_empty() => Poll::Ready(None),
+            Content::Text(text, journal) => {
                 let text = std::mem::take(text);
-                journal.bytes_out += text.len() as u64;
-                journal.outcome.get_or_insert(Outcome::Complete);
+                if let Some(journal) = journal {
+                    journal.bytes_out += text.len() as u64;
+                    journal.outcome.get_or_insert(Outcome::Complete);
+                }
                 Poll::Ready(Some(Ok(Frame::data(text))))
             }
-            Content::Stream(stream) => stream.poll(cx, journal),
+            Content::Stream(stream, journal) => stream.poll(cx, journal),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Text(text) => text.is_empty(),
-            Content::Stream(stream) => stream.relay.is_end_stream(),
+        match &self.0 {
+            Content::Text(text, _) => text.is_empty(),
+            Content::Stream(stream, _) => stream.relay.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Stream(stream) => stream.relay.size_hint(),
+        match &self.0 {
+            Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
+            Content::Stream(stream, _) => stream.relay.size_hint(),
         }
     }
 }
@@ -193,11 +186,11 @@ impl Body for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // A client that has read the last event may close before the last chunk: it has everything.
-        if let Content::Stream(stream) = &self.content
-            && self.journal.outcome.is_none()
+        if let Content::Stream(stream, journal) = &mut self.0
+            && journal.outcome.is_none()
             && stream.ended_with_event()
         {
-            self.journal.outcome = Some(Outcome::Complete);
+            journal.outcome = Some(Outcome::Complete);
         }
     }
 }

@@ -1,18 +1,33 @@
-//! Requests that were refused before they could be handled: counted and logged like the others.
+//! Requests that were refused before they could be handled: answered, counted and logged like the others.
 
-use super::Proxy;
-use crate::wire::{Peer, Refusal};
+use http::{HeaderMap, Response};
+
+use super::{Proxy, admit, outgoing::Outgoing, reply};
+use crate::{
+    fault::Fault,
+    wire::{Peer, Refusal},
+};
 
 impl Proxy {
-    /// Records a request whose head could not be read.
-    pub fn refused(&self, peer: Peer, refusal: Refusal) {
+    /// The answer to a request whose head could not be read; none where nobody would understand it.
+    pub fn refuse(&self, peer: Peer, refusal: Refusal) -> Option<Response<Outgoing>> {
+        let request_id = admit::request_id(&mut HeaderMap::new());
         self.house.meter.count_rejected_head();
+        let (fault, code) = match refusal {
+            Refusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),
+            Refusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),
+            Refusal::HeadTooLarge => (Some(Fault::HeadTooLarge), "head_too_large"),
+            Refusal::SlowHead => (None, "slow_head"),
+            Refusal::Http2 => (None, "http2"),
+        };
         tracing::info!(
             target: "access",
-            status = refusal.status(),
+            request_id = request_id.to_str().unwrap_or_default(),
+            status = fault.as_ref().map(|fault| fault.status().as_u16()),
             outcome = "refused",
-            reason = refusal.code(),
+            reason = code,
             peer = peer.address.map(tracing::field::display),
         );
+        fault.map(|fault| reply::unread(&fault, request_id))
     }
 }

@@ -26,6 +26,18 @@ struct ErrorDetail<'a> {
 
 /// The answer to a request that failed on our own account, in OpenAI's shape.
 pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
+    let request_id = journal.request_id.clone();
+    journal.answered_here(fault.status());
+    journal.refused(&fault);
+    error(&fault, request_id, Some(journal))
+}
+
+/// The answer to what was no request.
+pub(super) fn unread(fault: &Fault, request_id: HeaderValue) -> Response<Outgoing> {
+    error(fault, request_id, None)
+}
+
+fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
     let param = matches!(fault, Fault::ModelNotServed { .. }).then_some("model");
     let detail = ErrorDetail {
         message: fault.message(),
@@ -36,8 +48,7 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
     // Serializing strings to memory cannot fail.
     let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
     let (status, retry, closes) = (fault.status(), fault.retry(), fault.closes());
-    journal.refused(fault);
-    let mut response = json(status, text.into(), journal);
+    let mut response = own(status, text.into(), request_id, journal);
     let headers = response.headers_mut();
     match retry {
         Retry::Never => {}
@@ -69,6 +80,10 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
 pub(super) fn json(status: StatusCode, text: Bytes, mut journal: Journal) -> Response<Outgoing> {
     journal.answered_here(status);
     let request_id = journal.request_id.clone();
+    own(status, text, request_id, Some(journal))
+}
+
+fn own(status: StatusCode, text: Bytes, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
     let mut response = Response::new(Outgoing::text(text, journal));
     *response.status_mut() = status;
     response

@@ -91,7 +91,7 @@ impl Activity {
         self.broke.store(true, Ordering::Relaxed);
     }
 
-    /// The last of the answer is in hyper's hands, though perhaps not sent.
+    /// The last of the answer has left.
     pub fn request_ended(&self) {
         self.waits_from_now(REQUEST);
     }

@@ -14,9 +14,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
-use super::lease::Lease;
+use super::{
+    dial::root_cause,
+    http1::{Alarm, Exchange, RequestBody},
+    multiplex::Stream,
+    pool::Pool,
+};
 
 /// How a body is delimited: kept towards the upstream as the client chose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,77 +59,20 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// Data of a hyper body under an idle limit. Trailers are dropped: nothing behind Steadfast may act on fields that
-/// came after everything was decided (RFC 9110 section 6.5.1).
-struct Paced {
-    incoming: Incoming,
-    limit: Duration,
-    /// Since when the sender is being waited for.
-    waiting: Option<Instant>,
-    /// Armed at the first wait and then left to fire: a piece that arrives costs no timer operation.
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-impl Paced {
-    fn new(incoming: Incoming, limit: Duration) -> Self {
-        Self {
-            incoming,
-            limit,
-            waiting: None,
-            alarm: None,
-        }
-    }
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => return self.poll_alarm(cx).map(|error| Some(Err(error))),
-                Poll::Ready(frame) => {
-                    self.waiting = None;
-                    match frame {
-                        None => return Poll::Ready(None),
-                        Some(Err(error)) => {
-                            return Poll::Ready(Some(Err(BodyError::Broken(super::dial::root_cause(&error)))));
-                        }
-                        Some(Ok(frame)) => {
-                            if let Ok(data) = frame.into_data() {
-                                return Poll::Ready(Some(Ok(data)));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        let since = *self.waiting.get_or_insert_with(Instant::now);
-        let deadline = since + self.limit;
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(BodyError::Idle(self.limit));
-            }
-            alarm.as_mut().reset(deadline);
-        }
-    }
-}
-
 /// A client's request body as it arrives, bounded in size and pauses.
 pub struct Intake {
-    paced: Paced,
+    body: RequestBody,
+    idle: Duration,
     limit: u64,
     received: Arc<AtomicU64>,
 }
 
 impl Intake {
     /// At most `limit` bytes, with pauses of at most `idle`.
-    pub fn new(incoming: Incoming, limit: u64, idle: Duration) -> Self {
+    pub fn new(body: RequestBody, limit: u64, idle: Duration) -> Self {
         Self {
-            paced: Paced::new(incoming, idle),
+            body,
+            idle,
             limit,
             received: Arc::default(),
         }
@@ -133,7 +80,7 @@ impl Intake {
 
     /// Whether nothing (more) will come.
     pub fn is_end(&self) -> bool {
-        self.paced.incoming.is_end_stream()
+        self.body.is_end()
     }
 
     /// Bytes received so far.
@@ -146,18 +93,13 @@ impl Intake {
         self.received.clone()
     }
 
-    /// Throws the next piece away, over the limit or not. `false` at the end.
-    pub async fn discard(&mut self) -> bool {
-        matches!(std::future::poll_fn(|cx| self.paced.poll_data(cx)).await, Some(Ok(_)))
-    }
-
     /// The next piece, or `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let piece = ready!(self.paced.poll_data(cx));
+        let piece = ready!(self.body.poll_data(cx, self.idle));
         if let Some(Ok(piece)) = &piece {
             let length = piece.len() as u64;
             let received = self
@@ -175,25 +117,102 @@ impl Intake {
 /// A response body on its way from an upstream. Its connection returns to the pool at the end, and closes when the
 /// body is dropped before.
 pub struct Relay {
-    paced: Paced,
-    lease: Option<Lease>,
+    source: Source,
+    idle: Duration,
+}
+
+enum Source {
+    /// An exchange of HTTP/1.1; gone once its end has been read.
+    Exchange(Option<(Exchange, Arc<Pool>)>),
+    /// A stream of HTTP/2.
+    Stream {
+        incoming: Incoming,
+        alarm: Alarm,
+        /// Given back when it is dropped.
+        stream: Option<Stream>,
+    },
 }
 
 impl Relay {
-    pub(super) fn new(incoming: Incoming, idle: Duration, lease: Lease) -> Self {
+    pub(super) fn exchange(exchange: Exchange, pool: Arc<Pool>, idle: Duration) -> Self {
         let mut relay = Self {
-            paced: Paced::new(incoming, idle),
-            lease: Some(lease),
+            source: Source::Exchange(Some((exchange, pool))),
+            idle,
+        };
+        relay.release_at_end();
+        relay
+    }
+
+    pub(super) fn stream(incoming: Incoming, stream: Stream, idle: Duration) -> Self {
+        let mut relay = Self {
+            source: Source::Stream {
+                incoming,
+                alarm: Alarm::default(),
+                stream: Some(stream),
+            },
+            idle,
         };
         relay.release_at_end();
         relay
     }
 
     fn release_at_end(&mut self) {
-        if self.paced.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.release();
+        match &mut self.source {
+            Source::Exchange(running) => {
+                if running.as_ref().is_some_and(|(exchange, _)| exchange.is_end())
+                    && let Some((exchange, pool)) = running.take()
+                    && let Some(connection) = exchange.into_reusable()
+                {
+                    pool.put_back(connection);
+                }
+            }
+            Source::Stream { incoming, stream, .. } => {
+                if incoming.is_end_stream() {
+                    *stream = None;
+                }
+            }
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match &mut self.source {
+            Source::Exchange(None) => Poll::Ready(None),
+            Source::Exchange(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
+            Source::Stream { incoming, alarm, .. } => poll_stream(incoming, alarm, cx, self.idle),
+        }
+    }
+
+    /// The connection is of no use any more.
+    fn give_up(&mut self) {
+        match &mut self.source {
+            Source::Exchange(running) => *running = None,
+            Source::Stream { stream, .. } => *stream = None,
+        }
+    }
+}
+
+/// Data only: nothing behind Steadfast may act on trailers, which came after everything was decided (RFC 9110 section
+/// 6.5.1).
+fn poll_stream(
+    incoming: &mut Incoming,
+    alarm: &mut Alarm,
+    cx: &mut Context<'_>,
+    idle: Duration,
+) -> Poll<Option<Result<Bytes, BodyError>>> {
+    loop {
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            ready!(alarm.poll(cx, idle));
+            return Poll::Ready(Some(Err(BodyError::Idle(idle))));
+        };
+        alarm.reset();
+        match frame {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(root_cause(&error))))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Poll::Ready(Some(Ok(data)));
+                }
+            }
         }
     }
 }
@@ -203,25 +222,30 @@ impl Body for Relay {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let piece = ready!(self.paced.poll_data(cx));
+        let piece = ready!(self.poll_data(cx));
         match &piece {
-            None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.release();
-                }
-            }
-            Some(Ok(_)) => self.release_at_end(),
-            // The connection is of no use any more.
-            Some(Err(_)) => drop(self.lease.take()),
+            None | Some(Ok(_)) => self.release_at_end(),
+            Some(Err(_)) => self.give_up(),
         }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.paced.incoming.is_end_stream()
+        match &self.source {
+            Source::Exchange(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
+            Source::Stream { incoming, .. } => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.paced.incoming.size_hint()
+        match &self.source {
+            Source::Exchange(running) => {
+                let length = running
+                    .as_ref()
+                    .map_or(Some(0), |(exchange, _)| exchange.exact_length());
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Source::Stream { incoming, .. } => incoming.size_hint(),
+        }
     }
 }

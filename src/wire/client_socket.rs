@@ -27,8 +27,6 @@ pub(super) struct ClientSocket {
     transport: Transport,
     stall: Stall,
     activity: Arc<Activity>,
-    /// Since the last flush, hyper has waited for bytes: the client's end would wake it.
-    listens: bool,
     look_again: Option<Pin<Box<Sleep>>>,
 }
 
@@ -38,7 +36,6 @@ impl ClientSocket {
             transport,
             stall: Stall::after(stall),
             activity,
-            listens: false,
             look_again: None,
         }
     }
@@ -56,12 +53,9 @@ impl ClientSocket {
         result
     }
 
-    /// Whether the client went while its request runs and hyper does not listen: it never does while it holds bytes
-    /// that came behind the request, nor while the request's body waits to be taken.
-    fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
-        if std::mem::take(&mut self.listens) || !self.activity.is_busy() {
-            return false;
-        }
+    /// Whether the client has gone; the task is woken when it goes. Bytes that nobody reads yet may hide it: then
+    /// it is looked for again after a while.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
         match self.transport.poll_peer(cx) {
             PeerSide::Closed => return true,
             PeerSide::Quiet => self.look_again = None,
@@ -91,9 +85,7 @@ impl Drop for ClientSocket {
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.transport).poll_read(cx, buf);
-        self.listens = result.is_pending();
-        ready!(result)?;
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.activity.bytes_arrived();
         }
@@ -120,11 +112,7 @@ impl AsyncWrite for ClientSocket {
         self.transport.is_write_vectored()
     }
 
-    /// hyper flushes whenever it is polled, whether or not it has written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.client_left(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         let result = Pin::new(&mut self.transport).poll_flush(cx);
         self.guard(cx, result)
     }

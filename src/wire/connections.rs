@@ -25,7 +25,7 @@ const COARSEST_WALK: Duration = Duration::from_secs(1);
 /// The running connections.
 pub(super) struct Connections<R> {
     limits: ServeLimits,
-    refused: R,
+    refuse: R,
     walk: Interval,
     tasks: JoinSet<()>,
     watched: HashMap<Id, Watched>,
@@ -40,15 +40,15 @@ struct Watched {
     is_cut: bool,
 }
 
-impl<R: Fn(Peer, Refusal)> Connections<R> {
-    /// No connections yet, with these limits; `refused` hears of heads that take too long.
-    pub fn new(limits: ServeLimits, refused: R) -> Self {
+impl<R: Fn(Peer, Refusal) -> T, T> Connections<R> {
+    /// No connections yet, with these limits; `refuse` hears of heads that take too long.
+    pub fn new(limits: ServeLimits, refuse: R) -> Self {
         let period = limits.client_header.min(limits.keep_alive) / 4;
         let mut walk = interval(period.clamp(FINEST_WALK, COARSEST_WALK));
         walk.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             limits,
-            refused,
+            refuse,
             walk,
             tasks: JoinSet::new(),
             watched: HashMap::new(),
@@ -115,7 +115,8 @@ impl<R: Fn(Peer, Refusal)> Connections<R> {
                 watched.is_cut = true;
                 watched.task.abort();
                 if let Waiting::Head(_) = waiting {
-                    (self.refused)(watched.peer, Refusal::SlowHead);
+                    // There is nobody left to be answered.
+                    let _ = (self.refuse)(watched.peer, Refusal::SlowHead);
                 }
             }
         }

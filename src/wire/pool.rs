@@ -12,7 +12,6 @@ use http::{
     Request, Response,
     uri::{Authority, Scheme},
 };
-use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
@@ -20,10 +19,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     body::Relay,
     dial::{DialError, Dialer, Target, root_cause},
-    lease::{Exclusive, Failure, Lease, Line, again},
+    http1::{Connection, Exchange},
     multiplex::{Multiplexed, Stream},
     replay::Replay,
     send_error::SendError,
+    stream::{Failure, again},
 };
 
 /// Idle connections kept to one upstream.
@@ -43,7 +43,7 @@ pub struct Pool {
 }
 
 struct Idle {
-    connection: Exclusive,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -62,10 +62,20 @@ pub(super) struct Limits {
     pub idle: Duration,
 }
 
-/// A connection that was used before.
-struct Pooled {
-    lease: Lease,
-    is_steady: bool,
+/// What carries one request.
+enum Line {
+    /// A connection of HTTP/1.1: one request at a time.
+    Exclusive(Box<Connection>),
+    /// A stream of HTTP/2.
+    Stream(Stream),
+}
+
+/// What became of a request.
+enum Sent {
+    Answered(Response<Relay>),
+    /// Most likely the connection had been closed before, so the request can be sent once more.
+    Stale(Request<Replay>),
+    Failed(SendError),
 }
 
 impl Pool {
@@ -106,33 +116,77 @@ impl Pool {
         idle: Duration,
     ) -> Result<Response<Relay>, SendError> {
         let limits = Limits { head, idle };
-        let Some(Pooled { mut lease, is_steady }) = self.checkout(!request.body().is_repeatable()) else {
-            return self.send_fresh(request, limits).await;
+        let request = match self.checkout(!request.body().is_repeatable()) {
+            None => request,
+            Some((line, is_steady)) => match self.send_on(line, request, limits, is_steady).await {
+                Sent::Answered(response) => return Ok(response),
+                Sent::Failed(error) => return Err(error),
+                Sent::Stale(request) => request,
+            },
         };
+        let fresh = self.connect().await.map_err(SendError::Dial)?;
+        match self.send_on(fresh, request, limits, true).await {
+            Sent::Answered(response) => Ok(response),
+            Sent::Failed(error) => Err(error),
+            Sent::Stale(_) => Err(SendError::Broken("the connection closed at once".to_owned())),
+        }
+    }
+
+    /// Sends `request` on `line`, which is known to be open where it `is_steady`.
+    async fn send_on(self: &Arc<Self>, line: Line, request: Request<Replay>, limits: Limits, is_steady: bool) -> Sent {
+        match line {
+            Line::Exclusive(connection) => self.exchange(connection, request, limits, is_steady).await,
+            Line::Stream(stream) => self.stream(stream, request, limits, is_steady).await,
+        }
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        connection: Box<Connection>,
+        mut request: Request<Replay>,
+        limits: Limits,
+        is_steady: bool,
+    ) -> Sent {
+        let begun = Instant::now();
+        let body = request.body_mut().share();
+        match Exchange::begin(connection, &request, body, limits.head).await {
+            Ok((exchange, response)) => {
+                Sent::Answered(response.map(|()| Relay::exchange(exchange, self.clone(), limits.idle)))
+            }
+            Err(failed) => {
+                let is_stale = failed.is_silent_end && !is_steady && begun.elapsed() < SOON;
+                if is_stale && request.body().is_repeatable() {
+                    Sent::Stale(request)
+                } else {
+                    Sent::Failed(failed.error)
+                }
+            }
+        }
+    }
+
+    async fn stream(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        request: Request<Replay>,
+        limits: Limits,
+        is_steady: bool,
+    ) -> Sent {
         let spare = if is_steady { None } else { again(&request) };
         let Failure {
             error,
             unsent,
             is_stale,
-        } = match lease.send(request, limits).await {
-            Ok(response) => return Ok(response.map(|body| Relay::new(body, idle, lease))),
+            is_late,
+        } = match stream.send(request, (&self.scheme, &self.authority), limits).await {
+            Ok(response) => return Sent::Answered(response.map(|body| Relay::stream(body, stream, limits.idle))),
             Err(failure) => failure,
         };
-        match unsent.or(spare.filter(|_| is_stale)) {
-            Some(request) => self.send_fresh(request, limits).await,
-            None => Err(error),
+        if is_late {
+            self.http2.retire(&stream);
         }
-    }
-
-    async fn send_fresh(
-        self: &Arc<Self>,
-        request: Request<Replay>,
-        limits: Limits,
-    ) -> Result<Response<Relay>, SendError> {
-        let mut fresh = self.connect().await.map_err(SendError::Dial)?;
-        match fresh.send(request, limits).await {
-            Ok(response) => Ok(response.map(|body| Relay::new(body, limits.idle, fresh))),
-            Err(failure) => Err(failure.error),
+        match unsent.or(spare.filter(|_| is_stale)) {
+            Some(request) => Sent::Stale(request),
+            None => Sent::Failed(error),
         }
     }
 
@@ -140,7 +194,7 @@ impl Pool {
     pub fn reap(&self) {
         self.idle
             .lock()
-            .retain(|idle| idle.since.elapsed() < IDLE_FOR && !idle.connection.sender.is_closed());
+            .retain(|idle| idle.since.elapsed() < IDLE_FOR && idle.connection.is_open());
         self.http2.reap(IDLE_FOR);
     }
 
@@ -150,10 +204,7 @@ impl Pool {
     }
 
     /// Takes a connection of HTTP/1.1 back.
-    pub(super) fn put_back(&self, connection: Exclusive) {
-        if connection.sender.is_closed() {
-            return;
-        }
+    pub(super) fn put_back(&self, connection: Box<Connection>) {
         let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE {
             idle.push(Idle {
@@ -163,43 +214,24 @@ impl Pool {
         }
     }
 
-    /// An answer on `stream` is overdue, perhaps because the peer is gone.
-    pub(super) fn give_up(&self, stream: &Stream) {
-        self.http2.retire(stream);
-    }
-
-    /// What HTTP/2 puts into each request target.
-    pub(super) fn origin(&self) -> (&Scheme, &Authority) {
-        (&self.scheme, &self.authority)
-    }
-
-    fn checkout(self: &Arc<Self>, only_steady: bool) -> Option<Pooled> {
-        let (line, is_steady) = match self.http2.checkout(only_steady) {
-            Some((stream, is_steady)) => (Line::Stream(stream), is_steady),
-            None => {
-                let (connection, is_steady) = self.checkout_exclusive(only_steady)?;
-                (Line::Exclusive(connection), is_steady)
-            }
-        };
-        let lease = Lease::new(self.clone(), line);
-        Some(Pooled { lease, is_steady })
-    }
-
-    fn checkout_exclusive(&self, only_steady: bool) -> Option<(Exclusive, bool)> {
+    /// What is open, and whether that is certain.
+    fn checkout(&self, only_steady: bool) -> Option<(Line, bool)> {
+        if let Some((stream, is_steady)) = self.http2.checkout(only_steady) {
+            return Some((Line::Stream(stream), is_steady));
+        }
         let mut idle = self.idle.lock();
-        let mut position = idle.len();
         let now = Instant::now();
-        while position > 0 {
-            position -= 1;
-            let candidate = idle.get(position)?;
-            let is_steady = candidate.is_steady(now);
-            if candidate.connection.sender.is_closed() || now.duration_since(candidate.since) >= IDLE_FOR {
-                idle.remove(position);
-            } else if candidate.connection.sender.is_ready() && (is_steady || !only_steady) {
-                // One whose last response has only just ended may not be ready yet: that is left to a later request.
-                let mut connection = idle.remove(position).connection;
+        while let Some(last) = idle.pop() {
+            let is_steady = last.is_steady(now);
+            if !is_steady && only_steady {
+                // Those below have waited for longer.
+                idle.push(last);
+                return None;
+            }
+            if now.duration_since(last.since) < IDLE_FOR && last.connection.is_open() {
+                let mut connection = last.connection;
                 connection.is_reused = true;
-                return Some((connection, is_steady));
+                return Some((Line::Exclusive(connection), is_steady));
             }
         }
         None
@@ -207,7 +239,7 @@ impl Pool {
 
     /// A new connection; over HTTP/2 perhaps a stream of one that another request has dialled meanwhile. So a burst of
     /// requests does not dial a connection each.
-    async fn connect(self: &Arc<Self>) -> Result<Lease, DialError> {
+    async fn connect(self: &Arc<Self>) -> Result<Line, DialError> {
         if !self.http2.is_expected() {
             return self.dial().await;
         }
@@ -218,7 +250,7 @@ impl Pool {
                 return self.dial().await;
             }
             match self.http2.checkout(true) {
-                Some((stream, _)) => Ok(Lease::new(self.clone(), Line::Stream(stream))),
+                Some((stream, _)) => Ok(Line::Stream(stream)),
                 None => self.dial().await,
             }
         };
@@ -227,24 +259,16 @@ impl Pool {
         timeout(limit, dialled).await.unwrap_or(Err(DialError::Timeout(limit)))
     }
 
-    async fn dial(self: &Arc<Self>) -> Result<Lease, DialError> {
+    async fn dial(&self) -> Result<Line, DialError> {
         let (socket, http2) = self.dialer.dial().await?;
         self.http2.expect(http2);
+        if !http2 {
+            return Ok(Line::Exclusive(Connection::new(socket)));
+        }
         let arrivals = socket.arrivals();
-        let io = TokioIo::new(socket);
-        let failed = |error: hyper::Error| DialError::Handshake(root_cause(&error));
-        let line = if http2 {
-            Line::Stream(self.http2.open(io, arrivals).await.map_err(failed)?)
-        } else {
-            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
-            // What ends the connection shows in the request that it carries.
-            tokio::spawn(driver);
-            Line::Exclusive(Exclusive {
-                sender,
-                arrivals,
-                is_reused: false,
-            })
-        };
-        Ok(Lease::new(self.clone(), line))
+        let stream = self.http2.open(TokioIo::new(socket), arrivals).await;
+        stream
+            .map(Line::Stream)
+            .map_err(|error| DialError::Handshake(root_cause(&error)))
     }
 }

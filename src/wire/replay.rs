@@ -23,8 +23,8 @@ use super::body::{BodyError, Framing, Intake};
 
 /// Pieces of a body that is being kept.
 ///
-/// A piece is a window on the buffer that it was read into, which lives as long as the piece does: hyper reads into 8 KiB
-/// at least. So small pieces are copied together, or they would hold many times the memory that they count for.
+/// A piece is a window on the buffer that it was read into, which lives as long as the piece does: the one that a thread's
+/// connections share has 64 KiB. So small pieces are copied together, or they would hold many times the memory that they count for.
 #[derive(Default)]
 pub struct Keep {
     pieces: Vec<Bytes>,
@@ -35,7 +35,7 @@ pub struct Keep {
 
 impl Keep {
     /// Pieces from this size on are worth the buffer that they hold, and are not copied.
-    const LARGE: usize = 4 << 10;
+    const LARGE: usize = 16 << 10;
     /// A block is as large as what is kept already, within these bounds: at most half of it stays empty.
     const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
 
@@ -106,6 +106,8 @@ enum Source {
         /// Dropped with the body.
         _until_sent: Option<oneshot::Sender<Infallible>>,
     },
+    /// What was here has been sent, and cannot be once more.
+    PassedOn,
 }
 
 impl Replay {
@@ -139,14 +141,30 @@ impl Replay {
         }
     }
 
+    /// How it is delimited.
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// Whether its end is marked by a last chunk.
-    pub(super) fn is_chunked(&self) -> bool {
+    fn is_chunked(&self) -> bool {
         self.framing == Framing::Chunked
     }
 
     /// Whether it can be sent more than once.
     pub(super) fn is_repeatable(&self) -> bool {
-        !matches!(self.source, Source::Passing { .. })
+        !matches!(self.source, Source::Passing { .. } | Source::PassedOn)
+    }
+
+    /// The body, to be sent now: a view on it where it is kept, or else the only one.
+    pub(super) fn share(&mut self) -> Self {
+        self.again().unwrap_or_else(|| {
+            let passed_on = Self {
+                source: Source::PassedOn,
+                framing: self.framing,
+            };
+            std::mem::replace(self, passed_on)
+        })
     }
 
     /// A view on the rest of its way, where it is passed on as it arrives.
@@ -174,7 +192,7 @@ impl Replay {
                 body: body.clone(),
                 next: 0,
             },
-            Source::Passing { .. } => return None,
+            Source::Passing { .. } | Source::PassedOn => return None,
         };
         Some(Self {
             source,
@@ -212,7 +230,7 @@ impl Body for Replay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
-            Source::Empty => Poll::Ready(None),
+            Source::Empty | Source::PassedOn => Poll::Ready(None),
             Source::Kept { body, next } => {
                 let piece = body.pieces.get(*next).cloned();
                 *next += 1;
@@ -227,6 +245,7 @@ impl Body for Replay {
     fn is_end_stream(&self) -> bool {
         // An empty chunked body has its last chunk still to come: hyper sends none for a body that is at its end at once.
         match &self.source {
+            Source::PassedOn => true,
             Source::Empty => !self.is_chunked(),
             Source::Kept { body, next } => *next >= body.pieces.len() && (*next > 0 || !self.is_chunked()),
             Source::Passing { intake, .. } => intake.is_end(),

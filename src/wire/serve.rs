@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::{
     accept::Acceptor,
     capacity::Capacity,
-    connection::{self, Peer, ServeLimits},
+    client_socket::ClientSocket,
+    connection::{Peer, ServeLimits},
     connections::Connections,
+    http1::{self, RequestBody},
     listen::Listener,
     refusal::Refusal,
 };
@@ -31,23 +33,21 @@ pub enum Phase {
 pub type Shutdown = watch::Receiver<Phase>;
 
 /// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
-/// There are no more at once than `capacity` has room for; `refused` hears of requests that never reached the handler.
+/// There are no more at once than `capacity` has room for; `refuse` answers what never becomes a request.
 pub async fn serve<H, R, F, B>(
     listener: Listener,
     limits: ServeLimits,
     capacity: Arc<Capacity>,
     mut shutdown: Shutdown,
     handler: H,
-    refused: R,
+    refuse: R,
 ) where
-    H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
-    R: Fn(Peer, Refusal) + Clone + Send + 'static,
+    H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,
+    R: Fn(Peer, Refusal) -> Option<Response<B>> + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
 {
-    let mut connections = Connections::new(limits, refused.clone());
+    let mut connections = Connections::new(limits, refuse.clone());
     let mut acceptor = Acceptor::new(&listener, &capacity);
     while *shutdown.borrow() == Phase::Running {
         tokio::select! {
@@ -56,13 +56,11 @@ pub async fn serve<H, R, F, B>(
             },
             () = connections.tend() => {}
             (transport, peer, occupied) = acceptor.next() => {
-                let (handler, refused) = (handler.clone(), refused.clone());
+                let (handler, refuse) = (handler.clone(), refuse.clone());
                 connections.spawn(peer, |activity, drain| async move {
                     let _occupied = occupied;
-                    let refusal = connection::serve(transport, peer, limits.stall, activity, drain, handler).await;
-                    if let Some(refusal) = refusal {
-                        refused(peer, refusal);
-                    }
+                    let socket = ClientSocket::new(transport, limits.stall, activity.clone());
+                    http1::serve(socket, peer, activity, drain, handler, refuse).await;
                 });
             }
         }

@@ -39,16 +39,27 @@ impl Transport {
         }
     }
 
-    /// Looks whether the peer has closed its side, without a system call.
+    /// Looks whether the peer has closed its side; as a rule without a system call.
     pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerSide {
         match self {
-            Self::Tcp(tcp) => peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE)),
+            Self::Tcp(tcp) => tcp_peer(cx, tcp),
             Self::Unix(unix) => peer_side(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
-            Self::Tls(tls) => {
-                let tcp = tls.get_ref().0;
-                peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE))
-            }
+            Self::Tls(tls) => tcp_peer(cx, tls.get_ref().0),
         }
+    }
+}
+
+/// A read that filled its buffer leaves the socket marked as readable: then only looking tells.
+fn tcp_peer(cx: &mut Context<'_>, tcp: &TcpStream) -> PeerSide {
+    let side = peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE));
+    if side != PeerSide::Unread {
+        return side;
+    }
+    let mut byte = [0];
+    match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+        Poll::Pending => PeerSide::Quiet,
+        Poll::Ready(Ok(1..)) => PeerSide::Unread,
+        Poll::Ready(Ok(0) | Err(_)) => PeerSide::Closed,
     }
 }
 

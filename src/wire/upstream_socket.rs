@@ -13,7 +13,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{stall::Stall, transport::Transport};
+use super::{
+    stall::Stall,
+    transport::{PeerSide, Transport},
+};
 
 /// A transport whose peer may answer early and close: what it said stays to be read.
 pub(super) struct UpstreamSocket {
@@ -37,6 +40,11 @@ impl UpstreamSocket {
     /// What counts the bytes that arrive.
     pub fn arrivals(&self) -> Arc<Arrivals> {
         self.arrivals.clone()
+    }
+
+    /// What is known of the upstream without reading.
+    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerSide {
+        self.transport.poll_peer(cx)
     }
 
     /// Swallows what is written to an upstream that has closed its side: the reading side finds out why, and may find

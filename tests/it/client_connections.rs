@@ -61,7 +61,7 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
         (
             head("content-length: 5\r\ncontent-length: 6\r\n"),
             json!(400),
-            "bad_head",
+            "bad_framing",
         ),
         (head(&"x: y\r\n".repeat(101)), json!(431), "head_too_large"),
         (long, json!(431), "head_too_large"),
@@ -71,7 +71,11 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
     for (before, (sent, status, reason)) in cases.iter().enumerate() {
         let answer = client::raw(gateway.address, sent.as_bytes()).await;
         match status.as_u64() {
-            Some(status) => assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{reason}: {answer}"),
+            Some(status) => {
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{reason}: {answer}");
+                assert!(answer.contains(&format!("\"code\":\"{reason}\"")), "{reason}: {answer}");
+                assert!(answer.contains("\r\nx-request-id: req_"), "{reason}: {answer}");
+            }
             None => assert_eq!(answer, "", "{reason}"),
         }
         let line = until(reason, || std::future::ready(gateway.access().into_iter().nth(before))).await;

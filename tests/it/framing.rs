@@ -123,6 +123,7 @@ async fn what_is_no_http_is_refused_before_anyone_sees_it() {
             &[431],
         ),
         ("an oversized target", get(&format!("/v1/{long}"), ""), &[414, 431]),
+        ("a fragment", get("/v1/files/x#/../secret", ""), &[400]),
         ("no version", get(models, "").replace(" HTTP/1.1", ""), &[400]),
         (
             "another version",

@@ -77,8 +77,6 @@ async fn a_target_with_one_reading_is_passed_on_as_it_came() {
         ("/v1/files/", "/v1/files/"),
         ("http://it/v1/files/absolute", "/v1/files/absolute"),
         ("HTTP://IT/v1/files/absolute?q", "/v1/files/absolute?q"),
-        // A fragment never belongs into a request; nobody gets to see one.
-        ("/v1/files/x#/../secret", "/v1/files/x"),
     ];
     for (target, _) in cases {
         wire::ask(

@@ -40,7 +40,7 @@ async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sen
         async move { response }
     };
     let capacity = Arc::new(Capacity::new(clients, Arc::default()));
-    tokio::spawn(serve(listener, LIMITS, capacity, shutdown, handler, |_, _| {}));
+    tokio::spawn(serve(listener, LIMITS, capacity, shutdown, handler, |_, _| None));
     (address, phase)
 }
 

@@ -1,41 +1,21 @@
-//! One request's hold on a connection. A request that fails there says what is left of it.
+//! One request on a stream of HTTP/2.
 
-use std::{pin::pin, sync::Arc};
+use std::pin::pin;
 
 use http::{
     HeaderValue, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
     uri::{Authority, Scheme},
 };
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::{
     multiplex::Stream,
-    pool::{Limits, Pool, SOON},
+    pool::{Limits, SOON},
     replay::{Replay, Upload},
     send_error::{SendError, is_closed},
-    upstream_socket::Arrivals,
 };
-
-/// A connection, or a stream of one, for one request and its response.
-pub(super) struct Lease {
-    pool: Arc<Pool>,
-    line: Line,
-}
-
-pub(super) enum Line {
-    Exclusive(Exclusive),
-    Stream(Stream),
-}
-
-/// A connection of HTTP/1.1: one request at a time.
-pub(super) struct Exclusive {
-    pub(super) sender: http1::SendRequest<Replay>,
-    pub(super) arrivals: Arc<Arrivals>,
-    /// It has outlived a request before the present one.
-    pub(super) is_reused: bool,
-}
 
 /// A request that failed, and what is left of it.
 pub(super) struct Failure {
@@ -44,78 +24,40 @@ pub(super) struct Failure {
     pub unsent: Option<Request<Replay>>,
     /// The connection closed at once and without a byte of response: most likely it had been closed before.
     pub is_stale: bool,
+    /// No answer came in time: perhaps the peer is gone.
+    pub is_late: bool,
 }
 
-impl Failure {
-    /// One after which nothing is left.
-    fn of(error: SendError) -> Self {
-        Self {
-            error,
-            unsent: None,
-            is_stale: false,
-        }
-    }
-}
-
-impl Lease {
-    pub(super) fn new(pool: Arc<Pool>, line: Line) -> Self {
-        Self { pool, line }
-    }
-
-    /// Sends `request` and waits for the response head.
+impl Stream {
+    /// Sends `request` and waits for the response head. `origin` is what HTTP/2 puts into each request target.
     pub(super) async fn send(
         &mut self,
         mut request: Request<Replay>,
+        origin: (&Scheme, &Authority),
         limits: Limits,
     ) -> Result<Response<Incoming>, Failure> {
         let begun = Instant::now();
-        let heard = self.arrivals().count();
+        let heard = self.arrivals.count();
         let upload = request.body_mut().upload();
-        let answer = async {
-            match &mut self.line {
-                Line::Exclusive(connection) => {
-                    name_coding(&mut request);
-                    connection.sender.try_send_request(request).await
-                }
-                Line::Stream(stream) => {
-                    let (scheme, authority) = self.pool.origin();
-                    to_http2(&mut request, scheme, authority);
-                    stream.sender.try_send_request(request).await
-                }
-            }
-        };
-        let answer = within(limits, upload, answer).await.map_err(|error| {
-            if let Line::Stream(stream) = &self.line {
-                self.pool.give_up(stream);
-            }
-            Failure::of(error)
+        to_http2(&mut request, origin);
+        let answer = within(limits, upload, self.sender.try_send_request(request)).await;
+        let answer = answer.map_err(|error| Failure {
+            error,
+            unsent: None,
+            is_stale: false,
+            is_late: true,
         })?;
         answer.map_err(|mut failed| {
             let unsent = failed.take_message().map(to_http1);
             let error = failed.into_error();
-            let is_silent = self.arrivals().count() == heard;
+            let is_silent = self.arrivals.count() == heard;
             Failure {
                 is_stale: is_silent && begun.elapsed() < SOON && is_closed(&error),
                 error: SendError::from(&error),
                 unsent,
+                is_late: false,
             }
         })
-    }
-
-    /// Gives the connection back: the response has been read to its end.
-    pub(super) fn release(self) {
-        match self.line {
-            Line::Exclusive(connection) => self.pool.put_back(connection),
-            // It gives itself back.
-            Line::Stream(_) => {}
-        }
-    }
-
-    fn arrivals(&self) -> &Arrivals {
-        match &self.line {
-            Line::Exclusive(connection) => &connection.arrivals,
-            Line::Stream(stream) => &stream.arrivals,
-        }
     }
 }
 
@@ -145,17 +87,9 @@ pub(super) fn again(request: &Request<Replay>) -> Option<Request<Replay>> {
     Some(copy)
 }
 
-/// hyper adds the field for some methods only, and drops the body of the others.
-fn name_coding(request: &mut Request<Replay>) {
-    if request.body().is_chunked() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-}
-
 /// HTTP/2 frames bodies by itself (RFC 9113 section 8.2.2), and names the authority in the target and not in `Host`
 /// (section 8.3.1).
-fn to_http2(request: &mut Request<Replay>, scheme: &Scheme, authority: &Authority) {
+fn to_http2(request: &mut Request<Replay>, (scheme, authority): (&Scheme, &Authority)) {
     request.headers_mut().remove(HOST);
     request.headers_mut().remove(TRANSFER_ENCODING);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();

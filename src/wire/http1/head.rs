@@ -1,0 +1,321 @@
+//! Heads of requests and responses (RFC 9112 sections 2 to 6), read and written.
+//!
+//! httparse finds the parts; what a message's end depends on is read here, strictly: where two recipients could see two
+//! different messages, the head is refused (section 11.2).
+
+use std::{fmt::Write as _, mem::MaybeUninit};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING},
+};
+
+use super::{Decoder, MAX_HEAD, Outbound, date};
+use crate::wire::Framing;
+
+/// More fields than this are no request of anyone's.
+const MAX_FIELDS: usize = 100;
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// Why a head cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wire) enum HeadError {
+    /// It is no HTTP/1.
+    Malformed(&'static str),
+    /// It is longer, or has more fields, than is read.
+    TooLarge,
+    /// It does not say where its body ends, or says it twice.
+    Framing(&'static str),
+    /// It is the beginning of HTTP/2.
+    Http2,
+}
+
+impl HeadError {
+    /// What is wrong, for a log.
+    pub fn problem(self) -> &'static str {
+        match self {
+            Self::Malformed(problem) | Self::Framing(problem) => problem,
+            Self::TooLarge => "the head is too large",
+            Self::Http2 => "it is HTTP/2",
+        }
+    }
+}
+
+/// The head of a request.
+pub(super) struct RequestHead {
+    pub request: Request<()>,
+    pub framing: Framing,
+    /// Another request may follow on the connection.
+    pub keeps_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+/// The head of a response.
+pub(super) struct ResponseHead {
+    pub response: Response<()>,
+    pub decoder: Decoder,
+    pub keeps_alive: bool,
+}
+
+/// Takes a request's head off `pending`; `None` when the rest of it is still to come.
+pub(super) fn request(pending: &mut Bytes) -> Result<Option<RequestHead>, HeadError> {
+    if pending.starts_with(HTTP2_PREFACE) {
+        return Err(HeadError::Http2);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Request::new(&mut []);
+    let parsed = head.parse_with_uninit_headers(pending, &mut fields).map_err(refused)?;
+    let httparse::Status::Complete(length) = parsed else {
+        return Ok(None);
+    };
+    if length > MAX_HEAD {
+        return Err(HeadError::TooLarge);
+    }
+    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes());
+    let target = head.path.unwrap_or_default();
+    if target.len() >= usize::from(u16::MAX) {
+        return Err(HeadError::TooLarge);
+    }
+    if target.contains('#') {
+        return Err(HeadError::Malformed("the target has a fragment"));
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = method.map_err(|_| HeadError::Malformed("the method is none"))?;
+    *request.uri_mut() = Uri::from_maybe_shared(pending.slice_ref(target.as_bytes()))
+        .map_err(|_| HeadError::Malformed("the target is none"))?;
+    *request.version_mut() = version(head.version);
+    *request.headers_mut() = headers(pending, head.headers)?;
+    let _ = pending.split_to(length);
+    let version = request.version();
+    let (framing, is_contradictory) = request_framing(version, request.headers_mut())?;
+    let is_persistent = persists(version, request.headers());
+    let expects_continue = version == Version::HTTP_11
+        && request
+            .headers()
+            .get(EXPECT)
+            .is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    Ok(Some(RequestHead {
+        request,
+        framing,
+        keeps_alive: is_persistent && !is_contradictory,
+        expects_continue,
+    }))
+}
+
+/// Takes the head of a response to `method` off `pending`; `None` when the rest of it is still to come.
+pub(super) fn response(pending: &mut Bytes, method: &Method) -> Result<Option<ResponseHead>, HeadError> {
+    if pending.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut head, pending, &mut fields)
+        .map_err(refused)?;
+    let httparse::Status::Complete(length) = parsed else {
+        return Ok(None);
+    };
+    let mut response = Response::new(());
+    *response.status_mut() =
+        StatusCode::from_u16(head.code.unwrap_or_default()).map_err(|_| HeadError::Malformed("the status is none"))?;
+    *response.version_mut() = version(head.version);
+    *response.headers_mut() = headers(pending, head.headers)?;
+    let _ = pending.split_to(length);
+    let decoder = response_framing(method, &response)?;
+    let keeps_alive = persists(response.version(), response.headers()) && decoder != Decoder::UntilClose;
+    Ok(Some(ResponseHead {
+        response,
+        decoder,
+        keeps_alive,
+    }))
+}
+
+fn refused(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooLarge,
+        httparse::Error::HeaderName => HeadError::Malformed("a field's name is none"),
+        httparse::Error::HeaderValue => HeadError::Malformed("a field's value is none"),
+        httparse::Error::NewLine => HeadError::Malformed("a line does not end as it should"),
+        httparse::Error::Status => HeadError::Malformed("the status is none"),
+        httparse::Error::Token => HeadError::Malformed("the first line is none"),
+        httparse::Error::Version => HeadError::Malformed("the version is neither HTTP/1.1 nor HTTP/1.0"),
+    }
+}
+
+fn version(minor: Option<u8>) -> Version {
+    match minor {
+        Some(0) => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    }
+}
+
+/// The fields, as windows on `head`.
+fn headers(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| HeadError::Malformed("a field's name is none"))?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
+            .map_err(|_| HeadError::Malformed("a field's value is none"))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// Where a request's body ends (RFC 9112 section 6.3), and whether it said so twice: then the coding holds, the length
+/// goes, and nothing may follow on the connection (section 6.1).
+fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<(Framing, bool), HeadError> {
+    let refuse = |problem| Err(HeadError::Framing(problem));
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {
+            let length = content_length(headers)?;
+            Ok((length.map_or(Framing::None, Framing::Length), false))
+        }
+        (Some(_), Some(_)) => refuse("has Transfer-Encoding twice"),
+        (Some(_), None) if version != Version::HTTP_11 => refuse("has Transfer-Encoding before HTTP/1.1"),
+        (Some(coding), None) if is_chunked(coding) => {
+            let is_contradictory = headers.remove(CONTENT_LENGTH).is_some();
+            Ok((Framing::Chunked, is_contradictory))
+        }
+        (Some(_), None) => refuse("has a Transfer-Encoding other than plain chunked"),
+    }
+}
+
+/// Where a response's body ends (RFC 9112 section 6.3).
+fn response_framing(method: &Method, response: &Response<()>) -> Result<Decoder, HeadError> {
+    let status = response.status();
+    let has_none = method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if has_none {
+        return Ok(Decoder::EMPTY);
+    }
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(content_length(response.headers())?.map_or(Decoder::UntilClose, Decoder::Length)),
+        (Some(coding), None) if is_chunked(coding) => Ok(Decoder::CHUNKED),
+        // We name no coding that we take, so there can be no other.
+        _ => Err(HeadError::Framing("has a Transfer-Encoding other than plain chunked")),
+    }
+}
+
+fn is_chunked(coding: &HeaderValue) -> bool {
+    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, HeadError> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => return Ok(None),
+        (Some(length), None) => length.as_bytes(),
+        (Some(_), Some(_)) => return Err(HeadError::Framing("has Content-Length twice")),
+    };
+    let number = Some(length)
+        .filter(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit))
+        .and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    number
+        .map(Some)
+        .ok_or(HeadError::Framing("has a Content-Length that is no number"))
+}
+
+/// Whether the connection outlives the message (RFC 9112 section 9.3).
+fn persists(version: Version, headers: &HeaderMap) -> bool {
+    let names = |option: &str| {
+        headers.get_all(CONNECTION).iter().any(|value| {
+            let mut options = value.as_bytes().split(|byte| *byte == b',');
+            options.any(|named| named.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+        })
+    };
+    !names("close") && (version == Version::HTTP_11 || names("keep-alive"))
+}
+
+/// Writes the head of a request in origin form. What delimits its body is `framing`, whatever the fields say.
+pub(super) fn write_request<B>(request: &Request<B>, framing: Framing, out: &mut Outbound) {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    out.append(|out| {
+        out.reserve(1 << 10);
+        for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in request.headers() {
+            if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+                write_field(name.as_str(), value.as_bytes(), out);
+            }
+        }
+        match framing {
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::Length(length) => write_length(length, out),
+            // These have a body as a rule, so its absence is worth saying (RFC 9110 section 8.6).
+            Framing::None if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => {
+                write_length(0, out);
+            }
+            Framing::None => {}
+        }
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+/// What a response's head says beside its fields.
+pub(super) struct Closing {
+    /// The length of a body whose head names none.
+    pub length: Option<u64>,
+    pub is_chunked: bool,
+    pub keeps_alive: bool,
+    /// The client would not expect that of its version.
+    pub says_keep_alive: bool,
+}
+
+/// Whether a response's own fields end the connection.
+pub(super) fn says_close(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// Writes the head of a response.
+pub(super) fn write_response(status: StatusCode, headers: &HeaderMap, closing: &Closing, out: &mut Outbound) {
+    out.append(|out| {
+        out.reserve(512);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(status.canonical_reason().unwrap_or("Status").as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for (name, value) in headers {
+            write_field(name.as_str(), value.as_bytes(), out);
+        }
+        if let Some(length) = closing.length {
+            write_length(length, out);
+        }
+        if closing.is_chunked {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if !closing.keeps_alive {
+            if !says_close(headers) {
+                out.extend_from_slice(b"connection: close\r\n");
+            }
+        } else if closing.says_keep_alive {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        if !headers.contains_key(DATE) {
+            write_field(DATE.as_str(), date::now().as_bytes(), out);
+        }
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+fn write_length(length: u64, out: &mut BytesMut) {
+    // Writing to memory cannot fail.
+    let _ = write!(out, "content-length: {length}\r\n");
+}
+
+fn write_field(name: &str, value: &[u8], out: &mut BytesMut) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,28 @@
+//! HTTP/1.1 on both sides (RFC 9112), polled by the one task that serves the client.
+//!
+//! A request crosses no task boundary and no channel: the task that reads it from its client writes it to the upstream,
+//! and relays the response. Bytes are read into a buffer that the thread's connections share, passed on by reference
+//! count and written together; a connection that waits holds no buffer at all.
+
+mod alarm;
+mod date;
+mod decoder;
+mod exchange;
+mod head;
+mod inbound;
+mod outbound;
+mod request_body;
+mod server;
+
+pub(super) use alarm::Alarm;
+pub(super) use decoder::Decoder;
+pub(super) use exchange::{Connection, Exchange};
+pub(super) use head::HeadError;
+pub(super) use inbound::Inbound;
+pub(super) use outbound::Outbound;
+pub(super) use request_body::Client;
+pub use request_body::RequestBody;
+pub(super) use server::serve;
+
+/// A head may be this large, in bytes; Codex sends about 2 KB.
+pub(super) const MAX_HEAD: usize = 64 << 10;

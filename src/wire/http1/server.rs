@@ -1,0 +1,395 @@
+//! The server's side of one connection: a request's head, the handler, its answer, and again.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version, header::CONTENT_LENGTH};
+use http_body::Body;
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Client, Decoder, HeadError, MAX_HEAD, RequestBody,
+    head::{self, Closing, RequestHead},
+    outbound::Delimiter,
+};
+use crate::wire::{Framing, Peer, Refusal, activity::Activity, client_socket::ClientSocket};
+
+/// How long a client that is answered while it still sends is heard: closing at once would reset the connection, and it
+/// would see that instead of the answer.
+const LINGER: Duration = Duration::from_secs(5);
+/// It is heard no longer once it pauses for this long.
+const LINGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// One client's connection.
+pub(in crate::wire) struct Server {
+    client: Arc<Mutex<Client>>,
+    activity: Arc<Activity>,
+    drain: oneshot::Receiver<()>,
+    is_draining: bool,
+}
+
+/// What came instead of another request.
+enum NoRequest {
+    /// The client is done, or we are.
+    Closed,
+    Refused(Refusal),
+}
+
+/// Why an answer stopped.
+struct Broken;
+
+/// What of a request its answer depends on.
+struct Asked {
+    method: Method,
+    version: Version,
+    keeps_alive: bool,
+}
+
+/// Answers the requests of one connection until it ends, or after `drain` until the present one is answered. What is no
+/// request is answered by `refuse`.
+pub(in crate::wire) async fn serve<H, R, F, B>(
+    socket: ClientSocket,
+    peer: Peer,
+    activity: Arc<Activity>,
+    drain: oneshot::Receiver<()>,
+    handler: H,
+    refuse: R,
+) where
+    H: Fn(Peer, Request<RequestBody>) -> F,
+    R: Fn(Peer, Refusal) -> Option<Response<B>>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes>,
+{
+    let mut server = Server {
+        client: Arc::new(Mutex::new(Client::new(socket))),
+        activity,
+        drain,
+        is_draining: false,
+    };
+    loop {
+        match server.next().await {
+            Ok(head) => {
+                let (asked, request) = server.begin(head);
+                // In a box of its own, so that an idle connection does not hold the room for it.
+                let Some(response) = server.attend(Box::pin(handler(peer, request))).await else {
+                    return;
+                };
+                match server.answer(response, asked).await {
+                    Ok(true) => server.activity.request_ended(),
+                    Ok(false) => return server.close().await,
+                    Err(Broken) => return server.activity.answer_broke(),
+                }
+            }
+            Err(NoRequest::Closed) => return,
+            Err(NoRequest::Refused(refusal)) => {
+                server.activity.request_began(Version::HTTP_11);
+                server.client.lock().is_broken = true;
+                if let Some(response) = refuse(peer, refusal)
+                    && server.answer(response, Asked::UNKNOWN).await.is_ok()
+                {
+                    server.close().await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// Of what was no request.
+    const UNKNOWN: Self = Self {
+        method: Method::GET,
+        version: Version::HTTP_11,
+        keeps_alive: false,
+    };
+}
+
+impl Server {
+    async fn next(&mut self) -> Result<RequestHead, NoRequest> {
+        // A pipelined request is there already.
+        let mut is_new = true;
+        poll_fn(|cx| {
+            let mut client = self.client.lock();
+            let client = &mut *client;
+            loop {
+                skip_empty_lines(&mut client.inbound.pending);
+                if is_new && !client.inbound.pending.is_empty() {
+                    match head::request(&mut client.inbound.pending) {
+                        Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                        Ok(None) => {}
+                        Err(error) => return Poll::Ready(Err(NoRequest::Refused(error.into()))),
+                    }
+                }
+                if client.inbound.pending.len() > MAX_HEAD {
+                    return Poll::Ready(Err(NoRequest::Refused(Refusal::HeadTooLarge)));
+                }
+                match client.inbound.poll_fill(&mut client.socket, cx, 0) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Closed)),
+                    Poll::Ready(Ok(count)) => is_new = is_worth_a_look(&client.inbound.pending, count),
+                    Poll::Pending => {
+                        self.is_draining |= Pin::new(&mut self.drain).poll(cx).is_ready();
+                        if self.is_draining && client.inbound.pending.is_empty() {
+                            return Poll::Ready(Err(NoRequest::Closed));
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn begin(&mut self, head: RequestHead) -> (Asked, Request<RequestBody>) {
+        let RequestHead {
+            request,
+            framing,
+            keeps_alive,
+            expects_continue,
+        } = head;
+        let mut client = self.client.lock();
+        client.request += 1;
+        client.expects_continue = expects_continue;
+        client.decoder = match framing {
+            Framing::None => Decoder::EMPTY,
+            Framing::Length(length) => Decoder::Length(length),
+            Framing::Chunked => Decoder::CHUNKED,
+        };
+        drop(client);
+        self.activity.request_began(request.version());
+        let asked = Asked {
+            method: request.method().clone(),
+            version: request.version(),
+            keeps_alive,
+        };
+        (asked, request.map(|()| RequestBody::new(&self.client, framing)))
+    }
+
+    /// Waits for the handler's answer; `None` when the client has gone before.
+    async fn attend<T>(&self, mut handler: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+        poll_fn(|cx| match handler.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if self.client.lock().socket.poll_gone(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Sends an answer. `true` when another request may follow.
+    async fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>, asked: Asked) -> Result<bool, Broken> {
+        let (parts, body) = response.into_parts();
+        let mut sending = Sending::new(&parts, &body, &asked);
+        let mut body = pin!(Some(body));
+        let mut has_begun = false;
+        let mut keeps_alive = false;
+        poll_fn(|cx| {
+            if !has_begun {
+                has_begun = true;
+                keeps_alive = self.keeps_alive(cx, &asked, &parts, &sending);
+                let closing = Closing {
+                    length: sending.named_length,
+                    is_chunked: sending.delimiter == Delimiter::Chunks,
+                    keeps_alive,
+                    says_keep_alive: asked.version == Version::HTTP_10,
+                };
+                let mut client = self.client.lock();
+                head::write_response(parts.status, &parts.headers, &closing, &mut client.outbound);
+            }
+            sending.poll(cx, body.as_mut(), &self.client)
+        })
+        .await?;
+        self.is_draining |= !matches!(self.drain.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        Ok(keeps_alive && !self.is_draining)
+    }
+
+    fn keeps_alive(
+        &mut self,
+        cx: &mut Context<'_>,
+        asked: &Asked,
+        parts: &http::response::Parts,
+        sending: &Sending,
+    ) -> bool {
+        self.is_draining |= Pin::new(&mut self.drain).poll(cx).is_ready();
+        asked.keeps_alive
+            && !self.is_draining
+            && !head::says_close(&parts.headers)
+            && !sending.ends_with_connection
+            && self.client.lock().skip_body(cx)
+    }
+
+    /// Closes after an answer, and first hears out a client that still sends.
+    async fn close(self) {
+        let client = self.client;
+        let shut = poll_fn(|cx| client.lock().poll_shutdown(cx));
+        if timeout(LINGER_PAUSE, shut).await.is_err() {
+            return;
+        }
+        let is_done = {
+            let client = client.lock();
+            client.decoder.is_end() && !client.is_broken && client.inbound.pending.is_empty()
+        };
+        if is_done {
+            return;
+        }
+        let rest = async {
+            let more = || poll_fn(|cx| client.lock().poll_discard(cx));
+            while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, more()).await {}
+        };
+        let _ = timeout(LINGER, rest).await;
+    }
+}
+
+/// One answer's body on its way out.
+struct Sending {
+    delimiter: Delimiter,
+    /// What is left of the length that the head names.
+    left: Option<u64>,
+    /// The length, where the head does not name it yet.
+    named_length: Option<u64>,
+    ends_with_connection: bool,
+    /// The client gets no body, whatever there is (RFC 9110 sections 9.3.2 and 15).
+    is_mute: bool,
+}
+
+impl Sending {
+    fn new<B: Body>(parts: &http::response::Parts, body: &B, asked: &Asked) -> Self {
+        let is_mute =
+            asked.method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let named = parts
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let known = body.size_hint().exact();
+        let length = named.or(known).filter(|_| !is_mute);
+        let is_open = length.is_none() && !is_mute;
+        let is_old = asked.version == Version::HTTP_10;
+        Self {
+            delimiter: if is_open && !is_old {
+                Delimiter::Chunks
+            } else {
+                Delimiter::Outside
+            },
+            left: length,
+            named_length: known.filter(|_| named.is_none() && !is_mute),
+            ends_with_connection: is_open && is_old,
+            is_mute,
+        }
+    }
+
+    fn poll<B: Body<Data = Bytes>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut Option<B>>,
+        client: &Mutex<Client>,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            let gathered = self.gather(cx, body.as_mut(), client);
+            let mut client = client.lock();
+            let written = client.poll_write(cx);
+            // What was gathered before it broke has left, as far as the client takes it.
+            if gathered.is_err() || matches!(written, Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(Broken));
+            }
+            if written.is_ready() && body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            let is_waiting = written.is_pending() || matches!(gathered, Ok(Gathered::AllThereIs));
+            if is_waiting {
+                return match client.socket.poll_gone(cx) {
+                    true => Poll::Ready(Err(Broken)),
+                    false => Poll::Pending,
+                };
+            }
+        }
+    }
+
+    /// Takes as much of the body as there is, up to what is worth one write.
+    fn gather<B: Body<Data = Bytes>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut Option<B>>,
+        client: &Mutex<Client>,
+    ) -> Result<Gathered, Broken> {
+        while let Some(open) = body.as_mut().as_pin_mut() {
+            if client.lock().outbound.is_full() {
+                return Ok(Gathered::Enough);
+            }
+            let frame = if open.is_end_stream() {
+                Poll::Ready(None)
+            } else {
+                open.poll_frame(cx)
+            };
+            match frame {
+                Poll::Pending => return Ok(Gathered::AllThereIs),
+                Poll::Ready(None) => {
+                    self.end(client)?;
+                    // It is over for whoever counts it before the client can send another request.
+                    body.set(None);
+                }
+                Poll::Ready(Some(Err(_))) => return Err(Broken),
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(piece) = frame.into_data() {
+                        self.push(piece, client)?;
+                    }
+                }
+            }
+        }
+        Ok(Gathered::Enough)
+    }
+
+    fn push(&mut self, piece: Bytes, client: &Mutex<Client>) -> Result<(), Broken> {
+        if self.is_mute {
+            return Ok(());
+        }
+        if let Some(left) = &mut self.left {
+            // More than was announced would be taken for another answer.
+            *left = left.checked_sub(piece.len() as u64).ok_or(Broken)?;
+        }
+        client.lock().outbound.push(piece, self.delimiter);
+        Ok(())
+    }
+
+    fn end(&mut self, client: &Mutex<Client>) -> Result<(), Broken> {
+        if self.left.is_some_and(|left| left > 0) {
+            return Err(Broken);
+        }
+        client.lock().outbound.end(self.delimiter);
+        Ok(())
+    }
+}
+
+enum Gathered {
+    AllThereIs,
+    Enough,
+}
+
+/// Empty lines before a request are ignored (RFC 9112 section 2.2).
+fn skip_empty_lines(pending: &mut Bytes) {
+    let empty = pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if empty > 0 {
+        let _ = pending.split_to(empty);
+    }
+}
+
+/// Whether a head can be complete, or turn out wrong, by its last `count` bytes: by its first ones, or by a line's end.
+fn is_worth_a_look(pending: &[u8], count: usize) -> bool {
+    let before = pending.len().saturating_sub(count);
+    before == 0 || memchr::memchr(b'\n', pending.get(before..).unwrap_or_default()).is_some()
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed(problem) => Self::BadHead { problem },
+            HeadError::TooLarge => Self::HeadTooLarge,
+            HeadError::Framing(problem) => Self::BadFraming { problem },
+            HeadError::Http2 => Self::Http2,
+        }
+    }
+}
