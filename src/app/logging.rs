@@ -1,27 +1,41 @@
 //! Logs go to standard error, so that standard output stays for what was asked for.
 //!
-//! A thread of its own writes them. Where nobody reads standard error, lines are dropped and counted; requests go on.
+//! A thread of its own writes them, many lines at a time. Where nobody reads standard error, lines are dropped and counted;
+//! requests go on.
 
-use std::io::IsTerminal as _;
+mod line;
+mod writer;
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use self::{
+    line::{ACCESS, AccessLines},
+    writer::{Guard, Limits},
+};
 use super::cli::{LogFormat, LogLevel};
 
-/// Lines that may wait to be written.
-const WAITING_LINES: usize = 65_536;
+/// A line is at most 50 ms late, and one write takes as much as a pipe holds. What waits, and as much again that is being
+/// written, is 16 MiB at most: more than half a minute of 1,000 requests a second.
+const LIMITS: Limits = Limits {
+    gather: Duration::from_millis(50),
+    batch: 64 << 10,
+    waiting: 8 << 20,
+    waiting_urgent: 64 << 10,
+    closing: Duration::from_secs(1),
+};
 
 /// Keeps the log alive; dropped, it writes what still waits.
-pub(super) struct Log {
-    _writer: WorkerGuard,
-    dropped: ErrorCounter,
-}
+pub(super) struct Log(Guard);
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let dropped = self.dropped.dropped_lines();
+        let dropped = self.0.dropped();
         if dropped > 0 {
             tracing::warn!(
                 lines = dropped,
@@ -32,7 +46,10 @@ impl Drop for Log {
 }
 
 /// Starts logging. The libraries below are heard from `warn` on only, unless more was asked for than `info`.
-pub(super) fn start(format: LogFormat, level: LogLevel) -> Log {
+///
+/// # Errors
+/// Where the system has no thread to spare.
+pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
     let level = match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -49,23 +66,23 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Log {
     let targets = Targets::new()
         .with_default(libraries)
         .with_target("steadfast", level)
-        .with_target("access", level);
-    let registry = tracing_subscriber::registry().with(targets);
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(WAITING_LINES)
-        .finish(std::io::stderr());
-    let dropped = writer.error_counter();
+        .with_target(ACCESS, level);
+    let (lines, guard) = writer::start(io::stderr(), LIMITS)?;
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(lines)
+        .with_ansi(io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(targets);
     // The only subscriber of the process: setting it cannot fail here.
     let _ = match format {
-        LogFormat::Text => registry.with(layer).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry
+            .with(layer.map_event_format(|library| AccessLines { format, library }))
+            .try_init(),
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true);
+            registry
+                .with(layer.map_event_format(|library| AccessLines { format, library }))
+                .try_init()
+        }
     };
-    Log {
-        _writer: guard,
-        dropped,
-    }
+    Ok(Log(guard))
 }

@@ -31,7 +31,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
-    let _log = logging::start(args.log_format, args.log_level);
+    let _log = logging::start(args.log_format, args.log_level)?;
     let runtime = Runtime::new()?;
     let served = runtime.block_on(run(&args.source));
     // What a second signal cut must not hold the process.
