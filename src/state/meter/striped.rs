@@ -17,6 +17,7 @@
 //! observation in its buckets and not yet in its sum; the next scrape has both.
 
 use std::{
+    cell::Cell,
     sync::{
         OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -64,10 +65,17 @@ impl<T: Default> Striped<T> {
 /// among the first [`STRIPES`].
 fn stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Without a lazy initialiser reading it is one plain load.
     thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Relaxed);
+        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    MINE.with(|mine| *mine)
+    let mine = MINE.get();
+    if mine != usize::MAX {
+        return mine;
+    }
+    let number = NEXT.fetch_add(1, Relaxed);
+    MINE.set(number);
+    number
 }
 
 /// Adds one. Relaxed: a count orders nothing else.
