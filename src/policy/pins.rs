@@ -16,10 +16,15 @@
 //! # Structure
 //!
 //! The table is bounded, so something must go when it is full: the entry that is longest unused, found without a sweep.
-//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes when its
-//! longest unused entry was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Eviction
-//! is therefore least-recently-used over the whole table, exactly so as long as one thread evicts at a time; threads
-//! that evict at the same moment take neighbours in that order. No thread ever holds two locks.
+//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes a moment before
+//! which none of its entries was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Using
+//! an entry leaves that array alone, since a moment that is too early is still true; whoever evicts looks whether
+//! the earliest is exact, corrects it if not, and searches again. Eviction is therefore least-recently-used over the
+//! whole table, exactly so as long as one thread evicts at a time; threads that evict at the same moment take neighbours
+//! in that order. No thread ever holds two locks.
+//!
+//! What requests of different sessions write is in different shards, on different cache lines, so that more threads do
+//! more. All that they share is the number of entries, which changes when a session or a response is new.
 //!
 //! Why not a `DashMap`, the usual base for such a table? It has no order: the oldest would have to be sampled through
 //! its `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at
@@ -77,17 +82,22 @@ const SHARDS: usize = 256;
 /// one, so that the table shrinks.
 const REMOVALS: usize = 2;
 
-/// One cache line, so that shards do not slow each other.
-#[repr(align(64))]
-struct Aligned(Mutex<Shard>);
+/// A confirmed entry counts as used again only after this part of the time that it may be idle. Most answers come sooner
+/// after their [`AffinityTable::get`]; then there is nothing to write.
+const FRESH_SHIFT: u32 = 10;
+
+/// What shares no cache line with its neighbours. Two lines, because processors prefetch them in pairs.
+#[repr(align(128))]
+struct Aligned<T>(T);
 
 /// A bounded concurrent table from key to upstream that keeps what was used last. See the [module](self).
 pub struct AffinityTable<K> {
-    shards: Box<[Aligned]>,
-    /// For each shard, when its longest unused entry was used, in nanoseconds; `u64::MAX` if it is empty. Written
-    /// under the shard's lock.
+    shards: Box<[Aligned<Mutex<Shard>>]>,
+    /// For each shard, a moment before which none of its entries was last used, in nanoseconds. Written under the
+    /// shard's lock.
     oldest: Box<[AtomicU64]>,
-    len: AtomicUsize,
+    /// Apart from what every call reads.
+    len: Aligned<AtomicUsize>,
     capacity: AtomicUsize,
     /// In nanoseconds.
     idle: AtomicU64,
@@ -102,7 +112,7 @@ impl<K: HashedKey> AffinityTable<K> {
         let table = Self {
             shards: (0..SHARDS).map(|_| Aligned(Mutex::new(Shard::new()))).collect(),
             oldest: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            len: AtomicUsize::new(0),
+            len: Aligned(AtomicUsize::new(0)),
             capacity: AtomicUsize::new(0),
             idle: AtomicU64::new(0),
             secret: RandomState::new().hash_one(0u64),
@@ -121,26 +131,28 @@ impl<K: HashedKey> AffinityTable<K> {
     /// The upstream of `key`, for somebody who only looks.
     pub fn peek(&self, key: K, now: Tick) -> Option<UpstreamId> {
         let key = self.scramble(key);
-        self.with_shard(key, |shard| shard.peek(key, now, self.idle()))?
+        self.with_shard(key, |shard| shard.find(key, now, self.idle()))?
+            .map(|(upstream, _)| upstream)
     }
 
     /// `upstream` has served a request of `key` for which [`AffinityTable::get`] had said `seen`. Returns the upstream
     /// that `key` has from now on.
     ///
     /// That is `upstream` if nobody has changed the entry since, or if it is gone or idle for too long. Otherwise
-    /// another request was faster, and what it wrote stays.
+    /// another request was faster, and what it wrote stays. The entry counts as used now, give or take a thousandth of
+    /// the time that it may be idle.
     pub fn confirm(&self, key: K, seen: Option<UpstreamId>, upstream: UpstreamId, now: Tick) -> UpstreamId {
         let (key, idle) = (self.scramble(key), self.idle());
         let confirmed = self.with_shard(key, |shard| {
-            if let Some(other) = shard.peek(key, now, idle)
-                && other != upstream
-                && Some(other) != seen
-            {
-                return (other, false);
+            if let Some((pinned, last)) = shard.find(key, now, idle) {
+                let is_fresh = now.since(last) <= self.fresh();
+                if (pinned == upstream && is_fresh) || (pinned != upstream && Some(pinned) != seen) {
+                    return (pinned, false);
+                }
             }
             let is_new = shard.put(key, upstream, now);
             if is_new {
-                self.len.fetch_add(1, Relaxed);
+                self.len.0.fetch_add(1, Relaxed);
                 self.drop_idle(shard, now, idle);
             }
             (upstream, is_new)
@@ -162,7 +174,7 @@ impl<K: HashedKey> AffinityTable<K> {
     /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be
     /// above the capacity by one for each of them.
     pub fn len(&self) -> usize {
-        self.len.load(Relaxed)
+        self.len.0.load(Relaxed)
     }
 
     /// Whether there is no entry.
@@ -195,7 +207,7 @@ impl<K: HashedKey> AffinityTable<K> {
             Tick::from_nanos(u64::MAX)
         };
         for at in 0..self.shards.len() {
-            self.with_shard_at(at, |shard| self.len.fetch_sub(shard.shrink(limit), Relaxed));
+            self.with_shard_at(at, |shard| self.len.0.fetch_sub(shard.shrink(limit), Relaxed));
         }
         // Of those last used at that very moment, some are too many.
         for _ in self.capacity()..self.len() {
@@ -213,6 +225,10 @@ impl<K: HashedKey> AffinityTable<K> {
         Duration::from_nanos(self.idle.load(Relaxed))
     }
 
+    fn fresh(&self) -> Duration {
+        Duration::from_nanos(self.idle.load(Relaxed) >> FRESH_SHIFT)
+    }
+
     /// A bijection, so that the result stands for the key. Its high bits choose the shard and its low bits the bucket;
     /// both depend on more bits of the key than anybody can search for.
     fn scramble(&self, key: K) -> u64 {
@@ -220,7 +236,7 @@ impl<K: HashedKey> AffinityTable<K> {
         (bits ^ (bits >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb)
     }
 
-    /// Runs `act` under the lock of the key's shard, and publishes what the shard's oldest entry has become.
+    /// Runs `act` under the lock of the key's shard, and publishes if the shard now has an older entry.
     fn with_shard<R>(&self, scrambled: u64, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
         const { assert!(SHARDS.is_power_of_two() && SHARDS > 1) };
         self.with_shard_at((scrambled >> (u64::BITS - SHARDS.trailing_zeros())) as usize, act)
@@ -230,9 +246,9 @@ impl<K: HashedKey> AffinityTable<K> {
         let mut shard = self.shards.get(at)?.0.lock();
         let result = act(&mut shard);
         let published = self.oldest.get(at)?;
-        let oldest = shard.oldest().map_or(u64::MAX, Tick::as_nanos);
-        // Most calls change nothing here, and a store would take the line from all who search.
-        if published.load(Relaxed) != oldest {
+        let oldest = oldest_of(&shard);
+        // Most calls change nothing here, and a store would take the line from all whose shards are beside this one.
+        if oldest < published.load(Relaxed) {
             published.store(oldest, Relaxed);
         }
         Some(result)
@@ -259,27 +275,42 @@ impl<K: HashedKey> AffinityTable<K> {
     /// Drops the entry that is longest unused. When others are doing the same it may find nothing; then they have
     /// made room.
     fn evict(&self) {
-        let oldest = self
-            .oldest
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, oldest)| oldest.load(Relaxed));
-        if let Some((at, _)) = oldest {
-            self.with_shard_at(at, |shard| self.counted(shard.remove_oldest()));
+        // Each try corrects one shard at least, so the last is needed only while others use what was oldest.
+        _ = (0..=SHARDS).any(|tried| self.evict_oldest(tried == SHARDS));
+    }
+
+    /// Drops the oldest entry of the shard that has published the earliest moment, unless it was used since and that
+    /// does not matter. Either way what is published is exact again. False if there is more to do.
+    fn evict_oldest(&self, even_if_used: bool) -> bool {
+        let moments = self.oldest.iter().enumerate();
+        let earliest = moments.min_by_key(|(_, oldest)| oldest.load(Relaxed));
+        let Some((at, published)) = earliest else { return true };
+        let Some(shard) = self.shards.get(at) else { return true };
+        let mut shard = shard.0.lock();
+        let is_exact = oldest_of(&shard) <= published.load(Relaxed);
+        if is_exact || even_if_used {
+            self.counted(shard.remove_oldest());
         }
+        published.store(oldest_of(&shard), Relaxed);
+        is_exact
     }
 
     /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is
     /// in.
     fn counted(&self, removed: bool) -> bool {
-        self.len.fetch_sub(usize::from(removed), Relaxed);
+        self.len.0.fetch_sub(usize::from(removed), Relaxed);
         removed
     }
 }
 
+/// When the shard's longest unused entry was used, in nanoseconds; `u64::MAX` if there is none.
+fn oldest_of(shard: &Shard) -> u64 {
+    shard.oldest().map_or(u64::MAX, Tick::as_nanos)
+}
+
 impl<K> std::fmt::Debug for AffinityTable<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (len, capacity) = (self.len.load(Relaxed), self.capacity.load(Relaxed));
+        let (len, capacity) = (self.len.0.load(Relaxed), self.capacity.load(Relaxed));
         f.debug_struct("AffinityTable")
             .field("len", &len)
             .field("capacity", &capacity)

@@ -1,109 +1,30 @@
-//! Metrics: handles made once, in a registry of our own.
+//! Metrics: counted in blocks of our own, exposed by a registry of our own.
 //!
-//! Labels have bounded values only: never a key, a session or a model. The counters of an upstream are made when they
-//! are first counted, because most combinations of their labels never occur.
+//! Labels have bounded values only: never a key, a session or a model. What requests count is [striped](striped) over
+//! threads and added up when it is scraped.
 
-use std::{sync::OnceLock, time::Duration};
+mod exposition;
+mod labels;
+mod striped;
 
-use http::StatusCode;
-use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use parking_lot::Mutex;
+use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use self::{
+    exposition::Exposed,
+    striped::{Bounds, Histogram, Padded, Striped, count},
+};
 use crate::{fault::Fault, policy::Route};
 
-/// What a request asks for, as far as metrics tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `POST /v1/responses`
-    Responses,
-    /// `POST /v1/responses/compact`
-    Compact,
-    /// `/v1/responses/{id}` and below
-    Response,
-    /// `/v1/models` and `/v1/models/{id}`
-    Models,
-    /// `/v1/chat/completions`
-    ChatCompletions,
-    /// `/v1/embeddings`
-    Embeddings,
-    /// Any other path under `/v1`
-    Other,
-}
-
-impl Endpoint {
-    const ALL: [Self; 7] = [
-        Self::Responses,
-        Self::Compact,
-        Self::Response,
-        Self::Models,
-        Self::ChatCompletions,
-        Self::Embeddings,
-        Self::Other,
-    ];
-
-    /// The label `endpoint`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Responses => "responses",
-            Self::Compact => "compact",
-            Self::Response => "response",
-            Self::Models => "models",
-            Self::ChatCompletions => "chat_completions",
-            Self::Embeddings => "embeddings",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// The hundreds of a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusClass {
-    /// Below 300.
-    Success,
-    /// 3xx
-    Redirection,
-    /// 4xx
-    ClientError,
-    /// From 500.
-    ServerError,
-}
-
-impl StatusClass {
-    const COUNT: usize = 4;
-
-    /// The class of `status`.
-    pub fn of(status: StatusCode) -> Self {
-        match status.as_u16() {
-            ..300 => Self::Success,
-            300..400 => Self::Redirection,
-            400..500 => Self::ClientError,
-            500.. => Self::ServerError,
-        }
-    }
-
-    /// The label `status`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Success => "2xx",
-            Self::Redirection => "3xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-        }
-    }
-}
-
-/// The labels of one answered request beside its upstream.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLabels {
-    /// What was asked for.
-    pub endpoint: Endpoint,
-    /// Why this upstream.
-    pub route: Route,
-    /// How it was answered.
-    pub status: StatusClass,
-}
+pub use self::labels::{Endpoint, RequestLabels, StatusClass};
 
 /// Figures that are read when they are scraped.
 #[derive(Clone, Copy)]
@@ -116,21 +37,43 @@ pub(super) enum Level {
 /// The metrics of a process.
 pub struct Meter {
     registry: Registry,
-    requests: IntCounterVec,
-    in_flight: IntGaugeVec,
-    time_to_first_byte: HistogramVec,
-    durations: [Histogram; Endpoint::ALL.len()],
-    overhead: Histogram,
-    rejected: [(&'static str, IntCounter); Fault::LABELS.len()],
+    tally: Arc<Tally>,
     levels: [IntGauge; 3],
 }
 
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLISECOND;
 /// From a millisecond to ten minutes: generations take seconds to minutes.
-const LONG: &[f64] = &[
-    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+const LONG: Bounds = &[
+    MILLISECOND,
+    5 * MILLISECOND,
+    25 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2_500 * MILLISECOND,
+    5 * SECOND,
+    10 * SECOND,
+    30 * SECOND,
+    60 * SECOND,
+    120 * SECOND,
+    300 * SECOND,
+    600 * SECOND,
 ];
 /// From ten microseconds to a tenth of a second.
-const SHORT: &[f64] = &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 0.1];
+const SHORT: Bounds = &[
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    MILLISECOND,
+    2_500_000,
+    10 * MILLISECOND,
+    100 * MILLISECOND,
+];
 
 const PREFIX: &str = "steadfast_";
 
@@ -143,66 +86,44 @@ impl Meter {
     /// A registry with every metric in it.
     #[allow(clippy::new_without_default, reason = "a registry is made once and on purpose")]
     pub fn new() -> Self {
-        let make = Maker(Registry::new());
-        let rejected = make.counters(
-            "rejected_requests_total",
-            "Requests answered with an error of our own.",
-            &["reason"],
-        );
-        let durations = make.histograms(
-            "request_duration_seconds",
-            "From a request's arrival to the end of its response.",
-            &["endpoint"],
-            LONG,
-        );
-        let build = make.gauges("build_info", "Always 1; the version is a label.", &["version"]);
+        let registry = Registry::new();
+        let tally = Arc::new(Tally {
+            shared: Striped::new(),
+            upstreams: Mutex::default(),
+        });
+        made(registry.register(Box::new(Exposed::new(tally.clone()))));
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = made(IntGaugeVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels));
+            made(registry.register(Box::new(gauges.clone())));
+            gauges
+        };
+        let build = gauges("build_info", "Always 1; the version is a label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            requests: make.counters(
-                "requests_total",
-                "Requests answered by an upstream.",
-                &["upstream", "endpoint", "route", "status"],
-            ),
-            in_flight: make.gauges(
-                "in_flight_requests",
-                "Requests that an upstream is working on.",
-                &["upstream"],
-            ),
-            time_to_first_byte: make.histograms(
-                "time_to_first_byte_seconds",
-                "From a request's arrival to the upstream's response head.",
-                &["upstream"],
-                LONG,
-            ),
-            durations: Endpoint::ALL.map(|endpoint| durations.with_label_values(&[endpoint.label()])),
-            overhead: make
-                .histograms(
-                    "proxy_overhead_seconds",
-                    "From a request's last byte to the call of its upstream.",
-                    &[],
-                    SHORT,
-                )
-                .with_label_values::<&str>(&[]),
-            rejected: Fault::LABELS.map(|reason| (reason, rejected.with_label_values(&[reason]))),
             levels: [
                 ("pins", "Sessions that are pinned to an upstream."),
                 ("connections", "Open client connections."),
                 ("buffered_bytes", "Bytes of request bodies held in memory."),
             ]
-            .map(|(name, help)| make.gauges(name, help, &[]).with_label_values::<&str>(&[])),
-            registry: make.0,
+            .map(|(name, help)| gauges(name, help, &[]).with_label_values::<&str>(&[])),
+            registry,
+            tally,
         }
     }
 
-    /// The handles of the upstream called `name`.
-    pub fn upstream(&self, name: &str) -> UpstreamMeter {
-        UpstreamMeter {
-            name: name.to_owned(),
-            requests: self.requests.clone(),
-            counters: Default::default(),
-            in_flight: self.in_flight.with_label_values(&[name]),
-            time_to_first_byte: self.time_to_first_byte.with_label_values(&[name]),
+    /// The counts of the upstream called `name`, the same ones each time.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMeter> {
+        let mut upstreams = self.tally.upstreams.lock();
+        if let Some(known) = upstreams.iter().find(|upstream| upstream.name == name) {
+            return known.clone();
         }
+        let upstream = Arc::new(UpstreamMeter {
+            name: name.to_owned(),
+            in_flight: Gauge::default(),
+            counts: Striped::new(),
+        });
+        upstreams.push(upstream.clone());
+        upstream
     }
 
     /// Counts a fault by its label.
@@ -216,21 +137,20 @@ impl Meter {
     }
 
     fn count_reason(&self, label: &str) {
-        if let Some((_, counter)) = self.rejected.iter().find(|(reason, _)| *reason == label) {
-            counter.inc();
+        let rejected = &self.tally.shared.mine().rejected;
+        if let Some((_, counter)) = Fault::LABELS.iter().zip(rejected).find(|(reason, _)| **reason == label) {
+            count(counter);
         }
     }
 
     /// Records how long a request took from its arrival to the end of its response.
     pub fn observe_duration(&self, endpoint: Endpoint, took: Duration) {
-        if let Some(histogram) = self.durations.get(endpoint as usize) {
-            histogram.observe(took.as_secs_f64());
-        }
+        self.tally.shared.mine().durations[endpoint as usize].observe(took);
     }
 
     /// Records how long a request that was complete took to leave.
     pub fn observe_overhead(&self, took: Duration) {
-        self.overhead.observe(took.as_secs_f64());
+        self.tally.shared.mine().overhead.observe(took);
     }
 
     pub(super) fn scrape(&self, levels: &[(Level, usize)]) -> String {
@@ -246,85 +166,95 @@ impl Meter {
     }
 }
 
-/// Makes metrics and registers them under our prefix.
-struct Maker(Registry);
-
-impl Maker {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(options, labels))
-    }
-
-    fn register<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
-        let collector = made(collector);
-        made(self.0.register(Box::new(collector.clone())));
-        collector
-    }
-}
-
-/// The handles of one upstream.
+/// What one upstream has done.
 pub struct UpstreamMeter {
     name: String,
-    requests: IntCounterVec,
-    counters: [[[OnceLock<IntCounter>; StatusClass::COUNT]; Route::ALL.len()]; Endpoint::ALL.len()],
     /// Requests that the upstream is working on. Policy reads it too: there is one count, not two.
-    pub in_flight: IntGauge,
-    time_to_first_byte: Histogram,
+    pub in_flight: Gauge,
+    counts: Striped<UpstreamCounts>,
 }
 
 impl UpstreamMeter {
     /// Counts a request that this upstream answered.
     pub fn count(&self, labels: RequestLabels) {
-        let RequestLabels {
-            endpoint,
-            route,
-            status,
-        } = labels;
-        let slot = &self.counters[endpoint as usize][route as usize][status as usize];
-        slot.get_or_init(|| {
-            self.requests
-                .with_label_values(&[&self.name, endpoint.label(), route.label(), status.label()])
-        })
-        .inc();
+        count(self.counts.mine().requests(labels));
     }
 
     /// Records how long a request took from its arrival to this upstream's response head.
     pub fn observe_first_byte(&self, took: Duration) {
-        self.time_to_first_byte.observe(took.as_secs_f64());
+        self.counts.mine().first_byte.observe(took);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A level that rises and falls.
+///
+/// One atomic for all threads, not striped: each pick compares the levels of upstreams, and a limit on requests in
+/// flight must hold exactly, so the value must be as cheap to read as to change. It has cache lines of its own, so that
+/// changing it disturbs nobody who reads something else, and only requests of one upstream meet here.
+#[derive(Default)]
+pub struct Gauge(Padded<AtomicI64>);
 
-    #[test]
-    fn counters_appear_with_their_labels() {
-        let meter = Meter::new();
-        let upstream = meter.upstream("a");
-        let labels = RequestLabels {
-            endpoint: Endpoint::Responses,
-            route: Route::Home,
-            status: StatusClass::of(StatusCode::OK),
-        };
-        upstream.count(labels);
-        upstream.count(labels);
-        meter.count_rejected(&Fault::BuffersFull);
-        let text = meter.scrape(&[(Level::Pins, 3)]);
-        for line in [
-            r#"steadfast_requests_total{endpoint="responses",route="home",status="2xx",upstream="a"} 2"#,
-            r#"steadfast_rejected_requests_total{reason="buffers_full"} 1"#,
-            "steadfast_pins 3",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+impl Gauge {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.0.fetch_add(1, Relaxed);
+    }
+
+    /// One less.
+    pub fn dec(&self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+
+    /// The value at this moment.
+    pub fn get(&self) -> i64 {
+        self.0.0.load(Relaxed)
+    }
+}
+
+/// One thread's counts for one upstream.
+struct UpstreamCounts {
+    requests: [[[AtomicU64; StatusClass::ALL.len()]; Route::ALL.len()]; Endpoint::ALL.len()],
+    first_byte: Histogram,
+}
+
+impl Default for UpstreamCounts {
+    fn default() -> Self {
+        Self {
+            requests: Default::default(),
+            first_byte: Histogram::new(LONG),
         }
     }
 }
+
+impl UpstreamCounts {
+    fn requests(&self, labels: RequestLabels) -> &AtomicU64 {
+        &self.requests[labels.endpoint as usize][labels.route as usize][labels.status as usize]
+    }
+}
+
+/// One thread's counts for all upstreams together.
+struct SharedCounts {
+    durations: [Histogram; Endpoint::ALL.len()],
+    overhead: Histogram,
+    rejected: [AtomicU64; Fault::LABELS.len()],
+}
+
+impl Default for SharedCounts {
+    fn default() -> Self {
+        Self {
+            durations: Endpoint::ALL.map(|_| Histogram::new(LONG)),
+            overhead: Histogram::new(SHORT),
+            rejected: Default::default(),
+        }
+    }
+}
+
+/// All that requests count.
+struct Tally {
+    shared: Striped<SharedCounts>,
+    /// Upstreams that a reload took away stay, with what they have counted.
+    upstreams: Mutex<Vec<Arc<UpstreamMeter>>>,
+}
+
+#[cfg(test)]
+mod tests;

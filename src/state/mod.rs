@@ -12,7 +12,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-pub use meter::{Endpoint, Meter, RequestLabels, StatusClass};
+pub use meter::{Endpoint, Gauge, Meter, RequestLabels, StatusClass, UpstreamMeter};
 pub use roster::{Live, Roster};
 pub use snapshot::{CompileError, Credential, Eligibility, Limits, Snapshot, Upstream};
 

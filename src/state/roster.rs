@@ -24,9 +24,12 @@ pub struct Roster {
 }
 
 /// What one upstream is doing.
+///
+/// Aligned away from the reference counts that an `Arc` keeps before it: each request changes those, and all read this.
+#[repr(align(128))]
 pub struct Live {
-    /// Its metric handles; the number of requests in flight is one of them.
-    pub meter: UpstreamMeter,
+    /// What it counts; the number of requests in flight is among it.
+    pub meter: Arc<UpstreamMeter>,
 }
 
 impl Live {

@@ -64,13 +64,13 @@ impl Shard {
         self.entry(self.oldest).map(|entry| entry.last)
     }
 
-    /// The upstream of `key`, unless that has been idle for longer than `idle`.
-    pub(super) fn peek(&self, key: u64, now: Tick, idle: Duration) -> Option<UpstreamId> {
+    /// The upstream of `key` and its last use, unless that is longer ago than `idle`.
+    pub(super) fn find(&self, key: u64, now: Tick, idle: Duration) -> Option<(UpstreamId, Tick)> {
         let entry = self.entry(self.locate(key)?)?;
-        (now.since(entry.last) <= idle).then_some(entry.upstream)
+        (now.since(entry.last) <= idle).then_some((entry.upstream, entry.last))
     }
 
-    /// The same, and `key` becomes the last used.
+    /// The upstream of `key`, which becomes the last used, unless it has been idle for longer than `idle`.
     pub(super) fn get(&mut self, key: u64, now: Tick, idle: Duration) -> Option<UpstreamId> {
         let at = self.locate(key)?;
         let entry = self.entry(at)?;

@@ -35,6 +35,41 @@ fn an_entry_lives_for_idle_after_its_last_use() {
 }
 
 #[test]
+fn a_confirmation_counts_as_a_use_only_where_the_last_is_a_while_ago() {
+    let pins = Pins::new(10, Duration::from_secs(1024));
+    pins.confirm(key(1), None, upstream(1), at(0));
+    pins.confirm(key(1), Some(upstream(1)), upstream(1), at(1));
+    assert_eq!(pins.peek(key(1), at(1024)), Some(upstream(1)));
+    assert_eq!(pins.peek(key(1), at(1025)), None);
+    pins.confirm(key(1), Some(upstream(1)), upstream(1), at(2));
+    assert_eq!(pins.peek(key(1), at(1026)), Some(upstream(1)));
+    pins.confirm(key(1), Some(upstream(1)), upstream(2), at(3));
+    assert_eq!(
+        pins.peek(key(1), at(1027)),
+        Some(upstream(2)),
+        "a move is written at once"
+    );
+}
+
+#[test]
+fn what_was_used_since_it_was_published_stays() {
+    let pins = Pins::new(SHARDS, IDLE);
+    (0..SHARDS).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64)));
+    // All but one are used again, so that every shard but one publishes a moment that is too early.
+    (0..SHARDS)
+        .filter(|n| *n != 200)
+        .for_each(|n| _ = pins.get(key(n), at(1_000 + n as u64)));
+    pins.confirm(key(SHARDS), None, upstream(1), at(2_000));
+    assert_eq!(pins.len(), SHARDS);
+    assert_eq!(pins.peek(key(200), at(2_000)), None);
+    assert!(
+        (0..=SHARDS)
+            .filter(|n| *n != 200)
+            .all(|n| pins.peek(key(n), at(2_000)).is_some())
+    );
+}
+
+#[test]
 fn the_first_to_finish_decides() {
     let pins = Pins::new(10, IDLE);
     let (a, b, c) = (upstream(1), upstream(2), upstream(3));

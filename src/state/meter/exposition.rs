@@ -1,0 +1,222 @@
+//! How totals become Prometheus' metric families.
+
+use std::{collections::HashMap, sync::Arc};
+
+use prometheus::{
+    core::{Collector, Desc},
+    proto::{self, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{
+    Endpoint, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
+    striped::{Bounds, NANOS_PER_SECOND, Observed},
+};
+use crate::{fault::Fault, policy::Route};
+
+/// A tally as the registry knows it.
+pub(super) struct Exposed {
+    tally: Arc<Tally>,
+    requests: Family,
+    in_flight: Family,
+    first_byte: Family,
+    durations: Family,
+    overhead: Family,
+    rejected: Family,
+}
+
+impl Exposed {
+    pub fn new(tally: Arc<Tally>) -> Self {
+        Self {
+            tally,
+            requests: Family::new(
+                MetricType::COUNTER,
+                "requests_total",
+                "Requests answered by an upstream.",
+                &["upstream", "endpoint", "route", "status"],
+            ),
+            in_flight: Family::new(
+                MetricType::GAUGE,
+                "in_flight_requests",
+                "Requests that an upstream is working on.",
+                &["upstream"],
+            ),
+            first_byte: Family::new(
+                MetricType::HISTOGRAM,
+                "time_to_first_byte_seconds",
+                "From a request's arrival to the upstream's response head.",
+                &["upstream"],
+            ),
+            durations: Family::new(
+                MetricType::HISTOGRAM,
+                "request_duration_seconds",
+                "From a request's arrival to the end of its response.",
+                &["endpoint"],
+            ),
+            overhead: Family::new(
+                MetricType::HISTOGRAM,
+                "proxy_overhead_seconds",
+                "From a request's last byte to the call of its upstream.",
+                &[],
+            ),
+            rejected: Family::new(
+                MetricType::COUNTER,
+                "rejected_requests_total",
+                "Requests answered with an error of our own.",
+                &["reason"],
+            ),
+        }
+    }
+
+    fn shared(&self) -> [MetricFamily; 3] {
+        let shared = &self.tally.shared;
+        let duration = |endpoint: Endpoint| {
+            let parts = shared.blocks().map(|block| &block.durations[endpoint as usize]);
+            histogram(&[("endpoint", endpoint.label())], LONG, &Observed::add_up(LONG, parts))
+        };
+        let overhead = Observed::add_up(SHORT, shared.blocks().map(|block| &block.overhead));
+        let rejected = |(at, reason): (usize, &&'static str)| {
+            counter(&[("reason", reason)], shared.total(|block| &block.rejected[at]))
+        };
+        [
+            self.durations.of(Endpoint::ALL.map(duration)),
+            self.overhead.of([histogram(&[], SHORT, &overhead)]),
+            self.rejected.of(Fault::LABELS.iter().enumerate().map(rejected)),
+        ]
+    }
+
+    fn upstreams(&self) -> [MetricFamily; 3] {
+        let upstreams = self.tally.upstreams.lock().clone();
+        let first_byte = |upstream: &Arc<UpstreamMeter>| {
+            let parts = upstream.counts.blocks().map(|block| &block.first_byte);
+            histogram(&[("upstream", &upstream.name)], LONG, &Observed::add_up(LONG, parts))
+        };
+        let in_flight =
+            |upstream: &Arc<UpstreamMeter>| gauge(&[("upstream", &upstream.name)], upstream.in_flight.get());
+        [
+            self.requests
+                .of(upstreams.iter().flat_map(|upstream| requests(upstream))),
+            self.in_flight.of(upstreams.iter().map(in_flight)),
+            self.first_byte.of(upstreams.iter().map(first_byte)),
+        ]
+    }
+}
+
+/// The combinations of labels that have occurred: most never do.
+fn requests(upstream: &UpstreamMeter) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    for endpoint in Endpoint::ALL {
+        for route in Route::ALL {
+            for status in StatusClass::ALL {
+                let labels = RequestLabels {
+                    endpoint,
+                    route,
+                    status,
+                };
+                let total = upstream.counts.total(|block| block.requests(labels));
+                if total > 0 {
+                    let labels = [
+                        ("endpoint", endpoint.label()),
+                        ("route", route.label()),
+                        ("status", status.label()),
+                        ("upstream", &*upstream.name),
+                    ];
+                    metrics.push(counter(&labels, total));
+                }
+            }
+        }
+    }
+    metrics
+}
+
+impl Collector for Exposed {
+    fn desc(&self) -> Vec<&Desc> {
+        [
+            &self.requests,
+            &self.in_flight,
+            &self.first_byte,
+            &self.durations,
+            &self.overhead,
+            &self.rejected,
+        ]
+        .map(Family::desc)
+        .to_vec()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.shared().into_iter().chain(self.upstreams()).collect()
+    }
+}
+
+/// A metric's name, help and type.
+struct Family {
+    desc: Desc,
+    kind: MetricType,
+}
+
+impl Family {
+    /// `name` is without our prefix.
+    fn new(kind: MetricType, name: &str, help: &str, labels: &[&str]) -> Self {
+        let labels = labels.iter().map(ToString::to_string).collect();
+        let name = format!("{}{name}", PREFIX);
+        Self {
+            desc: made(Desc::new(name, help.to_owned(), labels, HashMap::new())),
+            kind,
+        }
+    }
+
+    fn desc(&self) -> &Desc {
+        &self.desc
+    }
+
+    fn of(&self, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.desc.fq_name.clone());
+        family.set_help(self.desc.help.clone());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics.into_iter().collect());
+        family
+    }
+}
+
+/// Labels stand in the order of their names.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn labelled(labels: Labels<'_>) -> Metric {
+    debug_assert!(labels.is_sorted());
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+fn counter(labels: Labels<'_>, total: u64) -> Metric {
+    let (mut metric, mut counter) = (labelled(labels), proto::Counter::default());
+    counter.set_value(total as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(labels: Labels<'_>, value: i64) -> Metric {
+    let (mut metric, mut gauge) = (labelled(labels), proto::Gauge::default());
+    gauge.set_value(value as f64);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(labels: Labels<'_>, bounds: Bounds, observed: &Observed) -> Metric {
+    let (mut metric, mut histogram) = (labelled(labels), proto::Histogram::default());
+    let bucket = |(bound, count): (&u64, &u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / NANOS_PER_SECOND);
+        bucket.set_cumulative_count(*count);
+        bucket
+    };
+    histogram.set_bucket(bounds.iter().zip(&observed.cumulative).map(bucket).collect());
+    histogram.set_sample_count(observed.count);
+    histogram.set_sample_sum(observed.sum);
+    metric.set_histogram(histogram);
+    metric
+}
