@@ -27,6 +27,8 @@ const MAX_READ: usize = 128 << 10;
 pub struct Peer {
     /// The address, where the transport has one.
     pub address: Option<SocketAddr>,
+    /// Whether it came over TLS.
+    pub is_secure: bool,
 }
 
 /// Time limits of a client's connection.
