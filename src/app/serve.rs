@@ -57,7 +57,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
         tracing::warn!("{warning}");
     }
     let house = House::new(&config)?;
-    let public = bind(config.server.listen.iter().map(address)).await?;
+    let public = secured(bind(config.server.listen.iter().map(address)).await?, &config)?;
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
@@ -133,14 +133,24 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
     Ok(listeners)
 }
 
+/// The public listeners, with TLS where that is configured.
+fn secured(listeners: Vec<Listener>, config: &Config) -> Result<Vec<Listener>, Problem> {
+    let Some(tls) = &config.server.tls else {
+        return Ok(listeners);
+    };
+    let tls = wire::server_config(&tls.certificates, tls.private_key.expose().as_bytes())?;
+    let secured = listeners.into_iter().map(|listener| listener.secured(tls.clone()));
+    Ok(secured.collect())
+}
+
 /// Says on standard output where to call, and how to try it.
 fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), Problem> {
     let mut text = String::new();
     for listener in public {
-        writeln!(text, "Steadfast listens on {}", url(listener.address()))?;
+        writeln!(text, "Steadfast listens on {}", url(listener))?;
     }
     for listener in admin {
-        writeln!(text, "The admin side is on {}", url(listener.address()))?;
+        writeln!(text, "The admin side is on {}", url(listener))?;
     }
     if sims.is_empty() {
         let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -175,9 +185,10 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
     Ok(())
 }
 
-fn url(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => format!("http://{address}"),
-        Address::Unix(_) => address.to_string(),
+fn url(listener: &Listener) -> String {
+    let scheme = if listener.is_secure() { "https" } else { "http" };
+    match listener.address() {
+        Address::Tcp(address) => format!("{scheme}://{address}"),
+        address @ Address::Unix(_) => address.to_string(),
     }
 }

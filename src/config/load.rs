@@ -10,7 +10,7 @@ use super::{
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
     secrets::{Surroundings, WRITTEN_OUT, credential, read_file},
-    upstream,
+    tls, upstream,
     values::{boolean, duration, integer, listen, show_size, size, socket_addr, text},
 };
 use crate::policy::Source;
@@ -34,8 +34,9 @@ const SERVER: Schema = Schema {
         "grace",
         "forwarded",
         "route_headers",
+        "tls",
     ],
-    later: &["tls"],
+    later: &[],
 };
 const ADMIN: Schema = Schema {
     name: "[admin]",
@@ -55,7 +56,15 @@ const TIMEOUTS: Schema = Schema {
     fields: &["connect", "head", "idle", "client_header"],
     later: &[],
 };
-const SCHEMAS: &[&Schema] = &[&SERVER, &ADMIN, &AFFINITY, &TIMEOUTS, &upstream::SCHEMA, &ROOT];
+const SCHEMAS: &[&Schema] = &[
+    &SERVER,
+    &tls::SCHEMA,
+    &ADMIN,
+    &AFFINITY,
+    &TIMEOUTS,
+    &upstream::SCHEMA,
+    &ROOT,
+];
 
 /// Looks a variable of the environment up.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -201,6 +210,7 @@ impl Draft {
             &mut server.route_headers,
             reader.read(&section, "route_headers", boolean),
         );
+        server.tls = tls::read(reader, &section, around);
         if server.buffered_bodies < server.max_body && reader.is_whole() {
             let (buffered, max) = (show_size(server.buffered_bodies), show_size(server.max_body));
             let message = format!(

@@ -22,6 +22,7 @@ mod secrets;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod values;
 
@@ -37,6 +38,7 @@ pub use self::{
     base_url::BaseUrl,
     errors::{Errors, Place, Problem},
     glob::ModelGlobs,
+    tls::Tls,
     upstream::{ApiKey, Ca, InvalidUpstream, Upstream},
 };
 use crate::{policy::Source, secret::Secret};
@@ -63,6 +65,8 @@ pub struct Config {
 pub struct Server {
     /// Where to listen, at least one, no two alike but for port 0. Loopback only: without client keys anybody may call.
     pub listen: Vec<Listen>,
+    /// With what clients over TCP have to speak TLS; without, they speak plain HTTP.
+    pub tls: Option<Tls>,
     /// The largest request body in bytes, as sent or decompressed: 1 KiB to 3 GiB.
     pub max_body: u64,
     /// The bytes of request bodies kept over all requests: `max_body` to 1 TiB.
@@ -79,6 +83,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))],
+            tls: None,
             max_body: 64 << 20,
             buffered_bodies: 512 << 20,
             grace: Duration::from_secs(30),

@@ -49,6 +49,11 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Whether there is such a table in the file.
+    pub(super) fn is_written(&self) -> bool {
+        self.table.is_some()
+    }
+
     pub(super) fn get(&self, field: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         debug_assert!(self.schema.fields.contains(&field), "{field} is not in the schema");
         self.table?.get(field)

@@ -47,7 +47,10 @@ impl<'a> Acceptor<'a> {
                 }
             };
             match self.listener.accept().await {
-                Ok((transport, address)) => return (transport, Peer { address }, self.capacity.occupy(room)),
+                Ok((transport, address)) => {
+                    let is_secure = self.listener.is_secure();
+                    return (transport, Peer { address, is_secure }, self.capacity.occupy(room));
+                }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     if self.failed.permits(REMIND) {

@@ -7,6 +7,8 @@ use std::{net::SocketAddr, time::Duration};
 pub struct Peer {
     /// The address, where the transport has one.
     pub address: Option<SocketAddr>,
+    /// Whether it came over TLS.
+    pub is_secure: bool,
 }
 
 /// Time limits of a client's connection.

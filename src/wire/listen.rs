@@ -5,12 +5,15 @@ use std::{
     net::SocketAddr,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 
-use super::transport::Transport;
+use super::{server_tls::ServerTls, transport::Transport};
 
 /// Bytes of an answer that may wait in the kernel for a client.
 const UNSENT: u32 = 128 << 10;
@@ -61,6 +64,7 @@ impl std::error::Error for BindError {
 pub struct Listener {
     kind: Kind,
     address: Address,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +88,25 @@ impl Listener {
             address: address.clone(),
             source,
         })?;
-        Ok(Self { kind, address })
+        Ok(Self {
+            kind,
+            address,
+            tls: None,
+        })
+    }
+
+    /// The same with TLS for who comes over TCP; a Unix socket stays plain.
+    #[must_use]
+    pub fn secured(mut self, tls: Arc<ServerConfig>) -> Self {
+        if let Kind::Tcp(_) = self.kind {
+            self.tls = Some(tls);
+        }
+        self
+    }
+
+    /// Whether clients have to speak TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The address that was bound, with the port that the system chose.
@@ -101,7 +123,14 @@ impl Listener {
                 // Writable means that the client has read, not that a third of a large buffer is free: a slow reader
                 // is no stalled one. It also bounds what the kernel holds for one.
                 SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
-                Ok((Transport::Tcp(stream), Some(peer)))
+                let transport = match &self.tls {
+                    None => Transport::Tcp(stream),
+                    Some(tls) => {
+                        let accept = TlsAcceptor::from(tls.clone()).accept(stream);
+                        Transport::ServerTls(Box::new(ServerTls::new(accept, peer)))
+                    }
+                };
+                Ok((transport, Some(peer)))
             }
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;

@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::server_tls::ServerTls;
+
 /// What is known of the peer without reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerSide {
@@ -28,15 +30,19 @@ pub(super) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+    ServerTls(Box<ServerTls>),
 }
 
 impl Transport {
     /// Makes closing a reset, where the transport knows resets.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(tcp) = self {
-            // An error means that the peer was faster.
-            let _ = tcp.set_zero_linger();
-        }
+        let tcp = match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::ServerTls(tls) => tls.tcp(),
+            Self::Unix(_) | Self::Tls(_) => None,
+        };
+        // An error means that the peer was faster.
+        let _ = tcp.map(TcpStream::set_zero_linger);
     }
 
     /// Looks whether the peer has closed its side; as a rule without a system call.
@@ -45,6 +51,10 @@ impl Transport {
             Self::Tcp(tcp) => tcp_peer(cx, tcp),
             Self::Unix(unix) => peer_side(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
             Self::Tls(tls) => tcp_peer(cx, tls.get_ref().0),
+            Self::ServerTls(tls) => match tls.tcp() {
+                Some(tcp) => tcp_peer(cx, tcp),
+                None => PeerSide::Closed,
+            },
         }
     }
 }
@@ -85,6 +95,7 @@ macro_rules! on_transport {
             Transport::Tcp($inner) => $call,
             Transport::Unix($inner) => $call,
             Transport::Tls($inner) => $call,
+            Transport::ServerTls($inner) => $call,
         }
     };
 }

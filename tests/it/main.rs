@@ -15,6 +15,7 @@ mod faults;
 mod framing;
 mod headers;
 mod heads;
+mod listener_tls;
 mod models;
 mod operator;
 mod pins;

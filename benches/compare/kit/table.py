@@ -11,6 +11,14 @@ COLUMNS = {
         ("cpu_us", "CPU µs/request", "{:,.1f}"),
         ("rss_mb", "RSS MB", "{:,.1f}"),
     ],
+    "scaling": [
+        ("one_us", "one worker, CPU µs/request", "{:,.1f}"),
+        ("two_us", "two", "{:,.1f}"),
+        ("carries", "two cores carry", "{:.2f}×"),
+        ("one_per_second", "one, requests/s", "{:,.0f}"),
+        ("two_per_second", "two", "{:,.0f}"),
+        ("two_cores", "cores that two kept busy", "{:.2f}"),
+    ],
     "latency": [("added_us", "added p50 µs", "{:,.0f}"), ("direct_us", "direct p50 µs", "{:,.0f}")],
     "events": [
         ("per_second", "events/s", "{:,.0f}"),
@@ -20,7 +28,7 @@ COLUMNS = {
     "idle": [("kb_each", "KB each", "{:,.1f}"), ("rss_mb", "RSS MB", "{:,.1f}")],
 }
 # The same for all, or no quantity of the proxy.
-WITHOUT_RATIO = {"direct_us", "core"}
+WITHOUT_RATIO = {"direct_us", "carries", "one_per_second", "two_per_second", "two_cores"}
 
 
 def cell(figures, reference, name, form):

@@ -16,34 +16,34 @@ CONNECTIONS = {"POST 512 KB": 16, "POST 4 MB": 4}
 class Bench:
     """Where things are, and on which cores."""
 
-    def __init__(self, sink, bodies, folder, proxy_core, load_core):
+    def __init__(self, sink, bodies, folder, cores):
         self.sink = sink
         self.bodies = bodies
         self.folder = folder
-        self.proxy_core = proxy_core
-        self.load_core = load_core
+        self.cores = cores
 
 
-def wrk(bench, address, work, seconds, connections):
-    """Runs wrk; what it says at its end."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-s", LOAD, f"http://{address}/"]
-    # wrk knows whole seconds only.
-    command[3] = f"-d{max(1, round(seconds))}s"
-    command = ["taskset", "-c", str(bench.load_core), *map(str, command)]
-    env = {**os.environ, "BODY": bench.bodies[work]}
+def wrk(bench, url, load, seconds, connections):
+    """Runs wrk; what it says at its end. `load`: the name of a body."""
+    # It knows whole seconds only.
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(LOAD), url]
+    command = ["taskset", "-c", str(bench.cores.load), *command]
+    env = {**os.environ, "BODY": bench.bodies[load]}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds + 30, check=False)
     last = done.stdout.strip().splitlines()[-1:] or [""]
     if done.returncode or not last[0].startswith("{"):
         raise RuntimeError(f"wrk failed: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return json.loads(last[0])
+    result = json.loads(last[0])
+    if result["failed"]:
+        raise RuntimeError(f"{url}, {load}: {result['failed']} requests failed")
+    return result
 
 
-def requests(bench, proxy, work, seconds):
+def requests(bench, proxy, load, seconds):
     """As many requests as the proxy's core, or the load's, can do."""
     before = proxy.process.cpu()
-    result = wrk(bench, proxy.address, work, seconds, CONNECTIONS.get(work, 64))
+    result = wrk(bench, proxy.url, load, seconds, CONNECTIONS.get(load, 64))
     busy = spent(before, proxy.process.cpu())
-    refuse_failures(proxy, work, result["failed"])
     return {
         "per_second": result["requests"] / result["seconds"],
         "p50": result["p50"],
@@ -55,16 +55,23 @@ def requests(bench, proxy, work, seconds):
     }
 
 
-def latency(bench, proxy, work, direct, seconds):
-    """One connection, and everything on one core: what the proxy adds to the way without it."""
-    proxy.process.pin(bench.load_core)
-    try:
-        without = wrk(bench, f"127.0.0.1:{direct}", work, seconds, 1)
-        result = wrk(bench, proxy.address, work, seconds, 1)
-    finally:
-        proxy.process.pin(bench.proxy_core)
-    refuse_failures(proxy, work, result["failed"])
-    return {"added_us": result["p50"] - without["p50"], "direct_us": without["p50"]}
+def median_latency(bench, url, load, seconds):
+    """With one connection, in microseconds."""
+    return wrk(bench, url, load, seconds, 1)["p50"]
+
+
+def scaling(bench, one, two, load, seconds):
+    """What a request costs with one worker and with two. Where CPU is the limit, two workers carry twice the inverse of
+    its rise."""
+    one, two = (requests(bench, proxy, load, seconds) for proxy in (one, two))
+    return {
+        "one_us": one["cpu_us"],
+        "two_us": two["cpu_us"],
+        "carries": 2 * one["cpu_us"] / two["cpu_us"],
+        "one_per_second": one["per_second"],
+        "two_per_second": two["per_second"],
+        "two_cores": two["core"],
+    }
 
 
 class Holder:
@@ -74,7 +81,7 @@ class Holder:
         command = [bench.sink, arguments[0], proxy.address, *arguments[1:]]
         log = Path(bench.folder) / "holder.log"
         self.proxy = proxy
-        self.process = Process(command, bench.load_core, log, stdout=subprocess.PIPE)
+        self.process = Process(command, [bench.cores.load], log, stdout=subprocess.PIPE)
         line = self.process.child.stdout.readline()
         if not line.startswith("open"):
             said = log.read_text().strip().splitlines()[-1:]
@@ -112,11 +119,6 @@ def idle(bench, proxy, what, count):
     after = proxy.process.rss()
     holder.end()
     return {"kb_each": (after - before) / count / 1024, "rss_mb": after / 1e6}
-
-
-def refuse_failures(proxy, work, failed):
-    if failed:
-        raise RuntimeError(f"{proxy.name}, {work}: {failed} requests failed")
 
 
 def medians(runs):

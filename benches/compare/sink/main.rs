@@ -2,18 +2,20 @@
 //! client that holds many connections.
 //!
 //! ```text
-//! sink serve N                                  N upstreams in one thread; prints their ports, runs until killed
+//! sink serve N FOLDER                           N upstreams in one thread, and N with TLS, whose certificate it writes
+//!                                               into FOLDER; prints their ports, runs until killed
 //! sink streams ADDR COUNT RATE SECONDS          COUNT event streams; RATE events a second each, "max", or 0 for idle ones
 //! sink connections ADDR COUNT SECONDS           COUNT connections that made one request each and stay open
 //! ```
 //! The last two print `open COUNT` once all stand, then after SECONDS one JSON line with what arrived since.
 
 mod clients;
+mod identity;
 mod upstreams;
 
-use std::{env, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{env, future::Future, io, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str = "sink serve N | streams ADDR COUNT RATE SECONDS | connections ADDR COUNT SECONDS";
+const USAGE: &str = "sink serve N FOLDER | streams ADDR COUNT RATE SECONDS | connections ADDR COUNT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
 fn parse(arguments: &[String]) -> Option<io::Result<()>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
-        ["serve", count] => Some(block_on(upstreams::serve(count.parse().ok()?))),
+        ["serve", count, folder] => Some(block_on(upstreams::serve(count.parse().ok()?, Path::new(folder)))),
         ["streams", address, count, rate, seconds] => Some(block_on(clients::streams(
             address.parse::<SocketAddr>().ok()?,
             count.parse().ok()?,

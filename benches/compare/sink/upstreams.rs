@@ -7,16 +7,20 @@ use std::{
     cell::RefCell,
     io::{self, ErrorKind, Write as _},
     net::Ipv4Addr,
+    path::Path,
     rc::Rc,
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::{spawn_local, yield_now},
     time::{MissedTickBehavior, interval},
 };
+use tokio_rustls::TlsAcceptor;
+
+use crate::identity;
 
 const ANSWER: &str = concat!(
     r#"{"id":"resp_01a206a040757de097444102e6786650","object":"response","status":"completed","model":"gpt-5.2","#,
@@ -54,36 +58,48 @@ struct Paced {
 
 type Shared = Rc<RefCell<Streams>>;
 
-/// Serves on `count` free ports.
-pub async fn serve(count: usize) -> io::Result<()> {
+/// Serves on `count` free ports, and with TLS on as many others.
+pub async fn serve(count: usize, folder: &Path) -> io::Result<()> {
     let streams = Shared::default();
-    let mut ports = String::new();
-    for _ in 0..count {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        ports.push_str(&format!(" {}", listener.local_addr()?.port()));
-        let streams = streams.clone();
-        spawn_local(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => drop(spawn_local(connection(stream, streams.clone()))),
-                    Err(_) => tokio::time::sleep(TICK).await,
-                }
-            }
-        });
+    let tls = identity::acceptor(folder)?;
+    for (name, tls) in [("ports", None), ("tls", Some(tls))] {
+        let mut line = name.to_owned();
+        for _ in 0..count {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            line.push_str(&format!(" {}", listener.local_addr()?.port()));
+            spawn_local(accept(listener, tls.clone(), streams.clone()));
+        }
+        println!("{line}");
     }
-    println!("ports{ports}");
     io::stdout().flush()?;
     spawn_local(flood(streams.clone()));
     pace(streams).await
 }
 
-async fn connection(stream: TcpStream, streams: Shared) {
-    // How a connection ended is seen on its other side.
-    let _ = stream.set_nodelay(true);
-    let _ = requests(stream, streams).await;
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, streams: Shared) {
+    loop {
+        match listener.accept().await {
+            // How a connection ended is seen on its other side.
+            Ok((stream, _)) => drop(spawn_local(connection(stream, tls.clone(), streams.clone()))),
+            Err(_) => tokio::time::sleep(TICK).await,
+        }
+    }
 }
 
-async fn requests(mut stream: TcpStream, streams: Shared) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, tls: Option<TlsAcceptor>, streams: Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    if let Some(tls) = tls {
+        // Event streams come without TLS only: one that is asked for here ends after its first event.
+        return requests(&mut tls.accept(stream).await?).await.map(drop);
+    }
+    match requests(&mut stream).await? {
+        Some(rate) => hold(stream, rate, &streams).await,
+        None => Ok(()),
+    }
+}
+
+/// Answers requests until the peer goes, or until one has begun an event stream.
+async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<Option<Rate>> {
     let answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{ANSWER}",
         ANSWER.len()
@@ -91,8 +107,8 @@ async fn requests(mut stream: TcpStream, streams: Shared) -> io::Result<()> {
     // Lent only while a body is read, so that 5,000 idle connections cost nothing.
     let mut head = Vec::new();
     loop {
-        let Some(end) = read_head(&mut stream, &mut head).await? else {
-            return Ok(());
+        let Some(end) = read_head(stream, &mut head).await? else {
+            return Ok(None);
         };
         let request = Request::parse(&head[..end])?;
         let mut left = (request.length + end).saturating_sub(head.len());
@@ -100,7 +116,7 @@ async fn requests(mut stream: TcpStream, streams: Shared) -> io::Result<()> {
             let mut piece = vec![0; PIECE.min(left)];
             while left > 0 {
                 match stream.read(&mut piece).await? {
-                    0 => return Ok(()),
+                    0 => return Ok(None),
                     read => left = left.saturating_sub(read),
                 }
             }
@@ -108,15 +124,17 @@ async fn requests(mut stream: TcpStream, streams: Shared) -> io::Result<()> {
         head.clear();
         let Some(rate) = request.rate else {
             stream.write_all(answer.as_bytes()).await?;
+            stream.flush().await?;
             continue;
         };
         stream.write_all(format!("{STREAM_HEAD}{}", chunk()).as_bytes()).await?;
-        return hold(stream, rate, &streams).await;
+        stream.flush().await?;
+        return Ok(Some(rate));
     }
 }
 
 /// Reads until a head is complete; where it ends. `None`: the peer has gone.
-async fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
     head.reserve(HEAD);
     loop {
         if let Some(at) = memchr::memmem::find(head, b"\r\n\r\n") {

@@ -24,7 +24,10 @@ fn the_example_stays_valid_with_its_options() {
     let folder = Folder::new("example");
     let ca = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     folder.write("ca.pem", ca.cert.pem());
+    folder.write("cert.pem", ca.cert.pem());
+    folder.write("key.pem", ca.signing_key.serialize_pem());
     let text = EXAMPLE
+        .replace("# tls = ", "tls = ")
         .replace("headers = {} ", "# ")
         .replace("# headers = ", "headers = ");
     let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
@@ -32,6 +35,13 @@ fn the_example_stays_valid_with_its_options() {
     let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
     let config = Config::from_toml(&text, origin.to_str().unwrap(), &token, &Overrides::default()).unwrap();
     assert_eq!(config.admin.token, Some(Secret::new("t")));
+    let tls = config.server.tls.as_ref().unwrap();
+    assert_eq!(
+        (&tls.cert, &tls.key),
+        (&folder.0.join("cert.pem"), &folder.0.join("key.pem"))
+    );
+    assert_eq!(tls.certificates, ca.cert.pem().into_bytes());
+    assert!(!format!("{config:?}").contains("PRIVATE"));
     let first = &config.upstreams[0];
     assert_eq!(
         first.headers,

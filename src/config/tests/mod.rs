@@ -4,6 +4,7 @@ mod accepted;
 mod flags;
 mod properties;
 mod refused;
+mod tls;
 
 use std::{fs, path::PathBuf};
 

@@ -63,6 +63,8 @@ fn soup() -> impl Strategy<Value = String> {
         "ca",
         "http2",
         "tls",
+        "cert",
+        "key",
         "upstream",
         "server",
         " = ",

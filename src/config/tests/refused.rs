@@ -47,7 +47,8 @@ http2 = true
         "3:43: listen has \"127.0.0.1:81\" twice; keep one",
         "3:59: listen must be a string, not an integer",
         "4:12: buffered_bodies (512MiB) must hold one body of max_body (2GiB); raise it, or lower max_body",
-        "5:1: \"server.tls\" is not supported yet; remove it",
+        "5:7: [server.tls] has no key; add key = \"k.pem\"",
+        "5:16: cert needs the file \"c.pem\", which cannot be read: No such file or directory (os error 2)",
         "6:9: grace must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"soon\"",
         "8:10: admin.listen \"10.0.0.1:9090\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:9090\"",
         &format!("10:21: sources has an unknown source: {sources}"),
@@ -87,7 +88,7 @@ http2 = true
 #[test]
 fn what_is_not_built_is_refused() {
     for (text, path) in [
-        ("[server]\ntls.cert = \"c\"", "server.tls"),
+        ("[server]\ntls.client_ca = \"c\"", "server.tls.client_ca"),
         ("affinity.wait = \"2s\"", "affinity.wait"),
         ("affinity.reread_rate = 5000", "affinity.reread_rate"),
         ("affinity.wait_max = \"60s\"", "affinity.wait_max"),

@@ -95,7 +95,7 @@ impl Gateway {
         let find = |start: &str| {
             said.lock()
                 .iter()
-                .find_map(|line| line.strip_prefix(start)?.strip_prefix("http://")?.parse().ok())
+                .find_map(|line| line.strip_prefix(start)?.split_once("://")?.1.parse().ok())
         };
         let address = until(&format!("an address; log: {:?}", log.lock()), || {
             std::future::ready(find("Steadfast listens on "))

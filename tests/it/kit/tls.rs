@@ -1,6 +1,6 @@
 //! Certificates of an authority of our own, and a server that speaks HTTP/2.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,13 +10,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::gateway::scratch;
 
@@ -25,6 +25,10 @@ pub struct Identity {
     pub config: Arc<ServerConfig>,
     /// The authority's certificate as a PEM file.
     pub ca: PathBuf,
+    /// The server's own as a PEM file.
+    pub cert: PathBuf,
+    /// Its key as a PEM file.
+    pub key: PathBuf,
     /// The names that clients asked for.
     pub asked: Arc<Mutex<Vec<Option<String>>>>,
 }
@@ -48,8 +52,12 @@ pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().expect("a key");
     let root = authority.self_signed(&authority_key).expect("a certificate");
-    let ca = scratch().join("ca.pem");
-    std::fs::write(&ca, root.pem()).expect("a writable folder");
+    let folder = scratch();
+    let written = |name: &str, pem: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, pem).expect("a writable folder");
+        path
+    };
     let key = KeyPair::generate().expect("a key");
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let issuer = Issuer::new(authority, authority_key);
@@ -60,6 +68,12 @@ pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let secret = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
+    let files = [
+        ("ca.pem", root.pem()),
+        ("cert.pem", leaf.pem()),
+        ("key.pem", key.serialize_pem()),
+    ];
+    let [ca, cert, key_file] = files.map(|(name, pem)| written(name, pem));
     let key = Arc::new(CertifiedKey::from_der(chain, secret, &provider).expect("they match"));
     let asked: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -74,8 +88,39 @@ pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
     Identity {
         config: Arc::new(config),
         ca,
+        cert,
+        key: key_file,
         asked,
     }
+}
+
+impl Identity {
+    /// The line of `[server]` that shows it to clients.
+    pub fn shown(&self) -> String {
+        format!("tls = {{ cert = {:?}, key = {:?} }}\n", self.cert, self.key)
+    }
+
+    /// A client's configuration that trusts the authority and offers HTTP/2 and HTTP/1.1.
+    pub fn trusting(&self) -> Arc<ClientConfig> {
+        let ca = CertificateDer::from_pem_file(&self.ca).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+}
+
+/// A connection with TLS.
+pub async fn call(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    let connector = TlsConnector::from(config.clone());
+    connector.connect(address.ip().into(), tcp).await
 }
 
 /// An upstream that speaks HTTP/2 only: each request is answered with the body that `answer` makes of it.

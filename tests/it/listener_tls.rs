@@ -1,0 +1,203 @@
+//! TLS towards clients: what they get over it, and what becomes of those who do not speak it.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, HandshakeKind};
+use steadfast::sim::{Act, Close, Point, Sim};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::kit::{
+    PATIENCE, client,
+    gateway::{self, Gateway},
+    sim, sim_with,
+    tls::{self, Identity},
+    until_true,
+    wire::{self, End},
+};
+
+const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+
+/// An account and a gateway before it that speaks TLS, with further lines in its `[server]`.
+async fn house(lines: &str, flags: &[&str]) -> (Sim, Gateway, Identity) {
+    let sim = sim("a").await;
+    let (gateway, identity) = before(&sim, lines, flags).await;
+    (sim, gateway, identity)
+}
+
+async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, Identity) {
+    let identity = tls::identity(&["127.0.0.1"], &[]);
+    let config = format!(
+        "[server]\n{}{lines}\n[timeouts]\nclient_header = \"400ms\"\n{}",
+        identity.shown(),
+        gateway::upstream(sim, "")
+    );
+    (Gateway::configured_with(&config, flags).await, identity)
+}
+
+/// Sends `request` on a connection of its own, asks for its end, and reads to there.
+async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
+    let mut stream = tls::call(gateway.address, config).await?;
+    let request = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .expect("it ends in time")?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn requests_and_streams_come_and_go_over_tls() {
+    let (sim, gateway, identity) = house("forwarded = true", &[]).await;
+    let config = identity.trusting();
+    let said = gateway.said();
+    assert!(
+        said[0].starts_with("Steadfast listens on https://") && said[1].contains(" http://"),
+        "{said:?}"
+    );
+    let long = format!(
+        r#"{{"model":"gpt-5.2","input":"{}","prompt_cache_key":"k"}}"#,
+        "x".repeat(300 << 10)
+    );
+    for (body, end) in [(STREAM, "0\r\n\r\n"), (long.as_str(), "}")] {
+        let answer = ask(&gateway, &config, &wire::post("/v1/responses", body))
+            .await
+            .expect("a whole answer");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(end),
+            "{answer:.300}"
+        );
+    }
+    let requests = sim.requests();
+    assert_eq!(requests[1].body, long.as_bytes());
+    assert_eq!(requests[0].headers["x-forwarded-proto"], "https");
+}
+
+#[tokio::test]
+async fn a_session_resumes_and_a_connection_is_kept() {
+    let (sim, gateway, identity) = house("", &[]).await;
+    let config = identity.trusting();
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut stream = tls::call(gateway.address, &config).await.expect("hands are shaken");
+        for _ in 0..2 {
+            stream
+                .write_all(wire::post("/v1/responses", r#"{"model":"gpt-5.2","input":"hi"}"#).as_bytes())
+                .await
+                .expect("it reads");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}") || memchr::memmem::find(&answer, b"\r\n\r\n").is_none() {
+                let read = timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("in time");
+                assert!(read.expect("it stays open") > 0);
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        }
+        let session = stream.get_ref().1;
+        assert_eq!(session.handshake_kind(), Some(kind));
+        assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+    assert_eq!(sim.counts().requests, 4);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_ends_without_close_notify() {
+    let (sim, gateway, identity) = house("", &[]).await;
+    sim.script()
+        .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
+    let answer = ask(&gateway, &identity.trusting(), &wire::post("/v1/responses", STREAM)).await;
+    match answer {
+        Ok(text) => assert!(!text.ends_with("0\r\n\r\n"), "{text}"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_request() {
+    let sim = sim_with("a", |config| config.pace = Duration::from_millis(100)).await;
+    let (gateway, identity) = before(&sim, "", &[]).await;
+    let mut stream = tls::call(gateway.address, &identity.trusting())
+        .await
+        .expect("hands are shaken");
+    stream
+        .write_all(wire::post("/v1/responses", STREAM).as_bytes())
+        .await
+        .expect("it reads");
+    stream.read_u8().await.expect("an answer");
+    drop(stream);
+    until_true("the upstream's request is cancelled", || sim.counts().aborted == 1).await;
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
+    let (_sim, gateway, identity) = house("", &["--log-level", "debug"]).await;
+    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+    let plain = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
+    assert!(!plain.contains("HTTP/"), "{plain:?}");
+    let stranger = tls::identity(&["127.0.0.1"], &[]).trusting();
+    assert!(tls::call(gateway.address, &stranger).await.is_err());
+    let config = identity.trusting();
+    let answer = ask(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
+    assert!(answer.expect("a whole answer").starts_with("HTTP/1.1 200 "));
+    assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
+    for reason in [
+        "a TLS handshake was cut before its end",
+        "InvalidContentType",
+        "fatal alert",
+    ] {
+        let logged = || gateway.log().iter().any(|line| line.contains(reason));
+        until_true(&format!("{reason} in the log"), logged).await;
+    }
+    let is_loud = |line: &String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+    assert_eq!(gateway.log().into_iter().find(is_loud), None);
+}
+
+#[tokio::test]
+async fn a_handshake_that_goes_on_for_ever_is_cut() {
+    let (_sim, gateway, _) = house("", &[]).await;
+    let mut stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    // The beginning of a record, and no more.
+    stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("it reads");
+    assert_eq!(wire::Wire::over(stream).closing().await, End::Closed);
+}
+
+#[tokio::test]
+async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
+    let path = gateway::scratch().join("s.sock");
+    let socket = format!("unix:{}", path.display());
+    let (_sim, mut gateway, identity) = house("", &["--listen", &socket]).await;
+    let mut stream = UnixStream::connect(&path).await.expect("it listens");
+    let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let idle = tls::call(gateway.address, &identity.trusting())
+        .await
+        .expect("hands are shaken");
+    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    drop((idle, mute));
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_shown_is_an_error_with_its_place() {
+    let (one, two) = (tls::identity(&["a"], &[]), tls::identity(&["a"], &[]));
+    let file = gateway::scratch().join("steadfast.toml");
+    let config = format!(
+        "[server.tls]\ncert = {:?}\nkey = {:?}\n{}",
+        one.cert,
+        two.key,
+        gateway::upstream_at("a", "http://127.0.0.1:1/v1", "")
+    );
+    std::fs::write(&file, config).expect("a writable folder");
+    let file = file.to_str().expect("text");
+    let output = gateway::steadfast(&["check", "-c", file]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("{file}:3:7: key does not fit: ")), "{said}");
+    assert!(!said.contains("PRIVATE"), "{said}");
+}
