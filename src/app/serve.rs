@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Runtime, sync::watch, task::JoinSet};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+    task::JoinSet,
+};
 
 use super::{
     Problem,
@@ -21,7 +25,7 @@ use crate::{
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::House,
-    wire::{self, Address, Capacity, Listener, Phase, ServeLimits},
+    wire::{self, Address, Capacity, Listener, Phase, ServeLimits, Service, Workers},
 };
 
 /// How long a client's connection may be idle between two requests: as long as nginx's.
@@ -32,7 +36,8 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
     let _log = logging::start(args.log_format, args.log_level)?;
-    let runtime = Runtime::new()?;
+    // Requests have threads of their own; here is what has to be done beside them.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(run(&args.source));
     // What a second signal cut must not hold the process.
     runtime.shutdown_background();
@@ -67,7 +72,11 @@ async fn run(source: &Source) -> Result<(), Problem> {
         keep_alive: KEEP_ALIVE,
         stall: config.timeouts.idle,
     };
-    let capacity = Arc::new(Capacity::of_process(house.connections.clone()));
+    let service = Service {
+        limits,
+        capacity: Arc::new(Capacity::of_process(house.connections.clone())),
+        workers: Some(Arc::new(Workers::start()?)),
+    };
     let mut servers = JoinSet::new();
     let proxy = Proxy::new(house.clone());
     for listener in public {
@@ -75,26 +84,22 @@ async fn run(source: &Source) -> Result<(), Problem> {
         let recorder = proxy.clone();
         let handler = move |peer, request| proxy.clone().handle(peer, request);
         let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
-        servers.spawn(wire::serve(
-            listener,
-            limits,
-            capacity.clone(),
-            watcher.clone(),
-            handler,
-            refuse,
-        ));
+        servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
     let operator = Admin::new(house.clone(), config.admin.token.clone());
     let (_admin_phase, admin_watcher) = watch::channel(Phase::Running);
-    let admin_capacity = Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default()));
+    let admin_service = Service {
+        limits,
+        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default())),
+        workers: None,
+    };
     for listener in admin {
         let operator = operator.clone();
         let handler = move |_, request| operator.clone().handle(request);
         tokio::spawn(wire::serve(
             listener,
-            limits,
-            admin_capacity.clone(),
+            admin_service.clone(),
             admin_watcher.clone(),
             handler,
             |_, _| None,

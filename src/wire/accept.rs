@@ -5,9 +5,8 @@ use std::{io, time::Duration};
 use super::{
     capacity::{Capacity, Occupied},
     connection::Peer,
-    listen::Listener,
+    listen::{Accepted, Listener},
     throttle::Throttle,
-    transport::Transport,
 };
 
 /// How long accepting pauses when the system is out of file descriptors or memory.
@@ -34,7 +33,7 @@ impl<'a> Acceptor<'a> {
     }
 
     /// Waits for the next client. Dropping it half-way loses none.
-    pub async fn next(&mut self) -> (Transport, Peer, Occupied) {
+    pub async fn next(&mut self) -> (Accepted, Peer, Occupied) {
         loop {
             let room = match self.capacity.try_room() {
                 Some(room) => room,
@@ -47,9 +46,9 @@ impl<'a> Acceptor<'a> {
                 }
             };
             match self.listener.accept().await {
-                Ok((transport, address)) => {
+                Ok((accepted, address)) => {
                     let is_secure = self.listener.is_secure();
-                    return (transport, Peer { address, is_secure }, self.capacity.occupy(room));
+                    return (accepted, Peer { address, is_secure }, self.capacity.occupy(room));
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {

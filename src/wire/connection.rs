@@ -1,6 +1,8 @@
 //! What a server knows of a client, and what it grants one.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{capacity::Capacity, workers::Workers};
 
 /// Who sent a request.
 #[derive(Clone, Copy, Debug)]
@@ -20,4 +22,15 @@ pub struct ServeLimits {
     pub keep_alive: Duration,
     /// For a client that reads nothing.
     pub stall: Duration,
+}
+
+/// How connections are served, over all listeners that share it.
+#[derive(Clone)]
+pub struct Service {
+    /// Time limits of each connection.
+    pub limits: ServeLimits,
+    /// How many there may be.
+    pub capacity: Arc<Capacity>,
+    /// Who runs them; without any, the runtime that the listener is served in.
+    pub workers: Option<Arc<Workers>>,
 }

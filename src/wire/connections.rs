@@ -16,6 +16,7 @@ use super::{
     activity::{Activity, Waiting},
     connection::{Peer, ServeLimits},
     refusal::Refusal,
+    workers::Workers,
 };
 
 /// Limits are kept this exactly: a quarter of the shorter one, within these bounds.
@@ -59,14 +60,28 @@ impl<R: Fn(Peer, Refusal) -> T, T> Connections<R> {
         self.tasks.is_empty()
     }
 
-    /// Runs the connection that `serve` makes of its activity and of what tells it to drain.
-    pub fn spawn<F>(&mut self, peer: Peer, serve: impl FnOnce(Arc<Activity>, oneshot::Receiver<()>) -> F)
-    where
+    /// Runs the connection that `serve` makes of its activity and of what tells it to drain, on one of `workers`.
+    pub fn spawn<F>(
+        &mut self,
+        peer: Peer,
+        workers: Option<&Workers>,
+        serve: impl FnOnce(Arc<Activity>, oneshot::Receiver<()>) -> F,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let activity = Activity::accepted();
         let (drain, drained) = oneshot::channel();
-        let task = self.tasks.spawn(serve(activity.clone(), drained));
+        let served = serve(activity.clone(), drained);
+        let task = match workers.and_then(Workers::seat) {
+            None => self.tasks.spawn(served),
+            Some((seat, worker)) => {
+                let seated = async move {
+                    let _seat = seat;
+                    served.await;
+                };
+                self.tasks.spawn_on(seated, worker)
+            }
+        };
         let watched = Watched {
             peer,
             activity,

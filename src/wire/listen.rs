@@ -10,7 +10,7 @@ use std::{
 
 use rustls::ServerConfig;
 use socket2::SockRef;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{server_tls::ServerTls, transport::Transport};
@@ -114,7 +114,7 @@ impl Listener {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, Option<SocketAddr>)> {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -123,20 +123,43 @@ impl Listener {
                 // Writable means that the client has read, not that a third of a large buffer is free: a slow reader
                 // is no stalled one. It also bounds what the kernel holds for one.
                 SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
-                let transport = match &self.tls {
-                    None => Transport::Tcp(stream),
-                    Some(tls) => {
-                        let accept = TlsAcceptor::from(tls.clone()).accept(stream);
-                        Transport::ServerTls(Box::new(ServerTls::new(accept, peer)))
-                    }
-                };
-                Ok((transport, Some(peer)))
+                let tls = self.tls.clone();
+                let stream = stream.into_std()?;
+                Ok((Accepted::Tcp { stream, peer, tls }, Some(peer)))
             }
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Transport::Unix(stream), None))
+                Ok((Accepted::Unix(stream.into_std()?), None))
             }
         }
+    }
+}
+
+/// A client's connection before it belongs to a runtime.
+pub(super) enum Accepted {
+    Tcp {
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    },
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// The connection, driven by the runtime of the calling task.
+    pub fn open(self) -> io::Result<Transport> {
+        Ok(match self {
+            Self::Tcp { stream, tls: None, .. } => Transport::Tcp(TcpStream::from_std(stream)?),
+            Self::Tcp {
+                stream,
+                peer,
+                tls: Some(tls),
+            } => {
+                let accept = TlsAcceptor::from(tls).accept(TcpStream::from_std(stream)?);
+                Transport::ServerTls(Box::new(ServerTls::new(accept, peer)))
+            }
+            Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+        })
     }
 }
 
@@ -152,7 +175,7 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-            if !is_socket || tokio::net::UnixStream::connect(path).await.is_ok() {
+            if !is_socket || UnixStream::connect(path).await.is_ok() {
                 return Err(error);
             }
             std::fs::remove_file(path)?;

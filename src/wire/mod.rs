@@ -26,10 +26,11 @@ mod throttle;
 mod tls;
 mod transport;
 mod upstream_socket;
+mod workers;
 
 pub use body::{BodyError, Framing, Intake, Relay};
 pub use capacity::Capacity;
-pub use connection::{Peer, ServeLimits};
+pub use connection::{Peer, ServeLimits, Service};
 pub use dial::{DialError, Target};
 pub use http1::RequestBody;
 pub use listen::{Address, BindError, Listener};
@@ -40,3 +41,4 @@ pub use send_error::SendError;
 pub use serve::{Phase, Shutdown, serve};
 pub use server_tls::{IdentityError, server_config};
 pub use tls::{TlsError, client_config};
+pub use workers::Workers;

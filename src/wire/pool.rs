@@ -24,10 +24,11 @@ use super::{
     replay::Replay,
     send_error::SendError,
     stream::{Failure, again},
+    workers,
 };
 
-/// Idle connections kept to one upstream.
-const MAX_IDLE: usize = 512;
+/// Idle connections that each worker keeps to one upstream.
+const MAX_IDLE: usize = 256;
 /// How long an idle connection is kept: below the 75 s after which common servers close theirs.
 const IDLE_FOR: Duration = Duration::from_secs(60);
 /// The time in which a closed connection shows: news of it travels one way, and an answer to what was written there both.
@@ -38,7 +39,8 @@ pub struct Pool {
     dialer: Dialer,
     scheme: Scheme,
     authority: Authority,
-    idle: Mutex<Vec<Idle>>,
+    /// By the worker that uses them: a connection is driven by the event loop that dialled it.
+    idle: Box<[Mutex<Vec<Idle>>]>,
     http2: Multiplexed,
 }
 
@@ -97,7 +99,7 @@ impl Pool {
                 Scheme::HTTP
             },
             authority: target.authority.clone(),
-            idle: Mutex::default(),
+            idle: (0..workers::places()).map(|_| Mutex::default()).collect(),
             http2: Multiplexed::new(offers_http2),
         }))
     }
@@ -192,20 +194,23 @@ impl Pool {
 
     /// Closes connections that have been idle for too long.
     pub fn reap(&self) {
-        self.idle
-            .lock()
-            .retain(|idle| idle.since.elapsed() < IDLE_FOR && idle.connection.is_open());
+        for idle in &self.idle {
+            idle.lock()
+                .retain(|idle| idle.since.elapsed() < IDLE_FOR && idle.connection.is_open());
+        }
         self.http2.reap(IDLE_FOR);
     }
 
     /// Idle connections at this moment.
     pub fn idle(&self) -> usize {
-        self.idle.lock().len()
+        self.idle.iter().map(|idle| idle.lock().len()).sum()
     }
 
     /// Takes a connection of HTTP/1.1 back.
     pub(super) fn put_back(&self, connection: Box<Connection>) {
-        let mut idle = self.idle.lock();
+        let Some(mut idle) = self.idle.get(workers::place()).map(Mutex::lock) else {
+            return;
+        };
         if idle.len() < MAX_IDLE {
             idle.push(Idle {
                 connection,
@@ -219,7 +224,7 @@ impl Pool {
         if let Some((stream, is_steady)) = self.http2.checkout(only_steady) {
             return Some((Line::Stream(stream), is_steady));
         }
-        let mut idle = self.idle.lock();
+        let mut idle = self.idle.get(workers::place())?.lock();
         let now = Instant::now();
         while let Some(last) = idle.pop() {
             let is_steady = last.is_steady(now);

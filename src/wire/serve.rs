@@ -1,7 +1,5 @@
 //! Serving a listener: accept, count, drain on request.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -9,9 +7,8 @@ use tokio::sync::watch;
 
 use super::{
     accept::Acceptor,
-    capacity::Capacity,
     client_socket::ClientSocket,
-    connection::{Peer, ServeLimits},
+    connection::{Peer, Service},
     connections::Connections,
     http1::{self, RequestBody},
     listen::Listener,
@@ -33,20 +30,19 @@ pub enum Phase {
 pub type Shutdown = watch::Receiver<Phase>;
 
 /// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
-/// There are no more at once than `capacity` has room for; `refuse` answers what never becomes a request.
-pub async fn serve<H, R, F, B>(
-    listener: Listener,
-    limits: ServeLimits,
-    capacity: Arc<Capacity>,
-    mut shutdown: Shutdown,
-    handler: H,
-    refuse: R,
-) where
+/// `refuse` answers what never becomes a request.
+pub async fn serve<H, R, F, B>(listener: Listener, service: Service, mut shutdown: Shutdown, handler: H, refuse: R)
+where
     H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,
     R: Fn(Peer, Refusal) -> Option<Response<B>> + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
 {
+    let Service {
+        limits,
+        capacity,
+        workers,
+    } = service;
     let mut connections = Connections::new(limits, refuse.clone());
     let mut acceptor = Acceptor::new(&listener, &capacity);
     while *shutdown.borrow() == Phase::Running {
@@ -55,12 +51,15 @@ pub async fn serve<H, R, F, B>(
                 break;
             },
             () = connections.tend() => {}
-            (transport, peer, occupied) = acceptor.next() => {
+            (accepted, peer, occupied) = acceptor.next() => {
                 let (handler, refuse) = (handler.clone(), refuse.clone());
-                connections.spawn(peer, |activity, drain| async move {
+                connections.spawn(peer, workers.as_deref(), |activity, drain| async move {
                     let _occupied = occupied;
-                    let socket = ClientSocket::new(transport, limits.stall, activity.clone());
-                    http1::serve(socket, peer, activity, drain, handler, refuse).await;
+                    // What cannot be registered is closed, as what cannot be accepted is.
+                    if let Ok(transport) = accepted.open() {
+                        let socket = ClientSocket::new(transport, limits.stall, activity.clone());
+                        http1::serve(socket, peer, activity, drain, handler, refuse).await;
+                    }
                 });
             }
         }

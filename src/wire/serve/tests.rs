@@ -1,6 +1,6 @@
 //! Time passes by itself here: whenever nothing else is left to do, it jumps to the next timer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::wire::Address;
+use crate::wire::{Address, Capacity, ServeLimits};
 
 const LIMITS: ServeLimits = ServeLimits {
     client_header: Duration::from_secs(15),
@@ -39,8 +39,12 @@ async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sen
         let response = Response::new(Full::new(body.clone()));
         async move { response }
     };
-    let capacity = Arc::new(Capacity::new(clients, Arc::default()));
-    tokio::spawn(serve(listener, LIMITS, capacity, shutdown, handler, |_, _| None));
+    let service = Service {
+        limits: LIMITS,
+        capacity: Arc::new(Capacity::new(clients, Arc::default())),
+        workers: None,
+    };
+    tokio::spawn(serve(listener, service, shutdown, handler, |_, _| None));
     (address, phase)
 }
 
