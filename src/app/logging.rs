@@ -1,7 +1,7 @@
 //! Logs go to standard error, so that standard output stays for what was asked for.
 //!
 //! A thread of its own writes them, many lines at a time. Where nobody reads standard error, lines are dropped and counted;
-//! requests go on.
+//! requests go on. A process that is killed takes the lines of its last 50 ms with it; one that stops writes them all.
 
 mod line;
 mod writer;

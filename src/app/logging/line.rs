@@ -3,6 +3,9 @@
 //! What is printed is what [`tracing_subscriber::fmt`] prints, byte for byte. [`AccessLines`] knows the plain case: an event
 //! of the access log, outside spans, without colours. Whatever is not plain it leaves to the library's own format.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::RefCell,
     error::Error,

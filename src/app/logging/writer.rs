@@ -3,6 +3,9 @@
 //! In the steady state a line costs a lock and a copy, no system call: it wakes the thread only where it finds the buffer
 //! empty, fills a batch, or is a warning. The thread then waits for a moment, so that more comes along.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io::{self, ErrorKind, Write},
     sync::Arc,
