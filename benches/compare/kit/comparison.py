@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import proxies, works
@@ -28,6 +30,7 @@ class Comparison:
         self.repeat = args.repeat or (1 if args.quick else 3)
         self.results = {"requests": {}, "scaling": {}, "latency": {}, "events": {}, "idle": {}}
         self.problems = []
+        self.started = time.monotonic()
 
     def wanted(self, some):
         """Those of some works that were asked for."""
@@ -42,9 +45,8 @@ class Comparison:
     def start_all(self, way=Way()):
         running = [self.start(kind, way) for kind in self.kinds]
         # The first requests open connections.
-        for proxy in running:
-            works.wrk(self.bench, proxy.url, "GET", 1, 64)
-            proxy.tidy()
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(lambda proxy: works.wrk(self.bench, proxy.url, "GET", 1, 64), running))
         return running
 
     def interleaved(self, kind, work, running, measure, repeat=None):
@@ -63,7 +65,8 @@ class Comparison:
                 proxy.tidy()
         figures = {name: failed.get(name) or works.medians(all_runs) for name, all_runs in runs.items()}
         self.results[kind][work] = figures
-        print(f"  {work}: {summary(figures)}", file=sys.stderr, flush=True)
+        elapsed = time.monotonic() - self.started
+        print(f"{elapsed:4.0f} s  {work}: {summary(figures)}", file=sys.stderr, flush=True)
 
     def requests(self, running, some):
         for work, load in self.wanted(some).items():
@@ -115,8 +118,7 @@ class Comparison:
 
     def events(self, running):
         for work, rate in self.wanted(EVENTS).items():
-            seconds = 1 if self.args.quick else 2
-            self.interleaved("events", work, running, lambda proxy: works.events(self.bench, proxy, rate, seconds))
+            self.interleaved("events", work, running, lambda proxy: works.events(self.bench, proxy, rate, 1))
 
     def idle(self):
         for work, what in self.wanted(IDLE).items():
