@@ -104,10 +104,19 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
         headers.insert(X_REQUEST_ID, id.clone());
         return id;
     }
-    let made = HeaderValue::try_from(format!("req_{:032x}", fastrand::u128(..)))
-        .unwrap_or_else(|_| HeaderValue::from_static("req_"));
+    let made = made_id(fastrand::u128(..));
     headers.insert(X_REQUEST_ID, made.clone());
     made
+}
+
+/// `req_` and 32 hexadecimal digits.
+fn made_id(number: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = *b"req_00000000000000000000000000000000";
+    for (place, shift) in text.iter_mut().skip("req_".len()).zip((0..128).step_by(4).rev()) {
+        *place = DIGITS[(number >> shift) as usize & 0xf];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("req_"))
 }
 
 fn coding(headers: &HeaderMap) -> EncodingKind {
@@ -159,6 +168,13 @@ mod tests {
                 "{made:?}"
             );
             assert_eq!(map.get(X_REQUEST_ID), Some(&made));
+        }
+    }
+
+    #[test]
+    fn a_made_id_has_its_number_in_it() {
+        for number in [0, 1, 0xabc, u128::MAX, u128::MAX / 7] {
+            assert_eq!(made_id(number), format!("req_{number:032x}").as_str());
         }
     }
 

@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, SET_COOKIE,
+        TRANSFER_ENCODING,
     },
 };
 
@@ -26,28 +26,34 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Meant for the next hop only (RFC 9110 section 7.6.1, and what older clients still send).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHORIZATION,
-    PROXY_AUTHENTICATE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// What a caller's own proxy says about it; an upstream need not know.
-const ABOUT_CALLER: [HeaderName; 7] = [
-    FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-real-ip"),
-];
+fn is_about_caller(name: &str) -> bool {
+    matches!(
+        name,
+        "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-server"
+            | "x-real-ip"
+    )
+}
 
 /// Proves who the caller is.
 const CALLERS_PROOFS: [HeaderName; 3] = [AUTHORIZATION, X_API_KEY, COOKIE];
@@ -101,8 +107,9 @@ fn move_all(from: &mut HeaderMap, to: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Removes what was meant for this hop only, and what `Connection` names.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what was meant for this hop only, what `Connection` names, and what else `is_dropped`: found in one pass,
+/// because most of what could be there is not.
+fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -110,7 +117,12 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    let found: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| is_hop_by_hop(name.as_str()) || is_dropped(name, value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in named.iter().chain(&found) {
         headers.remove(name);
     }
 }
@@ -119,24 +131,22 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 ///
 /// The caller's credential comes back only where it is `wanted`: where some upstream is called with it.
 pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wanted: bool) -> CallersCredential {
-    strip_hop_by_hop(headers);
-    for name in ABOUT_CALLER.iter().chain(&[EXPECT, ROUTED_TO, ROUTED_BY]) {
-        headers.remove(name);
-    }
-    match endpoint {
+    let is_read = match endpoint {
         // Usage and response ids are read from these as they stream by.
-        Endpoint::Responses | Endpoint::Compact | Endpoint::Response => {
-            headers.remove(ACCEPT_ENCODING);
-        }
-        Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {}
-    }
+        Endpoint::Responses | Endpoint::Compact | Endpoint::Response => true,
+        Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => false,
+    };
+    strip(headers, |name, _| {
+        is_about_caller(name.as_str())
+            || [EXPECT, ROUTED_TO, ROUTED_BY].contains(name)
+            || (is_read && name == ACCEPT_ENCODING)
+            || (!wanted && (CALLERS_PROOFS.contains(name) || CALLERS_ACCOUNT.contains(name)))
+    });
     if wanted {
-        return CallersCredential::take(headers);
+        CallersCredential::take(headers)
+    } else {
+        CallersCredential::default()
     }
-    for name in CALLERS_PROOFS.iter().chain(&CALLERS_ACCOUNT) {
-        headers.remove(name);
-    }
-    CallersCredential::default()
 }
 
 /// Adds what `upstream` is to see.
@@ -169,39 +179,24 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<He
 
 /// Leaves of a response's headers what the caller may see.
 pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
+    let is_own = matches!(upstream.credential, Credential::Own(_));
     // Beside a coding a length says nothing, and it must not go on (RFC 9112 section 6.3, rule 3).
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
-    strip_hop_by_hop(headers);
-    // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may say.
-    for name in [&http::header::ALT_SVC, &ROUTED_TO, &ROUTED_BY] {
-        headers.remove(name);
-    }
-    if matches!(upstream.credential, Credential::Own(_)) {
-        // A cookie stands for the account's session there. An upstream that echoes its caller's headers shows the key.
-        headers.remove(SET_COOKIE);
-        headers.remove(AUTHORIZATION);
-        headers.remove(X_API_KEY);
-    }
-    drop_echoes(headers, &upstream.confidential);
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
+    strip(headers, |name, value| {
+        // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may
+        // say. A cookie stands for the account's session there.
+        [ALT_SVC, ROUTED_TO, ROUTED_BY].contains(name)
+            || (is_coded && name == CONTENT_LENGTH)
+            || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
+            || is_echo(value, &upstream.confidential)
+    });
 }
 
-/// Removes headers whose value holds something confidential, under whatever name.
-fn drop_echoes(headers: &mut HeaderMap, confidential: &[Finder<'static>]) {
-    let echoes = |value: &HeaderValue| {
-        confidential
-            .iter()
-            .any(|secret| secret.find(value.as_bytes()).is_some())
-    };
-    let names: Vec<HeaderName> = headers
+/// Whether a value holds something confidential: an upstream that echoes its caller's headers shows the key.
+fn is_echo(value: &HeaderValue, confidential: &[Finder<'static>]) -> bool {
+    confidential
         .iter()
-        .filter(|(_, value)| echoes(value))
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
+        .any(|secret| secret.find(value.as_bytes()).is_some())
 }
 
 #[cfg(test)]
@@ -238,7 +233,7 @@ mod tests {
             ("upgrade", "h2c"),
             ("session-id", "s"),
         ]);
-        strip_hop_by_hop(&mut map);
+        strip(&mut map, |_, _| false);
         assert_eq!(names(&map), ["session-id"]);
     }
 
@@ -280,7 +275,9 @@ mod tests {
     #[test]
     fn echoed_credentials_do_not_come_back() {
         let mut map = headers(&[("x-debug", "auth=sk-upstream-secret;"), ("x-ok", "sk-up")]);
-        drop_echoes(&mut map, &[Finder::new("sk-upstream-secret")]);
+        strip(&mut map, |_, value| {
+            is_echo(value, &[Finder::new("sk-upstream-secret")])
+        });
         assert_eq!(names(&map), ["x-ok"]);
     }
 }

@@ -35,7 +35,7 @@ pub struct Keep {
 
 impl Keep {
     /// Pieces from this size on are worth the buffer that they hold, and are not copied.
-    const LARGE: usize = 16 << 10;
+    const LARGE: usize = 8 << 10;
     /// A block is as large as what is kept already, within these bounds: at most half of it stays empty.
     const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
 

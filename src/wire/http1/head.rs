@@ -16,6 +16,8 @@ use crate::wire::Framing;
 
 /// More fields than this are no request of anyone's.
 const MAX_FIELDS: usize = 100;
+/// Room for fields that are added on the way: a map that grows is made anew.
+const ADDED: usize = 6;
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
@@ -154,7 +156,7 @@ fn version(minor: Option<u8>) -> Version {
 
 /// The fields, as windows on `head`.
 fn headers(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| HeadError::Malformed("a field's name is none"))?;

@@ -36,40 +36,43 @@ impl Inbound {
         cx: &mut Context<'_>,
         expected: u64,
     ) -> Poll<io::Result<usize>> {
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        if expected == 0 || self.own.capacity() <= expected.min(LEAST) {
+            self.own = BytesMut::new();
+        }
         ROOM.with_borrow_mut(|room| {
-            let left = room.capacity();
-            let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-            if self.own.capacity() == 0 && expected <= left.max(LEAST) {
-                if left < LEAST {
-                    room.reserve(SHARED);
+            if room.capacity() < SHARED && !room.try_reclaim(SHARED) && room.capacity() < LEAST {
+                room.reserve(SHARED);
+            }
+            let buffer = if self.own.capacity() == 0 && expected <= room.capacity() {
+                room
+            } else {
+                if self.own.capacity() == 0 {
+                    // A byte more, so that the last read leaves room: that is how tokio knows that nothing is left.
+                    self.own.reserve(expected.min(OWN) + 1);
                 }
-                let count = ready!(pin!(io.read_buf(room)).poll(cx))?;
-                self.append(room.split());
-                return Poll::Ready(Ok(count));
-            }
-            if self.own.capacity() == 0 {
-                // A byte more, so that the last read leaves room: that is how tokio knows that nothing is left.
-                self.own = BytesMut::with_capacity(expected.min(OWN) + 1);
-            }
-            let count = ready!(pin!(io.read_buf(&mut self.own)).poll(cx))?;
-            let piece = self.own.split();
-            self.append(piece);
+                &mut self.own
+            };
+            let count = ready!(pin!(io.read_buf(buffer)).poll(cx))?;
+            let more = buffer.split();
+            append(&mut self.pending, more);
             Poll::Ready(Ok(count))
         })
     }
+}
 
-    fn append(&mut self, more: BytesMut) {
-        if self.pending.is_empty() {
-            self.pending = more.freeze();
-            return;
-        }
-        // Only a head that arrives in parts comes here; from its second part on it has a buffer to itself.
-        let mut joined = std::mem::take(&mut self.pending)
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        joined.extend_from_slice(&more);
-        self.pending = joined.freeze();
+/// Adds `more` behind what is pending.
+fn append(pending: &mut Bytes, more: BytesMut) {
+    if pending.is_empty() {
+        *pending = more.freeze();
+        return;
     }
+    // Only a head that arrives in parts comes here; from its second part on it has a buffer to itself.
+    let mut joined = std::mem::take(pending)
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    joined.extend_from_slice(&more);
+    *pending = joined.freeze();
 }
 
 #[cfg(test)]
@@ -106,6 +109,21 @@ mod tests {
         assert_eq!(pieces.concat(), body);
         let first = pieces[0].as_ptr() as usize;
         assert_eq!(pieces[2].as_ptr() as usize, first + 140_000);
+    }
+
+    #[test]
+    fn what_follows_a_long_body_is_read_at_once() {
+        let mut inbound = Inbound::default();
+        for expected in [100_000, 300_000, 512 << 10] {
+            let body = vec![b'x'; expected];
+            let mut left = expected;
+            while left > 0 {
+                left -= fill(&mut inbound, &body[..left], left as u64);
+                inbound.pending.clear();
+            }
+            assert_eq!(fill(&mut inbound, b"GET / HTTP/1.1\r\n\r\n", 0), 18);
+            inbound.pending.clear();
+        }
     }
 
     #[test]
