@@ -8,6 +8,7 @@ use http::{
 
 use super::{
     headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
+    journal::copied,
     target::{self, Target},
     turn_state::{self, TurnState},
 };
@@ -99,7 +100,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
         && id.len() <= LONGEST
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {
-        let id = id.clone();
+        let id = copied(id);
         // Also where it stood twice: what is logged is what the upstream gets.
         headers.insert(X_REQUEST_ID, id.clone());
         return id;
@@ -140,9 +141,14 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 
 /// `application/json`, or any type with the suffix `+json` (RFC 6839).
 pub(super) fn names_json(content_type: &HeaderValue) -> bool {
-    let Ok(text) = content_type.to_str() else { return false };
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
+    let essence = content_type.as_bytes().split(|byte| *byte == b';').next();
+    let essence = essence.unwrap_or_default().trim_ascii();
+    let suffix = essence
+        .len()
+        .checked_sub("+json".len())
+        .and_then(|at| essence.get(at..));
+    essence.eq_ignore_ascii_case(b"application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
 }
 
 #[cfg(test)]

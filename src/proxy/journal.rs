@@ -53,7 +53,7 @@ pub(super) struct Journal {
     house: Arc<House>,
     started: Instant,
     method: Method,
-    uri: Uri,
+    path: Box<str>,
     /// The caller's id of the request, or the one that was made for it.
     pub request_id: HeaderValue,
     pub endpoint: Option<Endpoint>,
@@ -87,7 +87,7 @@ impl Journal {
             house: house.clone(),
             started: Instant::now(),
             method: method.clone(),
-            uri: uri.clone(),
+            path: path(uri),
             request_id,
             endpoint: None,
             bytes_in,
@@ -110,7 +110,7 @@ impl Journal {
         upstream: &Arc<str>,
         route: Route,
         status: StatusCode,
-        upstream_request_id: Option<HeaderValue>,
+        upstream_request_id: Option<&HeaderValue>,
     ) {
         let first_byte = self.started.elapsed();
         live.meter.observe_first_byte(first_byte);
@@ -125,7 +125,7 @@ impl Journal {
             upstream: upstream.clone(),
             route,
             status,
-            upstream_request_id,
+            upstream_request_id: upstream_request_id.map(copied),
             first_byte,
         });
     }
@@ -159,7 +159,7 @@ impl Journal {
             target: "access",
             request_id = text(&self.request_id),
             method = self.method.as_str(),
-            path = %LogPath(self.uri.path()),
+            path = %self.path,
             endpoint = self.endpoint.map(Endpoint::label),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.label(),
@@ -191,14 +191,15 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// A path short enough for a line.
-struct LogPath<'a>(&'a str);
-
-impl std::fmt::Display for LogPath<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.len() <= 200 {
-            f.write_str(self.0)
-        } else {
-            f.write_str(&bounded(self.0))
-        }
+fn path(uri: &Uri) -> Box<str> {
+    if uri.path().len() <= 200 {
+        uri.path().into()
+    } else {
+        bounded(uri.path()).into()
     }
+}
+
+/// The same value in memory of its own: a head's values are windows on a buffer that many requests share.
+pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

@@ -80,11 +80,9 @@ impl Proxy {
         let admitted = admit::admit(snapshot, parts, framing, peer)?;
         journal.endpoint = Some(admitted.target.endpoint);
         if let Some(question) = models::question(&admitted) {
-            return self
-                .catalogue
-                .answer(question, snapshot, &admitted, &self.house)
-                .await
-                .map(Answer::Models);
+            // In a box, as all that is rare: a request's future is as large as its largest branch.
+            let answer = self.catalogue.answer(question, snapshot, &admitted, &self.house);
+            return Box::pin(answer).await.map(Answer::Models);
         }
         let inspected = inspect::inspect(&admitted, intake, snapshot.limits, journal).await?;
         let inspected_at = Instant::now();

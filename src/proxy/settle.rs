@@ -34,14 +34,9 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     {
         house.roster.pins.confirm(key, seen, upstream.id, house.clock.now());
     }
-    let upstream_request_id = response.headers().get(X_REQUEST_ID).cloned();
-    journal.answered(
-        &upstream.live,
-        &upstream.name,
-        route,
-        status,
-        upstream_request_id.clone(),
-    );
+    let upstream_request_id = response.headers().get(X_REQUEST_ID);
+    let has_request_id = upstream_request_id.is_some();
+    journal.answered(&upstream.live, &upstream.name, route, status, upstream_request_id);
 
     let (mut parts, relay) = response.into_parts();
     let is_unframed = ends_with_connection(&parts, &relay);
@@ -56,7 +51,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     {
         parts.headers.insert(TURN_STATE, sealed);
     }
-    if upstream_request_id.is_none() {
+    if !has_request_id {
         parts.headers.insert(X_REQUEST_ID, journal.request_id.clone());
     }
     if snapshot.route_headers {

@@ -181,6 +181,7 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
         (Some(_), Some(_)) => return refuse("stands twice"),
         (None, _) if version == Version::HTTP_11 => return refuse("is missing"),
         (None, _) => None,
+        (Some(host), None) if uri.authority().is_none() && is_plain_name(host.as_bytes()) => return Ok(()),
         (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {
             Some(host) if is_host(&host) => Some(host),
             _ => return refuse("is not a host"),
@@ -198,6 +199,14 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
         }),
         _ => Ok(()),
     }
+}
+
+/// What is a host whoever reads it: letters, digits, dots and dashes.
+fn is_plain_name(host: &[u8]) -> bool {
+    !host.is_empty()
+        && host
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
 }
 
 /// A host with at most a port: the parser also takes user information, and anything for a port.

@@ -126,7 +126,8 @@ impl Pool {
                 Sent::Stale(request) => request,
             },
         };
-        let fresh = self.connect().await.map_err(SendError::Dial)?;
+        // In boxes, as all that is rare: a request's future is as large as its largest branch.
+        let fresh = Box::pin(self.connect()).await.map_err(SendError::Dial)?;
         match self.send_on(fresh, request, limits, true).await {
             Sent::Answered(response) => Ok(response),
             Sent::Failed(error) => Err(error),
@@ -138,7 +139,7 @@ impl Pool {
     async fn send_on(self: &Arc<Self>, line: Line, request: Request<Replay>, limits: Limits, is_steady: bool) -> Sent {
         match line {
             Line::Exclusive(connection) => self.exchange(connection, request, limits, is_steady).await,
-            Line::Stream(stream) => self.stream(stream, request, limits, is_steady).await,
+            Line::Stream(stream) => Box::pin(self.stream(stream, request, limits, is_steady)).await,
         }
     }
 
