@@ -23,9 +23,11 @@ use steadfast::{
 use tokio::sync::Semaphore;
 
 const THREADS: [usize; 4] = [1, 2, 4, 16];
-/// The median is told.
-const ROUNDS: usize = 9;
-const ROUND: Duration = Duration::from_millis(80);
+/// What is told is the median of the rounds in which the threads had most of the processor: threads that wait for a
+/// core do not meet, and others may be using the cores.
+const ROUNDS: usize = 15;
+const TOLD: usize = 5;
+const ROUND: Duration = Duration::from_millis(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 fn main() {
@@ -67,10 +69,7 @@ impl Table {
                 taken.push(together(count, calls / count as u64, &call));
             }
         }
-        let medians = rounds.map(|taken| Took {
-            wall: median(taken.iter().map(|took| took.wall)),
-            processor: median(taken.iter().map(|took| took.processor)),
-        });
+        let medians = rounds.map(told);
         let cells = medians.each_ref().map(|took| {
             let cost = took.processor.as_nanos() as f64 / calls as f64;
             let gain = medians[0].wall.as_secs_f64() / took.wall.as_secs_f64();
@@ -80,10 +79,11 @@ impl Table {
     }
 }
 
-fn median(times: impl Iterator<Item = Duration>) -> Duration {
-    let mut times: Vec<_> = times.collect();
-    times.sort_unstable();
-    times[times.len() / 2]
+fn told(mut rounds: Vec<Took>) -> Took {
+    rounds.sort_by(|a, b| b.cores().total_cmp(&a.cores()));
+    rounds.truncate(TOLD);
+    rounds.sort_by_key(|took| took.wall);
+    rounds.swap_remove(TOLD / 2)
 }
 
 /// What a round took.
@@ -92,6 +92,13 @@ struct Took {
     wall: Duration,
     /// Of all threads.
     processor: Duration,
+}
+
+impl Took {
+    /// How many cores the threads had, on average.
+    fn cores(&self) -> f64 {
+        self.processor.as_secs_f64() / self.wall.as_secs_f64()
+    }
 }
 
 /// How many calls one thread makes in about `time`, as a multiple of 16.
