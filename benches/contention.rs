@@ -35,6 +35,7 @@ fn main() {
     metrics(&table);
     snapshots(&table);
     buffers(&table);
+    own_pins(&table);
     for (sessions, told) in [(256, "256"), (1 << 17, "131,072")] {
         pins(&table, sessions, told);
     }
@@ -57,8 +58,8 @@ impl Table {
         }
     }
 
-    /// Measures `call`. Its arguments: the thread's random numbers, and how many calls the thread has made.
-    fn row(&self, name: &str, call: impl Fn(&mut Rng, u64) + Sync) {
+    /// Measures `call`, which gets its thread's random numbers.
+    fn row(&self, name: &str, call: impl Fn(&mut Rng, Call) + Sync) {
         if self.wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
             return;
         }
@@ -86,6 +87,14 @@ fn told(mut rounds: Vec<Took>) -> Took {
     rounds.swap_remove(TOLD / 2)
 }
 
+/// One call of those that a round makes.
+#[derive(Clone, Copy)]
+struct Call {
+    thread: usize,
+    /// How many its thread has made before.
+    number: u64,
+}
+
 /// What a round took.
 struct Took {
     /// From the first thread's start to the last one's end.
@@ -102,7 +111,7 @@ impl Took {
 }
 
 /// How many calls one thread makes in about `time`, as a multiple of 16.
-fn calls_in(time: Duration, call: &(impl Fn(&mut Rng, u64) + Sync)) -> u64 {
+fn calls_in(time: Duration, call: &(impl Fn(&mut Rng, Call) + Sync)) -> u64 {
     let mut calls = 1 << 10;
     loop {
         let took = together(1, calls, call).wall;
@@ -115,14 +124,14 @@ fn calls_in(time: Duration, call: &(impl Fn(&mut Rng, u64) + Sync)) -> u64 {
 }
 
 /// What `count` threads take that start together and make `each` calls.
-fn together(count: usize, each: u64, call: &(impl Fn(&mut Rng, u64) + Sync)) -> Took {
+fn together(count: usize, each: u64, call: &(impl Fn(&mut Rng, Call) + Sync)) -> Took {
     let start = Barrier::new(count);
     thread::scope(|scope| {
         let run = |thread: usize| {
             let mut random = Rng::with_seed(thread as u64);
             start.wait();
             let (began, before) = (Instant::now(), processor_time());
-            (0..each).for_each(|n| call(&mut random, n));
+            (0..each).for_each(|number| call(&mut random, Call { thread, number }));
             (began, Instant::now(), processor_time() - before)
         };
         let threads: Vec<_> = (0..count).map(|thread| scope.spawn(move || run(thread))).collect();
@@ -231,24 +240,44 @@ fn pins(table: &Table, sessions: usize, told: &str) {
     let pins = Pins::new(1_000_000, IDLE);
     keys.iter()
         .for_each(|key| _ = pins.confirm(*key, None, upstream, at(0)));
-    table.row(&format!("pins, get and confirm: {told} sessions"), |random, n| {
-        let key = keys[random.usize(..sessions)];
-        let seen = pins.get(key, at(n));
-        pins.confirm(key, seen, upstream, at(n));
+    table.row(&format!("pins, get and confirm: {told} sessions"), |random, call| {
+        let (key, now) = (keys[random.usize(..sessions)], at(call.number));
+        let seen = pins.get(key, now);
+        pins.confirm(key, seen, upstream, now);
     });
     let one_lock: Mutex<HashMap<SessionKey, (UpstreamId, Tick)>> =
         Mutex::new(keys.iter().map(|key| (*key, (upstream, at(0)))).collect());
-    table.row(&format!("one mutex, get and confirm: {told} sessions"), |random, n| {
-        let key = keys[random.usize(..sessions)];
-        let seen = one_lock.lock().unwrap().get_mut(&key).map(|(seen, last)| {
-            *last = at(n);
-            *seen
-        });
-        let mut map = one_lock.lock().unwrap();
-        let entry = map.entry(key).or_insert((upstream, at(n)));
-        if Some(entry.0) == seen {
-            *entry = (upstream, at(n));
-        }
+    table.row(
+        &format!("one mutex, get and confirm: {told} sessions"),
+        |random, call| {
+            let now = at(call.number);
+            let key = keys[random.usize(..sessions)];
+            let seen = one_lock.lock().unwrap().get_mut(&key).map(|(seen, last)| {
+                *last = now;
+                *seen
+            });
+            let mut map = one_lock.lock().unwrap();
+            let entry = map.entry(key).or_insert((upstream, now));
+            if Some(entry.0) == seen {
+                *entry = (upstream, now);
+            }
+        },
+    );
+}
+
+/// Threads that share no session meet only where sessions happen to be neighbours in the table.
+fn own_pins(table: &Table) {
+    const OWN: usize = 16;
+    let keys = session_keys(OWN * THREADS[THREADS.len() - 1]);
+    let upstream = UpstreamId::from_name("account-a");
+    let pins = Pins::new(1_000_000, IDLE);
+    keys.iter()
+        .for_each(|key| _ = pins.confirm(*key, None, upstream, Tick::ZERO));
+    table.row("pins, get and confirm: own 16 of 256", |random, call| {
+        let key = keys[call.thread * OWN + random.usize(..OWN)];
+        let now = Tick::from_nanos(call.number * 1_000);
+        let seen = pins.get(key, now);
+        pins.confirm(key, seen, upstream, now);
     });
 }
 
@@ -260,7 +289,7 @@ fn owners(table: &Table) {
     let fresh = |random: &mut Rng| OwnedKey::from_response_id(group, &format!("{:x}", random.u64(..)));
     let mut random = Rng::with_seed(99);
     (0..100_000u64).for_each(|n| _ = owners.confirm(fresh(&mut random), None, upstream, Tick::from_nanos(n)));
-    table.row("owners: a new response, the oldest goes", |random, n| {
-        owners.confirm(fresh(random), None, upstream, Tick::from_nanos(100_000 + n));
+    table.row("owners: a new response, the oldest goes", |random, call| {
+        owners.confirm(fresh(random), None, upstream, Tick::from_nanos(100_000 + call.number));
     });
 }
