@@ -1,6 +1,6 @@
 //! Metrics: counted in blocks of our own, exposed by a registry of our own.
 //!
-//! Labels have bounded values only: never a key, a session or a model. What requests count is [striped](striped) over
+//! Labels have bounded values only: never a key, a session or a model. What requests count is [`striped`] over
 //! threads and added up when it is scraped.
 
 mod exposition;
