@@ -32,6 +32,27 @@ pub(super) async fn keep_house(house: Arc<House>) {
     }
 }
 
+/// What a thread has freed stays with it up to this many bytes: bodies come and go, and each page that went back to the
+/// system is cleared before it comes again.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 16 << 20;
+/// From this size on, a block comes from the system by itself, and goes back at once. Read buffers are smaller.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 1 << 20;
+
+/// Sets up the allocator, before there are threads.
+#[cfg(target_env = "gnu")]
+pub(super) fn set_up_memory() {
+    // SAFETY: mallopt takes no pointer, and nothing else runs yet (mallopt(3): not safe beside other threads' first use).
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn set_up_memory() {}
+
 /// glibc keeps what lies below the highest block in use, which one long-lived connection can be, for ever.
 #[cfg(target_env = "gnu")]
 fn give_memory_back() {

@@ -35,6 +35,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 
 /// Serves until a signal.
 pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
+    housekeeping::set_up_memory();
     let _log = logging::start(args.log_format, args.log_level)?;
     // Requests have threads of their own; here is what has to be done beside them.
     let runtime = Builder::new_current_thread().enable_all().build()?;

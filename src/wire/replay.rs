@@ -290,7 +290,7 @@ mod tests {
         let mut keep = Keep::default();
         let mut whole = Vec::new();
         for number in 0..3000_u32 {
-            // As hyper cuts them: a window on a buffer that is read into once.
+            // A window on a buffer that is read into once.
             let mut buffer = BytesMut::with_capacity(8 << 10);
             buffer.extend_from_slice(&number.to_le_bytes().repeat(1 + number as usize % 1000));
             let mut buffer = buffer.freeze();

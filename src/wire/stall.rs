@@ -1,4 +1,4 @@
-//! The limit on blocked writes, which hyper does not have.
+//! The limit on blocked writes.
 
 use std::{
     io,
