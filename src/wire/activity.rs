@@ -65,7 +65,8 @@ impl Activity {
             .store(self.elapsed_millis(Instant::now()) << 2 | kind, Ordering::Relaxed);
     }
 
-    pub fn bytes_arrived(&self) {
+    /// Bytes of a head are here.
+    pub fn head_began(&self) {
         let state = self.state.load(Ordering::Relaxed);
         if state == BUSY {
             return;
@@ -85,6 +86,11 @@ impl Activity {
     pub fn request_began(&self, version: Version) {
         self.until_close.store(version == Version::HTTP_10, Ordering::Relaxed);
         self.state.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The answer has left to its end: how the connection closes says no more about it.
+    pub fn answer_is_whole(&self) {
+        self.until_close.store(false, Ordering::Relaxed);
     }
 
     pub fn answer_broke(&self) {

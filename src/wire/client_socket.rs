@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -84,12 +84,7 @@ impl Drop for ClientSocket {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.activity.bytes_arrived();
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.transport).poll_read(cx, buf)
     }
 }
 

@@ -6,8 +6,10 @@
 
 use bytes::{Buf as _, Bytes};
 
-/// Bytes of chunk extensions and trailers that a body may have in all.
-const MAX_ASIDES: u32 = 16 << 10;
+/// Bytes that a chunk may have in front of its size and behind it.
+const MAX_EXTENSION: u32 = 256;
+/// Bytes of trailers that a body may have.
+const MAX_TRAILERS: u32 = 16 << 10;
 
 /// A framing that is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,7 @@ pub(in crate::wire) struct Chunked {
     place: Place,
     /// The size of the chunk being read, or what is left of it.
     size: u64,
+    /// Bytes of the present chunk's extension, or of the trailers.
     asides: u32,
 }
 
@@ -127,6 +130,10 @@ impl Chunked {
             read += 1;
         }
         pending.advance(read);
+        if pending.is_empty() {
+            // Even an empty window would hold what it is a window on.
+            *pending = Bytes::new();
+        }
         Ok(())
     }
 
@@ -137,7 +144,7 @@ impl Chunked {
                 let digit = u64::from((byte as char).to_digit(16).unwrap_or_default());
                 let size = self.size.checked_mul(16).and_then(|size| size.checked_add(digit));
                 self.size = size.ok_or(BadChunk("a chunk's size is over 64 bits"))?;
-                self.asides_within(u32::from(self.size == 0))?;
+                self.aside(u32::from(self.size == 0), MAX_EXTENSION)?;
                 Place::Digits
             }
             (Place::FirstDigit, _) => return refuse("a chunk has no size"),
@@ -145,16 +152,28 @@ impl Chunked {
             (Place::Digits, b';' | b' ' | b'\t') => Place::Extension,
             (Place::Digits, _) => return refuse("a chunk's size is not a number"),
             (Place::Extension, b'\n') => return refuse("a chunk's size ends in a bare line feed"),
-            (Place::Extension, _) => self.aside(Place::Extension)?,
-            (Place::SizeLineFeed, b'\n') if self.size == 0 => Place::TrailerStart,
-            (Place::SizeLineFeed, b'\n') => Place::Data,
+            (Place::Extension, _) => {
+                self.aside(1, MAX_EXTENSION)?;
+                Place::Extension
+            }
+            (Place::SizeLineFeed, b'\n') => {
+                self.asides = 0;
+                if self.size == 0 {
+                    Place::TrailerStart
+                } else {
+                    Place::Data
+                }
+            }
             (Place::DataReturn, b'\r') => Place::DataLineFeed,
             (Place::DataLineFeed, b'\n') => Place::FirstDigit,
             (Place::DataReturn | Place::DataLineFeed, _) => return refuse("a chunk is longer than its size"),
             (Place::TrailerStart, b'\r') => Place::LastLineFeed,
             (Place::Trailer, b'\r') => Place::TrailerLineFeed,
             (Place::TrailerStart | Place::Trailer, b'\n') => return refuse("a trailer ends in a bare line feed"),
-            (Place::TrailerStart | Place::Trailer, _) => self.aside(Place::Trailer)?,
+            (Place::TrailerStart | Place::Trailer, _) => {
+                self.aside(1, MAX_TRAILERS)?;
+                Place::Trailer
+            }
             (Place::TrailerLineFeed, b'\n') => Place::TrailerStart,
             (Place::LastLineFeed, b'\n') => Place::End,
             (Place::SizeLineFeed | Place::TrailerLineFeed | Place::LastLineFeed, _) => {
@@ -164,15 +183,10 @@ impl Chunked {
         })
     }
 
-    fn aside(&mut self, place: Place) -> Result<Place, BadChunk> {
-        self.asides_within(1)?;
-        Ok(place)
-    }
-
-    fn asides_within(&mut self, more: u32) -> Result<(), BadChunk> {
+    fn aside(&mut self, more: u32, most: u32) -> Result<(), BadChunk> {
         self.asides += more;
-        if self.asides > MAX_ASIDES {
-            return Err(BadChunk("chunk extensions and trailers are too long"));
+        if self.asides > most {
+            return Err(BadChunk("a chunk's extension, or the trailers, are too long"));
         }
         Ok(())
     }
@@ -243,6 +257,14 @@ mod tests {
             decode(Decoder::Length(9), b"hello", &[2]),
             Ok((b"hello".to_vec(), Vec::new(), false))
         );
+    }
+
+    #[test]
+    fn what_stands_beside_the_data_is_bounded_for_each_chunk() {
+        let chunk = "00000010;chunk-signature=0123456789abcdef0123456789abcdef0123456789abcdef\r\nsixteen bytes...\r\n";
+        let wire = chunk.repeat(5_000) + "0\r\n\r\n";
+        let read = decode(Decoder::CHUNKED, wire.as_bytes(), &[]).expect("plain chunks");
+        assert_eq!((read.0.len(), read.2), (16 * 5_000, true));
     }
 
     #[test]

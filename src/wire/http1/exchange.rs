@@ -56,9 +56,21 @@ pub(in crate::wire) struct Exchange {
     /// What has yet to be taken of the request's body.
     upload: Option<Replay>,
     delimiter: Delimiter,
+    /// What is left of the length that the request's head names.
+    left: Option<u64>,
     /// Where the response's body ends.
     decoder: Decoder,
     keeps_alive: bool,
+}
+
+/// Interim responses (RFC 9110 section 15.2) before a final one.
+const MAX_INTERIM: u32 = 16;
+
+/// What has come before the final response head.
+#[derive(Default)]
+struct Heard {
+    anything: bool,
+    interim: u32,
 }
 
 /// Why there is no response head.
@@ -71,6 +83,11 @@ pub(in crate::wire) struct Failed {
 impl Failed {
     fn broken(why: &str) -> Self {
         SendError::Broken(why.to_owned()).into()
+    }
+
+    /// The body is not as long as the head says. What follows on the connection would be taken for the rest of it.
+    fn unframed() -> Self {
+        SendError::Body(BodyError::Broken("it is not as long as its head says".to_owned())).into()
     }
 
     fn ended(error: &io::Error) -> Self {
@@ -110,21 +127,28 @@ impl Exchange {
                 Framing::Chunked => Delimiter::Chunks,
                 Framing::None | Framing::Length(_) => Delimiter::Outside,
             },
+            left: match framing {
+                Framing::None => Some(0),
+                Framing::Length(length) => Some(length),
+                Framing::Chunked => None,
+            },
             decoder: Decoder::EMPTY,
             keeps_alive: false,
             upload: Some(body),
         };
+        exchange.connection.alarm.reset();
         head::write_request(request, framing, &mut exchange.connection.outbound);
-        let mut has_heard = false;
-        let answer = poll_fn(|cx| exchange.poll_head(cx, request.method(), limit, &mut has_heard));
+        let mut heard = Heard::default();
+        let answer = poll_fn(|cx| exchange.poll_head(cx, request.method(), limit, &mut heard));
         match answer.await {
             Ok(head) => {
+                exchange.connection.alarm.reset();
                 exchange.decoder = head.decoder;
                 exchange.keeps_alive = head.keeps_alive;
                 Ok((exchange, head.response))
             }
             Err(failed) => Err(Failed {
-                is_silent_end: failed.is_silent_end && !has_heard,
+                is_silent_end: failed.is_silent_end && !heard.anything,
                 ..failed
             }),
         }
@@ -135,7 +159,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         method: &Method,
         limit: Duration,
-        has_heard: &mut bool,
+        heard: &mut Heard,
     ) -> Poll<Result<ResponseHead, Failed>> {
         let is_sent = self.poll_upload(cx)?.is_ready();
         let Connection {
@@ -146,7 +170,13 @@ impl Exchange {
                 Ok(Some(head)) if head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Poll::Ready(Err(Failed::broken("it switched protocols unasked")));
                 }
-                Ok(Some(head)) if head.response.status().is_informational() => continue,
+                Ok(Some(head)) if head.response.status().is_informational() => {
+                    heard.interim += 1;
+                    if heard.interim > MAX_INTERIM {
+                        return Poll::Ready(Err(Failed::broken("there is no end to its interim responses")));
+                    }
+                    continue;
+                }
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) if inbound.pending.len() < MAX_HEAD => {}
                 Ok(None) => return Poll::Ready(Err(Failed::broken("the response head is too large"))),
@@ -154,10 +184,8 @@ impl Exchange {
             }
             match inbound.poll_fill(socket, cx, 0) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failed::ended(&io::ErrorKind::UnexpectedEof.into()))),
-                Poll::Ready(Ok(_)) => {
-                    *has_heard = true;
-                    alarm.reset();
-                }
+                // The time for a head runs on, however slowly it arrives.
+                Poll::Ready(Ok(_)) => heard.anything = true,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::ended(&error))),
                 Poll::Pending if !is_sent => return Poll::Pending,
                 Poll::Pending => {
@@ -182,8 +210,14 @@ impl Exchange {
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(SendError::Body(error).into())),
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Ok(piece) = frame.into_data() {
+                            if let Some(left) = &mut self.left {
+                                *left = left.checked_sub(piece.len() as u64).ok_or_else(Failed::unframed)?;
+                            }
                             outbound.push(piece, self.delimiter);
                         }
+                    }
+                    Poll::Ready(None) if self.left.is_some_and(|left| left > 0) => {
+                        return Poll::Ready(Err(Failed::unframed()));
                     }
                     Poll::Ready(None) => {
                         outbound.end(self.delimiter);

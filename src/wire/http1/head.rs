@@ -290,7 +290,10 @@ pub(super) fn write_response(status: StatusCode, headers: &HeaderMap, closing: &
         out.extend_from_slice(status.canonical_reason().unwrap_or("Status").as_bytes());
         out.extend_from_slice(b"\r\n");
         for (name, value) in headers {
-            write_field(name.as_str(), value.as_bytes(), out);
+            // It may have none (RFC 9110 section 8.6), and a reader that believes one would wait for it.
+            if status != StatusCode::NO_CONTENT || name != CONTENT_LENGTH {
+                write_field(name.as_str(), value.as_bytes(), out);
+            }
         }
         if let Some(length) = closing.length {
             write_length(length, out);

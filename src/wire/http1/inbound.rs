@@ -55,6 +55,10 @@ impl Inbound {
             };
             let count = ready!(pin!(io.read_buf(buffer)).poll(cx))?;
             let more = buffer.split();
+            if self.own.capacity() <= 1 {
+                // Even the one byte that is left would hold all of it.
+                self.own = BytesMut::new();
+            }
             append(&mut self.pending, more);
             Poll::Ready(Ok(count))
         })

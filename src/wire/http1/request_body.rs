@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -16,8 +16,8 @@ use crate::wire::{BodyError, Framing, client_socket::ClientSocket};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A client's connection, shared by what serves it and the body of its present request. Both run in one task, so its
-/// lock is always free.
+/// A client's connection, shared by what serves it and the body of its present request. As a rule both run in one task,
+/// and its lock is free; over HTTP/2 the body is read by the upstream connection's.
 pub(in crate::wire) struct Client {
     pub socket: ClientSocket,
     pub inbound: Inbound,
@@ -30,7 +30,9 @@ pub(in crate::wire) struct Client {
     pub expects_continue: bool,
     /// Tells the requests of the connection apart.
     pub request: u64,
-    alarm: Alarm,
+    pub alarm: Alarm,
+    /// Who waits for more of the body: another task, where HTTP/2 carries the request on.
+    reader: Option<Waker>,
 }
 
 impl Client {
@@ -44,7 +46,23 @@ impl Client {
             expects_continue: false,
             request: 0,
             alarm: Alarm::default(),
+            reader: None,
         }
+    }
+
+    /// Whether the body has been read to its end.
+    pub fn is_at_end(&self) -> bool {
+        self.decoder.is_end() && !self.is_broken
+    }
+
+    /// Whether the client has gone; the task is woken when it goes.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_gone = self.socket.poll_gone(cx);
+        // A socket wakes the one task that asked last, which must not leave another waiting for the body.
+        if let Some(reader) = self.reader.take_if(|reader| !reader.will_wake(cx.waker())) {
+            reader.wake();
+        }
+        is_gone
     }
 
     /// Writes what waits to be written.
@@ -69,6 +87,9 @@ impl Client {
                 Poll::Ready(Ok(_)) => self.alarm.reset(),
                 Poll::Ready(Err(error)) => return self.break_off(BodyError::Broken(error.to_string())),
                 Poll::Pending => {
+                    if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                        self.reader = Some(cx.waker().clone());
+                    }
                     ready!(self.alarm.poll(cx, limit));
                     return self.break_off(BodyError::Idle(limit));
                 }
@@ -106,7 +127,7 @@ impl Client {
                 Err(_) => self.is_broken = true,
             }
         }
-        self.decoder.is_end() && !self.is_broken
+        self.is_at_end()
     }
 
     /// Throws away whatever arrives; ready at the end.

@@ -120,6 +120,9 @@ impl Server {
             let client = &mut *client;
             loop {
                 skip_empty_lines(&mut client.inbound.pending);
+                if !client.inbound.pending.is_empty() {
+                    self.activity.head_began();
+                }
                 if is_new && !client.inbound.pending.is_empty() {
                     match head::request(&mut client.inbound.pending) {
                         Ok(Some(head)) => return Poll::Ready(Ok(head)),
@@ -134,8 +137,9 @@ impl Server {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Closed)),
                     Poll::Ready(Ok(count)) => is_new = is_worth_a_look(&client.inbound.pending, count),
                     Poll::Pending => {
-                        self.is_draining |= Pin::new(&mut self.drain).poll(cx).is_ready();
-                        if self.is_draining && client.inbound.pending.is_empty() {
+                        let is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
+                        self.is_draining = is_draining;
+                        if is_draining && client.inbound.pending.is_empty() {
                             return Poll::Ready(Err(NoRequest::Closed));
                         }
                         return Poll::Pending;
@@ -156,6 +160,7 @@ impl Server {
         let mut client = self.client.lock();
         client.request += 1;
         client.expects_continue = expects_continue;
+        client.alarm.reset();
         client.decoder = match framing {
             Framing::None => Decoder::EMPTY,
             Framing::Length(length) => Decoder::Length(length),
@@ -175,7 +180,7 @@ impl Server {
     async fn attend<T>(&self, mut handler: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
         poll_fn(|cx| match handler.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if self.client.lock().socket.poll_gone(cx) => Poll::Ready(None),
+            Poll::Pending if self.client.lock().poll_gone(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -204,7 +209,7 @@ impl Server {
             sending.poll(cx, body.as_mut(), &self.client)
         })
         .await?;
-        self.is_draining |= !matches!(self.drain.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        self.activity.answer_is_whole();
         Ok(keeps_alive && !self.is_draining)
     }
 
@@ -215,26 +220,37 @@ impl Server {
         parts: &http::response::Parts,
         sending: &Sending,
     ) -> bool {
-        self.is_draining |= Pin::new(&mut self.drain).poll(cx).is_ready();
+        self.poll_drain(cx);
         asked.keeps_alive
             && !self.is_draining
             && !head::says_close(&parts.headers)
             && !sending.ends_with_connection
-            && self.client.lock().skip_body(cx)
+            && self.has_read_body(cx)
     }
 
-    /// Closes after an answer, and first hears out a client that still sends.
+    /// Whether the body has been read to its end, or can be thrown away at once.
+    fn has_read_body(&self, cx: &mut Context<'_>) -> bool {
+        // An upstream that answered early may still be sent the body: that must not lose a byte.
+        let has_reader = Arc::strong_count(&self.client) > 1;
+        let mut client = self.client.lock();
+        if has_reader {
+            client.is_at_end()
+        } else {
+            client.skip_body(cx)
+        }
+    }
+
+    /// Looks whether the connection is to end with the present request. A channel that has spoken must not be asked again.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) {
+        self.is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
+    }
+
+    /// Closes after an answer, and first hears out a client that still sends: what lies unread, here or in the kernel,
+    /// would make closing a reset.
     async fn close(self) {
         let client = self.client;
         let shut = poll_fn(|cx| client.lock().poll_shutdown(cx));
         if timeout(LINGER_PAUSE, shut).await.is_err() {
-            return;
-        }
-        let is_done = {
-            let client = client.lock();
-            client.decoder.is_end() && !client.is_broken && client.inbound.pending.is_empty()
-        };
-        if is_done {
             return;
         }
         let rest = async {
@@ -301,7 +317,7 @@ impl Sending {
             }
             let is_waiting = written.is_pending() || matches!(gathered, Ok(Gathered::AllThereIs));
             if is_waiting {
-                return match client.socket.poll_gone(cx) {
+                return match client.poll_gone(cx) {
                     true => Poll::Ready(Err(Broken)),
                     false => Poll::Pending,
                 };
