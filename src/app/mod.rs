@@ -14,7 +14,7 @@ use std::{
 
 use clap::Parser as _;
 
-use self::cli::{CheckArgs, Cli, Command, RouteArgs};
+use self::cli::{CheckArgs, Cli, Command, LogFormat, LogLevel, RouteArgs};
 use crate::{
     ops,
     state::{House, Snapshot},
@@ -38,6 +38,15 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs as `serve` does unless told otherwise, until what is returned is dropped. `benches/counts` counts that along.
+///
+/// # Errors
+/// Where the system has no thread to spare.
+#[doc(hidden)]
+pub fn log_as_served() -> io::Result<impl Sized> {
+    logging::start(LogFormat::Text, LogLevel::Info)
 }
 
 /// Anything that ends the program; its text says what to do.

@@ -14,6 +14,8 @@ mod pick;
 mod refused;
 mod reply;
 mod settle;
+#[doc(hidden)]
+pub mod stages;
 mod target;
 mod turn_state;
 

@@ -1,0 +1,174 @@
+//! The pieces of a request that need no connection.
+
+use std::hint::black_box;
+
+use http::{HeaderMap, request::Parts};
+use steadfast::{
+    fault::Fault,
+    proxy::stages,
+    scan::{BodyInspector, EncodingKind, RequestFacts, ResponseReader},
+    wire::{Framing, Peer},
+};
+
+use crate::{Broken, counting::counts_inside, material};
+
+const WARM: u32 = 50;
+const TIMES: u32 = 500;
+/// As the default of `server.max_body`.
+const MAX_BODY: u64 = 64 << 20;
+/// Where nobody is called.
+const NOWHERE: &str = "127.0.0.1:1";
+const CLIENT: Peer = Peer {
+    address: None,
+    is_secure: false,
+};
+
+/// Runs `piece` on what `prepare` makes, which is not counted.
+fn count<I>(mut prepare: impl FnMut() -> I, mut piece: impl FnMut(I) -> Result<(), Broken>) -> Result<u32, Broken> {
+    for _ in 0..WARM {
+        piece(black_box(prepare()))?;
+    }
+    for _ in 0..TIMES {
+        let mut input = Some(black_box(prepare()));
+        let mut result = Ok(());
+        counts_inside(&mut || {
+            if let Some(input) = input.take() {
+                result = piece(input);
+            }
+        });
+        result?;
+    }
+    Ok(TIMES)
+}
+
+fn refused(fault: Fault) -> Broken {
+    fault.message().into()
+}
+
+fn facts(body: &[u8]) -> Result<RequestFacts, Broken> {
+    let mut inspector = BodyInspector::new(EncodingKind::Identity, MAX_BODY).ok_or("a plain body is read")?;
+    inspector.feed(body)?;
+    Ok(inspector.finish()?)
+}
+
+fn scan(body: &[u8]) -> Result<u32, Broken> {
+    count(
+        || body,
+        |body| {
+            if black_box(facts(body)?).prompt_cache_key.is_some() {
+                Ok(())
+            } else {
+                Err("the key is not found".into())
+            }
+        },
+    )
+}
+
+pub fn scan_4kb() -> Result<u32, Broken> {
+    scan(material::conversation_4kb().as_bytes())
+}
+
+pub fn scan_codex() -> Result<u32, Broken> {
+    scan(material::CODEX_BODY)
+}
+
+/// A response as it streams by, an event at a time.
+pub fn read_events() -> Result<u32, Broken> {
+    let events = material::events();
+    count(
+        || &events,
+        |events| {
+            let mut reader = ResponseReader::events();
+            events.iter().for_each(|event| reader.feed(event.as_bytes()));
+            if black_box(&reader).is_terminal() {
+                Ok(())
+            } else {
+                Err("the end is not seen".into())
+            }
+        },
+    )
+}
+
+fn codex() -> Result<(Parts, Framing), Broken> {
+    let length = u64::try_from(material::CODEX_BODY.len())?;
+    Ok((material::codex_parts()?, Framing::Length(length)))
+}
+
+pub fn admit() -> Result<u32, Broken> {
+    let house = material::house(10, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let (parts, framing) = codex()?;
+    count(
+        || parts.clone(),
+        |parts| {
+            black_box(stages::admit(&snapshot, parts, framing, CLIENT).map_err(refused)?);
+            Ok(())
+        },
+    )
+}
+
+/// A session that has a pin goes there.
+pub fn pick(upstreams: usize) -> Result<u32, Broken> {
+    picks(upstreams, true, |_| "session".to_owned())
+}
+
+/// A new session goes to its home, and is pinned there.
+pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
+    picks(upstreams, false, |turn| format!("session-{turn}"))
+}
+
+fn picks(upstreams: usize, has_pin: bool, session: impl Fn(u32) -> String) -> Result<u32, Broken> {
+    let house = material::house(upstreams, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let (parts, framing) = codex()?;
+    let head = stages::admit(&snapshot, parts, framing, CLIENT).map_err(refused)?;
+    let pick = |facts: &RequestFacts| stages::pick_and_pin(&house, &snapshot, &head, facts).map_err(refused);
+    let of_turn = |turn| -> Result<RequestFacts, Broken> {
+        let mut facts = facts(material::CODEX_BODY)?;
+        facts.prompt_cache_key = Some(session(turn));
+        Ok(facts)
+    };
+    let turns: Vec<RequestFacts> = (1..=WARM + TIMES).map(of_turn).collect::<Result<_, _>>()?;
+    pick(&of_turn(0)?)?;
+    let mut turns = turns.iter();
+    count(
+        || turns.next(),
+        |facts| {
+            let facts = facts.ok_or("there are as many as turns")?;
+            if pick(facts)? == has_pin {
+                Ok(())
+            } else {
+                Err("the session is not where it belongs".into())
+            }
+        },
+    )
+}
+
+/// Has `rewrite` change a copy of `headers`, and drops it.
+fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32, Broken> {
+    count(
+        || headers.clone(),
+        |mut headers| {
+            rewrite(&mut headers);
+            black_box(headers);
+            Ok(())
+        },
+    )
+}
+
+pub fn rewrite_request() -> Result<u32, Broken> {
+    let house = material::house(1, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let upstream = snapshot.upstream(0).ok_or("there is one upstream")?;
+    let (parts, _) = codex()?;
+    rewrite(&parts.headers, |headers| stages::rewrite_request(headers, upstream))
+}
+
+pub fn rewrite_response() -> Result<u32, Broken> {
+    let house = material::house(1, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let upstream = snapshot.upstream(0).ok_or("there is one upstream")?;
+    rewrite(&material::answer_headers()?, |headers| {
+        stages::rewrite_response(headers, upstream);
+    })
+}

@@ -1,0 +1,53 @@
+//! The stages of a request that need no connection, one at a time, so that `benches/counts` can count what each costs.
+//! Nothing else is to use them, and no release promises to keep them.
+
+use http::{HeaderMap, request::Parts};
+
+use super::{
+    admit::{self, Admitted},
+    headers::{self, CallersCredential},
+    pick::{self, Pinning},
+};
+use crate::{
+    fault::Fault,
+    scan::RequestFacts,
+    state::{Endpoint, House, Snapshot, Upstream},
+    wire::{Framing, Peer},
+};
+
+/// A request whose head is in order.
+pub struct Head(Admitted);
+
+/// Names the request, and judges it by its head.
+///
+/// # Errors
+/// Whatever keeps the request out.
+pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head, Fault> {
+    admit::request_id(&mut parts.headers);
+    admit::admit(snapshot, parts, framing, peer).map(Head)
+}
+
+/// Picks an upstream, and pins the session to it as its answer would; whether the session goes where its pin is.
+///
+/// # Errors
+/// Where nobody serves the model.
+pub fn pick_and_pin(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<bool, Fault> {
+    let picked = pick::pick(house, snapshot, &head.0, facts)?;
+    let upstream = picked.upstream.id;
+    let (Some(key), Pinning::From(seen)) = (picked.affinity.key, picked.pinning) else {
+        return Ok(false);
+    };
+    house.roster.pins.confirm(key, seen, upstream, house.clock.now());
+    Ok(seen == Some(upstream))
+}
+
+/// Makes of the head of `POST /v1/responses` what `upstream` is to see.
+pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
+    headers::cleanse_request(headers, Endpoint::Responses, false);
+    headers::address(headers, upstream, &CallersCredential::default());
+}
+
+/// Leaves of the head of an answer what the caller is to see.
+pub fn rewrite_response(headers: &mut HeaderMap, upstream: &Upstream) {
+    headers::cleanse_response(headers, upstream);
+}
