@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     fault::Fault,
+    ids::UpstreamId,
     scan::RequestFacts,
     state::{Endpoint, House, Snapshot, Upstream},
     wire::{Framing, Peer},
@@ -25,6 +26,14 @@ pub struct Head(Admitted);
 pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head, Fault> {
     admit::request_id(&mut parts.headers);
     admit::admit(snapshot, parts, framing, peer).map(Head)
+}
+
+/// Picks an upstream.
+///
+/// # Errors
+/// Where nobody serves the model.
+pub fn pick(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<UpstreamId, Fault> {
+    pick::pick(house, snapshot, &head.0, facts).map(|picked| picked.upstream.id)
 }
 
 /// Picks an upstream, and pins the session to it as its answer would; whether the session goes where its pin is.
