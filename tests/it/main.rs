@@ -15,6 +15,7 @@ mod faults;
 mod framing;
 mod headers;
 mod heads;
+mod http1;
 mod listener_tls;
 mod models;
 mod operator;

@@ -283,7 +283,7 @@ impl Exchange {
 
     /// The connection, where another exchange may follow on it.
     pub fn into_reusable(self) -> Option<Box<Connection>> {
-        let is_over = self.upload.is_none() && self.connection.outbound.len() == 0 && self.decoder.is_end();
+        let is_over = self.upload.is_none() && self.connection.outbound.is_empty() && self.decoder.is_end();
         let is_reusable = is_over && self.keeps_alive && self.connection.inbound.pending.is_empty();
         is_reusable.then_some(self.connection)
     }

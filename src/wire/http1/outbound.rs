@@ -36,12 +36,8 @@ pub(in crate::wire) enum Delimiter {
 }
 
 impl Outbound {
-    /// Bytes that are not written yet.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    fn is_empty(&self) -> bool {
+    /// Whether everything has been written.
+    pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
@@ -212,7 +208,7 @@ mod tests {
             if chunks {
                 expected.extend(b"0\r\n\r\n");
             }
-            prop_assert_eq!(outbound.len(), expected.len());
+            prop_assert_eq!(outbound.length, expected.len());
             let mut io = Reluctant { taken: Vec::new(), most, rests: false };
             let mut cx = Context::from_waker(std::task::Waker::noop());
             while outbound.poll_write(&mut io, &mut cx).is_pending() {}
