@@ -32,13 +32,15 @@ use crate::{
     material::{ANSWER, ANSWER_HEAD, CODEX_BODY, CODEX_HEAD, events, house},
 };
 
-const WARM: u32 = 20;
-const TIMES: u32 = 200;
+/// So often that what is not done for each request, as giving the log more room, hardly shows in its share.
+const TIMES: u32 = 1000;
+const TIMES_OF_STREAMS: u32 = 200;
 /// Far beyond what anything here takes: no limit is to be reached.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// One request, and its answer.
 struct Dialogue {
+    times: u32,
     request: Vec<u8>,
     /// The request's last bytes, which the upstream waits for.
     request_end: &'static [u8],
@@ -61,6 +63,7 @@ pub fn get() -> Result<u32, Broken> {
     let request = "GET /v1/files HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer sk-test\r\n\
         session-id: 01a206a0-4075-7de0-9744-4102e6786650\r\nuser-agent: OpenAI/Python 3.54.0\r\naccept: */*\r\n\r\n";
     count(&Dialogue {
+        times: TIMES,
         request: request.into(),
         request_end: b"\r\n\r\n",
         answer: vec![json_answer()],
@@ -70,6 +73,7 @@ pub fn get() -> Result<u32, Broken> {
 /// A recorded turn of Codex, answered with JSON.
 pub fn post() -> Result<u32, Broken> {
     count(&Dialogue {
+        times: TIMES,
         request: codex_request(),
         request_end: CODEX_BODY,
         answer: vec![json_answer()],
@@ -87,6 +91,7 @@ pub fn stream() -> Result<u32, Broken> {
     }
     answer.push(b"0\r\n\r\n".to_vec());
     count(&Dialogue {
+        times: TIMES_OF_STREAMS,
         request: codex_request(),
         request_end: CODEX_BODY,
         answer,
@@ -107,10 +112,10 @@ fn count(dialogue: &Dialogue) -> Result<u32, Broken> {
     let _log = app::log_as_served()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut ends = runtime.block_on(Ends::around_a_gateway(dialogue))?;
-    runtime.block_on(ends.repeat(dialogue, WARM))?;
+    runtime.block_on(ends.repeat(dialogue, dialogue.times / 5))?;
     let mut result = Ok(());
-    counts_inside(&mut || result = runtime.block_on(uncounted(ends.repeat(dialogue, TIMES))));
-    result.map(|()| TIMES)
+    counts_inside(&mut || result = runtime.block_on(uncounted(ends.repeat(dialogue, dialogue.times))));
+    result.map(|()| dialogue.times)
 }
 
 /// Does not count what `work` does, but what happens while it waits.
