@@ -5,15 +5,14 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    Admin, Affinity, Config, Errors, Listen, Overrides, Server, Timeouts, Upstream,
+    Admin, Affinity, Config, Errors, Listen, Overrides, Retry, Server, Timeouts, Upstream, affinity,
     check::{self, Placed},
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
     secrets::{Surroundings, WRITTEN_OUT, credential, read_file},
     tls, upstream,
-    values::{boolean, duration, integer, listen, show_size, size, socket_addr, text},
+    values::{boolean, duration, fraction, integer, listen, show_size, size, socket_addr, text},
 };
-use crate::policy::Source;
 
 /// The most that a configuration file may hold.
 const MAX_FILE: u64 = 4 << 20;
@@ -21,8 +20,8 @@ const MAX_FILE: u64 = 4 << 20;
 const ROOT: Schema = Schema {
     name: "the top level",
     prefix: "",
-    fields: &["server", "admin", "affinity", "timeouts", "upstream"],
-    later: &["retry", "group", "key"],
+    fields: &["server", "admin", "affinity", "retry", "timeouts", "upstream"],
+    later: &["group", "key"],
 };
 const SERVER: Schema = Schema {
     name: "[server]",
@@ -44,11 +43,11 @@ const ADMIN: Schema = Schema {
     fields: &["listen", "token"],
     later: &[],
 };
-const AFFINITY: Schema = Schema {
-    name: "[affinity]",
-    prefix: "affinity.",
-    fields: &["sources", "idle", "capacity"],
-    later: &["wait", "reread_rate", "wait_max"],
+const RETRY: Schema = Schema {
+    name: "[retry]",
+    prefix: "retry.",
+    fields: &["attempts", "budget"],
+    later: &[],
 };
 const TIMEOUTS: Schema = Schema {
     name: "[timeouts]",
@@ -60,7 +59,8 @@ const SCHEMAS: &[&Schema] = &[
     &SERVER,
     &tls::SCHEMA,
     &ADMIN,
-    &AFFINITY,
+    &affinity::SCHEMA,
+    &RETRY,
     &TIMEOUTS,
     &upstream::SCHEMA,
     &ROOT,
@@ -69,7 +69,7 @@ const SCHEMAS: &[&Schema] = &[
 /// Looks a variable of the environment up.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What file and flags say so far; `None` where they say nothing and the default holds.
 #[derive(Default)]
@@ -77,6 +77,7 @@ struct Draft {
     server: Server,
     admin: Admin,
     affinity: Affinity,
+    retry: Retry,
     timeouts: Timeouts,
     listen: Option<Vec<Placed<Listen>>>,
     admin_listen: Option<Vec<Placed<SocketAddr>>>,
@@ -122,7 +123,8 @@ impl Config {
         let mut draft = Draft::default();
         draft.read_server(&mut reader, &root, around);
         draft.read_admin(&mut reader, &root, around);
-        draft.read_affinity(&mut reader, &root);
+        affinity::read(&mut reader, &root, &mut draft.affinity);
+        draft.read_retry(&mut reader, &root);
         draft.read_timeouts(&mut reader, &root);
         let any = draft.read_upstreams(&mut reader, &root, around);
         if !any && overrides.upstreams.is_empty() && reader.is_whole() {
@@ -167,12 +169,12 @@ fn process_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-fn is_empty_array(value: &DeValue<'_>) -> bool {
+pub(super) fn is_empty_array(value: &DeValue<'_>) -> bool {
     value.as_array().is_some_and(|items| items.is_empty())
 }
 
 /// Replaces a default by what was written.
-fn set<T>(default: &mut T, written: Option<T>) {
+pub(super) fn set<T>(default: &mut T, written: Option<T>) {
     if let Some(written) = written {
         *default = written;
     }
@@ -235,44 +237,15 @@ impl Draft {
         self.admin.token = token.map(|(secret, _)| secret);
     }
 
-    fn read_affinity(&mut self, reader: &mut Reader<'_>, root: &Section<'_>) {
-        let section = reader.section(root, "affinity", &AFFINITY);
-        let affinity = &mut self.affinity;
-        let source = |value| {
-            text(value)?
-                .parse::<Source>()
-                .map_err(|unknown| format!("has an unknown source: {unknown}"))
-        };
-        if let Some(sources) = reader.list(&section, "sources", false, source) {
-            affinity.sources.clear();
-            for (place, source) in sources {
-                if affinity.sources.contains(&source) {
-                    reader
-                        .notes
-                        .error(place, format!("sources has \"{source}\" twice; keep the first"));
-                } else {
-                    affinity.sources.push(source);
-                }
-            }
-            if let Some(value) = section.get("sources")
-                && is_empty_array(value.get_ref())
-            {
-                reader.error(
-                    value,
-                    "sources must have at least one; remove the field for the default order",
-                );
-            }
-        }
-        let idle = Duration::from_secs(1)..=30 * DAY;
+    fn read_retry(&mut self, reader: &mut Reader<'_>, root: &Section<'_>) {
+        let section = reader.section(root, "retry", &RETRY);
+        let attempts = reader.read(&section, "attempts", |value| integer(value, 1..=10));
         set(
-            &mut affinity.idle,
-            reader.read(&section, "idle", |value| duration(value, idle)),
+            &mut self.retry.attempts,
+            attempts.and_then(|attempts| u32::try_from(attempts).ok()),
         );
-        let capacity = reader.read(&section, "capacity", |value| integer(value, 1..=100_000_000));
-        set(
-            &mut affinity.capacity,
-            capacity.and_then(|capacity| usize::try_from(capacity).ok()),
-        );
+        let budget = reader.read(&section, "budget", |value| fraction(value, 0.0..=1.0));
+        set(&mut self.retry.budget, budget);
     }
 
     fn read_timeouts(&mut self, reader: &mut Reader<'_>, root: &Section<'_>) {
@@ -335,6 +308,7 @@ impl Draft {
             server,
             admin,
             affinity,
+            retry,
             timeouts,
             upstreams,
             ..
@@ -343,6 +317,7 @@ impl Draft {
             server,
             admin,
             affinity,
+            retry,
             timeouts,
             upstreams,
             warnings,

@@ -12,6 +12,7 @@
 //!
 //! Paths in a file are relative to that file's folder; paths in flags are relative to the working directory.
 
+mod affinity;
 mod base_url;
 mod check;
 mod errors;
@@ -52,6 +53,8 @@ pub struct Config {
     pub admin: Admin,
     /// How sessions find their upstream.
     pub affinity: Affinity,
+    /// What happens to a request whose upstream failed.
+    pub retry: Retry,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// The upstreams, at least one, in the order of the file and then of the flags; their names are unique.
@@ -138,6 +141,13 @@ pub struct Affinity {
     pub idle: Duration,
     /// The largest number of pins: 1 to 100,000,000.
     pub capacity: usize,
+    /// How long a session waits for its own upstream at least before it leaves: 0 to 24 h, at most `wait_max`.
+    pub wait: Duration,
+    /// How many prompt tokens an upstream reads a second where nothing is cached: 1 to 10,000,000. A session waits for as long
+    /// as its prompt would take to be read elsewhere.
+    pub reread_rate: u32,
+    /// How long a session waits at most: 0 to 24 h.
+    pub wait_max: Duration,
 }
 
 impl Default for Affinity {
@@ -146,6 +156,27 @@ impl Default for Affinity {
             sources: Source::default_order(),
             idle: Duration::from_secs(3600),
             capacity: 1_000_000,
+            wait: Duration::from_secs(2),
+            reread_rate: 5_000,
+            wait_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[retry]`: what happens to a request whose upstream failed before anything of its answer was passed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// How many upstreams a request is sent to at most, the first included: 1 to 10.
+    pub attempts: u32,
+    /// The share of requests that may be sent again: 0 to 1.
+    pub budget: f64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            budget: 0.2,
         }
     }
 }

@@ -38,6 +38,11 @@ pub struct Upstream {
     pub ca: Option<Ca>,
     /// Whether HTTP/2 is offered; only with https.
     pub http2: bool,
+    /// How many requests it gets at a time: 1 to 1,000,000; without, as many as come.
+    pub max_in_flight: Option<u32>,
+    /// Whom the account belongs to, written like a name: upstreams that share it share prompt cache and response state.
+    /// Without, it belongs to nobody else.
+    pub organization: Option<String>,
 }
 
 /// How requests to an upstream are authenticated.
@@ -106,6 +111,8 @@ impl Upstream {
             headers: Vec::new(),
             ca: None,
             http2: false,
+            max_in_flight: None,
+            organization: None,
         }
     }
 }
@@ -114,9 +121,18 @@ pub(super) const SCHEMA: Schema = Schema {
     name: "[[upstream]]",
     prefix: "upstream.",
     fields: &[
-        "name", "base_url", "api_key", "weight", "models", "headers", "ca", "http2",
+        "name",
+        "base_url",
+        "api_key",
+        "weight",
+        "models",
+        "max_in_flight",
+        "headers",
+        "organization",
+        "ca",
+        "http2",
     ],
-    later: &["max_in_flight", "organization"],
+    later: &[],
 };
 
 /// Reads one `[[upstream]]`. Its name comes apart, with its place, so that it can be compared even where the rest is invalid.
@@ -138,6 +154,8 @@ pub(super) fn read(
     let headers = read_headers(reader, section, around);
     let ca = reader.read(section, "ca", |value| parse_ca(text(value)?, around));
     let http2 = reader.read(section, "http2", boolean).unwrap_or(false);
+    let max_in_flight = reader.read(section, "max_in_flight", |value| integer(value, 1..=1_000_000));
+    let organization = reader.read(section, "organization", |value| parse_name(text(value)?));
     note_missing(reader, section);
     if let (Some(url), Some(value)) = (&base_url, section.get("base_url")) {
         let place = reader.place_of(value);
@@ -162,6 +180,8 @@ pub(super) fn read(
         headers,
         ca,
         http2,
+        max_in_flight: max_in_flight.and_then(|most| u32::try_from(most).ok()),
+        organization,
         ..Upstream::with_defaults(name, base_url, api_key)
     };
     (named, Some(upstream))

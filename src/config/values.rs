@@ -60,6 +60,20 @@ pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result
         .ok_or_else(|| format!("must be between {} and {}", range.start(), range.end()))
 }
 
+/// A number within `range`, with or without a fraction.
+pub(super) fn fraction(value: &DeValue<'_>, range: RangeInclusive<f64>) -> Result<f64, String> {
+    let number = match value {
+        DeValue::Float(written) => written.as_str().parse().ok(),
+        DeValue::Integer(written) => i32::from_str_radix(written.as_str(), written.radix())
+            .ok()
+            .map(f64::from),
+        other => return Err(format!("must be a number, not {}", kind(other))),
+    };
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("must be between {:?} and {:?}", range.start(), range.end()))
+}
+
 /// Units of time in milliseconds, largest first: the order in which they may be written.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 

@@ -8,6 +8,7 @@ fn the_example_holds_the_defaults() {
     assert_eq!(config.server, Server::default());
     assert_eq!(config.admin, Admin::default());
     assert_eq!(config.affinity, Affinity::default());
+    assert_eq!(config.retry, Retry::default());
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.warnings, []);
     let url = "https://api.openai.com/v1";
@@ -29,7 +30,9 @@ fn the_example_stays_valid_with_its_options() {
     let text = EXAMPLE
         .replace("# tls = ", "tls = ")
         .replace("headers = {} ", "# ")
-        .replace("# headers = ", "headers = ");
+        .replace("# headers = ", "headers = ")
+        .replace("# max_in_flight = ", "max_in_flight = ")
+        .replace("# organization = ", "organization = ");
     let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
     let origin = folder.0.join("steadfast.toml");
     let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
@@ -51,6 +54,10 @@ fn the_example_stays_valid_with_its_options() {
         )]
     );
     assert_eq!(
+        (first.max_in_flight, first.organization.as_deref()),
+        (Some(64), Some("org-1"))
+    );
+    assert_eq!(
         first.ca.as_ref().map(|ca| ca.path.clone()),
         Some(folder.0.join("ca.pem"))
     );
@@ -60,7 +67,8 @@ fn the_example_stays_valid_with_its_options() {
 fn everything_can_be_set() {
     let config = read(
         r#"
-        affinity = { sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10 }
+        affinity = { sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10, wait = "0s", reread_rate = 1, wait_max = "0s" }
+        retry = { attempts = 1, budget = 1 }
         [server]
         listen = ["[::1]:80", "localhost:0", "127.0.0.1:0", "127.0.0.1:0", "unix:/run/steadfast.sock"]
         max_body = 1024
@@ -79,6 +87,8 @@ fn everything_can_be_set() {
         api_key = "passthrough"
         weight = 1_000_000
         models = ["gpt-5*", "o?"]
+        max_in_flight = 1
+        organization = "A.b_c-9"
         headers = { B = "env:KEY", "a" = "1" }
         "#,
     )
@@ -102,11 +112,27 @@ fn everything_can_be_set() {
         (config.affinity.idle, config.affinity.capacity),
         (Duration::from_secs(5400), 16)
     );
+    let affinity = &config.affinity;
+    assert_eq!(
+        (affinity.wait, affinity.reread_rate, affinity.wait_max),
+        (Duration::ZERO, 1, Duration::ZERO)
+    );
+    assert_eq!(
+        config.retry,
+        Retry {
+            attempts: 1,
+            budget: 1.0
+        }
+    );
     assert_eq!(config.timeouts.connect, Duration::from_millis(1));
     assert_eq!(config.timeouts.idle, Timeouts::default().idle);
     let upstream = &config.upstreams[0];
     assert_eq!((upstream.name.as_str(), upstream.weight.get()), ("A.b_c-9", 1_000_000));
     assert_eq!(upstream.api_key, ApiKey::Passthrough);
+    assert_eq!(
+        (upstream.max_in_flight, upstream.organization.as_deref()),
+        (Some(1), Some("A.b_c-9"))
+    );
     assert!(upstream.models.patterns().eq(["gpt-5*", "o?"]));
     let headers: Vec<_> = upstream
         .headers
@@ -118,7 +144,7 @@ fn everything_can_be_set() {
     assert_eq!(
         warnings,
         [
-            "f.toml:17:20: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1"
+            "f.toml:18:20: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1"
         ]
     );
 }

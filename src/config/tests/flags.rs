@@ -46,7 +46,7 @@ fn errors_and_warnings_name_the_flag() {
         .unwrap_err()
         .to_string();
     let expected = [
-        "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, timeouts, upstream",
+        "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, retry, timeouts, upstream",
         "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
         "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": there are no client keys, so whoever connects spends your upstream keys",

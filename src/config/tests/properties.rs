@@ -16,6 +16,8 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(!names.is_empty() && names.len() == config.upstreams.len());
             prop_assert!(!config.server.listen.is_empty() && !config.affinity.sources.is_empty());
             prop_assert!(config.server.max_body <= config.server.buffered_bodies);
+            prop_assert!(config.affinity.wait <= config.affinity.wait_max);
+            prop_assert!((0.0..=1.0).contains(&config.retry.budget) && (1..=10).contains(&config.retry.attempts));
         }
         Err(errors) => {
             let problems = errors.problems();
@@ -39,6 +41,7 @@ fn soup() -> impl Strategy<Value = String> {
         "[server]\n",
         "[admin]\n",
         "[affinity]\n",
+        "[retry]\n",
         "[timeouts]\n",
         "[[upstream]]\n",
         "[upstream]\n",
@@ -53,6 +56,11 @@ fn soup() -> impl Strategy<Value = String> {
         "token",
         "sources",
         "idle",
+        "wait",
+        "wait_max",
+        "reread_rate",
+        "attempts",
+        "budget",
         "connect",
         "name",
         "base_url",
@@ -62,6 +70,8 @@ fn soup() -> impl Strategy<Value = String> {
         "headers",
         "ca",
         "http2",
+        "max_in_flight",
+        "organization",
         "tls",
         "cert",
         "key",
@@ -90,6 +100,7 @@ fn soup() -> impl Strategy<Value = String> {
         "-1",
         "0x",
         "1e9",
+        "0.5",
         "999999999999999999999999",
         "true",
         "1979-05-27",
@@ -131,17 +142,23 @@ proptest! {
         millis in 1u64..=86_400_000,
         capacity in 1usize..=100_000_000,
         weight in 1u32..=1_000_000,
+        attempts in 1u32..=10,
+        budget in 0.0..=1.0,
+        waits in [0u64..=86_400_000, 0u64..=86_400_000],
         flags: [bool; 3],
         ports in prop::collection::hash_set(1u16.., 1..4),
         models in prop::collection::vec("[a-z*?.-]{1,10}", 0..3),
     ) {
         let listen: Vec<_> = ports.iter().map(|port| format!("[::1]:{port}")).collect();
         let buffered = max_body + more;
-        let time = values::show_duration(Duration::from_millis(millis));
+        let show = |millis| values::show_duration(Duration::from_millis(millis));
+        let time = show(millis);
+        let (wait, wait_max) = (waits[0].min(waits[1]), waits[0].max(waits[1]));
         let text = format!(
             "[server]\nlisten = {listen:?}\nmax_body = {max_body}\nbuffered_bodies = \"{}\"\ngrace = \"{time}\"\nforwarded = {}\nroute_headers = {}\n\
-             [affinity]\ncapacity = {capacity}\n[timeouts]\nidle = \"{time}\"\n{UPSTREAM}weight = {weight}\nmodels = {models:?}\nhttp2 = {}\n",
-            values::show_size(buffered), flags[0], flags[1], flags[2],
+             [affinity]\ncapacity = {capacity}\nwait = \"{}\"\nwait_max = \"{}\"\n[retry]\nattempts = {attempts}\nbudget = {budget:?}\n\
+             [timeouts]\nidle = \"{time}\"\n{UPSTREAM}weight = {weight}\nmodels = {models:?}\nmax_in_flight = {weight}\nhttp2 = {}\n",
+            values::show_size(buffered), flags[0], flags[1], show(wait), show(wait_max), flags[2],
         );
         let config = read(&text).map_err(|errors| TestCaseError::fail(errors.to_string()))?;
         let read: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
@@ -151,6 +168,9 @@ proptest! {
         let upstream = &config.upstreams[0];
         prop_assert_eq!([config.server.forwarded, config.server.route_headers, upstream.http2], flags);
         prop_assert_eq!((config.affinity.capacity, upstream.weight.get()), (capacity, weight));
+        prop_assert_eq!(upstream.max_in_flight, Some(weight));
+        prop_assert_eq!(config.retry, Retry { attempts, budget });
+        prop_assert_eq!((config.affinity.wait, config.affinity.wait_max), (Duration::from_millis(wait), Duration::from_millis(wait_max)));
         prop_assert!(upstream.models.patterns().eq(models.iter().map(String::as_str)));
     }
 }

@@ -14,12 +14,12 @@ grace = "soon"
 listen = "10.0.0.1:9090"
 [affinity]
 sources = ["owner", "cookie", "owner"]
-wait = "2s"
+wait = "61s"
 capacity = 99999999999999999999999999999999999999999999
 [timeouts]
 connect = "0s"
 "é" = 1
-[retry]
+retry = { attempts = 0, budget = 1.5 }
 [[upstream]]
 name = "a b"
 base_url = "api.openai.com"
@@ -34,12 +34,13 @@ api_key = "env:BROKEN"
 models = ["", 3]
 headers = { Authorization = "sk-canary", "a b" = "c", x = "1", X = "2", "y" = "\n" }
 http2 = true
-max_in_flight = 3
+max_in_flight = 0
 [[upstream]]
 name = "c"
 base_url = "http://d.example/v1"
 api_key = "$KEY"
 http2 = true
+organization = "my org"
 "#;
     let sources = "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"";
     let expected = [
@@ -53,11 +54,11 @@ http2 = true
         "8:10: admin.listen \"10.0.0.1:9090\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:9090\"",
         &format!("10:21: sources has an unknown source: {sources}"),
         "10:31: sources has \"owner\" twice; keep the first",
-        "11:1: \"affinity.wait\" is not supported yet; remove it",
+        "11:8: wait (1m1s) must not be longer than wait_max (1m); lower it, or raise wait_max",
         "12:12: capacity must be between 1 and 100000000",
         "14:11: connect must be between 1ms and 24h",
         "15:1: unknown field \"é\" in [timeouts]; it may hold connect, head, idle, client_header",
-        "16:2: \"retry\" is not supported yet; remove it",
+        "16:1: unknown field \"retry\" in [timeouts]; it belongs at the top level",
         "18:8: name must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
         "19:12: base_url must start with \"https://\" or \"http://\"",
         "20:11: api_key needs the environment variable UNSET, which is not set; set it, or name another",
@@ -74,10 +75,11 @@ http2 = true
         "29:42: headers: \"a b\" is not a header's name",
         "29:55: headers: \"x\" is written twice; keep one",
         "29:79: headers: the value of \"y\" holds a character that no header value has; look for line breaks and accents",
-        "31:1: \"upstream.max_in_flight\" is not supported yet; remove it",
+        "31:17: max_in_flight must be between 1 and 1000000",
         "33:8: the upstream name \"c\" is taken; names must be unique",
         "35:11: api_key is not expanded like in a shell; write \"env:NAME\"",
         "36:9: http2 needs TLS; remove it, or let base_url start with \"https://\"",
+        "37:16: organization must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
     ];
     let expected = expected.map(|line| format!("f.toml:{line}"));
     let report = report(text);
@@ -89,14 +91,8 @@ http2 = true
 fn what_is_not_built_is_refused() {
     for (text, path) in [
         ("[server]\ntls.client_ca = \"c\"", "server.tls.client_ca"),
-        ("affinity.wait = \"2s\"", "affinity.wait"),
-        ("affinity.reread_rate = 5000", "affinity.reread_rate"),
-        ("affinity.wait_max = \"60s\"", "affinity.wait_max"),
-        ("[retry]\nattempts = 3", "retry"),
         ("[[group]]\nname = \"team\"\n[[group]]", "group"),
         ("[[key]]\nname = \"alice\"", "key"),
-        ("[[upstream]]\nmax_in_flight = 64", "upstream.max_in_flight"),
-        ("[[upstream]]\norganization = \"o\"", "upstream.organization"),
     ] {
         let report = report_above_upstream(text);
         assert_eq!(
@@ -106,6 +102,44 @@ fn what_is_not_built_is_refused() {
             1,
             "{report}"
         );
+    }
+}
+
+#[test]
+fn retries_and_patience_out_of_range() {
+    for (text, expected) in [
+        ("[retry]\nattempts = 11", "2:12: attempts must be between 1 and 10"),
+        (
+            "[retry]\nattempts = \"3\"",
+            "2:12: attempts must be an integer, not a string",
+        ),
+        ("[retry]\nbudget = 1.01", "2:10: budget must be between 0.0 and 1.0"),
+        ("[retry]\nbudget = -0.1", "2:10: budget must be between 0.0 and 1.0"),
+        ("[retry]\nbudget = nan", "2:10: budget must be between 0.0 and 1.0"),
+        ("[retry]\nbudget = 20", "2:10: budget must be between 0.0 and 1.0"),
+        (
+            "[retry]\nbudget = \"20%\"",
+            "2:10: budget must be a number, not a string",
+        ),
+        (
+            "[retry]\nretries = 3",
+            "2:1: unknown field \"retries\" in [retry]; it may hold attempts, budget",
+        ),
+        ("affinity.wait = \"25h\"", "1:17: wait must be between 0s and 24h"),
+        (
+            "affinity.wait_max = \"1s\"",
+            "1:21: wait (2s) must not be longer than wait_max (1s); lower it, or raise wait_max",
+        ),
+        (
+            "affinity.wait_max = \"1d\"",
+            "1:21: wait_max must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"1d\"",
+        ),
+        (
+            "affinity.reread_rate = 0",
+            "1:24: reread_rate must be between 1 and 10000000",
+        ),
+    ] {
+        assert_eq!(report_above_upstream(text), format!("f.toml:{expected}"), "{text}");
     }
 }
 
