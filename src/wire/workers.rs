@@ -10,7 +10,7 @@ use std::{
     io,
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -25,9 +25,11 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of processors that this process may use.
+/// The number of processors that this process may use, as it was when it was first asked for: it takes several files to
+/// find out, it may change, and there must be a place for each worker ever after.
 fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    static FIRST: OnceLock<usize> = OnceLock::new();
+    *FIRST.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
 /// How many places there are that something may be kept in for each worker.

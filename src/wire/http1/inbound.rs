@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     pin::pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +25,8 @@ thread_local! {
 #[derive(Default)]
 pub(in crate::wire) struct Inbound {
     pub pending: Bytes,
+    /// What is pending shares its memory with nobody.
+    is_apart: bool,
     own: BytesMut,
 }
 
@@ -53,30 +55,43 @@ impl Inbound {
                 }
                 &mut self.own
             };
-            let count = ready!(pin!(io.read_buf(buffer)).poll(cx))?;
+            let Poll::Ready(read) = pin!(io.read_buf(buffer)).poll(cx) else {
+                self.set_apart();
+                return Poll::Pending;
+            };
+            let count = read?;
             let more = buffer.split();
             if self.own.capacity() <= 1 {
                 // Even the one byte that is left would hold all of it.
                 self.own = BytesMut::new();
             }
-            append(&mut self.pending, more);
+            self.append(more);
             Poll::Ready(Ok(count))
         })
     }
-}
 
-/// Adds `more` behind what is pending.
-fn append(pending: &mut Bytes, more: BytesMut) {
-    if pending.is_empty() {
-        *pending = more.freeze();
-        return;
+    /// Copies what is pending, once: its rest may be long in coming, and as a window it would hold all of the shared room.
+    fn set_apart(&mut self) {
+        if !self.pending.is_empty() && !self.is_apart {
+            self.pending = Bytes::copy_from_slice(&self.pending);
+            self.is_apart = true;
+        }
     }
-    // Only a head that arrives in parts comes here; from its second part on it has a buffer to itself.
-    let mut joined = std::mem::take(pending)
-        .try_into_mut()
-        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    joined.extend_from_slice(&more);
-    *pending = joined.freeze();
+
+    /// Adds `more` behind what is pending.
+    fn append(&mut self, more: BytesMut) {
+        self.is_apart = !self.pending.is_empty();
+        if !self.is_apart {
+            self.pending = more.freeze();
+            return;
+        }
+        // Only a head that arrives in parts comes here; from its second part on it has a buffer to itself.
+        let mut joined = std::mem::take(&mut self.pending)
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        joined.extend_from_slice(&more);
+        self.pending = joined.freeze();
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +113,30 @@ mod tests {
             fill(&mut inbound, part.as_bytes(), 0);
         }
         assert_eq!(inbound.pending, "GET / HTTP/1.1\r\nhost: it\r\n\r\n");
+    }
+
+    #[test]
+    fn a_part_that_waits_for_the_rest_does_not_hold_the_shared_room() {
+        let (_silent, mut near) = tokio::io::duplex(1);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut waiting = Vec::new();
+        let mut addresses = std::collections::HashSet::new();
+        for _ in 0..100 {
+            let mut inbound = Inbound::default();
+            fill(&mut inbound, b"GET / HT", 0);
+            for _ in 0..2 {
+                assert!(inbound.poll_fill(&mut near, &mut cx, 0).is_pending());
+            }
+            waiting.push(inbound);
+            let mut busy = Inbound::default();
+            fill(&mut busy, &[b'x'; 60 << 10], 0);
+            addresses.insert(busy.pending.as_ptr() as usize);
+        }
+        assert!(addresses.len() <= 4, "{}", addresses.len());
+        for mut inbound in waiting {
+            fill(&mut inbound, b"TP/1.1\r\n", 0);
+            assert_eq!(inbound.pending, "GET / HTTP/1.1\r\n");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A request crosses no task boundary and no channel: the task that reads it from its client writes it to the upstream,
 //! and relays the response. Bytes are read into a buffer that the thread's connections share, passed on by reference
-//! count and written together; a connection that waits holds no buffer at all.
+//! count and written together; a connection that waits for a request holds nothing of what was read, and little of what
+//! was written.
 
 mod alarm;
 mod date;

@@ -14,6 +14,8 @@ use tokio::io::AsyncWrite;
 const SMALL: usize = 1 << 10;
 /// Pieces of one gathering write at most.
 const GATHERED: usize = 32;
+/// Room for small pieces that a connection keeps, in bytes; what a peer made of more by reading slowly is let go.
+const KEPT: usize = 16 << 10;
 
 /// Bytes that wait to be written: pieces as they came, and small ones copied together.
 #[derive(Default)]
@@ -104,6 +106,9 @@ impl Outbound {
             }
             self.is_unflushed = true;
             self.consume(written);
+            if self.is_empty() && self.joined.try_reclaim(KEPT) {
+                self.joined = BytesMut::new();
+            }
         }
         if self.is_unflushed {
             ready!(Pin::new(io).poll_flush(cx))?;
@@ -183,6 +188,26 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn much_room_is_let_go_and_little_is_kept() {
+        for (pieces, is_kept) in [(10, true), (200, false)] {
+            let mut outbound = Outbound::default();
+            for _ in 0..pieces {
+                outbound.push(Bytes::from_static(&[b'x'; SMALL - 1]), Delimiter::Outside);
+            }
+            let length = outbound.length;
+            let mut io = Reluctant {
+                taken: Vec::new(),
+                most: 5_000,
+                rests: false,
+            };
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            while outbound.poll_write(&mut io, &mut cx).is_pending() {}
+            assert_eq!(io.taken.len(), length);
+            assert_eq!(outbound.joined.try_reclaim(1), is_kept);
         }
     }
 

@@ -191,11 +191,11 @@ impl Server {
         let (parts, body) = response.into_parts();
         let mut sending = Sending::new(&parts, &body, &asked);
         let mut body = pin!(Some(body));
-        let mut has_begun = false;
+        // Dropped once it is written: its fields are windows on a buffer that many connections share, and the body may be long in coming.
+        let mut unwritten = Some(parts);
         let mut keeps_alive = false;
         poll_fn(|cx| {
-            if !has_begun {
-                has_begun = true;
+            if let Some(parts) = unwritten.take() {
                 keeps_alive = self.keeps_alive(cx, &asked, &parts, &sending);
                 let closing = Closing {
                     length: sending.named_length,
