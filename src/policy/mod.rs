@@ -2,16 +2,27 @@
 //!
 //! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
 //! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
+//!
+//! What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether there is another try, and
+//! [`patience`] how long to wait for one.
 
 pub mod balance;
+pub mod budget;
 mod hash;
+pub mod health;
+pub mod patience;
 pub mod pins;
 pub mod rendezvous;
 pub mod session;
 mod source;
+pub mod verdict;
 
 pub use balance::less_loaded_of_two;
+pub use budget::RetryBudget;
+pub use health::{Attempt, Availability, Health};
+pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
 pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
 pub use source::{Source, UnknownSource};
+pub use verdict::{ErrorFacts, Verdict};
