@@ -10,7 +10,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
-    ids::{Namespace, SessionKey, UpstreamId, Weight},
+    ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
     policy::{Affinity, Clues, Content, Member, Pins, Rendezvous, Source, candidates},
     tick::Tick,
 };
@@ -23,10 +23,14 @@ fn keys(count: usize) -> Vec<SessionKey> {
 }
 
 fn pool(size: usize, weight: impl Fn(usize) -> usize) -> Rendezvous {
-    let member = |n: usize| Member {
-        id: UpstreamId::from_name(&format!("account-{n}")),
-        weight: Weight::new(weight(n) as u32).unwrap_or(Weight::ONE),
-        class: 0,
+    let member = |n: usize| {
+        let id = UpstreamId::from_name(&format!("account-{n}"));
+        Member {
+            id,
+            weight: Weight::new(weight(n) as u32).unwrap_or(Weight::ONE),
+            class: 0,
+            organization: OrganizationId::of_upstream(id),
+        }
     };
     Rendezvous::new(&(0..size).map(member).collect::<Vec<_>>())
 }

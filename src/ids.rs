@@ -14,6 +14,7 @@ mod seed {
     pub const TEXT: u64 = 0x5345_5353_494f_4e4b;
     pub const CONTENT: u64 = 0x434f_4e54_454e_5453;
     pub const OWNED: u64 = 0x4f57_4e45_4453_5441;
+    pub const ORGANIZATION: u64 = 0x4f52_4741_4e49_5a41;
 }
 
 /// An upstream's stable identity: the hash of its configured name.
@@ -47,6 +48,24 @@ impl ModelKey {
     /// The identity of the model called `name`.
     pub fn from_name(name: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes()))
+    }
+}
+
+/// Who an upstream's account belongs to: the upstreams of one organization share prompt cache and response state.
+///
+/// The lowest bit tells whether it was named, so that no name is the same as an upstream that stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrganizationId(u64);
+
+impl OrganizationId {
+    /// The organization that the configuration calls `name`.
+    pub fn from_name(name: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::ORGANIZATION, name.as_bytes()) | 1)
+    }
+
+    /// That of an upstream that names none: its own.
+    pub const fn of_upstream(upstream: UpstreamId) -> Self {
+        Self(upstream.0 & !1)
     }
 }
 
@@ -152,6 +171,20 @@ mod tests {
             SessionKey::from_content(a, b"ab", b"c"),
             SessionKey::from_content(a, b"a", b"bc")
         );
+    }
+
+    #[test]
+    fn an_upstream_that_stands_alone_is_in_no_organization_with_a_name() {
+        for n in 0..100 {
+            let name = format!("account-{n}");
+            let alone = OrganizationId::of_upstream(UpstreamId::from_name(&name));
+            for other in 0..100 {
+                let other = format!("account-{other}");
+                assert_ne!(alone, OrganizationId::from_name(&other));
+                let other_alone = OrganizationId::of_upstream(UpstreamId::from_name(&other));
+                assert_eq!(alone == other_alone, name == other);
+            }
+        }
     }
 
     #[test]

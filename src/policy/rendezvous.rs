@@ -39,7 +39,7 @@ use std::{
 };
 
 use super::hash::{Key, ln, unit};
-use crate::ids::{SessionKey, UpstreamId, Weight};
+use crate::ids::{OrganizationId, SessionKey, UpstreamId, Weight};
 
 #[cfg(test)]
 mod tests;
@@ -53,6 +53,8 @@ pub struct Member {
     pub weight: Weight,
     /// Its eligibility class: the members of one class serve the same models.
     pub class: u16,
+    /// Whose it is. Decides nothing about where a key lives; see [`candidates`](super::candidates).
+    pub organization: OrganizationId,
 }
 
 /// A pool, compiled once per configuration and then immutable.
@@ -264,26 +266,25 @@ impl Rendezvous {
         self.index.get(draw.at).map(|index| *index as usize)
     }
 
-    /// All eligible members that come after all of `taken`, the last first.
-    fn remaining<'a>(
+    /// The eligible members that `wanted` accepts by where they stand in [`Rendezvous::ids`], the last first.
+    fn sorted<'a>(
         &'a self,
         key: Key,
         eligible: &impl Fn(u16) -> bool,
-        taken: &[Option<Draw<'a>>],
+        wanted: impl Fn(usize) -> bool,
     ) -> Vec<(f64, Draw<'a>)> {
-        let mut left = Vec::with_capacity(self.len());
+        let mut sorted = Vec::new();
         for run in self.runs.iter().filter(|run| eligible(run.class)) {
             let ids = self.ids.get(run.ids.clone()).unwrap_or_default();
-            let draws = run.ids.clone().zip(ids).map(|(at, id)| Draw {
-                run,
-                hash: key.hash(*id),
-                at,
-            });
-            let is_taken = |draw: &Draw<'_>| taken.iter().flatten().any(|taken| taken.at == draw.at);
-            left.extend(draws.filter(|draw| !is_taken(draw)).map(|draw| (draw.time(), draw)));
+            let wanted = run.ids.clone().zip(ids).filter(|(at, _)| wanted(*at));
+            sorted.extend(wanted.map(|(at, id)| {
+                let hash = key.hash(*id);
+                let draw = Draw { run, hash, at };
+                (draw.time(), draw)
+            }));
         }
-        left.sort_unstable_by(|a, b| self.order(b, a));
-        left
+        sorted.sort_unstable_by(|a, b| self.order(b, a));
+        sorted
     }
 }
 
@@ -334,6 +335,17 @@ enum Stage<'a> {
     Many(Vec<(f64, Draw<'a>)>),
 }
 
+impl<F: Fn(u16) -> bool> Ranked<'_, F> {
+    /// The eligible members that `wanted` accepts, whether this has yielded them or not; in the same order, but the
+    /// last first. One pass over the pool; memory and sorting only for those who are wanted.
+    pub(super) fn among(&self, wanted: impl Fn(&Member) -> bool) -> Vec<usize> {
+        let index = |at: usize| self.pool.index.get(at).map(|index| *index as usize);
+        let is_wanted = |at| index(at).and_then(|index| self.pool.member(index)).is_some_and(&wanted);
+        let sorted = self.pool.sorted(self.key, &self.eligible, is_wanted);
+        sorted.into_iter().filter_map(|(_, draw)| index(draw.at)).collect()
+    }
+}
+
 impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
     type Item = usize;
 
@@ -345,7 +357,8 @@ impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
                 match free.first_mut() {
                     Some(slot) => *slot.insert(self.pool.earliest(self.key, &self.eligible, taken)?),
                     None => {
-                        let mut left = self.pool.remaining(self.key, &self.eligible, taken);
+                        let is_taken = |at| taken.iter().flatten().any(|draw| draw.at == at);
+                        let mut left = self.pool.sorted(self.key, &self.eligible, |at| !is_taken(at));
                         let draw = left.pop();
                         self.stage = Stage::Many(left);
                         draw?.1

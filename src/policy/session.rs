@@ -10,17 +10,24 @@
 //!
 //! # The order of candidates
 //!
-//! Owner, then pin, then home, then the rest of the rendezvous order. Nothing is computed before it is asked for,
-//! because the first candidate is nearly always the last: with a pin, a request costs no hashing over the pool at all.
+//! A request's *own* upstream comes first: the owner, else the pin, else the home. If that cannot take it, its siblings
+//! follow in rendezvous order: the upstreams of the same organization, which share its prompt cache and its state. Then
+//! come all others in rendezvous order, but not for a request with an owner. That one goes nowhere outside the owner's
+//! organization, and nowhere at all when the pool does not have the owner and so nobody knows whose the state is. Within
+//! the organization every member holds the state, so that there the pin goes before the owner: that is where the session
+//! went when the owner could not take it.
+//!
+//! Nothing is computed before it is asked for, because the first candidate is nearly always the last: with a pin, a
+//! request costs no hashing over the pool at all.
 
 use http::HeaderName;
 
 use super::{
     Source,
     balance::less_loaded_of_two,
-    rendezvous::{Ranked, Rendezvous},
+    rendezvous::{Member, Ranked, Rendezvous},
 };
-use crate::ids::{Namespace, SessionKey, UpstreamId};
+use crate::ids::{Namespace, OrganizationId, SessionKey, UpstreamId};
 
 #[cfg(test)]
 mod tests;
@@ -144,19 +151,29 @@ pub struct Candidate {
 
 /// The upstreams for a request, best first, each once; lazy. Whoever cannot take the request is simply passed over:
 /// what comes next is already marked as [`Route::Moved`].
-///
-/// A request with an owner gets other candidates after it like any other. They will refuse what is owned, so it is up
-/// to the caller whether one is worth a try.
 #[derive(Clone, Debug)]
 pub struct Candidates<'a, F> {
-    /// Those that are known without the rendezvous order, in which they are skipped.
-    known: [Option<usize>; 2],
-    /// How many of `known` have had their turn.
-    turn: usize,
-    /// The next one's route, and that of all after it.
+    pool: &'a Rendezvous,
+    /// The first, if it is known without the rendezvous order, else once it was found in it.
+    own: Option<usize>,
+    reach: Reach,
+    has_begun: bool,
+    /// Who else is of its organization and still to come, the last first; `None` until somebody asks.
+    siblings: Option<Vec<usize>>,
+    /// The next one's route.
     route: Route,
-    later: Route,
-    rest: Ranked<'a, F>,
+    ranked: Ranked<'a, F>,
+}
+
+/// How far from its own upstream a request may go.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// It refers to state that this organization has and nobody else; `None` when the organization is not known.
+    Organization(Option<OrganizationId>),
+    /// To anybody, but first to those who share its own upstream's prompt cache.
+    SiblingsFirst,
+    /// To anybody: it has nothing cached.
+    Anybody,
 }
 
 /// Where the request may go. `pin` is what [`Pins::get`](super::Pins) says of its key, `eligible` which classes may
@@ -170,44 +187,68 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     random: u64,
     in_flight: impl Fn(usize) -> u32,
 ) -> Candidates<'a, F> {
-    let usable = |id: UpstreamId| {
-        let index = pool.position(id)?;
-        pool.member(index)
-            .filter(|member| eligible(member.class))
-            .map(|_| index)
-    };
-    let owner = affinity.owner.and_then(usable);
+    let member = |index| pool.member(index).filter(|member| eligible(member.class));
+    let usable = |id| pool.position(id).filter(|index| member(*index).is_some());
     let pin = pin.and_then(usable);
-    let (known, route) = match (owner, pin) {
-        (Some(owner), Some(pin)) if owner == pin => ([Some(owner), None], Route::Pin),
-        (Some(owner), pin) => ([Some(owner), pin], Route::Owner),
-        (None, Some(pin)) => ([Some(pin), None], Route::Pin),
-        (None, None) if affinity.key.is_some() => ([None, None], Route::Home),
-        (None, None) => {
-            let weight = |index| {
-                pool.member(index)
-                    .filter(|member| eligible(member.class))
-                    .map(|member| member.weight)
-            };
-            (
-                [less_loaded_of_two(random, pool.len(), weight, in_flight), None],
-                Route::Keyless,
-            )
-        }
-    };
-    // A request that belongs nowhere cannot move.
-    let later = if route == Route::Keyless {
-        Route::Keyless
+    let (own, reach, route) = if let Some(owner) = affinity.owner {
+        let organization = |index| pool.member(index).map(|member| member.organization);
+        let owned_by = pool.position(owner).and_then(organization);
+        // A session that went to a sibling has its cache there by now, and the sibling holds what the owner holds.
+        let (own, route) = match pin.filter(|pin| owned_by.is_some() && organization(*pin) == owned_by) {
+            Some(pin) => (Some(pin), Route::Pin),
+            None => (usable(owner), Route::Owner),
+        };
+        (own, Reach::Organization(owned_by), route)
+    } else if pin.is_some() {
+        (pin, Reach::SiblingsFirst, Route::Pin)
+    } else if affinity.key.is_some() {
+        (None, Reach::SiblingsFirst, Route::Home)
     } else {
-        Route::Moved
+        let weight = |index| member(index).map(|member| member.weight);
+        let own = less_loaded_of_two(random, pool.len(), weight, in_flight);
+        (own, Reach::Anybody, Route::Keyless)
     };
     let key = affinity.key.map_or(random, SessionKey::as_u64);
     Candidates {
-        known,
-        turn: 0,
+        pool,
+        own,
+        reach,
+        has_begun: false,
+        siblings: None,
         route,
-        later,
-        rest: pool.ranked_by(key, eligible),
+        ranked: pool.ranked_by(key, eligible),
+    }
+}
+
+impl<F: Fn(u16) -> bool> Candidates<'_, F> {
+    fn first(&mut self) -> Option<usize> {
+        self.has_begun = true;
+        if self.own.is_none() && !matches!(self.reach, Reach::Organization(_)) {
+            self.own = self.ranked.next();
+        }
+        self.own
+    }
+
+    fn later(&mut self) -> Option<usize> {
+        let (pool, own) = (self.pool, self.own);
+        let organization = match self.reach {
+            Reach::Organization(organization) => organization,
+            Reach::SiblingsFirst => own.and_then(|own| pool.member(own)).map(|own| own.organization),
+            Reach::Anybody => None,
+        };
+        let is_sibling = |member: &Member| Some(member.organization) == organization;
+        let siblings = self.siblings.get_or_insert_with(|| match organization {
+            Some(_) => self.ranked.among(is_sibling),
+            None => Vec::new(),
+        });
+        let sibling = std::iter::from_fn(|| siblings.pop()).find(|index| Some(*index) != own);
+        match self.reach {
+            Reach::Organization(_) => sibling,
+            Reach::SiblingsFirst | Reach::Anybody => sibling.or_else(|| {
+                let is_other = |index: &usize| Some(*index) != own && !pool.member(*index).is_some_and(is_sibling);
+                self.ranked.find(is_other)
+            }),
+        }
     }
 }
 
@@ -215,15 +256,19 @@ impl<F: Fn(u16) -> bool> Iterator for Candidates<'_, F> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let known = self.known.get(self.turn).copied().flatten();
-        self.turn = self.known.len().min(self.turn + 1);
-        let index = match known {
+        let first = if self.has_begun { None } else { self.first() };
+        let index = match first {
             Some(index) => index,
-            None => self.rest.by_ref().find(|index| !self.known.contains(&Some(*index)))?,
+            None => self.later()?,
+        };
+        let later = match self.route {
+            // What belongs nowhere cannot move.
+            Route::Keyless => Route::Keyless,
+            Route::Home | Route::Pin | Route::Moved | Route::Owner => Route::Moved,
         };
         Some(Candidate {
             index,
-            route: std::mem::replace(&mut self.route, self.later),
+            route: std::mem::replace(&mut self.route, later),
         })
     }
 }

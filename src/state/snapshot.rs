@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
-    ids::{Namespace, SessionKey, UpstreamId},
+    ids::{Namespace, OrganizationId, SessionKey, UpstreamId},
     policy::{Member, Rendezvous, Source},
     wire,
 };
@@ -155,6 +155,7 @@ impl Snapshot {
                 id: upstream.id,
                 weight: upstream.weight,
                 class,
+                organization: OrganizationId::of_upstream(upstream.id),
             });
             upstreams.push(upstream);
         }

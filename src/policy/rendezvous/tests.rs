@@ -15,6 +15,7 @@ fn member(name: usize, weight: u32, class: u16) -> Member {
         id,
         weight: Weight::new(weight).unwrap(),
         class,
+        organization: OrganizationId::of_upstream(id),
     }
 }
 
@@ -268,5 +269,16 @@ proptest! {
             prop_assert_eq!(pool.position(member.id), Some(index));
             prop_assert_eq!(pool.member(index), Some(member));
         }
+    }
+
+    #[test]
+    fn some_come_in_the_order_of_all(members in pools(), n in any::<usize>(), yielded in 0usize..8, chosen: u64) {
+        let pool = Rendezvous::new(&members);
+        let is_chosen = |member: &Member| chosen >> (member.id.as_u64() % 64) & 1 == 1;
+        let eligible = |class: u16| class.is_multiple_of(2);
+        let mut ranked = pool.ranked(key(n), eligible);
+        let expected: Vec<usize> = ranked.clone().filter(|index| is_chosen(&members[*index])).collect();
+        ranked.by_ref().take(yielded).for_each(drop);
+        prop_assert!(ranked.among(is_chosen).into_iter().rev().eq(expected));
     }
 }

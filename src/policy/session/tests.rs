@@ -216,10 +216,15 @@ fn labels_are_the_contract() {
 }
 
 fn pool(size: usize) -> Rendezvous {
+    pool_of(size, |n| OrganizationId::of_upstream(upstream(n)))
+}
+
+fn pool_of(size: usize, organization: impl Fn(usize) -> OrganizationId) -> Rendezvous {
     let member = |n| Member {
         id: upstream(n),
         weight: Weight::ONE,
         class: (n % 3) as u16,
+        organization: organization(n),
     };
     Rendezvous::new(&(0..size).map(member).collect::<Vec<_>>())
 }
@@ -251,8 +256,10 @@ fn a_session_goes_home_then_to_its_pin_then_to_its_owner() {
     assert_eq!(first(Some(owner), None), Some((owner, Route::Owner)));
     assert_eq!(first(Some(owner), Some(owner)), Some((owner, Route::Pin)));
     // Upstreams that the pool does not have.
-    assert_eq!(first(Some(77), Some(88)), Some((home, Route::Home)));
-    assert_eq!(first(Some(77), Some(pin)), Some((pin, Route::Pin)));
+    assert_eq!(first(None, Some(88)), Some((home, Route::Home)));
+    assert_eq!(first(Some(owner), Some(88)), Some((owner, Route::Owner)));
+    assert_eq!(first(Some(77), None), None, "nobody knows whose the state is");
+    assert_eq!(first(Some(77), Some(pin)), None);
 }
 
 #[test]
@@ -268,45 +275,81 @@ fn without_a_session_the_less_loaded_of_two_is_first() {
     assert_eq!(first([2, 3]), Some((0, Route::Keyless)));
 }
 
+/// The order of candidates by its definition: sort everybody by what counts most.
+fn oracle(
+    pool: &Rendezvous,
+    affinity: Affinity,
+    pin: Option<UpstreamId>,
+    eligible: impl Fn(u16) -> bool,
+) -> Vec<Candidate> {
+    let of = |id| pool.position(id).and_then(|index| pool.member(index)).copied();
+    let usable = |member: &Member| eligible(member.class);
+    let key = affinity.key.expect("what is keyless is balanced");
+    let ranked: Vec<Member> = pool
+        .ranked(key, &eligible)
+        .map(|index| *pool.member(index).unwrap())
+        .collect();
+    let owned_by = affinity.owner.map(|owner| of(owner).map(|owner| owner.organization));
+    let is_allowed = |member: &Member| owned_by.is_none_or(|owned_by| owned_by == Some(member.organization));
+    let mut firsts = vec![
+        (pin.and_then(of), Route::Pin),
+        (affinity.owner.and_then(of), Route::Owner),
+    ];
+    firsts.retain(|(first, _)| first.as_ref().is_some_and(|first| usable(first) && is_allowed(first)));
+    let (own, route) = match (firsts.first(), owned_by) {
+        (Some(first), _) => *first,
+        (None, None) => (ranked.first().copied(), Route::Home),
+        (None, Some(_)) => (None, Route::Owner),
+    };
+    let mut all: Vec<&Member> = ranked.iter().filter(|member| is_allowed(member)).collect();
+    all.sort_by_key(|member| {
+        let is_sibling = Some(member.organization) == own.map(|own| own.organization);
+        (Some(member.id) != own.map(|own| own.id), !is_sibling)
+    });
+    let routes = std::iter::once(route).chain(std::iter::repeat(Route::Moved));
+    let index = |member: &Member| pool.position(member.id).unwrap();
+    all.into_iter()
+        .zip(routes)
+        .map(|(member, route)| Candidate {
+            index: index(member),
+            route,
+        })
+        .collect()
+}
+
 proptest! {
     #[test]
-    fn every_eligible_upstream_comes_once(
+    fn candidates_come_in_the_order_of_their_definition(
         size in 0usize..12,
-        key in prop::option::of("[a-z]{1,3}"),
+        organizations in 1u64..12,
+        key in "[a-z]{1,3}",
         owner in prop::option::of(0usize..14),
         pin in prop::option::of(0usize..14),
         classes in 0u16..8,
         random: u64,
     ) {
-        let pool = pool(size);
-        let eligible = |class: u16| classes >> class & 1 == 1;
-        let key = key.and_then(|key| text(&key));
-        let affinity = Affinity { key, owner: owner.map(upstream) };
-        let pin = pin.filter(|_| key.is_some());
-        let all: Vec<Candidate> = candidates(&pool, affinity, pin.map(upstream), eligible, random, |_| 0).collect();
-
-        let usable = |n: &usize| *n < size && eligible((*n % 3) as u16);
-        let mut indexes: Vec<usize> = all.iter().map(|candidate| candidate.index).collect();
-        let (owner, pin) = (owner.filter(usable), pin.filter(usable));
-        let known: Vec<usize> = owner.into_iter().chain(pin.filter(|pin| Some(*pin) != owner)).collect();
-        prop_assert!(indexes.starts_with(&known));
-        if let Some(key) = key {
-            let rest = pool.ranked(key, eligible).filter(|index| !known.contains(index));
-            prop_assert!(indexes[known.len()..].iter().copied().eq(rest), "then the rendezvous order");
-        }
-        indexes.sort_unstable();
-        prop_assert!(indexes.iter().copied().eq((0..size).filter(usable)), "each once");
-
-        let expected = match (owner, pin, key) {
-            (Some(owner), Some(pin), _) if owner == pin => Route::Pin,
-            (Some(_), ..) => Route::Owner,
-            (_, Some(_), _) => Route::Pin,
-            (_, _, Some(_)) => Route::Home,
-            _ => Route::Keyless,
+        let organization = |n: usize| match n as u64 % (organizations + 2) {
+            n if n < organizations => OrganizationId::from_name(&n.to_string()),
+            _ => OrganizationId::of_upstream(upstream(n)),
         };
-        for (n, candidate) in all.iter().enumerate() {
-            let later = if expected == Route::Keyless { Route::Keyless } else { Route::Moved };
-            prop_assert_eq!(candidate.route, if n == 0 { expected } else { later });
-        }
+        let pool = pool_of(size, organization);
+        let eligible = |class: u16| classes >> class & 1 == 1;
+        let affinity = Affinity { key: text(&key), owner: owner.map(upstream) };
+        let pin = pin.map(upstream);
+        let all: Vec<Candidate> = candidates(&pool, affinity, pin, eligible, random, |_| 0).collect();
+        prop_assert_eq!(all, oracle(&pool, affinity, pin, eligible));
+    }
+
+    #[test]
+    fn what_belongs_nowhere_may_go_anywhere(size in 0usize..12, organizations in 1usize..4, classes in 0u16..8, random: u64) {
+        let pool = pool_of(size, |n| OrganizationId::from_name(&(n % organizations).to_string()));
+        let eligible = |class: u16| classes >> class & 1 == 1;
+        let all: Vec<Candidate> = candidates(&pool, Affinity::default(), None, eligible, random, |_| 0).collect();
+        prop_assert!(all.iter().all(|candidate| candidate.route == Route::Keyless));
+        let mut indexes: Vec<usize> = all.iter().map(|candidate| candidate.index).collect();
+        let after_first = pool.ranked_by(random, eligible).filter(|index| Some(index) != indexes.first());
+        prop_assert!(after_first.eq(indexes.iter().skip(1).copied()), "a weighted shuffle");
+        indexes.sort_unstable();
+        prop_assert!(indexes.into_iter().eq((0..size).filter(|n| eligible((n % 3) as u16))), "each once");
     }
 }
