@@ -32,6 +32,7 @@ mod grammar;
 mod inspect;
 mod lanes;
 mod lexer;
+mod limits;
 mod reader;
 mod refusal;
 mod request;
@@ -47,6 +48,7 @@ mod tests;
 
 pub use encoding::{Encoding, EncodingKind};
 pub use inspect::{BodyInspector, InspectError};
+pub use limits::{ErrorNotice, error_notice, event_notice};
 pub use refusal::{Field, Problem, Refusal};
 pub use request::{Content, RequestFacts, RequestScanner};
 pub use response::{ResponseReader, Terminal};
