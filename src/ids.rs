@@ -9,6 +9,7 @@ use twox_hash::XxHash3_64;
 /// Fixed seeds keep identities of different kinds apart: a response id never collides with a session key of the same text.
 mod seed {
     pub const UPSTREAM: u64 = 0x5554_5053_5452_4541;
+    pub const MODEL: u64 = 0x4d4f_4445_4c4e_414d;
     pub const NAMESPACE: u64 = 0x4e41_4d45_5350_4143;
     pub const TEXT: u64 = 0x5345_5353_494f_4e4b;
     pub const CONTENT: u64 = 0x434f_4e54_454e_5453;
@@ -54,6 +55,17 @@ impl OrganizationId {
     /// That of an upstream that names none: its own.
     pub const fn of_upstream(upstream: UpstreamId) -> Self {
         Self(upstream.0 & !1)
+    }
+}
+
+/// A model's identity: the hash of its name as the request wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ModelKey(u64);
+
+impl ModelKey {
+    /// The identity of the model called `name`.
+    pub fn from_name(name: &str) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes()))
     }
 }
 

@@ -2,16 +2,30 @@
 //!
 //! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
 //! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
+//!
+//! Of those that it may go to, [`select`] says which it goes to now, or which it waits for: at most as long as its
+//! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
+//! there is another try.
 
 pub mod balance;
+pub mod budget;
 mod hash;
+pub mod health;
+pub mod patience;
 pub mod pins;
 pub mod rendezvous;
+pub mod select;
 pub mod session;
 mod source;
+pub mod verdict;
 
 pub use balance::less_loaded_of_two;
+pub use budget::RetryBudget;
+pub use health::{Attempt, Availability, Health};
+pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
+pub use select::{Decision, Standing, Terms, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
 pub use source::{Source, UnknownSource};
+pub use verdict::{ErrorFacts, Verdict};
