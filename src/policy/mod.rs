@@ -3,8 +3,9 @@
 //! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
 //! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
 //!
-//! What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether there is another try, and
-//! [`patience`] how long to wait for one.
+//! Of those that it may go to, [`select`] says which it goes to now, or which it waits for: at most as long as its
+//! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
+//! there is another try.
 
 pub mod balance;
 pub mod budget;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod patience;
 pub mod pins;
 pub mod rendezvous;
+pub mod select;
 pub mod session;
 mod source;
 pub mod verdict;
@@ -23,6 +25,7 @@ pub use health::{Attempt, Availability, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
+pub use select::{Decision, Standing, Terms, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
 pub use source::{Source, UnknownSource};
 pub use verdict::{ErrorFacts, Verdict};
