@@ -51,6 +51,17 @@ pub enum Fault {
     UpstreamBroken { upstream: String },
     /// The upstream sent no response head in time.
     UpstreamTimeout { upstream: String, limit: Duration },
+    /// Every upstream that may serve the request has reached its limit. `is_owned`: others would not know the state that
+    /// the request refers to. `resets_at` is in seconds of Unix time.
+    Limited {
+        resets_in: Duration,
+        resets_at: u64,
+        is_owned: bool,
+    },
+    /// No upstream that may serve the request can take it now.
+    Unavailable { retry: Duration, is_owned: bool },
+    /// Nobody who knows the state that the request refers to is configured for it.
+    OwnerGone,
     /// A bug in Steadfast.
     Internal,
 }
@@ -74,7 +85,8 @@ impl Fault {
             | Self::BadFraming { .. }
             | Self::AmbiguousBody { .. }
             | Self::UndecodableBody { .. }
-            | Self::IncompleteBody => StatusCode::BAD_REQUEST,
+            | Self::IncompleteBody
+            | Self::OwnerGone => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MissingCredential => StatusCode::UNAUTHORIZED,
             Self::UnknownPath { .. } | Self::ModelNotServed { .. } => StatusCode::NOT_FOUND,
@@ -86,7 +98,8 @@ impl Fault {
             Self::ModelsUnavailable | Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::BuffersFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::BuffersFull | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -114,6 +127,9 @@ impl Fault {
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
+            Self::Limited { .. } => "usage_limit_reached",
+            Self::Unavailable { .. } => "upstreams_unavailable",
+            Self::OwnerGone => "state_owner_gone",
             Self::Internal => "internal_error",
         }
     }
@@ -134,13 +150,17 @@ impl Fault {
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout { .. }
             | Self::WebSocketUnsupported
-            | Self::ModelNotServed { .. } => "invalid_request_error",
+            | Self::ModelNotServed { .. }
+            | Self::OwnerGone => "invalid_request_error",
+            // Codex goes by the type, and shows when the limit resets.
+            Self::Limited { .. } => "usage_limit_reached",
             Self::MissingCredential => "authentication_error",
             Self::BuffersFull
             | Self::ModelsUnavailable
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamBroken { .. }
             | Self::UpstreamTimeout { .. }
+            | Self::Unavailable { .. }
             | Self::Internal => "server_error",
         }
     }
@@ -166,12 +186,15 @@ impl Fault {
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamBroken { .. }
             | Self::UpstreamTimeout { .. } => "upstream",
+            Self::Limited { .. } => "limited",
+            Self::Unavailable { .. } => "unavailable",
+            Self::OwnerGone => "owner_gone",
             Self::Internal => "internal",
         }
     }
 
     /// Every value of [`Fault::label`], so that metrics can be registered up front.
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 14] = [
         "path",
         "head",
         "body",
@@ -182,6 +205,9 @@ impl Fault {
         "credential",
         "model",
         "upstream",
+        "limited",
+        "unavailable",
+        "owner_gone",
         "internal",
     ];
 
@@ -202,7 +228,9 @@ impl Fault {
             | Self::BodyTimeout { .. }
             | Self::WebSocketUnsupported
             | Self::MissingCredential
-            | Self::ModelNotServed { .. } => Retry::Never,
+            | Self::ModelNotServed { .. }
+            | Self::OwnerGone => Retry::Never,
+            Self::Limited { resets_in: retry, .. } | Self::Unavailable { retry, .. } => Retry::After(*retry),
             Self::BuffersFull => Retry::After(Duration::from_secs(1)),
             Self::ModelsUnavailable
             | Self::UpstreamUnreachable { .. }
@@ -235,7 +263,20 @@ impl Fault {
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamBroken { .. }
             | Self::UpstreamTimeout { .. }
+            | Self::Limited { .. }
+            | Self::Unavailable { .. }
+            | Self::OwnerGone
             | Self::Internal => false,
+        }
+    }
+
+    /// When a limit resets: in seconds of Unix time, and from now.
+    pub fn resets(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Limited {
+                resets_in, resets_at, ..
+            } => Some((*resets_at, seconds(*resets_in))),
+            _ => None,
         }
     }
 
@@ -264,7 +305,62 @@ impl Fault {
             Self::UpstreamUnreachable { upstream } => format!("The upstream '{upstream}' could not be reached. Try again shortly."),
             Self::UpstreamBroken { upstream } => format!("The upstream '{upstream}' broke off before it answered. Try again shortly."),
             Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {limit:?}. Try again shortly."),
+            Self::Limited { resets_in, is_owned, .. } => {
+                let who = if *is_owned { OWNER } else { "Every upstream that may serve this request" };
+                format!("{who} has reached its usage limit. The first resets in {}; try again then.", in_words(*resets_in))
+            }
+            Self::Unavailable { retry, is_owned } => {
+                let who = if *is_owned { OWNER } else { "Every upstream that may serve this request" };
+                format!("{who} is busy or out of order. Try again in {}.", in_words(*retry))
+            }
+            Self::OwnerGone => "The request refers to a response, a turn or encrypted content of an upstream that is not configured (any more) for this model. Start anew, without them.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request. Try again; if it stays, report it with this response's x-request-id.".to_owned(),
         }
+    }
+}
+
+const OWNER: &str = "What this request refers to (an earlier response, a turn or encrypted content) is known to one upstream organization only, which";
+
+/// Whole seconds, rounded up: who comes back too early is refused again. At least one.
+pub fn seconds(delay: Duration) -> u64 {
+    (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
+}
+
+/// The two largest units that matter to somebody who waits.
+fn in_words(delay: Duration) -> String {
+    let seconds = seconds(delay);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{minutes} min"),
+        7200..172_800 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_told_in_units_that_people_use() {
+        for (seconds, told) in [
+            (0.0, "1 s"),
+            (1.2, "2 s"),
+            (119.0, "119 s"),
+            (150.0, "2 min"),
+            (7500.0, "2 h 5 min"),
+            (176_400.0, "2 d 1 h"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs_f64(seconds)), told);
+        }
+    }
+
+    #[test]
+    fn every_label_is_listed_once() {
+        let mut labels = Fault::LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Fault::LABELS.len());
     }
 }

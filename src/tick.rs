@@ -53,6 +53,20 @@ impl Clock {
     pub fn now(&self) -> Tick {
         Tick::ZERO.after(self.start.elapsed())
     }
+
+    /// The moment `tick` on the runtime's clock, for its timers.
+    pub fn instant(&self, tick: Tick) -> tokio::time::Instant {
+        // Where the sum does not fit it is some centuries away.
+        let far = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        let offset = tick.since(Tick::ZERO);
+        self.start.checked_add(offset).unwrap_or(self.start + far)
+    }
+
+    /// The time of day, as the time since the Unix epoch: what upstreams name moments by.
+    pub fn unix_time(&self) -> Duration {
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

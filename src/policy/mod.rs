@@ -21,7 +21,7 @@ pub mod verdict;
 
 pub use balance::less_loaded_of_two;
 pub use budget::RetryBudget;
-pub use health::{Attempt, Availability, Health};
+pub use health::{Attempt, Availability, Event, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};

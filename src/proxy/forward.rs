@@ -1,101 +1,297 @@
-//! The fourth stage: call the upstream, and wait for its response head.
+//! The fourth stage: call an upstream, and the next one if that fails, until there is an answer to pass on.
+//!
+//! Nothing of an answer has reached the caller while this goes on, so the request can be sent once more: as long as its
+//! body is here, its attempts last, the retry budget has something left, and there is somebody who has not failed it.
 
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
     admit::Admitted,
-    headers::{self, TURN_STATE},
+    headers::{self, Addressed, CallersCredential, TURN_STATE},
     inspect::{self, Inspected},
     journal::Journal,
-    outgoing::InFlight,
-    pick::{Pick, Pinning},
+    judge::{Answer, Question},
+    pick::{Pick, Picked, Pinning},
+    target::Target,
+    turn_state::TurnState,
 };
 use crate::{
     fault::Fault,
-    policy::{Affinity, Route},
-    state::{Credential, Snapshot, Upstream},
-    wire::{Relay, Replay, SendError},
+    policy::{Affinity, Event, Route, Verdict},
+    state::{Credential, Endpoint, FailoverReason, Lease, Snapshot, Upstream},
+    wire::{Relay, Replay, SendError, Terms},
 };
 
-/// An upstream's answer, head only so far.
+/// An upstream's answer, its body still to come.
 pub(super) struct Exchange<'a> {
-    pub response: Response<Relay>,
+    pub answer: Answer,
     pub upstream: &'a Upstream,
     pub route: Route,
     pub affinity: Affinity,
     pub pinning: Pinning,
-    pub in_flight: InFlight,
+    /// Its place at the upstream; none where somebody else might have had the last word.
+    pub lease: Option<Lease>,
 }
 
-/// Calls the picked upstream.
+/// A request on its way from one upstream to the next.
+struct Journey<'a, 'j> {
+    snapshot: &'a Snapshot,
+    journal: &'j mut Journal,
+    request: Request<Replay>,
+    /// What the present upstream has changed in the request's head.
+    addressed: Addressed,
+    target: Target,
+    callers: CallersCredential,
+    turn_state: Option<TurnState>,
+    model: Option<String>,
+    /// Requests that are paid for are repeated before they are answered; what else an upstream may have begun is not.
+    is_repeatable: bool,
+}
+
+/// Why an attempt came to nothing.
+struct Failed<'a> {
+    upstream: &'a Upstream,
+    index: usize,
+    reason: FailoverReason,
+    /// Whether the request may go to somebody else.
+    may_go_on: bool,
+    /// The upstream has had enough for now.
+    is_limited: bool,
+    last_word: LastWord<'a>,
+}
+
+impl Failed<'_> {
+    /// Counts that the request goes on to somebody else.
+    fn count(&self) {
+        self.upstream.live.meter.count_failover(self.reason);
+    }
+}
+
+/// What the caller gets if nobody does better.
+enum LastWord<'a> {
+    Answer(Box<Exchange<'a>>),
+    Fault(Fault),
+}
+
+/// Calls upstreams, in the order of `pick`, until one gives an answer to pass on.
 pub(super) async fn forward<'a>(
-    snapshot: &Snapshot,
+    snapshot: &'a Snapshot,
     admitted: Admitted,
     inspected: Inspected,
-    pick: Pick<'a>,
-    journal: &Journal,
+    mut pick: Pick<'a>,
+    journal: &mut Journal,
     inspected_at: Instant,
 ) -> Result<Exchange<'a>, Fault> {
-    let Pick {
-        upstream,
-        route,
-        affinity,
-        pinning,
-    } = pick;
-    let request = request(admitted, inspected, upstream)?;
-    let in_flight = InFlight::begin(&upstream.live);
-    journal.house().meter.observe_overhead(inspected_at.elapsed());
-    let sent = upstream
-        .pool
-        .send(request, snapshot.limits.head, snapshot.limits.idle)
-        .await;
-    let response = sent.map_err(|error| fault_of(error, upstream, journal))?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let error = SendError::Broken("it switched protocols unasked".to_owned());
-        return Err(fault_of(error, upstream, journal));
+    let mut journey = Journey::new(snapshot, admitted, inspected, journal);
+    let mut last: Option<Failed<'a>> = None;
+    for attempt in 1..=snapshot.attempts {
+        let Some(picked) = pick.next().await else { break };
+        if (last.is_some() || picked.is_last_resort) && !journey.may_retry() {
+            break;
+        }
+        match &last {
+            None => journey.observe_overhead(inspected_at, &pick),
+            Some(failed) if failed.index != picked.index => failed.count(),
+            Some(_) => {}
+        }
+        let attempted = journey.attempt(picked, &pick).await;
+        journey.journal.tried(attempt, pick.waited);
+        let failed = match attempted {
+            Ok(exchange) => return Ok(exchange),
+            Err(failed) => failed,
+        };
+        if !(failed.is_limited && pick.is_worth_waiting(failed.index)) {
+            pick.has_failed(failed.index);
+        }
+        let may_go_on = failed.may_go_on && journey.request.body().is_here();
+        last = Some(failed);
+        if !may_go_on {
+            break;
+        }
     }
-    Ok(Exchange {
-        response,
-        upstream,
-        route,
-        affinity,
-        pinning,
-        in_flight,
-    })
+    last_word(last, pick.nobody())
 }
 
-fn request(admitted: Admitted, inspected: Inspected, upstream: &Upstream) -> Result<Request<Replay>, Fault> {
-    if matches!(upstream.credential, Credential::Callers) && !admitted.callers.is_present() {
-        return Err(Fault::MissingCredential);
+/// The most useful answer: that all are limited, and until when; else the last upstream's own; else why there is none.
+fn last_word<'a>(last: Option<Failed<'a>>, nobody: Fault) -> Result<Exchange<'a>, Fault> {
+    let is_limited = matches!(nobody, Fault::Limited { .. });
+    match last.map(|failed| failed.last_word) {
+        None => Err(nobody),
+        Some(LastWord::Answer(exchange)) if is_limited && exchange.answer.is_limit() => Err(nobody),
+        Some(LastWord::Answer(exchange)) => Ok(*exchange),
+        Some(LastWord::Fault(_)) if is_limited => Err(nobody),
+        Some(LastWord::Fault(fault)) => Err(fault),
     }
-    let uri = admitted.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
-    let mut request = Request::new(inspected.body);
-    *request.method_mut() = admitted.method;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = admitted.headers;
-    let head = request.headers_mut();
-    headers::address(head, upstream, &admitted.callers);
-    // Turn state reaches nobody but its issuer.
-    if let Some(turn_state) = admitted.turn_state
-        && turn_state.issuer == upstream.id
-    {
-        head.insert(TURN_STATE, turn_state.value);
-    }
-    Ok(request)
 }
 
-fn fault_of(error: SendError, upstream: &Upstream, journal: &Journal) -> Fault {
-    // What the caller broke off is nothing to warn the operator of.
-    if !matches!(error, SendError::Body(_)) {
-        let request_id = journal.request_id.to_str().unwrap_or_default();
-        tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
+impl<'a, 'j> Journey<'a, 'j> {
+    fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, journal: &'j mut Journal) -> Self {
+        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
+        let mut request = Request::new(inspected.body);
+        *request.method_mut() = admitted.method;
+        *request.headers_mut() = admitted.headers;
+        Self {
+            snapshot,
+            journal,
+            request,
+            addressed: Addressed::default(),
+            target: admitted.target,
+            callers: admitted.callers,
+            turn_state: admitted.turn_state,
+            model: inspected.facts.model,
+            is_repeatable,
+        }
     }
-    let name = upstream.name.to_string();
-    match error {
-        SendError::Body(error) => inspect::fault_of_body(error),
-        SendError::Dial(_) => Fault::UpstreamUnreachable { upstream: name },
-        SendError::Timeout(limit) => Fault::UpstreamTimeout { upstream: name, limit },
-        SendError::Broken(_) => Fault::UpstreamBroken { upstream: name },
+
+    /// Whether the retry budget has one more.
+    fn may_retry(&self) -> bool {
+        let house = self.journal.house();
+        let mut retries = house.roster.retries.lock();
+        retries.try_spend(house.clock.now(), house.meter.forwarded())
+    }
+
+    fn observe_overhead(&self, inspected_at: Instant, pick: &Pick<'_>) {
+        let overhead = inspected_at.elapsed().saturating_sub(pick.waited);
+        self.journal.house().meter.observe_overhead(overhead);
+    }
+
+    /// Sends the request to the upstream that was picked. What that came to is told to its health.
+    async fn attempt(&mut self, picked: Picked<'a>, pick: &Pick<'a>) -> Result<Exchange<'a>, Failed<'a>> {
+        let Picked {
+            upstream,
+            index,
+            route,
+            mut lease,
+            ..
+        } = picked;
+        if let Err(fault) = self.address(upstream) {
+            return Err(Failed {
+                upstream,
+                index,
+                reason: FailoverReason::Refused,
+                may_go_on: false,
+                is_limited: false,
+                last_word: LastWord::Fault(fault),
+            });
+        }
+        let terms = Terms {
+            head: self.snapshot.limits.head,
+            idle: self.snapshot.limits.idle,
+            is_repeatable: self.is_repeatable,
+        };
+        let response = match upstream.pool.send(&mut self.request, terms).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(SendError::Broken("it switched protocols unasked".to_owned()))
+            }
+            sent => sent,
+        };
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return Err(self.unanswered(error, upstream, index, lease)),
+        };
+        let answer = self.judge(upstream, response).await;
+        let verdict = answer.verdict;
+        lease.report(verdict.event());
+        let exchange = Exchange {
+            answer,
+            upstream,
+            route,
+            affinity: pick.affinity,
+            pinning: pick.pinning,
+            lease: Some(lease),
+        };
+        if verdict.fails_over() {
+            Err(Box::pin(self.failed(exchange, index)).await)
+        } else {
+            Ok(exchange)
+        }
+    }
+
+    async fn judge(&self, upstream: &Upstream, response: Response<Relay>) -> Answer {
+        let question = Question {
+            endpoint: self.journal.endpoint,
+            model: self.model.as_deref(),
+            upstream,
+            clock: self.journal.house().clock,
+        };
+        question.judge(response).await
+    }
+
+    /// An answer that somebody else may better. It is kept, but not its place at the upstream: who may wait for that must
+    /// not hold it.
+    async fn failed(&self, mut exchange: Exchange<'a>, index: usize) -> Failed<'a> {
+        let (upstream, verdict) = (exchange.upstream, exchange.answer.verdict);
+        let is_limited = matches!(verdict, Verdict::Limited { .. });
+        let is_whole = exchange.answer.read_to_end().await;
+        exchange.lease = None;
+        // A refusal says that nothing was begun; of other failures only this status does.
+        let did_nothing =
+            verdict != Verdict::Failed || exchange.answer.response.status() == StatusCode::SERVICE_UNAVAILABLE;
+        Failed {
+            upstream,
+            index,
+            reason: FailoverReason::of(verdict),
+            may_go_on: did_nothing || self.is_repeatable,
+            is_limited,
+            // Who may wait must not hold a connection either, and a success that broke off is none.
+            last_word: if is_whole || !(is_limited || exchange.answer.response.body().is_broken()) {
+                LastWord::Answer(Box::new(exchange))
+            } else {
+                LastWord::Fault(Fault::UpstreamBroken {
+                    upstream: upstream.name.to_string(),
+                })
+            },
+        }
+    }
+
+    /// There was no answer at all.
+    fn unanswered(&self, error: SendError, upstream: &'a Upstream, index: usize, mut lease: Lease) -> Failed<'a> {
+        let request_id = self.journal.request_id.to_str().unwrap_or_default();
+        let (reason, may_go_on) = match &error {
+            SendError::Dial(_) => (FailoverReason::Connect, true),
+            SendError::Broken(_) => (FailoverReason::Broken, self.is_repeatable),
+            SendError::Timeout(_) => (FailoverReason::Timeout, self.is_repeatable),
+            SendError::Body(_) => (FailoverReason::Broken, false),
+        };
+        // What the caller broke off is nothing to warn the operator of, or to hold against the upstream.
+        if !matches!(error, SendError::Body(_)) {
+            tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
+            lease.report(Event::Failure);
+        }
+        let name = upstream.name.to_string();
+        let fault = match error {
+            SendError::Body(error) => inspect::fault_of_body(error),
+            SendError::Dial(_) => Fault::UpstreamUnreachable { upstream: name },
+            SendError::Timeout(limit) => Fault::UpstreamTimeout { upstream: name, limit },
+            SendError::Broken(_) => Fault::UpstreamBroken { upstream: name },
+        };
+        Failed {
+            upstream,
+            index,
+            reason,
+            may_go_on,
+            is_limited: false,
+            last_word: LastWord::Fault(fault),
+        }
+    }
+
+    /// Makes the request one for `upstream`, whoever it was for before.
+    fn address(&mut self, upstream: &Upstream) -> Result<(), Fault> {
+        if matches!(upstream.credential, Credential::Callers) && !self.callers.is_present() {
+            return Err(Fault::MissingCredential);
+        }
+        *self.request.uri_mut() = self.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
+        let head = self.request.headers_mut();
+        self.addressed.undo(head);
+        self.addressed = headers::address(head, upstream, &self.callers);
+        // Turn state reaches nobody but its issuer.
+        head.remove(TURN_STATE);
+        if let Some(turn_state) = &self.turn_state
+            && turn_state.issuer == upstream.id
+        {
+            head.insert(TURN_STATE, turn_state.value.clone());
+        }
+        Ok(())
     }
 }

@@ -149,18 +149,51 @@ pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wante
     }
 }
 
+/// What [`address`] put in place of something else, or beside it.
+#[derive(Default)]
+pub(super) struct Addressed {
+    /// The configured headers, and what the caller had there.
+    configured: Vec<(HeaderName, Vec<HeaderValue>)>,
+    has_callers: bool,
+}
+
+impl Addressed {
+    /// Leaves of the head what any upstream may see; but for what every [`address`] replaces.
+    pub fn undo(&mut self, headers: &mut HeaderMap) {
+        for (name, values) in self.configured.drain(..) {
+            headers.remove(&name);
+            for value in values {
+                headers.append(name.clone(), value);
+            }
+        }
+        if self.has_callers {
+            for name in CALLERS_PROOFS.iter().chain(&CALLERS_ACCOUNT) {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
 /// Adds what `upstream` is to see.
-pub(super) fn address(headers: &mut HeaderMap, upstream: &Upstream, callers: &CallersCredential) {
+pub(super) fn address(headers: &mut HeaderMap, upstream: &Upstream, callers: &CallersCredential) -> Addressed {
     headers.insert(HOST, upstream.host.clone());
+    let mut addressed = Addressed::default();
     match &upstream.credential {
         Credential::Own(authorization) => {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        Credential::Callers => callers.restore(headers),
+        Credential::Callers => {
+            headers.remove(AUTHORIZATION);
+            callers.restore(headers);
+            addressed.has_callers = true;
+        }
     }
     for (name, value) in &upstream.headers {
+        let replaced: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
         headers.insert(name.clone(), value.clone());
+        addressed.configured.push((name.clone(), replaced));
     }
+    addressed
 }
 
 /// Tells an upstream who calls, where the operator wants that.

@@ -27,6 +27,8 @@ const ROOM_STEP: usize = 16 << 10;
 pub(super) struct Inspected {
     pub facts: RequestFacts,
     pub body: Replay,
+    /// How much of the body has been read.
+    pub bytes: u64,
 }
 
 /// Reads the body of an admitted request.
@@ -47,6 +49,7 @@ pub(super) async fn inspect(
     Ok(Inspected {
         facts: RequestFacts::default(),
         body,
+        bytes: 0,
     })
 }
 
@@ -69,6 +72,7 @@ async fn read(admitted: &Admitted, mut intake: Intake, limits: Limits, journal: 
     Ok(Inspected {
         facts,
         body: Replay::kept(keep.finish(room.permit), admitted.framing),
+        bytes: intake.received(),
     })
 }
 

@@ -64,6 +64,10 @@ pub(super) struct Journal {
     answer: Option<Answer>,
     own_status: Option<StatusCode>,
     refusal: Option<&'static str>,
+    /// How many upstreams were called.
+    attempts: u32,
+    /// How long the request waited for an upstream to take it.
+    waited: Duration,
 }
 
 /// What an upstream answered.
@@ -96,7 +100,15 @@ impl Journal {
             answer: None,
             own_status: None,
             refusal: None,
+            attempts: 0,
+            waited: Duration::ZERO,
         }
+    }
+
+    /// Notes that an upstream was called, for the `attempts`th time, after waiting for `waited` in all.
+    pub fn tried(&mut self, attempts: u32, waited: Duration) {
+        self.attempts = attempts;
+        self.waited = waited;
     }
 
     pub fn house(&self) -> &Arc<House> {
@@ -167,6 +179,8 @@ impl Journal {
             upstream = answer.map(|answer| &*answer.upstream),
             upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
             route = answer.map(|answer| answer.route.label()),
+            attempts = (self.attempts > 1).then_some(self.attempts),
+            waited_ms = (self.waited > Duration::ZERO).then(|| millis(self.waited)),
             bytes_in = self.bytes_in.load(Ordering::Relaxed),
             bytes_out = self.bytes_out,
             first_byte_ms = answer.map(|answer| millis(answer.first_byte)),

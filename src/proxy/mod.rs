@@ -8,6 +8,7 @@ mod forward;
 mod headers;
 mod inspect;
 mod journal;
+mod judge;
 mod models;
 mod outgoing;
 mod pick;
@@ -71,7 +72,7 @@ impl Proxy {
     }
 
     async fn answer<'a>(
-        &self,
+        &'a self,
         snapshot: &'a Arc<Snapshot>,
         peer: Peer,
         parts: Parts,
@@ -88,7 +89,7 @@ impl Proxy {
         }
         let inspected = inspect::inspect(&admitted, intake, snapshot.limits, journal).await?;
         let inspected_at = Instant::now();
-        let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts)?;
+        let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
         forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at)
             .await
             .map(|exchange| Answer::Upstream(Box::new(exchange)))

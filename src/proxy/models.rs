@@ -22,7 +22,7 @@ use crate::{
     fault::Fault,
     state::{Credential, Endpoint, House, Snapshot, Upstream},
     tick::Tick,
-    wire::{Framing, Replay},
+    wire::{Framing, Replay, Terms},
 };
 
 /// A list this old is still served, but refreshed behind the answer.
@@ -211,7 +211,7 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
             continue;
         }
         let mut request = Request::new(Replay::empty(Framing::None));
-        headers::address(request.headers_mut(), upstream, callers);
+        let _ = headers::address(request.headers_mut(), upstream, callers);
         let snapshot = snapshot.clone();
         questions.spawn(async move {
             let Some(upstream) = snapshot.upstream(index) else {
@@ -244,7 +244,12 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
 async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
     let uri = format!("{}/models", upstream.prefix);
     *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
-    let sent = upstream.pool.send(request, PATIENCE, PATIENCE).await;
+    let terms = Terms {
+        head: PATIENCE,
+        idle: PATIENCE,
+        is_repeatable: true,
+    };
+    let sent = upstream.pool.send(&mut request, terms).await;
     let response = sent.map_err(|error| error.to_string())?;
     if response.status() != StatusCode::OK {
         return Err(format!("it answered {}", response.status()));

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +12,7 @@ use super::journal::{Journal, Outcome};
 use crate::{
     ids::{Namespace, OwnedKey, UpstreamId},
     scan::ResponseReader,
-    state::Live,
+    state::Lease,
     wire::{BodyError, Relay},
 };
 
@@ -30,33 +29,20 @@ enum Content {
 pub(super) struct Stream {
     pub relay: Relay,
     pub reader: Option<ResponseReader>,
+    /// How many of the pieces that are still to pass have been read before.
+    pub pieces_read: usize,
     /// Where the id of the response that passes belongs.
     pub learn: Option<Learn>,
     /// The body ends where its connection ends, so that only what it says tells whether it is whole.
     pub must_be_whole: bool,
-    pub _in_flight: InFlight,
+    /// The place at the upstream, given back with the body.
+    pub _lease: Option<Lease>,
 }
 
 /// Whose response this is.
 pub(super) struct Learn {
     pub namespace: Namespace,
     pub upstream: UpstreamId,
-}
-
-/// A request that an upstream is working on: counted from the call to the end or drop of the response body.
-pub(super) struct InFlight(Arc<Live>);
-
-impl InFlight {
-    pub fn begin(live: &Arc<Live>) -> Self {
-        live.meter.in_flight.inc();
-        Self(live.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.meter.in_flight.dec();
-    }
 }
 
 impl Outgoing {
@@ -77,7 +63,10 @@ impl Outgoing {
 impl Stream {
     fn observe(&mut self, data: &Bytes, journal: &Journal) {
         if let Some(reader) = &mut self.reader {
-            reader.feed(data);
+            match self.pieces_read {
+                0 => reader.feed(data),
+                _ => self.pieces_read -= 1,
+            }
             self.learn(journal);
         }
     }

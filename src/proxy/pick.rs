@@ -1,22 +1,39 @@
-//! The third stage: which upstream, and why.
+//! The third stage: which upstream, and why; and again, when that one could not take it.
+
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
 use super::{admit::Admitted, target::bounded};
 use crate::{
     fault::Fault,
-    ids::{OwnedKey, UpstreamId},
-    policy::{self, Affinity, Candidate, Clues, Content, Route},
+    ids::{ModelKey, OwnedKey, UpstreamId},
+    policy::{self, Affinity, Candidate, Clues, Content, Decision, Route, Standing, Terms},
     scan::RequestFacts,
-    state::{Endpoint, House, Snapshot, Upstream},
+    state::{Eligibility, Endpoint, House, Lease, Snapshot, Upstream},
+    tick::Tick,
 };
 
-/// The upstream that a request goes to.
+/// Where a request may go: who comes first, who next, and how long it waits for whom.
 pub(super) struct Pick<'a> {
-    pub upstream: &'a Upstream,
-    pub route: Route,
+    house: &'a House,
+    snapshot: &'a Snapshot,
+    eligibility: Eligibility,
+    model: Option<ModelKey>,
+    /// What the request belongs to.
     pub affinity: Affinity,
+    /// Where its session is pinned.
+    pin: Option<UpstreamId>,
+    /// What the answer may do to the session's pin.
     pub pinning: Pinning,
+    /// Decides what nothing else does; the same each time, so that the order stays.
+    random: u64,
+    /// Until when it waits for whom.
+    terms: Terms,
+    /// Who has failed it, by index.
+    tried: Vec<usize>,
+    /// How long it has waited.
+    pub waited: Duration,
 }
 
 /// What the answer may do to the session's pin.
@@ -28,33 +45,44 @@ pub(super) enum Pinning {
     Stays,
 }
 
-/// Picks the upstream for a request.
+/// The upstream that a request goes to, and its place there.
+pub(super) struct Picked<'a> {
+    pub upstream: &'a Upstream,
+    pub index: usize,
+    pub route: Route,
+    pub lease: Lease,
+    /// Nobody is well; this one is tried because somebody has to be.
+    pub is_last_resort: bool,
+}
+
+/// What comes next for a request.
+pub(super) enum Next<'a> {
+    Picked(Picked<'a>),
+    /// Nothing before `candidate` takes it, and that for no longer than until then.
+    Wait {
+        candidate: Candidate,
+        until: Tick,
+    },
+    /// Somebody else was faster.
+    Raced,
+    Nobody,
+}
+
+/// Reads where a request may go. Its body has `body_bytes`, as far as they are known.
 pub(super) fn pick<'a>(
-    house: &House,
+    house: &'a House,
     snapshot: &'a Snapshot,
     admitted: &Admitted,
     facts: &RequestFacts,
+    body_bytes: u64,
 ) -> Result<Pick<'a>, Fault> {
     let model = facts.model.as_deref();
     let eligibility = snapshot.eligibility(model).ok_or_else(|| Fault::ModelNotServed {
         model: bounded(model.unwrap_or_default()),
     })?;
     let affinity = affinity(house, snapshot, admitted, facts);
-    let pin = affinity
-        .key
-        .and_then(|key| house.roster.pins.get(key, house.clock.now()));
-    let in_flight = |index| snapshot.upstream(index).map_or(0, |upstream| upstream.live.in_flight());
-    let allows = |class| eligibility.allows(class);
-    let mut candidates = policy::candidates(
-        &snapshot.rendezvous,
-        affinity,
-        pin,
-        allows,
-        fastrand::u64(..),
-        in_flight,
-    );
-    let Candidate { index, route } = candidates.next().ok_or(Fault::Internal)?;
-    let upstream = snapshot.upstream(index).ok_or(Fault::Internal)?;
+    let now = house.clock.now();
+    let pin = affinity.key.and_then(|key| house.roster.pins.get(key, now));
     let pinned = pin
         .and_then(|id| snapshot.rendezvous.position(id))
         .and_then(|at| snapshot.rendezvous.member(at));
@@ -62,13 +90,173 @@ pub(super) fn pick<'a>(
         Some(member) if !eligibility.allows(member.class) => Pinning::Stays,
         _ => Pinning::From(pin),
     };
+    let is_settled = affinity.owner.is_some() || (pinned.is_some() && pinning != Pinning::Stays);
     Ok(Pick {
-        upstream,
-        route,
+        house,
+        snapshot,
+        eligibility,
+        model: model.map(ModelKey::from_name),
         affinity,
+        pin,
         pinning,
+        random: fastrand::u64(..),
+        terms: Terms {
+            now,
+            // A session whose cache, or state, is nowhere yet loses nothing by leaving.
+            stays_until: match is_settled {
+                true => now.after(snapshot.patience.of_session(body_bytes)),
+                false => Tick::ZERO,
+            },
+            waits_until: now.after(snapshot.patience.wait),
+        },
+        tried: Vec::new(),
+        waited: Duration::ZERO,
     })
 }
+
+/// How often a place may be lost to somebody faster before the request gives up.
+const RACES: usize = 64;
+
+impl<'a> Pick<'a> {
+    /// The next upstream that can take the request, waited for if need be; `None` when there is nobody left.
+    pub async fn next(&mut self) -> Option<Picked<'a>> {
+        for _ in 0..RACES {
+            match self.at_once() {
+                Next::Picked(picked) => return Some(picked),
+                // In a box, as that is rare: a request's future is as large as its largest branch.
+                Next::Wait { candidate, until } => {
+                    if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
+                        return self.picked(candidate, lease, false);
+                    }
+                }
+                Next::Raced => {}
+                Next::Nobody => return None,
+            }
+        }
+        None
+    }
+
+    /// The next upstream, as far as that can be told and done without waiting.
+    pub fn at_once(&self) -> Next<'a> {
+        let (candidate, is_last_resort) = match self.decide() {
+            Decision::Send(candidate) => (candidate, false),
+            Decision::LeastBad(candidate) => (candidate, true),
+            Decision::Wait { candidate, until } => return Next::Wait { candidate, until },
+            Decision::Nobody => return Next::Nobody,
+        };
+        let Some(upstream) = self.snapshot.upstream(candidate.index) else {
+            return Next::Nobody;
+        };
+        let lease = if is_last_resort {
+            upstream.live.enter_anyway(self.model)
+        } else {
+            upstream.live.enter(self.model)
+        };
+        let picked = lease.and_then(|lease| self.picked(candidate, lease, is_last_resort));
+        picked.map_or(Next::Raced, Next::Picked)
+    }
+
+    /// The upstream at `index` has failed the request, and gets it no more.
+    pub fn has_failed(&mut self, index: usize) {
+        self.tried.push(index);
+    }
+
+    /// Whether the upstream at `index`, which has just refused the request for now, will take it while its session is
+    /// patient: then it is not given up.
+    pub fn is_worth_waiting(&self, index: usize) -> bool {
+        let is_own = self.candidates().next().is_some_and(|own| own.index == index);
+        is_own && matches!(self.standing(index), Standing::Cooling { until } if until <= self.terms.stays_until)
+    }
+
+    /// Why nobody is left.
+    pub fn nobody(&self) -> Fault {
+        let now = self.house.clock.now();
+        let is_owned = self.affinity.owner.is_some();
+        let (mut soonest, mut all_limited, mut any) = (None::<Tick>, true, false);
+        for candidate in self.candidates() {
+            any = true;
+            match self.standing(candidate.index) {
+                Standing::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
+                _ => all_limited = false,
+            }
+        }
+        match soonest {
+            _ if !any => Fault::OwnerGone,
+            Some(until) if all_limited => {
+                let resets_in = until.since(now);
+                Fault::Limited {
+                    resets_in,
+                    resets_at: crate::fault::seconds(self.house.clock.unix_time() + resets_in),
+                    is_owned,
+                }
+            }
+            _ => Fault::Unavailable { retry: RETRY, is_owned },
+        }
+    }
+
+    fn picked(&self, candidate: Candidate, lease: Lease, is_last_resort: bool) -> Option<Picked<'a>> {
+        Some(Picked {
+            upstream: self.snapshot.upstream(candidate.index)?,
+            index: candidate.index,
+            route: candidate.route,
+            lease,
+            is_last_resort,
+        })
+    }
+
+    fn decide(&self) -> Decision {
+        let terms = Terms {
+            now: self.house.clock.now(),
+            ..self.terms
+        };
+        policy::select(
+            self.candidates(),
+            |index| self.tried.contains(&index),
+            |index| self.standing(index),
+            |index| self.snapshot.upstream(index)?.live.badness(self.model),
+            &terms,
+        )
+    }
+
+    async fn wait(&mut self, candidate: Candidate, until: Tick) -> Option<Lease> {
+        let Some(_patient) = self.house.roster.patient() else {
+            // Too many wait already: this one goes elsewhere, or gives up.
+            self.terms.stays_until = Tick::ZERO;
+            self.terms.waits_until = Tick::ZERO;
+            return None;
+        };
+        let begun = self.house.clock.now();
+        let live = &self.snapshot.upstream(candidate.index)?.live;
+        let lease = live.wait(self.model, until).await;
+        self.waited += self.house.clock.now().since(begun);
+        lease
+    }
+
+    fn standing(&self, index: usize) -> Standing {
+        self.snapshot
+            .upstream(index)
+            .map_or(Standing::Draining, |upstream| upstream.live.standing(self.model))
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate> {
+        let in_flight = |index| {
+            self.snapshot
+                .upstream(index)
+                .map_or(0, |upstream| upstream.live.in_flight())
+        };
+        policy::candidates(
+            &self.snapshot.rendezvous,
+            self.affinity,
+            self.pin,
+            |class| self.eligibility.allows(class),
+            self.random,
+            in_flight,
+        )
+    }
+}
+
+/// When somebody may be well again, where that is not known.
+const RETRY: Duration = Duration::from_secs(2);
 
 fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint {
@@ -85,7 +273,7 @@ fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &Req
         session_id: facts.session_id.as_deref(),
         header: |name: &HeaderName| single(&admitted.headers, name),
         content,
-        owner: owner(house, admitted, facts),
+        owner: owner(house, snapshot, admitted, facts),
     };
     Affinity::find(&snapshot.sources, admitted.namespace, &clues)
 }
@@ -99,16 +287,17 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     }
 }
 
-/// Who holds the state that a request refers to.
-fn owner(house: &House, admitted: &Admitted, facts: &RequestFacts) -> Option<UpstreamId> {
-    let named = facts.previous_response_id.as_deref().or(admitted.target.response_id());
-    let owner_of = |id| {
-        house
-            .roster
-            .owners
-            .get(OwnedKey::from_response_id(admitted.namespace, id), house.clock.now())
-    };
-    named
-        .and_then(owner_of)
-        .or_else(|| admitted.turn_state.as_ref().map(|state| state.issuer))
+/// Who holds the state that a request refers to: an earlier response, a turn, or the newest encrypted item that is known.
+///
+/// The turn state of somebody who is not configured (any more) is dropped: a turn can go on without.
+fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Option<UpstreamId> {
+    let owners = &house.roster.owners;
+    let owner_of = |key| owners.get(key, house.clock.now());
+    let response = facts.previous_response_id.as_deref().or(admitted.target.response_id());
+    response
+        .and_then(|id| owner_of(OwnedKey::from_response_id(admitted.namespace, id)))
+        .or_else(|| {
+            let issuer = admitted.turn_state.as_ref().map(|state| state.issuer)?;
+            snapshot.rendezvous.position(issuer).map(|_| issuer)
+        })
 }

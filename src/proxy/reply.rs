@@ -8,7 +8,7 @@ use http::{
 use serde::Serialize;
 
 use super::{headers::X_REQUEST_ID, journal::Journal, outgoing::Outgoing};
-use crate::fault::{Fault, Retry};
+use crate::fault::{self, Fault, Retry};
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -22,6 +22,11 @@ struct ErrorDetail<'a> {
     kind: &'a str,
     param: Option<&'a str>,
     code: &'a str,
+    /// Seconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_in_seconds: Option<u64>,
 }
 
 /// The answer to a request that failed on our own account, in OpenAI's shape.
@@ -44,6 +49,8 @@ fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Re
         kind: fault.kind(),
         param,
         code: fault.code(),
+        resets_at: fault.resets().map(|(at, _)| at),
+        resets_in_seconds: fault.resets().map(|(_, seconds)| seconds),
     };
     // Serializing strings to memory cannot fail.
     let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
@@ -53,7 +60,7 @@ fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Re
     match retry {
         Retry::Never => {}
         Retry::After(delay) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(fault::seconds(delay)));
         }
     }
     if closes {

@@ -6,7 +6,7 @@ use http::{HeaderMap, request::Parts};
 use super::{
     admit::{self, Admitted},
     headers::{self, CallersCredential},
-    pick::{self, Pinning},
+    pick::{self, Next, Pick, Pinning},
 };
 use crate::{
     fault::Fault,
@@ -31,29 +31,37 @@ pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer
 /// Picks an upstream.
 ///
 /// # Errors
-/// Where nobody serves the model.
+/// Where nobody can take it at once.
 pub fn pick(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<UpstreamId, Fault> {
-    pick::pick(house, snapshot, &head.0, facts).map(|picked| picked.upstream.id)
+    let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
+    picked(&pick)
 }
 
 /// Picks an upstream, and pins the session to it as its answer would; whether the session goes where its pin is.
 ///
 /// # Errors
-/// Where nobody serves the model.
+/// Where nobody can take it at once.
 pub fn pick_and_pin(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<bool, Fault> {
-    let picked = pick::pick(house, snapshot, &head.0, facts)?;
-    let upstream = picked.upstream.id;
-    let (Some(key), Pinning::From(seen)) = (picked.affinity.key, picked.pinning) else {
+    let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
+    let upstream = picked(&pick)?;
+    let (Some(key), Pinning::From(seen)) = (pick.affinity.key, pick.pinning) else {
         return Ok(false);
     };
     house.roster.pins.confirm(key, seen, upstream, house.clock.now());
     Ok(seen == Some(upstream))
 }
 
+fn picked(pick: &Pick<'_>) -> Result<UpstreamId, Fault> {
+    match pick.at_once() {
+        Next::Picked(picked) => Ok(picked.upstream.id),
+        _ => Err(Fault::Internal),
+    }
+}
+
 /// Makes of the head of `POST /v1/responses` what `upstream` is to see.
 pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
     headers::cleanse_request(headers, Endpoint::Responses, false);
-    headers::address(headers, upstream, &CallersCredential::default());
+    let _ = headers::address(headers, upstream, &CallersCredential::default());
 }
 
 /// Leaves of the head of an answer what the caller is to see.

@@ -10,7 +10,7 @@ mod striped;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -20,11 +20,11 @@ use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncode
 
 use self::{
     exposition::Exposed,
-    striped::{Bounds, Histogram, Padded, Striped, count},
+    striped::{Bounds, Histogram, Observed, Padded, Striped, count},
 };
 use crate::{fault::Fault, policy::Route};
 
-pub use self::labels::{Endpoint, RequestLabels, StatusClass};
+pub use self::labels::{Endpoint, FailoverReason, RequestLabels, StatusClass};
 
 /// Figures that are read when they are scraped.
 #[derive(Clone, Copy)]
@@ -32,13 +32,14 @@ pub(super) enum Level {
     Pins,
     Connections,
     BufferedBytes,
+    Waiting,
 }
 
 /// The metrics of a process.
 pub struct Meter {
     registry: Registry,
     tally: Arc<Tally>,
-    levels: [IntGauge; 3],
+    levels: [IntGauge; 4],
 }
 
 const MILLISECOND: u64 = 1_000_000;
@@ -104,6 +105,7 @@ impl Meter {
                 ("pins", "Sessions that are pinned to an upstream."),
                 ("connections", "Open client connections."),
                 ("buffered_bytes", "Bytes of request bodies held in memory."),
+                ("waiting_requests", "Requests that wait for an upstream to take them."),
             ]
             .map(|(name, help)| gauges(name, help, &[]).with_label_values::<&str>(&[])),
             registry,
@@ -153,6 +155,11 @@ impl Meter {
         self.tally.shared.mine().overhead.observe(took);
     }
 
+    /// How many requests have been sent to upstreams, each counted once.
+    pub fn forwarded(&self) -> u64 {
+        Observed::add_up(SHORT, self.tally.shared.blocks().map(|block| &block.overhead)).count
+    }
+
     pub(super) fn scrape(&self, levels: &[(Level, usize)]) -> String {
         for (level, value) in levels {
             if let Some(gauge) = self.levels.get(*level as usize) {
@@ -180,6 +187,16 @@ impl UpstreamMeter {
         count(self.counts.mine().requests(labels));
     }
 
+    /// Counts a request that this upstream failed and that went on to another.
+    pub fn count_failover(&self, reason: FailoverReason) {
+        count(&self.counts.mine().failovers[reason as usize]);
+    }
+
+    /// Counts a session that left this upstream for another.
+    pub fn count_moved(&self) {
+        count(&self.counts.mine().moved);
+    }
+
     /// Records how long a request took from its arrival to this upstream's response head.
     pub fn observe_first_byte(&self, took: Duration) {
         self.counts.mine().first_byte.observe(took);
@@ -197,17 +214,23 @@ pub struct Gauge(Padded<AtomicI64>);
 impl Gauge {
     /// One more.
     pub fn inc(&self) {
-        self.0.0.fetch_add(1, Relaxed);
+        self.0.0.fetch_add(1, SeqCst);
+    }
+
+    /// One more, if there are fewer than `limit`; false otherwise.
+    pub fn try_inc(&self, limit: u32) -> bool {
+        let more = |level: i64| (level < i64::from(limit)).then_some(level + 1);
+        self.0.0.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     /// One less.
     pub fn dec(&self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        self.0.0.fetch_sub(1, SeqCst);
     }
 
     /// The value at this moment.
     pub fn get(&self) -> i64 {
-        self.0.0.load(Relaxed)
+        self.0.0.load(SeqCst)
     }
 }
 
@@ -215,6 +238,8 @@ impl Gauge {
 struct UpstreamCounts {
     requests: [[[AtomicU64; StatusClass::ALL.len()]; Route::ALL.len()]; Endpoint::ALL.len()],
     first_byte: Histogram,
+    failovers: [AtomicU64; FailoverReason::ALL.len()],
+    moved: AtomicU64,
 }
 
 impl Default for UpstreamCounts {
@@ -222,6 +247,8 @@ impl Default for UpstreamCounts {
         Self {
             requests: Default::default(),
             first_byte: Histogram::new(LONG),
+            failovers: Default::default(),
+            moved: AtomicU64::new(0),
         }
     }
 }

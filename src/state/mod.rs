@@ -1,5 +1,6 @@
 //! What requests share: the compiled configuration, what outlives it, and the metrics.
 
+mod live;
 mod meter;
 mod roster;
 mod snapshot;
@@ -12,8 +13,9 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-pub use meter::{Endpoint, Gauge, Meter, RequestLabels, StatusClass, UpstreamMeter};
-pub use roster::{Live, Roster};
+pub use live::{Lease, Live};
+pub use meter::{Endpoint, FailoverReason, Gauge, Meter, RequestLabels, StatusClass, UpstreamMeter};
+pub use roster::{Patient, Roster};
 pub use snapshot::{CompileError, Credential, Eligibility, Limits, Snapshot, Upstream};
 
 use crate::{config::Config, tick::Clock};
@@ -44,7 +46,8 @@ impl House {
     /// When an upstream cannot be set up; see [`CompileError`].
     pub fn new(config: &Config) -> Result<Arc<Self>, CompileError> {
         let meter = Meter::new();
-        let roster = Roster::new(&config.affinity);
+        let clock = Clock::start();
+        let roster = Roster::new(&config.affinity, config.retry, clock);
         let snapshot = Snapshot::compile(config, &roster, &meter)?;
         let buffer_bytes = usize::try_from(config.server.buffered_bodies)
             .unwrap_or(usize::MAX)
@@ -53,7 +56,7 @@ impl House {
             snapshot: ArcSwap::from_pointee(snapshot),
             roster,
             meter,
-            clock: Clock::start(),
+            clock,
             buffers: Arc::new(Semaphore::new(buffer_bytes)),
             connections: Arc::default(),
             buffer_bytes,
@@ -98,6 +101,7 @@ impl House {
             (meter::Level::Pins, self.roster.pins.len()),
             (meter::Level::Connections, self.connections.load(Ordering::Relaxed)),
             (meter::Level::BufferedBytes, self.buffered_bytes()),
+            (meter::Level::Waiting, self.roster.waiting()),
         ])
     }
 }

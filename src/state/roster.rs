@@ -1,64 +1,87 @@
-//! What outlives a snapshot: what each upstream is doing, where sessions are pinned, and who owns which response.
+//! What outlives a snapshot: what each upstream is doing, where sessions are pinned, and who owns which state.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
-use super::meter::{Meter, UpstreamMeter};
+use super::{live::Live, meter::Meter};
 use crate::{
     config,
     ids::UpstreamId,
-    policy::{Owners, Pins},
+    policy::{Owners, Pins, RetryBudget},
+    tick::Clock,
 };
 
-/// How long a response id is remembered: as long as the longest prompt cache retention.
+/// How long it is remembered who owns a response or an encrypted item: as long as the longest prompt cache retention.
 const OWNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many requests may wait for their upstreams: each holds its body and its client's connection.
+const WAITING: usize = 4096;
 
 /// What outlives a snapshot.
 pub struct Roster {
     /// Session → the upstream where its cache is.
     pub pins: Pins,
-    /// Response id → the upstream that made it.
+    /// Response id or encrypted item → the upstream that made it.
     pub owners: Owners,
+    /// How many requests may be sent once more.
+    pub retries: Mutex<RetryBudget>,
+    waiting: Arc<AtomicUsize>,
+    clock: Clock,
     upstreams: Mutex<HashMap<UpstreamId, Arc<Live>>>,
 }
 
-/// What one upstream is doing.
-///
-/// Aligned away from the reference counts that an `Arc` keeps before it: each request changes those, and all read this.
-#[repr(align(128))]
-pub struct Live {
-    /// What it counts; the number of requests in flight is among it.
-    pub meter: Arc<UpstreamMeter>,
-}
+/// The permission to wait; given back when it is dropped.
+pub struct Patient(Arc<AtomicUsize>);
 
-impl Live {
-    /// Requests in flight.
-    pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.meter.in_flight.get()).unwrap_or(0)
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
 impl Roster {
     /// Empty tables, as large as configured.
-    pub fn new(affinity: &config::Affinity) -> Self {
+    pub fn new(affinity: &config::Affinity, retry: config::Retry, clock: Clock) -> Self {
         Self {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNED_FOR),
+            retries: Mutex::new(RetryBudget::new(retry.budget)),
+            waiting: Arc::default(),
+            clock,
             upstreams: Mutex::default(),
         }
     }
 
     /// What the upstream called `name` is doing, whichever snapshot asks.
-    pub fn live(&self, id: UpstreamId, name: &str, meter: &Meter) -> Arc<Live> {
+    pub fn live(&self, id: UpstreamId, name: &Arc<str>, meter: &Meter) -> Arc<Live> {
         let mut upstreams = self.upstreams.lock();
         upstreams
             .entry(id)
-            .or_insert_with(|| {
-                Arc::new(Live {
-                    meter: meter.upstream(name),
-                })
-            })
+            .or_insert_with(|| Live::new(name, meter.upstream(name), self.clock))
             .clone()
+    }
+
+    /// What the upstream `id` is doing, if it ever was configured.
+    pub fn find(&self, id: UpstreamId) -> Option<Arc<Live>> {
+        self.upstreams.lock().get(&id).cloned()
+    }
+
+    /// Requests that wait for an upstream at this moment.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// The permission to wait, while there are not too many who do.
+    pub fn patient(&self) -> Option<Patient> {
+        let more = |waiting| (waiting < WAITING).then_some(waiting + 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(Patient(self.waiting.clone()))
     }
 }

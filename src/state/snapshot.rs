@@ -5,14 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, uri::Authority};
 use memchr::memmem::Finder;
 
-use super::{
-    meter::Meter,
-    roster::{Live, Roster},
-};
+use super::{live::Live, meter::Meter, roster::Roster};
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId},
-    policy::{Member, Rendezvous, Source},
+    policy::{Member, Patience, Rendezvous, Source},
     wire,
 };
 
@@ -39,6 +36,10 @@ pub struct Snapshot {
     pub sources: Box<[Source]>,
     /// Bounds and times.
     pub limits: Limits,
+    /// How long sessions wait for their own upstream.
+    pub patience: Patience,
+    /// How many upstreams a request is sent to at most.
+    pub attempts: u32,
     /// Whether upstreams are told who calls.
     pub forwarded: bool,
     /// Whether responses say which upstream served them, and why.
@@ -169,6 +170,12 @@ impl Snapshot {
                 head: config.timeouts.head,
                 idle: config.timeouts.idle,
             },
+            patience: Patience {
+                wait: config.affinity.wait,
+                reread_rate: config.affinity.reread_rate,
+                wait_max: config.affinity.wait_max,
+            },
+            attempts: config.retry.attempts,
             forwarded: config.server.forwarded,
             route_headers: config.server.route_headers,
             namespace: Namespace::of_group(""),
@@ -239,9 +246,11 @@ impl Upstream {
             }
         };
         let id = UpstreamId::from_name(&configured.name);
+        let name: Arc<str> = configured.name.as_str().into();
+        let live = roster.live(id, &name, meter);
         Ok(Self {
             id,
-            name: configured.name.as_str().into(),
+            name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
             host: host(url.authority())?,
@@ -251,7 +260,7 @@ impl Upstream {
             models: configured.models.clone(),
             weight: configured.weight,
             pool,
-            live: roster.live(id, &configured.name, meter),
+            live,
         })
     }
 }

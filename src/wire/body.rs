@@ -1,7 +1,9 @@
 //! Bodies in both directions: reference-counted pieces that are passed on and never copied.
 
 use std::{
+    collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -95,7 +97,7 @@ impl Intake {
 
     /// The next piece, or `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -119,6 +121,10 @@ impl Intake {
 pub struct Relay {
     source: Source,
     idle: Duration,
+    /// What was read ahead; it comes first.
+    ahead: VecDeque<Bytes>,
+    /// How reading ahead ended, where it did not at the body's end.
+    broke: Option<BodyError>,
 }
 
 enum Source {
@@ -138,6 +144,8 @@ impl Relay {
         let mut relay = Self {
             source: Source::Exchange(Some((exchange, pool))),
             idle,
+            ahead: VecDeque::new(),
+            broke: None,
         };
         relay.release_at_end();
         relay
@@ -151,6 +159,8 @@ impl Relay {
                 stream: Some(stream),
             },
             idle,
+            ahead: VecDeque::new(),
+            broke: None,
         };
         relay.release_at_end();
         relay
@@ -174,11 +184,55 @@ impl Relay {
         }
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        match &mut self.source {
+    /// Reads one more piece, ahead of whoever reads the body: they get it all the same. `None` where no more will come.
+    ///
+    /// # Errors
+    /// Where the body breaks off; whoever reads it hears of that as well, behind the pieces that came.
+    pub async fn read_ahead(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(error) = &self.broke {
+            return Some(Err(error.clone()));
+        }
+        let piece = poll_fn(|cx| self.poll_source(cx)).await;
+        match &piece {
+            Some(Ok(piece)) => self.ahead.push_back(piece.clone()),
+            Some(Err(error)) => self.broke = Some(error.clone()),
+            None => {}
+        }
+        piece
+    }
+
+    /// Whether it is known already that it breaks off.
+    pub fn is_broken(&self) -> bool {
+        self.broke.is_some()
+    }
+
+    /// How much has been read ahead and not yet been taken, in bytes.
+    pub fn ahead(&self) -> usize {
+        self.ahead.iter().map(Bytes::len).sum()
+    }
+
+    /// The next piece from the upstream.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let piece = ready!(match &mut self.source {
             Source::Exchange(None) => Poll::Ready(None),
             Source::Exchange(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
             Source::Stream { incoming, alarm, .. } => poll_stream(incoming, alarm, cx, self.idle),
+        });
+        match &piece {
+            None | Some(Ok(_)) => self.release_at_end(),
+            Some(Err(_)) => self.give_up(),
+        }
+        Poll::Ready(piece)
+    }
+
+    /// The next piece, those that were read ahead first.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match self.broke.take() {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => self.poll_source(cx),
         }
     }
 
@@ -223,29 +277,30 @@ impl Body for Relay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = ready!(self.poll_data(cx));
-        match &piece {
-            None | Some(Ok(_)) => self.release_at_end(),
-            Some(Err(_)) => self.give_up(),
-        }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Exchange(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
-            Source::Stream { incoming, .. } => incoming.is_end_stream(),
-        }
+        let is_read = self.ahead.is_empty() && self.broke.is_none();
+        is_read
+            && match &self.source {
+                Source::Exchange(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
+                Source::Stream { incoming, .. } => incoming.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Exchange(running) => {
-                let length = running
-                    .as_ref()
-                    .map_or(Some(0), |(exchange, _)| exchange.exact_length());
-                length.map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-            Source::Stream { incoming, .. } => incoming.size_hint(),
+        let left = match &self.source {
+            Source::Exchange(running) => running
+                .as_ref()
+                .map_or(Some(0), |(exchange, _)| exchange.exact_length()),
+            Source::Stream { incoming, .. } => incoming.size_hint().exact(),
+        };
+        // What breaks off has the length that its head names, or none.
+        let ahead = self.ahead() as u64;
+        match left {
+            Some(left) if self.broke.is_none() => SizeHint::with_exact(left + ahead),
+            _ => SizeHint::default(),
         }
     }
 }

@@ -34,7 +34,7 @@ pub use connection::{Peer, ServeLimits, Service};
 pub use dial::{DialError, Target};
 pub use http1::RequestBody;
 pub use listen::{Address, BindError, Listener};
-pub use pool::Pool;
+pub use pool::{Pool, Terms};
 pub use refusal::Refusal;
 pub use replay::{Keep, Kept, Replay};
 pub use send_error::SendError;

@@ -2,9 +2,10 @@
 //!
 //! HTTP/1.1 connections are taken most recently used first, so that surplus ones grow old and are closed.
 //!
-//! An upstream may close a connection at any time, and it takes a while until that is known here. A connection in steady
-//! use, which has outlived a request before and whose last one ended only just now, is taken to be open. Any other
-//! carries only what can be sent once more, and it alone is worth a copy of the request.
+//! An upstream may close a connection at any time, and it takes a while until that is known here. A request that went to
+//! such a connection is sent once more on a fresh one, where its sender can do with that: the upstream may have begun it.
+//! Others are sent once more only where that is unlikely: not on a connection in steady use, which has outlived a request
+//! before and whose last one ended only just now.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ use super::{
     multiplex::{Multiplexed, Stream},
     replay::Replay,
     send_error::SendError,
-    stream::{Failure, again},
+    stream::Failure,
     workers,
 };
 
@@ -55,13 +56,15 @@ impl Idle {
     }
 }
 
-/// How long a response may take.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// Until its head, from the end of the request.
+/// How a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Until the response head, from the end of the request.
     pub head: Duration,
     /// Between two pieces of a body, either way.
     pub idle: Duration,
+    /// Whether it does no harm that the upstream may have begun a request which is sent once more.
+    pub is_repeatable: bool,
 }
 
 /// What carries one request.
@@ -72,12 +75,37 @@ enum Line {
     Stream(Stream),
 }
 
-/// What became of a request.
-enum Sent {
-    Answered(Response<Relay>),
-    /// Most likely the connection had been closed before, so the request can be sent once more.
-    Stale(Request<Replay>),
-    Failed(SendError),
+/// Why there is no answer.
+struct Unanswered {
+    error: SendError,
+    /// Most likely the connection had been closed before, and the request can be sent once more.
+    is_stale: bool,
+}
+
+/// How well a connection is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Dialled for this request.
+    Fresh,
+    /// In steady use.
+    Steady,
+    /// Perhaps closed by now.
+    Uncertain,
+}
+
+impl Standing {
+    fn of_pooled(is_steady: bool) -> Self {
+        if is_steady { Self::Steady } else { Self::Uncertain }
+    }
+
+    /// Whether a request that found the connection closed is sent once more.
+    fn allows_repeat(self, terms: Terms) -> bool {
+        match self {
+            Self::Fresh => false,
+            Self::Steady => terms.is_repeatable,
+            Self::Uncertain => true,
+        }
+    }
 }
 
 impl Pool {
@@ -104,65 +132,60 @@ impl Pool {
         }))
     }
 
-    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head for at most `head`
-    /// once it has been sent; the response body may then pause for at most `idle`.
+    /// Sends `request` (its target in origin form, with `Host`) and waits for the response head.
     ///
     /// A pooled connection that had been closed does not show: the request is sent once more on a fresh one.
     ///
     /// # Errors
-    /// See [`SendError`].
+    /// See [`SendError`]. The request can then be sent elsewhere if its body [is here](Replay::is_here) still.
     pub async fn send(
         self: &Arc<Self>,
-        request: Request<Replay>,
-        head: Duration,
-        idle: Duration,
+        request: &mut Request<Replay>,
+        terms: Terms,
     ) -> Result<Response<Relay>, SendError> {
-        let limits = Limits { head, idle };
-        let request = match self.checkout(!request.body().is_repeatable()) {
-            None => request,
-            Some((line, is_steady)) => match self.send_on(line, request, limits, is_steady).await {
-                Sent::Answered(response) => return Ok(response),
-                Sent::Failed(error) => return Err(error),
-                Sent::Stale(request) => request,
-            },
-        };
+        if let Some((line, is_steady)) = self.checkout(!request.body().is_repeatable()) {
+            match self.send_on(line, request, terms, Standing::of_pooled(is_steady)).await {
+                Ok(response) => return Ok(response),
+                Err(unanswered) if !unanswered.is_stale => return Err(unanswered.error),
+                Err(_) => {}
+            }
+        }
         // In boxes, as all that is rare: a request's future is as large as its largest branch.
         let fresh = Box::pin(self.connect()).await.map_err(SendError::Dial)?;
-        match self.send_on(fresh, request, limits, true).await {
-            Sent::Answered(response) => Ok(response),
-            Sent::Failed(error) => Err(error),
-            Sent::Stale(_) => Err(SendError::Broken("the connection closed at once".to_owned())),
-        }
+        let sent = self.send_on(fresh, request, terms, Standing::Fresh).await;
+        sent.map_err(|unanswered| unanswered.error)
     }
 
-    /// Sends `request` on `line`, which is known to be open where it `is_steady`.
-    async fn send_on(self: &Arc<Self>, line: Line, request: Request<Replay>, limits: Limits, is_steady: bool) -> Sent {
+    async fn send_on(
+        self: &Arc<Self>,
+        line: Line,
+        request: &mut Request<Replay>,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<Response<Relay>, Unanswered> {
         match line {
-            Line::Exclusive(connection) => self.exchange(connection, request, limits, is_steady).await,
-            Line::Stream(stream) => Box::pin(self.stream(stream, request, limits, is_steady)).await,
+            Line::Exclusive(connection) => self.exchange(connection, request, terms, standing).await,
+            Line::Stream(stream) => Box::pin(self.stream(stream, request, terms, standing)).await,
         }
     }
 
     async fn exchange(
         self: &Arc<Self>,
         connection: Box<Connection>,
-        mut request: Request<Replay>,
-        limits: Limits,
-        is_steady: bool,
-    ) -> Sent {
+        request: &mut Request<Replay>,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<Response<Relay>, Unanswered> {
         let begun = Instant::now();
         let body = request.body_mut().share();
-        match Exchange::begin(connection, &request, body, limits.head).await {
-            Ok((exchange, response)) => {
-                Sent::Answered(response.map(|()| Relay::exchange(exchange, self.clone(), limits.idle)))
-            }
+        match Exchange::begin(connection, request, body, terms.head).await {
+            Ok((exchange, response)) => Ok(response.map(|()| Relay::exchange(exchange, self.clone(), terms.idle))),
             Err(failed) => {
-                let is_stale = failed.is_silent_end && !is_steady && begun.elapsed() < SOON;
-                if is_stale && request.body().is_repeatable() {
-                    Sent::Stale(request)
-                } else {
-                    Sent::Failed(failed.error)
-                }
+                let is_closed = failed.is_silent_end && begun.elapsed() < SOON;
+                Err(Unanswered {
+                    error: failed.error,
+                    is_stale: is_closed && standing.allows_repeat(terms) && request.body().is_here(),
+                })
             }
         }
     }
@@ -170,27 +193,31 @@ impl Pool {
     async fn stream(
         self: &Arc<Self>,
         mut stream: Stream,
-        request: Request<Replay>,
-        limits: Limits,
-        is_steady: bool,
-    ) -> Sent {
-        let spare = if is_steady { None } else { again(&request) };
+        request: &mut Request<Replay>,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<Response<Relay>, Unanswered> {
         let Failure {
             error,
             unsent,
             is_stale,
             is_late,
-        } = match stream.send(request, (&self.scheme, &self.authority), limits).await {
-            Ok(response) => return Sent::Answered(response.map(|body| Relay::stream(body, stream, limits.idle))),
+        } = match stream.send(request, (&self.scheme, &self.authority), terms).await {
+            Ok(response) => return Ok(response.map(|body| Relay::stream(body, stream, terms.idle))),
             Err(failure) => failure,
         };
         if is_late {
             self.http2.retire(&stream);
         }
-        match unsent.or(spare.filter(|_| is_stale)) {
-            Some(request) => Sent::Stale(request),
-            None => Sent::Failed(error),
+        let is_unsent = unsent.is_some();
+        if let Some(body) = unsent {
+            *request.body_mut() = body;
         }
+        let may_repeat = is_stale && standing.allows_repeat(terms) && request.body().is_here();
+        Err(Unanswered {
+            error,
+            is_stale: is_unsent || may_repeat,
+        })
     }
 
     /// Closes connections that have been idle for too long.

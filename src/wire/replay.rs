@@ -156,6 +156,11 @@ impl Replay {
         !matches!(self.source, Source::Passing { .. } | Source::PassedOn)
     }
 
+    /// Whether it can be sent (yet, or once more).
+    pub fn is_here(&self) -> bool {
+        !matches!(self.source, Source::PassedOn)
+    }
+
     /// The body, to be sent now: a view on it where it is kept, or else the only one.
     pub(super) fn share(&mut self) -> Self {
         self.again().unwrap_or_else(|| {
@@ -185,7 +190,7 @@ impl Replay {
     }
 
     /// The same body from its beginning, or `None` when it is not kept.
-    pub fn again(&self) -> Option<Self> {
+    fn again(&self) -> Option<Self> {
         let source = match &self.source {
             Source::Empty => Source::Empty,
             Source::Kept { body, .. } => Source::Kept {

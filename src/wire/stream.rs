@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use http::{
-    HeaderValue, Request, Response, Uri, Version,
+    Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
     uri::{Authority, Scheme},
 };
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     multiplex::Stream,
-    pool::{Limits, SOON},
+    pool::{SOON, Terms},
     replay::{Replay, Upload},
     send_error::{SendError, is_closed},
 };
@@ -20,8 +20,8 @@ use super::{
 /// A request that failed, and what is left of it.
 pub(super) struct Failure {
     pub error: SendError,
-    /// The request, where nothing of it was written.
-    pub unsent: Option<Request<Replay>>,
+    /// The request's body, where nothing of the request was written.
+    pub unsent: Option<Replay>,
     /// The connection closed at once and without a byte of response: most likely it had been closed before.
     pub is_stale: bool,
     /// No answer came in time: perhaps the peer is gone.
@@ -32,15 +32,16 @@ impl Stream {
     /// Sends `request` and waits for the response head. `origin` is what HTTP/2 puts into each request target.
     pub(super) async fn send(
         &mut self,
-        mut request: Request<Replay>,
+        request: &mut Request<Replay>,
         origin: (&Scheme, &Authority),
-        limits: Limits,
+        terms: Terms,
     ) -> Result<Response<Incoming>, Failure> {
         let begun = Instant::now();
         let heard = self.arrivals.count();
-        let upload = request.body_mut().upload();
-        to_http2(&mut request, origin);
-        let answer = within(limits, upload, self.sender.try_send_request(request)).await;
+        let mut body = request.body_mut().share();
+        let upload = body.upload();
+        let request = to_http2(request, body, origin);
+        let answer = within(terms, upload, self.sender.try_send_request(request)).await;
         let answer = answer.map_err(|error| Failure {
             error,
             unsent: None,
@@ -48,7 +49,7 @@ impl Stream {
             is_late: true,
         })?;
         answer.map_err(|mut failed| {
-            let unsent = failed.take_message().map(to_http1);
+            let unsent = failed.take_message().map(Request::into_body);
             let error = failed.into_error();
             let is_silent = self.arrivals.count() == heard;
             Failure {
@@ -63,51 +64,33 @@ impl Stream {
 
 /// Waits for a response head. Its time runs from the end of the request: how long an upload takes is up to the client,
 /// and a client that pauses for too long ends its body itself.
-async fn within<T>(limits: Limits, upload: Option<Upload>, answer: impl Future<Output = T>) -> Result<T, SendError> {
+async fn within<T>(terms: Terms, upload: Option<Upload>, answer: impl Future<Output = T>) -> Result<T, SendError> {
     let mut answer = pin!(answer);
     if let Some(upload) = upload {
         tokio::select! {
             biased;
             answer = &mut answer => return Ok(answer),
-            finished = upload.finished(limits.idle + SOON) => {
+            finished = upload.finished(terms.idle + SOON) => {
                 finished.map_err(|_| SendError::Broken("the upstream takes no more of the body".to_owned()))?;
             }
         }
     }
-    let late = |_| SendError::Timeout(limits.head);
-    timeout(limits.head, answer).await.map_err(late)
+    let late = |_| SendError::Timeout(terms.head);
+    timeout(terms.head, answer).await.map_err(late)
 }
 
-/// A copy of `request` to send once more, where its body is kept.
-pub(super) fn again(request: &Request<Replay>) -> Option<Request<Replay>> {
-    let mut copy = Request::new(request.body().again()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// HTTP/2 frames bodies by itself (RFC 9113 section 8.2.2), and names the authority in the target and not in `Host`
-/// (section 8.3.1).
-fn to_http2(request: &mut Request<Replay>, (scheme, authority): (&Scheme, &Authority)) {
-    request.headers_mut().remove(HOST);
-    request.headers_mut().remove(TRANSFER_ENCODING);
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+/// `request` with `body`, as HTTP/2 has it: it frames bodies by itself (RFC 9113 section 8.2.2), and names the authority in
+/// the target and not in `Host` (section 8.3.1).
+fn to_http2(request: &Request<Replay>, body: Replay, (scheme, authority): (&Scheme, &Authority)) -> Request<Replay> {
+    let mut sent = Request::new(body);
+    *sent.method_mut() = request.method().clone();
+    *sent.headers_mut() = request.headers().clone();
+    sent.headers_mut().remove(HOST);
+    sent.headers_mut().remove(TRANSFER_ENCODING);
+    let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(scheme.clone());
     parts.authority = Some(authority.clone());
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    *request.version_mut() = Version::HTTP_2;
-}
-
-/// Undoes [`to_http2`], so that an unsent request can go to a connection of either version.
-fn to_http1(mut request: Request<Replay>) -> Request<Replay> {
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
-        *request.version_mut() = Version::HTTP_11;
-    }
-    request
+    *sent.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *sent.version_mut() = Version::HTTP_2;
+    sent
 }

@@ -89,7 +89,7 @@ fn verdict(answer: &str) -> Option<bool> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         return Some(false);
     };
-    if head.starts_with("HTTP/1.1 502") || head.starts_with("HTTP/1.1 504") {
+    if head.starts_with("HTTP/1.1 50") {
         return body.ends_with("}}").then_some(false);
     }
     if head.contains("transfer-encoding: chunked") {

@@ -58,7 +58,7 @@ async fn check_accepts_what_is_valid() {
 #[tokio::test]
 async fn check_names_every_error_with_its_place() {
     let content = concat!(
-        "[server]\nlisten = \"0.0.0.0:80\"\ntls = { cert = \"c\" }\ngrace = 5\n[affinity]\nwait = \"2s\"\n",
+        "[server]\nlisten = \"0.0.0.0:80\"\ntls = { cert = \"c\" }\ngrace = 5\n[affinity]\nwait = 2\n",
         "sources = [\"cookie\"]\n[[upstream]]\nname = \"a\"\nbase_url = \"a.example\"\napi_key = \"env:STEADFAST_TEST_UNSET\"\n",
         "wieght = 2\n[[group]]\nname = \"g\"\n",
     );
@@ -76,7 +76,7 @@ async fn check_names_every_error_with_its_place() {
     assert_eq!(
         places,
         [
-            ":2:10", ":3:7", ":3:16", ":4:9", ":6:1", ":7:12", ":10:12", ":11:11", ":12:1", ":13:3"
+            ":2:10", ":3:7", ":3:16", ":4:9", ":6:8", ":7:12", ":10:12", ":11:11", ":12:1", ":13:3"
         ],
         "{said}"
     );

@@ -61,7 +61,7 @@ async fn an_answer_that_is_no_success_pins_nothing() {
     let gateway = Gateway::before(&sims, "").await;
     let key = key_at(&gateway, "a").await;
     let fields = json!({"input": "hi", "prompt_cache_key": key});
-    for status in [400, 404, 429, 302] {
+    for status in [400, 404, 422, 302] {
         let status = status.try_into().expect("a status");
         sims[0].script().once(
             "/v1/responses",

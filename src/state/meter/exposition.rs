@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 use super::{
-    Endpoint, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
+    Endpoint, FailoverReason, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
     striped::{Bounds, NANOS_PER_SECOND, Observed},
 };
 use crate::{fault::Fault, policy::Route};
@@ -19,6 +19,8 @@ pub(super) struct Exposed {
     requests: Family,
     in_flight: Family,
     first_byte: Family,
+    failovers: Family,
+    moved: Family,
     durations: Family,
     overhead: Family,
     rejected: Family,
@@ -44,6 +46,18 @@ impl Exposed {
                 MetricType::HISTOGRAM,
                 "time_to_first_byte_seconds",
                 "From a request's arrival to the upstream's response head.",
+                &["upstream"],
+            ),
+            failovers: Family::new(
+                MetricType::COUNTER,
+                "failovers_total",
+                "Requests that this upstream failed and that went on to another.",
+                &["upstream", "reason"],
+            ),
+            moved: Family::new(
+                MetricType::COUNTER,
+                "sessions_moved_total",
+                "Sessions that left this upstream for another, because it could not take them.",
                 &["upstream"],
             ),
             durations: Family::new(
@@ -84,7 +98,7 @@ impl Exposed {
         ]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 3] {
+    fn upstreams(&self) -> [MetricFamily; 5] {
         let upstreams = self.tally.upstreams.lock().clone();
         let first_byte = |upstream: &Arc<UpstreamMeter>| {
             let parts = upstream.counts.blocks().map(|block| &block.first_byte);
@@ -92,13 +106,30 @@ impl Exposed {
         };
         let in_flight =
             |upstream: &Arc<UpstreamMeter>| gauge(&[("upstream", &upstream.name)], upstream.in_flight.get());
+        let moved = |upstream: &Arc<UpstreamMeter>| {
+            let total = upstream.counts.total(|block| &block.moved);
+            counter(&[("upstream", &upstream.name)], total)
+        };
         [
             self.requests
                 .of(upstreams.iter().flat_map(|upstream| requests(upstream))),
             self.in_flight.of(upstreams.iter().map(in_flight)),
             self.first_byte.of(upstreams.iter().map(first_byte)),
+            self.failovers
+                .of(upstreams.iter().flat_map(|upstream| failovers(upstream))),
+            self.moved.of(upstreams.iter().map(moved)),
         ]
     }
+}
+
+/// The reasons that have occurred.
+fn failovers(upstream: &UpstreamMeter) -> Vec<Metric> {
+    let counted = |(at, reason): (usize, &FailoverReason)| {
+        let total = upstream.counts.total(|block| &block.failovers[at]);
+        let labels = [("reason", reason.label()), ("upstream", &*upstream.name)];
+        (total > 0).then(|| counter(&labels, total))
+    };
+    FailoverReason::ALL.iter().enumerate().filter_map(counted).collect()
 }
 
 /// The combinations of labels that have occurred: most never do.
@@ -134,6 +165,8 @@ impl Collector for Exposed {
             &self.requests,
             &self.in_flight,
             &self.first_byte,
+            &self.failovers,
+            &self.moved,
             &self.durations,
             &self.overhead,
             &self.rejected,

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::policy::Route;
+use crate::policy::{Route, Verdict};
 
 /// What a request asks for, as far as metrics tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,55 @@ impl StatusClass {
             Self::Redirection => "3xx",
             Self::ClientError => "4xx",
             Self::ServerError => "5xx",
+        }
+    }
+}
+
+/// Why a request went on from one upstream to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailoverReason {
+    /// No connection came about.
+    Connect,
+    /// The connection ended before the response head.
+    Broken,
+    /// No response head came in time.
+    Timeout,
+    /// It answered that it works no more or not now.
+    Failed,
+    /// It answered that it has had enough.
+    Limited,
+    /// It answered that it does not take the credential.
+    Refused,
+}
+
+impl FailoverReason {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::Broken,
+        Self::Timeout,
+        Self::Failed,
+        Self::Limited,
+        Self::Refused,
+    ];
+
+    /// The reason that is in a verdict.
+    pub fn of(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Limited { .. } => Self::Limited,
+            Verdict::Refused => Self::Refused,
+            Verdict::Failed | Verdict::Served | Verdict::Answered => Self::Failed,
+        }
+    }
+
+    /// The label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Broken => "broken",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+            Self::Limited => "limited",
+            Self::Refused => "refused",
         }
     }
 }

@@ -53,6 +53,8 @@ struct Oracle {
     requests: IntCounterVec,
     in_flight: IntGaugeVec,
     first_byte: HistogramVec,
+    failovers: IntCounterVec,
+    moved: IntCounterVec,
     durations: HistogramVec,
     overhead: Theirs,
     rejected: IntCounterVec,
@@ -82,6 +84,22 @@ impl Oracle {
                 "From a request's arrival to the upstream's response head.",
                 "upstream",
             ),
+            failovers: IntCounterVec::new(
+                opts(
+                    "failovers_total",
+                    "Requests that this upstream failed and that went on to another.",
+                ),
+                &["upstream", "reason"],
+            )
+            .unwrap(),
+            moved: IntCounterVec::new(
+                opts(
+                    "sessions_moved_total",
+                    "Sessions that left this upstream for another, because it could not take them.",
+                ),
+                &["upstream"],
+            )
+            .unwrap(),
             durations: long(
                 "request_duration_seconds",
                 "From a request's arrival to the end of its response.",
@@ -102,6 +120,8 @@ impl Oracle {
             .unwrap(),
             registry,
         };
+        oracle.register(&oracle.failovers);
+        oracle.register(&oracle.moved);
         oracle.register(&oracle.requests);
         oracle.register(&oracle.in_flight);
         oracle.register(&oracle.first_byte);
@@ -151,7 +171,13 @@ fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
 
 /// A scrape of `meter` but for the levels, which `prometheus` keeps anyway.
 fn tallied(meter: &Meter) -> String {
-    let levels = ["build_info", "pins", "connections", "buffered_bytes"];
+    let levels = [
+        "build_info",
+        "pins",
+        "connections",
+        "buffered_bytes",
+        "waiting_requests",
+    ];
     let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
     let text = meter.scrape(&[]);
     text.lines()
@@ -165,13 +191,14 @@ proptest! {
 
     #[test]
     fn scrapes_read_as_if_prometheus_had_counted(
-        events in prop::collection::vec((0u8..5, 0usize..7, 0usize..5, 0usize..4, duration()), 0..60),
+        events in prop::collection::vec((0u8..7, 0usize..7, 0usize..5, 0usize..4, duration()), 0..60),
     ) {
         let (meter, oracle) = (Meter::new(), Oracle::new());
         for name in ["b", "a"] {
             meter.upstream(name);
             oracle.in_flight.with_label_values(&[name]);
             oracle.first_byte.with_label_values(&[name]);
+            oracle.moved.with_label_values(&[name]);
         }
         for (what, endpoint, route, status, took) in events {
             let name = ["a", "b"][status % 2];
@@ -198,6 +225,15 @@ proptest! {
                 3 => {
                     meter.observe_overhead(took);
                     oracle.overhead.observe(seconds);
+                }
+                4 => {
+                    let reason = FailoverReason::ALL[endpoint % FailoverReason::ALL.len()];
+                    meter.upstream(name).count_failover(reason);
+                    oracle.failovers.with_label_values(&[name, reason.label()]).inc();
+                }
+                5 => {
+                    meter.upstream(name).count_moved();
+                    oracle.moved.with_label_values(&[name]).inc();
                 }
                 _ => {
                     meter.upstream(name).in_flight.inc();
