@@ -15,6 +15,7 @@ mod seed {
     pub const CONTENT: u64 = 0x434f_4e54_454e_5453;
     pub const OWNED: u64 = 0x4f57_4e45_4453_5441;
     pub const ORGANIZATION: u64 = 0x4f52_4741_4e49_5a41;
+    pub const ENCRYPTED: u64 = 0x454e_4352_5950_5445;
 }
 
 /// An upstream's stable identity: the hash of its configured name.
@@ -127,7 +128,24 @@ impl SessionKey {
     }
 }
 
-/// Upstream state that a client names later (today: a response id), by hash.
+/// An `encrypted_content` that an upstream has issued, by the hash of its beginning. It is the same for every tenant:
+/// [`OwnedKey::from_encrypted_content`] keeps them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EncryptedContent(u64);
+
+impl EncryptedContent {
+    /// How many bytes of it are the identity. OpenAI's are Fernet tokens (<https://github.com/fernet/spec>) in base64, of which
+    /// the first 34 bytes hold the time and a random vector.
+    pub const PREFIX: usize = 192;
+
+    /// The identity of the content that begins with `text`; what lies behind [`Self::PREFIX`] bytes does not matter.
+    pub fn from_text(text: &[u8]) -> Self {
+        let prefix = text.get(..Self::PREFIX).unwrap_or(text);
+        Self(XxHash3_64::oneshot_with_seed(seed::ENCRYPTED, prefix))
+    }
+}
+
+/// Upstream state that a client names later (a response id, encrypted content), by hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedKey(u64);
 
@@ -135,6 +153,12 @@ impl OwnedKey {
     /// The key of the response called `id`.
     pub fn from_response_id(namespace: Namespace, id: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::OWNED ^ namespace.0, id.as_bytes()))
+    }
+
+    /// The key of an item's encrypted content.
+    pub fn from_encrypted_content(namespace: Namespace, content: EncryptedContent) -> Self {
+        let seed = seed::ENCRYPTED ^ namespace.0;
+        Self(XxHash3_64::oneshot_with_seed(seed, &content.0.to_le_bytes()))
     }
 
     /// The key as a number, for hashing.
@@ -156,6 +180,11 @@ mod tests {
         assert_eq!(
             OwnedKey::from_response_id(group, "resp_1").as_u64(),
             2059813803124841673
+        );
+        let content = EncryptedContent::from_text(b"gAAAAAB");
+        assert_eq!(
+            OwnedKey::from_encrypted_content(group, content).as_u64(),
+            3181265772247188507
         );
     }
 
@@ -185,6 +214,22 @@ mod tests {
                 assert_eq!(alone == other_alone, name == other);
             }
         }
+    }
+
+    #[test]
+    fn encrypted_content_is_known_by_its_beginning() {
+        let of =
+            |length: usize, last: &str| EncryptedContent::from_text(format!("{}{last}", "a".repeat(length)).as_bytes());
+        assert_eq!(of(EncryptedContent::PREFIX, "b"), of(EncryptedContent::PREFIX, "c"));
+        assert_ne!(
+            of(EncryptedContent::PREFIX - 1, "b"),
+            of(EncryptedContent::PREFIX - 1, "c")
+        );
+        assert_ne!(of(3, ""), of(4, ""));
+        let (a, b) = (Namespace::of_group("a"), Namespace::of_group("b"));
+        let key = |namespace| OwnedKey::from_encrypted_content(namespace, of(3, ""));
+        assert_ne!(key(a), key(b));
+        assert_ne!(key(a), OwnedKey::from_response_id(a, "aaa"));
     }
 
     #[test]

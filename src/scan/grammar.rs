@@ -4,6 +4,7 @@
 
 use super::{
     capture::Run,
+    encrypted,
     lexer::Tokens,
     reader::{Ear, Reader},
     refusal::{Problem, Refusal},
@@ -165,11 +166,12 @@ impl Grammar {
         tokens: &[Tokens],
         ear: &mut Ear<R>,
     ) -> Result<(), Refusal> {
-        for block in tokens {
+        for (number, block) in tokens.iter().enumerate() {
             if self.awaited.is_some() && block.closes != 0 {
                 self.string_end(run, start + block.closes.trailing_zeros() as usize, ear)?;
             }
             if block.begins != 0 {
+                ear.stir(|| encrypted::may_begin(run, start, block, tokens.get(number + 1)));
                 self.block(run, start, block, ear)?;
             }
             start += 64;
@@ -233,7 +235,7 @@ impl Grammar {
     /// Whether the reader wants to hear of members at the present depth.
     #[inline(always)]
     fn is_heard<R: Reader>(&self, ear: &Ear<R>) -> bool {
-        self.depth <= ear.reader.depth()
+        ear.hears(self.depth)
     }
 
     /// A token that may stand where it does, and that changes more than the state, which is already the one after it.

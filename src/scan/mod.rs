@@ -28,6 +28,7 @@
 
 mod capture;
 mod encoding;
+mod encrypted;
 mod grammar;
 mod inspect;
 mod lanes;
@@ -51,4 +52,4 @@ pub use inspect::{BodyInspector, InspectError};
 pub use limits::{ErrorNotice, error_notice, event_notice};
 pub use refusal::{Field, Problem, Refusal};
 pub use request::{Content, RequestFacts, RequestScanner};
-pub use response::{ResponseReader, Terminal};
+pub use response::{FirstEvent, ResponseReader, Terminal};

@@ -15,6 +15,8 @@ pub struct Expected {
     pub session_id: Option<String>,
     pub instructions: Vec<u8>,
     pub input: Vec<u8>,
+    /// The beginnings of `encrypted_content`, unescaped.
+    pub encrypted: Vec<Vec<u8>>,
 }
 
 /// The facts of `body`, or `None` where it is to be refused.
@@ -48,7 +50,10 @@ pub fn read(body: &[u8]) -> Option<Expected> {
             "stream" => facts.stream = value.as_bool(),
             "client_metadata" if value.is_object() => facts.session_id = session_id(raw)?,
             "instructions" if !value.is_null() => facts.instructions = beginning(raw, raw.len()),
-            "input" if !value.is_null() => facts.input = beginning(raw, user_end(value, raw)),
+            "input" if !value.is_null() => {
+                facts.input = beginning(raw, user_end(value, raw));
+                facts.encrypted = encrypted(value, raw);
+            }
             _ => {}
         }
     }
@@ -79,18 +84,40 @@ fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
 
 /// Where the first item of `input` that is the user's ends; the whole of it where there is none.
 fn user_end(input: &Value, raw: &[u8]) -> usize {
-    if !input.is_array() {
-        return raw.len();
+    let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
+    let mut items = items(input, raw).into_iter();
+    let found = items.find(|(begin, end)| members(&raw[*begin..*end]).iter().any(is_user));
+    found.map_or(raw.len(), |(_, end)| end)
+}
+
+/// The last eight of the items' `encrypted_content`, as far as they count.
+fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for (begin, end) in items(input, raw) {
+        let item = &raw[begin..end];
+        let mut at = skip(item, 0, b"{");
+        while let Some((_, key, key_end)) = next::<String>(item, at) {
+            let (value, _, end) = next::<Value>(item, skip(item, key_end, b":")).expect("a value follows a key");
+            if let (b"\"encrypted_content\"", Value::String(text)) = (&item[key..key_end], value) {
+                found.push(text.as_bytes()[..text.len().min(192)].to_vec());
+            }
+            at = skip(item, end, b",");
+        }
     }
-    let mut at = 1;
+    found.split_off(found.len().saturating_sub(8))
+}
+
+/// Where the objects in an array begin and end; none where it is no array.
+fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
+    let mut items = Vec::new();
+    let mut at = if array.is_array() { 1 } else { raw.len() };
     while let Some((item, begin, end)) = next::<Value>(raw, at) {
-        let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
-        if item.is_object() && members(&raw[begin..end]).iter().any(is_user) {
-            return end;
+        if item.is_object() {
+            items.push((begin, end));
         }
         at = skip(raw, end, b",");
     }
-    raw.len()
+    items
 }
 
 /// The members of an object, which is valid: key, value, and the value as written.

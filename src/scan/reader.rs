@@ -6,8 +6,10 @@ use memchr::memchr;
 
 use super::{
     capture::{Capture, Run, unescape},
+    encrypted,
     refusal::Refusal,
 };
+use crate::ids::EncryptedContent;
 
 /// Hears of the members of the outermost containers. The root's members have depth 1.
 pub(super) trait Reader {
@@ -18,6 +20,12 @@ pub(super) trait Reader {
 
     /// The depth of the deepest members that it wants to hear of now; at least 1.
     fn depth(&self) -> u32;
+
+    /// At which depth the members are of which `encrypted_content` is wanted now; 0 where it is not.
+    fn encrypted_depth(&self) -> u32;
+
+    /// An `encrypted_content` at that depth. It is no key to the reader.
+    fn encrypted(&mut self, content: EncryptedContent);
 
     /// A key whose opening quote is at stream offset `at`. Gives what its value is for.
     fn key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Self::Slot>, Refusal>;
@@ -43,6 +51,20 @@ pub(super) struct Ear<R: Reader> {
     slot: Option<R::Slot>,
     /// The key, or the wanted string, that is being read.
     text: Option<Capture>,
+    encrypted: Encrypted,
+    /// Whether the key of encrypted content may begin in the present block.
+    is_awake: bool,
+}
+
+/// Where an `encrypted_content` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encrypted {
+    /// Not here.
+    No,
+    /// Its key was the last one.
+    Key,
+    /// It is the text that is being read.
+    Text,
 }
 
 impl<R: Reader> Ear<R> {
@@ -51,7 +73,22 @@ impl<R: Reader> Ear<R> {
             reader,
             slot: None,
             text: None,
+            encrypted: Encrypted::No,
+            is_awake: true,
         }
+    }
+
+    /// Makes ready for the next block, in which the key of encrypted content begins where `may_begin` says so.
+    #[inline(always)]
+    pub fn stir(&mut self, may_begin: impl FnOnce() -> bool) {
+        // Where none is wanted yet that costs nothing, and it may be wanted before the block ends.
+        self.is_awake = self.reader.encrypted_depth() == 0 || self.encrypted == Encrypted::Key || may_begin();
+    }
+
+    /// Whether members at `depth` are to be told.
+    #[inline(always)]
+    pub fn hears(&self, depth: u32) -> bool {
+        depth <= self.reader.depth() || self.is_awake && depth <= self.reader.encrypted_depth()
     }
 
     /// A key begins with its quote at `at`.
@@ -66,6 +103,10 @@ impl<R: Reader> Ear<R> {
         if let Some(text) = self.text.take().filter(|text| !text.overflows(at)) {
             let quote = text.start() - 1;
             let raw = text.finish(run, at);
+            if depth == self.reader.encrypted_depth() && encrypted::is_key(&raw) {
+                self.encrypted = Encrypted::Key;
+                return Ok(());
+            }
             self.slot = self.reader.key(depth, &plain_name(raw), quote)?;
         }
         Ok(())
@@ -74,7 +115,11 @@ impl<R: Reader> Ear<R> {
     /// A value begins at `at`. Gives whether its end matters if it is a string.
     #[inline(always)]
     pub fn value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), Refusal> {
-        let limit = self.reader.value(self.slot, depth, first, at)?;
+        let mut limit = self.reader.value(self.slot, depth, first, at)?;
+        if self.encrypted == Encrypted::Key {
+            self.encrypted = if first == b'"' { Encrypted::Text } else { Encrypted::No };
+            limit = Some(encrypted::LONGEST);
+        }
         self.text = limit.filter(|_| first == b'"').map(|limit| Capture::new(at + 1, limit));
         if self.text.is_none() {
             self.slot = None;
@@ -84,7 +129,12 @@ impl<R: Reader> Ear<R> {
 
     /// A value ended before `at`; a string's closing quote is the byte before.
     pub fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) -> Result<(), Refusal> {
-        if let (Some(slot), Some(text)) = (self.slot.take(), self.text.take()) {
+        if self.encrypted == Encrypted::Text {
+            self.encrypted = Encrypted::No;
+            if let Some(text) = self.text.take() {
+                self.reader.encrypted(identity(&text.finish(run, at - 1)));
+            }
+        } else if let (Some(slot), Some(text)) = (self.slot.take(), self.text.take()) {
             let quote = text.start() - 1;
             let raw = (!text.overflows(at - 1)).then(|| text.finish(run, at - 1));
             self.reader.text(slot, raw.as_deref(), quote)?;
@@ -99,6 +149,21 @@ impl<R: Reader> Ear<R> {
             text.suspend(run);
         }
         self.reader.suspend(run);
+    }
+}
+
+/// The identity of the encrypted content that `raw`, still escaped, is the beginning of.
+fn identity(mut raw: &[u8]) -> EncryptedContent {
+    let prefix = raw.get(..EncryptedContent::PREFIX).unwrap_or(raw);
+    if memchr(b'\\', prefix).is_none() {
+        return EncryptedContent::from_text(prefix);
+    }
+    loop {
+        match unescape(raw) {
+            Ok(text) => return EncryptedContent::from_text(text.as_bytes()),
+            // Cut in the middle of a character.
+            Err(at) => raw = raw.get(..at).unwrap_or_default(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     refusal::{Field, Problem, Refusal},
     scanner::Scanner,
 };
+use crate::ids::EncryptedContent;
 
 /// How much of `instructions` and of `input` is kept.
 const CONTENT: usize = 4096;
@@ -30,6 +31,14 @@ pub struct RequestFacts {
     pub session_id: Option<String>,
     /// What the requests of a conversation share.
     pub content: Content,
+    /// The `encrypted_content` of items of `input`: the last [`RequestFacts::MAX_ENCRYPTED`] of them that are strings, in the
+    /// order in which they stand. Its key counts only where it is spelled without escapes.
+    pub encrypted: Vec<EncryptedContent>,
+}
+
+impl RequestFacts {
+    /// How many encrypted contents are kept.
+    pub const MAX_ENCRYPTED: usize = 8;
 }
 
 /// The beginning of a conversation, as it was written: requests of one conversation repeat its history, so they have the
@@ -146,7 +155,10 @@ enum Within {
     #[default]
     Nothing,
     ClientMetadata,
+    /// `input`, whose items are looked into.
     Input,
+    /// The rest of `input`, where only encrypted content is wanted.
+    History,
 }
 
 impl Fields {
@@ -170,7 +182,6 @@ impl Fields {
             Field::Instructions => self.facts.content.instructions = text,
             _ => self.facts.content.input = text,
         }
-        self.within = Within::Nothing;
     }
 }
 
@@ -182,10 +193,26 @@ impl Reader for Fields {
     #[inline(always)]
     fn depth(&self) -> u32 {
         match self.within {
-            Within::Nothing => 1,
+            Within::Nothing | Within::History => 1,
             Within::ClientMetadata => 2,
             Within::Input => 3,
         }
+    }
+
+    #[inline(always)]
+    fn encrypted_depth(&self) -> u32 {
+        match self.within {
+            Within::Input | Within::History => 3,
+            Within::Nothing | Within::ClientMetadata => 0,
+        }
+    }
+
+    fn encrypted(&mut self, content: EncryptedContent) {
+        let kept = &mut self.facts.encrypted;
+        if kept.len() == RequestFacts::MAX_ENCRYPTED {
+            kept.remove(0);
+        }
+        kept.push(content);
     }
 
     fn key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Slot>, Refusal> {
@@ -260,11 +287,12 @@ impl Reader for Fields {
 
     fn value_end(&mut self, depth: u32, run: &Run<'_>, at: u64) {
         let full = self.content.as_ref().is_some_and(|(_, capture)| capture.overflows(at));
-        if depth == 1 || depth == 2 && self.within == Within::Input && (self.from_user || full) {
-            self.content_end(run, at);
-        }
         if depth == 1 {
+            self.content_end(run, at);
             self.within = Within::Nothing;
+        } else if depth == 2 && self.within == Within::Input && (self.from_user || full) {
+            self.content_end(run, at);
+            self.within = Within::History;
         }
     }
 

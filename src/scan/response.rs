@@ -1,12 +1,17 @@
-//! What is learnt from a response while it streams by: its id, and whether it has come to its end.
+//! What is learnt from a response while it streams by: its id, the encrypted content in it, whether it began with a failure,
+//! and whether it has come to its end.
 
-use super::{
-    lexer::Path,
-    reader::Reader,
-    refusal::Refusal,
-    scanner::Scanner,
-    sse::{EventReader, Piece},
-};
+mod events;
+mod glance;
+mod outline;
+
+use super::scanner::Scanner;
+use crate::ids::EncryptedContent;
+use events::Events;
+use outline::Outline;
+
+/// How many encrypted contents wait to be taken; more of them are not learnt.
+const MAX_ENCRYPTED: usize = 64;
 
 /// How an event stream said that the response is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +26,25 @@ pub enum Terminal {
     Done,
 }
 
-/// Reads a response body as it streams by, and copies none of it but the id.
+/// What the first event of a stream is: the last moment at which a request can be sent elsewhere unseen. Comments and
+/// fields without data are no events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstEvent<'a> {
+    /// Not known yet.
+    Pending,
+    /// No failure, which is known as soon as its type is; also one whose data is longer than [`FirstEvent::MAX_DATA`], and
+    /// the beginning of a body that is no event stream.
+    Other,
+    /// `response.failed`, `error`, or a chat completion's `{"error":{…}}`, whole: its data.
+    Failure(&'a [u8]),
+}
+
+impl FirstEvent<'_> {
+    /// How much of the first event's data is kept, in bytes.
+    pub const MAX_DATA: usize = 16 << 10;
+}
+
+/// Reads a response body as it streams by, and copies none of it but the id, and a first event that may be a failure.
 ///
 /// What is not JSON, or not an event stream, teaches nothing and harms nothing: it is the client's to judge.
 ///
@@ -47,6 +70,7 @@ enum Mode {
     /// A JSON body of which nothing more is wanted, or no more can be had.
     Read {
         id: Option<String>,
+        encrypted: Vec<EncryptedContent>,
         is_whole: bool,
     },
 }
@@ -61,18 +85,19 @@ impl ResponseReader {
         Self(Mode::Events(Box::default()))
     }
 
-    /// A reader of a JSON body: the id is the top-level `id`. It has no terminal event.
+    /// A reader of a JSON body: the id is the top-level `id`. It has no terminal event, and is read as far as the id and the
+    /// items of `output`.
     pub fn json() -> Self {
         Self::json_mode(false)
     }
 
-    /// The same, read on behind the id to tell whether the body [is whole](Self::is_whole).
+    /// The same, read to the end to tell whether the body [is whole](Self::is_whole).
     pub fn json_to_end() -> Self {
         Self::json_mode(true)
     }
 
     fn json_mode(to_end: bool) -> Self {
-        let scanner = Box::new(outline_scanner());
+        let scanner = Box::new(Outline::scanner());
         Self(Mode::Json { scanner, to_end })
     }
 
@@ -82,10 +107,13 @@ impl ResponseReader {
             Mode::Events(events) => events.feed(chunk),
             Mode::Json { scanner, to_end } => {
                 let is_broken = scanner.feed(chunk).is_err();
-                let id = &scanner.reader().id;
-                if is_broken || (id.is_some() && !*to_end) {
-                    let id = id.clone();
-                    self.0 = Mode::Read { id, is_whole: false };
+                let outline = scanner.reader_mut();
+                if is_broken || !*to_end && outline.id.is_some() && outline.has_output {
+                    self.0 = Mode::Read {
+                        id: outline.id.take(),
+                        encrypted: std::mem::take(&mut outline.encrypted),
+                        is_whole: false,
+                    };
                 }
             }
             Mode::Read { .. } => {}
@@ -95,11 +123,18 @@ impl ResponseReader {
     /// The body has ended: reads what was left of a JSON body, which is read in blocks.
     pub fn finish(&mut self) {
         if let Mode::Json { scanner, .. } = &mut self.0 {
-            let rest = std::mem::replace(&mut **scanner, outline_scanner());
+            let mut rest = std::mem::replace(&mut **scanner, Outline::scanner());
+            let mut encrypted = std::mem::take(&mut rest.reader_mut().encrypted);
             let outline = rest.finish().ok();
             let is_whole = outline.is_some();
-            let id = outline.and_then(|outline| outline.id);
-            self.0 = Mode::Read { id, is_whole };
+            let outline = outline.unwrap_or_default();
+            encrypted.extend(outline.encrypted);
+            let id = outline.id;
+            self.0 = Mode::Read {
+                id,
+                encrypted,
+                is_whole,
+            };
         }
     }
 
@@ -109,6 +144,25 @@ impl ResponseReader {
             Mode::Events(events) => events.id.as_deref(),
             Mode::Json { scanner, .. } => scanner.reader().id.as_deref(),
             Mode::Read { id, .. } => id.as_deref(),
+        }
+    }
+
+    /// The encrypted content of the response's items that has been read and not been taken yet, at most 64 of it. It comes
+    /// from `response.output_item.done`, or where there was none from the event that ends the response; from the items of
+    /// a JSON body's `output`, so from compactions too.
+    pub fn take_encrypted(&mut self) -> Vec<EncryptedContent> {
+        std::mem::take(match &mut self.0 {
+            Mode::Events(events) => &mut events.encrypted,
+            Mode::Json { scanner, .. } => &mut scanner.reader_mut().encrypted,
+            Mode::Read { encrypted, .. } => encrypted,
+        })
+    }
+
+    /// What the first event is.
+    pub fn first_event(&self) -> FirstEvent<'_> {
+        match &self.0 {
+            Mode::Events(events) => events.first(),
+            Mode::Json { .. } | Mode::Read { .. } => FirstEvent::Other,
         }
     }
 
@@ -132,248 +186,6 @@ impl ResponseReader {
         match &self.0 {
             Mode::Events(events) => events.terminal,
             Mode::Json { .. } | Mode::Read { .. } => None,
-        }
-    }
-}
-
-/// What an event is about, as far as it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Created,
-    Terminal(Terminal),
-    Other,
-}
-
-impl Kind {
-    /// The longest `type` that matters.
-    const LONGEST: usize = b"response.incomplete".len();
-
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b"response.created" => Self::Created,
-            b"response.completed" => Self::Terminal(Terminal::Completed),
-            b"response.failed" => Self::Terminal(Terminal::Failed),
-            b"response.incomplete" => Self::Terminal(Terminal::Incomplete),
-            _ => Self::Other,
-        }
-    }
-}
-
-/// What the beginning of an event's data tells.
-#[derive(Debug, PartialEq, Eq)]
-enum Glance {
-    Kind(Kind),
-    /// Too little to tell.
-    More,
-    /// It does not begin with its type: all of it has to be read.
-    Unclear,
-}
-
-/// How far a glance goes.
-const GLANCE: usize = 64;
-
-/// Reads the type off data that begins with it, as OpenAI's does; clients go by it and not by the `event` field.
-fn glance(data: &[u8]) -> Glance {
-    if data.starts_with(b"[DONE]") {
-        return Glance::Kind(Kind::Terminal(Terminal::Done));
-    }
-    let mut rest = data;
-    for expected in [b"{".as_slice(), b"\"type\"", b":", b"\""] {
-        rest = rest.trim_ascii_start();
-        match rest.strip_prefix(expected) {
-            Some(after) => rest = after,
-            None if expected.starts_with(rest) || b"[DONE]".starts_with(data) => return Glance::More,
-            None => return Glance::Unclear,
-        }
-    }
-    let name = rest.get(..Kind::LONGEST + 1).unwrap_or(rest);
-    match name.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        Some(end) if name.get(end) == Some(&b'"') => Glance::Kind(Kind::of(name.get(..end).unwrap_or_default())),
-        Some(_) => Glance::Unclear,
-        None if name.len() > Kind::LONGEST => Glance::Kind(Kind::Other),
-        None => Glance::More,
-    }
-}
-
-/// An event stream.
-#[derive(Default)]
-struct Events {
-    reader: EventReader,
-    event: Event,
-    id: Option<String>,
-    terminal: Option<Terminal>,
-}
-
-/// The present event.
-struct Event {
-    /// The beginning of its data, where that came in pieces.
-    head: [u8; GLANCE],
-    held: usize,
-    /// What it is, once that is known.
-    kind: Option<Kind>,
-    /// Reads all of it, where that is needed. What else is to be learnt from terminal events is for this to read.
-    scanner: Option<Scanner<Outline>>,
-}
-
-impl Default for Event {
-    fn default() -> Self {
-        Self {
-            head: [0; GLANCE],
-            held: 0,
-            kind: None,
-            scanner: None,
-        }
-    }
-}
-
-impl Events {
-    fn feed(&mut self, chunk: &[u8]) {
-        let Self {
-            reader,
-            event,
-            id,
-            terminal,
-        } = self;
-        reader.feed(chunk, |piece| match piece {
-            Piece::Data(data) => event.data(data, id.is_none()),
-            Piece::End => {
-                let (kind, found) = event.end();
-                if let Kind::Terminal(how) = kind {
-                    *terminal = Some(how);
-                }
-                if id.is_none() && kind != Kind::Other {
-                    *id = found;
-                }
-            }
-        });
-    }
-}
-
-impl Event {
-    fn data(&mut self, mut data: &[u8], want_id: bool) {
-        if let Some(scanner) = &mut self.scanner {
-            // A refusal is kept by the scanner until the end.
-            let _ = scanner.feed(data);
-            return;
-        }
-        if self.kind.is_some() {
-            return;
-        }
-        if self.held == 0 {
-            let glance = glance(data);
-            if glance != Glance::More {
-                return self.decide(&glance, data, &[], want_id);
-            }
-        }
-        while self.held < GLANCE && !data.is_empty() {
-            let (head, rest) = data.split_at(data.len().min(GLANCE - self.held));
-            if let Some(room) = self.head.get_mut(self.held..self.held + head.len()) {
-                room.copy_from_slice(head);
-            }
-            self.held += head.len();
-            data = rest;
-            let head = self.head;
-            let head = head.get(..self.held).unwrap_or_default();
-            match glance(head) {
-                Glance::More if self.held < GLANCE => {}
-                Glance::More => return self.decide(&Glance::Unclear, head, data, want_id),
-                clear => return self.decide(&clear, head, data, want_id),
-            }
-        }
-    }
-
-    /// Knows what `head` tells, and goes on with `rest`.
-    fn decide(&mut self, glance: &Glance, head: &[u8], rest: &[u8], want_id: bool) {
-        let scan = match glance {
-            Glance::Kind(kind) => {
-                self.kind = Some(*kind);
-                want_id && !matches!(kind, Kind::Other | Kind::Terminal(Terminal::Done))
-            }
-            Glance::Unclear | Glance::More => true,
-        };
-        if scan {
-            let scanner = self.scanner.insert(outline_scanner());
-            let _ = scanner.feed(head).and_then(|()| scanner.feed(rest));
-        }
-    }
-
-    /// Ends the event: what it was, and the id that it told.
-    fn end(&mut self) -> (Kind, Option<String>) {
-        let outline = self.scanner.take().and_then(|scanner| scanner.finish().ok());
-        let (seen, id) = outline
-            .map(|outline| (outline.kind, outline.response_id))
-            .unwrap_or_default();
-        self.held = 0;
-        (self.kind.take().or(seen).unwrap_or(Kind::Other), id)
-    }
-}
-
-/// The few things that are read of a response or event.
-#[derive(Default)]
-struct Outline {
-    kind: Option<Kind>,
-    id: Option<String>,
-    response_id: Option<String>,
-    in_response: bool,
-}
-
-/// What a value is for.
-#[derive(Clone, Copy)]
-enum Slot {
-    Type,
-    Id,
-    Response,
-    ResponseId,
-}
-
-fn outline_scanner() -> Scanner<Outline> {
-    Scanner::new(Path::detect(), Outline::default())
-}
-
-impl Reader for Outline {
-    type Slot = Slot;
-    /// `response` with every character as `\u0000`.
-    const LONGEST_KEY: usize = 8 * 6;
-
-    #[inline(always)]
-    fn depth(&self) -> u32 {
-        1 + u32::from(self.in_response)
-    }
-
-    fn key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<Slot>, Refusal> {
-        Ok(match (depth, name) {
-            (1, b"type") => Some(Slot::Type),
-            (1, b"id") => Some(Slot::Id),
-            (1, b"response") => Some(Slot::Response),
-            (2, b"id") => Some(Slot::ResponseId),
-            _ => None,
-        })
-    }
-
-    fn value(&mut self, slot: Option<Slot>, depth: u32, first: u8, _at: u64) -> Result<Option<usize>, Refusal> {
-        if depth == 1 {
-            self.in_response = matches!(slot, Some(Slot::Response)) && first == b'{';
-        }
-        Ok(match slot {
-            Some(Slot::Type | Slot::Id | Slot::ResponseId) => Some(ResponseReader::MAX_ID),
-            Some(Slot::Response) | None => None,
-        })
-    }
-
-    fn text(&mut self, slot: Slot, raw: Option<&[u8]>, _at: u64) -> Result<(), Refusal> {
-        let text = raw.and_then(|raw| super::capture::unescape(raw).ok());
-        match slot {
-            Slot::Type => self.kind = text.map(|name| Kind::of(name.as_bytes())),
-            Slot::Id => self.id = text.map(|id| id.into_owned()),
-            Slot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
-            Slot::Response => {}
-        }
-        Ok(())
-    }
-
-    fn value_end(&mut self, depth: u32, _run: &super::capture::Run<'_>, _at: u64) {
-        if depth == 1 {
-            self.in_response = false;
         }
     }
 }

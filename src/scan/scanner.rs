@@ -44,6 +44,11 @@ impl<R: Reader> Scanner<R> {
         &self.ear.reader
     }
 
+    /// The same, to take something out.
+    pub fn reader_mut(&mut self) -> &mut R {
+        &mut self.ear.reader
+    }
+
     /// Reads on. What is wrong may be told as late as 63 bytes after it; once told, it is told again.
     pub fn feed(&mut self, mut chunk: &[u8]) -> Result<(), Refusal> {
         if let Some(refusal) = self.refusal {

@@ -4,11 +4,12 @@ mod corpus;
 
 use std::{fs, path::Path};
 
-use corpus::{HOSTILE, SOUND, body};
+use corpus::{HOSTILE, SOUND, body, conversation};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::{Field, Problem, Refusal, RequestFacts, RequestScanner, oracle};
+use crate::ids::EncryptedContent;
 
 fn scan<'a>(mut scanner: RequestScanner, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<RequestFacts, Refusal> {
     for chunk in chunks {
@@ -51,7 +52,16 @@ fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Reques
 /// Checks `body` against the oracle and gives the answer.
 fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, Refusal> {
     let answer = scan_all(body, cuts);
+    let expected = oracle::read(body);
+    if let (Ok(facts), Some(expected)) = (&answer, &expected) {
+        let expected = expected.encrypted.iter().map(|text| EncryptedContent::from_text(text));
+        assert_eq!(facts.encrypted, expected.collect::<Vec<_>>(), "{}", body.escape_ascii());
+    }
     let facts = answer.clone().ok().map(|facts| oracle::Expected {
+        encrypted: expected
+            .as_ref()
+            .map(|expected| expected.encrypted.clone())
+            .unwrap_or_default(),
         instructions: facts.content.instructions().to_vec(),
         input: facts.content.input().to_vec(),
         model: facts.model,
@@ -60,7 +70,7 @@ fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFa
         previous_response_id: facts.previous_response_id,
         session_id: facts.session_id,
     });
-    assert_eq!(facts, oracle::read(body), "{answer:?} for {}", body.escape_ascii());
+    assert_eq!(facts, expected, "{answer:?} for {}", body.escape_ascii());
     if let Err(refusal) = answer {
         assert!(refusal.offset <= body.len() as u64, "{refusal}");
     }
@@ -274,6 +284,69 @@ fn long_texts_are_refused_and_long_keys_are_nobodys() {
 }
 
 #[test]
+fn encrypted_content_is_found_wherever_it_stands() {
+    let of = |text: &str| EncryptedContent::from_text(text.as_bytes());
+    let text = "gAAAAAB".repeat(30);
+    for shift in 0..64 {
+        let said = r#"{"role":"user","content":"\"encrypted_content\":\"x\""}"#;
+        let body = format!(
+            r#"{{"input":[{{"encrypted_content":"first"}},{said},{}{{"id":"a","encrypted_content":"{text}"}},{{"encrypted_content":"c"}},
+            {{"content":[{{"encrypted_content":"deep"}}],"encrypted_content" : null}},{{"encrypted_content" : "d"}}]}}"#,
+            " ".repeat(shift)
+        );
+        let facts = check(body.as_bytes(), (0..body.len()).step_by(3)).unwrap();
+        assert_eq!(facts.encrypted, [of("first"), of(&text), of("c"), of("d")]);
+    }
+}
+
+#[test]
+fn encrypted_content_is_the_same_however_it_is_spelled() {
+    let read = |raw: &str| {
+        let body = format!(r#"{{"input":[{{"role":"user"}},{{"encrypted_content":"{raw}"}}]}}"#);
+        check(
+            body.as_bytes(),
+            [60, 300, body.len() / 2].map(|cut| cut.min(body.len())),
+        )
+        .unwrap()
+        .encrypted
+    };
+    for length in [1, 31, 32, 33, 191, 192, 193, 5000] {
+        let plain = "a/b".repeat(length / 3) + &"é"[..2 * (length % 2)];
+        if plain.is_empty() {
+            continue;
+        }
+        let spelled = |spell: fn(char) -> String| plain.chars().map(spell).collect::<String>();
+        let expected = [EncryptedContent::from_text(plain.as_bytes())];
+        assert_eq!(read(&plain), expected);
+        assert_eq!(read(&plain.replace('/', "\\/")), expected);
+        assert_eq!(read(&spelled(|c| format!("\\u{:04x}", u32::from(c)))), expected);
+        assert_eq!(
+            read(&spelled(|c| if c == 'b' {
+                "\\u0062".to_owned()
+            } else {
+                c.to_string()
+            })),
+            expected
+        );
+    }
+}
+
+#[test]
+fn the_last_encrypted_contents_are_kept() {
+    for count in [0, 1, 7, 8, 9, 30] {
+        let items: Vec<_> = (0..count)
+            .map(|n| json!({"type": "reasoning", "encrypted_content": format!("e{n}")}))
+            .collect();
+        let body = json!({"input": items}).to_string();
+        let facts = check(body.as_bytes(), [body.len() / 2]).unwrap();
+        let kept = (0..count)
+            .skip(count.max(8) - 8)
+            .map(|n| EncryptedContent::from_text(format!("e{n}").as_bytes()));
+        assert_eq!(facts.encrypted, kept.collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn refusals_say_what_and_where() {
     let refusal = check_every_split(br#"{"model":"a","model":"b"}"#).unwrap_err();
     assert_eq!(refusal.to_string(), "\"model\" stands twice at byte 13");
@@ -317,8 +390,13 @@ proptest! {
     }
 
     #[test]
+    fn random_conversations_in_random_pieces_agree_with_the_oracle(body in conversation(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 4)) {
+        let _ = check(&body, cuts.iter().map(|cut| cut.index(body.len() + 1)));
+    }
+
+    #[test]
     fn bodies_with_a_wrong_byte_agree_with_the_oracle(
-        mut body in body(),
+        mut body in prop_oneof![body(), conversation()],
         at: prop::sample::Index,
         byte in prop_oneof![any::<u8>(), prop::sample::select(b"\"\\{}[]:, \n0e-.u\x00\x7f\x80\xbf\xc3\xed\xf0".to_vec())],
         how in 0..3,

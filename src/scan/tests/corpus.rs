@@ -155,6 +155,8 @@ fn name() -> impl Strategy<Value = String> {
         "input",
         "role",
         "user",
+        "encrypted_content",
+        "encrypted\\u005fcontent",
         "type",
         "",
         "x",
@@ -206,6 +208,50 @@ fn object(members: Vec<(String, &'static str, String)>) -> String {
         .map(|(key, blank, value)| format!("{blank}\"{key}\"{blank}:{value}"))
         .collect();
     format!("{{{}}}", members.join(","))
+}
+
+/// A conversation whose items often have encrypted content, some of it where it does not count.
+pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
+    let key = prop::sample::select(vec![
+        "encrypted_content",
+        "encrypted_content",
+        "encrypted_content",
+        "encrypted\\u005fcontent",
+        "encrypted_conten",
+        "content",
+        "role",
+        "id",
+    ]);
+    let text = prop_oneof![
+        Just("\"user\"".to_owned()),
+        "[A-Za-z0-9_/+=-]{0,40}".prop_map(|text| format!("\"{text}\"")),
+        (
+            "(\\\\/|\\\\u002f|\\\\\\\\|é|\\\\ud83d\\\\ude00|[a-z/]){1,9}",
+            1usize..60
+        )
+            .prop_map(|(text, times)| format!("\"{}\"", text.repeat(times))),
+        Just("{\"encrypted_content\":\"inner\"}".to_owned()),
+        Just("[{\"encrypted_content\":\"inner\"}]".to_owned()),
+        Just("\"\\\"encrypted_content\\\":\\\"said\\\"\"".to_owned()),
+        Just("null".to_owned()),
+    ];
+    let blank = prop::sample::select(vec!["", "", " ", "\n\t    "]);
+    let item = prop::collection::vec((key.prop_map(str::to_owned), blank, text), 0..5).prop_map(object);
+    let item = prop_oneof![
+        8 => item,
+        1 => Just("[[\"encrypted_content\"]]".to_owned()),
+        1 => Just("\"encrypted_content\"".to_owned()),
+        1 => Just("7.5".to_owned()),
+    ];
+    (prop::collection::vec(item, 0..14), 0usize..70, any::<bool>()).prop_map(|(items, shift, is_last)| {
+        let input = format!("\"input\":[{}]", items.join(","));
+        let tail = if is_last {
+            ""
+        } else {
+            ",\"encrypted_content\":\"outside\",\"tools\":[{\"encrypted_content\":\"no\"}]"
+        };
+        format!("{{{}{input}{tail}}}", " ".repeat(shift)).into_bytes()
+    })
 }
 
 /// An object whose members are often those that matter.

@@ -5,7 +5,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use steadfast::scan::{Problem, Refusal, RequestFacts, RequestScanner};
+use steadfast::{
+    ids::EncryptedContent,
+    scan::{Problem, Refusal, RequestFacts, RequestScanner},
+};
 
 #[path = "../../../src/scan/oracle.rs"]
 mod oracle;
@@ -27,7 +30,13 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let answer = scan(RequestScanner::new(), std::iter::once(body)).ok();
+    let expected = oracle::read(body);
+    if let (Some(facts), Some(expected)) = (&answer, &expected) {
+        let expected = expected.encrypted.iter().map(|text| EncryptedContent::from_text(text));
+        assert_eq!(facts.encrypted, expected.collect::<Vec<_>>());
+    }
     let facts = answer.map(|facts| oracle::Expected {
+        encrypted: expected.as_ref().map(|expected| expected.encrypted.clone()).unwrap_or_default(),
         instructions: facts.content.instructions().to_vec(),
         input: facts.content.input().to_vec(),
         model: facts.model,
@@ -36,5 +45,5 @@ fuzz_target!(|input: &[u8]| {
         previous_response_id: facts.previous_response_id,
         session_id: facts.session_id,
     });
-    assert_eq!(facts, oracle::read(body));
+    assert_eq!(facts, expected);
 });

@@ -1,0 +1,137 @@
+//! The few things that are read of a response, or of an event that holds one or an item of one.
+
+use super::{MAX_ENCRYPTED, ResponseReader, glance::Kind};
+use crate::{
+    ids::EncryptedContent,
+    scan::{capture::unescape, lexer::Path, reader::Reader, refusal::Refusal, scanner::Scanner},
+};
+
+/// What has been read.
+#[derive(Default)]
+pub(super) struct Outline {
+    /// `type`, where there is one.
+    pub kind: Option<Kind>,
+    /// `id`.
+    pub id: Option<String>,
+    /// `response.id`.
+    pub response_id: Option<String>,
+    /// Whether there is an object `error`.
+    pub has_error: bool,
+    /// `encrypted_content` of `item`, of the items of `output`, and of those of `response.output`.
+    pub encrypted: Vec<EncryptedContent>,
+    /// Whether `output` has ended.
+    pub has_output: bool,
+    within: Within,
+}
+
+/// What is being looked into.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Within {
+    #[default]
+    Nothing,
+    Item,
+    Output,
+    Response,
+    ResponseOutput,
+}
+
+/// What a value is for.
+#[derive(Clone, Copy)]
+pub(super) enum Slot {
+    Type,
+    Id,
+    Error,
+    Item,
+    Output,
+    Response,
+    ResponseId,
+    ResponseOutput,
+}
+
+impl Outline {
+    /// A scanner that makes one.
+    pub fn scanner() -> Scanner<Self> {
+        Scanner::new(Path::detect(), Self::default())
+    }
+}
+
+impl Reader for Outline {
+    type Slot = Slot;
+    /// `response` with every character as `\u0000`.
+    const LONGEST_KEY: usize = 8 * 6;
+
+    #[inline(always)]
+    fn depth(&self) -> u32 {
+        match self.within {
+            Within::Response | Within::ResponseOutput => 2,
+            Within::Nothing | Within::Item | Within::Output => 1,
+        }
+    }
+
+    #[inline(always)]
+    fn encrypted_depth(&self) -> u32 {
+        match self.within {
+            Within::Nothing | Within::Response => 0,
+            Within::Item => 2,
+            Within::Output => 3,
+            Within::ResponseOutput => 4,
+        }
+    }
+
+    fn encrypted(&mut self, content: EncryptedContent) {
+        if self.encrypted.len() < MAX_ENCRYPTED {
+            self.encrypted.push(content);
+        }
+    }
+
+    fn key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<Slot>, Refusal> {
+        Ok(match (depth, self.within, name) {
+            (1, _, b"type") => Some(Slot::Type),
+            (1, _, b"id") => Some(Slot::Id),
+            (1, _, b"error") => Some(Slot::Error),
+            (1, _, b"item") => Some(Slot::Item),
+            (1, _, b"output") => Some(Slot::Output),
+            (1, _, b"response") => Some(Slot::Response),
+            (2, Within::Response, b"id") => Some(Slot::ResponseId),
+            (2, Within::Response, b"output") => Some(Slot::ResponseOutput),
+            _ => None,
+        })
+    }
+
+    fn value(&mut self, slot: Option<Slot>, _depth: u32, first: u8, _at: u64) -> Result<Option<usize>, Refusal> {
+        let within = match (slot, first) {
+            (Some(Slot::Type | Slot::Id | Slot::ResponseId), _) => return Ok(Some(ResponseReader::MAX_ID)),
+            (Some(Slot::Error), b'{') => {
+                self.has_error = true;
+                return Ok(None);
+            }
+            (Some(Slot::Item), b'{') => Within::Item,
+            (Some(Slot::Output), b'[') => Within::Output,
+            (Some(Slot::Response), b'{') => Within::Response,
+            (Some(Slot::ResponseOutput), b'[') => Within::ResponseOutput,
+            (_, _) => return Ok(None),
+        };
+        self.within = within;
+        Ok(None)
+    }
+
+    fn text(&mut self, slot: Slot, raw: Option<&[u8]>, _at: u64) -> Result<(), Refusal> {
+        let text = raw.and_then(|raw| unescape(raw).ok());
+        match slot {
+            Slot::Type => self.kind = text.map(|name| Kind::of(name.as_bytes())),
+            Slot::Id => self.id = text.map(|id| id.into_owned()),
+            Slot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
+            Slot::Error | Slot::Item | Slot::Output | Slot::Response | Slot::ResponseOutput => {}
+        }
+        Ok(())
+    }
+
+    fn value_end(&mut self, depth: u32, _run: &crate::scan::capture::Run<'_>, _at: u64) {
+        if depth == 1 {
+            self.has_output |= self.within == Within::Output;
+            self.within = Within::Nothing;
+        } else if depth == 2 && self.within == Within::ResponseOutput {
+            self.within = Within::Response;
+        }
+    }
+}
