@@ -23,11 +23,14 @@ fn counters_appear_with_their_labels() {
     upstream.count(labels);
     upstream.count(labels);
     meter.count_rejected(&Fault::BuffersFull);
+    meter.count_reload(ReloadOutcome::Refused);
     let text = meter.scrape(&[(Level::Pins, 3)]);
     for line in [
         r#"steadfast_requests_total{endpoint="responses",route="home",status="2xx",upstream="a"} 2"#,
         r#"steadfast_rejected_requests_total{reason="buffers_full"} 1"#,
         "steadfast_pins 3",
+        r#"steadfast_reloads_total{outcome="refused"} 1"#,
+        r#"steadfast_reloads_total{outcome="applied"} 0"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
@@ -149,9 +152,9 @@ fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
     (lines, sums)
 }
 
-/// A scrape of `meter` but for the levels, which `prometheus` keeps anyway.
+/// A scrape of `meter` but for what `prometheus` keeps anyway.
 fn tallied(meter: &Meter) -> String {
-    let levels = ["build_info", "pins", "connections", "buffered_bytes"];
+    let levels = ["build_info", "pins", "connections", "buffered_bytes", "reloads_total"];
     let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
     let text = meter.scrape(&[]);
     text.lines()
