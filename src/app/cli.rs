@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -48,6 +48,10 @@ pub(super) struct ServeArgs {
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
+    /// Say how many sessions in 100 would move if this file's configuration were replaced by the one that is checked, and to
+    /// where. Sessions that run keep to the upstream that they are pinned to
+    #[arg(long, value_name = "OLD")]
+    pub against: Option<PathBuf>,
     #[command(flatten)]
     pub source: Source,
 }
@@ -110,12 +114,21 @@ impl Source {
         self.config.is_none() && self.upstreams.is_empty()
     }
 
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub fn overrides(&self) -> Overrides {
         Overrides {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
             upstreams: self.upstreams.clone(),
         }
+    }
+
+    /// What the file `old` would be with the same flags.
+    pub fn load_instead(&self, old: &Path) -> Result<Config, Problem> {
+        Ok(Config::load(old, &self.overrides())?)
     }
 
     /// The configuration; that of the simulated upstreams without running them.

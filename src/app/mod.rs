@@ -1,10 +1,12 @@
 //! The roof: what was typed becomes a running house.
 
+mod against;
 mod cli;
 mod drain;
 mod embedded;
 mod housekeeping;
 mod logging;
+mod reload;
 mod serve;
 
 use std::{
@@ -14,7 +16,10 @@ use std::{
 
 use clap::Parser as _;
 
-use self::cli::{CheckArgs, Cli, Command, LogFormat, LogLevel, RouteArgs};
+use self::{
+    against::Moves,
+    cli::{CheckArgs, Cli, Command, LogFormat, LogLevel, RouteArgs},
+};
 use crate::{
     ops,
     state::{House, Snapshot},
@@ -65,13 +70,17 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
     for warning in &config.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    House::new(&config)?;
+    let house = House::new(&config)?;
     let count = config.upstreams.len();
     writeln!(
         io::stdout(),
         "valid: {count} upstream{}",
         if count == 1 { "" } else { "s" }
     )?;
+    if let Some(old) = &args.against {
+        let old = House::new(&args.source.load_instead(old)?)?;
+        writeln!(io::stdout(), "{}", Moves::between(&old.snapshot(), &house.snapshot()))?;
+    }
     Ok(())
 }
 

@@ -18,10 +18,11 @@ use super::{
     cli::{ServeArgs, Source},
     drain::{self, StopSignals},
     embedded, housekeeping, logging,
+    reload::{self, Hangups},
 };
 use crate::{
-    config::{Config, Listen},
-    ops::Admin,
+    config::{Config, File, Listen},
+    ops::{Admin, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::House,
@@ -58,7 +59,8 @@ pub(super) fn simulate(args: SimArgs) -> Result<(), Problem> {
 
 async fn run(source: &Source) -> Result<(), Problem> {
     let mut signals = StopSignals::listen()?;
-    let (config, sims) = configure(source).await?;
+    let hangups = Hangups::listen()?;
+    let (config, file, sims) = configure(source).await?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -88,40 +90,56 @@ async fn run(source: &Source) -> Result<(), Problem> {
         servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
     }
     // The operator's side stays to the end: it is where the drain can be watched.
-    let operator = Admin::new(house.clone(), config.admin.token.clone());
-    let (_admin_phase, admin_watcher) = watch::channel(Phase::Running);
-    let admin_service = Service {
-        limits,
-        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default())),
-        workers: None,
-    };
-    for listener in admin {
-        let operator = operator.clone();
-        let handler = move |_, request| operator.clone().handle(request);
-        tokio::spawn(wire::serve(
-            listener,
-            admin_service.clone(),
-            admin_watcher.clone(),
-            handler,
-            |_, _| None,
-        ));
-    }
+    let token = config.admin.token.clone();
+    let reloader = Reloader::new(house.clone(), config, file, source.overrides());
+    let operator = Admin::new(house.clone(), reloader.clone(), token);
+    let _admin_phase = open_admin(admin, &operator, limits);
     tokio::spawn(housekeeping::keep_house(house.clone()));
+    tokio::spawn(reload::keep_up_to_date(reloader.clone(), hangups));
 
     signals.next().await;
-    drain::drain(&house, &phase, &mut servers, config.server.grace, &mut signals).await;
+    let grace = reloader.config().server.grace;
+    drain::drain(&house, &phase, &mut servers, grace, &mut signals).await;
     for sim in sims {
         sim.stop().await;
     }
     Ok(())
 }
 
-async fn configure(source: &Source) -> Result<(Config, Vec<Sim>), Problem> {
-    if !source.is_embedded() {
-        return Ok((source.load()?, Vec::new()));
+/// Serves `operator` until what is returned is dropped.
+fn open_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<Phase> {
+    let (phase, watcher) = watch::channel(Phase::Running);
+    let service = Service {
+        limits,
+        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default())),
+        workers: None,
+    };
+    for listener in listeners {
+        let operator = operator.clone();
+        let handler = move |_, request| operator.clone().handle(request);
+        tokio::spawn(wire::serve(
+            listener,
+            service.clone(),
+            watcher.clone(),
+            handler,
+            |_, _| None,
+        ));
     }
-    let (sims, upstreams) = embedded::start().await?;
-    Ok((Config::embedded(upstreams, &source.overrides())?, sims))
+    phase
+}
+
+/// The configuration, the file that it was read from, and the accounts that run inside this process.
+async fn configure(source: &Source) -> Result<(Config, Option<File>, Vec<Sim>), Problem> {
+    if source.is_embedded() {
+        let (sims, upstreams) = embedded::start().await?;
+        return Ok((Config::embedded(upstreams, &source.overrides())?, None, sims));
+    }
+    let file = source.file().map(File::read);
+    let config = match &file {
+        Some(file) => file.parse(&source.overrides())?,
+        None => source.load()?,
+    };
+    Ok((config, file, Vec::new()))
 }
 
 fn address(listen: &Listen) -> Address {

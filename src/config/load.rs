@@ -1,6 +1,11 @@
 //! Puts a configuration together and checks what concerns more than one field.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use toml::de::DeValue;
 
@@ -92,23 +97,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the file, the flags and what they name.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, Errors> {
-        let origin = path.display().to_string();
-        let mut notes = Notes::default();
-        let text = read_file(path, MAX_FILE).and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let valid = error
-                    .as_bytes()
-                    .get(..error.utf8_error().valid_up_to())
-                    .unwrap_or_default();
-                let line = memchr::memchr_iter(b'\n', valid).count() + 1;
-                format!("is not UTF-8 in line {line}; save it as UTF-8")
-            })
-        });
-        let text = text.map_err(|problem| {
-            notes.error(Place::File(origin.as_str().into()), problem);
-            notes.fail()
-        })?;
-        Self::from_toml(&text, &origin, &process_env, overrides)
+        File::read(path).parse(overrides)
     }
 
     /// Reads `text`, which came from the file `origin`: reports name it, and relative paths start at its folder.
@@ -162,6 +151,54 @@ impl Config {
             ..Draft::default()
         };
         draft.finish_without_file(overrides, &process_env)
+    }
+}
+
+/// What a configuration file held when it was read, be it valid or not. Equal ones come from the same bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct File {
+    path: PathBuf,
+    text: Result<String, String>,
+}
+
+impl File {
+    /// Reads the file at `path`. That it cannot be read is one of the things that it may hold.
+    pub fn read(path: &Path) -> Self {
+        let text = read_file(path, MAX_FILE).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| {
+                let valid = error
+                    .as_bytes()
+                    .get(..error.utf8_error().valid_up_to())
+                    .unwrap_or_default();
+                let line = memchr::memchr_iter(b'\n', valid).count() + 1;
+                format!("is not UTF-8 in line {line}; save it as UTF-8")
+            })
+        });
+        Self {
+            path: path.to_owned(),
+            text,
+        }
+    }
+
+    /// Where it was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration that it describes, with the environment of this process. The files that it names are read now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, the flags and what they name.
+    pub fn parse(&self, overrides: &Overrides) -> Result<Config, Errors> {
+        let origin = self.path.display().to_string();
+        match &self.text {
+            Ok(text) => Config::from_toml(text, &origin, &process_env, overrides),
+            Err(problem) => {
+                let mut notes = Notes::default();
+                notes.error(Place::File(origin.into()), problem.as_str());
+                Err(notes.fail())
+            }
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub use self::{
     base_url::BaseUrl,
     errors::{Errors, Place, Problem},
     glob::ModelGlobs,
+    load::File,
     tls::Tls,
     upstream::{ApiKey, Ca, InvalidUpstream, Upstream},
 };

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::reload::Reloaded;
 use crate::{
     ids::SessionKey,
     state::{House, Snapshot, Upstream},
@@ -100,4 +102,31 @@ pub(super) fn route_query(house: &House, query: &str) -> Result<Value, RouteErro
         answer.insert("pin".to_owned(), json!(pinned.map(|upstream| &*upstream.name)));
     }
     Ok(answer)
+}
+
+/// What became of a reload.
+pub(super) fn reloaded(reloaded: Reloaded) -> (StatusCode, Value) {
+    match reloaded {
+        Reloaded::Applied(changes) => {
+            let answer = json!({
+                "outcome": "applied",
+                "added": changes.added,
+                "removed": changes.removed,
+                "changed": changes.changed,
+                "at_next_start": changes.at_next_start,
+                "warnings": changes.warnings,
+            });
+            (StatusCode::OK, answer)
+        }
+        Reloaded::Unchanged => (StatusCode::OK, json!({ "outcome": "unchanged" })),
+        Reloaded::Refused(problems) => {
+            let message = "The new configuration is not valid, so the old one stays in force.";
+            let answer = json!({ "outcome": "refused", "error": { "message": message, "problems": problems } });
+            (StatusCode::UNPROCESSABLE_ENTITY, answer)
+        }
+        Reloaded::NoFile => {
+            let message = "There is no file to reload: this was started without one.";
+            (StatusCode::CONFLICT, json!({ "error": { "message": message } }))
+        }
+    }
 }

@@ -1,55 +1,94 @@
-//! The operator's side: metrics, probes, and a JSON API to look in from outside. Nothing here changes anything.
+//! The operator's side: metrics, probes, a JSON API to look in from outside, and the little that can be changed from there.
 
 mod api;
+mod reload;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
 pub use api::{RouteError, route};
+pub use reload::{Changes, Reloaded, Reloader, Trigger};
 
 use crate::{secret::Secret, state::House, wire::RequestBody};
 
 /// The operator's side of a house.
 pub struct Admin {
     house: Arc<House>,
+    reloader: Arc<Reloader>,
     token: Option<Secret>,
 }
 
 /// An answer to an operator.
 type Answer = Response<Full<Bytes>>;
 
+/// What can be asked for.
+#[derive(Clone, Copy)]
+enum Question {
+    Live,
+    Ready,
+    Metrics,
+    Upstreams,
+    Route,
+    Reload,
+}
+
+impl Question {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/api/upstreams" => Self::Upstreams,
+            "/api/route" => Self::Route,
+            "/api/reload" => Self::Reload,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is asked by a probe, which has no token to show, and learns nothing but yes or no.
+    fn is_probe(self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+
+    fn changes_something(self) -> bool {
+        matches!(self, Self::Reload)
+    }
+
+    /// The methods that it takes, as `allow` lists them.
+    fn methods(self) -> &'static str {
+        if self.changes_something() { "POST" } else { "GET, HEAD" }
+    }
+}
+
 impl Admin {
     /// Opens the operator's side; with a `token`, only to those who show it as `Authorization: Bearer`.
-    pub fn new(house: Arc<House>, token: Option<Secret>) -> Arc<Self> {
-        Arc::new(Self { house, token })
+    pub fn new(house: Arc<House>, reloader: Arc<Reloader>, token: Option<Secret>) -> Arc<Self> {
+        Arc::new(Self { house, reloader, token })
     }
 
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Answer {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let question = Question::at(request.uri().path());
+        if let Some(question) = question
+            && !question.methods().split(", ").any(|method| request.method() == method)
+        {
+            let methods = question.methods();
+            let mut answer = error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                &format!("Only {methods} is answered here."),
+            );
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
             return answer;
         }
-        let path = request.uri().path();
-        // A probe has no token to show, and learns nothing but this.
-        match path {
-            "/livez" => return text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.house.is_ready() => return text(StatusCode::OK, "ok\n"),
-            "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            _ => {}
-        }
-        if !self.admits(&request) {
+        if !question.is_some_and(Question::is_probe) && !self.admits(&request) {
             let mut answer = error(
                 StatusCode::UNAUTHORIZED,
                 "Send the admin token as Authorization: Bearer.",
@@ -59,17 +98,35 @@ impl Admin {
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
-        match path {
-            "/metrics" => metrics(&self.house),
-            "/api/upstreams" => json_answer(StatusCode::OK, &api::upstreams(&self.house)),
-            "/api/route" => match api::route_query(&self.house, request.uri().query().unwrap_or_default()) {
+        let Some(question) = question else {
+            return error(
+                StatusCode::NOT_FOUND,
+                "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, and POST /api/reload.",
+            );
+        };
+        if question.changes_something() && is_from_elsewhere(request.headers()) {
+            return error(
+                StatusCode::FORBIDDEN,
+                "A page of another site sent this through your browser. Send it from a command line.",
+            );
+        }
+        self.answer(question, &request).await
+    }
+
+    async fn answer(&self, question: Question, request: &Request<RequestBody>) -> Answer {
+        match question {
+            Question::Ready if !self.house.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            Question::Live | Question::Ready => text(StatusCode::OK, "ok\n"),
+            Question::Metrics => metrics(&self.house),
+            Question::Upstreams => json_answer(StatusCode::OK, &api::upstreams(&self.house)),
+            Question::Route => match api::route_query(&self.house, request.uri().query().unwrap_or_default()) {
                 Ok(answer) => json_answer(StatusCode::OK, &answer),
                 Err(problem) => error(StatusCode::BAD_REQUEST, &problem.to_string()),
             },
-            _ => error(
-                StatusCode::NOT_FOUND,
-                "No such path. There are /metrics, /livez, /readyz, /api/upstreams and /api/route?key=KEY&model=MODEL.",
-            ),
+            Question::Reload => {
+                let (status, answer) = api::reloaded(self.reloader.clone().reload(Trigger::Operator).await);
+                json_answer(status, &answer)
+            }
         }
     }
 
@@ -89,6 +146,22 @@ impl Admin {
         };
         shown.ct_eq(token.expose().as_bytes()).into()
     }
+}
+
+/// Whether a page of another site sent this through the operator's browser. A page may send a POST anywhere, but what
+/// these headers say is not its to choose (<https://fetch.spec.whatwg.org/#origin-header>,
+/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>).
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site");
+    if site.is_some_and(|site| site != "same-origin" && site != "none") {
+        return true;
+    }
+    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_own = |origin: &HeaderValue| {
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        authority.is_some_and(|(_, authority)| authority.as_bytes().eq_ignore_ascii_case(host))
+    };
+    !headers.get_all(ORIGIN).iter().all(is_own)
 }
 
 fn metrics(house: &House) -> Answer {

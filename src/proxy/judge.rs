@@ -15,7 +15,7 @@ use crate::{
         Verdict,
         verdict::{self, ErrorFacts},
     },
-    scan::{ErrorNotice, ResponseReader, error_notice},
+    scan::{ErrorNotice, FirstEvent, ResponseReader, error_notice, event_notice},
     state::{Credential, Endpoint, Upstream},
     tick::Clock,
     wire::Relay,
@@ -61,7 +61,7 @@ impl Question<'_> {
         };
         let status = answer.response.status();
         answer.verdict = if answer.is_stream() {
-            Verdict::Served
+            self.first_event(&mut answer).await
         } else if verdict::needs_body(status, self.is_ours()) {
             let notice = self.error(&mut answer.response).await;
             verdict::of_status(status, &facts(&notice), self.model_key(), self.is_ours())
@@ -69,6 +69,38 @@ impl Question<'_> {
             verdict::of_status(status, &ErrorFacts::default(), self.model_key(), self.is_ours())
         };
         answer
+    }
+
+    /// A stream can fail with its first event, behind a head that says 200.
+    async fn first_event(&self, answer: &mut Answer) -> Verdict {
+        let (Some(reader), relay) = (&mut answer.reader, answer.response.body_mut()) else {
+            return Verdict::Served;
+        };
+        let deadline = Instant::now() + AHEAD_FOR;
+        let mut read = 0;
+        while read < AHEAD {
+            match timeout_at(deadline, relay.read_ahead()).await {
+                Ok(Some(Ok(piece))) => {
+                    read += piece.len();
+                    reader.feed(&piece);
+                    answer.pieces_read += 1;
+                }
+                // Nothing of it has reached the caller, so somebody else may do better.
+                Ok(Some(Err(_))) => return Verdict::Failed,
+                Ok(None) | Err(_) => break,
+            }
+            match reader.first_event() {
+                FirstEvent::Pending => {}
+                FirstEvent::Other => break,
+                FirstEvent::Failure(data) => {
+                    let notice = event_notice(data, self.model, self.clock.unix_time());
+                    return notice.map_or(Verdict::Served, |notice| {
+                        verdict::of_first_event(&facts(&notice), self.model_key(), self.is_ours())
+                    });
+                }
+            }
+        }
+        Verdict::Served
     }
 
     async fn error(&self, response: &mut Response<Relay>) -> ErrorNotice {

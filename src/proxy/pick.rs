@@ -300,4 +300,10 @@ fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &Reques
             let issuer = admitted.turn_state.as_ref().map(|state| state.issuer)?;
             snapshot.rendezvous.position(issuer).map(|_| issuer)
         })
+        .or_else(|| {
+            let newest_first = facts.encrypted.iter().rev();
+            newest_first
+                .map(|item| OwnedKey::from_encrypted_content(admitted.namespace, *item))
+                .find_map(owner_of)
+        })
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use self::{
     exposition::Exposed,
@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{fault::Fault, policy::Route};
 
-pub use self::labels::{Endpoint, FailoverReason, RequestLabels, StatusClass};
+pub use self::labels::{Endpoint, FailoverReason, ReloadOutcome, RequestLabels, StatusClass};
 
 /// Figures that are read when they are scraped.
 #[derive(Clone, Copy)]
@@ -40,6 +40,7 @@ pub struct Meter {
     registry: Registry,
     tally: Arc<Tally>,
     levels: [IntGauge; 4],
+    reloads: [IntCounter; ReloadOutcome::ALL.len()],
 }
 
 const MILLISECOND: u64 = 1_000_000;
@@ -100,7 +101,11 @@ impl Meter {
         };
         let build = gauges("build_info", "Always 1; the version is a label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let opts = Opts::new(format!("{PREFIX}reloads_total"), "Reloads of the configuration.");
+        let reloads = made(IntCounterVec::new(opts, &["outcome"]));
+        made(registry.register(Box::new(reloads.clone())));
         Self {
+            reloads: ReloadOutcome::ALL.map(|outcome| reloads.with_label_values(&[outcome.label()])),
             levels: [
                 ("pins", "Sessions that are pinned to an upstream."),
                 ("connections", "Open client connections."),
@@ -143,6 +148,11 @@ impl Meter {
         if let Some((_, counter)) = Fault::LABELS.iter().zip(rejected).find(|(reason, _)| **reason == label) {
             count(counter);
         }
+    }
+
+    /// Counts a reload.
+    pub fn count_reload(&self, outcome: ReloadOutcome) {
+        self.reloads[outcome as usize].inc();
     }
 
     /// Records how long a request took from its arrival to the end of its response.

@@ -1,5 +1,6 @@
 //! What requests share: the compiled configuration, what outlives it, and the metrics.
 
+mod buffers;
 mod live;
 mod meter;
 mod roster;
@@ -11,13 +12,16 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use buffers::Shrinking;
 pub use live::{Lease, Live};
-pub use meter::{Endpoint, FailoverReason, Gauge, Meter, RequestLabels, StatusClass, UpstreamMeter};
+pub use meter::{Endpoint, FailoverReason, Gauge, Meter, ReloadOutcome, RequestLabels, StatusClass, UpstreamMeter};
 pub use roster::{Patient, Roster};
 pub use snapshot::{CompileError, Credential, Eligibility, Limits, Snapshot, Upstream};
 
+use self::buffers::Buffers;
 use crate::{config::Config, tick::Clock};
 
 /// Everything that requests and operators share. There is one in a process.
@@ -32,9 +36,10 @@ pub struct House {
     pub clock: Clock,
     /// One permit for each byte of request body that may be held.
     pub buffers: Arc<Semaphore>,
+    room: Buffers,
+    reloading: Mutex<()>,
     /// Open client connections.
     pub connections: Arc<AtomicUsize>,
-    buffer_bytes: usize,
     ready: AtomicBool,
     cutting: AtomicBool,
 }
@@ -48,21 +53,36 @@ impl House {
         let meter = Meter::new();
         let clock = Clock::start();
         let roster = Roster::new(&config.affinity, config.retry, clock);
-        let snapshot = Snapshot::compile(config, &roster, &meter)?;
-        let buffer_bytes = usize::try_from(config.server.buffered_bodies)
-            .unwrap_or(usize::MAX)
-            .min(Semaphore::MAX_PERMITS);
+        let snapshot = Snapshot::compile(config, &roster, &meter, None)?;
+        let room = Buffers::new(&config.server);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             roster,
             meter,
             clock,
-            buffers: Arc::new(Semaphore::new(buffer_bytes)),
+            buffers: room.permits().clone(),
+            room,
+            reloading: Mutex::default(),
             connections: Arc::default(),
-            buffer_bytes,
             ready: AtomicBool::new(true),
             cutting: AtomicBool::new(false),
         }))
+    }
+
+    /// Compiles `config` and lets it take over. Requests that run end on the configuration that they began with; pins, cooldowns,
+    /// counts, and the connections to upstreams that are reached as before, go on. Blocks for as long as it takes to
+    /// read the platform's certificates, and to drop pins where there may be fewer from now on.
+    ///
+    /// Returns the room for bodies that is yet to be given up, where there was more of it.
+    ///
+    /// # Errors
+    /// When an upstream cannot be set up; then nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<Option<Shrinking>, CompileError> {
+        let _alone = self.reloading.lock();
+        let snapshot = Snapshot::compile(config, &self.roster, &self.meter, Some(&self.snapshot()))?;
+        self.snapshot.store(Arc::new(snapshot));
+        self.roster.resize(&config.affinity);
+        Ok(self.room.resize(&config.server))
     }
 
     /// The configuration of this moment.
@@ -70,9 +90,9 @@ impl House {
         self.snapshot.load_full()
     }
 
-    /// Bytes of request bodies held at this moment.
+    /// Bytes of request bodies held at this moment; while a reload makes the room smaller, at most this many.
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer_bytes.saturating_sub(self.buffers.available_permits())
+        self.room.held()
     }
 
     /// Whether new requests are welcome.

@@ -59,6 +59,12 @@ impl Roster {
         }
     }
 
+    /// Makes the tables as large as configured; what does not fit is forgotten, the longest unused first.
+    pub fn resize(&self, affinity: &config::Affinity) {
+        self.pins.resize(affinity.capacity, affinity.idle);
+        self.owners.resize(affinity.capacity, OWNED_FOR);
+    }
+
     /// What the upstream called `name` is doing, whichever snapshot asks.
     pub fn live(&self, id: UpstreamId, name: &Arc<str>, meter: &Meter) -> Arc<Live> {
         let mut upstreams = self.upstreams.lock();

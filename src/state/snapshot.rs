@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, uri::Authority};
+use http::{
+    HeaderName, HeaderValue,
+    uri::{Authority, Scheme},
+};
 use memchr::memmem::Finder;
 
 use super::{live::Live, meter::Meter, roster::Roster};
@@ -74,8 +77,22 @@ pub struct Upstream {
     pub weight: crate::ids::Weight,
     /// Its connections.
     pub pool: Arc<wire::Pool>,
+    /// What the pool was made for.
+    line: Line,
     /// What it is doing; outlives this snapshot.
     pub live: Arc<Live>,
+}
+
+/// All that connections depend on: as long as it stays the same, warm ones serve the next snapshot too.
+#[derive(PartialEq)]
+struct Line {
+    url_scheme: Scheme,
+    authority: Authority,
+    /// PEM certificates trusted beside the platform's.
+    ca: Option<Box<[u8]>>,
+    http2: bool,
+    connect: Duration,
+    stall: Duration,
 }
 
 /// What an upstream is called with.
@@ -127,20 +144,29 @@ impl Eligibility {
 }
 
 impl Snapshot {
-    /// Compiles `config`. What outlives a snapshot comes from `roster`.
+    /// Compiles `config`. What outlives a snapshot comes from `roster`; upstreams that are reached as in `previous` keep
+    /// its connections.
     ///
     /// # Errors
     /// When an upstream's TLS cannot be set up.
-    pub fn compile(config: &Config, roster: &Roster, meter: &Meter) -> Result<Self, CompileError> {
+    pub fn compile(
+        config: &Config,
+        roster: &Roster,
+        meter: &Meter,
+        previous: Option<&Self>,
+    ) -> Result<Self, CompileError> {
         let mut model_lists: Vec<ModelGlobs> = Vec::new();
         let mut members = Vec::with_capacity(config.upstreams.len());
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for configured in &config.upstreams {
-            let upstream =
-                Upstream::compile(configured, &config.timeouts, roster, meter).map_err(|problem| CompileError {
-                    upstream: configured.name.clone(),
-                    problem,
-                })?;
+            let failed = |problem| CompileError {
+                upstream: configured.name.clone(),
+                problem,
+            };
+            let line = Line::of(configured, &config.timeouts);
+            let warm = previous.and_then(|previous| previous.pool_of(configured, &line));
+            let pool = warm.map_or_else(|| line.open(), Ok).map_err(failed)?;
+            let upstream = Upstream::compile(configured, line, pool, roster, meter).map_err(failed)?;
             let class = match model_lists.iter().position(|list| *list == upstream.models) {
                 Some(known) => known,
                 None => {
@@ -191,6 +217,12 @@ impl Snapshot {
         &self.upstreams
     }
 
+    fn pool_of(&self, configured: &config::Upstream, line: &Line) -> Option<Arc<wire::Pool>> {
+        let id = UpstreamId::from_name(&configured.name);
+        let known = self.upstreams.iter().find(|upstream| upstream.id == id)?;
+        (known.line == *line).then(|| known.pool.clone())
+    }
+
     /// The upstream at `index` of [`Snapshot::rendezvous`].
     pub fn upstream(&self, index: usize) -> Option<&Upstream> {
         self.upstreams.get(index)
@@ -217,25 +249,43 @@ impl Snapshot {
     }
 }
 
-impl Upstream {
-    fn compile(
-        configured: &config::Upstream,
-        timeouts: &config::Timeouts,
-        roster: &Roster,
-        meter: &Meter,
-    ) -> Result<Self, String> {
+impl Line {
+    fn of(configured: &config::Upstream, timeouts: &config::Timeouts) -> Self {
         let url = &configured.base_url;
-        let tls = if url.is_https() {
-            let authority = configured.ca.as_ref().map(|ca| ca.pem.as_slice());
-            Some(wire::client_config(authority, configured.http2).map_err(|error| error.to_string())?)
+        Self {
+            url_scheme: url.scheme().clone(),
+            authority: url.authority().clone(),
+            ca: configured.ca.as_ref().map(|ca| ca.pem.as_slice().into()),
+            http2: configured.http2,
+            connect: timeouts.connect,
+            stall: timeouts.idle,
+        }
+    }
+
+    /// A pool without any connection yet.
+    fn open(&self) -> Result<Arc<wire::Pool>, String> {
+        let tls = if self.url_scheme == Scheme::HTTPS {
+            Some(wire::client_config(self.ca.as_deref(), self.http2).map_err(|error| error.to_string())?)
         } else {
             None
         };
         let target = wire::Target {
-            authority: url.authority().clone(),
+            authority: self.authority.clone(),
             tls,
         };
-        let pool = wire::Pool::new(&target, timeouts.connect, timeouts.idle).map_err(|error| error.to_string())?;
+        wire::Pool::new(&target, self.connect, self.stall).map_err(|error| error.to_string())
+    }
+}
+
+impl Upstream {
+    fn compile(
+        configured: &config::Upstream,
+        line: Line,
+        pool: Arc<wire::Pool>,
+        roster: &Roster,
+        meter: &Meter,
+    ) -> Result<Self, String> {
+        let url = &configured.base_url;
         let credential = match &configured.api_key {
             ApiKey::Passthrough => Credential::Callers,
             ApiKey::Key(key) => {
@@ -260,6 +310,7 @@ impl Upstream {
             models: configured.models.clone(),
             weight: configured.weight,
             pool,
+            line,
             live,
         })
     }

@@ -144,3 +144,27 @@ pub struct RequestLabels {
     /// How it was answered.
     pub status: StatusClass,
 }
+
+/// How a reload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// A new configuration took over.
+    Applied,
+    /// The configuration was what it had been.
+    Unchanged,
+    /// The new configuration was not valid, so the old one stayed.
+    Refused,
+}
+
+impl ReloadOutcome {
+    pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+
+    /// The label `outcome`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}

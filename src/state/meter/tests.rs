@@ -23,11 +23,14 @@ fn counters_appear_with_their_labels() {
     upstream.count(labels);
     upstream.count(labels);
     meter.count_rejected(&Fault::BuffersFull);
+    meter.count_reload(ReloadOutcome::Refused);
     let text = meter.scrape(&[(Level::Pins, 3)]);
     for line in [
         r#"steadfast_requests_total{endpoint="responses",route="home",status="2xx",upstream="a"} 2"#,
         r#"steadfast_rejected_requests_total{reason="buffers_full"} 1"#,
         "steadfast_pins 3",
+        r#"steadfast_reloads_total{outcome="refused"} 1"#,
+        r#"steadfast_reloads_total{outcome="applied"} 0"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
@@ -169,7 +172,7 @@ fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
     (lines, sums)
 }
 
-/// A scrape of `meter` but for the levels, which `prometheus` keeps anyway.
+/// A scrape of `meter` but for what `prometheus` keeps anyway.
 fn tallied(meter: &Meter) -> String {
     let levels = [
         "build_info",
@@ -177,6 +180,7 @@ fn tallied(meter: &Meter) -> String {
         "connections",
         "buffered_bytes",
         "waiting_requests",
+        "reloads_total",
     ];
     let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
     let text = meter.scrape(&[]);

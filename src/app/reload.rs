@@ -1,0 +1,142 @@
+//! What makes the configuration be read again: SIGHUP, and a file that changed.
+
+use std::{
+    future::pending,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::ops::{Reloader, Trigger};
+
+/// An editor takes several steps to save a file: how long none must have come for all to have been taken,
+const QUIET: Duration = Duration::from_millis(200);
+/// and how long that is waited for where something goes on all the time.
+const LATEST: Duration = Duration::from_secs(2);
+
+/// SIGHUP, which would end the process otherwise.
+pub(super) struct Hangups(Signal);
+
+impl Hangups {
+    /// Takes the signal over.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+}
+
+/// Reloads at each signal and each change of the file until the process ends.
+pub(super) async fn keep_up_to_date(reloader: Arc<Reloader>, mut hangups: Hangups) {
+    let mut watch = reloader.path().and_then(Watch::start);
+    // What changed between the start's reading and the watch, nobody would tell.
+    let mut trigger = watch.as_ref().map(|_| Trigger::File);
+    loop {
+        if let Some(trigger) = trigger {
+            reloader.clone().reload(trigger).await;
+        }
+        trigger = tokio::select! {
+            hangup = hangups.0.recv() => hangup.map(|()| Trigger::Signal),
+            () = settled(watch.as_ref()) => Some(Trigger::File),
+        };
+        if let Some(watch) = &mut watch {
+            watch.follow();
+        }
+    }
+}
+
+/// Waits until something has happened where the file is, and nothing more does.
+async fn settled(watch: Option<&Watch>) {
+    let Some(Watch { happened, .. }) = watch else {
+        return pending().await;
+    };
+    happened.notified().await;
+    let latest = Instant::now() + LATEST;
+    while Instant::now() < latest {
+        tokio::select! {
+            () = happened.notified() => {}
+            () = sleep(QUIET) => return,
+        }
+    }
+}
+
+/// Watches a file by its folders, since the file itself may be replaced: by a rename, or, where it is a link, by another
+/// target. Kubernetes mounts a ConfigMap as links to `..data/NAME`, where `..data` is a link to a folder that is
+/// written anew for each version.
+struct Watch {
+    watcher: RecommendedWatcher,
+    happened: Arc<Notify>,
+    file: PathBuf,
+    folders: Vec<PathBuf>,
+}
+
+impl Watch {
+    /// `None` where the system cannot watch, which is logged.
+    fn start(file: PathBuf) -> Option<Self> {
+        let happened = Arc::new(Notify::new());
+        let tell = happened.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // What cannot be told exactly, as when events got lost, may concern the file.
+            if event.is_err() || event.is_ok_and(|event| is_change(&event.kind)) {
+                tell.notify_one();
+            }
+        });
+        let watcher = watcher.map_err(|error| unwatched(&file, &error)).ok()?;
+        let mut watch = Self {
+            watcher,
+            happened,
+            file,
+            folders: Vec::new(),
+        };
+        watch.follow();
+        (!watch.folders.is_empty()).then_some(watch)
+    }
+
+    /// Watches the folder of the file, and where the file is a link, that of its target.
+    fn follow(&mut self) {
+        let target = self.file.canonicalize().ok();
+        let mut folders = vec![folder_of(&self.file)];
+        folders.extend(target.as_deref().map(folder_of).filter(|_| self.file.is_symlink()));
+        for left in self.folders.extract_if(.., |folder| !folders.contains(folder)) {
+            // It is mostly gone, and its watch with it.
+            let _ = self.watcher.unwatch(&left);
+        }
+        for folder in folders {
+            // A folder of the same name may be another one by now, so it is watched anew in any case.
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) if self.folders.contains(&folder) => {}
+                Ok(()) => self.folders.push(folder),
+                Err(error) => {
+                    self.folders.retain(|known| *known != folder);
+                    unwatched(&self.file, &error);
+                }
+            }
+        }
+    }
+}
+
+fn unwatched(file: &Path, error: &notify::Error) {
+    let file = file.display();
+    tracing::warn!("changes of {file} go unnoticed ({error}); send SIGHUP, or POST /api/reload to the admin side");
+}
+
+/// To read the file is an event too, and must not lead to reading it again.
+fn is_change(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}

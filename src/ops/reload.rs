@@ -1,0 +1,238 @@
+//! Reloading: read the file, compile it, let it take over; or keep the old configuration and say why everywhere.
+//!
+//! ```text
+//! signal, file, operator ──▶ read ──▶ parse ──▶ compile ──▶ swap ──▶ log, metric, answer
+//!                                       └────────┴── refused ────────▶ log, metric, answer
+//! ```
+//!
+//! Reloads run one after the other on a thread of their own, so that no request waits for a disk. All that a request uses
+//! comes from the snapshot that it began with. What was handed out at the start (sockets, certificates, the admin token) stays
+//! as it is until the next start; a reload that would change it says so by name, and changes the rest.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::{
+    config::{Config, File, Overrides, Upstream},
+    state::{House, ReloadOutcome, Shrinking},
+};
+
+/// Why the configuration is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// The file may have changed. Where it has not, nothing happens and nothing is said.
+    File,
+    /// The operator asked.
+    Operator,
+}
+
+impl Trigger {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::File => "file",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// A new configuration is in force.
+    Applied(Changes),
+    /// The configuration is what it was.
+    Unchanged,
+    /// The old configuration stays; here is everything that is wrong with the new one, one line each.
+    Refused(Vec<String>),
+    /// The process was started without a file.
+    NoFile,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Upstreams that are new, by name.
+    pub added: Vec<String>,
+    /// Upstreams that are gone: what they work on goes on, and they get nothing more.
+    pub removed: Vec<String>,
+    /// Upstreams that are described differently.
+    pub changed: Vec<String>,
+    /// Fields that differ from those at the start and wait for the next one.
+    pub at_next_start: Vec<&'static str>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Reloads the configuration of a house.
+pub struct Reloader {
+    house: Arc<House>,
+    overrides: Overrides,
+    /// What sockets and the like were set up with.
+    started: Config,
+    /// What is in force.
+    config: ArcSwap<Config>,
+    /// What was read last, be it valid or not. Locked as long as a reload takes.
+    file: Mutex<Option<File>>,
+}
+
+impl Reloader {
+    /// Reloads `house`, which was made from `config`, which was read from `file` with `overrides`.
+    pub fn new(house: Arc<House>, config: Config, file: Option<File>, overrides: Overrides) -> Arc<Self> {
+        Arc::new(Self {
+            house,
+            overrides,
+            config: ArcSwap::from_pointee(config.clone()),
+            started: config,
+            file: Mutex::new(file),
+        })
+    }
+
+    /// The file that is read, if there is one.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.file.lock().as_ref().map(|file| file.path().to_owned())
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Reloads, after any reload that runs already. Needs a Tokio runtime.
+    pub async fn reload(self: Arc<Self>, trigger: Trigger) -> Reloaded {
+        let done = tokio::task::spawn_blocking(move || self.run(trigger)).await;
+        let (reloaded, shrinking) =
+            done.unwrap_or_else(|error| (Reloaded::Refused(vec![format!("the reload broke off: {error}")]), None));
+        if let Some(shrinking) = shrinking {
+            tokio::spawn(shrinking.finish());
+        }
+        reloaded
+    }
+
+    fn run(&self, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
+        let mut last = self.file.lock();
+        let Some(path) = last.as_ref().map(File::path) else {
+            tracing::warn!(
+                trigger = trigger.label(),
+                "no file to reload: this was started without one"
+            );
+            return (Reloaded::NoFile, None);
+        };
+        let file = File::read(path);
+        if trigger == Trigger::File && last.as_ref() == Some(&file) {
+            return (Reloaded::Unchanged, None);
+        }
+        let (reloaded, shrinking) = self.take_over(&file);
+        *last = Some(file);
+        self.tell(trigger, &reloaded);
+        (reloaded, shrinking)
+    }
+
+    fn take_over(&self, file: &File) -> (Reloaded, Option<Shrinking>) {
+        let refused = |problems| (Reloaded::Refused(problems), None);
+        let config = match file.parse(&self.overrides) {
+            Ok(config) => config,
+            Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
+        };
+        let before = self.config.load();
+        if config == **before {
+            return (Reloaded::Unchanged, None);
+        }
+        match self.house.reload(&config) {
+            Ok(shrinking) => {
+                let changes = Changes::between(&before, &config, &self.started);
+                self.config.store(Arc::new(config));
+                (Reloaded::Applied(changes), shrinking)
+            }
+            Err(error) => refused(vec![error.to_string()]),
+        }
+    }
+
+    fn tell(&self, trigger: Trigger, reloaded: &Reloaded) {
+        let trigger = trigger.label();
+        let outcome = match reloaded {
+            Reloaded::Applied(changes) => {
+                let [added, removed, changed] =
+                    [&changes.added, &changes.removed, &changes.changed].map(|names| names.join(", "));
+                tracing::info!(
+                    trigger,
+                    added,
+                    removed,
+                    changed,
+                    "reloaded: a new configuration is in force"
+                );
+                for warning in &changes.warnings {
+                    tracing::warn!("{warning}");
+                }
+                for field in &changes.at_next_start {
+                    tracing::warn!("{field} changed: takes effect at the next start");
+                }
+                ReloadOutcome::Applied
+            }
+            Reloaded::Unchanged => {
+                tracing::info!(trigger, "reloaded: the configuration is what it was");
+                ReloadOutcome::Unchanged
+            }
+            Reloaded::Refused(problems) => {
+                for problem in problems {
+                    tracing::error!("{problem}");
+                }
+                tracing::error!(trigger, "not reloaded: the old configuration stays in force");
+                ReloadOutcome::Refused
+            }
+            Reloaded::NoFile => return,
+        };
+        self.house.meter.count_reload(outcome);
+    }
+}
+
+impl Changes {
+    fn between(before: &Config, after: &Config, started: &Config) -> Self {
+        let mut changes = Self {
+            at_next_start: waiting(started, after),
+            warnings: after.warnings.iter().map(ToString::to_string).collect(),
+            ..Self::default()
+        };
+        for upstream in &after.upstreams {
+            match named(before, &upstream.name) {
+                None => changes.added.push(upstream.name.clone()),
+                Some(known) if known != upstream => changes.changed.push(upstream.name.clone()),
+                Some(_) => {}
+            }
+        }
+        let gone = before
+            .upstreams
+            .iter()
+            .filter(|known| named(after, &known.name).is_none());
+        changes.removed = gone.map(|known| known.name.clone()).collect();
+        changes
+    }
+}
+
+fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
+    config.upstreams.iter().find(|upstream| upstream.name == name)
+}
+
+/// The fields that were handed out at the start and are different now.
+fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
+    let fields = [
+        ("server.listen", started.server.listen != now.server.listen),
+        ("server.tls", started.server.tls != now.server.tls),
+        ("admin.listen", started.admin.listen != now.admin.listen),
+        ("admin.token", started.admin.token != now.admin.token),
+        (
+            "timeouts.client_header",
+            started.timeouts.client_header != now.timeouts.client_header,
+        ),
+        (
+            "timeouts.idle (towards clients)",
+            started.timeouts.idle != now.timeouts.idle,
+        ),
+    ];
+    let different = fields.into_iter().filter(|(_, differs)| *differs);
+    different.map(|(field, _)| field).collect()
+}
