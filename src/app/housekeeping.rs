@@ -7,18 +7,24 @@ use std::{
 
 use crate::state::House;
 
-/// How often somebody looks.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often somebody looks after health and the retry budget,
+const EVERY: Duration = Duration::from_secs(1);
+/// and in how many of these rounds once after connections and memory.
+const ROUNDS: u32 = 5;
 /// A crowd of fewer connections leaves nothing behind that is worth a search.
 const CROWD: usize = 64;
 
-/// Keeps house until the process ends: closes idle upstream connections that grew old, and gives memory back once a
+/// Keeps house until the process ends: sees cooldowns off, closes idle upstream connections that grew old, and gives memory back once a
 /// crowd of connections has gone.
 pub(super) async fn keep_house(house: Arc<House>) {
     let mut timer = tokio::time::interval(EVERY);
     let mut most = 0;
-    loop {
+    for round in (0..ROUNDS).cycle() {
         timer.tick().await;
+        house.settle();
+        if round != 0 {
+            continue;
+        }
         for upstream in house.snapshot().upstreams() {
             upstream.pool.reap();
         }

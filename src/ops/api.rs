@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::reload::Reloaded;
 use crate::{
     ids::SessionKey,
+    policy::health::Reason,
     state::{House, Snapshot, Upstream},
+    tick::Tick,
 };
 
 /// A question that has no answer.
@@ -42,20 +44,71 @@ impl std::error::Error for RouteError {}
 /// Every upstream, in the order of the file.
 pub(super) fn upstreams(house: &House) -> Value {
     let snapshot = house.snapshot();
+    let describe = |upstream| describe(house, upstream);
     let described: Vec<Value> = snapshot.upstreams().iter().map(describe).collect();
     json!({ "upstreams": described })
 }
 
-fn describe(upstream: &Upstream) -> Value {
+/// Moments are in seconds of Unix time.
+fn describe(house: &House, upstream: &Upstream) -> Value {
+    let (now, unix_now) = (house.clock.now(), house.clock.unix_time());
+    let moment = |tick: Tick| (unix_now + tick.since(now)).as_secs();
+    let live = &upstream.live;
+    let status = live.status();
     let models: Vec<&str> = upstream.models.patterns().collect();
     json!({
         "name": &*upstream.name,
         "host": upstream.host.to_str().unwrap_or_default(),
         "weight": upstream.weight.get(),
         "models": models,
-        "in_flight": upstream.live.in_flight(),
+        "organization": upstream.organization.as_deref(),
+        "state": status.state.label(),
+        "reason": status.reason.map(Reason::label),
+        "until": status.until.map(moment),
+        "consecutive_failures": status.failures,
+        "cooling_models": status.cooling_models,
+        "cooling_models_until": status.models_until.map(moment),
+        "in_flight": live.in_flight(),
+        "max_in_flight": live.slots(),
+        "waiting": live.waiting(),
         "idle_connections": upstream.pool.idle(),
     })
+}
+
+/// What an operator can do to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Let it take no more requests.
+    Drain,
+    /// Let it take requests again, whatever was held against it.
+    Enable,
+}
+
+impl Action {
+    /// The action that stands at the end of a path, and the upstream's name before it.
+    pub fn at(path: &str) -> Option<(Self, &str)> {
+        let (name, action) = path.strip_prefix("/api/upstreams/")?.rsplit_once('/')?;
+        match action {
+            "drain" => Some((Self::Drain, name)),
+            "enable" => Some((Self::Enable, name)),
+            _ => None,
+        }
+    }
+}
+
+/// Does `action` to the upstream called `name`, and describes it then.
+pub(super) fn act(house: &House, action: Action, name: &str) -> (StatusCode, Value) {
+    let snapshot = house.snapshot();
+    let Some(upstream) = snapshot.upstreams().iter().find(|upstream| *upstream.name == *name) else {
+        let names: Vec<&str> = snapshot.upstreams().iter().map(|upstream| &*upstream.name).collect();
+        let message = format!("There is no upstream '{name}'. There are {}.", names.join(", "));
+        return (StatusCode::NOT_FOUND, json!({ "error": { "message": message } }));
+    };
+    match action {
+        Action::Drain => upstream.live.drain(),
+        Action::Enable => upstream.live.enable(),
+    }
+    (StatusCode::OK, describe(house, upstream))
 }
 
 /// The upstreams for the session key `key` and `model`, best first.

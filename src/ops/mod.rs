@@ -14,6 +14,7 @@ use http_body_util::Full;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
+use api::Action;
 pub use api::{RouteError, route};
 pub use reload::{Changes, Reloaded, Reloader, Trigger};
 
@@ -38,6 +39,7 @@ enum Question {
     Upstreams,
     Route,
     Reload,
+    Act(Action),
 }
 
 impl Question {
@@ -49,7 +51,7 @@ impl Question {
             "/api/upstreams" => Self::Upstreams,
             "/api/route" => Self::Route,
             "/api/reload" => Self::Reload,
-            _ => return None,
+            _ => Self::Act(Action::at(path)?.0),
         })
     }
 
@@ -59,7 +61,7 @@ impl Question {
     }
 
     fn changes_something(self) -> bool {
-        matches!(self, Self::Reload)
+        matches!(self, Self::Reload | Self::Act(_))
     }
 
     /// The methods that it takes, as `allow` lists them.
@@ -101,7 +103,7 @@ impl Admin {
         let Some(question) = question else {
             return error(
                 StatusCode::NOT_FOUND,
-                "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, and POST /api/reload.",
+                "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.",
             );
         };
         if question.changes_something() && is_from_elsewhere(request.headers()) {
@@ -123,6 +125,11 @@ impl Admin {
                 Ok(answer) => json_answer(StatusCode::OK, &answer),
                 Err(problem) => error(StatusCode::BAD_REQUEST, &problem.to_string()),
             },
+            Question::Act(action) => {
+                let name = Action::at(request.uri().path()).map_or("", |(_, name)| name);
+                let (status, answer) = api::act(&self.house, action, name);
+                json_answer(status, &answer)
+            }
             Question::Reload => {
                 let (status, answer) = api::reloaded(self.reloader.clone().reload(Trigger::Operator).await);
                 json_answer(status, &answer)

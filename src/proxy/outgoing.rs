@@ -31,7 +31,7 @@ pub(super) struct Stream {
     pub reader: Option<ResponseReader>,
     /// How many of the pieces that are still to pass have been read before.
     pub pieces_read: usize,
-    /// Where the id of the response that passes belongs.
+    /// Where the response that passes belongs.
     pub learn: Option<Learn>,
     /// The body ends where its connection ends, so that only what it says tells whether it is whole.
     pub must_be_whole: bool,
@@ -43,6 +43,8 @@ pub(super) struct Stream {
 pub(super) struct Learn {
     pub namespace: Namespace,
     pub upstream: UpstreamId,
+    /// The response's id is known.
+    pub has_id: bool,
 }
 
 impl Outgoing {
@@ -79,14 +81,26 @@ impl Stream {
         }
     }
 
-    /// Remembers whose response this is, once its id is known.
+    /// Remembers whose response this is, and whose the encrypted items in it are, as they become known.
     fn learn(&mut self, journal: &Journal) {
-        let id = self.reader.as_ref().and_then(ResponseReader::response_id);
-        if let (Some(id), Some(Learn { namespace, upstream })) = (id, &self.learn) {
-            let house = journal.house();
-            let key = OwnedKey::from_response_id(*namespace, id);
-            house.roster.owners.confirm(key, None, *upstream, house.clock.now());
-            self.learn = None;
+        let (Some(reader), Some(learn)) = (&mut self.reader, &mut self.learn) else {
+            return;
+        };
+        let house = journal.house();
+        let remember = |key| {
+            house
+                .roster
+                .owners
+                .confirm(key, None, learn.upstream, house.clock.now())
+        };
+        for content in reader.take_encrypted() {
+            remember(OwnedKey::from_encrypted_content(learn.namespace, content));
+        }
+        if !learn.has_id
+            && let Some(id) = reader.response_id()
+        {
+            remember(OwnedKey::from_response_id(learn.namespace, id));
+            learn.has_id = true;
         }
     }
 

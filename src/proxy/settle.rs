@@ -66,6 +66,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     let learn = (reader.is_some() && names_response).then_some(Learn {
         namespace: snapshot.namespace,
         upstream: upstream.id,
+        has_id: false,
     });
     let stream = Stream {
         relay,

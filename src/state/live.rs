@@ -37,6 +37,9 @@ use crate::{
     tick::{Clock, Tick},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// One upstream as it is now.
 ///
 /// Aligned away from the reference counts that an `Arc` keeps before it: each request changes those, and all read this.

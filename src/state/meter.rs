@@ -16,13 +16,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder as _, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use self::{
     exposition::Exposed,
     striped::{Bounds, Histogram, Observed, Padded, Striped, count},
 };
-use crate::{fault::Fault, policy::Route};
+use crate::{
+    fault::Fault,
+    policy::{Route, health::State},
+};
 
 pub use self::labels::{Endpoint, FailoverReason, ReloadOutcome, RequestLabels, StatusClass};
 
@@ -40,6 +45,8 @@ pub struct Meter {
     registry: Registry,
     tally: Arc<Tally>,
     levels: [IntGauge; 4],
+    states: IntGaugeVec,
+    cooldowns: GaugeVec,
     reloads: [IntCounter; ReloadOutcome::ALL.len()],
 }
 
@@ -104,7 +111,20 @@ impl Meter {
         let opts = Opts::new(format!("{PREFIX}reloads_total"), "Reloads of the configuration.");
         let reloads = made(IntCounterVec::new(opts, &["outcome"]));
         made(registry.register(Box::new(reloads.clone())));
+        let states = gauges(
+            "upstream_state",
+            "1 for the state that an upstream is in, 0 for the others.",
+            &["upstream", "state"],
+        );
+        let opts = Opts::new(
+            format!("{PREFIX}upstream_cooldown_seconds"),
+            "Until an upstream takes requests, or a probe, again.",
+        );
+        let cooldowns = made(GaugeVec::new(opts, &["upstream"]));
+        made(registry.register(Box::new(cooldowns.clone())));
         Self {
+            states,
+            cooldowns,
             reloads: ReloadOutcome::ALL.map(|outcome| reloads.with_label_values(&[outcome.label()])),
             levels: [
                 ("pins", "Sessions that are pinned to an upstream."),
@@ -168,6 +188,19 @@ impl Meter {
     /// How many requests have been sent to upstreams, each counted once.
     pub fn forwarded(&self) -> u64 {
         Observed::add_up(SHORT, self.tally.shared.blocks().map(|block| &block.overhead)).count
+    }
+
+    /// Shows the upstreams that there are at this moment: each one's name, its state, and for how long it stays away.
+    pub(super) fn show_upstreams<'a>(&self, upstreams: impl Iterator<Item = (&'a str, State, Duration)>) {
+        self.states.reset();
+        self.cooldowns.reset();
+        for (name, present, cooldown) in upstreams {
+            for state in State::ALL {
+                let gauge = self.states.with_label_values(&[name, state.label()]);
+                gauge.set(i64::from(state == present));
+            }
+            self.cooldowns.with_label_values(&[name]).set(cooldown.as_secs_f64());
+        }
     }
 
     pub(super) fn scrape(&self, levels: &[(Level, usize)]) -> String {

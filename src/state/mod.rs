@@ -6,9 +6,12 @@ mod meter;
 mod roster;
 mod snapshot;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -54,6 +57,7 @@ impl House {
         let clock = Clock::start();
         let roster = Roster::new(&config.affinity, config.retry, clock);
         let snapshot = Snapshot::compile(config, &roster, &meter, None)?;
+        snapshot.take_effect();
         let room = Buffers::new(&config.server);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -80,8 +84,10 @@ impl House {
     pub fn reload(&self, config: &Config) -> Result<Option<Shrinking>, CompileError> {
         let _alone = self.reloading.lock();
         let snapshot = Snapshot::compile(config, &self.roster, &self.meter, Some(&self.snapshot()))?;
+        snapshot.take_effect();
         self.snapshot.store(Arc::new(snapshot));
         self.roster.resize(&config.affinity);
+        self.roster.retries.lock().set_share(config.retry.budget);
         Ok(self.room.resize(&config.server))
     }
 
@@ -115,8 +121,25 @@ impl House {
         self.ready.store(false, Ordering::Relaxed);
     }
 
+    /// What has to be done each second: what is over is forgotten and said, and the retry budget hears of the requests.
+    pub fn settle(&self) {
+        for upstream in self.snapshot().upstreams() {
+            upstream.live.settle();
+        }
+        let requests = self.meter.forwarded();
+        self.roster.retries.lock().sample(self.clock.now(), requests);
+    }
+
     /// The metrics in Prometheus' text format, with the gauges of this moment.
     pub fn scrape(&self) -> String {
+        let now = self.clock.now();
+        let snapshot = self.snapshot();
+        let upstreams = snapshot.upstreams().iter().map(|upstream| {
+            let status = upstream.live.status();
+            let cooldown = status.until.map_or(Duration::ZERO, |until| until.since(now));
+            (&*upstream.name, status.state, cooldown)
+        });
+        self.meter.show_upstreams(upstreams);
         self.meter.scrape(&[
             (meter::Level::Pins, self.roster.pins.len()),
             (meter::Level::Connections, self.connections.load(Ordering::Relaxed)),

@@ -79,6 +79,10 @@ pub struct Upstream {
     pub pool: Arc<wire::Pool>,
     /// What the pool was made for.
     line: Line,
+    /// Who it shares prompt cache and response state with, where that is named.
+    pub organization: Option<Arc<str>>,
+    /// How many requests it takes at once, where that is limited.
+    pub max_in_flight: Option<u32>,
     /// What it is doing; outlives this snapshot.
     pub live: Arc<Live>,
 }
@@ -182,7 +186,10 @@ impl Snapshot {
                 id: upstream.id,
                 weight: upstream.weight,
                 class,
-                organization: OrganizationId::of_upstream(upstream.id),
+                organization: match &configured.organization {
+                    Some(name) => OrganizationId::from_name(name),
+                    None => OrganizationId::of_upstream(upstream.id),
+                },
             });
             upstreams.push(upstream);
         }
@@ -210,6 +217,14 @@ impl Snapshot {
                 .iter()
                 .any(|upstream| upstream.api_key == ApiKey::Passthrough),
         })
+    }
+
+    /// Holds from now on: what outlives snapshots is set as this one has it.
+    pub(super) fn take_effect(&self) {
+        for upstream in &self.upstreams {
+            upstream.live.set_slots(upstream.max_in_flight);
+            upstream.live.reloaded();
+        }
     }
 
     /// Every upstream, in the order of the file.
@@ -310,6 +325,8 @@ impl Upstream {
             models: configured.models.clone(),
             weight: configured.weight,
             pool,
+            organization: configured.organization.as_deref().map(Into::into),
+            max_in_flight: configured.max_in_flight,
             line,
             live,
         })

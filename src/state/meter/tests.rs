@@ -181,6 +181,8 @@ fn tallied(meter: &Meter) -> String {
         "buffered_bytes",
         "waiting_requests",
         "reloads_total",
+        "upstream_state",
+        "upstream_cooldown_seconds",
     ];
     let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
     let text = meter.scrape(&[]);
