@@ -16,6 +16,8 @@ pub mod pins;
 pub mod rendezvous;
 pub mod select;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 mod source;
 pub mod verdict;
 

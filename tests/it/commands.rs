@@ -58,7 +58,7 @@ async fn check_accepts_what_is_valid() {
 #[tokio::test]
 async fn check_names_every_error_with_its_place() {
     let content = concat!(
-        "[server]\nlisten = \"0.0.0.0:80\"\ntls = { cert = \"c\" }\ngrace = 5\n[affinity]\nwait = 2\n",
+        "[server]\nlisten = \"0.0.0.0:80\"\ntls = { cert = \"c\" }\ngrace = 5\n[affinity]\nwait = \"2m\"\n",
         "sources = [\"cookie\"]\n[[upstream]]\nname = \"a\"\nbase_url = \"a.example\"\napi_key = \"env:STEADFAST_TEST_UNSET\"\n",
         "wieght = 2\n[[group]]\nname = \"g\"\n",
     );
@@ -97,6 +97,69 @@ async fn check_names_every_error_with_its_place() {
         said,
         failure(&steadfast(&["route", "key", "-c", &path]).await),
         "and so does asking for a route"
+    );
+}
+
+/// The check of a file against another, line by line, words apart.
+async fn moves(old: &str, new: &str) -> Vec<Vec<String>> {
+    let output = steadfast(&["check", "-c", &file(new), "--against", &file(old)]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let lines = said.lines().skip(1);
+    lines
+        .map(|line| line.split_whitespace().map(ToOwned::to_owned).collect())
+        .collect()
+}
+
+#[tokio::test]
+async fn check_says_how_many_sessions_a_change_would_move() {
+    let upstream = |name: &str, weight: u32| {
+        format!(
+            "[[upstream]]\nname = \"{name}\"\nbase_url = \"https://{name}.example/v1\"\napi_key = \"passthrough\"\nweight = {weight}\n"
+        )
+    };
+    let three = ["a", "b", "c"].map(|name| upstream(name, 1)).concat();
+    let [a, b] = ["a", "b"].map(|name| upstream(name, 1));
+    let none = [["0", "of", "100", "sessions", "would", "move"]];
+    assert_eq!(moves(&three, &three).await, none);
+    let elsewhere = format!(
+        "server.grace = \"1s\"\n{}",
+        upstream("b", 1).replace("b.example", "x.example") + &a
+    );
+    assert_eq!(
+        moves(&(a.clone() + &b), &elsewhere).await,
+        none,
+        "homes depend on names and weights only"
+    );
+
+    // The third takes a third, as much from the first as from the second, and nothing moves between these.
+    let moved = moves(&(a.clone() + &b), &three).await;
+    let share = |line: &[String], at: usize| line[at].parse::<f64>().expect("a share");
+    assert!((share(&moved[0], 0) - 33.3).abs() < 0.5, "{moved:?}");
+    assert_eq!(moved.len(), 3, "{moved:?}");
+    assert!(
+        share(&moved[1], 3) >= share(&moved[2], 3),
+        "the largest first: {moved:?}"
+    );
+    for line in &moved[1..] {
+        assert!(line[2] == "c" && (share(line, 3) - 16.7).abs() < 0.5, "{moved:?}");
+    }
+    // One that leaves moves its own sessions only.
+    let moved = moves(&three, &(a.clone() + &b)).await;
+    assert!(moved[1..].iter().all(|line| line[0] == "c"), "{moved:?}");
+    // A tiny share is not none.
+    let moved = moves(&a, &(upstream("a", 1_000_000) + &upstream("b", 100))).await;
+    assert_eq!(
+        (moved[0][0].as_str(), &moved[1][..]),
+        ("<0.1", &["a", "->", "b", "<0.1"].map(String::from)[..])
+    );
+
+    let output = steadfast(&["check", "-c", &file(&a), "--against", "/nowhere.toml"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).starts_with("/nowhere.toml: cannot be read"),
+        "{}",
+        text(&output.stderr)
     );
 }
 

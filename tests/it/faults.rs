@@ -93,6 +93,11 @@ async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
     let what = format!("{act:?} {body}");
     sim.script().once("/v1/responses", act);
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", body)).await;
+    if answer.status == 502 {
+        // It broke before its first event was whole, so that nothing of it needed to leave.
+        assert_eq!(answer.error_code(), "upstream_broken", "{what}");
+        return;
+    }
     assert_eq!(answer.status, 200, "{what}");
     assert!(matches!(answer.end, End::Cut | End::Reset), "{what}: {answer:?}");
     let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
@@ -117,7 +122,8 @@ async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
     let (sim, gateway) = house("").await;
     for how in [Close::Fin, Close::Reset] {
         sim.script().once("/v1/responses", Act::cut(Point::Events(0), how));
-        let answer = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
+        let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
+        let answer = client::raw(gateway.address, request.as_bytes()).await;
         // Whether the head still leaves depends on how close the break is behind it.
         assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
     }

@@ -49,6 +49,7 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
         ("rejected_requests_total", "counter"),
         ("buffered_bytes", "gauge"),
         ("connections", "gauge"),
+        ("reloads_total", "counter"),
         ("build_info", "gauge"),
     ] {
         let declared = format!("# TYPE steadfast_{name} {kind}");
@@ -59,8 +60,8 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
             "{name} has no value"
         );
     }
-    const LABELS: [&str; 8] = [
-        "upstream", "group", "endpoint", "route", "status", "reason", "version", "le",
+    const LABELS: [&str; 10] = [
+        "state", "upstream", "group", "endpoint", "route", "status", "reason", "outcome", "version", "le",
     ];
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         assert!(line.starts_with("steadfast_"), "{line}");
@@ -199,6 +200,18 @@ async fn the_admin_side_answers_what_it_promises() {
             (reply.status.as_u16(), reply.header("allow")),
             (405, "GET, HEAD"),
             "{method} {path}"
+        );
+    }
+    for method in ["GET", "HEAD", "PUT"] {
+        let reply = client::send(
+            gateway.admin,
+            request(method.parse().expect("a method"), "/api/reload", ""),
+        )
+        .await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("allow")),
+            (405, "POST"),
+            "{method}: what changes something is asked for on purpose"
         );
     }
     let reply = client::send(gateway.admin, request(Method::HEAD, "/metrics", "")).await;

@@ -24,6 +24,9 @@ use super::{
     until,
 };
 
+/// The name of a gateway's configuration file.
+pub const FILE: &str = "steadfast.toml";
+
 /// A running gateway; killed when dropped.
 pub struct Gateway {
     child: Child,
@@ -54,19 +57,16 @@ impl Gateway {
     /// The same, with further flags.
     pub async fn configured_with(config: &str, flags: &[&str]) -> Self {
         let folder = scratch();
-        let file = folder.join("steadfast.toml");
-        std::fs::write(&file, config).expect("a writable folder");
-        let file = file.to_str().expect("text").to_owned();
-        let fixed = [
-            "serve",
-            "-c",
-            &file,
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-        ];
-        Self::run(&[&fixed, flags].concat(), folder).await
+        std::fs::write(folder.join(FILE), config).expect("a writable folder");
+        let fixed = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self::over(folder, &[&fixed, flags].concat()).await
+    }
+
+    /// A gateway whose file stands in `folder` already, with these flags alone; the folder goes with the gateway.
+    pub async fn over(folder: PathBuf, flags: &[&str]) -> Self {
+        let file = folder.join(FILE);
+        let file = file.to_str().expect("text");
+        Self::run(&[&["serve", "-c", file], flags].concat(), folder.clone()).await
     }
 
     /// The program without any configuration.
@@ -112,6 +112,16 @@ impl Gateway {
         }
     }
 
+    /// Where its configuration file stands.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// Writes its configuration file anew, in place.
+    pub fn write(&self, config: &str) {
+        std::fs::write(self.file(), config).expect("a writable file");
+    }
+
     /// The process id, to look it up in `/proc` or to signal it.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("running")
@@ -120,6 +130,15 @@ impl Gateway {
     /// Everything on standard error so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().clone()
+    }
+
+    /// Waits for a line on standard error that holds `text`, and returns the lines until now.
+    pub async fn log_until(&self, text: &str) -> Vec<String> {
+        until(&format!("{text} in the log"), || {
+            let log = self.log();
+            std::future::ready(log.iter().any(|line| line.contains(text)).then_some(log))
+        })
+        .await
     }
 
     /// Everything on standard output so far.
@@ -175,7 +194,7 @@ impl Gateway {
 
     /// The upstreams in the order that `steadfast route` names for these arguments.
     pub async fn order(&self, arguments: &[&str]) -> Vec<String> {
-        let file = self.folder.join("steadfast.toml");
+        let file = self.file();
         let file = file.to_str().expect("text");
         let output = steadfast(&[&["route", "--json", "-c", file], arguments].concat()).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod gateway;
 pub mod tls;
+pub mod upstream;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

@@ -1,0 +1,32 @@
+//! Upstreams whose every byte is the test's own.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use super::wire::Wire;
+
+/// Hands each connection to `serve`, in a task of its own, for as long as the test runs.
+pub async fn by_hand<F, R>(serve: F) -> SocketAddr
+where
+    F: Fn(Wire) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(Wire::over(stream)));
+        }
+    });
+    address
+}
+
+/// Reads one request with `content-length`, and returns its head in lower case.
+pub async fn request(wire: &mut Wire) -> String {
+    let head = wire.head().await;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    wire.take(length.map_or(0, |digits| digits.parse().expect("a length")))
+        .await;
+    head
+}

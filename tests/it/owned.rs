@@ -1,0 +1,121 @@
+//! What belongs to an organization stays there.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use steadfast::sim::{Act, Sim};
+
+use crate::{
+    failover::{key_at, limited, turn},
+    kit::{
+        client::{self, Reply},
+        gateway::{Gateway, upstream},
+        sims,
+    },
+};
+
+async fn post(gateway: &Gateway, body: Value) -> Reply {
+    client::post_json(gateway.address, "/v1/responses", &body).await
+}
+
+/// `a` and `b` of one organization, and `c` of its own.
+async fn organized(sims: &[Sim]) -> Gateway {
+    let shared = "organization = \"org-1\"";
+    let config = upstream(&sims[0], shared) + &upstream(&sims[1], shared) + &upstream(&sims[2], "");
+    Gateway::configured(&config).await
+}
+
+fn broken() -> Act {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Act::reply(status, &json!({"error": {"message": "down", "type": "t", "code": "c"}}))
+}
+
+#[tokio::test]
+async fn a_session_that_must_leave_goes_to_a_sibling_first() {
+    let sims = sims(3).await;
+    let gateway = organized(&sims).await;
+    let mut left = 0;
+    for number in 0..30 {
+        let key = format!("session-{number}");
+        let order = gateway.ask(&format!("/api/route?key={key}")).await.json();
+        // Where the rendezvous order alone would lead it astray.
+        if order["upstreams"][0]["name"] == "a" && order["upstreams"][1]["name"] == "c" {
+            sims[0].script().once("/v1/responses", broken());
+            assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+            left += 1;
+        }
+        if left == 3 {
+            return;
+        }
+    }
+    panic!("only {left} such keys");
+}
+
+#[tokio::test]
+async fn an_earlier_response_is_asked_of_nobody_else() {
+    let sims = sims(3).await;
+    let gateway = organized(&sims).await;
+    let key = key_at(&gateway, "c").await;
+    let id = turn(&gateway, &key).await.json()["id"].clone();
+    sims[2].script().always(limited(900));
+    let next = json!({"model": "gpt-5.2", "input": "and?", "previous_response_id": id});
+    let reply = post(&gateway, next.clone()).await;
+    assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
+    assert!(
+        reply.text().contains("known to one upstream organization only"),
+        "{}",
+        reply.text()
+    );
+    assert!(!reply.header("retry-after").is_empty());
+    sims[2].script().clear();
+    let drain = client::post("/api/upstreams/c/drain", "");
+    assert_eq!(client::send(gateway.admin, drain).await.status.as_u16(), 200);
+    let reply = post(&gateway, next.clone()).await;
+    assert_eq!(reply.status.as_u16(), 503, "{}", reply.text());
+    assert!(!reply.header("retry-after").is_empty());
+    let enable = client::post("/api/upstreams/c/enable", "");
+    assert_eq!(client::send(gateway.admin, enable).await.status.as_u16(), 200);
+    assert_eq!(post(&gateway, next).await.routed(), ("c", "owner"));
+}
+
+#[tokio::test]
+async fn a_fork_finds_the_owner_of_its_encrypted_history() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    for stream in [false, true] {
+        for home in ["a", "b", "c"] {
+            let key = key_at(&gateway, home).await;
+            let ask = json!({
+                "model": "gpt-5.2", "input": [{"role": "user", "content": "think"}], "store": false, "stream": stream,
+                "include": ["reasoning.encrypted_content"], "prompt_cache_key": key,
+            });
+            let answer = post(&gateway, ask).await;
+            let owner = answer.routed().0.to_owned();
+            let response = if stream {
+                let text = answer.text();
+                let last = text.lines().rfind(|line| line.starts_with("data: {")).expect("events");
+                serde_json::from_str::<Value>(&last["data: ".len()..]).expect("JSON")["response"].clone()
+            } else {
+                answer.json()
+            };
+            let mut input = vec![json!({"role": "user", "content": "think"})];
+            input.extend(response["output"].as_array().expect("items").iter().cloned());
+            assert!(
+                input.iter().any(|item| item["encrypted_content"].is_string()),
+                "{response}"
+            );
+            input.push(json!({"role": "user", "content": "and now?"}));
+            for number in 0..4 {
+                let fork = json!({
+                    "model": "gpt-5.2", "input": input, "store": false, "prompt_cache_key": format!("fork-{stream}-{home}-{number}"),
+                });
+                let reply = post(&gateway, fork).await;
+                assert_eq!(
+                    (reply.status.as_u16(), reply.routed().0),
+                    (200, owner.as_str()),
+                    "{}",
+                    reply.text()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Slots and patience: who waits for its own upstream, for how long, and who goes elsewhere.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use steadfast::sim::{Act, Rule, Sim};
+
+use crate::{
+    failover::{key_at, limited, turn},
+    kit::{
+        gateway::{Gateway, upstream},
+        sims, until, until_true,
+        wire::{self, Wire},
+    },
+};
+
+/// A gateway before `a` with so many slots, and `b` with none to count.
+async fn slotted(sims: &[Sim], slots: u32) -> Gateway {
+    let config = upstream(&sims[0], &format!("max_in_flight = {slots}")) + &upstream(&sims[1], "");
+    Gateway::configured(&config).await
+}
+
+/// Another key that lives at `home`.
+async fn key_at_but(gateway: &Gateway, home: &str, known: &str) -> String {
+    for number in 0..200 {
+        let key = format!("{known}-{number}");
+        let answer = gateway.ask(&format!("/api/route?key={key}")).await.json();
+        if answer["upstreams"][0]["name"] == home {
+            return key;
+        }
+    }
+    panic!("no other key lives at {home}");
+}
+
+#[tokio::test]
+async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
+    let sims = sims(2).await;
+    let gateway = slotted(&sims, 1).await;
+    let key = key_at(&gateway, "a").await;
+    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    let slow = Act::delay(Duration::from_millis(600));
+    sims[0].script().add(Rule::new(slow).times(1));
+    let (first, second) = tokio::join!(turn(&gateway, &key), async {
+        until("it is full", || async {
+            (gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 1.0).then_some(())
+        })
+        .await;
+        let (new, begun) = (key_at_but(&gateway, "a", &key).await, Instant::now());
+        let (own, new) = tokio::join!(turn(&gateway, &key), turn(&gateway, &new));
+        assert_eq!(new.routed(), ("b", "moved"), "{:?}", begun.elapsed());
+        own
+    });
+    assert_eq!((first.routed(), second.routed()), (("a", "pin"), ("a", "pin")));
+    let line = gateway.access_of(second.header("x-request-id")).await;
+    assert!(line["waited_ms"].as_f64().is_some_and(|waited| waited > 50.0), "{line}");
+    for metric in ["steadfast_in_flight_requests", "steadfast_waiting_requests"] {
+        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let key = key_at(&gateway, "a").await;
+    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    sims[0].script().once("/v1/responses", limited(1));
+    let begun = Instant::now();
+    let reply = turn(&gateway, &key).await;
+    assert_eq!(reply.routed(), ("a", "pin"), "its cache is worth a second");
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    sims[0].script().once("/v1/responses", limited(600));
+    let begun = Instant::now();
+    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "pin"), "and there it stays");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_its_place_up() {
+    let sims = sims(1).await;
+    let config = format!(
+        "[affinity]\nwait = \"30s\"\n{}",
+        upstream(&sims[0], "max_in_flight = 1")
+    );
+    let gateway = Gateway::configured(&config).await;
+    sims[0]
+        .script()
+        .add(Rule::new(Act::delay(Duration::from_secs(15))).times(1));
+    let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": "k"}).to_string();
+    let mut holds = Wire::open(gateway.address).await;
+    holds.send(wire::post("/v1/responses", &body)).await;
+    until("it is taken", || async {
+        (gateway.metric("steadfast_in_flight_requests").await == 1.0).then_some(())
+    })
+    .await;
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let mut wire = Wire::open(gateway.address).await;
+        wire.send(wire::post("/v1/responses", &body)).await;
+        waits.push(wire);
+    }
+    until("all wait", || async {
+        (gateway.metric("steadfast_waiting_requests").await == 20.0).then_some(())
+    })
+    .await;
+    let last = waits.pop().expect("twenty");
+    drop(waits);
+    until("one waits", || async {
+        (gateway.metric("steadfast_waiting_requests").await == 1.0).then_some(())
+    })
+    .await;
+    drop(holds);
+    let mut last = last;
+    assert_eq!(last.answer().await.status, 200);
+    until_true("all are written", || gateway.access().len() == 21).await;
+}
+
+#[tokio::test]
+async fn aborted_requests_leave_no_slot_taken() {
+    let sims = sims(1).await;
+    let config = format!(
+        "[affinity]\nwait = \"30s\"\n{}",
+        upstream(&sims[0], "max_in_flight = 4")
+    );
+    let gateway = Gateway::configured(&config).await;
+    sims[0].script().always(Act::delay(Duration::from_millis(5)));
+    let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true, "prompt_cache_key": "k"}).to_string();
+    for round in 0..100 {
+        let mut wires = Vec::new();
+        for number in 0..20 {
+            let mut wire = Wire::open(gateway.address).await;
+            wire.send(wire::post("/v1/responses", &body)).await;
+            if (round + number) % 7 == 0 {
+                wire.head().await;
+            }
+            wires.push(wire);
+        }
+    }
+    for metric in [
+        "steadfast_in_flight_requests",
+        "steadfast_waiting_requests",
+        "steadfast_buffered_bytes",
+    ] {
+        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+    }
+    sims[0].script().clear();
+    assert_eq!(turn(&gateway, "k").await.status.as_u16(), 200);
+}
