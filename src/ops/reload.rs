@@ -140,6 +140,7 @@ impl Reloader {
         };
         let before = self.config.load();
         if config == **before {
+            self.house.reprobe();
             return (Reloaded::Unchanged, None);
         }
         match self.house.reload(&config) {

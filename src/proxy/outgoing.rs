@@ -55,7 +55,7 @@ impl Outgoing {
 
     /// An upstream's body.
     pub(super) fn stream(stream: Stream, mut journal: Journal) -> Self {
-        if stream.relay.is_end_stream() {
+        if stream.is_end() {
             journal.outcome = Some(Outcome::Complete);
         }
         Self(Content::Stream(Box::new(stream), journal))
@@ -104,6 +104,11 @@ impl Stream {
         }
     }
 
+    /// Whether nothing more will come, and what came is all.
+    fn is_end(&self) -> bool {
+        self.relay.is_end_stream() && !self.must_be_whole
+    }
+
     fn is_whole(&mut self) -> bool {
         self.reader.as_mut().is_some_and(|reader| {
             reader.finish();
@@ -123,7 +128,7 @@ impl Stream {
                     journal.bytes_out += data.len() as u64;
                     self.observe(data, journal);
                 }
-                if self.relay.is_end_stream() {
+                if self.is_end() {
                     self.complete(journal);
                 }
                 Some(Ok(frame))
@@ -174,13 +179,15 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Content::Text(text, _) => text.is_empty(),
-            Content::Stream(stream, _) => stream.relay.is_end_stream(),
+            Content::Stream(stream, _) => stream.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
+            // How much there is of it may be known by now; whether that is all is not.
+            Content::Stream(stream, _) if stream.must_be_whole => SizeHint::default(),
             Content::Stream(stream, _) => stream.relay.size_hint(),
         }
     }

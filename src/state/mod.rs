@@ -91,6 +91,13 @@ impl House {
         Ok(self.room.resize(&config.server))
     }
 
+    /// The operator has read the configuration again, though it is the same: a credential that was refused may be good now.
+    pub fn reprobe(&self) {
+        for upstream in self.snapshot().upstreams() {
+            upstream.live.reloaded();
+        }
+    }
+
     /// The configuration of this moment.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
