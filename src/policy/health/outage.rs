@@ -95,11 +95,11 @@ impl Outage {
             Cause::Failures { count, doublings } => {
                 let (count, doublings) = (count.saturating_add(1), doublings.saturating_add(1));
                 let (outage, transition) = Self::after_failures(count, doublings, now, random);
-                *self = outage;
+                self.renew(outage);
                 Some(transition)
             }
             Cause::Refusal => {
-                *self = Self::disabled(now);
+                self.renew(Self::disabled(now));
                 None
             }
         }
@@ -111,11 +111,19 @@ impl Outage {
             Cause::Failures { .. } => attempt.began > self.since,
             Cause::Refusal => {
                 if attempt.began >= self.until {
-                    *self = Self::disabled(now);
+                    self.renew(Self::disabled(now));
                 }
                 false
             }
         }
+    }
+
+    /// It goes on. The verdict of a probe that is under way is still to come, when it was another request that told.
+    fn renew(&mut self, outage: Self) {
+        *self = Self {
+            probe: self.probe,
+            ..outage
+        };
     }
 
     pub(super) fn reloaded(&mut self, now: Tick) {

@@ -268,6 +268,9 @@ impl World {
             return;
         }
         let transition = health.observe(attempt, outcome, self.now, self.rng.u64(..));
+        if let Some(Transition::Ejected { .. } | Transition::Disabled | Transition::Recovered { .. }) = transition {
+            self.ledger.forget_probe(upstream);
+        }
         match transition {
             Some(Transition::Ejected { .. }) => self.counts.ejections += 1,
             Some(Transition::Cooling { .. }) => self.counts.cooldowns += 1,

@@ -52,15 +52,19 @@ class Codex:
 
     def turn(self, *arguments):
         """Runs one turn to its end; anything but a clean one is a failure."""
+        ran, turn = self.run(*arguments)
+        if ran.returncode or not turn.messages or not turn.usage:
+            raise Failure(f"codex ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}")
+        return turn
+
+    def run(self, *arguments):
+        """Runs one turn, however it ends; what ran, and what it told."""
         flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
         verb = [arguments[0]] if arguments[0] == "resume" else []
         command = self.command + verb + flags + list(arguments[len(verb) :])
         ran = child.run(command, self.environment, TURN_TIMEOUT, folder=self.work)
         events = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-        turn = told(events)
-        if ran.returncode or not turn.messages or not turn.usage:
-            raise Failure(f"codex ended with {ran.returncode}: {command}\n{ran.stdout}\n{ran.stderr}")
-        return turn
+        return ran, told(events)
 
 
 def told(events):
@@ -76,6 +80,8 @@ def told(events):
                 turn.errors += [] if item["message"].startswith(HARMLESS) else [item["message"]]
             case "error", _:
                 turn.errors.append(event["message"])
+            case "turn.failed", _:
+                turn.errors.append(event["error"]["message"])
             case "turn.completed", _:
                 turn.usage = event["usage"]
     return turn

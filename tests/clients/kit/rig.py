@@ -45,6 +45,10 @@ class Rig:
             self.sims.append(sim)
             port = printed(sim, r"listening on http://127\.0\.0\.1:(\d+)")
             self.taps[account] = Tap(account, "127.0.0.1", int(port), self.seen)
+        self.serve()
+
+    def serve(self):
+        """Starts Steadfast in front of the taps."""
         self.config.write_text(self.configuration())
         command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
         self.proxy = Process(command, self.environment, self.folder / "steadfast.log")

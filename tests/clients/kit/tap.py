@@ -50,6 +50,8 @@ class Tap:
         self.seen = seen
         # Given a `Seen`, the output items that the account is to answer with, or None for its own.
         self.script = lambda seen: None
+        # Given a `Seen`, the status, headers and JSON that the account refuses it with, or None.
+        self.refuse = lambda seen: None
         handler = type("Handler", (Handler,), {"tap": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -78,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen = Seen(self.tap.account, self.command, self.path, headers, body)
         self.tap.seen.append(seen)
+        if refusal := self.tap.refuse(seen):
+            return self.answer(seen, *refusal)
         upstream = http.client.HTTPConnection(*self.tap.upstream, timeout=TIMEOUT)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -99,6 +103,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             upstream.close()
+
+    def answer(self, seen, status, headers, error):
+        seen.status = status
+        body = json.dumps(error).encode()
+        self.send_response_only(status)
+        for name, value in headers.items() | {"content-type": "application/json", "content-length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = relay
 

@@ -1,0 +1,100 @@
+"""Codex CLI before accounts that run dry or fail: what it sees, and how often it asks."""
+
+import time
+from dataclasses import replace
+
+from kit import codex
+from kit.codex import Codex, expect, expect_clean
+from kit.rig import ACCOUNTS, Rig
+from kit.tap import Tap
+from kit.verify import Expected
+
+RESET = 3 * 24 * 3600
+
+
+def limited(_):
+    error = {"type": "usage_limit_reached", "message": "The usage limit has been reached", "resets_at": int(time.time()) + RESET}
+    return 429, {}, {"error": error}
+
+
+def overloaded(_):
+    return 503, {}, {"error": {"type": "server_error", "code": "server_is_overloaded", "message": "Overloaded."}}
+
+
+class Strained(Rig):
+    """The same accounts behind taps of their own and a Steadfast of their own: what they refuse outlives a part."""
+
+    def __init__(self, rig, folder):
+        folder.mkdir()
+        super().__init__(rig.binary, folder)
+        self.around = rig
+
+    def start(self):
+        for account in ACCOUNTS:
+            self.taps[account] = Tap(account, *self.around.taps[account].upstream, self.seen)
+        self.serve()
+
+
+def strained(setup, label, refusals):
+    """A setup whose accounts refuse as `refusals` say, in the order of the rendezvous for whatever session comes."""
+    rig = Strained(setup.rig, setup.folder / label)
+    rig.start()
+    asked = []
+
+    def refuse(seen):
+        if seen.method != "POST":
+            return None
+        if seen.account not in asked:
+            asked.append(seen.account)
+        place = asked.index(seen.account)
+        return refusals[place](seen) if place < len(refusals) and refusals[place] else None
+
+    for tap in rig.taps.values():
+        tap.refuse = refuse
+    return replace(setup, rig=rig), asked
+
+
+def third_account(setup):
+    """The first account is limited and the second overloaded: the third serves the turn, and keeps the session."""
+    inner, asked = strained(setup, "strained-third", [limited, overloaded])
+    try:
+        user = Codex(inner, "codex-third")
+        first = user.turn("Say something.")
+        expect(len(asked) == 3, f"the accounts asked were {asked}")
+        expect_clean(first, asked[2])
+        statuses = [seen.status for seen in inner.rig.seen if seen.method == "POST"]
+        expect(statuses == [429, 503, 200], f"the accounts answered {statuses}")
+        served = [line for line in inner.rig.wait_for_log(0, set(), 0) if line["endpoint"] == "responses"]
+        expect(len(served) == 1 and served[0]["attempts"] == 3, f"Codex asked more than once: {served}")
+        second = user.turn("resume", first.thread, "And again.")
+        expect_clean(second, asked[2])
+        accounts = [seen.account for seen in inner.rig.seen if seen.method == "POST"][3:]
+        expect(accounts == [asked[2]], f"the next turn went to {accounts}")
+    finally:
+        code = inner.rig.stop()
+    expect(code == 0, f"steadfast ended with {code}")
+    return Expected()
+
+
+def all_limited(setup):
+    """Every account is limited: Codex says until when, and asks once."""
+    inner, _ = strained(setup, "strained-all", [limited] * 3)
+    try:
+        user = Codex(inner, "codex-limited")
+        ran, turn = user.run("Say something.")
+        log = inner.rig.wait_for_log(0, set(), 1)
+        asked = [line for line in log if line["endpoint"] == "responses"]
+        expect(ran.returncode != 0 and not turn.messages, f"the turn succeeded: {turn.messages}")
+        expect(len(asked) == 1 and asked[0]["status"] == 429, f"Codex asked {len(asked)} times: {asked}")
+        told = " ".join(dict.fromkeys(turn.errors))
+        expect("usage limit" in told.lower(), f"Codex said {turn.errors}")
+        day = time.localtime(time.time() + RESET)
+        when = f"{time.strftime('%b', day)} {day.tm_mday}"
+        expect(when in told, f"Codex did not say {when!r}: {turn.errors}")
+    finally:
+        code = inner.rig.stop()
+    expect(code == 0, f"steadfast ended with {code}")
+    return Expected()
+
+
+PARTS = {**codex.PARTS, "third-account": third_account, "all-limited": all_limited}
