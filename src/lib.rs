@@ -6,13 +6,13 @@
 //!
 //! | floor | room | its job |
 //! | --- | --- | --- |
-//! | 5 | `main`, [`app`] | command line; wiring, start, drain |
+//! | 5 | `main`, [`app`] | command line; wiring, start, reload, drain |
 //! | 4 | [`proxy`] | one request's story: `admit → inspect → pick → forward → settle`, and `reply` |
-//! | 4 | [`ops`] | the operator's side: admin API, probes |
-//! | 3 | [`state`] | `snapshot` (configuration compiled, immutable), `roster` (what outlives a snapshot), `meter` (metrics) |
+//! | 4 | [`ops`] | the operator's side: admin API, probes, reload |
+//! | 3 | [`state`] | `snapshot` (configuration compiled, immutable), `roster` and `live` (what outlives a snapshot), `meter` (metrics) |
 //! | 2 | [`config`] | file, flags and environment → a valid `Config`, or all its errors at once |
 //! | 1 | [`scan`] | sans-IO readers: request fields, content encodings, response events |
-//! | 1 | [`policy`] | pure decisions: rendezvous, pins, the less loaded of two |
+//! | 1 | [`policy`] | pure decisions: rendezvous, pins, health, verdicts, patience, retry budget, selection |
 //! | 1 | [`wire`] | all socket I/O: listen, TLS, dial, connections, bodies |
 //! | 1 | [`sim`] | a simulated account: the embedded default, and the upstream of tests and benches |
 //! | 0 | [`ids`], [`tick`], [`secret`], [`fault`] | newtypes, time as a value, unprintable secrets, the closed list of errors |

@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-const LASTS: Duration = Duration::from_secs(5);
+const LASTS: Duration = Duration::from_secs(6);
 const SESSIONS: usize = 200;
-const HEAD: &str = "[timeouts]\nhead = \"700ms\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
+const HEAD: &str = "[timeouts]\nhead = \"3s\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
                     [retry]\nattempts = 4\nbudget = 1.0\n";
 
 fn config(sims: &[Sim], weight: u32) -> String {
