@@ -100,3 +100,106 @@ impl RetryBudget {
         is_granted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Tick {
+        Tick::ZERO.after(Duration::from_millis(millis))
+    }
+
+    fn spend(budget: &mut RetryBudget, millis: u64, requests: u64) -> u64 {
+        (0..100_000)
+            .take_while(|_| budget.try_spend(at(millis), requests))
+            .count() as u64
+    }
+
+    #[test]
+    fn a_hundred_in_ten_seconds_are_free() {
+        for share in [0.0, -1.0, f64::NAN] {
+            let mut budget = RetryBudget::new(share);
+            assert_eq!(spend(&mut budget, 5_000, 0), FREE);
+            assert_eq!(spend(&mut budget, 14_999, 1_000_000), 0);
+            assert_eq!(spend(&mut budget, 15_100, 2_000_000), FREE);
+        }
+    }
+
+    #[test]
+    fn the_rest_is_a_share_of_the_requests() {
+        let mut budget = RetryBudget::new(0.2);
+        // 500 requests a second, and a sample each.
+        for second in 0..60 {
+            budget.sample(at(second * 1_000), second * 500);
+        }
+        // What came before the second sample within the window does not count.
+        assert_eq!(spend(&mut budget, 60_050, 30_000), FREE + 900);
+        budget.set_share(1.0);
+        assert_eq!(spend(&mut budget, 60_050, 30_000), 3_600);
+        budget.set_share(0.0);
+        assert_eq!(spend(&mut budget, 60_050, 30_000), 0);
+        assert_eq!(spend(&mut budget, 70_200, 30_000), FREE);
+    }
+
+    #[test]
+    fn requests_that_nobody_was_told_of_do_not_count() {
+        let mut budget = RetryBudget::new(0.2);
+        budget.sample(at(0), 0);
+        assert_eq!(spend(&mut budget, 20_000, 1_000_000), FREE);
+    }
+
+    #[test]
+    fn a_clock_that_lags_behind_wins_nothing() {
+        let mut budget = RetryBudget::new(0.0);
+        assert_eq!(spend(&mut budget, 20_000, 0), FREE);
+        assert_eq!(spend(&mut budget, 5_000, 0), 0);
+        assert!(budget.slots.len() == 1);
+    }
+
+    /// Remembers everything.
+    #[derive(Default)]
+    struct Oracle {
+        granted: Vec<Tick>,
+        /// When each request came.
+        requests: Vec<Tick>,
+    }
+
+    fn within(times: &[Tick], now: Tick, window: Duration) -> u64 {
+        times.iter().filter(|time| now.since(**time) < window).count() as u64
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_guaranteed_and_seldom_less(
+            share in 0.0f64..1.0,
+            steps in prop::collection::vec((0u64..1_500, 0u64..200, 0u64..100), 1..100),
+        ) {
+            let (mut budget, mut oracle) = (RetryBudget::new(share), Oracle::default());
+            let mut now = at(0);
+            budget.sample(now, 0);
+            for (pause, requests, wanted) in steps {
+                now = now.after(Duration::from_millis(pause));
+                oracle.requests.extend((0..requests).map(|_| now));
+                let total = oracle.requests.len() as u64;
+                if wanted == 0 {
+                    budget.sample(now, total);
+                }
+                for _ in 0..wanted {
+                    let is_granted = budget.try_spend(now, total);
+                    oracle.granted.extend(is_granted.then_some(now));
+                    let retries = within(&oracle.granted, now, WINDOW);
+                    let allowed = FREE as f64 + share * within(&oracle.requests, now, WINDOW) as f64;
+                    prop_assert!(!is_granted || retries as f64 <= allowed, "{retries} > {allowed}");
+                    // Each step tells the number of requests, so at most what came within two pauses is in doubt.
+                    let sure = WINDOW - 2 * Duration::from_millis(1_500) - SLOT;
+                    let certain = FREE as f64 + share * within(&oracle.requests, now, sure) as f64;
+                    let weighed = within(&oracle.granted, now, WINDOW + SLOT);
+                    prop_assert!(is_granted || weighed as f64 + 1.0 > certain, "{weighed} < {certain}");
+                }
+            }
+            prop_assert!(budget.slots.len() as u64 <= SLOTS);
+        }
+    }
+}

@@ -37,6 +37,8 @@ use crate::{ids::ModelKey, tick::Tick};
 mod limits;
 mod outage;
 mod status;
+#[cfg(test)]
+mod tests;
 
 /// This many failures in a row eject an upstream.
 pub const EJECT_AFTER: u32 = 5;
@@ -171,9 +173,9 @@ impl Health {
         }
         let cooling = self.limits.until(model, now);
         if let Phase::Out(outage) = &self.phase {
-            let until = outage.next_probe().max(cooling.unwrap_or(Tick::ZERO));
-            if now < until && now < outage.next_probe() {
-                return outage.availability(until);
+            let next = outage.next_probe();
+            if now < next {
+                return outage.availability(cooling.map_or(next, |until| until.max(next)));
             }
         }
         cooling.map_or(Availability::Ready, |until| Availability::Cooling { until })

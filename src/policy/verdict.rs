@@ -12,6 +12,9 @@ use http::StatusCode;
 use super::health::{Event, Scope};
 use crate::ids::ModelKey;
 
+#[cfg(test)]
+mod tests;
+
 /// What an error answer, or a stream's failed first event, says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErrorFacts<'a> {

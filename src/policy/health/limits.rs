@@ -17,7 +17,7 @@ pub const COOLDOWN_MAX: Duration = Duration::from_secs(300);
 pub const MODELS_MAX: usize = 16;
 
 /// How long after its end a cooldown without a named reset makes the next one longer.
-const BACKOFF_MEMORY: Duration = Duration::from_secs(300);
+pub(super) const BACKOFF_MEMORY: Duration = Duration::from_secs(300);
 /// An end that moves by no more than this is not worth a line in a log.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 

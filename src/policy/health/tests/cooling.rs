@@ -1,0 +1,245 @@
+//! Limits, named and unnamed, of the upstream and of its models.
+
+use super::*;
+
+fn cooling(health: &Health, now: f64) -> Option<Tick> {
+    match health.availability(None, at(now)) {
+        Availability::Cooling { until } => Some(until),
+        Availability::Ready => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn limited_model(n: u8, reset: f64) -> Event {
+    Event::Limited {
+        reset: Some(Duration::from_secs_f64(reset)),
+        scope: Scope::Model(model(n)),
+    }
+}
+
+#[test]
+fn a_named_reset_ends_by_itself() {
+    let mut health = Health::new();
+    let over = Transition::CooldownOver { scope: Scope::Upstream };
+    let began = Transition::Cooling {
+        until: at(11.0),
+        scope: Scope::Upstream,
+        named: true,
+    };
+    assert_eq!(request(&mut health, 0.0, 1.0, limited(Some(10.0))), Some(began));
+    assert_eq!(cooling(&health, 10.9), Some(at(11.0)));
+    assert_eq!(health.settle(at(10.9)), None);
+    let status = health.describe(at(10.9));
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Cooling, Some(Reason::LimitNamed))
+    );
+    assert_eq!(cooling(&health, 11.0), None);
+    assert_eq!(state(&health, 11.0), State::Ready);
+    assert_eq!(health.settle(at(11.0)), Some(over));
+    assert_eq!(health.settle(at(11.0)), None);
+    assert!(health.is_plain());
+}
+
+#[test]
+fn named_resets_are_bounded() {
+    for (named, held) in [
+        (0.0, 0.5),
+        (0.499, 0.5),
+        (0.5, 0.5),
+        (604_800.0, 604_800.0),
+        (604_801.0, 604_800.0),
+        (1e12, 604_800.0),
+    ] {
+        let mut health = Health::new();
+        request(&mut health, 0.0, 0.0, limited(Some(named)));
+        assert_eq!(cooling(&health, 0.1), Some(at(held)), "{named}");
+    }
+}
+
+#[test]
+fn a_success_ends_a_cooldown_if_it_was_sent_in_spite_of_it() {
+    let mut health = Health::new();
+    let old = health.begin(None, at(0.0));
+    request(&mut health, 0.0, 1.0, limited(Some(10.0)));
+    assert_eq!(health.observe(old, Event::Success, at(2.0), MIDDLE), None);
+    assert_eq!(
+        request(&mut health, 2.0, 3.0, Event::Answered),
+        None,
+        "room was not put to the test"
+    );
+    assert_eq!(cooling(&health, 3.0), Some(at(11.0)));
+    let over = Transition::CooldownOver { scope: Scope::Upstream };
+    let late = health.begin(None, at(3.5));
+    assert_eq!(request(&mut health, 3.0, 4.0, Event::Success), Some(over));
+    assert!(health.is_plain());
+    assert_eq!(
+        health.observe(old, limited(Some(60.0)), at(5.0), MIDDLE),
+        None,
+        "a later one was served"
+    );
+    assert_eq!(health.observe(late, limited(None), at(5.0), MIDDLE), None);
+    assert!(health.is_plain());
+    assert!(request(&mut health, 5.0, 6.0, limited(None)).is_some());
+}
+
+#[test]
+fn an_earlier_moment_counts_only_from_a_later_request() {
+    let mut health = Health::new();
+    let old = [(); 3].map(|()| health.begin(None, at(0.0)));
+    request(&mut health, 0.0, 1.0, limited(Some(30.0)));
+    assert_eq!(health.observe(old[0], limited(Some(10.0)), at(2.0), MIDDLE), None);
+    assert_eq!(cooling(&health, 2.0), Some(at(31.0)));
+    assert!(health.observe(old[1], limited(Some(40.0)), at(2.0), MIDDLE).is_some());
+    assert_eq!(
+        cooling(&health, 2.0),
+        Some(at(42.0)),
+        "a later moment counts from anybody"
+    );
+    assert!(request(&mut health, 3.0, 4.0, limited(Some(5.0))).is_some());
+    assert_eq!(cooling(&health, 4.0), Some(at(9.0)));
+    assert_eq!(health.observe(old[2], limited(None), at(5.0), MIDDLE), None);
+    assert_eq!(cooling(&health, 5.0), Some(at(9.0)));
+    assert_eq!(
+        request(&mut health, 5.0, 5.5, limited(Some(4.0))),
+        None,
+        "half a second is not worth a line"
+    );
+    assert_eq!(cooling(&health, 5.5), Some(at(9.5)));
+}
+
+#[test]
+fn without_a_named_reset_each_cooldown_is_twice_the_last() {
+    let mut health = Health::new();
+    let mut now = 0.0;
+    for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        let base = Duration::from_secs(seconds);
+        let straggler = health.begin(None, at(now));
+        let began = request(&mut health, now, now, limited(None));
+        let until = at(now).after(jittered(base, MIDDLE).min(COOLDOWN_MAX));
+        let scope = Scope::Upstream;
+        assert_eq!(
+            began,
+            Some(Transition::Cooling {
+                until,
+                scope,
+                named: false
+            })
+        );
+        assert_eq!(health.describe(at(now)).reason, Some(Reason::LimitUnnamed));
+        assert_eq!(health.observe(straggler, limited(None), at(now + 0.1), MIDDLE), None);
+        assert_eq!(
+            request(&mut health, now + 0.1, now + 0.2, limited(None)),
+            None,
+            "sent in spite of it"
+        );
+        assert_eq!(cooling(&health, now + 0.2), Some(until));
+        // Stragglers that arrive after the end double nothing either.
+        now += base.as_secs_f64() * 1.01;
+        assert_eq!(health.observe(straggler, limited(None), at(now), MIDDLE), None);
+        while health.settle(at(now)).is_some() {}
+        assert!(!health.is_plain(), "the backoff is remembered");
+    }
+    request(&mut health, now, now + 1.0, Event::Success);
+    assert!(health.is_plain());
+    request(&mut health, now + 2.0, now + 2.0, limited(None));
+    assert_eq!(
+        cooling(&health, now + 2.0),
+        Some(at(now + 2.0).after(jittered(COOLDOWN, MIDDLE)))
+    );
+}
+
+#[test]
+fn the_backoff_is_forgotten() {
+    let mut health = Health::new();
+    request(&mut health, 0.0, 0.0, limited(None));
+    request(&mut health, 2.0, 2.0, limited(None));
+    assert!(health.settle(at(5.0)).is_some());
+    assert_eq!(health.settle(at(303.0)), None);
+    assert!(!health.is_plain());
+    assert_eq!(health.settle(at(304.1)), None);
+    assert!(health.is_plain());
+}
+
+#[test]
+fn one_model_cools_alone() {
+    let mut health = Health::new();
+    let began = health.begin(Some(model(1)), at(0.0));
+    let transition = health.observe(began, limited_model(1, 10.0), at(1.0), MIDDLE);
+    assert!(matches!(
+        transition,
+        Some(Transition::Cooling {
+            scope: Scope::Model(_),
+            ..
+        })
+    ));
+    let until = at(11.0);
+    assert_eq!(
+        health.availability(Some(model(1)), at(2.0)),
+        Availability::Cooling { until }
+    );
+    assert_eq!(health.availability(Some(model(2)), at(2.0)), Availability::Ready);
+    assert_eq!(health.availability(None, at(2.0)), Availability::Ready);
+    assert_eq!(health.badness(Some(model(1)), at(2.0)), Some(Badness::Back(until)));
+    let status = health.describe(at(2.0));
+    assert_eq!(
+        (status.state, status.cooling_models, status.models_until),
+        (State::Ready, 1, Some(until))
+    );
+
+    // Both: the later end holds.
+    request(&mut health, 2.0, 3.0, limited(Some(20.0)));
+    let both = Availability::Cooling { until: at(23.0) };
+    assert_eq!(health.availability(Some(model(1)), at(4.0)), both);
+    // Another model's success ends the upstream's, but not this model's.
+    let other = health.begin(Some(model(2)), at(4.0));
+    let over = |scope| Some(Transition::CooldownOver { scope });
+    assert_eq!(
+        health.observe(other, Event::Success, at(5.0), MIDDLE),
+        over(Scope::Upstream)
+    );
+    assert_eq!(
+        health.availability(Some(model(1)), at(5.0)),
+        Availability::Cooling { until }
+    );
+    let same = health.begin(Some(model(1)), at(6.0));
+    assert_eq!(
+        health.observe(same, Event::Success, at(7.0), MIDDLE),
+        over(Scope::Model(model(1)))
+    );
+    assert!(health.is_plain());
+}
+
+#[test]
+fn each_end_is_reported_once() {
+    let mut health = Health::new();
+    for n in 0..3 {
+        request(&mut health, 0.0, 1.0, limited_model(n, 10.0));
+    }
+    request(&mut health, 0.0, 1.0, limited(Some(5.0)));
+    let mut reported = Vec::new();
+    while let Some(Transition::CooldownOver { scope }) = health.settle(at(11.0)) {
+        reported.push(scope);
+    }
+    let models = (0..3).map(|n| Scope::Model(model(n)));
+    assert_eq!(
+        reported,
+        [Scope::Upstream].into_iter().chain(models).collect::<Vec<_>>()
+    );
+    assert!(health.is_plain());
+}
+
+#[test]
+fn of_too_many_models_the_soonest_back_is_forgotten() {
+    let mut health = Health::new();
+    // 7 has no common factor with 40, so the ends come in no order.
+    let end = |n: u8| 100.0 + f64::from(u16::from(n) * 7 % 40);
+    for n in 0..40 {
+        request(&mut health, 0.0, 0.0, limited_model(n, end(n)));
+    }
+    assert_eq!(health.describe(at(1.0)).cooling_models, MODELS_MAX);
+    for n in 0..40 {
+        let kept = health.availability(Some(model(n)), at(1.0)) != Availability::Ready;
+        assert_eq!(kept, end(n) >= 140.0 - MODELS_MAX as f64, "{n}");
+    }
+}

@@ -1,0 +1,213 @@
+//! Whatever happens to an upstream, in any order.
+
+use proptest::prelude::*;
+
+use super::{super::limits::BACKOFF_MEMORY, *};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pause(u64),
+    Begin(Option<u8>),
+    /// Of the requests under way, this one (modulo their number) comes to that.
+    End(usize, Event),
+    Abandon(usize),
+    Settle,
+    Drain,
+    Enable,
+    Reload,
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let scope = prop_oneof![Just(Scope::Upstream), (0u8..20).prop_map(|n| Scope::Model(model(n)))];
+    let reset = prop::option::of(prop_oneof![0u64..1_000, 0u64..100_000, any::<u64>()]);
+    let limited = (reset, scope).prop_map(|(reset, scope)| Event::Limited {
+        reset: reset.map(Duration::from_millis),
+        scope,
+    });
+    prop_oneof![
+        2 => Just(Event::Success),
+        1 => Just(Event::Answered),
+        8 => Just(Event::Failure),
+        3 => limited,
+        1 => Just(Event::CredentialRefused),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pause = prop_oneof![0u64..2_000, 0u64..40_000, 0u64..400_000];
+    let step = prop_oneof![
+        6 => pause.prop_map(Step::Pause),
+        10 => prop::option::of(0u8..20).prop_map(Step::Begin),
+        10 => (any::<usize>(), events()).prop_map(|(at, event)| Step::End(at, event)),
+        1 => any::<usize>().prop_map(Step::Abandon),
+        2 => Just(Step::Settle),
+        1 => Just(Step::Drain),
+        1 => Just(Step::Enable),
+        1 => Just(Step::Reload),
+    ];
+    prop::collection::vec(step, 0..300)
+}
+
+/// One upstream and what is known of it from outside.
+struct Run {
+    health: Health,
+    now: Tick,
+    under_way: Vec<Attempt>,
+    /// Failures since it was last seen to work.
+    failures: u32,
+    /// When it was last ejected, or its ejection prolonged, if it has not been back since.
+    ejected: Option<Tick>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            health: Health::new(),
+            now: Tick::ZERO,
+            under_way: Vec::new(),
+            failures: 0,
+            ejected: None,
+        }
+    }
+
+    fn step(&mut self, step: Step, random: u64) {
+        let under_way = self.under_way.len();
+        match step {
+            Step::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
+            Step::Begin(wanted) => self.begin(wanted.map(model)),
+            Step::End(at, event) if under_way > 0 => {
+                let attempt = self.under_way.swap_remove(at % under_way);
+                self.end(attempt, event, random);
+            }
+            Step::Abandon(at) if under_way > 0 => {
+                let attempt = self.under_way.swap_remove(at % under_way);
+                self.health.abandon(attempt);
+            }
+            Step::End(..) | Step::Abandon(_) => {}
+            Step::Settle => while self.health.settle(self.now).is_some() {},
+            Step::Drain => _ = self.health.drain(),
+            Step::Enable => _ = self.health.enable(self.now),
+            Step::Reload => self.health.reloaded(self.now),
+        }
+        self.check();
+    }
+
+    fn begin(&mut self, model: Option<ModelKey>) {
+        let was_plain = self.health.is_plain();
+        let was_ready = self.health.availability(model, self.now) == Availability::Ready;
+        let attempt = self.health.begin(model, self.now);
+        if was_ready && matches!(self.health.phase, Phase::Out(_)) {
+            assert!(attempt.is_probe);
+            assert_ne!(self.health.availability(model, self.now), Availability::Ready);
+        }
+        if was_plain {
+            assert_eq!(attempt, Attempt::plain(model, self.now));
+            assert!(self.health.is_plain());
+        }
+        self.under_way.push(attempt);
+    }
+
+    fn end(&mut self, attempt: Attempt, event: Event, random: u64) {
+        match event {
+            Event::Failure => self.failures += 1,
+            // From before a reload it says nothing, not even that it works.
+            Event::CredentialRefused => {}
+            Event::Success | Event::Answered | Event::Limited { .. } => self.failures = 0,
+        }
+        let was_plain = self.health.is_plain();
+        let before = self.health.describe(self.now);
+        let transition = self.health.observe(attempt, event, self.now, random);
+        let after = self.health.describe(self.now);
+        if was_plain && matches!(event, Event::Success | Event::Answered) {
+            assert!(transition.is_none() && self.health.is_plain());
+        }
+        if after.state == State::Ejected && before.state != State::Ejected {
+            assert!(self.failures >= EJECT_AFTER && event == Event::Failure);
+            assert!(matches!(transition, Some(Transition::Ejected { .. })));
+        }
+        if let Some(Transition::Ejected { .. }) = transition {
+            let earlier = self.ejected.replace(self.now);
+            let shortest = EJECTION.mul_f64(0.75);
+            assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
+        }
+        if after.state == State::Disabled && before.state != State::Disabled {
+            assert_eq!(
+                (event, transition),
+                (Event::CredentialRefused, Some(Transition::Disabled))
+            );
+        }
+    }
+
+    fn check(&mut self) {
+        let ahead = |until: Tick, most: Duration| self.now < until && until.since(self.now) <= most;
+        let status = self.health.describe(self.now);
+        let is_ejected = matches!(&self.health.phase, Phase::Out(outage) if outage.state() == State::Ejected);
+        if !is_ejected {
+            self.ejected = None;
+        }
+        for wanted in (0..20).map(model).map(Some).chain([None]) {
+            let availability = self.health.availability(wanted, self.now);
+            let is_possible = match availability {
+                Availability::Ready => {
+                    assert!(matches!(status.state, State::Ready | State::Ejected | State::Disabled));
+                    true
+                }
+                Availability::Cooling { until } => ahead(until, RESET_MAX),
+                // As long as a limit that was known before, or else as an ejection.
+                Availability::Ejected { until } => status.state == State::Ejected && ahead(until, RESET_MAX),
+                Availability::Disabled { until } => status.state == State::Disabled && ahead(until, RESET_MAX),
+                Availability::Draining => status.state == State::Draining,
+            };
+            assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
+            assert!(availability == Availability::Ready || !self.health.is_plain());
+            let badness = self.health.badness(wanted, self.now);
+            assert_eq!(badness.is_none(), availability == Availability::Draining);
+        }
+        let out = matches!(status.state, State::Ejected | State::Disabled);
+        assert!(!out || status.until.is_some_and(|until| until.since(self.now) <= EJECTION_MAX));
+        assert!(status.cooling_models <= MODELS_MAX);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_impossible_happens_and_nothing_sticks(steps in steps(), seed: u64) {
+        let mut run = Run::new();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for step in steps {
+            run.step(step, rng.u64(..));
+        }
+
+        // The causes go: the operator takes back what he did, and every limit has passed.
+        if run.health.availability(None, run.now) == Availability::Draining {
+            run.health.enable(run.now);
+        }
+        run.now = run.now.after(RESET_MAX + PROBE_DISABLED + BACKOFF_MEMORY);
+        while run.health.settle(run.now).is_some() {}
+        for wanted in (0..20).map(model).map(Some).chain([None]) {
+            prop_assert_eq!(run.health.availability(wanted, run.now), Availability::Ready);
+        }
+        // One request is enough.
+        let attempt = run.health.begin(None, run.now);
+        let transition = run.health.observe(attempt, Event::Success, run.now, 0);
+        prop_assert!(run.health.is_plain(), "{:?}", run.health);
+        // If it was out until now, what is still under way was sent before it came back.
+        if let Some(Transition::Recovered { .. }) = transition {
+            for attempt in run.under_way {
+                for event in [Event::Failure, Event::CredentialRefused] {
+                    prop_assert_eq!(run.health.observe(attempt, event, run.now, 0), None);
+                }
+            }
+            prop_assert!(run.health.is_plain());
+        }
+    }
+
+    #[test]
+    fn jitter_is_a_quarter_at_most(seconds in 1u64..300, random: u64) {
+        let base = Duration::from_secs(seconds);
+        let got = jittered(base, random);
+        prop_assert!(base.mul_f64(0.75) <= got && got <= base.mul_f64(1.25));
+    }
+}

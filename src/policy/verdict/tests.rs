@@ -1,0 +1,153 @@
+//! The table of statuses and codes, under our credential and under the caller's.
+
+use super::*;
+
+const RESET: Option<Duration> = Some(Duration::from_secs(7));
+
+fn code(code: &str) -> ErrorFacts<'_> {
+    ErrorFacts {
+        code: Some(code),
+        ..ErrorFacts::default()
+    }
+}
+
+fn kind(kind: &str) -> ErrorFacts<'_> {
+    ErrorFacts {
+        kind: Some(kind),
+        ..ErrorFacts::default()
+    }
+}
+
+fn resets(facts: ErrorFacts<'_>) -> ErrorFacts<'_> {
+    ErrorFacts { reset: RESET, ..facts }
+}
+
+fn limited(reset: Option<Duration>) -> Verdict {
+    Verdict::Limited {
+        reset,
+        scope: Scope::Upstream,
+    }
+}
+
+#[test]
+fn every_status_without_a_word_on_why() {
+    for status in 100..1_000 {
+        let is_failed = [500, 502, 503, 504].contains(&status) || (520..=530).contains(&status);
+        let (ours, theirs) = match status {
+            200..=299 => (Verdict::Served, Verdict::Served),
+            401 => (Verdict::Refused, Verdict::Answered),
+            402 | 429 => (limited(None), Verdict::Answered),
+            _ if is_failed => (Verdict::Failed, Verdict::Failed),
+            _ => (Verdict::Answered, Verdict::Answered),
+        };
+        let status = StatusCode::from_u16(status).unwrap();
+        for (is_ours, expected) in [(true, ours), (false, theirs)] {
+            let verdict = of_status(status, &ErrorFacts::default(), None, is_ours);
+            assert_eq!(verdict, expected, "{status}, ours: {is_ours}");
+        }
+    }
+}
+
+#[test]
+fn what_an_error_says_changes_its_verdict() {
+    let table = [
+        (403, code("account_deactivated"), Verdict::Refused),
+        (403, code("invalid_api_key"), Verdict::Refused),
+        (403, code("unsupported_country_region_territory"), Verdict::Refused),
+        (402, code("deactivated_workspace"), Verdict::Refused),
+        (403, code("insufficient_permissions"), Verdict::Answered),
+        (403, code("model_not_found"), Verdict::Answered),
+        (403, code("insufficient_user_quota"), limited(None)),
+        (403, kind("insufficient_quota"), limited(None)),
+        (402, resets(kind("insufficient_quota")), limited(RESET)),
+        (429, resets(code("rate_limit_exceeded")), limited(RESET)),
+        (429, kind("usage_limit_reached"), limited(None)),
+        (503, resets(code("server_is_overloaded")), limited(RESET)),
+        (529, resets(kind("overloaded_error")), limited(RESET)),
+        (503, code("server_is_overloaded"), Verdict::Failed),
+        (500, resets(ErrorFacts::default()), Verdict::Failed),
+        (502, resets(ErrorFacts::default()), Verdict::Failed),
+        (400, code("invalid_api_key"), Verdict::Answered),
+        (400, resets(code("billing_hard_limit_reached")), Verdict::Answered),
+        (404, code("account_deactivated"), Verdict::Answered),
+        (413, code("rate_limit_exceeded"), Verdict::Answered),
+        (422, code("insufficient_quota"), Verdict::Answered),
+    ];
+    for (status, facts, ours) in table {
+        let theirs = if status >= 500 { ours } else { Verdict::Answered };
+        let status = StatusCode::from_u16(status).unwrap();
+        for (is_ours, expected) in [(true, ours), (false, theirs)] {
+            assert_eq!(of_status(status, &facts, None, is_ours), expected, "{status} {facts:?}");
+        }
+    }
+}
+
+#[test]
+fn judging_without_the_body_is_judging_the_same() {
+    let words = ACCOUNT.iter().chain(&LIMIT).chain(&OVERLOAD);
+    for facts in words.flat_map(|word| [code(word), kind(word), resets(code(word))]) {
+        for status in (100..1_000).map(|status| StatusCode::from_u16(status).unwrap()) {
+            for is_ours in [true, false] {
+                let read = of_status(status, &facts, None, is_ours);
+                let unread = of_status(status, &ErrorFacts::default(), None, is_ours);
+                assert!(read == unread || needs_body(status, is_ours), "{status} {facts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn first_events() {
+    let table = [
+        (code("rate_limit_exceeded"), limited(None), Verdict::Answered),
+        (resets(code("rate_limit_exceeded")), limited(RESET), Verdict::Answered),
+        (code("slow_down"), limited(None), Verdict::Answered),
+        (kind("usage_limit_reached"), limited(None), Verdict::Answered),
+        (code("usage_not_included"), limited(None), Verdict::Answered),
+        (code("insufficient_quota"), limited(None), Verdict::Answered),
+        (code("server_is_overloaded"), Verdict::Failed, Verdict::Failed),
+        (resets(code("server_is_overloaded")), limited(RESET), limited(RESET)),
+        (kind("overloaded_error"), Verdict::Failed, Verdict::Failed),
+        (code("context_length_exceeded"), Verdict::Answered, Verdict::Answered),
+        (code("invalid_prompt"), Verdict::Answered, Verdict::Answered),
+        (resets(code("server_error")), Verdict::Answered, Verdict::Answered),
+        (ErrorFacts::default(), Verdict::Answered, Verdict::Answered),
+    ];
+    for (facts, ours, theirs) in table {
+        assert_eq!(of_first_event(&facts, None, true), ours, "{facts:?}");
+        assert_eq!(of_first_event(&facts, None, false), theirs, "{facts:?}");
+    }
+}
+
+#[test]
+fn a_limit_is_the_models_only_where_the_answer_says_so() {
+    let model = ModelKey::from_name("gpt-5.2");
+    for (names_model, asked, scope) in [
+        (true, Some(model), Scope::Model(model)),
+        (true, None, Scope::Upstream),
+        (false, Some(model), Scope::Upstream),
+    ] {
+        let facts = ErrorFacts {
+            names_model,
+            ..code("rate_limit_exceeded")
+        };
+        let expected = Verdict::Limited { reset: None, scope };
+        assert_eq!(of_status(StatusCode::TOO_MANY_REQUESTS, &facts, asked, true), expected);
+        assert_eq!(of_first_event(&facts, asked, true), expected);
+    }
+}
+
+#[test]
+fn what_fails_over_is_what_health_holds_against_it() {
+    for (verdict, event, fails_over) in [
+        (Verdict::Served, Event::Success, false),
+        (Verdict::Answered, Event::Answered, false),
+        (Verdict::Failed, Event::Failure, true),
+        (Verdict::Refused, Event::CredentialRefused, true),
+    ] {
+        assert_eq!((verdict.event(), verdict.fails_over()), (event, fails_over));
+    }
+    assert!(limited(RESET).fails_over());
+    let scope = Scope::Upstream;
+    assert_eq!(limited(RESET).event(), Event::Limited { reset: RESET, scope });
+}
