@@ -136,7 +136,7 @@ async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
     for client in served {
         let (served, slowest) = client.await.expect("whole answers");
         assert!(
-            served > 10 && slowest < LIMIT,
+            served > 10 && slowest < LIMIT + LATE,
             "{served} answers, one after {slowest:?}"
         );
     }

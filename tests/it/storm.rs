@@ -13,6 +13,7 @@ use steadfast::sim::{Act, Answer, Close, Point, Rule, Sim, SimConfig};
 use crate::{
     failover::limited,
     kit::{
+        client,
         gateway::{Gateway, upstream},
         sims, until,
         wire::{self, End},
@@ -40,7 +41,7 @@ fn mishap() -> Act {
     let error = json!({"error": {"message": "no", "type": "t", "param": null, "code": "c"}});
     match fastrand::u8(..9) {
         0 => limited(fastrand::u64(..2)),
-        1 => limited(3600),
+        1 => limited(600),
         2 => Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error),
         3 => Act::reply(StatusCode::SERVICE_UNAVAILABLE, &error),
         4 => Act::answer(Answer::Never),
@@ -75,6 +76,11 @@ async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Si
         if round % 8 == 4 {
             gateway.write(&config(&sims, 1 + round / 8 % 2));
             gateway.signal("HUP").await;
+        }
+        if round % 8 == 0 {
+            // An operator who forgives everything, or else those that fail would soon be left alone.
+            let path = format!("/api/upstreams/{}/enable", sims[at].name());
+            client::send(gateway.admin, client::post(&path, "")).await;
         }
         round += 1;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..25))).await;
