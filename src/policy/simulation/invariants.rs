@@ -1,60 +1,11 @@
 //! What must hold whatever happens, said in terms of the rules.
 
-use std::collections::{HashMap, VecDeque};
-
-use super::{SHARE, request::Stage, seconds, world::World};
+use super::{request::Stage, seconds, world::World};
 use crate::{
     ids::{SessionKey, UpstreamId},
-    policy::{
-        Attempt, Availability, Decision,
-        budget::{FREE, WINDOW},
-        health::PROBE_PATIENCE,
-    },
+    policy::{Availability, Decision},
     tick::Tick,
 };
-
-/// What the invariants need to know of the past.
-#[derive(Default)]
-pub(super) struct Ledger {
-    arrivals: VecDeque<Tick>,
-    retries: VecDeque<Tick>,
-    pins: HashMap<u64, UpstreamId>,
-    /// By upstream, the probe without a verdict and when it was sent.
-    probes: HashMap<usize, (Attempt, Tick)>,
-}
-
-impl Ledger {
-    pub(super) fn arrived(&mut self, now: Tick) {
-        self.arrivals.push_back(now);
-    }
-
-    /// Retries are at most a share of the requests, and those that are free.
-    pub(super) fn retried(&mut self, now: Tick) {
-        self.retries.push_back(now);
-        while self.retries.front().is_some_and(|first| now.since(*first) > WINDOW) {
-            self.retries.pop_front();
-        }
-        while self.arrivals.front().is_some_and(|first| now.since(*first) >= WINDOW) {
-            self.arrivals.pop_front();
-        }
-        let (retries, requests) = (self.retries.len() as f64, self.arrivals.len() as f64);
-        assert!(
-            retries <= FREE as f64 + SHARE * requests,
-            "{retries} retries for {requests} requests"
-        );
-    }
-
-    pub(super) fn probe_over(&mut self, upstream: usize, attempt: Attempt) {
-        if self.probes.get(&upstream).is_some_and(|(probe, _)| *probe == attempt) {
-            self.probes.remove(&upstream);
-        }
-    }
-
-    /// Whatever was known is out of date: the next request may be a probe.
-    pub(super) fn forget_probe(&mut self, upstream: usize) {
-        self.probes.remove(&upstream);
-    }
-}
 
 impl World {
     #[track_caller]
@@ -190,24 +141,14 @@ impl World {
         self.check(now_is == expected, "a pin changes only from what the request saw");
     }
 
-    pub(super) fn check_probe(&mut self, to: usize, attempt: Attempt) {
-        if attempt.is_probe() {
-            self.counts.probes += 1;
-            let other = self.ledger.probes.insert(to, (attempt, self.now));
-            let is_alone = other.is_none_or(|(_, sent)| self.now.since(sent) >= PROBE_PATIENCE);
-            self.check(is_alone, "one probe at a time");
-        }
-    }
-
     /// After everything that happens.
     pub(super) fn check_slots(&self) {
+        let is_end_of_tick = self.is_end_of_tick();
         for (at, upstream) in self.upstreams.iter().enumerate() {
             let is_within = upstream.slots.is_none_or(|slots| upstream.in_flight <= slots);
             self.check(is_within, "no more requests than slots");
-            for request in &upstream.waiting {
-                let is_waiting = matches!(self.requests[*request].stage, Stage::Waiting { at: there } if there == at);
-                self.check(is_waiting, "a queue holds those who wait");
-                let is_forgotten = self.is_end_of_tick() && self.could_serve(*request, at);
+            if is_end_of_tick && upstream.has_free_slot() {
+                let is_forgotten = upstream.waiting.iter().any(|request| self.could_serve(*request, at));
                 self.check(!is_forgotten, "nobody waits for who can take it");
             }
         }

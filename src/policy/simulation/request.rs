@@ -41,21 +41,22 @@ pub(super) struct Request {
     turn: u32,
 }
 
+/// What becomes of a request that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    to: usize,
+    at: Tick,
+    route: Route,
+    attempt: Attempt,
+    outcome: Event,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
     Arrived,
-    Waiting {
-        at: usize,
-    },
-    Sent {
-        to: usize,
-        route: Route,
-        attempt: Attempt,
-        outcome: Event,
-    },
-    Streaming {
-        from: usize,
-    },
+    Waiting { at: usize },
+    Sent(Sent),
+    Streaming { from: usize },
     Ended,
 }
 
@@ -158,7 +159,7 @@ impl World {
         );
         self.check_decision(request, decision);
         match decision {
-            Decision::Send(candidate) => self.send(request, candidate, self.requests[request].sent > 0),
+            Decision::Send(candidate) => self.send(request, candidate, false),
             Decision::LeastBad(candidate) => {
                 self.counts.least_bad += 1;
                 self.send(request, candidate, true);
@@ -183,13 +184,12 @@ impl World {
         }
     }
 
-    /// `is_retry` when it is to be paid for.
-    fn send(&mut self, request: usize, candidate: Candidate, is_retry: bool) {
+    fn send(&mut self, request: usize, candidate: Candidate, is_least_bad: bool) {
         let (model, to) = {
             let it = &self.requests[request];
             (it.model, it.snapshot.upstreams[candidate.index])
         };
-        if is_retry {
+        if is_least_bad || self.requests[request].sent > 0 {
             if !self.budget.try_spend(self.now, self.counts.requests) {
                 self.counts.refused += 1;
                 return self.end(request);
@@ -205,19 +205,17 @@ impl World {
         } else {
             upstream.health.begin(Some(model), self.now)
         };
-        self.check_probe(to, attempt);
+        self.counts.probes += u64::from(attempt.is_probe());
+        self.ledger.sent(to, model, attempt, is_least_bad, self.now);
         self.requests[request].sent += 1;
-        let route = candidate.route;
-        self.enter(
-            request,
-            Stage::Sent {
-                to,
-                route,
-                attempt,
-                outcome,
-            },
-            after,
-        );
+        let sent = Sent {
+            to,
+            at: self.now,
+            route: candidate.route,
+            attempt,
+            outcome,
+        };
+        self.enter(request, Stage::Sent(sent), after);
     }
 
     /// The time has come for which the request's next turn was planned.
@@ -228,18 +226,14 @@ impl World {
         match self.requests[request].stage {
             Stage::Arrived | Stage::Ended => panic!("it has nothing planned"),
             Stage::Waiting { .. } => self.advance(request),
-            Stage::Sent {
-                to,
-                route,
-                attempt,
-                outcome,
-            } => self.answered(request, to, route, attempt, outcome),
+            Stage::Sent(sent) => self.answered(request, sent),
             Stage::Streaming { .. } => self.end(request),
         }
     }
 
-    fn answered(&mut self, request: usize, to: usize, route: Route, attempt: Attempt, outcome: Event) {
-        self.observe(to, attempt, outcome);
+    fn answered(&mut self, request: usize, sent: Sent) {
+        self.observe(&sent);
+        let Sent { to, route, outcome, .. } = sent;
         match outcome {
             Event::Success | Event::Answered => {
                 self.served(request, to, route, outcome == Event::Success);
@@ -261,26 +255,24 @@ impl World {
         self.changed.push(to);
     }
 
-    fn observe(&mut self, upstream: usize, attempt: Attempt, outcome: Event) {
-        let health = &mut self.upstreams[upstream].health;
+    fn observe(&mut self, sent: &Sent) {
+        let &Sent {
+            to, attempt, outcome, ..
+        } = sent;
+        let health = &mut self.upstreams[to].health;
         while health.settle(self.now).is_some() {}
         if health.is_plain() && matches!(outcome, Event::Success | Event::Answered) {
             return;
         }
         let transition = health.observe(attempt, outcome, self.now, self.rng.u64(..));
-        if let Some(Transition::Ejected { .. } | Transition::Disabled | Transition::Recovered { .. }) = transition {
-            self.ledger.forget_probe(upstream);
-        }
         match transition {
             Some(Transition::Ejected { .. }) => self.counts.ejections += 1,
             Some(Transition::Cooling { .. }) => self.counts.cooldowns += 1,
             Some(Transition::Disabled) => self.counts.disabled += 1,
             _ => {}
         }
-        if matches!(transition, Some(Transition::Recovered { .. } | Transition::Disabled)) {
-            self.ledger.forget_probe(upstream);
-        }
-        self.ledger.probe_over(upstream, attempt);
+        self.ledger.observed(to, outcome, transition, sent.at, self.now);
+        self.ledger.probe_over(to, attempt);
     }
 
     fn served(&mut self, request: usize, by: usize, route: Route, is_pinned: bool) {
@@ -311,7 +303,7 @@ impl World {
 
     pub(super) fn leave(&mut self, request: usize) {
         let stage = self.requests[request].stage;
-        if let Stage::Sent { to, attempt, .. } = stage {
+        if let Stage::Sent(Sent { to, attempt, .. }) = stage {
             self.upstreams[to].health.abandon(attempt);
             self.ledger.probe_over(to, attempt);
             self.release(to);
@@ -320,7 +312,7 @@ impl World {
             self.counts.left += 1;
             self.end(request);
         }
-        if let Stage::Sent { to, .. } = stage {
+        if let Stage::Sent(Sent { to, .. }) = stage {
             self.changed.push(to);
         }
     }

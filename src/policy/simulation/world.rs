@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use super::{
     Counts, Plan, SHARE,
-    invariants::Ledger,
+    ledger::Ledger,
     request::{Caller, Request},
     secs,
     upstream::{Mood, Upstream},
@@ -24,8 +24,8 @@ use crate::{
 
 /// How long all is well after the last of the trouble. The longest ejection or cooldown that names no end lasts 300 s,
 /// the same goes for what is remembered of it; the last of the hanging requests ends within 30 s.
-const CALM: Duration = secs(1_000);
-const CALM_ROUND: Duration = secs(40);
+const CALM: Duration = secs(800);
+const CALM_ROUND: Duration = secs(50);
 /// How long an upstream keeps a prompt.
 const CACHE_LIFE: Duration = secs(300);
 
@@ -199,7 +199,7 @@ impl World {
             }
             Happening::Enable(upstream) => {
                 self.upstreams[upstream].health.enable(self.now);
-                self.ledger.forget_probe(upstream);
+                self.ledger.enabled(upstream);
                 self.changed.push(upstream);
             }
             Happening::Reload => {
@@ -237,7 +237,7 @@ impl World {
         self.snapshot = Rc::new(configuration(&self.upstreams));
         for upstream in 0..self.upstreams.len() {
             self.upstreams[upstream].health.reloaded(self.now);
-            self.ledger.forget_probe(upstream);
+            self.ledger.reloaded(upstream, self.now);
             self.changed.push(upstream);
         }
     }
