@@ -3,7 +3,7 @@
 //! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
 //! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
 //!
-//! Of those that it may go to, [`select`] says which it goes to now, or which it waits for: at most as long as its
+//! Of those that it may go to, [`select`](mod@select) says which it goes to now, or which it waits for: at most as long as its
 //! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
 //! there is another try.
 
