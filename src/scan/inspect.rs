@@ -97,6 +97,11 @@ impl BodyInspector {
         result.map_err(|error| self.fail(&error))
     }
 
+    /// How many bytes have been read, in the clear.
+    pub fn decompressed(&mut self) -> u64 {
+        self.decoder.sink().map_or(0, |sink| sink.decompressed)
+    }
+
     /// Ends the body.
     ///
     /// # Errors

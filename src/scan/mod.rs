@@ -52,4 +52,4 @@ pub use inspect::{BodyInspector, InspectError};
 pub use limits::{ErrorNotice, error_notice, event_notice};
 pub use refusal::{Field, Problem, Refusal};
 pub use request::{Content, RequestFacts, RequestScanner};
-pub use response::{FirstEvent, ResponseReader, Terminal};
+pub use response::{FirstEvent, ResponseReader, Terminal, Usage};

@@ -17,6 +17,8 @@ pub(super) trait Reader {
     type Slot: Copy;
     /// How long a key that matters can be, as written.
     const LONGEST_KEY: usize;
+    /// Whether it wants numbers too.
+    const NUMBERS: bool = false;
 
     /// The depth of the deepest members that it wants to hear of now; at least 1.
     fn depth(&self) -> u32;
@@ -31,11 +33,14 @@ pub(super) trait Reader {
     fn key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Self::Slot>, Refusal>;
 
     /// A value begins at `at` with the byte `first`. Gives how long its text may be, where that is wanted; it is asked for
-    /// strings only.
+    /// strings only, and for numbers where those are wanted.
     fn value(&mut self, slot: Option<Self::Slot>, depth: u32, first: u8, at: u64) -> Result<Option<usize>, Refusal>;
 
     /// The wanted text of a string, still escaped, or `None` where it is too long. Its opening quote is at `at`.
     fn text(&mut self, slot: Self::Slot, raw: Option<&[u8]>, at: u64) -> Result<(), Refusal>;
+
+    /// A wanted number that begins with a digit, as it is written.
+    fn number(&mut self, _slot: Self::Slot, _raw: &[u8]) {}
 
     /// A value, of whatever kind, ended before `at`.
     fn value_end(&mut self, _depth: u32, _run: &Run<'_>, _at: u64) {}
@@ -51,6 +56,8 @@ pub(super) struct Ear<R: Reader> {
     slot: Option<R::Slot>,
     /// The key, or the wanted string, that is being read.
     text: Option<Capture>,
+    /// It is a number.
+    is_number: bool,
     encrypted: Encrypted,
     /// Whether the key of encrypted content may begin in the present block.
     is_awake: bool,
@@ -73,6 +80,7 @@ impl<R: Reader> Ear<R> {
             reader,
             slot: None,
             text: None,
+            is_number: false,
             encrypted: Encrypted::No,
             is_awake: true,
         }
@@ -120,7 +128,10 @@ impl<R: Reader> Ear<R> {
             self.encrypted = if first == b'"' { Encrypted::Text } else { Encrypted::No };
             limit = Some(encrypted::LONGEST);
         }
-        self.text = limit.filter(|_| first == b'"').map(|limit| Capture::new(at + 1, limit));
+        self.is_number = R::NUMBERS && first.is_ascii_digit();
+        self.text = limit
+            .filter(|_| first == b'"' || self.is_number)
+            .map(|limit| Capture::new(at + u64::from(first == b'"'), limit));
         if self.text.is_none() {
             self.slot = None;
         }
@@ -135,6 +146,13 @@ impl<R: Reader> Ear<R> {
                 self.reader.encrypted(identity(&text.finish(run, at - 1)));
             }
         } else if let (Some(slot), Some(text)) = (self.slot.take(), self.text.take()) {
+            if R::NUMBERS && self.is_number {
+                if !text.overflows(at) {
+                    self.reader.number(slot, &text.finish(run, at));
+                }
+                self.reader.value_end(depth, run, at);
+                return Ok(());
+            }
             let quote = text.start() - 1;
             let raw = (!text.overflows(at - 1)).then(|| text.finish(run, at - 1));
             self.reader.text(slot, raw.as_deref(), quote)?;

@@ -4,11 +4,13 @@
 mod events;
 mod glance;
 mod outline;
+mod usage;
 
 use super::scanner::Scanner;
 use crate::ids::EncryptedContent;
 use events::Events;
 use outline::Outline;
+pub use usage::Usage;
 
 /// How many encrypted contents wait to be taken; more of them are not learnt.
 const MAX_ENCRYPTED: usize = 64;
@@ -71,6 +73,7 @@ enum Mode {
     Read {
         id: Option<String>,
         encrypted: Vec<EncryptedContent>,
+        usage: Option<Usage>,
         is_whole: bool,
     },
 }
@@ -85,8 +88,8 @@ impl ResponseReader {
         Self(Mode::Events(Box::default()))
     }
 
-    /// A reader of a JSON body: the id is the top-level `id`. It has no terminal event, and is read as far as the id and the
-    /// items of `output`.
+    /// A reader of a JSON body: the id is the top-level `id`. It has no terminal event, and is read as far as the id, the
+    /// items of `output`, and `usage`.
     pub fn json() -> Self {
         Self::json_mode(false)
     }
@@ -108,10 +111,11 @@ impl ResponseReader {
             Mode::Json { scanner, to_end } => {
                 let is_broken = scanner.feed(chunk).is_err();
                 let outline = scanner.reader_mut();
-                if is_broken || !*to_end && outline.id.is_some() && outline.has_output {
+                if is_broken || !*to_end && outline.id.is_some() && outline.has_output && outline.has_usage {
                     self.0 = Mode::Read {
                         id: outline.id.take(),
                         encrypted: std::mem::take(&mut outline.encrypted),
+                        usage: outline.usage.usage(),
                         is_whole: false,
                     };
                 }
@@ -133,6 +137,7 @@ impl ResponseReader {
             self.0 = Mode::Read {
                 id,
                 encrypted,
+                usage: outline.usage.usage(),
                 is_whole,
             };
         }
@@ -156,6 +161,16 @@ impl ResponseReader {
             Mode::Json { scanner, .. } => &mut scanner.reader_mut().encrypted,
             Mode::Read { encrypted, .. } => encrypted,
         })
+    }
+
+    /// What the response has used, once that is known: from the event that ends a response, or the last chunk of a chat
+    /// completion that says so; from a JSON body's `usage`.
+    pub fn usage(&self) -> Option<Usage> {
+        match &self.0 {
+            Mode::Events(events) => events.usage,
+            Mode::Json { scanner, .. } => scanner.reader().usage.usage(),
+            Mode::Read { usage, .. } => *usage,
+        }
     }
 
     /// What the first event is.

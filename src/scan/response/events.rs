@@ -1,7 +1,7 @@
 //! An event stream.
 
 use super::{
-    FirstEvent, MAX_ENCRYPTED, Terminal,
+    FirstEvent, MAX_ENCRYPTED, Terminal, Usage,
     glance::{Glance, Kind},
     outline::Outline,
 };
@@ -24,6 +24,8 @@ pub(super) struct Events {
     pub id: Option<String>,
     pub terminal: Option<Terminal>,
     pub encrypted: Vec<EncryptedContent>,
+    /// What the last event that tells says.
+    pub usage: Option<Usage>,
 }
 
 /// The first event.
@@ -55,7 +57,6 @@ struct Event {
 #[derive(Clone, Copy)]
 struct Known {
     id: bool,
-    items: bool,
 }
 
 impl Default for Event {
@@ -80,13 +81,11 @@ impl Events {
             id,
             terminal,
             encrypted,
+            usage,
         } = self;
         reader.feed(chunk, |piece| match piece {
             Piece::Data(data) => {
-                let known = Known {
-                    id: id.is_some(),
-                    items: *has_items,
-                };
+                let known = Known { id: id.is_some() };
                 event.data(data, known);
                 if let First::Pending(_) = first {
                     first.data(event.kind, data);
@@ -106,7 +105,9 @@ impl Events {
                     if id.is_none() && kind.has_response() {
                         *id = outline.response_id;
                     }
-                    if kind.has_response() || kind == Kind::ItemDone {
+                    *usage = outline.usage.usage().or(*usage);
+                    // Where the items have come one by one, the last event repeats them.
+                    if kind == Kind::ItemDone || kind.has_response() && !*has_items {
                         let room = MAX_ENCRYPTED.saturating_sub(encrypted.len());
                         encrypted.extend(outline.encrypted.into_iter().take(room));
                     }
@@ -186,8 +187,13 @@ impl Event {
         let scan = match glance {
             Glance::Kind(kind) => {
                 self.kind = Some(*kind);
-                let repeats_items = known.items || *kind == Kind::Created;
-                *kind == Kind::ItemDone || kind.has_response() && !(known.id && repeats_items)
+                match kind {
+                    // It ends with what was used.
+                    Kind::Terminal(how) => *how != Terminal::Done,
+                    Kind::Created => !known.id,
+                    Kind::ItemDone => true,
+                    Kind::Error | Kind::Other => false,
+                }
             }
             Glance::Unclear | Glance::More => true,
         };

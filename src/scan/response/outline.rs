@@ -1,6 +1,6 @@
 //! The few things that are read of a response, or of an event that holds one or an item of one.
 
-use super::{MAX_ENCRYPTED, ResponseReader, glance::Kind};
+use super::{MAX_ENCRYPTED, ResponseReader, glance::Kind, usage::Counts};
 use crate::{
     ids::EncryptedContent,
     scan::{capture::unescape, lexer::Path, reader::Reader, refusal::Refusal, scanner::Scanner},
@@ -21,6 +21,10 @@ pub(super) struct Outline {
     pub encrypted: Vec<EncryptedContent>,
     /// Whether `output` has ended.
     pub has_output: bool,
+    /// What is in `usage`, or in `response.usage`.
+    pub usage: Counts,
+    /// Whether `usage` has ended.
+    pub has_usage: bool,
     within: Within,
 }
 
@@ -31,8 +35,12 @@ enum Within {
     Nothing,
     Item,
     Output,
+    Usage,
+    UsageDetails,
     Response,
     ResponseOutput,
+    ResponseUsage,
+    ResponseUsageDetails,
 }
 
 /// What a value is for.
@@ -46,7 +54,16 @@ pub(super) enum Slot {
     Response,
     ResponseId,
     ResponseOutput,
+    Usage,
+    ResponseUsage,
+    UsageDetails,
+    InputTokens,
+    CachedTokens,
+    OutputTokens,
 }
+
+/// The longest count that is read, in digits.
+const LONGEST_COUNT: usize = 19;
 
 impl Outline {
     /// A scanner that makes one.
@@ -57,21 +74,29 @@ impl Outline {
 
 impl Reader for Outline {
     type Slot = Slot;
-    /// `response` with every character as `\u0000`.
+    /// `response` with every character as `\u0000`; longer names are read where they are spelled plainly.
     const LONGEST_KEY: usize = 8 * 6;
+    const NUMBERS: bool = true;
 
     #[inline(always)]
     fn depth(&self) -> u32 {
         match self.within {
-            Within::Response | Within::ResponseOutput => 2,
+            Within::Response | Within::ResponseOutput | Within::Usage => 2,
             Within::Nothing | Within::Item | Within::Output => 1,
+            Within::UsageDetails | Within::ResponseUsage => 3,
+            Within::ResponseUsageDetails => 4,
         }
     }
 
     #[inline(always)]
     fn encrypted_depth(&self) -> u32 {
         match self.within {
-            Within::Nothing | Within::Response => 0,
+            Within::Nothing
+            | Within::Response
+            | Within::Usage
+            | Within::UsageDetails
+            | Within::ResponseUsage
+            | Within::ResponseUsageDetails => 0,
             Within::Item => 2,
             Within::Output => 3,
             Within::ResponseOutput => 4,
@@ -94,6 +119,17 @@ impl Reader for Outline {
             (1, _, b"response") => Some(Slot::Response),
             (2, Within::Response, b"id") => Some(Slot::ResponseId),
             (2, Within::Response, b"output") => Some(Slot::ResponseOutput),
+            (1, _, b"usage") => Some(Slot::Usage),
+            (2, Within::Response, b"usage") => Some(Slot::ResponseUsage),
+            (2, Within::Usage, _) | (3, Within::ResponseUsage, _) => match name {
+                b"input_tokens" | b"prompt_tokens" => Some(Slot::InputTokens),
+                b"output_tokens" | b"completion_tokens" => Some(Slot::OutputTokens),
+                b"input_tokens_details" | b"prompt_tokens_details" => Some(Slot::UsageDetails),
+                _ => None,
+            },
+            (3, Within::UsageDetails, b"cached_tokens") | (4, Within::ResponseUsageDetails, b"cached_tokens") => {
+                Some(Slot::CachedTokens)
+            }
             _ => None,
         })
     }
@@ -109,6 +145,13 @@ impl Reader for Outline {
             (Some(Slot::Output), b'[') => Within::Output,
             (Some(Slot::Response), b'{') => Within::Response,
             (Some(Slot::ResponseOutput), b'[') => Within::ResponseOutput,
+            (Some(Slot::InputTokens | Slot::CachedTokens | Slot::OutputTokens), b'0'..=b'9') => {
+                return Ok(Some(LONGEST_COUNT));
+            }
+            (Some(Slot::Usage), b'{') => Within::Usage,
+            (Some(Slot::ResponseUsage), b'{') => Within::ResponseUsage,
+            (Some(Slot::UsageDetails), b'{') if self.within == Within::Usage => Within::UsageDetails,
+            (Some(Slot::UsageDetails), b'{') => Within::ResponseUsageDetails,
             (_, _) => return Ok(None),
         };
         self.within = within;
@@ -121,17 +164,44 @@ impl Reader for Outline {
             Slot::Type => self.kind = text.map(|name| Kind::of(name.as_bytes())),
             Slot::Id => self.id = text.map(|id| id.into_owned()),
             Slot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
-            Slot::Error | Slot::Item | Slot::Output | Slot::Response | Slot::ResponseOutput => {}
+            Slot::Error
+            | Slot::Item
+            | Slot::Output
+            | Slot::Response
+            | Slot::ResponseOutput
+            | Slot::Usage
+            | Slot::ResponseUsage
+            | Slot::UsageDetails
+            | Slot::InputTokens
+            | Slot::CachedTokens
+            | Slot::OutputTokens => {}
         }
         Ok(())
+    }
+
+    fn number(&mut self, slot: Slot, raw: &[u8]) {
+        // What has a fraction or an exponent is no count.
+        let count = std::str::from_utf8(raw).ok().and_then(|digits| digits.parse().ok());
+        match slot {
+            Slot::InputTokens => self.usage.input = count,
+            Slot::CachedTokens => self.usage.cached_input = count,
+            Slot::OutputTokens => self.usage.output = count,
+            _ => {}
+        }
     }
 
     fn value_end(&mut self, depth: u32, _run: &crate::scan::capture::Run<'_>, _at: u64) {
         if depth == 1 {
             self.has_output |= self.within == Within::Output;
+            self.has_usage |= self.within == Within::Usage;
             self.within = Within::Nothing;
-        } else if depth == 2 && self.within == Within::ResponseOutput {
-            self.within = Within::Response;
+            return;
         }
+        self.within = match (depth, self.within) {
+            (2, Within::ResponseOutput | Within::ResponseUsage) => Within::Response,
+            (2, Within::UsageDetails) => Within::Usage,
+            (3, Within::ResponseUsageDetails) => Within::ResponseUsage,
+            (_, within) => within,
+        };
     }
 }
