@@ -36,7 +36,7 @@ pub use http1::RequestBody;
 pub use listen::{Address, BindError, Listener};
 pub use pool::{Pool, Terms};
 pub use refusal::Refusal;
-pub use replay::{Keep, Kept, Replay};
+pub use replay::{Keep, Kept, Replay, Splice};
 pub use send_error::SendError;
 pub use serve::{Phase, Shutdown, serve};
 pub use server_tls::{IdentityError, server_config};

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     pin::Pin,
     sync::{
         Arc,
@@ -89,10 +89,53 @@ pub struct Kept {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// A place in a kept body, and what stands there instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// The bytes that are replaced.
+    pub at: Range<u64>,
+    /// What replaces them.
+    pub with: Bytes,
+}
+
+impl Splice {
+    /// The pieces with the replacement among them: windows on the same memory.
+    fn apply(&self, pieces: &[Bytes]) -> Arc<[Bytes]> {
+        let before = window(pieces, 0..self.at.start);
+        let after = window(pieces, self.at.end..u64::MAX);
+        let spliced = before.chain(std::iter::once(self.with.clone())).chain(after);
+        spliced.filter(|piece| !piece.is_empty()).collect()
+    }
+
+    fn framing(&self, before: Framing) -> Framing {
+        match before {
+            Framing::Length(length) => {
+                let kept = length.saturating_sub(self.at.end.saturating_sub(self.at.start));
+                Framing::Length(kept + self.with.len() as u64)
+            }
+            Framing::None | Framing::Chunked => before,
+        }
+    }
+}
+
+/// What of `pieces` lies in `range`.
+fn window(pieces: &[Bytes], range: Range<u64>) -> impl Iterator<Item = Bytes> {
+    let mut begin = 0_u64;
+    pieces.iter().map(move |piece| {
+        let length = piece.len() as u64;
+        let within = |offset: u64| usize::try_from(offset.saturating_sub(begin).min(length)).unwrap_or(piece.len());
+        let (from, to) = (within(range.start), within(range.end));
+        begin += length;
+        piece.slice(from.min(to)..to)
+    })
+}
+
 /// A request body on its way to an upstream, which can be sent again where it was kept.
 pub struct Replay {
     source: Source,
     framing: Framing,
+    /// What a kept body is sent as, where that is not what came.
+    spliced: Option<(Arc<[Bytes]>, Framing)>,
 }
 
 enum Source {
@@ -113,37 +156,45 @@ enum Source {
 impl Replay {
     /// No body.
     pub fn empty(framing: Framing) -> Self {
-        Self {
-            source: Source::Empty,
-            framing,
-        }
+        Self::of(Source::Empty, framing)
     }
 
     /// A body that is all here.
     pub fn kept(body: Kept, framing: Framing) -> Self {
-        Self {
-            source: Source::Kept {
-                body: Arc::new(body),
-                next: 0,
-            },
-            framing,
-        }
+        let body = Arc::new(body);
+        Self::of(Source::Kept { body, next: 0 }, framing)
     }
 
     /// A body that is passed on as it arrives, and can be sent only once.
     pub fn passing(intake: Intake, framing: Framing) -> Self {
+        let passing = Source::Passing {
+            intake: Box::new(intake),
+            _until_sent: None,
+        };
+        Self::of(passing, framing)
+    }
+
+    fn of(source: Source, framing: Framing) -> Self {
         Self {
-            source: Source::Passing {
-                intake: Box::new(intake),
-                _until_sent: None,
-            },
+            source,
             framing,
+            spliced: None,
         }
+    }
+
+    /// Lets a kept body be sent with `splice` in it from now on; or as it came.
+    pub fn set_splice(&mut self, splice: Option<Splice>) {
+        self.spliced = match (&self.source, splice) {
+            (Source::Kept { body, .. }, Some(splice)) => {
+                Some((splice.apply(&body.pieces), splice.framing(self.framing)))
+            }
+            _ => None,
+        };
     }
 
     /// How it is delimited.
     pub(super) fn framing(&self) -> Framing {
-        self.framing
+        self.spliced.as_ref().map_or(self.framing, |(_, framing)| *framing)
     }
 
     /// Whether its end is marked by a last chunk.
@@ -164,10 +215,7 @@ impl Replay {
     /// The body, to be sent now: a view on it where it is kept, or else the only one.
     pub(super) fn share(&mut self) -> Self {
         self.again().unwrap_or_else(|| {
-            let passed_on = Self {
-                source: Source::PassedOn,
-                framing: self.framing,
-            };
+            let passed_on = Self::of(Source::PassedOn, self.framing);
             std::mem::replace(self, passed_on)
         })
     }
@@ -202,6 +250,7 @@ impl Replay {
         Some(Self {
             source,
             framing: self.framing,
+            spliced: self.spliced.clone(),
         })
     }
 }
@@ -229,15 +278,20 @@ impl Upload {
     }
 }
 
+fn pieces<'a>(body: &'a Kept, spliced: Option<&'a (Arc<[Bytes]>, Framing)>) -> &'a [Bytes] {
+    spliced.map_or(&body.pieces, |(pieces, _)| pieces)
+}
+
 impl Body for Replay {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.source {
+        let Self { source, spliced, .. } = &mut *self;
+        match source {
             Source::Empty | Source::PassedOn => Poll::Ready(None),
             Source::Kept { body, next } => {
-                let piece = body.pieces.get(*next).cloned();
+                let piece = pieces(body, spliced.as_ref()).get(*next).cloned();
                 *next += 1;
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
@@ -252,13 +306,15 @@ impl Body for Replay {
         match &self.source {
             Source::PassedOn => true,
             Source::Empty => !self.is_chunked(),
-            Source::Kept { body, next } => *next >= body.pieces.len() && (*next > 0 || !self.is_chunked()),
+            Source::Kept { body, next } => {
+                *next >= pieces(body, self.spliced.as_ref()).len() && (*next > 0 || !self.is_chunked())
+            }
             Source::Passing { intake, .. } => intake.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.framing {
+        match self.framing() {
             Framing::None => SizeHint::with_exact(0),
             Framing::Length(length) => SizeHint::with_exact(length),
             Framing::Chunked => SizeHint::default(),
@@ -268,6 +324,8 @@ impl Body for Replay {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -309,6 +367,51 @@ mod tests {
         let kept = keep.finish(None);
         assert_eq!(kept.pieces.concat(), whole);
         assert!(kept.pieces.len() < 20 + whole.len() / (32 << 10));
+    }
+
+    proptest! {
+        #[test]
+        fn a_splice_replaces_its_range_and_nothing_else(
+            cuts in proptest::collection::vec(0..40_usize, 1..12),
+            range in (0..300_u64, 0..300_u64),
+            with in proptest::collection::vec(any::<u8>(), 0..30),
+        ) {
+            let mut keep = Keep::default();
+            let mut whole = Vec::new();
+            for (number, length) in cuts.into_iter().enumerate() {
+                // Some are large enough to stay pieces of their own.
+                let piece = vec![number as u8; if number % 3 == 0 { Keep::LARGE + length } else { length }];
+                whole.extend_from_slice(&piece);
+                keep.push(piece.into());
+            }
+            let length = whole.len() as u64;
+            let (from, to) = (range.0.min(range.1).min(length), range.0.max(range.1).min(length));
+            let mut body = Replay::kept(keep.finish(None), Framing::Length(length));
+            body.set_splice(Some(Splice { at: from..to, with: with.clone().into() }));
+            for mut sent in [body.share(), body.share()] {
+                let mut expected = whole.clone();
+                expected.splice(from as usize..to as usize, with.clone());
+                prop_assert_eq!(sent.framing(), Framing::Length(expected.len() as u64));
+                prop_assert_eq!(sent.size_hint().exact(), Some(expected.len() as u64));
+                prop_assert_eq!(read_all(&mut sent), expected);
+            }
+            body.set_splice(None);
+            let mut sent = body.share();
+            prop_assert_eq!(sent.framing(), Framing::Length(length));
+            prop_assert_eq!(read_all(&mut sent), whole);
+        }
+    }
+
+    fn read_all(body: &mut Replay) -> Vec<u8> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut read = Vec::new();
+        while !body.is_end_stream() {
+            match Pin::new(&mut *body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => read.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                _ => break,
+            }
+        }
+        read
     }
 
     #[test]
