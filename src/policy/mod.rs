@@ -5,12 +5,13 @@
 //!
 //! Of those that it may go to, [`select`](mod@select) says which it goes to now, or which it waits for: at most as long as its
 //! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
-//! there is another try.
+//! there is another try. What a caller may use at all is counted by [`limiter`].
 
 pub mod balance;
 pub mod budget;
 mod hash;
 pub mod health;
+pub mod limiter;
 pub mod patience;
 pub mod pins;
 pub mod rendezvous;

@@ -1,0 +1,218 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(millis: u64) -> Tick {
+    Tick::ZERO.after(Duration::from_millis(millis))
+}
+
+fn quota(requests: Option<u32>, tokens: Option<u64>, concurrent: Option<u32>) -> Quota {
+    Quota {
+        requests_per_minute: requests,
+        tokens_per_minute: tokens,
+        max_concurrent: concurrent,
+    }
+}
+
+#[test]
+fn the_next_minute_does_not_begin_early() {
+    let mut limiter = Limiter::new(quota(Some(2), None, None));
+    let _ = limiter.admit(0, at(0)).expect("the first");
+    let _ = limiter.admit(0, at(30_000)).expect("the second");
+    let denial = limiter.admit(0, at(59_000)).expect_err("a third");
+    assert_eq!(
+        denial,
+        Denial {
+            limit: LimitKind::Requests,
+            allowed: 2,
+            retry_after: Duration::from_secs(1)
+        }
+    );
+    let _ = limiter.admit(0, at(60_000)).expect("the first is a minute old");
+    assert_eq!(
+        limiter.admit(0, at(60_001)).expect_err("full").retry_after,
+        Duration::from_millis(29_999)
+    );
+}
+
+#[test]
+fn of_several_limits_the_longest_counts_and_nothing_is_charged() {
+    let mut limiter = Limiter::new(quota(Some(1), Some(10), Some(1)));
+    let first = limiter.admit(10, at(0)).expect("the first");
+    assert_eq!(
+        limiter.admit(1, at(1000)).expect_err("all").retry_after,
+        Duration::from_secs(59)
+    );
+    limiter.settle(first, None, at(1000));
+    let used = limiter.used(at(1000));
+    assert_eq!(used.requests.map(|meter| meter.remaining), Some(0));
+    assert_eq!(
+        used.tokens.map(|meter| (meter.remaining, meter.reset)),
+        Some((0, Duration::from_secs(59)))
+    );
+    let denial = limiter.admit(11, at(59_500)).expect_err("still");
+    assert_ne!(denial.limit, LimitKind::Concurrent);
+    assert!(
+        limiter.admit(11, at(60_000)).is_ok(),
+        "more than the limit counts as the limit"
+    );
+}
+
+#[test]
+fn what_was_estimated_too_high_comes_back_and_what_was_too_low_is_charged_later() {
+    let mut limiter = Limiter::new(quota(None, Some(100), None));
+    let high = limiter.admit(90, at(0)).expect("room");
+    assert!(limiter.admit(20, at(1)).is_err());
+    limiter.settle(high, Some(5), at(10_000));
+    let low = limiter.admit(20, at(10_000)).expect("85 came back");
+    limiter.settle(low, Some(500), at(20_000));
+    let denial = limiter.admit(1, at(20_000)).expect_err("over the limit");
+    // 525 are used: only when the 480 of the end have gone there is room again.
+    assert_eq!(denial.retry_after, MINUTE_OF_TESTS);
+    assert!(limiter.admit(1, at(80_000)).is_ok());
+}
+
+const MINUTE_OF_TESTS: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_refused_correction_leaves_everything_as_it_was() {
+    let mut limiter = Limiter::new(quota(None, Some(100), None));
+    let other = limiter.admit(60, at(0)).expect("room");
+    let mut admission = limiter.admit(10, at(5_000)).expect("room");
+    let denial = limiter.recharge(&mut admission, 50, at(6_000)).expect_err("too much");
+    assert_eq!(denial.retry_after, Duration::from_secs(54));
+    assert_eq!(limiter.used(at(6_000)).tokens.map(|meter| meter.remaining), Some(30));
+    limiter.recharge(&mut admission, 40, at(6_000)).expect("just fits");
+    limiter.settle(admission, Some(0), at(7_000));
+    limiter.settle(other, Some(0), at(7_000));
+    assert_eq!(limiter.used(at(7_000)).tokens.map(|meter| meter.remaining), Some(100));
+    assert_eq!(limiter.running(), 0);
+}
+
+#[test]
+fn the_largest_numbers_do_no_harm() {
+    let mut limiter = Limiter::new(quota(Some(u32::MAX), Some(u64::MAX), Some(u32::MAX)));
+    for _ in 0..3 {
+        let admission = limiter.admit(u64::MAX / 2, at(0));
+        if let Ok(admission) = admission {
+            limiter.settle(admission, Some(u64::MAX), at(0));
+        }
+    }
+    assert!(limiter.admit(u64::MAX, Tick::from_nanos(u64::MAX)).is_ok());
+    // A clock that another thread read earlier.
+    assert!(limiter.admit(1, at(0)).is_err());
+}
+
+/// What comes to one key.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Admit(u64),
+    /// Settles the request at this place with these tokens.
+    Settle(usize, Option<u64>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..20_000_u64).prop_map(Step::Wait),
+        (0..400_u64).prop_map(Step::Wait),
+        (0..60_u64).prop_map(Step::Admit),
+        (0..60_u64).prop_map(Step::Admit),
+        (0..8_usize, proptest::option::of(0..80_u64)).prop_map(|(at, tokens)| Step::Settle(at, tokens)),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+/// Remembers everything for ever.
+#[derive(Default)]
+struct Oracle {
+    /// When, and how many tokens.
+    requests: Vec<(u64, u64)>,
+}
+
+impl Oracle {
+    /// What stands in the minute that ends now.
+    fn within(&self, now: u64, of: impl Fn(&(u64, u64)) -> u64) -> u64 {
+        let fresh = self.requests.iter().filter(|(when, _)| now - when < 60_000);
+        fresh.map(of).sum()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Estimates only: what is let in stays within both limits in each minute, and what is refused is let in after exactly
+    /// the time that was named.
+    #[test]
+    fn no_minute_has_more_than_its_limit(steps in steps(), requests in 1..12_u32, tokens in 1..200_u64) {
+        let mut limiter = Limiter::new(quota(Some(requests), Some(tokens), None));
+        let mut oracle = Oracle::default();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Wait(millis) => now += millis,
+                Step::Settle(..) => {}
+                Step::Admit(cost) => {
+                    let cost = cost.min(tokens);
+                    match limiter.admit(cost, at(now)) {
+                        Ok(admission) => {
+                            oracle.requests.push((now, cost));
+                            limiter.settle(admission, None, at(now));
+                        }
+                        Err(denial) => {
+                            let wait = u64::try_from(denial.retry_after.as_millis()).unwrap();
+                            prop_assert!(wait > 0 && wait <= 60_250, "{wait}");
+                            prop_assert!(limiter.admit(cost, at(now + wait - 1)).is_err());
+                            now += wait;
+                            let admission = limiter.admit(cost, at(now));
+                            prop_assert!(admission.is_ok(), "{admission:?} at {now}");
+                            oracle.requests.push((now, cost));
+                            limiter.settle(admission.unwrap(), None, at(now));
+                        }
+                    }
+                    prop_assert!(oracle.within(now, |_| 1) <= u64::from(requests));
+                    prop_assert!(oracle.within(now, |(_, tokens)| *tokens) <= tokens);
+                }
+            }
+        }
+    }
+
+    /// With corrections: the sum is that of what stands, places are given back, and after a minute all is as new.
+    #[test]
+    fn corrections_never_lose_or_make_tokens(steps in steps(), tokens in 1..200_u64, concurrent in 1..6_u32) {
+        let mut limiter = Limiter::new(quota(None, Some(tokens), Some(concurrent)));
+        let mut running = Vec::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Wait(millis) => now += millis,
+                Step::Admit(cost) => {
+                    if let Ok(admission) = limiter.admit(cost, at(now)) {
+                        running.push(admission);
+                    }
+                }
+                Step::Settle(place, actual) if place < running.len() => {
+                    limiter.settle(running.remove(place), actual, at(now));
+                }
+                Step::Settle(..) => {}
+            }
+            prop_assert_eq!(limiter.running() as usize, running.len());
+            prop_assert!(running.len() <= concurrent as usize);
+            let held: u64 = running.iter().map(|admission| admission.tokens).sum();
+            let used = limiter.used(at(now)).tokens.unwrap();
+            prop_assert!(used.remaining <= tokens);
+            // What still runs and came just now is charged in full.
+            if running.iter().all(|admission| at(now).since(admission.charged_at) < Duration::from_secs(59)) {
+                prop_assert!(tokens - used.remaining >= held.min(tokens));
+            }
+        }
+        for admission in running {
+            limiter.settle(admission, Some(0), at(now));
+        }
+        let used = limiter.used(at(now + 61_000)).tokens.unwrap();
+        prop_assert_eq!((used.remaining, used.reset), (tokens, Duration::ZERO));
+        prop_assert_eq!(limiter.running(), 0);
+    }
+}
