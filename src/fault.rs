@@ -3,6 +3,8 @@
 //! An upstream's own error is no fault: it passes through byte for byte. Every match here is exhaustive, so a new fault
 //! does not compile until it has a status, a code, a label and a retry rule. `proxy::reply` is the only maker of error bodies.
 
+mod message;
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -41,8 +43,29 @@ pub enum Fault {
     WebSocketUnsupported,
     /// The upstream takes the caller's own credential, and the caller sent none.
     MissingCredential,
-    /// No upstream serves this model.
-    ModelNotServed { model: String },
+    /// The caller sent no client key.
+    MissingKey,
+    /// What the caller sent is no client key, or none that is good now.
+    InvalidKey { problem: KeyProblem },
+    /// The key's group may not use the model; it may use those that `allowed` matches.
+    ModelForbidden { model: String, allowed: Vec<String> },
+    /// The key's group may use some models only, and which one the upstream would use cannot be read.
+    ModelUnreadable { problem: &'static str },
+    /// The key's group may not call this path; `why` ends the message.
+    PathForbidden { path: String, why: &'static str },
+    /// No upstream of the key's group serves this model; those that `served` matches are served.
+    ModelNotServed { model: String, served: Vec<String> },
+    /// Nobody of the caller's group is known to have made the response that the request names: in its path, or else as
+    /// `previous_response_id`.
+    ResponseNotFound { in_path: bool },
+    /// The upstream calls the model by another name, and a compressed body cannot be changed.
+    RenameCompressed { model: String },
+    /// The client key has reached one of its limits. `limit` is what it may use, in units of `kind`.
+    RateLimited {
+        kind: RateLimit,
+        limit: u64,
+        retry: Duration,
+    },
     /// Nobody can say which models there are: no upstream answered.
     ModelsUnavailable,
     /// The upstream could not be connected to.
@@ -66,6 +89,28 @@ pub enum Fault {
     Internal,
 }
 
+/// What is wrong with a client key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyProblem {
+    /// Nobody has it, or it is not readable as one key.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// The operator has switched it off.
+    Disabled,
+}
+
+/// What a client key may use only so much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimit {
+    /// Requests in a minute.
+    Requests,
+    /// Tokens in a minute.
+    Tokens,
+    /// Requests at a time.
+    Concurrent,
+}
+
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -75,126 +120,109 @@ pub enum Retry {
     After(Duration),
 }
 
+/// What callers, and their programs, see of a fault.
+struct Traits {
+    status: StatusCode,
+    /// `error.code`
+    code: &'static str,
+    /// `error.type`
+    kind: &'static str,
+    /// The metric label `reason`.
+    label: &'static str,
+}
+
+/// The caller has to change the request.
+const INVALID: &str = "invalid_request_error";
+/// The caller has to prove who it is.
+const AUTHENTICATION: &str = "authentication_error";
+/// The caller may not.
+const PERMISSION: &str = "permission_error";
+/// The caller can do nothing about it.
+const SERVER: &str = "server_error";
+
 impl Fault {
+    fn traits(&self) -> Traits {
+        use StatusCode as S;
+        let (status, code, kind, label) = match self {
+            Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, "path"),
+            Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, "head"),
+            Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, "head"),
+            Self::BadHead { .. } => (S::BAD_REQUEST, "bad_head", INVALID, "head"),
+            Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, "head"),
+            Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, "head"),
+            Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, "head"),
+            Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, "body"),
+            Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, "body"),
+            Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, "body"),
+            Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, "too_large"),
+            Self::BodyTimeout { .. } => (S::REQUEST_TIMEOUT, "request_timeout", INVALID, "body_timeout"),
+            Self::BuffersFull => (S::SERVICE_UNAVAILABLE, "server_overloaded", SERVER, "buffers_full"),
+            Self::WebSocketUnsupported => (S::UPGRADE_REQUIRED, "websocket_unsupported", INVALID, "websocket"),
+            Self::MissingCredential => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, "credential"),
+            Self::MissingKey => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, "key"),
+            Self::InvalidKey { .. } => (S::UNAUTHORIZED, "invalid_api_key", AUTHENTICATION, "key"),
+            Self::ModelForbidden { .. } => (S::FORBIDDEN, "model_not_allowed", PERMISSION, "forbidden"),
+            Self::ModelUnreadable { .. } => (S::FORBIDDEN, "model_unreadable", PERMISSION, "forbidden"),
+            Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, "forbidden"),
+            Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, "model"),
+            Self::ResponseNotFound { in_path: true } => (S::NOT_FOUND, "response_not_found", INVALID, "owner_unknown"),
+            // The words of OpenAI, which clients know.
+            Self::ResponseNotFound { in_path: false } => {
+                (S::BAD_REQUEST, "previous_response_not_found", INVALID, "owner_unknown")
+            }
+            Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, "body"),
+            // OpenAI's types say which limit it was.
+            Self::RateLimited { kind, .. } => {
+                let which = match kind {
+                    RateLimit::Requests => "requests",
+                    RateLimit::Tokens => "tokens",
+                    RateLimit::Concurrent => "concurrent_requests",
+                };
+                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, "rate_limited")
+            }
+            Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, "upstream"),
+            Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, "upstream"),
+            Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, "upstream"),
+            Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, "upstream"),
+            // Codex goes by the type, and shows when the limit resets.
+            Self::Limited { .. } => {
+                let code = "usage_limit_reached";
+                (S::TOO_MANY_REQUESTS, code, code, "limited")
+            }
+            Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, "unavailable"),
+            Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, "owner_gone"),
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, "internal"),
+        };
+        Traits {
+            status,
+            code,
+            kind,
+            label,
+        }
+    }
+
     /// The HTTP status that the caller gets.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::AmbiguousTarget { .. }
-            | Self::BadHost { .. }
-            | Self::BadHead { .. }
-            | Self::BadFraming { .. }
-            | Self::AmbiguousBody { .. }
-            | Self::UndecodableBody { .. }
-            | Self::IncompleteBody
-            | Self::OwnerGone => StatusCode::BAD_REQUEST,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::MissingCredential => StatusCode::UNAUTHORIZED,
-            Self::UnknownPath { .. } | Self::ModelNotServed { .. } => StatusCode::NOT_FOUND,
-            Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::WebSocketUnsupported => StatusCode::UPGRADE_REQUIRED,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ModelsUnavailable | Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::BuffersFull | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        }
+        self.traits().status
     }
 
     /// The `error.code` that the caller gets: stable, for programs.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownPath { .. } => "unknown_path",
-            Self::AmbiguousTarget { .. } => "ambiguous_target",
-            Self::BadHost { .. } => "bad_host",
-            Self::BadHead { .. } => "bad_head",
-            Self::HeadTooLarge => "head_too_large",
-            Self::BadFraming { .. } => "bad_framing",
-            Self::BadMethod { .. } => "method_not_allowed",
-            Self::AmbiguousBody { .. } => "ambiguous_body",
-            Self::UndecodableBody { .. } => "undecodable_body",
-            Self::IncompleteBody => "incomplete_body",
-            Self::BodyTooLarge { .. } => "request_too_large",
-            Self::BodyTimeout { .. } => "request_timeout",
-            Self::BuffersFull => "server_overloaded",
-            Self::WebSocketUnsupported => "websocket_unsupported",
-            Self::MissingCredential => "missing_api_key",
-            Self::ModelNotServed { .. } => "model_not_found",
-            Self::ModelsUnavailable => "models_unavailable",
-            Self::UpstreamUnreachable { .. } => "upstream_unreachable",
-            Self::UpstreamBroken { .. } => "upstream_broken",
-            Self::UpstreamTimeout { .. } => "upstream_timeout",
-            Self::Limited { .. } => "usage_limit_reached",
-            Self::Unavailable { .. } => "upstreams_unavailable",
-            Self::OwnerGone => "state_owner_gone",
-            Self::Internal => "internal_error",
-        }
+        self.traits().code
     }
 
     /// The `error.type` that the caller gets.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::UnknownPath { .. }
-            | Self::AmbiguousTarget { .. }
-            | Self::BadHost { .. }
-            | Self::BadHead { .. }
-            | Self::HeadTooLarge
-            | Self::BadFraming { .. }
-            | Self::BadMethod { .. }
-            | Self::AmbiguousBody { .. }
-            | Self::UndecodableBody { .. }
-            | Self::IncompleteBody
-            | Self::BodyTooLarge { .. }
-            | Self::BodyTimeout { .. }
-            | Self::WebSocketUnsupported
-            | Self::ModelNotServed { .. }
-            | Self::OwnerGone => "invalid_request_error",
-            // Codex goes by the type, and shows when the limit resets.
-            Self::Limited { .. } => "usage_limit_reached",
-            Self::MissingCredential => "authentication_error",
-            Self::BuffersFull
-            | Self::ModelsUnavailable
-            | Self::UpstreamUnreachable { .. }
-            | Self::UpstreamBroken { .. }
-            | Self::UpstreamTimeout { .. }
-            | Self::Unavailable { .. }
-            | Self::Internal => "server_error",
-        }
+        self.traits().kind
     }
 
     /// The metric label `reason`: one of few.
     pub fn label(&self) -> &'static str {
-        match self {
-            Self::UnknownPath { .. } => "path",
-            Self::AmbiguousTarget { .. }
-            | Self::BadHost { .. }
-            | Self::BadHead { .. }
-            | Self::HeadTooLarge
-            | Self::BadFraming { .. }
-            | Self::BadMethod { .. } => "head",
-            Self::AmbiguousBody { .. } | Self::UndecodableBody { .. } | Self::IncompleteBody => "body",
-            Self::BodyTooLarge { .. } => "too_large",
-            Self::BodyTimeout { .. } => "body_timeout",
-            Self::BuffersFull => "buffers_full",
-            Self::WebSocketUnsupported => "websocket",
-            Self::MissingCredential => "credential",
-            Self::ModelNotServed { .. } => "model",
-            Self::ModelsUnavailable
-            | Self::UpstreamUnreachable { .. }
-            | Self::UpstreamBroken { .. }
-            | Self::UpstreamTimeout { .. } => "upstream",
-            Self::Limited { .. } => "limited",
-            Self::Unavailable { .. } => "unavailable",
-            Self::OwnerGone => "owner_gone",
-            Self::Internal => "internal",
-        }
+        self.traits().label
     }
 
     /// Every value of [`Fault::label`], so that metrics can be registered up front.
-    pub const LABELS: [&'static str; 14] = [
+    pub const LABELS: [&'static str; 18] = [
         "path",
         "head",
         "body",
@@ -203,7 +231,11 @@ impl Fault {
         "buffers_full",
         "websocket",
         "credential",
+        "key",
+        "forbidden",
         "model",
+        "owner_unknown",
+        "rate_limited",
         "upstream",
         "limited",
         "unavailable",
@@ -228,9 +260,18 @@ impl Fault {
             | Self::BodyTimeout { .. }
             | Self::WebSocketUnsupported
             | Self::MissingCredential
+            | Self::MissingKey
+            | Self::InvalidKey { .. }
+            | Self::ModelForbidden { .. }
+            | Self::ModelUnreadable { .. }
+            | Self::PathForbidden { .. }
             | Self::ModelNotServed { .. }
+            | Self::ResponseNotFound { .. }
+            | Self::RenameCompressed { .. }
             | Self::OwnerGone => Retry::Never,
-            Self::Limited { resets_in: retry, .. } | Self::Unavailable { retry, .. } => Retry::After(*retry),
+            Self::Limited { resets_in: retry, .. }
+            | Self::RateLimited { retry, .. }
+            | Self::Unavailable { retry, .. } => Retry::After(*retry),
             Self::BuffersFull => Retry::After(Duration::from_secs(1)),
             Self::ModelsUnavailable
             | Self::UpstreamUnreachable { .. }
@@ -242,32 +283,14 @@ impl Fault {
 
     /// Whether the connection to the caller must close: what follows on it has no certain beginning.
     pub fn closes(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::BadHead { .. }
-            | Self::HeadTooLarge
-            | Self::BadFraming { .. }
-            | Self::IncompleteBody
-            | Self::BodyTimeout { .. } => true,
-            Self::UnknownPath { .. }
-            | Self::AmbiguousTarget { .. }
-            | Self::BadHost { .. }
-            | Self::BadMethod { .. }
-            | Self::AmbiguousBody { .. }
-            | Self::UndecodableBody { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BuffersFull
-            | Self::WebSocketUnsupported
-            | Self::MissingCredential
-            | Self::ModelNotServed { .. }
-            | Self::ModelsUnavailable
-            | Self::UpstreamUnreachable { .. }
-            | Self::UpstreamBroken { .. }
-            | Self::UpstreamTimeout { .. }
-            | Self::Limited { .. }
-            | Self::Unavailable { .. }
-            | Self::OwnerGone
-            | Self::Internal => false,
-        }
+                | Self::HeadTooLarge
+                | Self::BadFraming { .. }
+                | Self::IncompleteBody
+                | Self::BodyTimeout { .. }
+        )
     }
 
     /// When a limit resets: in seconds of Unix time, and from now.
@@ -280,81 +303,24 @@ impl Fault {
         }
     }
 
-    /// What was wrong, where, and what to do.
-    pub fn message(&self) -> String {
+    /// The field of the request's body that is at fault, as `error.param`.
+    pub fn param(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownPath { path, meant } => format!("No such path: {path}. Did you mean {meant}?"),
-            Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send one plain absolute path."),
-            Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
-            Self::BadHead { problem } => format!("The request's head is not HTTP/1.1: {problem}. Check what sends it, and anything between."),
-            Self::HeadTooLarge => "The request's head has over 64 KiB or 100 fields. Send fewer or shorter header fields.".to_owned(),
-            Self::BadFraming { problem } => format!("The request's framing {problem}. Send one Content-Length, or Transfer-Encoding: chunked alone."),
-            Self::BadMethod { problem } => format!("The request's method {problem}."),
-            Self::AmbiguousBody { problem, offset } => {
-                format!("The request body has no single reading: {problem} at byte {offset}. Send one UTF-8 JSON object in which every routing field stands once.")
-            }
-            Self::UndecodableBody { problem } => format!("The request body does not decompress: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
-            Self::IncompleteBody => "The request body broke off before it was complete. Send it again.".to_owned(),
-            Self::BodyTooLarge { limit } => format!("The request body is over the limit of {limit} bytes. Send less, or raise server.max_body."),
-            Self::BodyTimeout { idle } => format!("No piece of the request body arrived for {idle:?}. Send it again without pauses."),
-            Self::BuffersFull => "Too many request bodies are being held at once. Try again shortly.".to_owned(),
-            Self::WebSocketUnsupported => "WebSocket is not supported here. POST to /v1/responses with \"stream\": true instead.".to_owned(),
-            Self::MissingCredential => "This upstream is called with your own API key. Send it as Authorization: Bearer.".to_owned(),
-            Self::ModelNotServed { model } => format!("The model '{model}' is served by no upstream. GET /v1/models lists those that are."),
-            Self::ModelsUnavailable => "No upstream answered with its list of models. Try again shortly.".to_owned(),
-            Self::UpstreamUnreachable { upstream } => format!("The upstream '{upstream}' could not be reached. Try again shortly."),
-            Self::UpstreamBroken { upstream } => format!("The upstream '{upstream}' broke off before it answered. Try again shortly."),
-            Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {limit:?}. Try again shortly."),
-            Self::Limited { resets_in, is_owned, .. } => {
-                let who = if *is_owned { OWNER } else { "Every upstream that may serve this request" };
-                format!("{who} has reached its usage limit. The first resets in {}; try again then.", in_words(*resets_in))
-            }
-            Self::Unavailable { retry, is_owned } => {
-                let who = if *is_owned { OWNER } else { "Every upstream that may serve this request" };
-                format!("{who} is busy or out of order. Try again in {}.", in_words(*retry))
-            }
-            Self::OwnerGone => "The request refers to a response, a turn or encrypted content of an upstream that is not configured (any more) for this model. Start anew, without them.".to_owned(),
-            Self::Internal => "Steadfast failed to handle this request. Try again; if it stays, report it with this response's x-request-id.".to_owned(),
+            Self::ModelNotServed { .. } | Self::ModelForbidden { .. } | Self::RenameCompressed { .. } => Some("model"),
+            Self::ResponseNotFound { in_path: false } => Some("previous_response_id"),
+            _ => None,
         }
     }
 }
-
-const OWNER: &str = "What this request refers to (an earlier response, a turn or encrypted content) is known to one upstream organization only, which";
 
 /// Whole seconds, rounded up: who comes back too early is refused again. At least one.
 pub fn seconds(delay: Duration) -> u64 {
     (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
 }
 
-/// The two largest units that matter to somebody who waits.
-fn in_words(delay: Duration) -> String {
-    let seconds = seconds(delay);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{minutes} min"),
-        7200..172_800 => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_are_told_in_units_that_people_use() {
-        for (seconds, told) in [
-            (0.0, "1 s"),
-            (1.2, "2 s"),
-            (119.0, "119 s"),
-            (150.0, "2 min"),
-            (7500.0, "2 h 5 min"),
-            (176_400.0, "2 d 1 h"),
-        ] {
-            assert_eq!(in_words(Duration::from_secs_f64(seconds)), told);
-        }
-    }
 
     #[test]
     fn every_label_is_listed_once() {

@@ -104,6 +104,11 @@ impl Namespace {
     pub fn of_group(name: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::NAMESPACE, name.as_bytes()))
     }
+
+    /// The namespace as a number, for sealing.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
 }
 
 /// What a session is hashed by. The text itself is not kept, so it cannot be logged.

@@ -63,8 +63,8 @@ pub(super) struct RouteArgs {
     /// Only upstreams that serve this model
     #[arg(long)]
     pub model: Option<String>,
-    /// The caller's group (not supported yet)
-    #[arg(long, hide = true)]
+    /// The group of the client key that calls
+    #[arg(long)]
     pub group: Option<String>,
     #[command(flatten)]
     pub source: Source,

@@ -98,10 +98,14 @@ fn route(args: &RouteArgs) -> Result<(), Problem> {
 
 fn list(snapshot: &Snapshot, args: &RouteArgs) -> Result<(), Problem> {
     let mut out = io::stdout();
-    let eligibility = snapshot.eligibility(args.model.as_deref());
+    // The answer in JSON, which comes first, has found the group.
+    let Some(group) = snapshot.access.group(args.group.as_deref()) else {
+        return Ok(());
+    };
+    let eligibility = snapshot.eligibility(group, args.model.as_deref());
     let order = eligibility
         .iter()
-        .flat_map(|eligibility| snapshot.route(&args.key, eligibility));
+        .flat_map(|eligibility| snapshot.route(group, &args.key, eligibility));
     for (place, upstream) in order.enumerate() {
         let note = if place == 0 { "  home" } else { "" };
         writeln!(

@@ -19,6 +19,10 @@ pub(super) struct Listeners<'a> {
     pub(super) public: Option<&'a [Placed<Listen>]>,
     pub(super) admin: Option<&'a [Placed<SocketAddr>]>,
     pub(super) has_token: bool,
+    pub(super) has_client_keys: bool,
+    pub(super) has_tls: bool,
+    /// Where it is said that anybody may call.
+    pub(super) anonymous: Option<&'a Place>,
 }
 
 impl Listeners<'_> {
@@ -28,18 +32,17 @@ impl Listeners<'_> {
             if let Listen::Tcp(tcp) = address
                 && !is_loopback(tcp)
             {
-                let port = tcp.port();
-                notes.error(
-                    place.clone(),
-                    format!(
-                        "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{tcp}\": there are no client keys, so whoever connects spends your upstream keys"
-                    ),
-                );
+                self.check_open(place, tcp, notes);
             }
             let earlier = public.iter().take(index).any(|(_, other)| clash(other, address));
             if earlier {
                 notes.error(place.clone(), format!("listen has \"{address}\" twice; keep one"));
             }
+        }
+        if let (true, Some(place)) = (self.has_client_keys, self.anonymous) {
+            let message =
+                "allow_anonymous is for a gateway without client keys, and there are some; remove it, or them";
+            notes.error(place.clone(), message);
         }
         let admin = self.admin.unwrap_or_default();
         for (index, (place, address)) in admin.iter().enumerate() {
@@ -61,6 +64,29 @@ impl Listeners<'_> {
             }
         }
         self.check_between(notes);
+    }
+
+    /// An address that others can reach.
+    fn check_open(&self, place: &Place, address: &SocketAddr, notes: &mut Notes) {
+        let port = address.port();
+        if self.has_client_keys {
+            if !self.has_tls {
+                let message = format!(
+                    "listen \"{address}\" is plain HTTP, so client keys cross the network in the clear; set server.tls, or put what ends TLS on this machine"
+                );
+                notes.warn(place.clone(), message);
+            }
+        } else if self.anonymous.is_some() {
+            let message = format!(
+                "whoever reaches \"{address}\" spends your upstream keys: allow_anonymous is set and there are no client keys"
+            );
+            notes.warn(place.clone(), message);
+        } else {
+            let message = format!(
+                "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{address}\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant"
+            );
+            notes.error(place.clone(), message);
+        }
     }
 
     /// The two listeners must be apart. A clash of a written address with a default is reported at the written one.

@@ -10,7 +10,7 @@ use std::{
 use toml::de::DeValue;
 
 use super::{
-    Admin, Affinity, Config, Errors, Listen, Overrides, Retry, Server, Timeouts, Upstream, affinity,
+    Admin, Affinity, Config, Errors, Listen, Overrides, Retry, Server, Timeouts, Upstream, access, affinity,
     check::{self, Placed},
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
@@ -25,8 +25,10 @@ const MAX_FILE: u64 = 4 << 20;
 const ROOT: Schema = Schema {
     name: "the top level",
     prefix: "",
-    fields: &["server", "admin", "affinity", "retry", "timeouts", "upstream"],
-    later: &["group", "key"],
+    fields: &[
+        "server", "admin", "affinity", "retry", "timeouts", "upstream", "group", "key",
+    ],
+    later: &[],
 };
 const SERVER: Schema = Schema {
     name: "[server]",
@@ -39,6 +41,9 @@ const SERVER: Schema = Schema {
         "forwarded",
         "route_headers",
         "tls",
+        "allow_anonymous",
+        "keys_file",
+        "keys_directory",
     ],
     later: &[],
 };
@@ -68,6 +73,8 @@ const SCHEMAS: &[&Schema] = &[
     &RETRY,
     &TIMEOUTS,
     &upstream::SCHEMA,
+    &access::GROUP,
+    &access::KEY,
     &ROOT,
 ];
 
@@ -87,6 +94,10 @@ struct Draft {
     listen: Option<Vec<Placed<Listen>>>,
     admin_listen: Option<Vec<Placed<SocketAddr>>>,
     token_written: bool,
+    route_headers: Option<bool>,
+    /// Where `allow_anonymous` is set.
+    anonymous: Option<Place>,
+    access: access::Draft,
     names: Vec<Placed<String>>,
     upstreams: Vec<Upstream>,
 }
@@ -120,7 +131,9 @@ impl Config {
             let message = "there is no upstream; add [[upstream]] with name, base_url and api_key";
             reader.notes.error(Place::File(Arc::from(origin)), message);
         }
-        draft.finish(reader.notes, overrides, env)
+        draft.access.read(&mut reader, &root);
+        let notes = draft.access.read_elsewhere(reader.notes);
+        draft.finish(notes, overrides, env)
     }
 
     /// A configuration without a file, with the environment of this process.
@@ -245,10 +258,16 @@ impl Draft {
             reader.read(&section, "grace", |value| duration(value, Duration::ZERO..=DAY)),
         );
         set(&mut server.forwarded, reader.read(&section, "forwarded", boolean));
+        self.route_headers = reader.read(&section, "route_headers", boolean);
         set(
-            &mut server.route_headers,
-            reader.read(&section, "route_headers", boolean),
+            &mut server.allow_anonymous,
+            reader.read(&section, "allow_anonymous", boolean),
         );
+        if let (true, Some(value)) = (server.allow_anonymous, section.get("allow_anonymous")) {
+            self.anonymous = Some(reader.place_of(value));
+        }
+        self.access.read_places(reader, &section, around);
+        let server = &mut self.server;
         server.tls = tls::read(reader, &section, around);
         if server.buffered_bodies < server.max_body && reader.is_whole() {
             let (buffered, max) = (show_size(server.buffered_bodies), show_size(server.max_body));
@@ -335,8 +354,15 @@ impl Draft {
             public: self.listen.as_deref(),
             admin: self.admin_listen.as_deref(),
             has_token: self.token_written,
+            has_client_keys: self.access.has_client_keys,
+            has_tls: self.server.tls.is_some(),
+            anonymous: self.anonymous.as_ref(),
         };
         listeners.check(&mut notes);
+        let (has_client_keys, key_places) = (self.access.has_client_keys, self.access.places());
+        let (groups, keys) = self.access.finish(&self.upstreams, &self.names, &mut notes);
+        // Who strangers are served by is not theirs to know.
+        self.server.route_headers = self.route_headers.unwrap_or(!has_client_keys);
         check::names(&self.names, &mut notes);
         set(&mut self.server.listen, self.listen.map(values_of));
         set(&mut self.admin.listen, self.admin_listen.map(values_of));
@@ -357,6 +383,10 @@ impl Draft {
             retry,
             timeouts,
             upstreams,
+            groups,
+            has_client_keys,
+            key_places,
+            keys,
             warnings,
         })
     }

@@ -12,6 +12,7 @@
 //!
 //! Paths in a file are relative to that file's folder; paths in flags are relative to the working directory.
 
+mod access;
 mod affinity;
 mod base_url;
 mod check;
@@ -29,13 +30,14 @@ mod values;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
 
 pub use self::{
+    access::{ClientKey, Group},
     base_url::BaseUrl,
     errors::{Errors, Place, Problem},
     glob::ModelGlobs,
@@ -60,14 +62,31 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The upstreams, at least one, in the order of the file and then of the flags; their names are unique.
     pub upstreams: Vec<Upstream>,
+    /// Groups of callers; their names are unique.
+    pub groups: Vec<Group>,
+    /// Whether callers need a client key; also where there is none that is good, and so nobody gets in.
+    pub has_client_keys: bool,
+    /// The files and folders that client keys stand in, beside the main file.
+    pub key_places: Vec<PathBuf>,
+    /// Client keys; their names and digests are unique, and their groups are there.
+    pub keys: Vec<ClientKey>,
     /// What is allowed but probably not meant, for the log or for `check` to print.
     pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// The files and folders that this was read from, beside the main file.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.server.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        self.key_places.iter().chain(tls).map(PathBuf::as_path)
+    }
 }
 
 /// `[server]`: the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Where to listen, at least one, no two alike but for port 0. Loopback only: without client keys anybody may call.
+    /// Where to listen, at least one, no two alike but for port 0. Without client keys anybody may call: then only on loopback,
+    /// unless `allow_anonymous`.
     pub listen: Vec<Listen>,
     /// With what clients over TCP have to speak TLS; without, they speak plain HTTP.
     pub tls: Option<Tls>,
@@ -81,6 +100,8 @@ pub struct Server {
     pub forwarded: bool,
     /// Whether responses carry `x-steadfast-upstream` and `x-steadfast-route`.
     pub route_headers: bool,
+    /// Whether anybody who reaches a listener may call, wherever that is. Never so where there are client keys.
+    pub allow_anonymous: bool,
 }
 
 impl Default for Server {
@@ -93,6 +114,7 @@ impl Default for Server {
             grace: Duration::from_secs(30),
             forwarded: false,
             route_headers: true,
+            allow_anonymous: false,
         }
     }
 }

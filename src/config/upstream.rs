@@ -1,13 +1,13 @@
 //! `[[upstream]]` and `--upstream`: one account.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use http::{HeaderName, header};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 use super::{
     BaseUrl, Headers, ModelGlobs,
@@ -29,8 +29,10 @@ pub struct Upstream {
     pub api_key: ApiKey,
     /// The share of the sessions, relative to the others.
     pub weight: Weight,
-    /// The models that it serves.
+    /// The models that it serves, by the names that callers use.
     pub models: ModelGlobs,
+    /// What it calls models that callers call otherwise, by their names for them.
+    pub renames: BTreeMap<String, String>,
     /// Headers set on every request, each name once; none frames the message, belongs to the connection or is a credential that
     /// [`Upstream::api_key`] sets. A value may be named by `env:` or `file:` like a secret. All values are marked as sensitive, so that `Debug` does not print them.
     pub headers: Headers,
@@ -85,6 +87,11 @@ impl fmt::Display for InvalidUpstream {
 impl std::error::Error for InvalidUpstream {}
 
 impl Upstream {
+    /// Whether it is called with whatever its callers send.
+    pub fn is_passthrough(&self) -> bool {
+        self.api_key == ApiKey::Passthrough
+    }
+
     /// An upstream of weight 1 for all models.
     ///
     /// # Errors
@@ -108,6 +115,7 @@ impl Upstream {
             api_key,
             weight: Weight::ONE,
             models: ModelGlobs::default(),
+            renames: BTreeMap::new(),
             headers: Vec::new(),
             ca: None,
             http2: false,
@@ -150,7 +158,7 @@ pub(super) fn read(
             .warn(reader.place_of(value), format!("api_key {WRITTEN_OUT}"));
     }
     let weight = reader.read(section, "weight", parse_weight);
-    let models = reader.list(section, "models", false, parse_glob);
+    let (models, renames) = read_models(reader, section);
     let headers = read_headers(reader, section, around);
     let ca = reader.read(section, "ca", |value| parse_ca(text(value)?, around));
     let http2 = reader.read(section, "http2", boolean).unwrap_or(false);
@@ -176,7 +184,8 @@ pub(super) fn read(
     };
     let upstream = Upstream {
         weight: weight.unwrap_or(Weight::ONE),
-        models: ModelGlobs::new(models.into_iter().flatten().map(|(_, glob)| glob)),
+        models,
+        renames,
         headers,
         ca,
         http2,
@@ -185,6 +194,44 @@ pub(super) fn read(
         ..Upstream::with_defaults(name, base_url, api_key)
     };
     (named, Some(upstream))
+}
+
+/// Reads `models`: globs, or a table from names that callers use to names that the upstream uses.
+fn read_models(reader: &mut Reader<'_>, section: &Section<'_>) -> (ModelGlobs, BTreeMap<String, String>) {
+    let mut renames = BTreeMap::new();
+    let Some(DeValue::Table(table)) = section.get("models").map(Spanned::get_ref) else {
+        let globs = reader.list(section, "models", false, parse_glob);
+        let globs = globs.into_iter().flatten().map(|(_, glob)| glob);
+        return (ModelGlobs::new(globs), renames);
+    };
+    for (ours, theirs) in table {
+        let name: &str = ours.get_ref();
+        if name.is_empty() || name.contains(['*', '?']) {
+            let problem = format!(
+                "models: {} must be one model's name; globs are for a list",
+                quoted(name)
+            );
+            reader.error(ours, problem);
+            continue;
+        }
+        match text(theirs.get_ref()) {
+            Ok("") => reader.error(
+                theirs,
+                format!("models: the upstream's name for {} must not be empty", quoted(name)),
+            ),
+            Ok(theirs) => {
+                renames.insert(name.to_owned(), theirs.to_owned());
+            }
+            Err(problem) => reader.error(
+                theirs,
+                format!("models: the upstream's name for {} {problem}", quoted(name)),
+            ),
+        }
+    }
+    if let (true, Some(value)) = (table.is_empty(), section.get("models")) {
+        reader.error(value, "models must name one model at least; leave it out for all");
+    }
+    (ModelGlobs::new(renames.keys().map(String::as_str)), renames)
 }
 
 fn note_missing(reader: &mut Reader<'_>, section: &Section<'_>) {
@@ -257,7 +304,7 @@ fn warn_of_url(notes: &mut Notes, place: &Place, url: &BaseUrl) {
     }
 }
 
-fn parse_name(name: &str) -> Result<String, String> {
+pub(super) fn parse_name(name: &str) -> Result<String, String> {
     const MOST: usize = 64;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > MOST || !name.bytes().all(allowed) {
@@ -283,7 +330,7 @@ fn parse_weight(value: &DeValue<'_>) -> Result<Weight, String> {
         .ok_or_else(out_of_range)
 }
 
-fn parse_glob<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
+pub(super) fn parse_glob<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
     const MOST: usize = 256;
     let glob = text(value)?;
     if glob.is_empty() || glob.len() > MOST {

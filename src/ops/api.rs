@@ -9,7 +9,7 @@ use super::reload::Reloaded;
 use crate::{
     ids::SessionKey,
     policy::health::Reason,
-    state::{House, Snapshot, Upstream},
+    state::{Group, House, Snapshot, Upstream},
     tick::Tick,
 };
 
@@ -20,8 +20,8 @@ pub enum RouteError {
     NoKey,
     /// No upstream serves this model.
     ModelNotServed(String),
-    /// Groups were asked about.
-    GroupsUnsupported,
+    /// There is no such group.
+    UnknownGroup(String),
     /// A parameter that is none.
     UnknownParameter(String),
 }
@@ -31,7 +31,7 @@ impl fmt::Display for RouteError {
         match self {
             Self::NoKey => f.write_str("Name the session key: /api/route?key=KEY."),
             Self::ModelNotServed(model) => write!(f, "No upstream serves the model '{model}'."),
-            Self::GroupsUnsupported => f.write_str("Groups are not supported yet. Leave the group out."),
+            Self::UnknownGroup(group) => write!(f, "There is no group '{group}'."),
             Self::UnknownParameter(name) => {
                 write!(f, "Unknown parameter '{name}'. There are key, model and group.")
             }
@@ -114,19 +114,23 @@ pub(super) fn act(house: &House, action: Action, name: &str) -> (StatusCode, Val
 /// The upstreams for the session key `key` and `model`, best first.
 ///
 /// # Errors
-/// When no upstream serves the model, or a group is named.
+/// When no upstream serves the model to the group, or there is no such group.
 pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<&str>) -> Result<Value, RouteError> {
-    if group.is_some() {
-        return Err(RouteError::GroupsUnsupported);
-    }
+    let caller = find(snapshot, group)?;
     let eligibility = snapshot
-        .eligibility(model)
+        .eligibility(caller, model)
         .ok_or_else(|| RouteError::ModelNotServed(model.unwrap_or_default().to_owned()))?;
     let upstreams: Vec<Value> = snapshot
-        .route(key, &eligibility)
+        .route(caller, key, &eligibility)
         .map(|upstream| json!({ "name": &*upstream.name, "weight": upstream.weight.get() }))
         .collect();
-    Ok(json!({ "key": key, "model": model, "upstreams": upstreams }))
+    Ok(json!({ "key": key, "model": model, "group": group, "upstreams": upstreams }))
+}
+
+fn find<'a>(snapshot: &'a Snapshot, group: Option<&str>) -> Result<&'a Group, RouteError> {
+    let found = snapshot.access.group(group);
+    let unknown = || RouteError::UnknownGroup(group.unwrap_or_default().to_owned());
+    found.map(|group| &**group).ok_or_else(unknown)
 }
 
 /// The same from a query, with the upstream that the session is pinned to, if it is.
@@ -144,13 +148,10 @@ pub(super) fn route_query(house: &House, query: &str) -> Result<Value, RouteErro
     let key = key.ok_or(RouteError::NoKey)?;
     let snapshot = house.snapshot();
     let mut answer = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
-    let pin = house
-        .roster
-        .pins
-        .peek(SessionKey::from_text(snapshot.namespace, &key), house.clock.now());
-    let pinned = pin
-        .and_then(|id| snapshot.rendezvous.position(id))
-        .and_then(|index| snapshot.upstream(index));
+    let namespace = find(&snapshot, group.as_deref())?.namespace;
+    let session = SessionKey::from_text(namespace, &key);
+    let pin = house.roster.pins.peek(session, house.clock.now());
+    let pinned = pin.and_then(|id| snapshot.upstream_of(id));
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("pin".to_owned(), json!(pinned.map(|upstream| &*upstream.name)));
     }

@@ -7,6 +7,7 @@ use http::{
 };
 
 use super::{
+    caller::{self, Caller},
     headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
     journal::copied,
     target::{self, Target},
@@ -20,8 +21,15 @@ use crate::{
     wire::{Framing, Peer},
 };
 
+/// A request whose sender is known, and what it asks for.
+pub(super) struct Identified<'a> {
+    pub caller: Caller<'a>,
+    pub target: Target,
+}
+
 /// A request whose head is in order.
-pub(super) struct Admitted {
+pub(super) struct Admitted<'a> {
+    pub caller: Caller<'a>,
     pub method: Method,
     pub target: Target,
     /// What of the headers any upstream may see.
@@ -32,10 +40,14 @@ pub(super) struct Admitted {
     pub coding: EncodingKind,
     pub is_json: bool,
     pub turn_state: Option<TurnState>,
-    pub namespace: Namespace,
 }
 
-impl Admitted {
+impl Admitted<'_> {
+    /// Keeps its group's sessions and state apart from those of others.
+    pub fn namespace(&self) -> Namespace {
+        self.caller.group.namespace
+    }
+
     /// Whether the body is looked into: where an upstream will read JSON, and where we can.
     pub fn is_inspected(&self) -> bool {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {
@@ -48,18 +60,28 @@ impl Admitted {
     }
 }
 
+/// Tells who sends a request, at the second `now` of Unix time, and what it asks for.
+pub(super) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> Result<Identified<'a>, Fault> {
+    target::check_method(&parts.method)?;
+    target::check_host(parts.version, &parts.uri, &parts.headers)?;
+    let target = target::read(&parts.method, &parts.uri)?;
+    let caller = caller::identify(snapshot, &parts.headers, now)?;
+    Ok(Identified { caller, target })
+}
+
 /// Judges a request by its head.
-pub(super) fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Admitted, Fault> {
+pub(super) fn admit<'a>(
+    snapshot: &'a Snapshot,
+    identified: Identified<'a>,
+    parts: Parts,
+    framing: Framing,
+    peer: Peer,
+) -> Result<Admitted<'a>, Fault> {
+    let Identified { caller, target } = identified;
     let Parts {
-        method,
-        uri,
-        version,
-        mut headers,
-        ..
+        method, mut headers, ..
     } = parts;
-    target::check_method(&method)?;
-    target::check_host(version, &uri, &headers)?;
-    let target = target::read(&method, &uri)?;
+    caller::may_call(caller.group, &method, &target)?;
     if target.endpoint == Endpoint::Responses && method == Method::GET && wants_websocket(&headers) {
         return Err(Fault::WebSocketUnsupported);
     }
@@ -78,8 +100,14 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: P
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }
-    let turn_state = headers.remove(TURN_STATE).as_ref().and_then(turn_state::unseal);
+    let namespace = caller.group.namespace;
+    let sealed = headers.remove(TURN_STATE);
+    let turn_state = sealed.and_then(|sealed| {
+        let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
+        turn_state::unseal(&sealed, namespace, seal_of)
+    });
     Ok(Admitted {
+        caller,
         method,
         target,
         headers,
@@ -88,7 +116,6 @@ pub(super) fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: P
         coding,
         is_json,
         turn_state,
-        namespace: snapshot.namespace,
     })
 }
 

@@ -3,6 +3,8 @@
 //! Nothing of an answer has reached the caller while this goes on, so the request can be sent once more: as long as its
 //! body is here, its attempts last, the retry budget has something left, and there is somebody who has not failed it.
 
+use std::ops::Range;
+
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -13,14 +15,16 @@ use super::{
     journal::Journal,
     judge::{Answer, Question},
     pick::{Pick, Picked, Pinning},
-    target::Target,
+    target::{Target, bounded},
     turn_state::TurnState,
 };
 use crate::{
     fault::Fault,
+    ids::Namespace,
     policy::{Affinity, Event, Route, Verdict},
+    scan::EncodingKind,
     state::{Credential, Endpoint, FailoverReason, Lease, Snapshot, Upstream},
-    wire::{Relay, Replay, SendError, Terms},
+    wire::{Relay, Replay, SendError, Splice, Terms},
 };
 
 /// An upstream's answer, its body still to come.
@@ -30,6 +34,8 @@ pub(super) struct Exchange<'a> {
     pub route: Route,
     pub affinity: Affinity,
     pub pinning: Pinning,
+    /// Whose session this is.
+    pub namespace: Namespace,
     /// Its place at the upstream; none where somebody else might have had the last word.
     pub lease: Option<Lease>,
 }
@@ -44,7 +50,10 @@ struct Journey<'a, 'j> {
     target: Target,
     callers: CallersCredential,
     turn_state: Option<TurnState>,
+    namespace: Namespace,
     model: Option<String>,
+    /// Where in the body the model stands, if that can be changed.
+    model_at: Option<Range<u64>>,
     /// Requests that are paid for are repeated before they are answered; what else an upstream may have begun is not.
     is_repeatable: bool,
 }
@@ -77,7 +86,7 @@ enum LastWord<'a> {
 /// Calls upstreams, in the order of `pick`, until one gives an answer to pass on.
 pub(super) async fn forward<'a>(
     snapshot: &'a Snapshot,
-    admitted: Admitted,
+    admitted: Admitted<'_>,
     inspected: Inspected,
     mut pick: Pick<'a>,
     journal: &mut Journal,
@@ -128,6 +137,7 @@ fn last_word<'a>(last: Option<Failed<'a>>, nobody: Fault) -> Result<Exchange<'a>
 impl<'a, 'j> Journey<'a, 'j> {
     fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, journal: &'j mut Journal) -> Self {
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
+        let (namespace, is_plain) = (admitted.namespace(), admitted.coding == EncodingKind::Identity);
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
         *request.headers_mut() = admitted.headers;
@@ -139,7 +149,9 @@ impl<'a, 'j> Journey<'a, 'j> {
             target: admitted.target,
             callers: admitted.callers,
             turn_state: admitted.turn_state,
+            namespace,
             model: inspected.facts.model,
+            model_at: inspected.facts.model_at.filter(|_| is_plain),
             is_repeatable,
         }
     }
@@ -199,6 +211,7 @@ impl<'a, 'j> Journey<'a, 'j> {
             route,
             affinity: pick.affinity,
             pinning: pick.pinning,
+            namespace: self.namespace,
             lease: Some(lease),
         };
         if verdict.fails_over() {
@@ -292,6 +305,21 @@ impl<'a, 'j> Journey<'a, 'j> {
         {
             head.insert(TURN_STATE, turn_state.value.clone());
         }
+        self.rename(upstream)
+    }
+
+    /// Lets the body name the model as `upstream` does.
+    fn rename(&mut self, upstream: &Upstream) -> Result<(), Fault> {
+        let body = self.request.body_mut();
+        let model = self.model.as_deref();
+        let Some((model, name)) = model.and_then(|model| Some((model, upstream.renames.get(model)?))) else {
+            body.set_splice(None);
+            return Ok(());
+        };
+        let Some(at) = self.model_at.clone() else {
+            return Err(Fault::RenameCompressed { model: bounded(model) });
+        };
+        body.set_splice(Some(Splice { at, with: name.clone() }));
         Ok(())
     }
 }

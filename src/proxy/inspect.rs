@@ -29,11 +29,13 @@ pub(super) struct Inspected {
     pub body: Replay,
     /// How much of the body has been read.
     pub bytes: u64,
+    /// The same, decompressed.
+    pub decompressed: u64,
 }
 
 /// Reads the body of an admitted request.
 pub(super) async fn inspect(
-    admitted: &Admitted,
+    admitted: &Admitted<'_>,
     intake: Intake,
     limits: Limits,
     journal: &Journal,
@@ -50,10 +52,16 @@ pub(super) async fn inspect(
         facts: RequestFacts::default(),
         body,
         bytes: 0,
+        decompressed: 0,
     })
 }
 
-async fn read(admitted: &Admitted, mut intake: Intake, limits: Limits, journal: &Journal) -> Result<Inspected, Fault> {
+async fn read(
+    admitted: &Admitted<'_>,
+    mut intake: Intake,
+    limits: Limits,
+    journal: &Journal,
+) -> Result<Inspected, Fault> {
     let mut room = Room::new(&journal.house().buffers, limits.max_body);
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
@@ -64,6 +72,8 @@ async fn read(admitted: &Admitted, mut intake: Intake, limits: Limits, journal: 
         inspector.feed(&piece).map_err(fault_of_inspection)?;
         keep.push(piece);
     }
+    // What a decompressor still holds is little.
+    let decompressed = inspector.decompressed();
     // SDKs post nothing at all, as JSON, to cancel a response.
     let facts = match intake.received() {
         0 => RequestFacts::default(),
@@ -73,6 +83,7 @@ async fn read(admitted: &Admitted, mut intake: Intake, limits: Limits, journal: 
         facts,
         body: Replay::kept(keep.finish(room.permit), admitted.framing),
         bytes: intake.received(),
+        decompressed,
     })
 }
 

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::target::bounded;
+use super::{admit::Identified, limits, target::bounded};
 use crate::{
     fault::Fault,
     policy::Route,
-    state::{Endpoint, House, Live, RequestLabels, StatusClass},
+    scan::Usage,
+    state::{ClientKey, Endpoint, House, Lease, Live, Permit, RequestLabels, StatusClass},
 };
 
 /// How a request ended.
@@ -61,6 +62,12 @@ pub(super) struct Journal {
     bytes_in: Arc<AtomicU64>,
     pub bytes_out: u64,
     pub outcome: Option<Outcome>,
+    /// Who called.
+    caller: Option<Arc<ClientKey>>,
+    /// What the caller's limits let it use.
+    pub permit: Option<Permit>,
+    /// What the upstream says that it used.
+    usage: Option<Usage>,
     answer: Option<Answer>,
     own_status: Option<StatusCode>,
     refusal: Option<&'static str>,
@@ -97,6 +104,9 @@ impl Journal {
             bytes_in,
             bytes_out: 0,
             outcome: None,
+            caller: None,
+            permit: None,
+            usage: None,
             answer: None,
             own_status: None,
             refusal: None,
@@ -109,6 +119,30 @@ impl Journal {
     pub fn tried(&mut self, attempts: u32, waited: Duration) {
         self.attempts = attempts;
         self.waited = waited;
+    }
+
+    /// Notes who called, and what for.
+    pub fn identified(&mut self, identified: &Identified<'_>) {
+        self.endpoint = Some(identified.target.endpoint);
+        self.caller = identified.caller.key.cloned();
+    }
+
+    /// Notes what an upstream says that the request has used, of which `lease` is the place there.
+    pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
+        self.usage = Some(usage);
+        if let (Some(lease), Some(answer)) = (lease, &self.answer) {
+            lease.meter().count_usage(answer.route, usage);
+        }
+        if let Some(meter) = self.caller.as_ref().and_then(|key| key.group.meter.as_ref()) {
+            meter.count_usage(usage);
+        }
+    }
+
+    /// Tells on an answer what the caller may still use.
+    pub fn show_limits(&self, headers: &mut HeaderMap) {
+        if let Some(key) = &self.caller {
+            limits::show(headers, key);
+        }
     }
 
     pub fn house(&self) -> &Arc<House> {
@@ -154,6 +188,18 @@ impl Journal {
         self.refusal = Some(fault.code());
     }
 
+    /// Gives back what the request held, and counts it for its group.
+    fn close(&mut self) {
+        let answered = self.answer.as_ref().map(|answer| answer.status);
+        if let Some(permit) = self.permit.take() {
+            limits::settle(permit, self.usage, answered.is_some_and(|status| status.is_success()));
+        }
+        let meter = self.caller.as_ref().and_then(|key| key.group.meter.as_ref());
+        if let (Some(meter), Some(status)) = (meter, answered.or(self.own_status)) {
+            meter.count(status);
+        }
+    }
+
     fn write(&self) {
         let took = self.started.elapsed();
         if let Some(endpoint) = self.endpoint {
@@ -173,6 +219,8 @@ impl Journal {
             method = self.method.as_str(),
             path = %self.path,
             endpoint = self.endpoint.map(Endpoint::label),
+            key = self.caller.as_ref().map(|key| &*key.name),
+            group = self.caller.as_ref().map(|key| &*key.group.name),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.label(),
             reason = self.refusal,
@@ -183,6 +231,9 @@ impl Journal {
             waited_ms = (self.waited > Duration::ZERO).then(|| millis(self.waited)),
             bytes_in = self.bytes_in.load(Ordering::Relaxed),
             bytes_out = self.bytes_out,
+            input_tokens = self.usage.map(|usage| usage.input_tokens),
+            cached_input_tokens = self.usage.map(|usage| usage.cached_input_tokens),
+            output_tokens = self.usage.map(|usage| usage.output_tokens),
             first_byte_ms = answer.map(|answer| millis(answer.first_byte)),
             duration_ms = millis(took),
         );
@@ -191,6 +242,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
+        self.close();
         self.write();
     }
 }

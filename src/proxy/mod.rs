@@ -4,11 +4,13 @@
 //! returns a [`Fault`], and `reply` makes of it the only kind of error body there is.
 
 mod admit;
+mod caller;
 mod forward;
 mod headers;
 mod inspect;
 mod journal;
 mod judge;
+mod limits;
 mod models;
 mod outgoing;
 mod pick;
@@ -80,8 +82,11 @@ impl Proxy {
         intake: Intake,
         journal: &mut Journal,
     ) -> Result<Answer<'a>, Fault> {
-        let admitted = admit::admit(snapshot, parts, framing, peer)?;
-        journal.endpoint = Some(admitted.target.endpoint);
+        let now = self.house.clock.unix_time().as_secs();
+        let identified = admit::identify(snapshot, &parts, now)?;
+        journal.identified(&identified);
+        let admitted = admit::admit(snapshot, identified, parts, framing, peer)?;
+        limits::enter(&admitted, journal)?;
         if let Some(question) = models::question(&admitted) {
             // In a box, as all that is rare: a request's future is as large as its largest branch.
             let answer = self.catalogue.answer(question, snapshot, &admitted, &self.house);
@@ -89,6 +94,8 @@ impl Proxy {
         }
         let inspected = inspect::inspect(&admitted, intake, snapshot.limits, journal).await?;
         let inspected_at = Instant::now();
+        caller::may_use(snapshot, &admitted, &inspected)?;
+        limits::correct(&admitted, inspected.decompressed, journal)?;
         let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
         forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at)
             .await

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    state::{Credential, Endpoint, House, Snapshot, Upstream},
+    ids::UpstreamId,
+    state::{Credential, Endpoint, Group, House, Snapshot, Upstream},
     tick::Tick,
     wire::{Framing, Replay, Terms},
 };
@@ -47,8 +48,10 @@ pub(super) enum Question<'a> {
 
 /// Whether the catalogue answers this request. With `client_version` Codex asks for a list of another kind, which only
 /// an upstream can give.
-pub(super) fn question(admitted: &Admitted) -> Option<Question<'_>> {
+pub(super) fn question<'a>(admitted: &'a Admitted<'_>) -> Option<Question<'a>> {
     let target = &admitted.target;
+    // What such a group may not use must not be listed either.
+    let is_filtered = !admitted.caller.group.models.is_all();
     if target.endpoint != Endpoint::Models || admitted.method != Method::GET {
         return None;
     }
@@ -57,13 +60,13 @@ pub(super) fn question(admitted: &Admitted) -> Option<Question<'_>> {
         None => {
             let mut parameters = target.query().unwrap_or_default().split('&');
             let for_codex = parameters.any(|parameter| parameter.split('=').next() == Some("client_version"));
-            (!for_codex).then_some(Question::List)
+            (is_filtered || !for_codex).then_some(Question::List)
         }
     }
 }
 
 /// One model, as its upstream describes it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Model {
     id: String,
     #[serde(flatten)]
@@ -78,10 +81,13 @@ struct UpstreamList {
 #[derive(Serialize)]
 struct MergedList<'a> {
     object: &'static str,
-    data: &'a [Model],
+    data: &'a [&'a Model],
 }
 
-/// The merged list of the upstreams that are called with a credential of ours.
+/// The lists of upstreams, in the order of the file.
+type Lists = Arc<[(UpstreamId, Vec<Model>)]>;
+
+/// The lists of the upstreams that are called with a credential of ours.
 #[derive(Default)]
 pub(super) struct Catalogue {
     kept: Mutex<Option<Kept>>,
@@ -92,7 +98,7 @@ pub(super) struct Catalogue {
 #[derive(Clone)]
 struct Kept {
     /// `None` where nobody answered: that is kept too, so that callers do not queue up to find out one after another.
-    models: Option<Arc<[Model]>>,
+    lists: Option<Lists>,
     fresh_until: Tick,
     /// The configuration that it was made from.
     snapshot: Arc<Snapshot>,
@@ -104,9 +110,10 @@ impl Catalogue {
         self: &Arc<Self>,
         question: Question<'_>,
         snapshot: &Arc<Snapshot>,
-        admitted: &Admitted,
+        admitted: &Admitted<'_>,
         house: &Arc<House>,
     ) -> Result<Bytes, Fault> {
+        let group = admitted.caller.group;
         let shared = self.shared(snapshot, house).await;
         let own = ask_all(
             snapshot,
@@ -114,10 +121,12 @@ impl Catalogue {
             &admitted.callers,
         )
         .await;
-        if shared.is_none() && own.answered == 0 {
+        let lists = shared.iter().flat_map(|lists| lists.iter()).chain(&own.lists);
+        let mut lists = lists.filter(|(upstream, _)| group.may_call(*upstream)).peekable();
+        if lists.peek().is_none() {
             return Err(Fault::ModelsUnavailable);
         }
-        let models = merge(shared.iter().flat_map(|models| models.iter()).chain(&own.models));
+        let models = merge(lists.flat_map(|(_, list)| list), group);
         match question {
             Question::List => Ok(json(&MergedList {
                 object: "list",
@@ -126,22 +135,23 @@ impl Catalogue {
             Question::Model(id) => {
                 let id = percent_decode_str(id).decode_utf8_lossy();
                 let model = models.iter().find(|model| model.id == id);
-                model.map(json).ok_or(Fault::ModelNotServed {
+                model.map(json).ok_or_else(|| Fault::ModelNotServed {
                     model: super::target::bounded(&id),
+                    served: models.iter().map(|model| model.id.clone()).collect(),
                 })
             }
         }
     }
 
     /// The kept list, made first where there is none, refreshed behind the answer where it is old.
-    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Arc<[Model]>> {
+    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Lists> {
         if let Some(kept) = self.kept_for(snapshot) {
             let is_fresh = house.clock.now() < kept.fresh_until;
-            if kept.models.is_some() && !is_fresh {
+            if kept.lists.is_some() && !is_fresh {
                 self.refresh_behind(snapshot, house);
             }
-            if kept.models.is_some() || is_fresh {
-                return kept.models;
+            if kept.lists.is_some() || is_fresh {
+                return kept.lists;
             }
         }
         let _asking = self.asking.lock().await;
@@ -150,7 +160,7 @@ impl Catalogue {
         if !self.kept_for(snapshot).is_some_and(is_fresh) {
             self.refresh(snapshot, house).await;
         }
-        self.kept_for(snapshot)?.models
+        self.kept_for(snapshot)?.lists
     }
 
     fn refresh_behind(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) {
@@ -174,14 +184,14 @@ impl Catalogue {
     async fn refresh(&self, snapshot: &Arc<Snapshot>, house: &House) {
         let ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
         let asked = ask_all(snapshot, ours, &CallersCredential::default()).await;
-        let known = self.kept_for(snapshot).and_then(|kept| kept.models);
-        let (models, fresh_for) = match (asked.answered, asked.missing) {
+        let known = self.kept_for(snapshot).and_then(|kept| kept.lists);
+        let (lists, fresh_for) = match (asked.lists.len(), asked.missing) {
             (0, _) => (known, FRESH_FOR_NOTHING),
-            (_, 0) => (Some(merge(asked.models.iter()).into()), FRESH_FOR),
-            (_, _) => (Some(merge(asked.models.iter()).into()), FRESH_FOR_PARTIAL),
+            (_, 0) => (Some(asked.lists.into()), FRESH_FOR),
+            (_, _) => (Some(asked.lists.into()), FRESH_FOR_PARTIAL),
         };
         *self.kept.lock() = Some(Kept {
-            models,
+            lists,
             fresh_until: house.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });
@@ -190,20 +200,15 @@ impl Catalogue {
 
 /// What upstreams answered.
 struct Asked {
-    models: Vec<Model>,
-    answered: usize,
+    lists: Vec<(UpstreamId, Vec<Model>)>,
     missing: usize,
 }
 
 /// Asks every upstream that `include` names, all at once.
 async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, callers: &CallersCredential) -> Asked {
     let mut questions = tokio::task::JoinSet::new();
-    let mut asked = Asked {
-        models: Vec::new(),
-        answered: 0,
-        missing: 0,
-    };
     let mut lists: Vec<Option<Vec<Model>>> = Vec::new();
+    let mut missing = 0;
     for (index, upstream) in snapshot.upstreams().iter().enumerate() {
         lists.push(None);
         let is_callable = matches!(upstream.credential, Credential::Own(_)) || callers.is_present();
@@ -227,17 +232,17 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
     }
     while let Some(answer) = questions.join_next().await {
         let Ok((index, list)) = answer else { continue };
-        match &list {
-            Some(_) => asked.answered += 1,
-            None => asked.missing += 1,
-        }
+        missing += usize::from(list.is_none());
         if let Some(slot) = lists.get_mut(index) {
             *slot = list;
         }
     }
     // In the order of the file, whoever answered first.
-    asked.models = lists.into_iter().flatten().flatten().collect();
-    asked
+    let named = snapshot.upstreams().iter().map(|upstream| upstream.id).zip(lists);
+    Asked {
+        lists: named.filter_map(|(id, list)| Some((id, list?))).collect(),
+        missing,
+    }
 }
 
 /// One upstream's list, less what it is configured not to serve.
@@ -258,17 +263,44 @@ async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Mo
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     let list: UpstreamList =
         serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
-    Ok(list
-        .data
-        .into_iter()
-        .filter(|model| upstream.models.matches(&model.id))
-        .collect())
+    Ok(as_called_here(upstream, list.data))
 }
 
-/// Each model once: the first description stays.
-fn merge<'a>(models: impl Iterator<Item = &'a Model>) -> Vec<Model> {
+/// The models that callers may name, by the names that they use here.
+fn as_called_here(upstream: &Upstream, listed: Vec<Model>) -> Vec<Model> {
+    let renamed = upstream.renames.iter().map(|(ours, theirs)| {
+        let described = listed.iter().find(|model| *json(&model.id) == **theirs);
+        Model {
+            id: ours.to_string(),
+            rest: described.map_or_else(undescribed, |model| model.rest.clone()),
+        }
+    });
+    let mut models: Vec<Model> = renamed.collect();
+    models.sort_by(|one, other| one.id.cmp(&other.id));
+    let is_plain = |model: &Model| upstream.models.matches(&model.id) && !upstream.renames.contains_key(&*model.id);
+    models.extend(listed.into_iter().filter(is_plain));
+    models
+}
+
+/// What SDKs expect of a model that its upstream does not list, as Azure does not list deployments.
+fn undescribed() -> Map<String, Value> {
+    let fields = [
+        ("object", Value::from("model")),
+        ("created", Value::from(0)),
+        ("owned_by", Value::from("upstream")),
+    ];
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// Each model that `group` may use once: the first description stays.
+fn merge<'a>(models: impl Iterator<Item = &'a Model>, group: &Group) -> Vec<&'a Model> {
     let mut seen = HashSet::new();
-    models.filter(|model| seen.insert(model.id.as_str())).cloned().collect()
+    models
+        .filter(|model| group.models.matches(&model.id) && seen.insert(model.id.as_str()))
+        .collect()
 }
 
 fn json<T: Serialize>(value: &T) -> Bytes {

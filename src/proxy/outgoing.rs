@@ -36,7 +36,7 @@ pub(super) struct Stream {
     /// The body ends where its connection ends, so that only what it says tells whether it is whole.
     pub must_be_whole: bool,
     /// The place at the upstream, given back with the body.
-    pub _lease: Option<Lease>,
+    pub lease: Option<Lease>,
 }
 
 /// Whose response this is.
@@ -78,6 +78,14 @@ impl Stream {
         if let Some(reader) = &mut self.reader {
             reader.finish();
             self.learn(journal);
+        }
+        self.count(journal);
+    }
+
+    /// Counts what the request has used, as far as is known: once, when nothing more is learnt.
+    fn count(&mut self, journal: &mut Journal) {
+        if let Some(usage) = self.reader.take().and_then(|reader| reader.usage()) {
+            journal.used(usage, self.lease.as_ref());
         }
     }
 
@@ -196,11 +204,11 @@ impl Body for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // A client that has read the last event may close before the last chunk: it has everything.
-        if let Content::Stream(stream, journal) = &mut self.0
-            && journal.outcome.is_none()
-            && stream.ended_with_event()
-        {
-            journal.outcome = Some(Outcome::Complete);
+        if let Content::Stream(stream, journal) = &mut self.0 {
+            if journal.outcome.is_none() && stream.ended_with_event() {
+                journal.outcome = Some(Outcome::Complete);
+            }
+            stream.count(journal);
         }
     }
 }

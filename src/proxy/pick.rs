@@ -72,14 +72,19 @@ pub(super) enum Next<'a> {
 pub(super) fn pick<'a>(
     house: &'a House,
     snapshot: &'a Snapshot,
-    admitted: &Admitted,
+    admitted: &Admitted<'_>,
     facts: &RequestFacts,
     body_bytes: u64,
 ) -> Result<Pick<'a>, Fault> {
     let model = facts.model.as_deref();
-    let eligibility = snapshot.eligibility(model).ok_or_else(|| Fault::ModelNotServed {
-        model: bounded(model.unwrap_or_default()),
-    })?;
+    let group = admitted.caller.group;
+    let eligibility = snapshot
+        .eligibility(group, model)
+        .ok_or_else(|| Fault::ModelNotServed {
+            model: bounded(model.unwrap_or_default()),
+            served: snapshot.models_of(group),
+        })?;
+    check_responses(house, admitted, facts)?;
     let affinity = affinity(house, snapshot, admitted, facts);
     let now = house.clock.now();
     let pin = affinity.key.and_then(|key| house.roster.pins.get(key, now));
@@ -258,7 +263,7 @@ impl<'a> Pick<'a> {
 /// When somebody may be well again, where that is not known.
 const RETRY: Duration = Duration::from_secs(2);
 
-fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Affinity {
+fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint {
         Endpoint::Responses | Endpoint::Compact => Content {
             instructions: facts.content.instructions(),
@@ -275,7 +280,25 @@ fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &Req
         content,
         owner: owner(house, snapshot, admitted, facts),
     };
-    Affinity::find(&snapshot.sources, admitted.namespace, &clues)
+    Affinity::find(&snapshot.sources, admitted.namespace(), &clues)
+}
+
+/// Whether the caller's group made every response that the request names, where the accounts hold those of others too.
+fn check_responses(house: &House, admitted: &Admitted<'_>, facts: &RequestFacts) -> Result<(), Fault> {
+    if !admitted.caller.group.shares_accounts {
+        return Ok(());
+    }
+    let now = house.clock.now();
+    let is_known = |id| {
+        let key = OwnedKey::from_response_id(admitted.namespace(), id);
+        house.roster.owners.get(key, now).is_some()
+    };
+    let (in_body, in_path) = (facts.previous_response_id.as_deref(), admitted.target.response_id());
+    match (in_body, in_path) {
+        (_, Some(id)) if !is_known(id) => Err(Fault::ResponseNotFound { in_path: true }),
+        (Some(id), _) if !is_known(id) => Err(Fault::ResponseNotFound { in_path: false }),
+        _ => Ok(()),
+    }
 }
 
 /// The value of a header that stands once: which of two an upstream would read is anybody's guess.
@@ -290,12 +313,12 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// Who holds the state that a request refers to: an earlier response, a turn, or the newest encrypted item that is known.
 ///
 /// The turn state of somebody who is not configured (any more) is dropped: a turn can go on without.
-fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &RequestFacts) -> Option<UpstreamId> {
+fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Option<UpstreamId> {
     let owners = &house.roster.owners;
     let owner_of = |key| owners.get(key, house.clock.now());
     let response = facts.previous_response_id.as_deref().or(admitted.target.response_id());
     response
-        .and_then(|id| owner_of(OwnedKey::from_response_id(admitted.namespace, id)))
+        .and_then(|id| owner_of(OwnedKey::from_response_id(admitted.namespace(), id)))
         .or_else(|| {
             let issuer = admitted.turn_state.as_ref().map(|state| state.issuer)?;
             snapshot.rendezvous.position(issuer).map(|_| issuer)
@@ -303,7 +326,7 @@ fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted, facts: &Reques
         .or_else(|| {
             let newest_first = facts.encrypted.iter().rev();
             newest_first
-                .map(|item| OwnedKey::from_encrypted_content(admitted.namespace, *item))
+                .map(|item| OwnedKey::from_encrypted_content(admitted.namespace(), *item))
                 .find_map(owner_of)
         })
 }

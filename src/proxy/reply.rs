@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
@@ -37,17 +37,19 @@ pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
     error(&fault, request_id, Some(journal))
 }
 
+/// How a caller proves who it is (RFC 6750 section 3).
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
 /// The answer to what was no request.
 pub(super) fn unread(fault: &Fault, request_id: HeaderValue) -> Response<Outgoing> {
     error(fault, request_id, None)
 }
 
 fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
-    let param = matches!(fault, Fault::ModelNotServed { .. }).then_some("model");
     let detail = ErrorDetail {
         message: fault.message(),
         kind: fault.kind(),
-        param,
+        param: fault.param(),
         code: fault.code(),
         resets_at: fault.resets().map(|(at, _)| at),
         resets_in_seconds: fault.resets().map(|(_, seconds)| seconds),
@@ -74,6 +76,9 @@ fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Re
                 HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
             );
         }
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, BEARER);
+        }
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -91,11 +96,19 @@ pub(super) fn json(status: StatusCode, text: Bytes, mut journal: Journal) -> Res
 }
 
 fn own(status: StatusCode, text: Bytes, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
+    let limits = journal.as_ref().map(|journal| {
+        let mut limits = http::HeaderMap::new();
+        journal.show_limits(&mut limits);
+        limits
+    });
     let mut response = Response::new(Outgoing::text(text, journal));
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if let Some(limits) = limits {
+        response.headers_mut().extend(limits);
+    }
     response
 }

@@ -26,6 +26,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         upstream,
         route,
         lease,
+        namespace,
         ..
     } = exchange;
     let Answer {
@@ -51,8 +52,9 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
 
     parts.version = Version::HTTP_11;
     headers::cleanse_response(&mut parts.headers, upstream);
+    journal.show_limits(&mut parts.headers);
     if let Some(issued) = parts.headers.remove(TURN_STATE)
-        && let Some(sealed) = turn_state::seal(upstream.id, &issued)
+        && let Some(sealed) = turn_state::seal(upstream.id, &upstream.seal, namespace, &issued)
     {
         parts.headers.insert(TURN_STATE, sealed);
     }
@@ -64,7 +66,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         parts.headers.insert(ROUTED_BY, HeaderValue::from_static(route.label()));
     }
     let learn = (reader.is_some() && names_response).then_some(Learn {
-        namespace: snapshot.namespace,
+        namespace,
         upstream: upstream.id,
         has_id: false,
     });
@@ -74,7 +76,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
         pieces_read,
         learn,
         must_be_whole,
-        _lease: lease,
+        lease,
     };
     Response::from_parts(parts, Outgoing::stream(stream, journal))
 }

@@ -17,22 +17,23 @@ use crate::{
 };
 
 /// A request whose head is in order.
-pub struct Head(Admitted);
+pub struct Head<'a>(Admitted<'a>);
 
 /// Names the request, and judges it by its head.
 ///
 /// # Errors
 /// Whatever keeps the request out.
-pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head, Fault> {
+pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
     admit::request_id(&mut parts.headers);
-    admit::admit(snapshot, parts, framing, peer).map(Head)
+    let identified = admit::identify(snapshot, &parts, 0)?;
+    admit::admit(snapshot, identified, parts, framing, peer).map(Head)
 }
 
 /// Picks an upstream.
 ///
 /// # Errors
 /// Where nobody can take it at once.
-pub fn pick(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<UpstreamId, Fault> {
+pub fn pick(house: &House, snapshot: &Snapshot, head: &Head<'_>, facts: &RequestFacts) -> Result<UpstreamId, Fault> {
     let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
     picked(&pick)
 }
@@ -41,7 +42,7 @@ pub fn pick(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFact
 ///
 /// # Errors
 /// Where nobody can take it at once.
-pub fn pick_and_pin(house: &House, snapshot: &Snapshot, head: &Head, facts: &RequestFacts) -> Result<bool, Fault> {
+pub fn pick_and_pin(house: &House, snapshot: &Snapshot, head: &Head<'_>, facts: &RequestFacts) -> Result<bool, Fault> {
     let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
     let upstream = picked(&pick)?;
     let (Some(key), Pinning::From(seen)) = (pick.affinity.key, pick.pinning) else {

@@ -21,6 +21,9 @@ pub(super) struct Target {
     tail: usize,
 }
 
+/// `POST /v1/responses/input_tokens` names no response: it counts what it carries.
+const COUNT_TOKENS: &str = "input_tokens";
+
 impl Target {
     /// The path after `/v1`, without the query.
     pub fn tail(&self) -> &str {
@@ -41,7 +44,7 @@ impl Target {
             .strip_prefix("/responses/")?
             .split('/')
             .next()
-            .filter(|id| !id.is_empty())
+            .filter(|id| !id.is_empty() && *id != COUNT_TOKENS)
     }
 
     /// The model id of `/models/{id}`, which may itself have slashes.

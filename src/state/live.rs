@@ -76,6 +76,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The counts of the upstream.
+    pub fn meter(&self) -> &UpstreamMeter {
+        &self.live.meter
+    }
+
     /// Tells what became of the request, as far as its response head (or first event) says.
     pub fn report(&mut self, event: Event) {
         self.has_verdict = true;

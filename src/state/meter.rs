@@ -4,6 +4,7 @@
 //! threads and added up when it is scraped.
 
 mod exposition;
+mod group;
 mod labels;
 mod striped;
 
@@ -22,13 +23,15 @@ use prometheus::{
 
 use self::{
     exposition::Exposed,
-    striped::{Bounds, Histogram, Observed, Padded, Striped, count},
+    striped::{Bounds, Histogram, Observed, Padded, Striped, add, count},
 };
 use crate::{
     fault::Fault,
     policy::{Route, health::State},
+    scan::Usage,
 };
 
+pub use self::group::GroupMeter;
 pub use self::labels::{Endpoint, FailoverReason, ReloadOutcome, RequestLabels, StatusClass};
 
 /// Figures that are read when they are scraped.
@@ -99,6 +102,7 @@ impl Meter {
         let tally = Arc::new(Tally {
             shared: Striped::new(),
             upstreams: Mutex::default(),
+            groups: Mutex::default(),
         });
         made(registry.register(Box::new(Exposed::new(tally.clone()))));
         let gauges = |name: &str, help: &str, labels: &[&str]| {
@@ -151,6 +155,17 @@ impl Meter {
         });
         upstreams.push(upstream.clone());
         upstream
+    }
+
+    /// The counts of the group called `name`, the same ones each time.
+    pub fn group(&self, name: &str) -> Arc<GroupMeter> {
+        let mut groups = self.tally.groups.lock();
+        if let Some(known) = groups.iter().find(|group| group.name == name) {
+            return known.clone();
+        }
+        let group = Arc::new(GroupMeter::new(name));
+        groups.push(group.clone());
+        group
     }
 
     /// Counts a fault by its label.
@@ -235,6 +250,11 @@ impl UpstreamMeter {
         count(&self.counts.mine().failovers[reason as usize]);
     }
 
+    /// Counts the tokens of a request that came here by `route`.
+    pub fn count_usage(&self, route: Route, usage: Usage) {
+        self.counts.mine().tokens[route as usize].add(usage);
+    }
+
     /// Counts a session that left this upstream for another.
     pub fn count_moved(&self) {
         count(&self.counts.mine().moved);
@@ -283,6 +303,28 @@ struct UpstreamCounts {
     first_byte: Histogram,
     failovers: [AtomicU64; FailoverReason::ALL.len()],
     moved: AtomicU64,
+    tokens: [Tokens; Route::ALL.len()],
+}
+
+/// Tokens as upstreams tell them.
+#[derive(Default)]
+struct Tokens {
+    input: AtomicU64,
+    cached_input: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Tokens {
+    /// Input, cached input and output.
+    fn all(&self) -> [&AtomicU64; 3] {
+        [&self.input, &self.cached_input, &self.output]
+    }
+
+    fn add(&self, usage: Usage) {
+        add(&self.input, usage.input_tokens);
+        add(&self.cached_input, usage.cached_input_tokens);
+        add(&self.output, usage.output_tokens);
+    }
 }
 
 impl Default for UpstreamCounts {
@@ -292,6 +334,7 @@ impl Default for UpstreamCounts {
             first_byte: Histogram::new(LONG),
             failovers: Default::default(),
             moved: AtomicU64::new(0),
+            tokens: Default::default(),
         }
     }
 }
@@ -324,6 +367,8 @@ struct Tally {
     shared: Striped<SharedCounts>,
     /// Upstreams that a reload took away stay, with what they have counted.
     upstreams: Mutex<Vec<Arc<UpstreamMeter>>>,
+    /// The same of groups.
+    groups: Mutex<Vec<Arc<GroupMeter>>>,
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! What requests share: the compiled configuration, what outlives it, and the metrics.
 
+mod access;
+mod allowance;
 mod buffers;
 mod live;
 mod meter;
 mod roster;
 mod snapshot;
+mod upstream;
 
 use std::{
     sync::{
@@ -18,11 +21,16 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use access::{Access, ClientKey, Group};
+pub use allowance::{Allowance, Permit};
 pub use buffers::Shrinking;
 pub use live::{Lease, Live};
-pub use meter::{Endpoint, FailoverReason, Gauge, Meter, ReloadOutcome, RequestLabels, StatusClass, UpstreamMeter};
+pub use meter::{
+    Endpoint, FailoverReason, Gauge, GroupMeter, Meter, ReloadOutcome, RequestLabels, StatusClass, UpstreamMeter,
+};
 pub use roster::{Patient, Roster};
-pub use snapshot::{CompileError, Credential, Eligibility, Limits, Snapshot, Upstream};
+pub use snapshot::{CompileError, Eligibility, Limits, Snapshot};
+pub use upstream::{Credential, Upstream};
 
 use self::buffers::Buffers;
 use crate::{config::Config, tick::Clock};
@@ -134,6 +142,7 @@ impl House {
             upstream.live.settle();
         }
         let requests = self.meter.forwarded();
+        self.roster.allowances.forget_unused();
         self.roster.retries.lock().sample(self.clock.now(), requests);
     }
 

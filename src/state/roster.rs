@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{live::Live, meter::Meter};
+use super::{allowance::Allowances, live::Live, meter::Meter};
 use crate::{
     config,
     ids::UpstreamId,
@@ -32,6 +32,8 @@ pub struct Roster {
     pub owners: Owners,
     /// How many requests may be sent once more.
     pub retries: Mutex<RetryBudget>,
+    /// What client keys have used.
+    pub allowances: Allowances,
     waiting: Arc<AtomicUsize>,
     clock: Clock,
     upstreams: Mutex<HashMap<UpstreamId, Arc<Live>>>,
@@ -53,6 +55,7 @@ impl Roster {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNED_FOR),
             retries: Mutex::new(RetryBudget::new(retry.budget)),
+            allowances: Allowances::new(clock),
             waiting: Arc::default(),
             clock,
             upstreams: Mutex::default(),

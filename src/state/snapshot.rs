@@ -2,16 +2,15 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{
-    HeaderName, HeaderValue,
-    uri::{Authority, Scheme},
+use super::{
+    access::{Access, Group},
+    meter::Meter,
+    roster::Roster,
+    upstream::{Line, Upstream, organization},
 };
-use memchr::memmem::Finder;
-
-use super::{live::Live, meter::Meter, roster::Roster};
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
-    ids::{Namespace, OrganizationId, SessionKey, UpstreamId},
+    ids::{SessionKey, UpstreamId},
     policy::{Member, Patience, Rendezvous, Source},
     wire,
 };
@@ -33,8 +32,8 @@ pub struct Snapshot {
     upstreams: Box<[Upstream]>,
     /// Who serves which session.
     pub rendezvous: Rendezvous,
-    /// The distinct lists of models; an upstream's eligibility class is its list's index here.
-    model_lists: Box<[ModelGlobs]>,
+    /// The distinct rights to upstreams; an upstream's eligibility class is its index here.
+    classes: Box<[Class]>,
     /// Where session keys are looked for.
     pub sources: Box<[Source]>,
     /// Bounds and times.
@@ -47,64 +46,10 @@ pub struct Snapshot {
     pub forwarded: bool,
     /// Whether responses say which upstream served them, and why.
     pub route_headers: bool,
-    /// Whose sessions these are.
-    pub namespace: Namespace,
+    /// Who may call, and what.
+    pub access: Access,
     /// Whether any upstream is called with the caller's own credential.
     pub has_passthrough: bool,
-}
-
-/// An upstream, ready to be called.
-pub struct Upstream {
-    /// Its stable identity.
-    pub id: UpstreamId,
-    /// Its name, for logs and messages.
-    pub name: Arc<str>,
-    /// Its name, for `x-steadfast-upstream`.
-    pub name_header: HeaderValue,
-    /// The base URL's path, without a slash at its end.
-    pub prefix: Box<str>,
-    /// What goes into `Host`.
-    pub host: HeaderValue,
-    /// What it is called with.
-    pub credential: Credential,
-    /// Headers that are set on every request to it.
-    pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// What no caller may see, even where this upstream echoes it: its key, and the credentials among the configured headers.
-    pub confidential: Box<[Finder<'static>]>,
-    /// The models that it serves.
-    pub models: ModelGlobs,
-    /// Its weight.
-    pub weight: crate::ids::Weight,
-    /// Its connections.
-    pub pool: Arc<wire::Pool>,
-    /// What the pool was made for.
-    line: Line,
-    /// Who it shares prompt cache and response state with, where that is named.
-    pub organization: Option<Arc<str>>,
-    /// How many requests it takes at once, where that is limited.
-    pub max_in_flight: Option<u32>,
-    /// What it is doing; outlives this snapshot.
-    pub live: Arc<Live>,
-}
-
-/// All that connections depend on: as long as it stays the same, warm ones serve the next snapshot too.
-#[derive(PartialEq)]
-struct Line {
-    url_scheme: Scheme,
-    authority: Authority,
-    /// PEM certificates trusted beside the platform's.
-    ca: Option<Box<[u8]>>,
-    http2: bool,
-    connect: Duration,
-    stall: Duration,
-}
-
-/// What an upstream is called with.
-pub enum Credential {
-    /// Our own: an `Authorization` value, marked as sensitive.
-    Own(HeaderValue),
-    /// Whatever the caller sent.
-    Callers,
 }
 
 /// An upstream that cannot be set up.
@@ -122,12 +67,20 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// Which upstreams may serve a request: one flag for each list of models.
+/// What upstreams have in common that decides whether they may serve a request.
+#[derive(PartialEq)]
+struct Class {
+    models: ModelGlobs,
+    /// For each group, in the order of the file, whether it may call them.
+    groups: Box<[bool]>,
+}
+
+/// Which upstreams may serve a request: one flag for each class.
 pub enum Eligibility {
     /// Every upstream.
     All,
-    /// Those whose list is flagged.
-    Lists(Box<[bool]>),
+    /// Those whose class is flagged.
+    Classes(Box<[bool]>),
 }
 
 impl Eligibility {
@@ -135,14 +88,14 @@ impl Eligibility {
     pub fn allows(&self, class: u16) -> bool {
         match self {
             Self::All => true,
-            Self::Lists(lists) => lists.get(usize::from(class)).copied().unwrap_or(false),
+            Self::Classes(classes) => classes.get(usize::from(class)).copied().unwrap_or(false),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
             Self::All => false,
-            Self::Lists(lists) => !lists.contains(&true),
+            Self::Classes(classes) => !classes.contains(&true),
         }
     }
 }
@@ -159,7 +112,8 @@ impl Snapshot {
         meter: &Meter,
         previous: Option<&Self>,
     ) -> Result<Self, CompileError> {
-        let mut model_lists: Vec<ModelGlobs> = Vec::new();
+        let access = Access::compile(config, &roster.allowances, meter);
+        let mut classes: Vec<Class> = Vec::new();
         let mut members = Vec::with_capacity(config.upstreams.len());
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for configured in &config.upstreams {
@@ -171,11 +125,19 @@ impl Snapshot {
             let warm = previous.and_then(|previous| previous.pool_of(configured, &line));
             let pool = warm.map_or_else(|| line.open(), Ok).map_err(failed)?;
             let upstream = Upstream::compile(configured, line, pool, roster, meter).map_err(failed)?;
-            let class = match model_lists.iter().position(|list| *list == upstream.models) {
+            let class = Class {
+                models: upstream.models.clone(),
+                groups: access
+                    .groups()
+                    .iter()
+                    .map(|group| group.may_call(upstream.id))
+                    .collect(),
+            };
+            let class = match classes.iter().position(|known| *known == class) {
                 Some(known) => known,
                 None => {
-                    model_lists.push(upstream.models.clone());
-                    model_lists.len() - 1
+                    classes.push(class);
+                    classes.len() - 1
                 }
             };
             let class = u16::try_from(class).map_err(|_| CompileError {
@@ -186,17 +148,15 @@ impl Snapshot {
                 id: upstream.id,
                 weight: upstream.weight,
                 class,
-                organization: match &configured.organization {
-                    Some(name) => OrganizationId::from_name(name),
-                    None => OrganizationId::of_upstream(upstream.id),
-                },
+                organization: organization(configured),
             });
             upstreams.push(upstream);
         }
         Ok(Self {
             rendezvous: Rendezvous::new(&members),
             upstreams: upstreams.into(),
-            model_lists: model_lists.into(),
+            classes: classes.into(),
+            access,
             sources: config.affinity.sources.clone().into(),
             limits: Limits {
                 max_body: config.server.max_body,
@@ -211,7 +171,6 @@ impl Snapshot {
             attempts: config.retry.attempts,
             forwarded: config.server.forwarded,
             route_headers: config.server.route_headers,
-            namespace: Namespace::of_group(""),
             has_passthrough: config
                 .upstreams
                 .iter()
@@ -225,6 +184,7 @@ impl Snapshot {
             upstream.live.set_slots(upstream.max_in_flight);
             upstream.live.reloaded();
         }
+        self.access.take_effect();
     }
 
     /// Every upstream, in the order of the file.
@@ -243,122 +203,55 @@ impl Snapshot {
         self.upstreams.get(index)
     }
 
-    /// Who may serve `model`; `None` where nobody does. A request that names no model may go to anyone.
-    pub fn eligibility(&self, model: Option<&str>) -> Option<Eligibility> {
-        let Some(model) = model else {
-            return Some(Eligibility::All);
-        };
-        if self.model_lists.iter().all(ModelGlobs::is_all) {
+    /// Who may serve `model` to `group`; `None` where nobody does. A request that names no model may go to anyone who serves
+    /// the group.
+    pub fn eligibility(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
+        let is_open = |class: &Class| class.models.is_all() || model.is_none();
+        if self.classes.iter().all(|class| is_open(class) && class.serves(group)) {
             return Some(Eligibility::All);
         }
-        let lists = Eligibility::Lists(self.model_lists.iter().map(|list| list.matches(model)).collect());
-        if lists.is_empty() { None } else { Some(lists) }
+        let serves = |class: &Class| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
+        let classes = Eligibility::Classes(self.classes.iter().map(serves).collect());
+        if classes.is_empty() { None } else { Some(classes) }
     }
 
-    /// The upstreams for the session key `text`, best first: the answer of `route`.
-    pub fn route<'a>(&'a self, text: &str, eligibility: &'a Eligibility) -> impl Iterator<Item = &'a Upstream> {
-        let key = SessionKey::from_text(self.namespace, text);
+    /// The models that `group` may use, as they are configured; none where nothing is said about them.
+    pub fn models_of(&self, group: &Group) -> Vec<String> {
+        if !group.models.is_all() {
+            return group.models.patterns().map(str::to_owned).collect();
+        }
+        let serving = self.classes.iter().filter(|class| class.serves(group));
+        let mut names: Vec<String> = serving
+            .flat_map(|class| class.models.patterns().map(str::to_owned))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The upstream of this identity.
+    pub fn upstream_of(&self, id: UpstreamId) -> Option<&Upstream> {
+        self.rendezvous.position(id).and_then(|index| self.upstream(index))
+    }
+
+    /// The upstreams for `group`'s session key `text`, best first: the answer of `route`.
+    pub fn route<'a>(
+        &'a self,
+        group: &Group,
+        text: &str,
+        eligibility: &'a Eligibility,
+    ) -> impl Iterator<Item = &'a Upstream> {
+        let key = SessionKey::from_text(group.namespace, text);
         self.rendezvous
             .ranked(key, |class| eligibility.allows(class))
             .filter_map(|index| self.upstream(index))
     }
 }
 
-impl Line {
-    fn of(configured: &config::Upstream, timeouts: &config::Timeouts) -> Self {
-        let url = &configured.base_url;
-        Self {
-            url_scheme: url.scheme().clone(),
-            authority: url.authority().clone(),
-            ca: configured.ca.as_ref().map(|ca| ca.pem.as_slice().into()),
-            http2: configured.http2,
-            connect: timeouts.connect,
-            stall: timeouts.idle,
-        }
+impl Class {
+    fn serves(&self, group: &Group) -> bool {
+        group
+            .index
+            .is_none_or(|index| self.groups.get(index).copied().unwrap_or(false))
     }
-
-    /// A pool without any connection yet.
-    fn open(&self) -> Result<Arc<wire::Pool>, String> {
-        let tls = if self.url_scheme == Scheme::HTTPS {
-            Some(wire::client_config(self.ca.as_deref(), self.http2).map_err(|error| error.to_string())?)
-        } else {
-            None
-        };
-        let target = wire::Target {
-            authority: self.authority.clone(),
-            tls,
-        };
-        wire::Pool::new(&target, self.connect, self.stall).map_err(|error| error.to_string())
-    }
-}
-
-impl Upstream {
-    fn compile(
-        configured: &config::Upstream,
-        line: Line,
-        pool: Arc<wire::Pool>,
-        roster: &Roster,
-        meter: &Meter,
-    ) -> Result<Self, String> {
-        let url = &configured.base_url;
-        let credential = match &configured.api_key {
-            ApiKey::Passthrough => Credential::Callers,
-            ApiKey::Key(key) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                    .map_err(|_| "its api_key has characters that a header cannot carry".to_owned())?;
-                value.set_sensitive(true);
-                Credential::Own(value)
-            }
-        };
-        let id = UpstreamId::from_name(&configured.name);
-        let name: Arc<str> = configured.name.as_str().into();
-        let live = roster.live(id, &name, meter);
-        Ok(Self {
-            id,
-            name,
-            name_header: header(&configured.name)?,
-            prefix: url.prefix().into(),
-            host: host(url.authority())?,
-            credential,
-            headers: configured.headers.clone().into(),
-            confidential: confidential(configured),
-            models: configured.models.clone(),
-            weight: configured.weight,
-            pool,
-            organization: configured.organization.as_deref().map(Into::into),
-            max_in_flight: configured.max_in_flight,
-            line,
-            live,
-        })
-    }
-}
-
-/// What is shorter than this is no secret, and would be found by chance.
-const SHORTEST_SECRET: usize = 8;
-
-fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
-    let key = match &configured.api_key {
-        ApiKey::Key(key) => key.expose().as_bytes(),
-        ApiKey::Passthrough => b"",
-    };
-    let credentials = configured.headers.iter().filter(|(name, _)| names_credential(name));
-    let headers = credentials.map(|(_, value)| value.as_bytes());
-    let secrets = std::iter::once(key)
-        .chain(headers)
-        .filter(|secret| secret.len() >= SHORTEST_SECRET);
-    secrets.map(|secret| Finder::new(secret).into_owned()).collect()
-}
-
-/// Whether a header of this name carries a credential; others may well come back, as `content-type` does.
-fn names_credential(name: &HeaderName) -> bool {
-    const WORDS: [&str; 6] = ["key", "token", "secret", "auth", "cookie", "password"];
-    WORDS.iter().any(|word| name.as_str().contains(word))
-}
-
-fn host(authority: &Authority) -> Result<HeaderValue, String> {
-    header(authority.as_str())
-}
-
-fn header(text: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(text).map_err(|_| format!("'{text}' cannot stand in a header"))
 }

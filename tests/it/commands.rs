@@ -60,7 +60,7 @@ async fn check_names_every_error_with_its_place() {
     let content = concat!(
         "[server]\nlisten = \"0.0.0.0:80\"\ntls = { cert = \"c\" }\ngrace = 5\n[affinity]\nwait = \"2m\"\n",
         "sources = [\"cookie\"]\n[[upstream]]\nname = \"a\"\nbase_url = \"a.example\"\napi_key = \"env:STEADFAST_TEST_UNSET\"\n",
-        "wieght = 2\n[[group]]\nname = \"g\"\n",
+        "wieght = 2\n[[groups]]\nname = \"g\"\n",
     );
     let path = file(content);
     let output = steadfast(&["check", "-c", &path]).await;

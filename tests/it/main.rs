@@ -2,6 +2,7 @@
 
 mod kit;
 
+mod access;
 mod access_log;
 mod affinity;
 mod bodies;

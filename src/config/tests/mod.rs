@@ -1,6 +1,7 @@
 //! Whole files: what is accepted, and the exact report for what is not.
 
 mod accepted;
+mod access;
 mod flags;
 mod properties;
 mod refused;

@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 use super::{
-    Endpoint, FailoverReason, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
+    Endpoint, FailoverReason, GroupMeter, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
     striped::{Bounds, NANOS_PER_SECOND, Observed},
 };
 use crate::{fault::Fault, policy::Route};
@@ -24,6 +24,29 @@ pub(super) struct Exposed {
     durations: Family,
     overhead: Family,
     rejected: Family,
+    tokens: TokenFamilies,
+    groups: Family,
+    group_tokens: TokenFamilies,
+}
+
+/// Input, cached input and output.
+type TokenFamilies = [Family; 3];
+
+fn token_families(prefix: &str, of: &str, labels: &[&str]) -> TokenFamilies {
+    [
+        ("input", "Input tokens"),
+        ("cached_input", "Input tokens that came from a prompt cache"),
+        ("output", "Output tokens"),
+    ]
+    .map(|(name, what)| {
+        let help = format!("{what}, as upstreams reported them, {of}.");
+        Family::new(
+            MetricType::COUNTER,
+            &format!("{prefix}{name}_tokens_total"),
+            &help,
+            labels,
+        )
+    })
 }
 
 impl Exposed {
@@ -78,6 +101,14 @@ impl Exposed {
                 "Requests answered with an error of our own.",
                 &["reason"],
             ),
+            tokens: token_families("", "by upstream and route", &["upstream", "route"]),
+            groups: Family::new(
+                MetricType::COUNTER,
+                "group_requests_total",
+                "Requests with a key of this group, whoever answered them.",
+                &["group", "status"],
+            ),
+            group_tokens: token_families("group_", "by group", &["group"]),
         }
     }
 
@@ -120,6 +151,43 @@ impl Exposed {
             self.moved.of(upstreams.iter().map(moved)),
         ]
     }
+
+    fn tokens(&self) -> [MetricFamily; 3] {
+        let upstreams = self.tally.upstreams.lock().clone();
+        let metrics = |at: usize| {
+            let of_upstream = |upstream: &Arc<UpstreamMeter>| -> Vec<Metric> {
+                let of_route = |route: Route| {
+                    let total = upstream.counts.total(|block| block.tokens[route as usize].all()[at]);
+                    let labels = [("route", route.label()), ("upstream", &*upstream.name)];
+                    // Together with the input, that a ratio has both of its sides.
+                    let input = upstream.counts.total(|block| block.tokens[route as usize].all()[0]);
+                    (input > 0 || total > 0).then(|| counter(&labels, total))
+                };
+                Route::ALL.into_iter().filter_map(of_route).collect()
+            };
+            self.tokens[at].of(upstreams.iter().flat_map(of_upstream))
+        };
+        std::array::from_fn(metrics)
+    }
+
+    fn groups(&self) -> Vec<MetricFamily> {
+        let groups = self.tally.groups.lock().clone();
+        let requests = |group: &Arc<GroupMeter>| {
+            StatusClass::ALL.map(|status| {
+                let total = group.counts.total(|block| &block.requests[status as usize]);
+                counter(&[("group", &*group.name), ("status", status.label())], total)
+            })
+        };
+        let tokens = self.group_tokens.iter().enumerate().map(|(at, family)| {
+            let of_group = |group: &Arc<GroupMeter>| {
+                let total = group.counts.total(|block| block.tokens.all()[at]);
+                counter(&[("group", &*group.name)], total)
+            };
+            family.of(groups.iter().map(of_group))
+        });
+        let requests = self.groups.of(groups.iter().flat_map(requests));
+        std::iter::once(requests).chain(tokens).collect()
+    }
 }
 
 /// The reasons that have occurred.
@@ -161,7 +229,7 @@ fn requests(upstream: &UpstreamMeter) -> Vec<Metric> {
 
 impl Collector for Exposed {
     fn desc(&self) -> Vec<&Desc> {
-        [
+        let families = [
             &self.requests,
             &self.in_flight,
             &self.first_byte,
@@ -170,13 +238,18 @@ impl Collector for Exposed {
             &self.durations,
             &self.overhead,
             &self.rejected,
-        ]
-        .map(Family::desc)
-        .to_vec()
+            &self.groups,
+        ];
+        let tokens = self.tokens.iter().chain(&self.group_tokens);
+        families.into_iter().chain(tokens).map(Family::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.shared().into_iter().chain(self.upstreams()).collect()
+        let (shared, upstreams) = (self.shared(), self.upstreams());
+        let families = shared.into_iter().chain(upstreams).chain(self.tokens());
+        // A family without a metric is not shown: without groups there is nothing to say about them.
+        let families = families.chain(self.groups());
+        families.filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
 

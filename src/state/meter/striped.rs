@@ -83,6 +83,11 @@ pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
+/// Adds some more.
+pub(super) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Relaxed);
+}
+
 /// Upper bounds of a histogram's buckets, in nanoseconds, rising. One more bucket takes what is above them all.
 pub(super) type Bounds = &'static [u64];
 

@@ -1,0 +1,111 @@
+//! What a client key may still use: asked before a request goes on, and told on every answer.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{admit::Admitted, journal::Journal};
+use crate::{
+    fault::{Fault, RateLimit},
+    policy::limiter::{Denial, LimitKind, Meter},
+    scan::{EncodingKind, Usage},
+    state::{ClientKey, Permit},
+    wire::Framing,
+};
+
+/// About how many bytes of a body are a token.
+const BYTES_PER_TOKEN: u64 = 4;
+
+const X_RATELIMIT: &str = "x-ratelimit-";
+/// Limit, remaining and reset.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
+/// Lets an admitted request in, if its key's limits do; what its body will cost is estimated from the length that it names.
+///
+/// # Errors
+/// Where a limit is reached.
+pub(super) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) -> Result<(), Fault> {
+    let Some(allowance) = admitted.caller.allowance() else {
+        return Ok(());
+    };
+    let tokens = match admitted.framing {
+        Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => {
+            tokens(length)
+        }
+        _ => 0,
+    };
+    journal.permit = Some(allowance.admit(tokens).map_err(fault)?);
+    Ok(())
+}
+
+/// Now that the body has been read: it has `bytes`, decompressed.
+///
+/// # Errors
+/// Where it is more than was estimated, and a limit is reached by that.
+pub(super) fn correct(admitted: &Admitted<'_>, bytes: u64, journal: &mut Journal) -> Result<(), Fault> {
+    match &mut journal.permit {
+        Some(permit) if admitted.is_inspected() => permit.recharge(tokens(bytes)).map_err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// What a body of this length probably costs.
+fn tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+fn fault(denial: Denial) -> Fault {
+    Fault::RateLimited {
+        kind: match denial.limit {
+            LimitKind::Requests => RateLimit::Requests,
+            LimitKind::Tokens => RateLimit::Tokens,
+            LimitKind::Concurrent => RateLimit::Concurrent,
+        },
+        limit: denial.allowed,
+        retry: denial.retry_after,
+    }
+}
+
+/// The request is over: its permit is given back, and what it used is counted.
+pub(super) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool) {
+    match usage {
+        Some(usage) => permit.settle(usage.total()),
+        // An upstream that says nothing has used something nevertheless: as much as was estimated.
+        None if was_served => drop(permit),
+        None => permit.settle(0),
+    }
+}
+
+/// Tells on an answer what is left of the limits of `key`, instead of what an upstream tells of its own.
+pub(super) fn show(headers: &mut HeaderMap, key: &ClientKey) {
+    let theirs: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(X_RATELIMIT))
+        .cloned()
+        .collect();
+    for name in theirs {
+        headers.remove(name);
+    }
+    let Some(allowance) = &key.allowance else { return };
+    let used = allowance.used();
+    for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
+        if let Some(meter) = meter {
+            insert(headers, names, &meter);
+        }
+    }
+}
+
+fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], meter: &Meter) {
+    headers.insert(limit, HeaderValue::from(meter.limit));
+    headers.insert(remaining, HeaderValue::from(meter.remaining));
+    if let Ok(value) = HeaderValue::try_from(crate::policy::limiter::in_units(meter.reset)) {
+        headers.insert(reset, value);
+    }
+}

@@ -1,0 +1,183 @@
+//! What client keys have used, whichever snapshot asks.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    policy::limiter::{Admission, Denial, Limiter, Quota, Used},
+    tick::Clock,
+};
+
+/// What one client key may use, and has used.
+pub struct Allowance {
+    clock: Clock,
+    limiter: Mutex<Limiter>,
+}
+
+/// The allowances of all keys that a snapshot in use names.
+pub struct Allowances {
+    clock: Clock,
+    /// By the name of the key.
+    known: Mutex<HashMap<Arc<str>, Weak<Allowance>>>,
+}
+
+/// A request's part of its key's allowance. Dropped, it gives back its place, and what it has been charged stays charged.
+pub struct Permit {
+    allowance: Arc<Allowance>,
+    admission: Option<Admission>,
+}
+
+impl Allowances {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The allowance of the key called `name`: what it has used before stays used.
+    pub fn of(&self, name: &Arc<str>) -> Arc<Allowance> {
+        let mut known = self.known.lock();
+        if let Some(known) = known.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        let allowance = Arc::new(Allowance {
+            clock: self.clock,
+            limiter: Mutex::default(),
+        });
+        known.insert(name.clone(), Arc::downgrade(&allowance));
+        allowance
+    }
+
+    /// Forgets the keys that nobody names any more.
+    pub(super) fn forget_unused(&self) {
+        self.known.lock().retain(|_, allowance| allowance.strong_count() > 0);
+    }
+}
+
+impl Allowance {
+    /// Allows so much from now on.
+    pub fn set_quota(&self, quota: Quota) {
+        self.limiter.lock().set_quota(quota);
+    }
+
+    /// Lets a request in that will probably cost `tokens`.
+    ///
+    /// # Errors
+    /// Where a limit is reached.
+    pub fn admit(self: &Arc<Self>, tokens: u64) -> Result<Permit, Denial> {
+        let admission = self.limiter.lock().admit(tokens, self.clock.now())?;
+        Ok(Permit {
+            allowance: self.clone(),
+            admission: Some(admission),
+        })
+    }
+
+    /// How far the limits have been used.
+    pub fn used(&self) -> Used {
+        self.limiter.lock().used(self.clock.now())
+    }
+}
+
+impl Permit {
+    /// The request turns out to cost probably `tokens`.
+    ///
+    /// # Errors
+    /// Where a limit is reached by that.
+    pub fn recharge(&mut self, tokens: u64) -> Result<(), Denial> {
+        let Some(admission) = &mut self.admission else {
+            return Ok(());
+        };
+        let now = self.allowance.clock.now();
+        self.allowance.limiter.lock().recharge(admission, tokens, now)
+    }
+
+    /// The request is over, and has cost `actual` tokens.
+    pub fn settle(mut self, actual: u64) {
+        self.end(Some(actual));
+    }
+
+    fn end(&mut self, actual: Option<u64>) {
+        if let Some(admission) = self.admission.take() {
+            let now = self.allowance.clock.now();
+            self.allowance.limiter.lock().settle(admission, actual, now);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+
+    fn allowance(quota: Quota) -> Arc<Allowance> {
+        let allowance = Allowances::new(Clock::start()).of(&"alice".into());
+        allowance.set_quota(quota);
+        allowance
+    }
+
+    #[test]
+    fn two_hundred_callers_get_exactly_what_there_is() {
+        let allowance = allowance(Quota {
+            requests_per_minute: Some(1_000),
+            max_concurrent: Some(7),
+            ..Quota::default()
+        });
+        let (admitted, inside, most) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..200 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let Ok(permit) = allowance.admit(0) else { continue };
+                        admitted.fetch_add(1, SeqCst);
+                        most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                        inside.fetch_sub(1, SeqCst);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        // Whoever found seven inside went away, so that the rest is asked for now.
+        while let Ok(permit) = allowance.admit(0) {
+            admitted.fetch_add(1, SeqCst);
+            drop(permit);
+        }
+        assert_eq!(admitted.into_inner(), 1_000);
+        assert!(most.into_inner() <= 7);
+        assert_eq!(allowance.limiter.lock().running(), 0);
+    }
+
+    #[test]
+    fn a_key_that_comes_back_has_used_what_it_had_used() {
+        let allowances = Allowances::new(Clock::start());
+        let one_request = Quota {
+            requests_per_minute: Some(1),
+            ..Quota::default()
+        };
+        let before = allowances.of(&"alice".into());
+        before.set_quota(one_request);
+        drop(before.admit(0));
+        let after = allowances.of(&"alice".into());
+        after.set_quota(one_request);
+        drop(before);
+        allowances.forget_unused();
+        assert!(after.admit(0).is_err());
+        drop(after);
+        allowances.forget_unused();
+        assert!(allowances.known.lock().is_empty());
+    }
+}
