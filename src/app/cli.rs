@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{Problem, embedded};
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, Overrides, parse_name},
     sim::SimArgs,
 };
 
@@ -30,6 +30,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show the upstreams for a session key, best first
     Route(RouteArgs),
+    /// Make a client key: the key on standard error, only once, and on standard output the lines for the configuration
+    Key(KeyArgs),
     /// Run one simulated upstream account on its own
     Sim(SimArgs),
 }
@@ -71,6 +73,16 @@ pub(super) struct RouteArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct KeyArgs {
+    /// What the log and the limits are to know it by
+    #[arg(long, default_value = "alice", value_parser = parse_name)]
+    pub name: String,
+    /// Whom it belongs to: the name of a [[group]]
+    #[arg(long, default_value = "team", value_parser = parse_name)]
+    pub group: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@ mod cli;
 mod drain;
 mod embedded;
 mod housekeeping;
+mod key;
 mod logging;
 mod reload;
 mod serve;
@@ -33,6 +34,7 @@ pub fn run() -> ExitCode {
         None => serve::serve(cli.serve),
         Some(Command::Check(args)) => unless_left(check(&args)),
         Some(Command::Route(args)) => unless_left(route(&args)),
+        Some(Command::Key(args)) => unless_left(key::key(&args)),
         Some(Command::Sim(args)) => serve::simulate(args),
     };
     match result {
@@ -71,17 +73,22 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
     let house = House::new(&config)?;
-    let count = config.upstreams.len();
-    writeln!(
-        io::stdout(),
-        "valid: {count} upstream{}",
-        if count == 1 { "" } else { "s" }
-    )?;
+    let mut counts = vec![counted(config.upstreams.len(), "upstream")];
+    if config.has_client_keys {
+        counts.push(counted(config.groups.len(), "group"));
+        counts.push(counted(config.keys.len(), "key"));
+    }
+    writeln!(io::stdout(), "valid: {}", counts.join(", "))?;
     if let Some(old) = &args.against {
         let old = House::new(&args.source.load_instead(old)?)?;
         writeln!(io::stdout(), "{}", Moves::between(&old.snapshot(), &house.snapshot()))?;
     }
     Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 fn route(args: &RouteArgs) -> Result<(), Problem> {

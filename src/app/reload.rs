@@ -37,19 +37,28 @@ impl Hangups {
 
 /// Reloads at each signal and each change of the file until the process ends.
 pub(super) async fn keep_up_to_date(reloader: Arc<Reloader>, mut hangups: Hangups) {
-    let mut watch = reloader.path().and_then(Watch::start);
+    let mut paths = reloader.paths();
+    let mut watch = Watch::start(&paths);
     // What changed between the start's reading and the watch, nobody would tell.
     let mut trigger = watch.as_ref().map(|_| Trigger::File);
     loop {
         if let Some(trigger) = trigger {
             reloader.clone().reload(trigger).await;
         }
-        trigger = tokio::select! {
-            hangup = hangups.0.recv() => hangup.map(|()| Trigger::Signal),
-            () = settled(watch.as_ref()) => Some(Trigger::File),
+        let named = reloader.paths();
+        let is_watched = named == paths;
+        paths = named;
+        trigger = if is_watched {
+            tokio::select! {
+                hangup = hangups.0.recv() => hangup.map(|()| Trigger::Signal),
+                () = settled(watch.as_ref()) => Some(Trigger::File),
+            }
+        } else {
+            // Files that are named only now may have changed since they were read.
+            Some(Trigger::File)
         };
         if let Some(watch) = &mut watch {
-            watch.follow();
+            watch.follow(&paths);
         }
     }
 }
@@ -69,19 +78,19 @@ async fn settled(watch: Option<&Watch>) {
     }
 }
 
-/// Watches a file by its folders, since the file itself may be replaced: by a rename, or, where it is a link, by another
-/// target. Kubernetes mounts a ConfigMap as links to `..data/NAME`, where `..data` is a link to a folder that is
+/// Watches files by their folders, since a file itself may be replaced: by a rename, or, where it is a link, by another
+/// target; and folders by themselves. Kubernetes mounts a ConfigMap as links to `..data/NAME`, where `..data` is a link to a folder that is
 /// written anew for each version.
 struct Watch {
     watcher: RecommendedWatcher,
     happened: Arc<Notify>,
-    file: PathBuf,
     folders: Vec<PathBuf>,
 }
 
 impl Watch {
     /// `None` where the system cannot watch, which is logged.
-    fn start(file: PathBuf) -> Option<Self> {
+    fn start(paths: &[PathBuf]) -> Option<Self> {
+        let first = paths.first()?.clone();
         let happened = Arc::new(Notify::new());
         let tell = happened.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -90,22 +99,30 @@ impl Watch {
                 tell.notify_one();
             }
         });
-        let watcher = watcher.map_err(|error| unwatched(&file, &error)).ok()?;
+        let watcher = watcher.map_err(|error| unwatched(&first, &error)).ok()?;
         let mut watch = Self {
             watcher,
             happened,
-            file,
             folders: Vec::new(),
         };
-        watch.follow();
+        watch.follow(paths);
         (!watch.folders.is_empty()).then_some(watch)
     }
 
-    /// Watches the folder of the file, and where the file is a link, that of its target.
-    fn follow(&mut self) {
-        let target = self.file.canonicalize().ok();
-        let mut folders = vec![folder_of(&self.file)];
-        folders.extend(target.as_deref().map(folder_of).filter(|_| self.file.is_symlink()));
+    /// Watches the folder of each file, where the file is a link, that of its target, and what is a folder itself.
+    fn follow(&mut self, paths: &[PathBuf]) {
+        let mut folders: Vec<PathBuf> = Vec::new();
+        for path in paths {
+            folders.push(folder_of(path));
+            if path.is_symlink() {
+                folders.extend(path.canonicalize().ok().as_deref().map(folder_of));
+            }
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+        }
+        folders.sort_unstable();
+        folders.dedup();
         for left in self.folders.extract_if(.., |folder| !folders.contains(folder)) {
             // It is mostly gone, and its watch with it.
             let _ = self.watcher.unwatch(&left);
@@ -117,7 +134,7 @@ impl Watch {
                 Ok(()) => self.folders.push(folder),
                 Err(error) => {
                     self.folders.retain(|known| *known != folder);
-                    unwatched(&self.file, &error);
+                    unwatched(&folder, &error);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub use self::{
     glob::ModelGlobs,
     load::File,
     tls::Tls,
-    upstream::{ApiKey, Ca, InvalidUpstream, Upstream},
+    upstream::{ApiKey, Ca, InvalidUpstream, Upstream, parse_name},
 };
 use crate::{policy::Source, secret::Secret};
 

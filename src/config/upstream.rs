@@ -304,7 +304,11 @@ fn warn_of_url(notes: &mut Notes, place: &Place, url: &BaseUrl) {
     }
 }
 
-pub(super) fn parse_name(name: &str) -> Result<String, String> {
+/// Reads the name of an upstream, a group or a key.
+///
+/// # Errors
+/// What it must be like, for a sentence that begins with what is named.
+pub fn parse_name(name: &str) -> Result<String, String> {
     const MOST: usize = 64;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > MOST || !name.bytes().all(allowed) {

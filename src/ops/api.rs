@@ -167,6 +167,8 @@ pub(super) fn reloaded(reloaded: Reloaded) -> (StatusCode, Value) {
                 "added": changes.added,
                 "removed": changes.removed,
                 "changed": changes.changed,
+                "groups": changes.groups,
+                "keys": changes.keys,
                 "at_next_start": changes.at_next_start,
                 "warnings": changes.warnings,
             });

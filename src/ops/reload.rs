@@ -9,7 +9,11 @@
 //! comes from the snapshot that it began with. What was handed out at the start (sockets, certificates, the admin token) stays
 //! as it is until the next start; a reload that would change it says so by name, and changes the rest.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -64,6 +68,10 @@ pub struct Changes {
     pub changed: Vec<String>,
     /// Fields that differ from those at the start and wait for the next one.
     pub at_next_start: Vec<&'static str>,
+    /// Client keys that are new, gone or different: how many.
+    pub keys: usize,
+    /// Groups that are new, gone or different, by name.
+    pub groups: Vec<String>,
     /// What is allowed but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -76,8 +84,15 @@ pub struct Reloader {
     started: Config,
     /// What is in force.
     config: ArcSwap<Config>,
-    /// What was read last, be it valid or not. Locked as long as a reload takes.
-    file: Mutex<Option<File>>,
+    /// Locked as long as a reload takes.
+    last: Mutex<Last>,
+}
+
+/// What was read last.
+struct Last {
+    file: Option<File>,
+    /// What was wrong with it, or with what it names.
+    problems: Vec<String>,
 }
 
 impl Reloader {
@@ -88,13 +103,18 @@ impl Reloader {
             overrides,
             config: ArcSwap::from_pointee(config.clone()),
             started: config,
-            file: Mutex::new(file),
+            last: Mutex::new(Last {
+                file,
+                problems: Vec::new(),
+            }),
         })
     }
 
-    /// The file that is read, if there is one.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.file.lock().as_ref().map(|file| file.path().to_owned())
+    /// The files and folders that are read: the main file, where there is one, and what it names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let main = self.last.lock().file.as_ref().map(|file| file.path().to_owned());
+        let named = self.config.load();
+        main.into_iter().chain(named.files().map(Path::to_owned)).collect()
     }
 
     /// The configuration that is in force.
@@ -114,8 +134,8 @@ impl Reloader {
     }
 
     fn run(&self, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
-        let mut last = self.file.lock();
-        let Some(path) = last.as_ref().map(File::path) else {
+        let mut last = self.last.lock();
+        let Some(path) = last.file.as_ref().map(File::path) else {
             tracing::warn!(
                 trigger = trigger.label(),
                 "no file to reload: this was started without one"
@@ -123,16 +143,25 @@ impl Reloader {
             return (Reloaded::NoFile, None);
         };
         let file = File::read(path);
-        if trigger == Trigger::File && last.as_ref() == Some(&file) {
-            return (Reloaded::Unchanged, None);
+        let (reloaded, shrinking) = self.take_over(&file, trigger);
+        let is_same = last.file.as_ref() == Some(&file);
+        let problems = match &reloaded {
+            Reloaded::Refused(problems) => problems.clone(),
+            _ => Vec::new(),
+        };
+        // Something happened near a file, but not to it: what is known already need not be said again.
+        let is_news = problems != last.problems || !matches!(reloaded, Reloaded::Refused(_) | Reloaded::Unchanged);
+        if trigger != Trigger::File || !is_same || is_news {
+            self.tell(trigger, &reloaded);
         }
-        let (reloaded, shrinking) = self.take_over(&file);
-        *last = Some(file);
-        self.tell(trigger, &reloaded);
+        *last = Last {
+            file: Some(file),
+            problems,
+        };
         (reloaded, shrinking)
     }
 
-    fn take_over(&self, file: &File) -> (Reloaded, Option<Shrinking>) {
+    fn take_over(&self, file: &File, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
         let refused = |problems| (Reloaded::Refused(problems), None);
         let config = match file.parse(&self.overrides) {
             Ok(config) => config,
@@ -140,7 +169,9 @@ impl Reloader {
         };
         let before = self.config.load();
         if config == **before {
-            self.house.reprobe();
+            if trigger != Trigger::File {
+                self.house.reprobe();
+            }
             return (Reloaded::Unchanged, None);
         }
         match self.house.reload(&config) {
@@ -164,6 +195,8 @@ impl Reloader {
                     added,
                     removed,
                     changed,
+                    groups = (!changes.groups.is_empty()).then(|| changes.groups.join(", ")),
+                    keys = (changes.keys > 0).then_some(changes.keys),
                     "reloaded: a new configuration is in force"
                 );
                 for warning in &changes.warnings {
@@ -209,9 +242,24 @@ impl Changes {
             .upstreams
             .iter()
             .filter(|known| named(after, &known.name).is_none());
+        changes.groups = different(&before.groups, &after.groups, |group| &group.name);
+        changes.keys = different(&before.keys, &after.keys, |key| &key.name).len();
         changes.removed = gone.map(|known| known.name.clone()).collect();
         changes
     }
+}
+
+/// The names of those that are in only one of the two, or in both and not the same.
+fn different<T: PartialEq>(before: &[T], after: &[T], name: fn(&T) -> &String) -> Vec<String> {
+    let mut known: BTreeMap<&String, &T> = before.iter().map(|item| (name(item), item)).collect();
+    let mut names = BTreeSet::new();
+    for item in after {
+        if known.remove(name(item)) != Some(item) {
+            names.insert(name(item));
+        }
+    }
+    names.extend(known.into_keys());
+    names.into_iter().cloned().collect()
 }
 
 fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {

@@ -485,3 +485,45 @@ async fn a_model_is_called_by_its_upstreams_name() {
         "{ids:?}"
     );
 }
+
+#[tokio::test]
+async fn keys_come_and_go_without_a_restart() {
+    let sim = sim("a").await;
+    let folder = crate::kit::gateway::scratch();
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("a writable folder");
+    std::fs::create_dir_all(folder.join("keys.d")).expect("a writable folder");
+    write("keys.toml", key("alice", ALICE, "team", ""));
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nkeys_file = \"keys.toml\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}{}",
+        group("team", "requests_per_minute = 100"),
+        upstream(&sim, "")
+    );
+    write(crate::kit::gateway::FILE, config.clone());
+    let gateway = Gateway::over(folder.clone(), &[]).await;
+    let status = async |key: &str| ask(&gateway, key, &turn("s")).await.status.as_u16();
+    assert_eq!((status(ALICE).await, status(BOB).await), (200, 401));
+    write(
+        "keys.toml",
+        key("alice", ALICE, "team", "") + &key("bob", BOB, "team", ""),
+    );
+    crate::kit::until("bob is let in", async || (status(BOB).await == 200).then_some(())).await;
+    // A file with a mistake changes nothing, and says so once.
+    write("keys.toml", "[[key]]\nname = \"bob\"".to_owned());
+    gateway.log_until("has no sha256").await;
+    assert_eq!((status(ALICE).await, status(BOB).await), (200, 200));
+    // A new place is watched from then on, and what a key has used stays used.
+    write("keys.toml", String::new());
+    write("keys.d/alice.toml", key("alice", ALICE, "team", ""));
+    write(
+        crate::kit::gateway::FILE,
+        config.replace("keys_file = \"keys.toml\"", "keys_directory = \"keys.d\""),
+    );
+    crate::kit::until("bob is out", async || (status(BOB).await == 401).then_some(())).await;
+    let left = ask(&gateway, ALICE, &turn("s")).await;
+    let remaining: u32 = left.header("x-ratelimit-remaining-requests").parse().expect("a number");
+    assert!(remaining <= 97, "{remaining}");
+    std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("it is there");
+    crate::kit::until("alice is out", async || (status(ALICE).await == 401).then_some(())).await;
+    write("keys.d/bob.toml", key("bob", BOB, "team", ""));
+    crate::kit::until("bob is back", async || (status(BOB).await == 200).then_some(())).await;
+}

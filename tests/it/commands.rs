@@ -81,7 +81,7 @@ async fn check_names_every_error_with_its_place() {
         "{said}"
     );
     for hint in [
-        "not supported yet",
+        "did you mean \"group\"?",
         "did you mean \"weight\"?",
         "STEADFAST_TEST_UNSET",
         "https://",

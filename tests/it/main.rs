@@ -19,6 +19,7 @@ mod framing;
 mod headers;
 mod heads;
 mod http1;
+mod limits;
 mod listener_tls;
 mod models;
 mod operator;

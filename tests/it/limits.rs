@@ -1,0 +1,206 @@
+//! What a client key may use: exact limits, exact waiting times, and what answers tell about them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use serde_json::json;
+use steadfast::sim::Act;
+
+use crate::{
+    access::{ALICE, BOB, ask, group, key, with_key},
+    kit::{client, gateway::Gateway, sim, until},
+};
+
+fn limited(lines: &str) -> String {
+    group("team", lines) + &key("alice", ALICE, "team", "") + &key("bob", BOB, "team", "")
+}
+
+fn turn(number: usize) -> serde_json::Value {
+    json!({"model": "gpt-5.2", "input": "hello", "prompt_cache_key": format!("s{number}")})
+}
+
+/// Seconds as OpenAI writes a time.
+fn seconds(written: &str) -> f64 {
+    match written.strip_suffix("ms") {
+        Some(millis) => millis.parse::<f64>().expect("a number") / 1000.0,
+        None => {
+            let (minutes, seconds) = written
+                .trim_end_matches('s')
+                .split_once('m')
+                .unwrap_or(("0", written.trim_end_matches('s')));
+            minutes.parse::<f64>().expect("a number") * 60.0 + seconds.parse::<f64>().expect("a number")
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_callers_get_exactly_what_is_allowed() {
+    let sim = sim("a").await;
+    let gateway = Arc::new(Gateway::before(std::slice::from_ref(&sim), &limited("requests_per_minute = 300")).await);
+    let (served, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let began = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..200 {
+        let (gateway, served, refused) = (gateway.clone(), served.clone(), refused.clone());
+        callers.spawn(async move {
+            for _ in 0..4 {
+                let reply = ask(&gateway, ALICE, &turn(caller)).await;
+                match reply.status {
+                    StatusCode::OK => served.fetch_add(1, Ordering::SeqCst),
+                    StatusCode::TOO_MANY_REQUESTS => refused.fetch_add(1, Ordering::SeqCst),
+                    other => panic!("{other}: {}", reply.text()),
+                };
+            }
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended.expect("a caller");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?} is too slow to tell");
+    assert_eq!(
+        (served.load(Ordering::SeqCst), refused.load(Ordering::SeqCst)),
+        (300, 500)
+    );
+    assert_eq!(sim.requests().len(), 300);
+    // Limits hold per key.
+    assert_eq!(ask(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
+    assert_eq!(
+        gateway
+            .metric("steadfast_rejected_requests_total{reason=\"rate_limited\"}")
+            .await,
+        500.0
+    );
+    assert_eq!(
+        gateway.metric("steadfast_group_requests_total{group=\"team\"").await,
+        801.0
+    );
+}
+
+#[tokio::test]
+async fn every_answer_tells_what_is_left_and_a_refusal_when_to_come_back() {
+    let sim = sim("a").await;
+    let theirs = Act::reply(StatusCode::OK, &json!({"id": "r", "output": []})).header(
+        http::HeaderName::from_static("x-ratelimit-remaining-requests"),
+        http::HeaderValue::from_static("4711"),
+    );
+    sim.script().once("/v1/responses", theirs);
+    let gateway = Gateway::before(
+        std::slice::from_ref(&sim),
+        &limited("requests_per_minute = 3\ntokens_per_minute = 5000"),
+    )
+    .await;
+    let first = ask(&gateway, ALICE, &turn(0)).await;
+    assert_eq!(first.header("x-ratelimit-limit-requests"), "3");
+    assert_eq!(first.header("x-ratelimit-remaining-requests"), "2");
+    assert_eq!(first.header("x-ratelimit-limit-tokens"), "5000");
+    assert!(seconds(first.header("x-ratelimit-reset-requests")) > 55.0);
+    let listed = {
+        let request = http::Request::get("/v1/models")
+            .body(http_body_util::Full::default())
+            .expect("a request");
+        client::send(gateway.address, with_key(request, ALICE)).await
+    };
+    assert_eq!(listed.header("x-ratelimit-remaining-requests"), "1");
+    let bad = ask(&gateway, ALICE, &json!(["no object"])).await;
+    assert_eq!(
+        (bad.status.as_u16(), bad.header("x-ratelimit-remaining-requests")),
+        (400, "0")
+    );
+    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let error = &refused.json()["error"];
+    assert_eq!(
+        (&error["code"], &error["type"]),
+        (&json!("rate_limit_exceeded"), &json!("requests"))
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("3 requests per minute")),
+        "{error}"
+    );
+    let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+    assert!((50..=60).contains(&wait), "{wait}");
+    assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
+}
+
+#[tokio::test]
+async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
+    let sim = sim("a").await;
+    let used = |input: u64, output: u64| {
+        let usage =
+            json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": output});
+        Act::reply(StatusCode::OK, &json!({"id": "r", "output": [], "usage": usage}))
+    };
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &limited("tokens_per_minute = 1000")).await;
+    let remaining = async || {
+        let request = http::Request::get("/v1/models")
+            .body(http_body_util::Full::default())
+            .expect("a request");
+        let reply = client::send(gateway.address, with_key(request, ALICE)).await;
+        reply
+            .header("x-ratelimit-remaining-tokens")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    assert_eq!(remaining().await, 1000);
+    // Two thousand bytes look like five hundred tokens, and were thirty.
+    let long = json!({"model": "gpt-5.2", "input": "x".repeat(1900), "prompt_cache_key": "s"});
+    sim.script().once("/v1/responses", used(20, 10));
+    let reply = ask(&gateway, ALICE, &long).await;
+    let estimated: u64 = reply.header("x-ratelimit-remaining-tokens").parse().expect("a number");
+    assert!((480..530).contains(&estimated), "{estimated}");
+    until("the correction", async || (remaining().await == 970).then_some(())).await;
+    // One that fails costs nothing.
+    sim.script().once(
+        "/v1/responses",
+        Act::reply(StatusCode::BAD_REQUEST, &json!({"error": {}})),
+    );
+    assert_eq!(ask(&gateway, ALICE, &long).await.status, StatusCode::BAD_REQUEST);
+    until("it came back", async || (remaining().await == 970).then_some(())).await;
+    // One that used more than there was lets the next ones wait.
+    sim.script().once("/v1/responses", used(5000, 0));
+    assert_eq!(ask(&gateway, ALICE, &long).await.status, StatusCode::OK);
+    until("nothing is left", async || (remaining().await == 0).then_some(())).await;
+    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.json()["error"]["type"], "tokens");
+    let totals = ["input", "cached_input", "output"]
+        .map(|kind| format!("steadfast_group_{kind}_tokens_total{{group=\"team\"}}"));
+    assert_eq!(gateway.metric(&totals[0]).await, 5020.0);
+    assert_eq!(gateway.metric(&totals[1]).await, 2.0);
+    assert_eq!(gateway.metric(&totals[2]).await, 10.0);
+    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5020.0);
+}
+
+#[tokio::test]
+async fn places_are_given_back_however_a_request_ends() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &limited("max_concurrent = 1")).await;
+    let stream = json!({"model": "gpt-5.2", "input": "x", "stream": true, "prompt_cache_key": "s"});
+    sim.script()
+        .once("/v1/responses", Act::stall(steadfast::sim::Point::Events(2)));
+    let request = client::post("/v1/responses", stream.to_string());
+    let open = client::open(gateway.address, with_key(request, ALICE)).await;
+    assert_eq!(open.status(), StatusCode::OK);
+    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"));
+    assert_eq!(refused.json()["error"]["type"], "concurrent_requests");
+    assert_eq!(ask(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
+    drop(open);
+    until("the place is free", async || {
+        (ask(&gateway, ALICE, &turn(0)).await.status == 200).then_some(())
+    })
+    .await;
+    for body in [json!([1]), json!({"model": 1})] {
+        assert_eq!(ask(&gateway, ALICE, &body).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(ask(&gateway, ALICE, &turn(0)).await.status, StatusCode::OK);
+}
