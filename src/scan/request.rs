@@ -1,6 +1,6 @@
 //! What a request body says about where it should go.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use super::{
     capture::{Capture, Run, unescape},
@@ -21,6 +21,9 @@ const LONGEST_ROLE: usize = 4 * 6;
 pub struct RequestFacts {
     /// `model`.
     pub model: Option<String>,
+    /// Where its value stands in the (decompressed) body, as written and with its quotes: another JSON string in place of
+    /// these bytes changes this value and nothing else.
+    pub model_at: Option<Range<u64>>,
     /// `prompt_cache_key`; absent too where it is no string.
     pub prompt_cache_key: Option<String>,
     /// `stream`; absent too where it is no boolean.
@@ -277,6 +280,9 @@ impl Reader for Fields {
                 // The lexer has refused all else, save a surrogate whose other half is still due.
                 let lone = |index| Refusal::new(Problem::LoneSurrogate, at + 1 + index as u64);
                 let plain = unescape(raw).map_err(lone)?;
+                if field == Field::Model {
+                    self.facts.model_at = Some(at..at + raw.len() as u64 + 2);
+                }
                 if let Some(text) = self.text_of(field) {
                     *text = Some(plain.into_owned());
                 }
