@@ -24,7 +24,7 @@ use crate::{
     policy::{Affinity, Event, Route, Verdict},
     scan::EncodingKind,
     state::{Credential, Endpoint, FailoverReason, Lease, Snapshot, Upstream},
-    wire::{Relay, Replay, SendError, Splice, Terms},
+    wire::{Relay, Replay, SendError, Terms},
 };
 
 /// An upstream's answer, its body still to come.
@@ -313,13 +313,13 @@ impl<'a, 'j> Journey<'a, 'j> {
         let body = self.request.body_mut();
         let model = self.model.as_deref();
         let Some((model, name)) = model.and_then(|model| Some((model, upstream.renames.get(model)?))) else {
-            body.set_splice(None);
+            body.restore();
             return Ok(());
         };
         let Some(at) = self.model_at.clone() else {
             return Err(Fault::RenameCompressed { model: bounded(model) });
         };
-        body.set_splice(Some(Splice { at, with: name.clone() }));
-        Ok(())
+        // Whatever names a model has been kept.
+        body.splice(at, name.clone()).map_err(|_| Fault::Internal)
     }
 }

@@ -21,7 +21,8 @@ const LONGEST_ROLE: usize = 4 * 6;
 pub struct RequestFacts {
     /// `model`.
     pub model: Option<String>,
-    /// Where in the body `model` stands, with its quotes.
+    /// Where its value stands in the (decompressed) body, as written and with its quotes: another JSON string in place of
+    /// these bytes changes this value and nothing else.
     pub model_at: Option<Range<u64>>,
     /// `prompt_cache_key`; absent too where it is no string.
     pub prompt_cache_key: Option<String>,

@@ -54,6 +54,7 @@ fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFa
     let answer = scan_all(body, cuts);
     let expected = oracle::read(body);
     if let (Ok(facts), Some(expected)) = (&answer, &expected) {
+        check_renaming(body, facts);
         let expected = expected.encrypted.iter().map(|text| EncryptedContent::from_text(text));
         assert_eq!(facts.encrypted, expected.collect::<Vec<_>>(), "{}", body.escape_ascii());
     }
@@ -75,6 +76,22 @@ fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFa
         assert!(refusal.offset <= body.len() as u64, "{refusal}");
     }
     answer
+}
+
+/// Checks that another string in the place of the model changes the model and nothing else.
+fn check_renaming(body: &[u8], facts: &RequestFacts) {
+    let mut expected: serde_json::Value = serde_json::from_slice(body).unwrap();
+    assert_eq!(facts.model.is_some(), facts.model_at.is_some());
+    let Some(at) = &facts.model_at else { return };
+    let at = at.start as usize..at.end as usize;
+    let written: String = serde_json::from_slice(&body[at.clone()]).unwrap();
+    assert_eq!(Some(written), facts.model);
+    for name in ["", "my-deployment", "a \"name\" in quotes\\"] {
+        let mut renamed = body.to_vec();
+        renamed.splice(at.clone(), serde_json::to_vec(name).unwrap());
+        expected["model"] = json!(name);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&renamed).unwrap(), expected);
+    }
 }
 
 fn check_every_split(body: &[u8]) -> Result<RequestFacts, Refusal> {

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use http::{
     Request, Response, Uri, Version,
-    header::{HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     uri::{Authority, Scheme},
 };
 use hyper::body::Incoming;
@@ -87,6 +87,8 @@ fn to_http2(request: &Request<Replay>, body: Replay, (scheme, authority): (&Sche
     *sent.headers_mut() = request.headers().clone();
     sent.headers_mut().remove(HOST);
     sent.headers_mut().remove(TRANSFER_ENCODING);
+    // hyper names the length that the body has, which is not the one that the client named where a part is replaced.
+    sent.headers_mut().remove(CONTENT_LENGTH);
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(scheme.clone());
     parts.authority = Some(authority.clone());

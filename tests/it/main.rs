@@ -28,6 +28,7 @@ mod pins;
 mod readme;
 mod recordings;
 mod reload;
+mod splices;
 mod storm;
 mod story;
 mod streams;

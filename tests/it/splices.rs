@@ -1,0 +1,115 @@
+//! A kept body with one part replaced, on the wire of both versions.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, channel::Channel};
+use parking_lot::Mutex;
+use steadfast::wire::{Framing, Keep, Pool, Relay, Replay, Target, Terms};
+
+use crate::kit::{sim, tls};
+
+/// Longer than the window of a stream of HTTP/2, and in many pieces.
+const PIECES: usize = 30;
+const HEAD: &str = r#"{"model":"gpt-5","input":""#;
+
+fn body() -> Vec<u8> {
+    let mut body = HEAD.as_bytes().to_vec();
+    body.resize(PIECES * 10_000, b'x');
+    body.extend_from_slice(b"\"}");
+    body
+}
+
+/// `body` as a client has sent it.
+fn request(body: &[u8], framing: Framing) -> Request<Replay> {
+    let mut keep = Keep::default();
+    for piece in body.chunks(10_000) {
+        keep.push(Bytes::copy_from_slice(piece));
+    }
+    let mut request = Request::post("/v1/responses").header("host", "it");
+    request = match framing {
+        Framing::Length(length) => request.header("content-length", length),
+        Framing::Chunked | Framing::None => request.header("transfer-encoding", "chunked"),
+    };
+    request
+        .body(Replay::kept(keep.finish(None), framing))
+        .expect("a request")
+}
+
+async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
+    let limit = Duration::from_secs(20);
+    let terms = Terms {
+        head: limit,
+        idle: limit,
+        is_repeatable: true,
+    };
+    let answer: Response<Relay> = pool.send(request, terms).await.expect("an answer");
+    answer.into_body().collect().await.expect("a whole body");
+}
+
+/// Sends a body to `pool` with this and that in the place of its model, and as it came, and checks what `taken` has seen
+/// arrive each time.
+async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8>)) {
+    let body = body();
+    let long = format!("\"{}\"", "m".repeat(3_000));
+    for framing in [Framing::Length(body.len() as u64), Framing::Chunked] {
+        let mut request = request(&body, framing);
+        for name in [None, Some("\"gpt-7\""), Some("\"\""), Some(&long), None] {
+            request.body_mut().restore();
+            let mut expected = body.clone();
+            if let Some(name) = name {
+                let with = Bytes::copy_from_slice(name.as_bytes());
+                request.body_mut().splice(9..16, with).expect("there");
+                expected.splice(9..16, name.bytes());
+            }
+            send(pool, &mut request).await;
+            let (head, arrived) = taken();
+            assert!(arrived == expected, "{framing:?} {name:?}");
+            let named = head
+                .get("content-length")
+                .map(|length| length.to_str().expect("digits").to_owned());
+            let length = matches!(framing, Framing::Length(_)).then(|| expected.len().to_string());
+            assert_eq!(named, length, "{framing:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_part_is_replaced_over_http_1_1() {
+    let sim = sim("a").await;
+    let target = Target {
+        authority: sim.address().to_string().parse().expect("an authority"),
+        tls: None,
+    };
+    let limit = Duration::from_secs(20);
+    let pool = Pool::new(&target, limit, limit).expect("a target");
+    assert_spliced(&pool, || {
+        let seen = sim.requests().pop().expect("a request");
+        (seen.headers, seen.body.to_vec())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_part_is_replaced_over_http_2() {
+    let identity = tls::identity(&["127.0.0.1"], &["h2"]);
+    let seen: Arc<Mutex<Vec<Request<Bytes>>>> = Arc::default();
+    let record = seen.clone();
+    let (address, _) = tls::http2_upstream(&identity, move |request| {
+        record.lock().push(request);
+        Channel::new(1).1
+    })
+    .await;
+    let target = Target {
+        authority: address.to_string().parse().expect("an authority"),
+        tls: Some(identity.trusting()),
+    };
+    let limit = Duration::from_secs(20);
+    let pool = Pool::new(&target, limit, limit).expect("a target");
+    assert_spliced(&pool, || {
+        let (head, body) = seen.lock().pop().expect("a request").into_parts();
+        (head.headers, body.to_vec())
+    })
+    .await;
+}
