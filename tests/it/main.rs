@@ -3,6 +3,7 @@
 mod kit;
 
 mod access_log;
+mod admin_guard;
 mod affinity;
 mod bodies;
 mod bounds;
