@@ -1,21 +1,22 @@
 //! The operator's side: metrics, probes, a JSON API to look in from outside, and the little that can be changed from there.
 
 mod api;
+mod guard;
 mod reload;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE},
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
 use serde_json::json;
-use subtle::ConstantTimeEq as _;
 
 use api::Action;
 pub use api::{RouteError, route};
+use guard::{Barred, Guard};
 pub use reload::{Changes, Reloaded, Reloader, Trigger};
 
 use crate::{secret::Secret, state::House, wire::RequestBody};
@@ -24,8 +25,10 @@ use crate::{secret::Secret, state::House, wire::RequestBody};
 pub struct Admin {
     house: Arc<House>,
     reloader: Arc<Reloader>,
-    token: Option<Secret>,
+    guard: Guard,
 }
+
+const NO_SUCH_PATH: &str = "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.";
 
 /// An answer to an operator.
 type Answer = Response<Full<Bytes>>;
@@ -73,46 +76,40 @@ impl Question {
 impl Admin {
     /// Opens the operator's side; with a `token`, only to those who show it as `Authorization: Bearer`.
     pub fn new(house: Arc<House>, reloader: Arc<Reloader>, token: Option<Secret>) -> Arc<Self> {
-        Arc::new(Self { house, reloader, token })
+        Arc::new(Self {
+            house,
+            reloader,
+            guard: Guard::new(token),
+        })
     }
 
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Answer {
+        let mut answer = match self.admit(&request) {
+            Ok(question) => self.answer(question, &request).await,
+            Err(refusal) => refusal,
+        };
+        protect(answer.headers_mut());
+        answer
+    }
+
+    /// What is asked, where it may be.
+    fn admit(&self, request: &Request<RequestBody>) -> Result<Question, Answer> {
         let question = Question::at(request.uri().path());
-        if let Some(question) = question
-            && !question.methods().split(", ").any(|method| request.method() == method)
-        {
-            let methods = question.methods();
+        if !question.is_some_and(Question::is_probe) {
+            self.guard.check(request).map_err(barred)?;
+        }
+        let question = question.ok_or_else(|| error(StatusCode::NOT_FOUND, NO_SUCH_PATH))?;
+        let methods = question.methods();
+        if !methods.split(", ").any(|method| request.method() == method) {
             let mut answer = error(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &format!("Only {methods} is answered here."),
             );
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-            return answer;
+            return Err(answer);
         }
-        if !question.is_some_and(Question::is_probe) && !self.admits(&request) {
-            let mut answer = error(
-                StatusCode::UNAUTHORIZED,
-                "Send the admin token as Authorization: Bearer.",
-            );
-            answer
-                .headers_mut()
-                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
-        }
-        let Some(question) = question else {
-            return error(
-                StatusCode::NOT_FOUND,
-                "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.",
-            );
-        };
-        if question.changes_something() && is_from_elsewhere(request.headers()) {
-            return error(
-                StatusCode::FORBIDDEN,
-                "A page of another site sent this through your browser. Send it from a command line.",
-            );
-        }
-        self.answer(question, &request).await
+        Ok(question)
     }
 
     async fn answer(&self, question: Question, request: &Request<RequestBody>) -> Answer {
@@ -136,39 +133,35 @@ impl Admin {
             }
         }
     }
-
-    fn admits(&self, request: &Request<RequestBody>) -> bool {
-        let Some(token) = &self.token else { return true };
-        let shown = request
-            .headers()
-            .get(AUTHORIZATION)
-            .map(HeaderValue::as_bytes)
-            .unwrap_or_default();
-        // The scheme's name has no case (RFC 9110 section 11.1).
-        let (scheme, shown) = shown.split_at_checked(7).unwrap_or_default();
-        let shown = if scheme.eq_ignore_ascii_case(b"Bearer ") {
-            shown
-        } else {
-            &[]
-        };
-        shown.ct_eq(token.expose().as_bytes()).into()
-    }
 }
 
-/// Whether a page of another site sent this through the operator's browser. A page may send a POST anywhere, but what
-/// these headers say is not its to choose (<https://fetch.spec.whatwg.org/#origin-header>,
-/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>).
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site");
-    if site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return true;
+fn barred(why: Barred) -> Answer {
+    let mut answer = error(why.status(), why.message());
+    if why == Barred::NoToken {
+        answer
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_own = |origin: &HeaderValue| {
-        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        authority.is_some_and(|(_, authority)| authority.as_bytes().eq_ignore_ascii_case(host))
-    };
-    !headers.get_all(ORIGIN).iter().all(is_own)
+    answer
+}
+
+/// Says what a browser must not do with an answer: guess its type, keep it, or show it inside a page. There is no
+/// `access-control-allow-origin`, so no page of another site reads it (the headers are those that OWASP's REST Security Cheat
+/// Sheet names).
+fn protect(headers: &mut HeaderMap) {
+    const HEADERS: [(HeaderName, HeaderValue); 4] = [
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+    ];
+    headers.extend(HEADERS);
 }
 
 fn metrics(house: &House) -> Answer {
@@ -183,9 +176,9 @@ fn metrics(house: &House) -> Answer {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
 

@@ -4,6 +4,7 @@ mod kit;
 
 mod access;
 mod access_log;
+mod admin_guard;
 mod affinity;
 mod bodies;
 mod bounds;
