@@ -22,11 +22,11 @@ use super::{
 };
 use crate::{
     config::{Config, File, Listen},
-    ops::{Admin, Reloader},
+    ops::{self, Admin, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::House,
-    wire::{self, Address, Capacity, Listener, Phase, ServeLimits, Service, Workers},
+    wire::{self, Address, Capacity, Identity, Listener, Phase, ServeLimits, Service, Workers},
 };
 
 /// How long a client's connection may be idle between two requests: as long as nginx's.
@@ -65,7 +65,13 @@ async fn run(source: &Source) -> Result<(), Problem> {
         tracing::warn!("{warning}");
     }
     let house = House::new(&config)?;
-    let public = secured(bind(config.server.listen.iter().map(address)).await?, &config)?;
+    let identity = config.server.tls.as_ref().map(ops::server_identity).transpose()?;
+    let identity = identity.map(Identity::new);
+    let public = bind(config.server.listen.iter().map(address)).await?;
+    let public: Vec<Listener> = public
+        .into_iter()
+        .map(|listener| secured(listener, identity.as_ref()))
+        .collect();
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
@@ -91,7 +97,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
     }
     // The operator's side stays to the end: it is where the drain can be watched.
     let token = config.admin.token.clone();
-    let reloader = Reloader::new(house.clone(), config, file, source.overrides());
+    let reloader = Reloader::new(house.clone(), config, file, source.overrides(), identity);
     let operator = Admin::new(house.clone(), reloader.clone(), token);
     let _admin_phase = open_admin(admin, &operator, limits);
     tokio::spawn(housekeeping::keep_house(house.clone()));
@@ -157,14 +163,12 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
     Ok(listeners)
 }
 
-/// The public listeners, with TLS where that is configured.
-fn secured(listeners: Vec<Listener>, config: &Config) -> Result<Vec<Listener>, Problem> {
-    let Some(tls) = &config.server.tls else {
-        return Ok(listeners);
-    };
-    let tls = wire::server_config(&tls.certificates, tls.private_key.expose().as_bytes())?;
-    let secured = listeners.into_iter().map(|listener| listener.secured(tls.clone()));
-    Ok(secured.collect())
+/// The listener with TLS, where that is configured.
+fn secured(listener: Listener, identity: Option<&Arc<Identity>>) -> Listener {
+    match identity {
+        Some(identity) => listener.secured(identity.clone()),
+        None => listener,
+    }
 }
 
 /// Says on standard output where to call, and how to try it.

@@ -77,7 +77,12 @@ pub struct Config {
 impl Config {
     /// The files and folders that this was read from, beside the main file.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let tls = self.server.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        let tls = self.server.tls.iter();
+        let tls = tls.flat_map(|tls| {
+            [&tls.cert, &tls.key]
+                .into_iter()
+                .chain(tls.client_ca.as_ref().map(|(path, _)| path))
+        });
         self.key_places.iter().chain(tls).map(PathBuf::as_path)
     }
 }

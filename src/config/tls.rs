@@ -29,6 +29,9 @@ pub struct Tls {
     pub key: PathBuf,
     /// The private key in PEM form.
     pub private_key: Secret,
+    /// Where the certificates of those were read that vouch for clients, and these in PEM form; without, any client may
+    /// shake hands.
+    pub client_ca: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl fmt::Debug for Tls {
@@ -43,8 +46,8 @@ impl fmt::Debug for Tls {
 pub(super) const SCHEMA: Schema = Schema {
     name: "[server.tls]",
     prefix: "server.tls.",
-    fields: &["cert", "key"],
-    later: &["client_ca"],
+    fields: &["cert", "key", "client_ca"],
+    later: &[],
 };
 
 /// Reads the table `tls` of `server`, where there is one.
@@ -69,9 +72,14 @@ pub(super) fn read(reader: &mut Reader<'_>, server: &Section<'_>, around: Surrou
             Ok((path, pem))
         })
     };
-    let (cert, key) = (file("cert"), file("key"));
+    let (cert, key, client_ca) = (file("cert"), file("key"), file("client_ca"));
     let ((cert, certificates), (key, private_key)) = cert.zip(key)?;
-    let (field, problem) = match wire::server_config(&certificates, &private_key) {
+    // What is written and cannot be read must not let everybody in.
+    if client_ca.is_none() && section.get("client_ca").is_some() {
+        return None;
+    }
+    let authorities = client_ca.as_ref().map(|(_, pem)| pem.as_slice());
+    let (field, problem) = match wire::server_config(&certificates, &private_key, authorities) {
         Ok(_) => {
             // What lies between PEM sections may be no text, and is of no use.
             let private_key = Secret::new(String::from_utf8_lossy(&private_key));
@@ -80,10 +88,15 @@ pub(super) fn read(reader: &mut Reader<'_>, server: &Section<'_>, around: Surrou
                 certificates,
                 key,
                 private_key,
+                client_ca,
             });
         }
         Err(IdentityError::Certificate(why)) => ("cert", needs(&cert, &why)),
         Err(IdentityError::Key(why)) => ("key", needs(&key, &why)),
+        Err(IdentityError::Authority(why)) => {
+            let path = client_ca.as_ref().map_or(Path::new(""), |(path, _)| path);
+            ("client_ca", needs(path, &why))
+        }
         Err(IdentityError::Mismatch) => ("key", misfit(&cert, &key)),
         Err(error @ IdentityError::Library(_)) => ("cert", format!("is of no use: {error}")),
     };

@@ -17,7 +17,7 @@ use serde_json::json;
 use api::Action;
 pub use api::{RouteError, route};
 use guard::{Barred, Guard};
-pub use reload::{Changes, Reloaded, Reloader, Trigger};
+pub use reload::{Changes, Reloaded, Reloader, Trigger, server_identity};
 
 use crate::{secret::Secret, state::House, wire::RequestBody};
 

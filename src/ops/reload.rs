@@ -17,10 +17,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 
 use crate::{
-    config::{Config, File, Overrides, Upstream},
+    config::{Config, File, Overrides, Tls, Upstream},
     state::{House, ReloadOutcome, Shrinking},
+    wire::{self, Identity, IdentityError},
 };
 
 /// Why the configuration is read again.
@@ -80,6 +82,8 @@ pub struct Changes {
 pub struct Reloader {
     house: Arc<House>,
     overrides: Overrides,
+    /// What clients are shown over TLS.
+    identity: Option<Arc<Identity>>,
     /// What sockets and the like were set up with.
     started: Config,
     /// What is in force.
@@ -96,11 +100,19 @@ struct Last {
 }
 
 impl Reloader {
-    /// Reloads `house`, which was made from `config`, which was read from `file` with `overrides`.
-    pub fn new(house: Arc<House>, config: Config, file: Option<File>, overrides: Overrides) -> Arc<Self> {
+    /// Reloads `house`, which was made from `config`, which was read from `file` with `overrides`; and `identity`, which was
+    /// made from it too.
+    pub fn new(
+        house: Arc<House>,
+        config: Config,
+        file: Option<File>,
+        overrides: Overrides,
+        identity: Option<Arc<Identity>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             house,
             overrides,
+            identity,
             config: ArcSwap::from_pointee(config.clone()),
             started: config,
             last: Mutex::new(Last {
@@ -174,8 +186,17 @@ impl Reloader {
             }
             return (Reloaded::Unchanged, None);
         }
+        let tls = match config.server.tls.as_ref().map(server_identity).transpose() {
+            Ok(tls) => tls,
+            Err(error) => return refused(vec![error.to_string()]),
+        };
         match self.house.reload(&config) {
             Ok(shrinking) => {
+                if let (Some(identity), Some(tls)) = (&self.identity, tls)
+                    && before.server.tls != config.server.tls
+                {
+                    identity.replace(tls);
+                }
                 let changes = Changes::between(&before, &config, &self.started);
                 self.config.store(Arc::new(config));
                 (Reloaded::Applied(changes), shrinking)
@@ -249,6 +270,15 @@ impl Changes {
     }
 }
 
+/// What `tls` makes of a listener.
+///
+/// # Errors
+/// When the files have stopped being what they were when they were read.
+pub fn server_identity(tls: &Tls) -> Result<Arc<ServerConfig>, IdentityError> {
+    let client_ca = tls.client_ca.as_ref().map(|(_, pem)| pem.as_slice());
+    wire::server_config(&tls.certificates, tls.private_key.expose().as_bytes(), client_ca)
+}
+
 /// The names of those that are in only one of the two, or in both and not the same.
 fn different<T: PartialEq>(before: &[T], after: &[T], name: fn(&T) -> &String) -> Vec<String> {
     let mut known: BTreeMap<&String, &T> = before.iter().map(|item| (name(item), item)).collect();
@@ -270,7 +300,10 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
 fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
     let fields = [
         ("server.listen", started.server.listen != now.server.listen),
-        ("server.tls", started.server.tls != now.server.tls),
+        (
+            "whether there is server.tls",
+            started.server.tls.is_some() != now.server.tls.is_some(),
+        ),
         ("admin.listen", started.admin.listen != now.admin.listen),
         ("admin.token", started.admin.token != now.admin.token),
         (

@@ -18,7 +18,6 @@ impl Proxy {
             Refusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),
             Refusal::HeadTooLarge => (Some(Fault::HeadTooLarge), "head_too_large"),
             Refusal::SlowHead => (None, "slow_head"),
-            Refusal::Http2 => (None, "http2"),
         };
         tracing::info!(
             target: "access",

@@ -19,9 +19,10 @@ use hyper::body::Incoming;
 
 use super::{
     dial::root_cause,
-    http1::{Alarm, Exchange, RequestBody},
+    http1::{Alarm, Exchange},
     multiplex::Stream,
     pool::Pool,
+    request_body::RequestBody,
 };
 
 /// How a body is delimited: kept towards the upstream as the client chose it.
@@ -247,7 +248,7 @@ impl Relay {
 
 /// Data only: nothing behind Steadfast may act on trailers, which came after everything was decided (RFC 9110 section
 /// 6.5.1).
-fn poll_stream(
+pub(super) fn poll_stream(
     incoming: &mut Incoming,
     alarm: &mut Alarm,
     cx: &mut Context<'_>,

@@ -13,7 +13,10 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::{server_tls::ServerTls, transport::Transport};
+use super::{
+    server_tls::{Identity, ServerTls},
+    transport::Transport,
+};
 
 /// Bytes of an answer that may wait in the kernel for a client.
 const UNSENT: u32 = 128 << 10;
@@ -64,7 +67,7 @@ impl std::error::Error for BindError {
 pub struct Listener {
     kind: Kind,
     address: Address,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Identity>>,
 }
 
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl Listener {
 
     /// The same with TLS for who comes over TCP; a Unix socket stays plain.
     #[must_use]
-    pub fn secured(mut self, tls: Arc<ServerConfig>) -> Self {
+    pub fn secured(mut self, tls: Arc<Identity>) -> Self {
         if let Kind::Tcp(_) = self.kind {
             self.tls = Some(tls);
         }
@@ -123,7 +126,7 @@ impl Listener {
                 // Writable means that the client has read, not that a third of a large buffer is free: a slow reader
                 // is no stalled one. It also bounds what the kernel holds for one.
                 SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
-                let tls = self.tls.clone();
+                let tls = self.tls.as_ref().map(|identity| identity.load());
                 let stream = stream.into_std()?;
                 Ok((Accepted::Tcp { stream, peer, tls }, Some(peer)))
             }

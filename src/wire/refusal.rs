@@ -17,6 +17,4 @@ pub enum Refusal {
     HeadTooLarge,
     /// The head did not arrive in time.
     SlowHead,
-    /// The client speaks HTTP/2, which is not spoken here.
-    Http2,
 }

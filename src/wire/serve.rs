@@ -10,9 +10,10 @@ use super::{
     client_socket::ClientSocket,
     connection::{Peer, Service},
     connections::Connections,
-    http1::{self, RequestBody},
+    http1, http2,
     listen::Listener,
     refusal::Refusal,
+    request_body::RequestBody,
 };
 
 /// Where a process is in its life.
@@ -36,7 +37,8 @@ where
     H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,
     R: Fn(Peer, Refusal) -> Option<Response<B>> + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Service {
         limits,
@@ -58,7 +60,11 @@ where
                     // What cannot be registered is closed, as what cannot be accepted is.
                     if let Ok(transport) = accepted.open() {
                         let socket = ClientSocket::new(transport, limits.stall, activity.clone());
-                        http1::serve(socket, peer, activity, drain, handler, refuse).await;
+                        let served = http1::serve(socket, peer, activity.clone(), drain, handler.clone(), refuse);
+                        if let Some(preface) = served.await {
+                            // In a box, so that a connection of HTTP/1.1 does not hold the room for it.
+                            Box::pin(http2::serve(preface, peer, limits, activity, handler)).await;
+                        }
                     }
                 });
             }

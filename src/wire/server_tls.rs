@@ -9,13 +9,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use arc_swap::ArcSwap;
 use rustls::{
-    Error, InconsistentKeys, ServerConfig,
+    Error, InconsistentKeys, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::{
@@ -31,6 +33,8 @@ pub enum IdentityError {
     Certificate(String),
     /// The private key cannot be read.
     Key(String),
+    /// The certificates of those who may vouch for clients cannot be read.
+    Authority(String),
     /// The certificate was made for another key.
     Mismatch,
     /// The library has no entropy, or no version of TLS.
@@ -42,6 +46,7 @@ impl fmt::Display for IdentityError {
         match self {
             Self::Certificate(why) => write!(f, "the certificate's file {why}"),
             Self::Key(why) => write!(f, "the key's file {why}"),
+            Self::Authority(why) => write!(f, "the file of client authorities {why}"),
             Self::Mismatch => f.write_str("the key does not fit the certificate"),
             Self::Library(why) => write!(f, "TLS cannot be set up: {why}"),
         }
@@ -50,22 +55,73 @@ impl fmt::Display for IdentityError {
 
 impl std::error::Error for IdentityError {}
 
+/// How a listener proves who it is, and whom it lets in. It can be replaced: connections that stand go on as they began.
+pub struct Identity(ArcSwap<ServerConfig>);
+
+impl Identity {
+    /// Begins with `config`.
+    pub fn new(config: Arc<ServerConfig>) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::new(config)))
+    }
+
+    /// Shakes hands as `config` says from now on. Tickets of before open nothing: they are sealed with keys that went with
+    /// the old configuration, or who was let in then would be let in without a look at its certificate.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        self.0.store(config);
+    }
+
+    pub(super) fn load(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity(…)")
+    }
+}
+
 /// A server that shows the certificates of `certificates` (PEM, its own first) and proves them with `key` (PEM: PKCS #8,
-/// PKCS #1 or SEC 1, not encrypted). It speaks TLS 1.2 and 1.3 and, inside, HTTP/1.1; sessions resume by tickets.
+/// PKCS #1 or SEC 1, not encrypted). It speaks TLS 1.2 and 1.3 and, inside, HTTP/2 or 1.1; sessions resume by tickets. With
+/// `client_ca` (PEM) only clients come in that show a certificate which one of these has signed.
 ///
 /// # Errors
 /// When one of the two is not what it has to be, or when they do not belong together.
-pub fn server_config(certificates: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, IdentityError> {
+pub fn server_config(
+    certificates: &[u8],
+    key: &[u8],
+    client_ca: Option<&[u8]>,
+) -> Result<Arc<ServerConfig>, IdentityError> {
     let library = |error: Error| IdentityError::Library(error.to_string());
     let identity = identity(certificates, key)?;
+    let verifier = match client_ca {
+        Some(authorities) => verifier(authorities)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(library)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(library)?;
     Ok(Arc::new(config))
+}
+
+fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
+    let unusable = |why: String| IdentityError::Authority(format!("holds an invalid certificate: {why}"));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        let why = "holds no certificate; it must be in PEM form";
+        return Err(IdentityError::Authority(why.to_owned()));
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
+        .build()
+        .map_err(|error| unusable(error.to_string()))
 }
 
 fn identity(certificates: &[u8], key: &[u8]) -> Result<CertifiedKey, IdentityError> {
@@ -216,18 +272,18 @@ mod tests {
     }
 
     fn refused(certificates: &str, key: &str) -> IdentityError {
-        server_config(certificates.as_bytes(), key.as_bytes()).expect_err("refused")
+        server_config(certificates.as_bytes(), key.as_bytes(), None).expect_err("refused")
     }
 
     #[test]
     fn a_certificate_and_its_key() {
         let (certificate, key) = made();
         let (other, other_key) = made();
-        let config = server_config(certificate.as_bytes(), key.as_bytes()).expect("they fit");
+        let config = server_config(certificate.as_bytes(), key.as_bytes(), None).expect("they fit");
         assert!(config.ticketer.enabled());
         // A chain shows its own certificate first; text around the sections is allowed, and both may share a file.
         let both = format!("subject=a\n{certificate}{other}{key}");
-        assert!(server_config(both.as_bytes(), both.as_bytes()).is_ok());
+        assert!(server_config(both.as_bytes(), both.as_bytes(), None).is_ok());
         assert_eq!(refused(&certificate, &other_key), IdentityError::Mismatch);
         assert_eq!(refused(&format!("{other}{certificate}"), &key), IdentityError::Mismatch);
     }

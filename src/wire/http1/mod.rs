@@ -21,9 +21,8 @@ pub(super) use exchange::{Connection, Exchange};
 pub(super) use head::HeadError;
 pub(super) use inbound::Inbound;
 pub(super) use outbound::Outbound;
-pub(super) use request_body::Client;
-pub use request_body::RequestBody;
-pub(super) use server::serve;
+pub(super) use request_body::{Client, ClientBody};
+pub(super) use server::{Preface, serve};
 
 /// A head may be this large, in bytes; Codex sends about 2 KB.
 pub(super) const MAX_HEAD: usize = 64 << 10;

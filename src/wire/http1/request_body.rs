@@ -141,38 +141,29 @@ impl Client {
     }
 }
 
-/// The body of a request, as it arrives.
-pub struct RequestBody {
+/// The body of a connection's present request.
+pub(in crate::wire) struct ClientBody {
     client: Option<Arc<Mutex<Client>>>,
     request: u64,
-    framing: Framing,
 }
 
-impl RequestBody {
-    pub(super) fn new(client: &Arc<Mutex<Client>>, framing: Framing) -> Self {
+impl ClientBody {
+    /// `None` where the request has no body.
+    pub fn new(client: &Arc<Mutex<Client>>, framing: Framing) -> Option<Self> {
         let has_none = matches!(framing, Framing::None | Framing::Length(0));
-        Self {
+        (!has_none).then(|| Self {
             request: client.lock().request,
-            client: (!has_none).then(|| client.clone()),
-            framing,
-        }
-    }
-
-    /// How it is delimited.
-    pub fn framing(&self) -> Framing {
-        self.framing
+            client: Some(client.clone()),
+        })
     }
 
     /// Whether all of it has been read.
-    pub(in crate::wire) fn is_end(&self) -> bool {
+    pub fn is_end(&self) -> bool {
         self.client.is_none()
     }
 
-    pub(in crate::wire) fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: Duration,
-    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+    /// The next piece, or `None` at the end; the client may pause for `limit`.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(client) = &self.client else {
             return Poll::Ready(None);
         };

@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Client, Decoder, HeadError, MAX_HEAD, RequestBody,
+    Client, ClientBody, Decoder, HeadError, MAX_HEAD,
     head::{self, Closing, RequestHead},
     outbound::Delimiter,
 };
-use crate::wire::{Framing, Peer, Refusal, activity::Activity, client_socket::ClientSocket};
+use crate::wire::{Framing, Peer, Refusal, RequestBody, activity::Activity, client_socket::ClientSocket};
 
 /// How long a client that is answered while it still sends is heard: closing at once would reset the connection, and it
 /// would see that instead of the answer.
@@ -39,7 +39,17 @@ pub(in crate::wire) struct Server {
 enum NoRequest {
     /// The client is done, or we are.
     Closed,
+    /// The preface of HTTP/2, before any request.
+    Http2,
     Refused(Refusal),
+}
+
+/// A connection on which the client has begun to speak HTTP/2.
+pub(in crate::wire) struct Preface {
+    pub socket: ClientSocket,
+    /// What the client has sent, from its preface on.
+    pub read: Bytes,
+    pub drain: oneshot::Receiver<()>,
 }
 
 /// Why an answer stopped.
@@ -53,7 +63,7 @@ struct Asked {
 }
 
 /// Answers the requests of one connection until it ends, or after `drain` until the present one is answered. What is no
-/// request is answered by `refuse`.
+/// request is answered by `refuse`. A connection that begins with the preface of HTTP/2 is given back.
 pub(in crate::wire) async fn serve<H, R, F, B>(
     socket: ClientSocket,
     peer: Peer,
@@ -61,7 +71,8 @@ pub(in crate::wire) async fn serve<H, R, F, B>(
     drain: oneshot::Receiver<()>,
     handler: H,
     refuse: R,
-) where
+) -> Option<Preface>
+where
     H: Fn(Peer, Request<RequestBody>) -> F,
     R: Fn(Peer, Refusal) -> Option<Response<B>>,
     F: Future<Output = Response<B>>,
@@ -79,15 +90,22 @@ pub(in crate::wire) async fn serve<H, R, F, B>(
                 let (asked, request) = server.begin(head);
                 // In a box of its own, so that an idle connection does not hold the room for it.
                 let Some(response) = server.attend(Box::pin(handler(peer, request))).await else {
-                    return;
+                    return None;
                 };
                 match server.answer(response, asked).await {
                     Ok(true) => server.activity.request_ended(),
-                    Ok(false) => return server.close().await,
-                    Err(Broken) => return server.activity.answer_broke(),
+                    Ok(false) => {
+                        server.close().await;
+                        return None;
+                    }
+                    Err(Broken) => {
+                        server.activity.answer_broke();
+                        return None;
+                    }
                 }
             }
-            Err(NoRequest::Closed) => return,
+            Err(NoRequest::Closed) => return None,
+            Err(NoRequest::Http2) => return server.into_preface(),
             Err(NoRequest::Refused(refusal)) => {
                 server.activity.request_began(Version::HTTP_11);
                 server.client.lock().is_broken = true;
@@ -96,7 +114,7 @@ pub(in crate::wire) async fn serve<H, R, F, B>(
                 {
                     server.close().await;
                 }
-                return;
+                return None;
             }
         }
     }
@@ -112,6 +130,16 @@ impl Asked {
 }
 
 impl Server {
+    /// What HTTP/2 goes on with. Nobody else has the connection: there has been no request.
+    fn into_preface(self) -> Option<Preface> {
+        let client = Arc::into_inner(self.client)?.into_inner();
+        Some(Preface {
+            socket: client.socket,
+            read: client.inbound.pending,
+            drain: self.drain,
+        })
+    }
+
     async fn next(&mut self) -> Result<RequestHead, NoRequest> {
         // A pipelined request is there already.
         let mut is_new = true;
@@ -127,6 +155,7 @@ impl Server {
                     match head::request(&mut client.inbound.pending) {
                         Ok(Some(head)) => return Poll::Ready(Ok(head)),
                         Ok(None) => {}
+                        Err(HeadError::Http2) if client.request == 0 => return Poll::Ready(Err(NoRequest::Http2)),
                         Err(error) => return Poll::Ready(Err(NoRequest::Refused(error.into()))),
                     }
                 }
@@ -173,7 +202,10 @@ impl Server {
             version: request.version(),
             keeps_alive,
         };
-        (asked, request.map(|()| RequestBody::new(&self.client, framing)))
+        (
+            asked,
+            request.map(|()| RequestBody::of_connection(ClientBody::new(&self.client, framing), framing)),
+        )
     }
 
     /// Waits for the handler's answer; `None` when the client has gone before.
@@ -405,7 +437,9 @@ impl From<HeadError> for Refusal {
             HeadError::Malformed(problem) => Self::BadHead { problem },
             HeadError::TooLarge => Self::HeadTooLarge,
             HeadError::Framing(problem) => Self::BadFraming { problem },
-            HeadError::Http2 => Self::Http2,
+            HeadError::Http2 => Self::BadHead {
+                problem: "HTTP/2 begins behind a request of HTTP/1",
+            },
         }
     }
 }
