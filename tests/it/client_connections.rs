@@ -66,7 +66,6 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
         (head(&"x: y\r\n".repeat(101)), json!(431), "head_too_large"),
         (long, json!(431), "head_too_large"),
         ("GET /v1/models HTTP/1.1\r\nhost:".to_owned(), Value::Null, "slow_head"),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), Value::Null, "http2"),
     ];
     for (before, (sent, status, reason)) in cases.iter().enumerate() {
         let answer = client::raw(gateway.address, sent.as_bytes()).await;

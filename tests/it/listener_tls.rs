@@ -53,7 +53,7 @@ async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> st
 #[tokio::test]
 async fn requests_and_streams_come_and_go_over_tls() {
     let (sim, gateway, identity) = house("forwarded = true", &[]).await;
-    let config = identity.trusting();
+    let config = identity.offering(&["http/1.1"]);
     let said = gateway.said();
     assert!(
         said[0].starts_with("Steadfast listens on https://") && said[1].contains(" http://"),
@@ -80,7 +80,7 @@ async fn requests_and_streams_come_and_go_over_tls() {
 #[tokio::test]
 async fn a_session_resumes_and_a_connection_is_kept() {
     let (sim, gateway, identity) = house("", &[]).await;
-    let config = identity.trusting();
+    let config = identity.offering(&["http/1.1"]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
         let mut stream = tls::call(gateway.address, &config).await.expect("hands are shaken");
         for _ in 0..2 {
@@ -107,7 +107,12 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
     let (sim, gateway, identity) = house("", &[]).await;
     sim.script()
         .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
-    let answer = ask(&gateway, &identity.trusting(), &wire::post("/v1/responses", STREAM)).await;
+    let answer = ask(
+        &gateway,
+        &identity.offering(&["http/1.1"]),
+        &wire::post("/v1/responses", STREAM),
+    )
+    .await;
     match answer {
         Ok(text) => assert!(!text.ends_with("0\r\n\r\n"), "{text}"),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
@@ -118,7 +123,7 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
 async fn a_client_that_leaves_cancels_its_request() {
     let sim = sim_with("a", |config| config.pace = Duration::from_millis(100)).await;
     let (gateway, identity) = before(&sim, "", &[]).await;
-    let mut stream = tls::call(gateway.address, &identity.trusting())
+    let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("hands are shaken");
     stream
@@ -136,9 +141,9 @@ async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
     let mute = TcpStream::connect(gateway.address).await.expect("it listens");
     let plain = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
     assert!(!plain.contains("HTTP/"), "{plain:?}");
-    let stranger = tls::identity(&["127.0.0.1"], &[]).trusting();
+    let stranger = tls::identity(&["127.0.0.1"], &[]).offering(&["http/1.1"]);
     assert!(tls::call(gateway.address, &stranger).await.is_err());
-    let config = identity.trusting();
+    let config = identity.offering(&["http/1.1"]);
     let answer = ask(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
     assert!(answer.expect("a whole answer").starts_with("HTTP/1.1 200 "));
     assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
@@ -174,7 +179,7 @@ async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("text");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let idle = tls::call(gateway.address, &identity.trusting())
+    let idle = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("hands are shaken");
     let mute = TcpStream::connect(gateway.address).await.expect("it listens");

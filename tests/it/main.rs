@@ -17,6 +17,7 @@ mod endpoints;
 mod failover;
 mod faults;
 mod framing;
+mod h2;
 mod headers;
 mod heads;
 mod http1;

@@ -102,16 +102,35 @@ impl Identity {
 
     /// A client's configuration that trusts the authority and offers HTTP/2 and HTTP/1.1.
     pub fn trusting(&self) -> Arc<ClientConfig> {
+        self.client(&["h2", "http/1.1"], None)
+    }
+
+    /// The same, offering these protocols.
+    pub fn offering(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client(alpn, None)
+    }
+
+    /// The same, showing the certificate of `client`.
+    pub fn showing(&self, client: &Self) -> Arc<ClientConfig> {
+        self.client(&["h2"], Some(client))
+    }
+
+    fn client(&self, alpn: &[&str], shown: Option<&Self>) -> Arc<ClientConfig> {
         let ca = CertificateDer::from_pem_file(&self.ca).expect("a certificate");
         let mut roots = RootCertStore::empty();
         roots.add(ca).expect("a certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = builder
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let builder = builder.expect("versions").with_root_certificates(roots);
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let chain = vec![CertificateDer::from_pem_file(&client.cert).expect("a certificate")];
+                let key = PrivateKeyDer::from_pem_file(&client.key).expect("a key");
+                builder.with_client_auth_cert(chain, key).expect("they fit")
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
 }

@@ -1,0 +1,470 @@
+//! HTTP/2 towards clients: what HTTP/1.1 does holds on each stream, and what one client does harms nobody.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, channel::Channel};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use steadfast::sim::{Act, Close, Point, Sim};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::kit::{
+    PATIENCE, client,
+    gateway::{self, Gateway},
+    house, sim, tls, until, until_true,
+};
+
+const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+const PLAIN: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
+
+type Sender<B = Full<Bytes>> = SendRequest<B>;
+
+async fn speak<B, I>(io: I) -> Sender<B>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+        .await
+        .expect("a handshake");
+    tokio::spawn(connection);
+    sender
+}
+
+/// A connection by prior knowledge.
+async fn known(gateway: &Gateway) -> Sender {
+    speak(TcpStream::connect(gateway.address).await.expect("it listens")).await
+}
+
+fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    request(Method::POST, "/v1/responses", body)
+}
+
+fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://it{path}"))
+        .header("content-type", "application/json")
+        .body(Full::new(body.into()))
+        .expect("a request")
+}
+
+async fn whole(response: Response<Incoming>) -> (StatusCode, String) {
+    let status = response.status();
+    let body = timeout(PATIENCE, response.into_body().collect())
+        .await
+        .expect("in time")
+        .expect("a whole body");
+    (status, String::from_utf8_lossy(&body.to_bytes()).into_owned())
+}
+
+#[tokio::test]
+async fn requests_and_streams_come_and_go() {
+    let (sim, gateway) = house("[server]\nforwarded = true\n").await;
+    let mut sender = known(&gateway).await;
+    let (status, answer) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let response = sender.send_request(post(STREAM)).await.expect("an answer");
+    assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
+    assert!(!response.headers().contains_key("transfer-encoding"));
+    let (_, events) = whole(response).await;
+    assert!(events.contains("response.completed"), "{events}");
+    let long = format!(
+        r#"{{"model":"gpt-5.2","input":"{}","prompt_cache_key":"k"}}"#,
+        "x".repeat(700 << 10)
+    );
+    let (status, _) = whole(sender.send_request(post(long.clone())).await.expect("an answer")).await;
+    assert_eq!(status, StatusCode::OK);
+    let requests = sim.requests();
+    assert_eq!(requests[2].body, long.as_bytes());
+    assert_eq!(requests[0].headers["x-forwarded-host"], "it");
+    assert_eq!(requests[0].headers["content-length"], PLAIN.len().to_string().as_str());
+    for (method, path, status) in [
+        (Method::GET, "/v1/nope/../x", 400),
+        (Method::GET, "/nope", 404),
+        (Method::HEAD, "/nope", 404),
+        (Method::TRACE, "/v1/models", 405),
+        (Method::GET, "/v1/models", 200),
+    ] {
+        let response = sender
+            .send_request(request(method.clone(), path, ""))
+            .await
+            .expect("an answer");
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        assert!(response.headers().contains_key("x-request-id") && !response.headers().contains_key("connection"));
+        let (_, body) = whole(response).await;
+        assert_eq!(body.is_empty(), method == Method::HEAD, "{method} {path}: {body}");
+    }
+    assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
+}
+
+#[tokio::test]
+async fn alpn_and_unix_sockets_lead_to_either_version() {
+    let sim = sim("a").await;
+    let path = gateway::scratch().join("s.sock");
+    let identity = tls::identity(&["127.0.0.1"], &[]);
+    let config = format!("[server]\n{}{}", identity.shown(), gateway::upstream(&sim, ""));
+    let socket = format!("unix:{}", path.display());
+    let gateway = Gateway::configured_with(&config, &["--listen", &socket]).await;
+    let tls = tls::call(gateway.address, &identity.trusting())
+        .await
+        .expect("hands are shaken");
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let unix = UnixStream::connect(&path).await.expect("it listens");
+    for mut sender in [speak(tls).await, speak(unix).await] {
+        let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    let old = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+        .await
+        .expect("hands are shaken");
+    assert_eq!(old.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+}
+
+#[tokio::test]
+async fn a_hundred_streams_run_at_once_and_one_that_stalls_harms_none() {
+    let (sim, gateway) = house("").await;
+    let mut sender = known(&gateway).await;
+    sim.script().once("/v1/responses", Act::stall(Point::Events(2)));
+    let stalled = sender.send_request(post(STREAM)).await.expect("an answer");
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let mut sender = sender.clone();
+        running.spawn(async move {
+            sender.ready().await.expect("open");
+            let body = format!(r#"{{"model":"gpt-5.2","input":"hi","stream":true,"prompt_cache_key":"k{number}"}}"#);
+            let response = sender.send_request(post(body)).await.expect("an answer");
+            whole(response).await
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        let (status, events) = done.expect("a stream");
+        assert!(status == StatusCode::OK && events.contains("response.completed"));
+    }
+    drop(stalled);
+    until_true("the stalled one is cancelled", || sim.counts().aborted == 1).await;
+    assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_reset_cancels_its_request_and_a_broken_upstream_is_a_reset() {
+    let (sim, gateway) = house("").await;
+    let mut sender = known(&gateway).await;
+    // Before the head.
+    sim.script().once("/v1/responses", Act::delay(Duration::from_secs(60)));
+    let waiting = tokio::spawn(sender.send_request(post(STREAM)));
+    until_true("it has arrived", || sim.counts().requests == 1).await;
+    waiting.abort();
+    until_true("it is cancelled", || sim.counts().aborted == 1).await;
+    // Behind the head.
+    sim.script()
+        .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
+    // The reset may overtake what was sent before it.
+    let error = match sender.send_request(post(STREAM)).await {
+        Ok(response) => response.into_body().collect().await.expect_err("never a clean end"),
+        Err(error) => error,
+    };
+    assert!(format!("{error:?}").contains("INTERNAL_ERROR"), "{error:?}");
+    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("the connection lives")).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bodies_are_refused_early_and_slow_ones_are_given_up() {
+    let (sim, gateway) =
+        house("[server]\nmax_body = \"2KiB\"\nbuffered_bodies = \"4KiB\"\n[timeouts]\nidle = \"300ms\"\n").await;
+    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut sender: Sender<Channel<Bytes, std::io::Error>> = speak(stream).await;
+    let head = |length: Option<u64>| {
+        let head = Request::post("http://it/v1/responses").header("content-type", "application/json");
+        match length {
+            Some(length) => head.header("content-length", length),
+            None => head,
+        }
+    };
+    // Answered by the length alone: no byte of the body is sent.
+    let (_unsent, body) = Channel::new(1);
+    let response = sender
+        .send_request(head(Some(3000)).body(body).expect("a request"))
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    // One that goes on for too long, and one that pauses.
+    let (mut long, body) = Channel::new(8);
+    let response = sender.send_request(head(None).body(body).expect("a request"));
+    for _ in 0..4 {
+        let _ = long.send_data(vec![b' '; 1000].into()).await;
+    }
+    assert_eq!(
+        response.await.expect("an answer").status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let (mut slow, body) = Channel::new(8);
+    let response = sender.send_request(head(Some(100)).body(body).expect("a request"));
+    let _ = slow.send_data("{".into()).await;
+    assert_eq!(response.await.expect("an answer").status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_let_go_and_its_upstream_too() {
+    let (sim, gateway) = house("[timeouts]\nidle = \"700ms\"\n").await;
+    let answer = "x".repeat(1 << 20);
+    sim.script()
+        .always(Act::reply(StatusCode::OK, &serde_json::json!({"output": answer})));
+    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1000)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .expect("a handshake");
+    tokio::spawn(connection);
+    let response = sender.send_request(post(PLAIN)).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    until("the place is free", async || {
+        (gateway.metric("steadfast_in_flight_requests").await == 0.0).then_some(())
+    })
+    .await;
+    drop(response);
+    // The connection is no worse for it.
+    let again = sender
+        .send_request(request(Method::GET, "/v1/nope-at-all", ""))
+        .await
+        .expect("an answer");
+    assert!(again.status().is_client_error() || again.status().is_success());
+}
+
+#[tokio::test]
+async fn a_drain_lets_streams_finish_and_takes_no_more() {
+    let sim = sim("a").await;
+    let mut gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
+    let mut sender = known(&gateway).await;
+    sim.script()
+        .once("/v1/responses", Act::delay(Duration::from_millis(300)));
+    let running = tokio::spawn(sender.send_request(post(STREAM)));
+    until_true("it has arrived", || sim.counts().requests == 1).await;
+    gateway.signal("TERM").await;
+    let response = running.await.expect("a task").expect("an answer");
+    let (status, events) = whole(response).await;
+    assert!(
+        status == StatusCode::OK && events.contains("response.completed"),
+        "{events}"
+    );
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert!(sender.send_request(post(PLAIN)).await.is_err());
+}
+
+#[tokio::test]
+async fn who_never_asks_is_let_go() {
+    let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
+    let mut silent = Frames::open(&gateway).await;
+    silent.until_closed().await;
+}
+
+/// A client that writes frames by hand (RFC 9113 section 4).
+struct Frames(TcpStream);
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl Frames {
+    async fn open(gateway: &Gateway) -> Self {
+        let mut frames = Self(TcpStream::connect(gateway.address).await.expect("it listens"));
+        frames
+            .0
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .expect("it reads");
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        frames
+    }
+
+    /// `false` once the connection is closed.
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let length = (payload.len() as u32).to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        matches!(timeout(PATIENCE, self.0.write_all(&frame)).await, Ok(Ok(())))
+    }
+
+    async fn until_closed(mut self) {
+        let mut read = vec![0; 64 << 10];
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            match timeout(PATIENCE, self.0.read(&mut read)).await.expect("in time") {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        panic!("never closed");
+    }
+}
+
+/// Fields as literals without an index (RFC 7541 section 6.2.2).
+fn fields(list: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in list {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            block.push(text.len() as u8);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+fn get() -> Vec<u8> {
+    fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "it"),
+        (":path", "/v1/files"),
+    ])
+}
+
+#[tokio::test]
+async fn floods_end_the_connection_and_harm_nobody_else() {
+    let (_sim, gateway) = house("").await;
+    let before = gateway.resident();
+    // Rapid reset: CVE-2023-44487.
+    let mut reset = Frames::open(&gateway).await;
+    for number in 0..200_000_u32 {
+        let stream = 2 * number + 1;
+        let alive = reset.send(HEADERS, END_HEADERS | END_STREAM, stream, &get()).await
+            && reset.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes()).await;
+        if !alive {
+            break;
+        }
+    }
+    reset.until_closed().await;
+    // A head without an end: CVE-2024-27316.
+    let mut endless = Frames::open(&gateway).await;
+    endless.send(HEADERS, END_STREAM, 1, &get()).await;
+    let more = fields(&[("x-more", &"y".repeat(100))]).repeat(100);
+    for _ in 0..10_000 {
+        if !endless.send(CONTINUATION, 0, 1, &more).await {
+            break;
+        }
+    }
+    endless.until_closed().await;
+    // Answers that nobody reads.
+    let mut pings = Frames::open(&gateway).await;
+    for number in 0..200_000_u64 {
+        let sent = timeout(
+            Duration::from_millis(500),
+            pings.send(PING, 0, 0, &number.to_be_bytes()),
+        )
+        .await;
+        if sent != Ok(true) {
+            break;
+        }
+    }
+    let (status, _) = whole(
+        known(&gateway)
+            .await
+            .send_request(post(PLAIN))
+            .await
+            .expect("an answer"),
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    let grown = gateway.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn heads_over_the_bound_are_refused_and_the_connection_lives() {
+    let (sim, gateway) = house("").await;
+    let mut sender = known(&gateway).await;
+    let mut large = post(PLAIN);
+    for number in 0..70 {
+        let name: http::HeaderName = format!("x-{number}").parse().expect("a name");
+        large
+            .headers_mut()
+            .insert(name, "y".repeat(1000).parse().expect("a value"));
+    }
+    if let Ok(response) = sender.send_request(large).await {
+        assert_eq!(response.status().as_u16(), 431);
+    }
+    let mut sender = known(&gateway).await;
+    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+    assert_eq!((status.as_u16(), sim.counts().requests), (200, 1));
+}
+
+/// Clients' certificates, and the server's own, renewed while it runs.
+#[tokio::test]
+async fn certificates_are_asked_for_and_renewed_without_a_restart() {
+    let sim = sim("a").await;
+    let (first, second) = (tls::identity(&["127.0.0.1"], &[]), tls::identity(&["127.0.0.1"], &[]));
+    let folder = gateway::scratch();
+    let copy = |from: &Path, to: &str| std::fs::copy(from, folder.join(to)).expect("a writable folder");
+    copy(&first.cert, "c.pem");
+    copy(&first.key, "k.pem");
+    copy(&first.ca, "ca.pem");
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"c.pem\", key = \"k.pem\", client_ca = \"ca.pem\" }}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}",
+        gateway::upstream(&sim, "")
+    );
+    std::fs::write(folder.join(gateway::FILE), config).expect("a writable folder");
+    let gateway = Gateway::over(folder.clone(), &[]).await;
+    let served = async |config: &Arc<ClientConfig>| -> bool {
+        let Ok(stream) = tls::call(gateway.address, config).await else {
+            return false;
+        };
+        let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+            return false;
+        };
+        tokio::spawn(connection);
+        matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
+    };
+    assert!(served(&first.showing(&first)).await, "signed by the authority");
+    assert!(!served(&first.trusting()).await, "shows none");
+    assert!(!served(&first.showing(&second)).await, "signed by another");
+    let open = tls::call(gateway.address, &first.showing(&first))
+        .await
+        .expect("hands are shaken");
+    let mut open = speak::<Full<Bytes>, _>(open).await;
+    let resuming = first.showing(&first);
+    assert!(served(&resuming).await);
+
+    // A broken pair keeps the old one.
+    copy(&second.cert, "c.pem");
+    gateway.log_until("does not fit").await;
+    assert!(served(&first.showing(&first)).await);
+    copy(&second.key, "k.pem");
+    copy(&second.ca, "ca.pem");
+    until("the new certificate is shown", async || {
+        served(&second.showing(&second)).await.then_some(())
+    })
+    .await;
+    assert!(
+        !served(&second.showing(&first)).await,
+        "the old authority vouches for nobody"
+    );
+    assert!(!served(&resuming).await, "and no ticket helps");
+    let (status, _) = whole(open.send_request(post(PLAIN)).await.expect("an answer")).await;
+    assert_eq!(status, StatusCode::OK, "what was open lives on");
+    let reply = client::get(gateway.admin, "/metrics").await.text();
+    assert!(
+        reply.contains("steadfast_reloads_total{outcome=\"applied\"}"),
+        "{reply}"
+    );
+}
