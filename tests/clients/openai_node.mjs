@@ -125,6 +125,28 @@ const parts = {
     const foreign = client.responses.create({ model, input: "Hello", previous_response_id: "resp_none" });
     await refused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
   },
+
+  // A gateway with keys: each refusal is the SDK's own type of error, with the gateway's words.
+  async access() {
+    const given = Object.fromEntries(byAccount.map(([name, [key]]) => [name, key]));
+    const caller = (name) => new OpenAI({ baseURL: `${root}/v1`, ...settings, apiKey: given[name] ?? name });
+    const ask = (name, more) => caller(name).responses.create({ model, input: "Hello", ...more });
+    const made = await ask("good");
+    for (const [name, words] of [["sk-steadfast-nobody", /Incorrect/], ["old", /expired/], ["off", /disabled/]]) {
+      assert.match((await refused(OpenAI.AuthenticationError, "invalid_api_key", ask(name))).message, words);
+    }
+    const forbidden = await refused(OpenAI.PermissionDeniedError, "model_not_allowed", ask("narrow"));
+    assert.match(forbidden.message, /gpt-4\*/);
+    await refused(OpenAI.NotFoundError, "model_not_found", caller("narrow").models.retrieve(model));
+    await refused(OpenAI.NotFoundError, "response_not_found", caller("other").responses.retrieve(made.id));
+    const foreign = ask("other", { previous_response_id: made.id });
+    await refused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
+    assert.ok((await ask("spent")).output_text);
+    const limited = await refused(OpenAI.RateLimitError, "rate_limit_exceeded", ask("spent"));
+    assert.match(limited.message, /1 requests per minute/);
+    assert.equal(limited.headers.get("x-ratelimit-remaining-requests"), "0");
+    assert.ok(Number(limited.headers.get("retry-after")) >= 50);
+  },
 };
 
 await parts[process.argv[2]]();

@@ -220,6 +220,40 @@ def errors():
     assert (status, body["error"]["code"]) == (400, "ambiguous_body"), body
 
 
+def access():
+    """A gateway with keys: each refusal is the SDK's own type of error, with the gateway's words."""
+    caller = lambda name: OpenAI(base_url=f"{ROOT}/v1", **{**SETTINGS, "api_key": KEYS[name][0] if name in KEYS else name})
+    ask = lambda name, **more: (lambda: caller(name).responses.create(**{"model": MODEL, "input": "Hello", **more}))
+
+    made = ask("good")()
+    assert made.output_text
+    listed = [model.id for model in caller("good").models.list()]
+    assert MODEL in listed
+    for name, code, words in [
+        ("sk-steadfast-nobody", "invalid_api_key", "Incorrect API key provided"),
+        ("old", "invalid_api_key", "has expired"),
+        ("off", "invalid_api_key", "is disabled"),
+    ]:
+        error = refused(openai.AuthenticationError, code, ask(name))
+        assert words in error.body["message"] and error.type == "authentication_error", error.body
+    error = refused(openai.PermissionDeniedError, "model_not_allowed", ask("narrow"))
+    assert MODEL in error.body["message"] and "gpt-4*" in error.body["message"] and error.param == "model", error.body
+    for name, model in [("good", "gpt-none"), ("narrow", MODEL)]:
+        refused(openai.NotFoundError, "model_not_found", lambda: caller(name).models.retrieve(model))
+    refused(openai.NotFoundError, "response_not_found", lambda: caller("other").responses.retrieve(made.id))
+    foreign = ask("other", previous_response_id=made.id)
+    assert refused(openai.BadRequestError, "previous_response_not_found", foreign).param == "previous_response_id"
+    assert caller("good").responses.retrieve(made.id).id == made.id
+    refused(openai.PermissionDeniedError, "path_not_allowed", lambda: caller("good").files.list())
+    assert refused(openai.NotFoundError, "unknown_path", lambda: OpenAI(base_url=f"{ROOT}/v2", **SETTINGS).models.list())
+
+    first = caller("tight").responses.with_raw_response.create(model=MODEL, input="Hello")
+    assert first.headers["x-ratelimit-remaining-requests"] == "0" and first.headers["x-ratelimit-limit-requests"] == "1"
+    error = refused(openai.RateLimitError, "rate_limit_exceeded", ask("tight"))
+    assert "1 requests per minute" in error.body["message"] and error.type == "requests", error.body
+    assert 50 <= int(error.response.headers["retry-after"]) <= 60, error.response.headers
+
+
 def raw(text):
     """Posts bytes that no client library would send."""
     connection = http.client.HTTPConnection(urlsplit(ROOT).netloc, timeout=30)
@@ -230,5 +264,5 @@ def raw(text):
 
 if __name__ == "__main__":
     {part.__name__: part for part in (
-        create, stream, together, keyless, compact, models, follow_up, stored, chat, embeddings, errors
+        create, stream, together, keyless, compact, models, follow_up, stored, chat, embeddings, errors, access
     )}[sys.argv[1]]()
