@@ -176,7 +176,9 @@ impl<B> Streams<B> {
             let mut sending = answer.lock();
             if sending.offered.is_some_and(|since| since.elapsed() >= limit) {
                 sending.body = None;
-                sending.waker.take().map(Waker::wake);
+                if let Some(waker) = sending.waker.take() {
+                    waker.wake();
+                }
             }
             sending.body.is_some()
         });

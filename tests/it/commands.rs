@@ -384,3 +384,39 @@ async fn an_address_in_use_is_named() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_its_lines_can_be_appended() {
+    use sha2::Digest as _;
+
+    let output = steadfast(&["key", "--name", "bob", "--group", "team"]).await;
+    assert!(output.status.success());
+    let (lines, shown) = (text(&output.stdout), text(&output.stderr));
+    let key = shown
+        .lines()
+        .find(|line| line.trim().starts_with("sk-steadfast-"))
+        .expect("a key")
+        .trim();
+    let digest: String = sha2::Sha256::digest(key)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        lines,
+        format!("[[key]]\nname = \"bob\"\nsha256 = \"{digest}\"\ngroup = \"team\"\n")
+    );
+    assert!(!lines.contains(key));
+    let path = file(
+        &format!("{VALID}[[group]]\nname = \"team\"\n{lines}").replace("\"passthrough\"", "\"env:STEADFAST_TEST_KEY\""),
+    );
+    let output = steadfast(&["check", "-c", &path]).await;
+    assert_eq!(
+        text(&output.stdout),
+        "valid: 2 upstreams, 1 group, 1 key\n",
+        "{}",
+        text(&output.stderr)
+    );
+    let again = steadfast(&["key"]).await;
+    assert_ne!(text(&again.stderr), shown);
+    assert_eq!(steadfast(&["key", "--name", "a b"]).await.status.code(), Some(2));
+}

@@ -110,9 +110,11 @@ pub fn admit() -> Result<u32, Broken> {
 
 /// A session that has a pin goes there.
 pub fn pick(upstreams: usize) -> Result<u32, Broken> {
-    let pooled = Pooled::new(upstreams)?;
+    let house = material::house(upstreams, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let pooled = Pooled::new(&house, &snapshot)?;
     let facts = facts(material::CODEX_BODY)?;
-    let pick = || stages::pick_and_pin(&pooled.house, &pooled.snapshot, &pooled.head, black_box(&facts));
+    let pick = || stages::pick_and_pin(pooled.house, pooled.snapshot, &pooled.head, black_box(&facts));
     pick().map_err(refused)?;
     count(
         || (),
@@ -128,7 +130,9 @@ pub fn pick(upstreams: usize) -> Result<u32, Broken> {
 
 /// A new session goes to its home. Pinning it there is left out: how pins lie in their table is up to chance.
 pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
-    let pooled = Pooled::new(upstreams)?;
+    let house = material::house(upstreams, NOWHERE)?;
+    let snapshot = house.snapshot();
+    let pooled = Pooled::new(&house, &snapshot)?;
     let of_turn = |turn| -> Result<RequestFacts, Broken> {
         let mut facts = facts(material::CODEX_BODY)?;
         facts.prompt_cache_key = Some(format!("session-{turn}"));
@@ -140,25 +144,23 @@ pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
         || turns.next(),
         |facts| {
             let facts = facts.ok_or("there are as many as turns")?;
-            black_box(stages::pick(&pooled.house, &pooled.snapshot, &pooled.head, facts).map_err(refused)?);
+            black_box(stages::pick(pooled.house, pooled.snapshot, &pooled.head, facts).map_err(refused)?);
             Ok(())
         },
     )
 }
 
 /// The recorded turn, admitted by a house with so many upstreams.
-struct Pooled {
-    house: Arc<House>,
-    snapshot: Arc<Snapshot>,
-    head: stages::Head,
+struct Pooled<'a> {
+    house: &'a House,
+    snapshot: &'a Snapshot,
+    head: stages::Head<'a>,
 }
 
-impl Pooled {
-    fn new(upstreams: usize) -> Result<Self, Broken> {
-        let house = material::house(upstreams, NOWHERE)?;
-        let snapshot = house.snapshot();
+impl<'a> Pooled<'a> {
+    fn new(house: &'a House, snapshot: &'a Snapshot) -> Result<Self, Broken> {
         let (parts, framing) = codex()?;
-        let head = stages::admit(&snapshot, parts, framing, CLIENT).map_err(refused)?;
+        let head = stages::admit(snapshot, parts, framing, CLIENT).map_err(refused)?;
         Ok(Self { house, snapshot, head })
     }
 }

@@ -34,10 +34,16 @@ fn the_example_stays_valid_with_its_options() {
         .replace("# max_in_flight = ", "max_in_flight = ")
         .replace("# organization = ", "organization = ");
     let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
+    let (before, access) = text.split_once("\n# [[group]]").unwrap();
+    let text = format!("{before}\n[[group]]{}", access.replace("\n# ", "\n"));
     let origin = folder.0.join("steadfast.toml");
     let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
     let config = Config::from_toml(&text, origin.to_str().unwrap(), &token, &Overrides::default()).unwrap();
     assert_eq!(config.admin.token, Some(Secret::new("t")));
+    assert_eq!(
+        (config.groups[0].max_concurrent, config.keys[0].name.as_str()),
+        (Some(50), "alice")
+    );
     let tls = config.server.tls.as_ref().unwrap();
     assert_eq!(
         (&tls.cert, &tls.key),

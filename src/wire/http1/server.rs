@@ -89,9 +89,7 @@ where
             Ok(head) => {
                 let (asked, request) = server.begin(head);
                 // In a box of its own, so that an idle connection does not hold the room for it.
-                let Some(response) = server.attend(Box::pin(handler(peer, request))).await else {
-                    return None;
-                };
+                let response = server.attend(Box::pin(handler(peer, request))).await?;
                 match server.answer(response, asked).await {
                     Ok(true) => server.activity.request_ended(),
                     Ok(false) => {

@@ -1,0 +1,106 @@
+//! What a client key costs a request: finding it, and holding its limits.
+//!
+//! `cargo bench --bench limits`
+
+use std::{hint::black_box, sync::Arc, thread, time::Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use sha2::{Digest as _, Sha256};
+use steadfast::{
+    config::{Config, Overrides},
+    policy::limiter::{Limiter, Quota},
+    state::{Allowance, House},
+    tick::Tick,
+};
+
+const KEYS: usize = 10_000;
+const THREADS: usize = 16;
+
+fn key(number: usize) -> String {
+    format!("sk-steadfast-{number:043}")
+}
+
+/// A house with many keys, limited so that nothing is refused.
+fn house() -> Arc<House> {
+    let digest = |number| {
+        Sha256::digest(key(number))
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let keys: String = (0..KEYS)
+        .map(|number| {
+            format!(
+                "[[key]]\nname = \"k{number}\"\nsha256 = \"{}\"\ngroup = \"team\"\n",
+                digest(number)
+            )
+        })
+        .collect();
+    let text = format!(
+        "[[upstream]]\nname = \"a\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = \"env:K\"\n[[group]]\nname = \"team\"\n\
+         requests_per_minute = 4_000_000_000\ntokens_per_minute = 1_000_000_000_000_000\nmax_concurrent = 4_000_000_000\n{keys}"
+    );
+    let env = |_: &str| Some("sk-bench".to_owned());
+    let config = Config::from_toml(&text, "bench.toml", &env, &Overrides::default()).expect("valid");
+    House::new(&config).expect("a house")
+}
+
+/// What a limited request does: in, corrected once its body is read, told on the answer, out.
+fn go(allowance: &Arc<Allowance>) {
+    if let Ok(mut permit) = allowance.admit(1_000) {
+        let _ = permit.recharge(1_200);
+        black_box(allowance.used());
+        permit.settle(900);
+    }
+}
+
+fn limits(c: &mut Criterion) {
+    let house = house();
+    let snapshot = house.snapshot();
+    let shown = key(KEYS / 2);
+    let found = snapshot.access.find(shown.as_bytes(), 0).expect("it is known").clone();
+    let allowance = found.allowance.clone().expect("limited");
+    let mut group = c.benchmark_group("client keys");
+    // To compare with: no gateway can know a key by its hash for less.
+    group.bench_function("SHA-256 of a key", |b| {
+        b.iter(|| Sha256::digest(black_box(shown.as_bytes())))
+    });
+    group.bench_function("find among 10,000", |b| {
+        b.iter(|| snapshot.access.find(black_box(shown.as_bytes()), 0).is_ok())
+    });
+    group.bench_function("find nobody's", |b| {
+        b.iter(|| snapshot.access.find(black_box(b"sk-steadfast-nobody"), 0).is_ok())
+    });
+    group.bench_function("limits of a request", |b| b.iter(|| go(&allowance)));
+    group.bench_function("limits of a request, without the clock", |b| {
+        let quota = Quota {
+            requests_per_minute: Some(u32::MAX),
+            tokens_per_minute: Some(u64::MAX),
+            max_concurrent: Some(u32::MAX),
+        };
+        let (mut limiter, mut nanos) = (Limiter::new(quota), 0);
+        b.iter(|| {
+            nanos += 1_000_000;
+            let now = Tick::from_nanos(nanos);
+            if let Ok(mut admission) = limiter.admit(1_000, now) {
+                let _ = limiter.recharge(&mut admission, 1_200, now);
+                black_box(limiter.used(now));
+                limiter.settle(admission, Some(900), now);
+            }
+        });
+    });
+    group.bench_function("limits of a request, 16 threads, one key", |b| {
+        b.iter_custom(|requests| {
+            let start = Instant::now();
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| (0..requests / THREADS as u64).for_each(|_| go(&allowance)));
+                }
+            });
+            start.elapsed()
+        });
+    });
+}
+
+criterion_group!(benches, limits);
+criterion_main!(benches);
