@@ -70,20 +70,17 @@ pub(super) const GROUP: Schema = Schema {
         "tokens_per_minute",
         "max_concurrent",
     ],
-    later: &[],
 };
 pub(super) const KEY: Schema = Schema {
     name: "[[key]]",
     prefix: "key.",
     fields: &["name", "sha256", "group", "expires", "disabled"],
-    later: &[],
 };
 /// The top level of a file of keys.
 const KEYS: Schema = Schema {
     name: "the top level of a file of keys",
     prefix: "",
     fields: &["key"],
-    later: &[],
 };
 
 /// Groups and keys as far as they are read.

@@ -14,7 +14,6 @@ pub(super) const SCHEMA: Schema = Schema {
     name: "[affinity]",
     prefix: "affinity.",
     fields: &["sources", "idle", "capacity", "wait", "reread_rate", "wait_max"],
-    later: &[],
 };
 
 /// Reads the table `affinity`; what it leaves out keeps its value in `affinity`.

@@ -28,7 +28,6 @@ const ROOT: Schema = Schema {
     fields: &[
         "server", "admin", "affinity", "retry", "timeouts", "upstream", "group", "key",
     ],
-    later: &[],
 };
 const SERVER: Schema = Schema {
     name: "[server]",
@@ -45,25 +44,21 @@ const SERVER: Schema = Schema {
         "keys_file",
         "keys_directory",
     ],
-    later: &[],
 };
 const ADMIN: Schema = Schema {
     name: "[admin]",
     prefix: "admin.",
     fields: &["listen", "token"],
-    later: &[],
 };
 const RETRY: Schema = Schema {
     name: "[retry]",
     prefix: "retry.",
     fields: &["attempts", "budget"],
-    later: &[],
 };
 const TIMEOUTS: Schema = Schema {
     name: "[timeouts]",
     prefix: "timeouts.",
     fields: &["connect", "head", "idle", "client_header"],
-    later: &[],
 };
 const SCHEMAS: &[&Schema] = &[
     &SERVER,

@@ -25,8 +25,6 @@ pub(super) struct Schema {
     /// Before a field's name in a path: `server.`.
     pub(super) prefix: &'static str,
     pub(super) fields: &'static [&'static str],
-    /// Fields of the contract that this version does not know.
-    pub(super) later: &'static [&'static str],
 }
 
 impl Schema {
@@ -276,12 +274,7 @@ impl<'t> Reader<'t> {
     fn open<'a>(&mut self, schema: &'static Schema, table: &'a DeTable<'a>, at: usize) -> Section<'a> {
         for key in table.keys() {
             let name: &str = key.get_ref();
-            if schema.later.contains(&name) {
-                self.error(
-                    key,
-                    format!("\"{}{name}\" is not supported yet; remove it", schema.prefix),
-                );
-            } else if !schema.fields.contains(&name) {
+            if !schema.fields.contains(&name) {
                 let hint = self.hint(schema, name);
                 self.error(
                     key,
@@ -301,10 +294,7 @@ impl<'t> Reader<'t> {
         if let Some(close) = closest(name, schema.fields) {
             return format!("did you mean \"{close}\"?");
         }
-        let home = self
-            .schemas
-            .iter()
-            .find(|other| other.fields.contains(&name) || other.later.contains(&name));
+        let home = self.schemas.iter().find(|other| other.fields.contains(&name));
         match home {
             Some(home) => format!("it belongs {}", home.location()),
             None => format!("it may hold {}", schema.fields.join(", ")),

@@ -47,7 +47,6 @@ pub(super) const SCHEMA: Schema = Schema {
     name: "[server.tls]",
     prefix: "server.tls.",
     fields: &["cert", "key", "client_ca"],
-    later: &[],
 };
 
 /// Reads the table `tls` of `server`, where there is one.

@@ -140,7 +140,6 @@ pub(super) const SCHEMA: Schema = Schema {
         "ca",
         "http2",
     ],
-    later: &[],
 };
 
 /// Reads one `[[upstream]]`. Its name comes apart, with its place, so that it can be compared even where the rest is invalid.

@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
-use steadfast::sim::{Act, Close, Point, Sim};
+use steadfast::sim::{Act, Close, Point};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
@@ -268,7 +268,7 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
 #[tokio::test]
 async fn who_never_asks_is_let_go() {
     let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
-    let mut silent = Frames::open(&gateway).await;
+    let silent = Frames::open(&gateway).await;
     silent.until_closed().await;
 }
 

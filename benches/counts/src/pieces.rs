@@ -1,6 +1,6 @@
 //! The pieces of a request that need no connection.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use http::{HeaderMap, request::Parts};
 use steadfast::{

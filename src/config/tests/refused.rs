@@ -86,14 +86,6 @@ organization = "my org"
     assert_eq!(report.lines().collect::<Vec<_>>(), expected);
 }
 
-/// Every field of the contract that is not built is refused by name.
-#[test]
-fn what_is_not_built_is_refused() {
-    let report = report_above_upstream("[server]\ntls.client_ca = \"c\"");
-    let message = "\"server.tls.client_ca\" is not supported yet; remove it";
-    assert_eq!(report.matches(message).count(), 1, "{report}");
-}
-
 #[test]
 fn retries_and_patience_out_of_range() {
     for (text, expected) in [
