@@ -1,7 +1,8 @@
-//! The stages of a request that need no connection, one at a time, so that `benches/counts` can count what each costs.
+//! The stages of a request that need no connection, one at a time, so that `benches/counts` can count what each costs, and
+//! fuzzing can look for heads that pass them and should not.
 //! Nothing else is to use them, and no release promises to keep them.
 
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, Method, Uri, request::Parts};
 
 use super::{
     admit::{self, Admitted},
@@ -13,7 +14,7 @@ use crate::{
     ids::UpstreamId,
     scan::RequestFacts,
     state::{Endpoint, House, Snapshot, Upstream},
-    wire::{Framing, Peer},
+    wire::{self, Framing, Peer},
 };
 
 /// A request whose head is in order.
@@ -27,6 +28,36 @@ pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer
     admit::request_id(&mut parts.headers);
     let identified = admit::identify(snapshot, &parts, 0)?;
     admit::admit(snapshot, identified, parts, framing, peer).map(Head)
+}
+
+/// A head as an upstream is sent it.
+pub struct Passed {
+    /// The method.
+    pub method: Method,
+    /// Path and query at the upstream.
+    pub uri: Uri,
+    /// The fields, less those that frame the body.
+    pub headers: HeaderMap,
+}
+
+/// What of the bytes of a head reaches the first upstream, at the beginning of Unix time; `None` where it is refused, or
+/// is no whole head.
+pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
+    let (request, framing) = wire::read_head(raw)?;
+    let peer = Peer {
+        address: None,
+        is_secure: false,
+    };
+    let Head(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
+    let upstream = snapshot.upstream(0)?;
+    let uri = admitted.target.at(&upstream.prefix)?;
+    let mut headers = admitted.headers;
+    let _ = headers::address(&mut headers, upstream, &admitted.callers);
+    Some(Passed {
+        method: admitted.method,
+        uri,
+        headers,
+    })
 }
 
 /// Picks an upstream.

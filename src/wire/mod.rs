@@ -35,6 +35,8 @@ pub use body::{BodyError, Framing, Intake, Relay};
 pub use capacity::Capacity;
 pub use connection::{Peer, ServeLimits, Service};
 pub use dial::{DialError, Target};
+#[doc(hidden)]
+pub use http1::read_head;
 pub use kept::{Keep, Kept, NotThere};
 pub use listen::{Address, BindError, Listener};
 pub use pool::{Pool, Terms};

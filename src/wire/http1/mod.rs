@@ -24,5 +24,11 @@ pub(super) use outbound::Outbound;
 pub(super) use request_body::{Client, ClientBody};
 pub(super) use server::{Preface, serve};
 
+/// The head that `bytes` begin with, and how its body is delimited; `None` where there is none that can be read.
+pub fn read_head(bytes: &[u8]) -> Option<(http::Request<()>, super::Framing)> {
+    let head = head::request(&mut bytes::Bytes::copy_from_slice(bytes)).ok()??;
+    Some((head.request, head.framing))
+}
+
 /// A head may be this large, in bytes; Codex sends about 2 KB.
 pub(super) const MAX_HEAD: usize = 64 << 10;

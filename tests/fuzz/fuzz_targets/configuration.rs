@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz configuration`; what is tested stands in `targets/configuration.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../targets/configuration.rs"]
+mod target;
+
+fuzz_target!(|input: &[u8]| target::run(input));

@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz request_head`; what is tested stands in `targets/request_head.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../targets/request_head.rs"]
+mod target;
+
+fuzz_target!(|input: &[u8]| target::run(input));

@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz response_stream`; what is tested stands in `targets/response_stream.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../targets/response_stream.rs"]
+mod target;
+
+fuzz_target!(|input: &[u8]| target::run(input));

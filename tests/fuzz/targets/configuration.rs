@@ -1,0 +1,29 @@
+//! A configuration is read or refused, with a place for each mistake, and no report tells a secret.
+
+use steadfast::config::{Config, Overrides, Place};
+
+const SECRET: &str = "sk-canary-5f2d9c";
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let env = |_: &str| Some(SECRET.to_owned());
+    match Config::from_toml(text, "fuzz.toml", &env, &Overrides::default()) {
+        Ok(config) => {
+            assert!(!config.upstreams.is_empty() && !config.server.listen.is_empty());
+            assert!(!format!("{config:?}").contains(SECRET));
+            // What is valid may be read again, and is the same.
+            let again = Config::from_toml(text, "fuzz.toml", &env, &Overrides::default());
+            assert_eq!(again.as_ref(), Ok(&config));
+        }
+        Err(errors) => {
+            assert!(!errors.problems().is_empty());
+            for problem in errors.problems() {
+                assert!(!matches!(problem.place, Place::Flag(_)) && !problem.message.is_empty());
+                // Where the text itself holds it, it may stand where a name belongs.
+                assert!(text.contains(SECRET) || !problem.to_string().contains(SECRET), "{problem}");
+                assert!(!problem.to_string().contains('\n'), "{problem}");
+            }
+        }
+    }
+}

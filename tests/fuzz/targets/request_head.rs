@@ -1,0 +1,90 @@
+//! A request's head, from its bytes through `admit` to what an upstream is sent: refused, or passed on with one reading.
+
+use std::sync::{Arc, LazyLock};
+
+use http::header;
+use steadfast::{
+    config::{Config, Overrides},
+    proxy::stages,
+    state::House,
+};
+
+const KEY: &str = "sk-steadfast-fuzz";
+/// The SHA-256 of [`KEY`].
+const DIGEST: &str = "5c06cfc17189487a366176bed8835d26f2bd63822ec5168ca81abe6f1a2a269e";
+
+fn house(keys: &str) -> Arc<House> {
+    let text = format!(
+        "[[upstream]]\nname = \"a\"\nbase_url = \"http://upstream.example/base/v1\"\napi_key = \"env:K\"\n{keys}"
+    );
+    let env = |_: &str| Some("sk-upstream".to_owned());
+    let config = Config::from_toml(&text, "fuzz.toml", &env, &Overrides::default()).expect("valid");
+    House::new(&config).expect("a house")
+}
+
+/// Open to anybody, and to one key only.
+static HOUSES: LazyLock<[Arc<House>; 2]> = LazyLock::new(|| {
+    let keyed = format!(
+        "[[group]]\nname = \"g\"\nmodels = [\"gpt-*\"]\n[[key]]\nname = \"k\"\nsha256 = \"{DIGEST}\"\ngroup = \"g\"\n"
+    );
+    [house(""), house(&keyed)]
+});
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    for (house, is_keyed) in HOUSES.iter().zip([false, true]) {
+        let snapshot = house.snapshot();
+        let Some(passed) = stages::pass(&snapshot, input) else {
+            continue;
+        };
+        let headers = &passed.headers;
+        assert_eq!(
+            headers.get_all(header::HOST).iter().collect::<Vec<_>>(),
+            ["upstream.example"]
+        );
+        assert_eq!(
+            headers.get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>(),
+            ["Bearer sk-upstream"]
+        );
+        for name in [
+            "connection",
+            "keep-alive",
+            "te",
+            "upgrade",
+            "transfer-encoding",
+            "cookie",
+            "x-api-key",
+            "expect",
+            "trailer",
+        ] {
+            assert!(!headers.contains_key(name), "{name} is passed on");
+        }
+        let path = passed.uri.path();
+        assert!(
+            path.starts_with("/base/v1/") && passed.uri.authority().is_none(),
+            "{path}"
+        );
+        let is_odd = |segment: &str| matches!(segment, "" | "." | "..") || segment.to_ascii_lowercase().contains("%2e");
+        assert!(!path.split('/').skip(1).any(is_odd), "{path}");
+        assert!(passed.method.as_str().bytes().all(|byte| byte.is_ascii_uppercase()));
+        if is_keyed {
+            assert!(
+                memchr::memmem::find(input, KEY.as_bytes()).is_some(),
+                "let in without its key"
+            );
+        }
+        for value in headers.values().map(http::HeaderValue::as_bytes) {
+            assert!(memchr::memchr3(b'\r', b'\n', 0, value).is_none());
+            let shows_key = memchr::memmem::find(value, KEY.as_bytes()).is_some();
+            assert!(
+                !is_keyed || !shows_key || is_copied(input),
+                "the client key is passed on"
+            );
+        }
+    }
+}
+
+/// Whether the key stands in the head more than once: what a caller copies elsewhere is its own to give away.
+fn is_copied(input: &[u8]) -> bool {
+    memchr::memmem::find_iter(input, KEY.as_bytes()).count() > 1
+}

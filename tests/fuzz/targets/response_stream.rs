@@ -1,0 +1,45 @@
+//! A response says the same however it is cut, as a stream of events and as JSON. The first byte of the input is where to cut.
+
+use steadfast::scan::{FirstEvent, ResponseReader, Terminal, Usage};
+
+type Learnt = (Option<String>, Option<Terminal>, Option<Usage>, usize, Option<Vec<u8>>);
+
+fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) -> Learnt {
+    let mut encrypted = 0;
+    for chunk in chunks {
+        reader.feed(chunk);
+        encrypted += reader.take_encrypted().len();
+    }
+    let first = match reader.first_event() {
+        FirstEvent::Failure(data) => Some(data.to_vec()),
+        FirstEvent::Pending | FirstEvent::Other => None,
+    };
+    reader.finish();
+    encrypted += reader.take_encrypted().len();
+    let usage = reader.usage();
+    assert!(usage.is_none_or(|usage| usage.total() >= usage.input_tokens.max(usage.output_tokens)));
+    // As many as wait to be taken depends on when they are taken; whether there are any does not.
+    (
+        reader.response_id().map(str::to_owned),
+        reader.terminal(),
+        usage,
+        encrypted.min(1),
+        first,
+    )
+}
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let (size, body) = input
+        .split_first()
+        .map_or((1, input), |(size, body)| (usize::from(*size).max(1), body));
+    for make in [
+        ResponseReader::events,
+        ResponseReader::json,
+        ResponseReader::json_to_end,
+    ] {
+        let whole = read(make(), std::iter::once(body));
+        assert_eq!(read(make(), body.chunks(size)), whole);
+        assert_eq!(read(make(), body.chunks(1)), whole);
+    }
+}
