@@ -103,7 +103,7 @@ pub(super) fn may_call(group: &Group, method: &Method, target: &Target) -> Resul
     let is_post = method == Method::POST;
     let is_judged = match target.endpoint {
         Endpoint::Responses | Endpoint::Compact | Endpoint::ChatCompletions | Endpoint::Embeddings => is_post,
-        Endpoint::Response => true,
+        Endpoint::Response => target.is_of_response(method) || is_post && target.counts_tokens(),
         Endpoint::Models => method == Method::GET,
         Endpoint::Other => is_post && is_stateless(target.tail()),
     };
@@ -142,7 +142,7 @@ fn is_stateless(tail: &str) -> bool {
 pub(super) fn may_use(snapshot: &Snapshot, admitted: &Admitted<'_>, inspected: &Inspected) -> Result<(), Fault> {
     let (group, target) = (admitted.caller.group, &admitted.target);
     // What names a response runs no model of its own.
-    if group.models.is_all() || target.response_id().is_some() || target.endpoint == Endpoint::Models {
+    if group.models.is_all() || target.is_of_response(&admitted.method) || target.endpoint == Endpoint::Models {
         return Ok(());
     }
     if !admitted.is_inspected() {

@@ -47,6 +47,23 @@ impl Target {
             .filter(|id| !id.is_empty() && *id != COUNT_TOKENS)
     }
 
+    /// Whether a request with `method` asks for, or changes, nothing but the one response that it names.
+    pub fn is_of_response(&self, method: &Method) -> bool {
+        let Some(id) = self.response_id() else { return false };
+        let below = self.tail().get("/responses/".len() + id.len()..).unwrap_or_default();
+        match below {
+            "" => *method == Method::GET || *method == Method::DELETE,
+            "/cancel" => *method == Method::POST,
+            "/input_items" => *method == Method::GET,
+            _ => false,
+        }
+    }
+
+    /// Whether it counts the tokens of what it carries.
+    pub fn counts_tokens(&self) -> bool {
+        self.tail().strip_prefix("/responses/") == Some(COUNT_TOKENS)
+    }
+
     /// The model id of `/models/{id}`, which may itself have slashes.
     pub fn model_id(&self) -> Option<&str> {
         if self.endpoint != Endpoint::Models {

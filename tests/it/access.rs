@@ -394,6 +394,30 @@ async fn a_group_uses_its_models_only() {
             (403, "path_not_allowed"),
         ),
         (
+            "/v1/responses/compact/",
+            json_type,
+            r#"{"model":"o4-mini"}"#,
+            (403, "path_not_allowed"),
+        ),
+        (
+            "/v1/responses/",
+            json_type,
+            r#"{"model":"o4-mini"}"#,
+            (403, "path_not_allowed"),
+        ),
+        (
+            "/v1/responses/resp_1/cancel/",
+            json_type,
+            r#"{"model":"o4-mini"}"#,
+            (403, "path_not_allowed"),
+        ),
+        (
+            "/v1/%72esponses",
+            json_type,
+            r#"{"model":"o4-mini"}"#,
+            (403, "path_not_allowed"),
+        ),
+        (
             "/v1/batches",
             json_type,
             r#"{"model":"gpt-5.2"}"#,

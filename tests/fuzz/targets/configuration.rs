@@ -21,7 +21,10 @@ pub fn run(input: &[u8]) {
             for problem in errors.problems() {
                 assert!(!matches!(problem.place, Place::Flag(_)) && !problem.message.is_empty());
                 // Where the text itself holds it, it may stand where a name belongs.
-                assert!(text.contains(SECRET) || !problem.to_string().contains(SECRET), "{problem}");
+                assert!(
+                    text.contains(SECRET) || !problem.to_string().contains(SECRET),
+                    "{problem}"
+                );
                 assert!(!problem.to_string().contains('\n'), "{problem}");
             }
         }
