@@ -87,14 +87,14 @@ impl Admin {
     pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Answer {
         let mut answer = match self.admit(&request) {
             Ok(question) => self.answer(question, &request).await,
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         };
         protect(answer.headers_mut());
         answer
     }
 
     /// What is asked, where it may be.
-    fn admit(&self, request: &Request<RequestBody>) -> Result<Question, Answer> {
+    fn admit(&self, request: &Request<RequestBody>) -> Result<Question, Box<Answer>> {
         let question = Question::at(request.uri().path());
         if !question.is_some_and(Question::is_probe) {
             self.guard.check(request).map_err(barred)?;
@@ -107,7 +107,7 @@ impl Admin {
                 &format!("Only {methods} is answered here."),
             );
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-            return Err(answer);
+            return Err(answer.into());
         }
         Ok(question)
     }
