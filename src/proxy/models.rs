@@ -256,13 +256,23 @@ async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Mo
     }
     let body = Limited::new(response.into_body(), LONGEST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
-    let list: UpstreamList =
-        serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
+    let list: UpstreamList = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
     Ok(list
         .data
         .into_iter()
         .filter(|model| upstream.models.matches(&model.id))
         .collect())
+}
+
+/// Where a list goes wrong; the error's own words quote what stands there.
+fn unreadable(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = if error.is_data() {
+        "is not OpenAI's"
+    } else {
+        "is no JSON"
+    };
+    format!("its list {what} (line {line}, column {column})")
 }
 
 /// Each model once: the first description stays.
