@@ -45,7 +45,8 @@ impl Drop for Log {
     }
 }
 
-/// Starts logging. The libraries below are heard from `warn` on only, unless more was asked for than `info`.
+/// Starts logging. Of the libraries below only warnings are heard, whatever was asked for: what they say of frames and
+/// handshakes further down is made for their own authors, who do not know what of it is secret.
 ///
 /// # Errors
 /// Where the system has no thread to spare.
@@ -58,13 +59,8 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let libraries = if level > LevelFilter::INFO {
-        level
-    } else {
-        level.min(LevelFilter::WARN)
-    };
     let targets = Targets::new()
-        .with_default(libraries)
+        .with_default(level.min(LevelFilter::WARN))
         .with_target("steadfast", level)
         .with_target(ACCESS, level);
     let (lines, guard) = writer::start(io::stderr(), LIMITS)?;

@@ -7,6 +7,7 @@ mod embedded;
 mod housekeeping;
 mod key;
 mod logging;
+mod panics;
 mod reload;
 mod serve;
 
@@ -28,6 +29,7 @@ use crate::{
 
 /// Runs the program with the arguments that it was started with.
 pub fn run() -> ExitCode {
+    panics::keep_quiet();
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Serve(args)) => serve::serve(args),
@@ -47,12 +49,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Logs as `serve` does unless told otherwise, until what is returned is dropped. `benches/counts` counts that along.
+/// Logs as `serve` does unless told otherwise, panics too, until what is returned is dropped. `benches/counts` counts that along.
 ///
 /// # Errors
 /// Where the system has no thread to spare.
 #[doc(hidden)]
 pub fn log_as_served() -> io::Result<impl Sized> {
+    panics::keep_quiet();
     logging::start(LogFormat::Text, LogLevel::Info)
 }
 

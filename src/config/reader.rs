@@ -39,7 +39,7 @@ impl Schema {
 }
 
 /// A table of the file, or the lack of one, with its schema.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
     schema: &'static Schema,
     table: Option<&'a DeTable<'a>>,
@@ -59,7 +59,6 @@ impl<'a> Section<'a> {
 }
 
 /// A document and what was found wrong in it so far.
-#[derive(Debug)]
 pub(super) struct Reader<'t> {
     file: Arc<str>,
     text: &'t str,

@@ -48,7 +48,7 @@ pub struct Clues<'a, H> {
 }
 
 /// The first bytes of what all requests of a conversation repeat; empty where the body has none.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Content<'a> {
     /// Of the body's `instructions`.
     pub instructions: &'a [u8],

@@ -205,7 +205,7 @@ impl<'a, 'j> Journey<'a, 'j> {
         let answer = self.judge(upstream, response).await;
         let verdict = answer.verdict;
         lease.report(verdict.event());
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             answer,
             upstream,
             route,
@@ -217,6 +217,9 @@ impl<'a, 'j> Journey<'a, 'j> {
         if verdict.fails_over() {
             Err(Box::pin(self.failed(exchange, index)).await)
         } else {
+            if exchange.answer.is_error() {
+                Box::pin(exchange.answer.conceal(&upstream.confidential)).await;
+            }
             Ok(exchange)
         }
     }
@@ -236,7 +239,7 @@ impl<'a, 'j> Journey<'a, 'j> {
     async fn failed(&self, mut exchange: Exchange<'a>, index: usize) -> Failed<'a> {
         let (upstream, verdict) = (exchange.upstream, exchange.answer.verdict);
         let is_limited = matches!(verdict, Verdict::Limited { .. });
-        let is_whole = exchange.answer.read_to_end().await;
+        let is_whole = exchange.answer.conceal(&upstream.confidential).await;
         exchange.lease = None;
         // A refusal says that nothing was begun; of other failures only this status does.
         let did_nothing =

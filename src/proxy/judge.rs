@@ -7,6 +7,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use http_body::Body as _;
+use memchr::memmem::Finder;
 use tokio::time::{Instant, timeout_at};
 
 use super::admit::names_json;
@@ -124,8 +125,21 @@ impl Question<'_> {
 }
 
 impl Answer {
+    /// Reads the body as [`Answer::read_to_end`] does, and masks what is confidential in what it has read: who refuses a key
+    /// may quote it.
+    pub async fn conceal(&mut self, confidential: &[Finder<'_>]) -> bool {
+        let is_whole = self.read_to_end().await;
+        self.response.body_mut().mask(confidential);
+        is_whole
+    }
+
+    pub fn is_error(&self) -> bool {
+        let status = self.response.status();
+        status.is_client_error() || status.is_server_error()
+    }
+
     /// Reads all of the body into memory, where it is short and here already; whether it is.
-    pub async fn read_to_end(&mut self) -> bool {
+    async fn read_to_end(&mut self) -> bool {
         let deadline = Instant::now() + REST_FOR;
         let relay = self.response.body_mut();
         while relay.ahead() < AHEAD {

@@ -261,9 +261,19 @@ async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Mo
     }
     let body = Limited::new(response.into_body(), LONGEST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
-    let list: UpstreamList =
-        serde_json::from_slice(&body).map_err(|error| format!("its list cannot be read: {error}"))?;
+    let list: UpstreamList = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
     Ok(as_called_here(upstream, list.data))
+}
+
+/// Where a list goes wrong; the error's own words quote what stands there.
+fn unreadable(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = if error.is_data() {
+        "is not OpenAI's"
+    } else {
+        "is no JSON"
+    };
+    format!("its list {what} (line {line}, column {column})")
 }
 
 /// The models that callers may name, by the names that they use here.

@@ -17,7 +17,7 @@ const CONTENT: usize = 4096;
 const LONGEST_ROLE: usize = 4 * 6;
 
 /// The facts of a request body that decide its route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     /// `model`.
     pub model: Option<String>,
@@ -42,6 +42,22 @@ pub struct RequestFacts {
 impl RequestFacts {
     /// How many encrypted contents are kept.
     pub const MAX_ENCRYPTED: usize = 8;
+}
+
+/// Lengths only of what callers choose, but for the model.
+impl fmt::Debug for RequestFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |text: &Option<String>| text.as_ref().map(String::len);
+        f.debug_struct("RequestFacts")
+            .field("model", &self.model)
+            .field("prompt_cache_key", &length(&self.prompt_cache_key))
+            .field("stream", &self.stream)
+            .field("previous_response_id", &length(&self.previous_response_id))
+            .field("session_id", &length(&self.session_id))
+            .field("content", &self.content)
+            .field("encrypted", &self.encrypted)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The beginning of a conversation, as it was written: requests of one conversation repeat its history, so they have the

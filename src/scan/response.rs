@@ -6,6 +6,8 @@ mod glance;
 mod outline;
 mod usage;
 
+use std::fmt;
+
 use super::scanner::Scanner;
 use crate::ids::EncryptedContent;
 use events::Events;
@@ -30,7 +32,7 @@ pub enum Terminal {
 
 /// What the first event of a stream is: the last moment at which a request can be sent elsewhere unseen. Comments and
 /// fields without data are no events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum FirstEvent<'a> {
     /// Not known yet.
     Pending,
@@ -39,6 +41,17 @@ pub enum FirstEvent<'a> {
     Other,
     /// `response.failed`, `error`, or a chat completion's `{"error":{…}}`, whole: its data.
     Failure(&'a [u8]),
+}
+
+/// The length only of what an upstream says.
+impl fmt::Debug for FirstEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("Pending"),
+            Self::Other => f.write_str("Other"),
+            Self::Failure(data) => write!(f, "Failure({} bytes)", data.len()),
+        }
+    }
 }
 
 impl FirstEvent<'_> {

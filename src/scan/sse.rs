@@ -4,7 +4,7 @@
 use memchr::memchr2;
 
 /// What an event stream brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// Data of the present event. Several lines of it come with a line feed between them.
     Data(&'a [u8]),

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -16,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use memchr::memmem::Finder;
 
 use super::{
     dial::root_cause,
@@ -212,6 +214,32 @@ impl Relay {
         self.ahead.iter().map(Bytes::len).sum()
     }
 
+    /// Puts asterisks over each of `secrets` in what has been read ahead; every length stays as it is.
+    pub fn mask(&mut self, secrets: &[Finder<'_>]) {
+        let mut text = Vec::with_capacity(self.ahead());
+        for piece in &self.ahead {
+            text.extend_from_slice(piece);
+        }
+        let found = |secret: &Finder<'_>| {
+            let length = secret.needle().len();
+            let starts: Vec<usize> = secret.find_iter(&text).collect();
+            starts.into_iter().map(move |start| start..start + length)
+        };
+        let found: Vec<Range<usize>> = secrets.iter().flat_map(found).collect();
+        if found.is_empty() {
+            return;
+        }
+        for range in found {
+            if let Some(secret) = text.get_mut(range) {
+                secret.fill(b'*');
+            }
+        }
+        let mut text = Bytes::from(text);
+        for piece in &mut self.ahead {
+            *piece = text.split_to(piece.len());
+        }
+    }
+
     /// The next piece from the upstream.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let piece = ready!(match &mut self.source {
@@ -302,6 +330,35 @@ impl Body for Relay {
         match left {
             Some(left) if self.broke.is_none() => SizeHint::with_exact(left + ahead),
             _ => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ahead(text: &str, size: usize) -> Relay {
+        Relay {
+            source: Source::Exchange(None),
+            idle: Duration::ZERO,
+            ahead: text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect(),
+            broke: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn secrets_are_masked_across_pieces(text in "(secret|other|[a-z]{1,3}){0,9}", size in 1..9_usize) {
+            let mut relay = ahead(&text, size);
+            let lengths: Vec<usize> = relay.ahead.iter().map(Bytes::len).collect();
+            relay.mask(&[Finder::new("secret"), Finder::new("other")]);
+            let masked: Vec<u8> = relay.ahead.iter().flatten().copied().collect();
+            let expected = text.replace("secret", "******").replace("other", "*****");
+            prop_assert_eq!(masked, expected.as_bytes());
+            prop_assert_eq!(relay.ahead.iter().map(Bytes::len).collect::<Vec<_>>(), lengths);
         }
     }
 }

@@ -42,8 +42,17 @@ impl From<&hyper::Error> for SendError {
             }
             cause = error.source();
         }
-        Self::Broken(root_cause(error))
+        Self::Broken(without_debug_data(root_cause(error)))
     }
+}
+
+/// Drops what an upstream says in HTTP/2's last frame (the debug data of `GOAWAY`, RFC 9113 section 6.8): it may quote the
+/// request. The library shows it behind the reason, as a literal of bytes in parentheses.
+fn without_debug_data(mut text: String) -> String {
+    if let Some(at) = text.find(" (b\"") {
+        text.truncate(at);
+    }
+    text
 }
 
 /// Whether the connection was closed, rather than used for something that is not HTTP.

@@ -45,8 +45,7 @@ impl HeadError {
     }
 }
 
-/// The head of a request.
-#[derive(Debug)]
+/// The head of a request. It has no `Debug`, which would show the caller's credential.
 pub(super) struct RequestHead {
     pub request: Request<()>,
     pub framing: Framing,

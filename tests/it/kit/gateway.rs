@@ -81,9 +81,14 @@ impl Gateway {
     }
 
     async fn run(arguments: &[&str], folder: PathBuf) -> Self {
+        let log_format: &[&str] = if arguments.contains(&"--log-format") {
+            &[]
+        } else {
+            &["--log-format", "json"]
+        };
         let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
             .args(arguments)
-            .args(["--log-format", "json"])
+            .args(log_format)
             .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,5 +1,6 @@
 //! What the tests share: a running gateway, a client that sends exactly what it is told, and waiting without sleeping.
 
+pub mod canary;
 pub mod client;
 pub mod gateway;
 pub mod tls;

@@ -1,0 +1,185 @@
+//! What cannot be printed: secrets in `Debug` output, requests in panics, and the private key anywhere.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use serde_json::json;
+use steadfast::{
+    config::{Config, Overrides},
+    scan::{FirstEvent, RequestScanner, ResponseReader},
+    wire::{
+        Address, Capacity, Listener, Peer, Phase, RequestBody, ServeLimits, Service, Workers, serve, server_config,
+    },
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    kit::{
+        canary::assert_none,
+        client,
+        gateway::{FILE, Gateway, scratch, upstream},
+        sims, tls,
+    },
+    leaks::{CALLERS, LITERAL_KEY, OWN, SAID, body, canaries, configuration, head, operator},
+};
+
+/// The lines of a private key that hold it.
+fn secret_lines(pem: &str) -> Vec<&str> {
+    let lines: Vec<&str> = pem
+        .lines()
+        .filter(|line| line.len() >= 30 && !line.contains('-'))
+        .collect();
+    assert!(!lines.is_empty(), "{pem}");
+    lines
+}
+
+/// The key of `server.tls`, through hands shaken, resumed and refused.
+#[tokio::test]
+async fn the_private_key_is_not_heard_of() {
+    let identity = tls::identity(&["127.0.0.1"], &[]);
+    let pem = fs::read_to_string(&identity.key).expect("a key");
+    let lines = secret_lines(&pem);
+    let key = canaries(&lines);
+    let sims = sims(1).await;
+    let config = format!("[server]\n{}{}", identity.shown(), upstream(&sims[0], ""));
+    let gateway = Gateway::configured_with(&config, &["--log-level", "trace"]).await;
+    let mut heard = String::new();
+    for _ in 0..2 {
+        let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+            .await
+            .expect("hands are shaken");
+        stream
+            .write_all(head("GET /v1/models", "").as_bytes())
+            .await
+            .expect("it reads");
+        stream.read_to_string(&mut heard).await.expect("text");
+    }
+    client::raw(gateway.address, b"GET / HTTP/1.1\r\nhost: no-tls\r\n\r\n").await;
+    fs::write(&identity.key, pem.replacen(&lines[0][..8], "AAAAAAAA", 1)).expect("a writable file");
+    heard.push_str(&operator(&gateway, Method::POST, "/api/reload", "").await);
+    fs::write(&identity.key, lines.concat()).expect("a writable file");
+    heard.push_str(&operator(&gateway, Method::POST, "/api/reload", "").await);
+    fs::write(&identity.cert, &pem).expect("a writable file");
+    heard.push_str(&operator(&gateway, Method::POST, "/api/reload", "").await);
+    heard.push_str(&gateway.log_until("stays in force").await.join("\n"));
+    assert_none(&key, &heard, "what the program says");
+}
+
+#[tokio::test]
+async fn debug_output_shows_no_secret() {
+    let (folder, sims) = (scratch(), sims(3).await);
+    let identity = tls::identity(&["localhost"], &[]);
+    let text = configuration(&folder, &sims)
+        .await
+        .replace("[server]\n", &format!("[server]\n{}", identity.shown()));
+    let overrides = Overrides {
+        upstreams: vec![format!("flag=https://a.example/v1,{LITERAL_KEY}")],
+        ..Overrides::default()
+    };
+    let origin = folder.join(FILE);
+    let env = |_: &str| Some(OWN[0].to_owned());
+    let config = Config::from_toml(&text, origin.to_str().expect("text"), &env, &overrides).expect("it is valid");
+    let tls = config.server.tls.as_ref().expect("it is there");
+    let rustls = server_config(&tls.certificates, tls.private_key.expose().as_bytes(), None).expect("it fits");
+    let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
+        .await
+        .expect("a free port");
+    let mut scanner = RequestScanner::new();
+    scanner.feed(body(1).to_string().as_bytes()).expect("JSON");
+    let facts = scanner.finish().expect("whole");
+    assert_eq!(facts.session_id.as_deref(), Some("session-id-canary-2e"), "it was read");
+    let mut reader = ResponseReader::events();
+    let failed = json!({"type": "error", "error": {"message": "error-canary-c4"}});
+    reader.feed(format!("data: {failed}\n\n").as_bytes());
+    assert!(matches!(reader.first_event(), FirstEvent::Failure(_)), "it was read");
+
+    let pem = fs::read_to_string(&identity.key).expect("a key");
+    let lines = secret_lines(&pem);
+    let secrets = canaries(&[&OWN[..], &CALLERS, &SAID, &lines].concat());
+    let formatted = [
+        format!("{config:?} {config:#?}"),
+        format!("{overrides:?} {overrides:#?}"),
+        format!("{rustls:?} {rustls:#?}"),
+        format!(
+            "{:#?}",
+            listener.secured(steadfast::wire::Identity::new(rustls.clone()))
+        ),
+        format!("{facts:?} {facts:#?} {:?}", facts.content),
+        format!("{:?} {:#?}", reader.first_event(), reader.first_event()),
+    ];
+    for text in formatted {
+        assert_none(&secrets, &text, "Debug output");
+    }
+}
+
+const CHILD: &str = "STEADFAST_TEST_PANICS";
+
+/// A panic ends the connection that it happened on and no other, and quotes nothing of the request. This test runs itself once
+/// more, as the program that panics: the message of a panic is the whole process's.
+#[test]
+fn a_panic_quotes_nothing_of_the_request() {
+    if std::env::var_os(CHILD).is_some() {
+        let _log = steadfast::app::log_as_served().expect("a thread");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(panic_and_go_on());
+        return;
+    }
+    let name = "unprintable::a_panic_quotes_nothing_of_the_request";
+    let child = std::process::Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .expect("it runs");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&child.stdout),
+        String::from_utf8_lossy(&child.stderr)
+    );
+    assert!(child.status.success(), "{said}");
+    assert_eq!(said.matches("panicked: ").count(), 3, "{said}");
+    assert!(
+        said.contains("tests/it/unprintable.rs:") && said.contains("panicked: a literal"),
+        "{said}"
+    );
+    assert_none(&canaries(&CALLERS), &said, "what a panic says");
+}
+
+async fn panic_and_go_on() {
+    let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
+        .await
+        .expect("a free port");
+    let Address::Tcp(address) = *listener.address() else {
+        unreachable!("bound to TCP")
+    };
+    let second = Duration::from_secs(10);
+    let service = Service {
+        limits: ServeLimits {
+            client_header: second,
+            keep_alive: second,
+            stall: second,
+        },
+        capacity: Arc::new(Capacity::new(8, Arc::default())),
+        workers: Some(Arc::new(Workers::start().expect("threads"))),
+    };
+    let handler = |_: Peer, request: Request<RequestBody>| async move {
+        let shown = format!("{:?}", request.headers());
+        match request.uri().path() {
+            "/formatted" => panic!("with {shown}"),
+            "/sliced" => drop(shown[..shown.len() + 1].to_owned()),
+            "/literal" => panic!("a literal"),
+            _ => {}
+        }
+        Response::new(Full::new(Bytes::from("served")))
+    };
+    let (_phase, shutdown) = tokio::sync::watch::channel(Phase::Running);
+    tokio::spawn(serve(listener, service, shutdown, handler, |_, _| None));
+    for path in ["/formatted", "/sliced", "/literal"] {
+        let answer = client::raw(address, head(&format!("GET {path}"), "").as_bytes()).await;
+        assert_eq!(answer, "", "the connection closes");
+        let answer = client::raw(address, head("GET /fine", "").as_bytes()).await;
+        assert!(answer.ends_with("served"), "others go on: {answer}");
+    }
+}
