@@ -4,8 +4,10 @@ use std::{fs, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use steadfast::sim::{Act, Answer, Close, Fixed, Point, Received, Sim};
 
+use crate::access::{group, key};
 use crate::kit::{
     canary::{Canary, assert_none},
     client::{self, request},
@@ -253,9 +255,9 @@ fn broken(config: &str) -> Vec<String> {
 }
 
 /// What the program says to all this in the format `format`, and what its callers get.
-async fn overheard(format: &str) -> (String, String) {
+async fn overheard(format: &str, keys: &str) -> (String, String) {
     let (folder, sims) = (scratch(), sims(3).await);
-    let config = configuration(&folder, &sims).await;
+    let config = configuration(&folder, &sims).await + keys;
     fs::write(folder.join(FILE), &config).expect("a writable folder");
     let flags = [
         "--listen",
@@ -344,9 +346,21 @@ async fn overheard(format: &str) -> (String, String) {
 #[tokio::test]
 async fn nothing_secret_is_heard_or_answered() {
     let (own, all) = (canaries(&OWN), canaries(&[&OWN[..], &CALLERS, &SAID].concat()));
-    for format in ["text", "json"] {
-        let (heard, answered) = overheard(format).await;
+    // Where callers need a key, theirs is one that is good, and its hash is no more to be told than the key.
+    let digest: String = Sha256::digest(CALLERS_KEY)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let keyed = group("team", "requests_per_minute = 1000000") + &key("caller", CALLERS_KEY, "team", "");
+    for (format, keys) in [("text", ""), ("json", keyed.as_str())] {
+        let (heard, answered) = overheard(format, keys).await;
         assert_none(&all, &heard, "what the program says");
+        assert!(!heard.contains(&digest) && !answered.contains(&digest));
+        assert_eq!(
+            heard.contains("\"key\":\"caller\""),
+            !keys.is_empty(),
+            "the log names who called"
+        );
         assert_none(&own, &answered, "an answer to a caller");
         assert!(answered.contains("answer-canary-9e"), "an upstream's own words pass");
         assert!(
