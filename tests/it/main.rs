@@ -17,6 +17,7 @@ mod faults;
 mod framing;
 mod headers;
 mod heads;
+mod hostile;
 mod http1;
 mod listener_tls;
 mod models;
