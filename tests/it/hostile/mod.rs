@@ -221,10 +221,15 @@ async fn run(rows: Vec<Row>) {
     let address = gateway.address;
     let mut failed = Vec::new();
     for row in rows {
-        let (name, recorder) = (row.name.clone(), recorder.clone());
+        let name = row.name.clone();
         // In a task, so that one row that fails hides no other.
-        if let Err(error) = tokio::spawn(async move { row.run(address, &recorder).await }).await {
+        let tried = {
+            let recorder = recorder.clone();
+            tokio::spawn(async move { row.run(address, &recorder).await }).await
+        };
+        if let Err(error) = tried {
             failed.push(format!("{name}: {error}"));
+            recorder.take();
         }
     }
     let left = recorder.take();
