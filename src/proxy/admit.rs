@@ -96,7 +96,8 @@ pub(super) fn admit<'a>(
     let callers = headers::cleanse_request(&mut headers, target.endpoint, snapshot.has_passthrough);
     // Only now: a field that `Connection` names is gone, and the upstream reads the body without it.
     let coding = coding(&headers);
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(names_json);
+    // Whichever of several an upstream goes by.
+    let is_json = headers.get_all(CONTENT_TYPE).iter().any(names_json);
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }
@@ -166,9 +167,13 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `application/json`, or any type with the suffix `+json` (RFC 6839).
+/// `application/json`, or any type with the suffix `+json` (RFC 6839); also in a list, which a type should not be.
 pub(super) fn names_json(content_type: &HeaderValue) -> bool {
-    let essence = content_type.as_bytes().split(|byte| *byte == b';').next();
+    content_type.as_bytes().split(|byte| *byte == b',').any(is_json_type)
+}
+
+fn is_json_type(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next();
     let essence = essence.unwrap_or_default().trim_ascii();
     let suffix = essence
         .len()
@@ -219,6 +224,8 @@ mod tests {
             ("application/vnd.x+json", true),
             ("multipart/form-data; boundary=x", false),
             ("application/jsonl", false),
+            ("text/plain, application/json", true),
+            ("text/plain;charset=utf-8,application/json;x", true),
         ] {
             assert_eq!(names_json(&HeaderValue::from_static(value)), json, "{value}");
         }

@@ -55,6 +55,22 @@ fn is_about_caller(name: &str) -> bool {
     )
 }
 
+/// Whether it is, for servers that take underscores in a name for dashes, a field that ends here or is set here. CGI and
+/// what descends from it (RFC 3875 section 4.1.18) make one variable of both.
+fn is_disguised(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let plain = name.replace('_', "-");
+    let is_one_of = |names: &[HeaderName]| names.iter().any(|name| *name == plain.as_str());
+    is_hop_by_hop(&plain)
+        || is_about_caller(&plain)
+        || plain.starts_with("content-")
+        || is_one_of(&[X_REQUEST_ID, TURN_STATE, EXPECT, ROUTED_TO, ROUTED_BY])
+        || is_one_of(&CALLERS_PROOFS)
+        || is_one_of(&CALLERS_ACCOUNT)
+}
+
 /// Proves who the caller is.
 const CALLERS_PROOFS: [HeaderName; 3] = [AUTHORIZATION, X_API_KEY, COOKIE];
 
@@ -113,9 +129,8 @@ fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue)
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     let found: Vec<HeaderName> = headers
         .iter()
@@ -138,6 +153,7 @@ pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wante
     };
     strip(headers, |name, _| {
         is_about_caller(name.as_str())
+            || is_disguised(name.as_str())
             || [EXPECT, ROUTED_TO, ROUTED_BY].contains(name)
             || (is_read && name == ACCEPT_ENCODING)
             || (!wanted && (CALLERS_PROOFS.contains(name) || CALLERS_ACCOUNT.contains(name)))

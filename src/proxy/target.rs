@@ -151,9 +151,23 @@ fn check_path(path: &str) -> Result<(), Fault> {
             Some([b'0' | b'1', digit]) if digit.is_ascii_hexdigit() => return refuse(CONTROL),
             Some(b"7f" | b"7F") => return refuse(CONTROL),
             Some(b"2f" | b"2F") => has_encoded_slash = true,
+            Some(b"25")
+                if rest
+                    .get(2..4)
+                    .is_some_and(|more| more.iter().all(u8::is_ascii_hexdigit)) =>
+            {
+                return refuse("has something encoded twice (%25) in its path");
+            }
             Some([high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
             _ => return refuse("has a percent sign that encodes nothing"),
         }
+    }
+    if !path.is_ascii() {
+        return refuse("has a character in its path that has to be percent-encoded");
+    }
+    // Lax decoders find dots and slashes in overlong forms (RFC 3629 section 10).
+    if percent_encoding::percent_decode_str(path).decode_utf8().is_err() {
+        return refuse("has encoded bytes in its path that are no UTF-8");
     }
     if has_dot_segment(path) {
         return refuse("has a dot segment (. or ..) in its path");
@@ -208,6 +222,11 @@ pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Re
         },
     };
     let Some(named) = uri.authority() else { return Ok(()) };
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Fault::AmbiguousTarget {
+            problem: "has another scheme than http or https",
+        });
+    }
     if named.as_str().contains('@') {
         return Err(Fault::AmbiguousTarget {
             problem: "carries user information",
@@ -356,6 +375,12 @@ mod tests {
             "/v1/a%",
             "/v1/a%zz",
             "/v1/a;b=c",
+            "/v1/%252e%252e/x",
+            "/v1/a%252Fb",
+            "/v1/%c0%ae%c0%ae/x",
+            "/v1/%e0%80%af",
+            "/v1/a%ff",
+            "/v1/a\u{e9}",
         ] {
             assert!(matches!(target(path), Err(Fault::AmbiguousTarget { .. })), "{path}");
         }

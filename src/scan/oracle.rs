@@ -19,6 +19,17 @@ pub struct Expected {
     pub encrypted: Vec<Vec<u8>>,
 }
 
+/// The members of the root that count.
+const FIELDS: [&str; 7] = [
+    "model",
+    "prompt_cache_key",
+    "stream",
+    "previous_response_id",
+    "client_metadata",
+    "instructions",
+    "input",
+];
+
 /// The facts of `body`, or `None` where it is to be refused.
 pub fn read(body: &[u8]) -> Option<Expected> {
     let Value::Object(_) = serde_json::from_slice(body).ok()? else {
@@ -26,15 +37,10 @@ pub fn read(body: &[u8]) -> Option<Expected> {
     };
     let mut facts = Expected::default();
     let members = members(body);
-    for name in [
-        "model",
-        "prompt_cache_key",
-        "stream",
-        "previous_response_id",
-        "client_metadata",
-        "instructions",
-        "input",
-    ] {
+    if members.iter().any(|(key, _, _)| is_alike(key, &FIELDS)) {
+        return None;
+    }
+    for name in FIELDS {
         let mut found = members.iter().filter(|(key, _, _)| key == name);
         let Some((_, value, raw)) = found.next() else {
             continue;
@@ -60,6 +66,15 @@ pub fn read(body: &[u8]) -> Option<Expected> {
     Some(facts)
 }
 
+/// Whether it is one of `fields` but for its case, which some readers do not look at.
+fn is_alike(key: &str, fields: &[&str]) -> bool {
+    let folded = key
+        .to_ascii_lowercase()
+        .replace('\u{17f}', "s")
+        .replace('\u{212a}', "k");
+    key != folded && fields.contains(&folded.as_str())
+}
+
 /// A string's text; `None` where it is too long.
 fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
     match value {
@@ -71,6 +86,9 @@ fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
 
 fn session_id(metadata: &[u8]) -> Option<Option<String>> {
     let members = members(metadata);
+    if members.iter().any(|(key, _, _)| is_alike(key, &["session_id"])) {
+        return None;
+    }
     let mut found = members.iter().filter(|(key, _, _)| key == "session_id");
     let Some((_, value, raw)) = found.next() else {
         return Some(None);

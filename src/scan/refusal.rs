@@ -24,6 +24,17 @@ pub enum Field {
 }
 
 impl Field {
+    /// The members of the root.
+    pub(super) const ROOT: &[Self] = &[
+        Self::Model,
+        Self::PromptCacheKey,
+        Self::Stream,
+        Self::PreviousResponseId,
+        Self::ClientMetadata,
+        Self::Instructions,
+        Self::Input,
+    ];
+
     /// The field as it stands in a body, with dots between levels.
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,6 +47,23 @@ impl Field {
             Self::Instructions => "instructions",
             Self::Input => "input",
         }
+    }
+
+    /// Whether `key`, which is not the field's own, is so once case is folded: in ASCII, and by Unicode's simple case
+    /// folding, in which the long s and the Kelvin sign are letters like any other.
+    pub(super) fn is_alike(self, key: &[u8]) -> bool {
+        // As nearly all keys are written: then being alike is being the same.
+        if key.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_') {
+            return false;
+        }
+        let name = self.name();
+        let name = name.rsplit_once('.').map_or(name, |(_, last)| last);
+        let folded = |letter| match letter {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            letter => letter.to_ascii_lowercase(),
+        };
+        std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(name.chars()))
     }
 }
 
@@ -79,6 +107,9 @@ pub enum Problem {
     LoneSurrogate,
     /// A field that routing reads stands twice after unescaping; the offset is that of the second key.
     Twice(Field),
+    /// A key differs from that of a field that routing reads in nothing but upper and lower case; some parsers take it
+    /// for the same. The offset is that of the key.
+    Alike(Field),
     /// A field that routing reads is longer than [`Problem::MAX_TEXT`] bytes as written.
     TooLong(Field),
     /// A field that decides access is neither a string nor `null`.
@@ -113,6 +144,9 @@ impl fmt::Display for Problem {
             Self::BadEscape => "unknown escape in a string",
             Self::LoneSurrogate => "lone surrogate in a string",
             Self::Twice(field) => return write!(f, "\"{}\" stands twice", field.name()),
+            Self::Alike(field) => {
+                return write!(f, "\"{}\" stands in other letters, upper or lower case", field.name());
+            }
             Self::TooLong(field) => {
                 return write!(f, "\"{}\" is longer than {} bytes", field.name(), Self::MAX_TEXT);
             }

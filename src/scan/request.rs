@@ -191,6 +191,19 @@ impl Fields {
         }
     }
 
+    /// Refuses a key that some readers take for a field's: Go's encoding/json compares keys without regard to case.
+    fn alike(&self, depth: u32, name: &[u8], at: u64) -> Result<Option<Slot>, Refusal> {
+        let fields = match (depth, self.within) {
+            (1, _) => Field::ROOT,
+            (2, Within::ClientMetadata) => &[Field::SessionId],
+            _ => return Ok(None),
+        };
+        match fields.iter().find(|field| field.is_alike(name)) {
+            Some(field) => Err(Refusal::new(Problem::Alike(*field), at)),
+            None => Ok(None),
+        }
+    }
+
     /// Keeps the content that ends at `end`.
     fn content_end(&mut self, run: &Run<'_>, end: u64) {
         let Some((field, capture)) = self.content.take() else {
@@ -245,7 +258,7 @@ impl Reader for Fields {
             (1, _, b"input") => Field::Input,
             (2, Within::ClientMetadata, b"session_id") => Field::SessionId,
             (3, Within::Input, b"role") => return Ok(Some(Slot::Role)),
-            _ => return Ok(None),
+            _ => return self.alike(depth, name, at),
         };
         let bit = 1 << field as u32;
         if self.seen & bit != 0 {

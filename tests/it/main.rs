@@ -20,6 +20,7 @@ mod framing;
 mod h2;
 mod headers;
 mod heads;
+mod hostile;
 mod http1;
 mod leaks;
 mod limits;

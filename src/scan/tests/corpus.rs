@@ -20,6 +20,7 @@ pub const SOUND: &[&str] = &[
     r#"{"input":[{"content":[{"role":"user"}]},{"r\u006fle":"us\u0065r","x":[{},[]]} , {"role":"user"}]}"#,
     r#"{"input":["a",1,[{"role":"user"}],{"role":["user"]},{"role":"users"},{"role":"user"},2]}"#,
     r#"{"input":[],"instructions":""}"#,
+    r#"{"Models":1,"MODEL ":2,"tools":[{"MODEL":3}],"client_metadata":{"Model":4},"Session_Id":5}"#,
     r#"{"":"","a":[0,-0,1.5e-7,1E+2,true,false,null,"\/\b\f\n\r\t"]}"#,
     "{\"a\":\"\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}\u{feff}\"}",
 ];
@@ -33,6 +34,23 @@ pub const HOSTILE: &[(&[u8], Problem, u64)] = &[
     (b"\xef\xbb\xbf{}", Problem::ByteOrderMark, 0),
     (b" \xef\xbb\xbf{}", Problem::RootNotObject, 1),
     (b"\xff\xfe{\0}\0", Problem::InvalidUtf8, 0),
+    (br#"{"Model":"a"}"#, Problem::Alike(Field::Model), 1),
+    (br#"{"model":"a","\u004dodel":"b"}"#, Problem::Alike(Field::Model), 13),
+    (
+        b"{\"prompt_cache_\xe2\x84\xaaey\":1}",
+        Problem::Alike(Field::PromptCacheKey),
+        1,
+    ),
+    (
+        br#"{"a":1,"previou\u017f_response_id":1}"#,
+        Problem::Alike(Field::PreviousResponseId),
+        7,
+    ),
+    (
+        br#"{"client_metadata":{"SESSION_ID":1}}"#,
+        Problem::Alike(Field::SessionId),
+        20,
+    ),
     (b"[]", Problem::RootNotObject, 0),
     (b"\"a\"", Problem::RootNotObject, 0),
     (b"null", Problem::RootNotObject, 0),

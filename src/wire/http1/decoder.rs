@@ -40,12 +40,15 @@ pub(in crate::wire) struct Chunked {
 enum Place {
     FirstDigit,
     Digits,
+    /// Blanks behind the size, as some pad it with.
+    Padding,
     Extension,
     SizeLineFeed,
     Data,
     DataReturn,
     DataLineFeed,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLineFeed,
     LastLineFeed,
@@ -148,10 +151,15 @@ impl Chunked {
                 Place::Digits
             }
             (Place::FirstDigit, _) => return refuse("a chunk has no size"),
-            (Place::Digits | Place::Extension, b'\r') => Place::SizeLineFeed,
-            (Place::Digits, b';' | b' ' | b'\t') => Place::Extension,
-            (Place::Digits, _) => return refuse("a chunk's size is not a number"),
+            (Place::Digits | Place::Padding | Place::Extension, b'\r') => Place::SizeLineFeed,
+            (Place::Digits | Place::Padding, b';') => Place::Extension,
+            (Place::Digits | Place::Padding, b' ' | b'\t') => {
+                self.aside(1, MAX_EXTENSION)?;
+                Place::Padding
+            }
+            (Place::Digits | Place::Padding, _) => return refuse("a chunk's size is not a number"),
             (Place::Extension, b'\n') => return refuse("a chunk's size ends in a bare line feed"),
+            (Place::Extension, _) if is_control(byte) => return refuse("a chunk's extension has a control character"),
             (Place::Extension, _) => {
                 self.aside(1, MAX_EXTENSION)?;
                 Place::Extension
@@ -170,9 +178,18 @@ impl Chunked {
             (Place::TrailerStart, b'\r') => Place::LastLineFeed,
             (Place::Trailer, b'\r') => Place::TrailerLineFeed,
             (Place::TrailerStart | Place::Trailer, b'\n') => return refuse("a trailer ends in a bare line feed"),
-            (Place::TrailerStart | Place::Trailer, _) => {
+            (Place::TrailerName, b':') => Place::Trailer,
+            (Place::TrailerStart | Place::TrailerName, _) if !is_token(byte) => {
+                return refuse("a trailer is not a field");
+            }
+            (Place::Trailer, _) if is_control(byte) => return refuse("a trailer has a control character"),
+            (Place::TrailerStart | Place::TrailerName | Place::Trailer, _) => {
                 self.aside(1, MAX_TRAILERS)?;
-                Place::Trailer
+                if self.place == Place::Trailer {
+                    Place::Trailer
+                } else {
+                    Place::TrailerName
+                }
             }
             (Place::TrailerLineFeed, b'\n') => Place::TrailerStart,
             (Place::LastLineFeed, b'\n') => Place::End,
@@ -190,6 +207,16 @@ impl Chunked {
         }
         Ok(())
     }
+}
+
+/// What no field's value may have (RFC 9110 section 5.5).
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+/// What a field's name is made of (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -287,6 +314,15 @@ mod tests {
             "0\r\na: b\n\r\n",
             "0\r\n\rx",
             "0\r\na\rb\r\n",
+            "0\r\na: b\rc\r\n",
+            "0\r\nGET / HTTP/1.1\r\n",
+            "0\r\n: b\r\n",
+            "0\r\na : b\r\n",
+            "0\r\na: b\r\n c\r\n",
+            "0\r\na: \0\r\n",
+            "1 1\r\na\r\n",
+            "1 x\r\na\r\n",
+            "1;\0\r\na\r\n",
             "10000000000000000\r\n",
         ] {
             let read = decode(Decoder::CHUNKED, wire.as_bytes(), &[]);

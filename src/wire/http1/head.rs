@@ -76,6 +76,9 @@ pub(super) fn request(pending: &mut Bytes) -> Result<Option<RequestHead>, HeadEr
     if length > MAX_HEAD {
         return Err(HeadError::TooLarge);
     }
+    if has_bare_line_feed(pending.get(..length).unwrap_or_default()) {
+        return Err(HeadError::Malformed("a line ends in a bare line feed"));
+    }
     let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes());
     let target = head.path.unwrap_or_default();
     if target.len() >= usize::from(u16::MAX) {
@@ -145,6 +148,12 @@ fn refused(error: httparse::Error) -> HeadError {
         httparse::Error::Token => HeadError::Malformed("the first line is none"),
         httparse::Error::Version => HeadError::Malformed("the version is neither HTTP/1.1 nor HTTP/1.0"),
     }
+}
+
+/// Whether a line ends without a carriage return. httparse takes that, as it may (RFC 9112 section 2.2); but whoever is in
+/// front of us may have taken it for a part of a value, with a field behind it that only we would read.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
 }
 
 fn version(minor: Option<u8>) -> Version {
@@ -345,6 +354,20 @@ mod tests {
                 assert!(HeaderValue::from_bytes(value.as_bytes()).is_ok(), "{byte:#x}");
                 assert_eq!(value.as_bytes(), [b'a', byte, b'b']);
             }
+        }
+    }
+
+    #[test]
+    fn lines_end_in_both_characters() {
+        let head = "GET / HTTP/1.1\r\nhost: it\r\nx: a\r\n\r\n";
+        assert!(matches!(read(head.as_bytes()), Ok(Some(_))));
+        for (at, _) in head.match_indices('\r') {
+            let mut without = head.to_owned();
+            without.remove(at);
+            assert!(
+                matches!(read(without.as_bytes()), Err(HeadError::Malformed(_))),
+                "{without:?}"
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Method, Request, Response, StatusCode, Version, header::CONTENT_LENGTH};
 use http_body::Body;
 use parking_lot::Mutex;
@@ -417,9 +417,8 @@ enum Gathered {
 
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
 fn skip_empty_lines(pending: &mut Bytes) {
-    let empty = pending.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    if empty > 0 {
-        let _ = pending.split_to(empty);
+    while pending.starts_with(b"\r\n") {
+        pending.advance(2);
     }
 }
 
