@@ -207,13 +207,14 @@ pub(super) fn check_method(method: &Method) -> Result<(), Fault> {
     }
 }
 
-/// RFC 9112 section 3.2: exactly one valid `Host` on HTTP/1.1, equal to the authority of an absolute target.
+/// RFC 9112 section 3.2: exactly one valid `Host` from HTTP/1.1 on, equal to the authority of an absolute target; over HTTP/2
+/// that is `:authority` (RFC 9113 section 8.3.1).
 pub(super) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
     let refuse = |problem| Err(Fault::BadHost { problem });
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return refuse("stands twice"),
-        (None, _) if version == Version::HTTP_11 => return refuse("is missing"),
+        (None, _) if version > Version::HTTP_10 => return refuse("is missing"),
         (None, _) => None,
         (Some(host), None) if uri.authority().is_none() && is_plain_name(host.as_bytes()) => return Ok(()),
         (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::kit::{
     PATIENCE, client,
+    frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, fields},
     gateway::{self, Gateway},
     house, sim, tls, until, until_true,
 };
@@ -268,67 +269,8 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
 #[tokio::test]
 async fn who_never_asks_is_let_go() {
     let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
-    let silent = Frames::open(&gateway).await;
+    let silent = Frames::open(gateway.address).await;
     silent.until_closed().await;
-}
-
-/// A client that writes frames by hand (RFC 9113 section 4).
-struct Frames(TcpStream);
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-impl Frames {
-    async fn open(gateway: &Gateway) -> Self {
-        let mut frames = Self(TcpStream::connect(gateway.address).await.expect("it listens"));
-        frames
-            .0
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .expect("it reads");
-        frames.send(SETTINGS, 0, 0, &[]).await;
-        frames
-    }
-
-    /// `false` once the connection is closed.
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = (payload.len() as u32).to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        matches!(timeout(PATIENCE, self.0.write_all(&frame)).await, Ok(Ok(())))
-    }
-
-    async fn until_closed(mut self) {
-        let mut read = vec![0; 64 << 10];
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < deadline {
-            match timeout(PATIENCE, self.0.read(&mut read)).await.expect("in time") {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-        panic!("never closed");
-    }
-}
-
-/// Fields as literals without an index (RFC 7541 section 6.2.2).
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in list {
-        block.push(0);
-        for text in [name, value] {
-            assert!(text.len() < 127);
-            block.push(text.len() as u8);
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    block
 }
 
 fn get() -> Vec<u8> {
@@ -345,7 +287,7 @@ async fn floods_end_the_connection_and_harm_nobody_else() {
     let (_sim, gateway) = house("").await;
     let before = gateway.resident();
     // Rapid reset: CVE-2023-44487.
-    let mut reset = Frames::open(&gateway).await;
+    let mut reset = Frames::open(gateway.address).await;
     for number in 0..200_000_u32 {
         let stream = 2 * number + 1;
         let alive = reset.send(HEADERS, END_HEADERS | END_STREAM, stream, &get()).await
@@ -356,7 +298,7 @@ async fn floods_end_the_connection_and_harm_nobody_else() {
     }
     reset.until_closed().await;
     // A head without an end: CVE-2024-27316.
-    let mut endless = Frames::open(&gateway).await;
+    let mut endless = Frames::open(gateway.address).await;
     endless.send(HEADERS, END_STREAM, 1, &get()).await;
     let more = fields(&[("x-more", &"y".repeat(100))]).repeat(100);
     for _ in 0..10_000 {
@@ -366,7 +308,7 @@ async fn floods_end_the_connection_and_harm_nobody_else() {
     }
     endless.until_closed().await;
     // Answers that nobody reads.
-    let mut pings = Frames::open(&gateway).await;
+    let mut pings = Frames::open(gateway.address).await;
     for number in 0..200_000_u64 {
         let sent = timeout(
             Duration::from_millis(500),

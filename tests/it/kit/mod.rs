@@ -2,6 +2,7 @@
 
 pub mod canary;
 pub mod client;
+pub mod frames;
 pub mod gateway;
 pub mod tls;
 pub mod upstream;

@@ -1,0 +1,173 @@
+//! A client of HTTP/2 that writes frames by hand (RFC 9113 section 4).
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::PATIENCE;
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// One connection.
+pub struct Frames(TcpStream);
+
+/// How a request on the first stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With this status and body.
+    Answered(u16, String),
+    /// The stream was reset, or the connection ended.
+    Refused,
+}
+
+impl Frames {
+    /// A connection whose preface has been sent.
+    pub async fn open(address: SocketAddr) -> Self {
+        let mut frames = Self(TcpStream::connect(address).await.expect("it listens"));
+        frames
+            .0
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .expect("it reads");
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        frames
+    }
+
+    /// Sends one frame; `false` once the connection is closed.
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        matches!(timeout(PATIENCE, self.0.write_all(&frame)).await, Ok(Ok(())))
+    }
+
+    /// Sends a block of fields on the first stream, in as many frames as it takes.
+    pub async fn send_fields(&mut self, flags: u8, block: &[u8]) {
+        let mut pieces = block.chunks(16 << 10).peekable();
+        let (mut kind, mut flags) = (HEADERS, flags);
+        while let Some(piece) = pieces.next() {
+            let end = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+            self.send(kind, flags | end, 1, piece).await;
+            (kind, flags) = (CONTINUATION, 0);
+        }
+    }
+
+    /// Reads until the first stream has ended.
+    pub async fn outcome(&mut self) -> Outcome {
+        let (mut status, mut body) = (0, Vec::new());
+        while let Some((kind, flags, stream, payload)) = self.frame().await {
+            match (kind, stream) {
+                (HEADERS, 1) => status = status_of(&payload),
+                (DATA, 1) => body.extend_from_slice(&payload),
+                (RST_STREAM, 1) if status == 0 => return Outcome::Refused,
+                (GOAWAY, _) if status == 0 => return Outcome::Refused,
+                _ => continue,
+            }
+            if flags & END_STREAM != 0 {
+                return Outcome::Answered(status, String::from_utf8_lossy(&body).into_owned());
+            }
+        }
+        Outcome::Refused
+    }
+
+    async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        timeout(PATIENCE, self.0.read_exact(&mut head))
+            .await
+            .expect("in time")
+            .ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        timeout(PATIENCE, self.0.read_exact(&mut payload))
+            .await
+            .expect("in time")
+            .ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some((head[3], head[4], stream, payload))
+    }
+
+    /// Reads until the connection has ended.
+    pub async fn until_closed(mut self) {
+        let mut read = vec![0; 64 << 10];
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            match timeout(PATIENCE, self.0.read(&mut read)).await.expect("in time") {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        panic!("never closed");
+    }
+}
+
+/// Fields as literals without an index (RFC 7541 section 6.2.2).
+pub fn fields<N: AsRef<[u8]>, V: AsRef<[u8]>>(list: &[(N, V)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in list {
+        block.push(0);
+        for text in [name.as_ref(), value.as_ref()] {
+            write_length(&mut block, text.len());
+            block.extend_from_slice(text);
+        }
+    }
+    block
+}
+
+/// RFC 7541 section 5.1, with a prefix of seven bits.
+fn write_length(block: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        return block.push(length as u8);
+    }
+    block.push(127);
+    let mut rest = length - 127;
+    while rest >= 128 {
+        block.push((rest % 128 + 128) as u8);
+        rest /= 128;
+    }
+    block.push(rest as u8);
+}
+
+/// The status that a block of fields begins with: by its place in the static table, or as a literal of three digits.
+fn status_of(block: &[u8]) -> u16 {
+    const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    // A change of the table's size may stand first.
+    let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };
+    match block[0] {
+        place @ 0x88..=0x8e => INDEXED[usize::from(place - 0x88)],
+        0x48 | 0x08 | 0x18 if block[1] == 3 => std::str::from_utf8(&block[2..5])
+            .expect("digits")
+            .parse()
+            .expect("a status"),
+        0x48 | 0x08 | 0x18 => huffman_digits(&block[2..2 + usize::from(block[1] & 0x7f)]),
+        other => panic!("no status: {other:#x}"),
+    }
+}
+
+/// Digits in the code of RFC 7541 appendix B.
+fn huffman_digits(coded: &[u8]) -> u16 {
+    let bits: String = coded.iter().map(|byte| format!("{byte:08b}")).collect();
+    let (mut at, mut number) = (0, 0);
+    for _ in 0..3 {
+        let five = u16::from_str_radix(&bits[at..at + 5], 2).expect("bits");
+        if five < 3 {
+            (number, at) = (number * 10 + five, at + 5);
+        } else {
+            let six = u16::from_str_radix(&bits[at..at + 6], 2).expect("bits");
+            (number, at) = (number * 10 + six - 0b011001 + 3, at + 6);
+        }
+    }
+    number
+}
