@@ -32,6 +32,7 @@ mod pins;
 mod readme;
 mod recordings;
 mod reload;
+mod rights;
 mod splices;
 mod storm;
 mod story;
