@@ -2,7 +2,8 @@
 //!
 //! All of them are XXH3-64 hashes (<https://github.com/Cyan4973/xxHash>) with fixed seeds, so every replica and
 //! every restart derives the same identity from the same text. XXH3 is not collision resistant against an adversary;
-//! that is enough here because a collision only decides *which* upstream serves a request, never *whether* it may.
+//! that is enough here because a collision mostly decides *which* upstream serves a request, not *whether* it may; and where state
+//! is kept apart by group, the table to collide with holds only what upstreams have issued, which no caller chooses.
 
 use twox_hash::XxHash3_64;
 

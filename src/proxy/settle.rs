@@ -47,7 +47,7 @@ pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: J
     );
 
     let (mut parts, relay) = response.into_parts();
-    let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions));
+    let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
     let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;

@@ -11,11 +11,12 @@ use subtle::ConstantTimeEq as _;
 use super::{
     allowance::{Allowance, Allowances},
     meter::{GroupMeter, Meter},
+    upstream::organization,
 };
 use crate::{
     config::{self, Config, ModelGlobs},
     fault::KeyProblem,
-    ids::{Namespace, OrganizationId, UpstreamId},
+    ids::{Namespace, UpstreamId},
     policy::limiter::Quota,
 };
 
@@ -70,12 +71,12 @@ pub struct Group {
 
 impl Access {
     pub(super) fn compile(config: &Config, allowances: &Allowances, meter: &Meter) -> Self {
-        let users = users(config);
+        let accounts = Accounts::of(config);
         let groups: Box<[Arc<Group>]> = config
             .groups
             .iter()
             .enumerate()
-            .map(|(index, group)| Arc::new(Group::compile(index, group, &users, config, meter)))
+            .map(|(index, group)| Arc::new(Group::compile(index, group, &accounts, meter)))
             .collect();
         let mut keys = config.has_client_keys.then(HashMap::new);
         for configured in &config.keys {
@@ -174,14 +175,13 @@ impl Group {
         }
     }
 
-    fn compile(index: usize, group: &config::Group, users: &Users, config: &Config, meter: &Meter) -> Self {
-        let is_shared = |account| users.get(account).is_some_and(|groups| *groups > 1);
+    fn compile(index: usize, group: &config::Group, accounts: &Accounts<'_>, meter: &Meter) -> Self {
         let named = group.upstreams.as_ref();
         Self {
             name: group.name.as_str().into(),
             namespace: Namespace::of_group(&group.name),
             models: group.models.clone(),
-            shares_accounts: accounts(group, config).iter().any(is_shared),
+            shares_accounts: accounts.are_shared(group),
             quota: Quota::from(group),
             meter: Some(meter.group(&group.name)),
             index: Some(index),
@@ -197,22 +197,62 @@ impl Group {
     }
 }
 
-/// How many groups may call the upstreams of an organization.
-type Users = HashMap<OrganizationId, usize>;
-
-fn users(config: &Config) -> Users {
-    let mut users = Users::new();
-    for account in config.groups.iter().flat_map(|group| accounts(group, config)) {
-        *users.entry(account).or_default() += 1;
-    }
-    users
+/// What is one account, of which groups: upstreams are of one account where they are of one organization, or are called at
+/// one place with one key.
+struct Accounts<'a> {
+    /// The account of each upstream, by name: the place of one of its upstreams in the file.
+    of_upstreams: HashMap<&'a str, usize>,
+    /// How many groups may call each account.
+    groups: HashMap<usize, usize>,
 }
 
-/// The organizations whose upstreams a group may call.
-fn accounts(group: &config::Group, config: &Config) -> HashSet<OrganizationId> {
-    let may_call = |name: &String| group.upstreams.as_ref().is_none_or(|names| names.contains(name));
-    let upstreams = config.upstreams.iter().filter(|upstream| may_call(&upstream.name));
-    upstreams.map(super::upstream::organization).collect()
+impl<'a> Accounts<'a> {
+    fn of(config: &'a Config) -> Self {
+        let is_one = |a: &config::Upstream, b: &config::Upstream| {
+            organization(a) == organization(b)
+                || a.base_url.authority() == b.base_url.authority() && a.api_key == b.api_key
+        };
+        let mut accounts: Vec<usize> = Vec::with_capacity(config.upstreams.len());
+        for (place, upstream) in config.upstreams.iter().enumerate() {
+            let same: HashSet<usize> = accounts
+                .iter()
+                .zip(&config.upstreams)
+                .filter_map(|(account, other)| is_one(upstream, other).then_some(*account))
+                .collect();
+            for account in &mut accounts {
+                if same.contains(account) {
+                    *account = place;
+                }
+            }
+            accounts.push(place);
+        }
+        let names = config.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let mut found = Self {
+            of_upstreams: names.zip(accounts).collect(),
+            groups: HashMap::new(),
+        };
+        for group in &config.groups {
+            for account in found.called_by(group) {
+                *found.groups.entry(account).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    fn called_by(&self, group: &config::Group) -> HashSet<usize> {
+        match &group.upstreams {
+            Some(names) => names
+                .iter()
+                .filter_map(|name| self.of_upstreams.get(name.as_str()).copied())
+                .collect(),
+            None => self.of_upstreams.values().copied().collect(),
+        }
+    }
+
+    fn are_shared(&self, group: &config::Group) -> bool {
+        let is_shared = |account| self.groups.get(account).is_some_and(|groups| *groups > 1);
+        self.called_by(group).iter().any(is_shared)
+    }
 }
 
 impl From<&config::Group> for Quota {

@@ -172,12 +172,29 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
     let refused = ask(&gateway, ALICE, &turn(0)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.json()["error"]["type"], "tokens");
+    let chat = json!({"model": "gpt-5.2", "messages": [{"role": "user", "content": "x"}]});
+    for (path, usage, total) in [
+        (
+            "/v1/chat/completions",
+            json!({"prompt_tokens": 7, "completion_tokens": 2}),
+            5027.0,
+        ),
+        ("/v1/embeddings", json!({"prompt_tokens": 3, "total_tokens": 3}), 5030.0),
+    ] {
+        let answer = json!({"id": "x", "data": [0.5], "choices": [], "usage": usage});
+        sim.script().once(path, Act::reply(StatusCode::OK, &answer));
+        let request = client::post(path, chat.to_string());
+        let reply = client::send(gateway.address, with_key(request, BOB)).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        let counted = "steadfast_group_input_tokens_total{group=\"team\"}";
+        until(path, async || (gateway.metric(counted).await == total).then_some(())).await;
+    }
     let totals = ["input", "cached_input", "output"]
         .map(|kind| format!("steadfast_group_{kind}_tokens_total{{group=\"team\"}}"));
-    assert_eq!(gateway.metric(&totals[0]).await, 5020.0);
+    assert_eq!(gateway.metric(&totals[0]).await, 5030.0);
     assert_eq!(gateway.metric(&totals[1]).await, 2.0);
-    assert_eq!(gateway.metric(&totals[2]).await, 10.0);
-    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5020.0);
+    assert_eq!(gateway.metric(&totals[2]).await, 12.0);
+    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5030.0);
 }
 
 #[tokio::test]

@@ -245,6 +245,27 @@ async fn accounts_that_groups_share_show_nothing_of_the_other() {
 }
 
 #[tokio::test]
+async fn one_account_under_two_names_is_shared_all_the_same() {
+    let sim = sim("a").await;
+    let url = sim.base_url();
+    let config = group("red", "upstreams = [\"a\"]")
+        + &group("blue", "upstreams = [\"b\"]")
+        + &key("alice", ALICE, "red", "")
+        + &key("bob", BOB, "blue", "")
+        + &crate::kit::gateway::upstream_at("a", &url, "")
+        + &crate::kit::gateway::upstream_at("b", &url, "");
+    let gateway = Gateway::configured(&config).await;
+    let made = ask(&gateway, ALICE, &turn("s")).await.json();
+    let id = made["id"].as_str().expect("an id");
+    let reply = get(&gateway, BOB, &format!("/v1/responses/{id}")).await;
+    assert_eq!(code(&reply), (404, "response_not_found".to_owned()));
+    assert_eq!(
+        code(&get(&gateway, BOB, "/v1/files").await),
+        (403, "path_not_allowed".to_owned())
+    );
+}
+
+#[tokio::test]
 async fn a_model_is_called_by_its_upstreams_name() {
     let sims = sims(2).await;
     let config = upstream(
