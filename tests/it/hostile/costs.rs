@@ -6,11 +6,14 @@ use flate2::{Compression, write::DeflateEncoder};
 use tokio::io::AsyncWriteExt as _;
 
 use super::head;
-use crate::kit::{
-    client,
-    gateway::Gateway,
-    house,
-    wire::{self, Wire},
+use crate::{
+    access::{ALICE, ask, group, key, turn},
+    kit::{
+        client,
+        gateway::{Gateway, upstream},
+        house, sim,
+        wire::{self, Wire},
+    },
 };
 
 const MIB: u64 = 1 << 20;
@@ -233,4 +236,46 @@ async fn a_hundred_thousand_names_add_no_line_to_the_metrics() {
     );
     assert!(recorder.take().len() >= 3 * EACH, "they did go through");
     assert_eq!(series(&gateway).await, known);
+}
+
+/// Asks with as many keys that nobody has, each its own, on one connection.
+async fn guess(gateway: &Gateway, numbers: std::ops::Range<usize>) {
+    let mut wire = Wire::open(gateway.address).await;
+    let numbers: Vec<usize> = numbers.collect();
+    for batch in numbers.chunks(50) {
+        let asked: String = batch
+            .iter()
+            .map(|number| {
+                let key = format!("authorization: Bearer sk-steadfast-{number:043}");
+                head("GET /v1/models HTTP/1.1", &[&key])
+            })
+            .collect();
+        wire.send(asked).await;
+        for _ in batch {
+            let answer = wire.answer().await;
+            assert_eq!((answer.status, answer.error_code().as_str()), (401, "invalid_api_key"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_wrong_keys_leave_nothing_behind() {
+    const EACH: usize = 25_000;
+    let sim = sim("a").await;
+    let config = group("team", "requests_per_minute = 10") + &key("alice", ALICE, "team", "") + &upstream(&sim, "");
+    let gateway = Gateway::configured_with(&config, &["--log-level", "error"]).await;
+    guess(&gateway, 0..100).await;
+    let (known, before, begun) = (series(&gateway).await, peak(&gateway), Instant::now());
+    tokio::join!(
+        guess(&gateway, 100..EACH),
+        guess(&gateway, EACH..2 * EACH),
+        guess(&gateway, 2 * EACH..3 * EACH),
+        guess(&gateway, 3 * EACH..4 * EACH)
+    );
+    let grown = peak(&gateway) - before;
+    eprintln!("100,000 wrong keys: {grown} bytes more, {:?}", begun.elapsed());
+    assert!(grown < 4 * MIB, "{grown}");
+    assert_eq!(series(&gateway).await, known);
+    assert_eq!(sim.counts().requests, 0);
+    assert_eq!(ask(&gateway, ALICE, &turn("s")).await.status, 200);
 }
