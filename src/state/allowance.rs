@@ -92,8 +92,8 @@ impl Permit {
         let Some(admission) = &mut self.admission else {
             return Ok(());
         };
-        let now = self.allowance.clock.now();
-        self.allowance.limiter.lock().recharge(admission, tokens, now)
+        let mut limiter = self.allowance.limiter.lock();
+        limiter.recharge(admission, tokens, self.allowance.clock.now())
     }
 
     /// The request is over, and has cost `actual` tokens.
@@ -103,8 +103,8 @@ impl Permit {
 
     fn end(&mut self, actual: Option<u64>) {
         if let Some(admission) = self.admission.take() {
-            let now = self.allowance.clock.now();
-            self.allowance.limiter.lock().settle(admission, actual, now);
+            let mut limiter = self.allowance.limiter.lock();
+            limiter.settle(admission, actual, self.allowance.clock.now());
         }
     }
 }
