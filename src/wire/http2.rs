@@ -98,7 +98,10 @@ pub(super) async fn serve<H, F, B>(
                 is_draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = look.tick() => streams.give_up_stalled(limits.stall),
+            _ = look.tick() => if streams.give_up_stalled(limits.stall) {
+                tracing::debug!(peer = peer.address.map(tracing::field::display), "an HTTP/2 client takes none of its answers");
+                return;
+            },
         }
     }
 }
@@ -169,19 +172,27 @@ impl<B> Streams<B> {
         }
     }
 
-    /// Lets go of answers of which the client has taken nothing for `limit`; the stream is reset when it is next looked at.
-    fn give_up_stalled(&self, limit: Duration) {
+    /// Lets go of answers of which the client has taken nothing for `limit`. Their streams stay: hyper looks at them again
+    /// only when the client makes room. `true` when for as long again there has been nothing but such streams: then they
+    /// would hold the connection for ever.
+    fn give_up_stalled(&self, limit: Duration) -> bool {
+        let mut stuck = 0;
         self.answers.lock().retain(|answer| {
             let Some(answer) = answer.upgrade() else { return false };
             let mut sending = answer.lock();
             if sending.offered.is_some_and(|since| since.elapsed() >= limit) {
-                sending.body = None;
+                if sending.body.take().is_some() {
+                    sending.offered = Some(Instant::now());
+                } else {
+                    stuck += 1;
+                }
                 if let Some(waker) = sending.waker.take() {
                     waker.wake();
                 }
             }
-            sending.body.is_some()
+            true
         });
+        stuck > 0 && stuck == self.running.load(Ordering::Relaxed)
     }
 }
 
@@ -221,7 +232,7 @@ impl<B: Body<Data = Bytes> + Unpin> Running<B> {
         }
         let sending = Arc::new(Mutex::new(Sending {
             body: (!is_mute).then_some(body),
-            offered: Some(Instant::now()),
+            offered: (!is_mute).then(Instant::now),
             waker: None,
         }));
         self.0.answers.lock().push_back(Arc::downgrade(&sending));
@@ -244,7 +255,7 @@ struct Answer<B> {
 struct Sending<B> {
     /// `None` when it has been let go of.
     body: Option<B>,
-    /// Since when a piece, or the head, has been waiting to be taken.
+    /// Since when a piece, or the head, has been waiting to be taken; once it has been let go of, since then.
     offered: Option<Instant>,
     waker: Option<Waker>,
 }
@@ -299,6 +310,10 @@ impl AsyncRead for Rewound {
             let count = self.read.len().min(buf.remaining());
             buf.put_slice(self.read.get(..count).unwrap_or_default());
             self.read.advance(count);
+            if self.read.is_empty() {
+                // Even an empty window would hold the room that many connections share.
+                self.read = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.socket).poll_read(cx, buf)

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::kit::{
     PATIENCE, client,
-    frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, fields},
+    frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, fields},
     gateway::{self, Gateway},
     house, sim, tls, until, until_true,
 };
@@ -244,6 +244,25 @@ async fn who_takes_nothing_is_let_go_and_its_upstream_too() {
         .await
         .expect("an answer");
     assert!(again.status().is_client_error() || again.status().is_success());
+}
+
+/// Whoever makes no room for an answer, be it that a key is missing, would hold its connection for ever.
+#[tokio::test]
+async fn who_never_takes_anything_loses_the_connection() {
+    let (_sim, gateway) = house("[timeouts]\nidle = \"300ms\"\n").await;
+    let mut silent = Frames::open(gateway.address).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0.
+    silent.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    let nowhere = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "it"),
+        (":path", "/nope"),
+    ]);
+    for stream in [1, 3] {
+        silent.send(HEADERS, END_HEADERS | END_STREAM, stream, &nowhere).await;
+    }
+    silent.until_closed().await;
 }
 
 #[tokio::test]
