@@ -85,6 +85,14 @@ impl Config {
         });
         self.key_places.iter().chain(tls).map(PathBuf::as_path)
     }
+
+    /// The first of `listen` at which others than this machine would be served without a key, and without `allow_anonymous`
+    /// saying that this is meant. Its own addresses have been checked; sockets of an earlier configuration may be others.
+    pub fn opens<'a>(&self, listen: &'a [Listen]) -> Option<&'a Listen> {
+        let is_guarded = self.has_client_keys || self.server.allow_anonymous;
+        let is_reached = |listen: &&Listen| matches!(listen, Listen::Tcp(address) if !values::is_loopback(address));
+        listen.iter().find(is_reached).filter(|_| !is_guarded)
+    }
 }
 
 /// `[server]`: the public listener.

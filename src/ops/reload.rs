@@ -179,6 +179,11 @@ impl Reloader {
             Ok(config) => config,
             Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
         };
+        if let Some(listen) = config.opens(&self.started.server.listen) {
+            return refused(vec![format!(
+                "server.listen is still \"{listen}\" until the next start, and there whoever connects would spend your upstream keys; keep the client keys, or restart"
+            )]);
+        }
         let before = self.config.load();
         if config == **before {
             if trigger != Trigger::File {

@@ -270,6 +270,31 @@ async fn what_was_bound_at_the_start_waits_for_the_next_one_and_the_rest_does_no
     assert_eq!(log.matches("changed: takes effect").count(), 2, "{log}");
 }
 
+/// The new file is good by itself, but not with the socket that stays open until the next start.
+#[tokio::test]
+async fn no_reload_opens_the_door_of_before() {
+    let sims = sims(1).await;
+    let folder = scratch();
+    let head = |ip: &str| format!("server.listen = \"{ip}:0\"\nadmin.listen = \"127.0.0.1:0\"\n");
+    let keys = format!(
+        "[[group]]\nname = \"team\"\n[[key]]\nname = \"alice\"\nsha256 = \"{}\"\ngroup = \"team\"\n",
+        "ab".repeat(32)
+    );
+    fs::write(folder.join(FILE), head("0.0.0.0") + &keys + &file(&sims)).expect("a writable folder");
+    let gateway = Gateway::over(folder, &[]).await;
+    assert_eq!(say(&gateway, "s").await.status, 401);
+    gateway.write(&(head("127.0.0.1") + &file(&sims)));
+    counted(&gateway, "refused", 1.0).await;
+    gateway
+        .log_until("until the next start, and there whoever connects")
+        .await;
+    assert_eq!(say(&gateway, "s").await.status, 401);
+    // Said on purpose, it is taken.
+    gateway.write(&(head("127.0.0.1") + "server.allow_anonymous = true\n" + &file(&sims)));
+    counted(&gateway, "applied", 1.0).await;
+    assert_eq!(say(&gateway, "s").await.status, 200);
+}
+
 #[tokio::test]
 async fn the_operator_is_told_what_changed_and_pages_of_other_sites_change_nothing() {
     let sims = sims(2).await;
