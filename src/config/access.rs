@@ -16,7 +16,7 @@ use super::{
     reader::{Reader, Schema, Section},
     secrets::{Surroundings, read_file, shown},
     upstream::{parse_glob, parse_name},
-    values::{boolean, integer, kind, quoted, text},
+    values::{CREDENTIAL, boolean, integer, kind, quoted, text},
 };
 
 /// The most that one file of keys may hold: some hundred thousand.
@@ -311,7 +311,11 @@ fn read_group(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<GroupDra
 }
 
 fn read_key(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Placed<ClientKey>> {
-    let name = reader.read(section, "name", |value| parse_name(text(value)?));
+    let name = reader.read(section, "name", |value| match text(value)? {
+        // It would stand in every line of the log.
+        text if text.starts_with(CREDENTIAL) => Err("must be a name, not the key itself".to_owned()),
+        text => parse_name(text),
+    });
     let digests = reader.list(section, "sha256", true, |value| parse_digest(value));
     if let (Some([]), Some(value)) = (digests.as_deref(), section.get("sha256")) {
         reader.error(value, "sha256 must hold one digest at least");

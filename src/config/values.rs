@@ -27,9 +27,16 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// What the user wrote, safe to print on a terminal and not too long.
+/// What the credentials of most providers begin with, client keys of Steadfast among them.
+pub(super) const CREDENTIAL: &str = "sk-";
+
+/// What the user wrote, safe to print on a terminal and not too long. What looks like a credential in the place of
+/// something else is not repeated.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 200;
+    if text.starts_with(CREDENTIAL) {
+        return format!("\"{CREDENTIAL}…\"");
+    }
     match text.char_indices().nth(MOST) {
         Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
         None => format!("{text:?}"),

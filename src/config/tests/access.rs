@@ -96,6 +96,22 @@ fn what_is_wrong_with_keys_and_groups() {
             "is that of an empty text",
         ),
         (
+            key(&good.replace("team", "sk-canary")),
+            "there is no group \"sk-…\"; add [[group]]",
+        ),
+        (
+            key(&good).replace("alice", "sk-canary"),
+            "name must be a name, not the key itself",
+        ),
+        (
+            key(&format!("{good}sk-canary = \"alice\"")),
+            "unknown field \"sk-…\" in [[key]]",
+        ),
+        (
+            key(&format!("{good}sk-canary = 1\nsk-canary = 1")),
+            "\"sk-…\" is written twice",
+        ),
+        (
             key("sha256 = []\ngroup = \"team\""),
             "sha256 must hold one digest at least",
         ),
