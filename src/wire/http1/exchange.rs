@@ -15,6 +15,7 @@ use http_body::Body as _;
 use super::{
     Alarm, Decoder, Inbound, MAX_HEAD, Outbound,
     head::{self, ResponseHead},
+    head_writer,
     outbound::Delimiter,
 };
 use crate::wire::{
@@ -137,7 +138,7 @@ impl Exchange {
             upload: Some(body),
         };
         exchange.connection.alarm.reset();
-        head::write_request(request, framing, &mut exchange.connection.outbound);
+        head_writer::write_request(request, framing, &mut exchange.connection.outbound);
         let mut heard = Heard::default();
         let answer = poll_fn(|cx| exchange.poll_head(cx, request.method(), limit, &mut heard));
         match answer.await {

@@ -6,10 +6,12 @@
 //! was written.
 
 mod alarm;
+mod answer;
 mod date;
 mod decoder;
 mod exchange;
 mod head;
+mod head_writer;
 mod inbound;
 mod outbound;
 mod request_body;

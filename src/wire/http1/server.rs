@@ -9,14 +9,16 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{Method, Request, Response, StatusCode, Version, header::CONTENT_LENGTH};
+use http::{Request, Response, Version};
 use http_body::Body;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Client, ClientBody, Decoder, HeadError, MAX_HEAD,
-    head::{self, Closing, RequestHead},
+    answer::{Asked, Broken, Sending},
+    head::{self, RequestHead},
+    head_writer::{self, Closing},
     outbound::Delimiter,
 };
 use crate::wire::{Framing, Peer, Refusal, RequestBody, activity::Activity, client_socket::ClientSocket};
@@ -50,16 +52,6 @@ pub(in crate::wire) struct Preface {
     /// What the client has sent, from its preface on.
     pub read: Bytes,
     pub drain: oneshot::Receiver<()>,
-}
-
-/// Why an answer stopped.
-struct Broken;
-
-/// What of a request its answer depends on.
-struct Asked {
-    method: Method,
-    version: Version,
-    keeps_alive: bool,
 }
 
 /// Answers the requests of one connection until it ends, or after `drain` until the present one is answered. What is no
@@ -116,15 +108,6 @@ where
             }
         }
     }
-}
-
-impl Asked {
-    /// Of what was no request.
-    const UNKNOWN: Self = Self {
-        method: Method::GET,
-        version: Version::HTTP_11,
-        keeps_alive: false,
-    };
 }
 
 impl Server {
@@ -234,7 +217,7 @@ impl Server {
                     says_keep_alive: asked.version == Version::HTTP_10,
                 };
                 let mut client = self.client.lock();
-                head::write_response(parts.status, &parts.headers, &closing, &mut client.outbound);
+                head_writer::write_response(parts.status, &parts.headers, &closing, &mut client.outbound);
             }
             sending.poll(cx, body.as_mut(), &self.client)
         })
@@ -253,7 +236,7 @@ impl Server {
         self.poll_drain(cx);
         asked.keeps_alive
             && !self.is_draining
-            && !head::says_close(&parts.headers)
+            && !head_writer::says_close(&parts.headers)
             && !sending.ends_with_connection
             && self.has_read_body(cx)
     }
@@ -289,130 +272,6 @@ impl Server {
         };
         let _ = timeout(LINGER, rest).await;
     }
-}
-
-/// One answer's body on its way out.
-struct Sending {
-    delimiter: Delimiter,
-    /// What is left of the length that the head names.
-    left: Option<u64>,
-    /// The length, where the head does not name it yet.
-    named_length: Option<u64>,
-    ends_with_connection: bool,
-    /// The client gets no body, whatever there is (RFC 9110 sections 9.3.2 and 15).
-    is_mute: bool,
-}
-
-impl Sending {
-    fn new<B: Body>(parts: &http::response::Parts, body: &B, asked: &Asked) -> Self {
-        let is_mute =
-            asked.method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let named = parts
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let known = body.size_hint().exact();
-        let length = named.or(known).filter(|_| !is_mute);
-        let is_open = length.is_none() && !is_mute;
-        let is_old = asked.version == Version::HTTP_10;
-        Self {
-            delimiter: if is_open && !is_old {
-                Delimiter::Chunks
-            } else {
-                Delimiter::Outside
-            },
-            left: length,
-            named_length: known.filter(|_| named.is_none() && !is_mute),
-            ends_with_connection: is_open && is_old,
-            is_mute,
-        }
-    }
-
-    fn poll<B: Body<Data = Bytes>>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut body: Pin<&mut Option<B>>,
-        client: &Mutex<Client>,
-    ) -> Poll<Result<(), Broken>> {
-        loop {
-            let gathered = self.gather(cx, body.as_mut(), client);
-            let mut client = client.lock();
-            let written = client.poll_write(cx);
-            // What was gathered before it broke has left, as far as the client takes it.
-            if gathered.is_err() || matches!(written, Poll::Ready(Err(_))) {
-                return Poll::Ready(Err(Broken));
-            }
-            if written.is_ready() && body.is_none() {
-                return Poll::Ready(Ok(()));
-            }
-            let is_waiting = written.is_pending() || matches!(gathered, Ok(Gathered::AllThereIs));
-            if is_waiting {
-                return match client.poll_gone(cx) {
-                    true => Poll::Ready(Err(Broken)),
-                    false => Poll::Pending,
-                };
-            }
-        }
-    }
-
-    /// Takes as much of the body as there is, up to what is worth one write.
-    fn gather<B: Body<Data = Bytes>>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut body: Pin<&mut Option<B>>,
-        client: &Mutex<Client>,
-    ) -> Result<Gathered, Broken> {
-        while let Some(open) = body.as_mut().as_pin_mut() {
-            if client.lock().outbound.is_full() {
-                return Ok(Gathered::Enough);
-            }
-            let frame = if open.is_end_stream() {
-                Poll::Ready(None)
-            } else {
-                open.poll_frame(cx)
-            };
-            match frame {
-                Poll::Pending => return Ok(Gathered::AllThereIs),
-                Poll::Ready(None) => {
-                    self.end(client)?;
-                    // It is over for whoever counts it before the client can send another request.
-                    body.set(None);
-                }
-                Poll::Ready(Some(Err(_))) => return Err(Broken),
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(piece) = frame.into_data() {
-                        self.push(piece, client)?;
-                    }
-                }
-            }
-        }
-        Ok(Gathered::Enough)
-    }
-
-    fn push(&mut self, piece: Bytes, client: &Mutex<Client>) -> Result<(), Broken> {
-        if self.is_mute {
-            return Ok(());
-        }
-        if let Some(left) = &mut self.left {
-            // More than was announced would be taken for another answer.
-            *left = left.checked_sub(piece.len() as u64).ok_or(Broken)?;
-        }
-        client.lock().outbound.push(piece, self.delimiter);
-        Ok(())
-    }
-
-    fn end(&mut self, client: &Mutex<Client>) -> Result<(), Broken> {
-        if self.left.is_some_and(|left| left > 0) {
-            return Err(Broken);
-        }
-        client.lock().outbound.end(self.delimiter);
-        Ok(())
-    }
-}
-
-enum Gathered {
-    AllThereIs,
-    Enough,
 }
 
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
