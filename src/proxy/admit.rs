@@ -9,6 +9,7 @@ use http::{
 use super::{
     caller::{self, Caller},
     headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
+    host,
     journal::copied,
     target::{self, Target},
     turn_state::{self, TurnState},
@@ -63,7 +64,7 @@ impl Admitted<'_> {
 /// Tells who sends a request, at the second `now` of Unix time, and what it asks for.
 pub(super) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> Result<Identified<'a>, Fault> {
     target::check_method(&parts.method)?;
-    target::check_host(parts.version, &parts.uri, &parts.headers)?;
+    host::check(parts.version, &parts.uri, &parts.headers)?;
     let target = target::read(&parts.method, &parts.uri)?;
     let caller = caller::identify(snapshot, &parts.headers, now)?;
     Ok(Identified { caller, target })

@@ -7,6 +7,7 @@ mod admit;
 mod caller;
 mod forward;
 mod headers;
+mod host;
 mod inspect;
 mod journal;
 mod judge;
