@@ -1,26 +1,18 @@
 //! Puts a configuration together and checks what concerns more than one field.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
 use super::{
-    Admin, Affinity, Config, Errors, Listen, Overrides, Retry, Server, Timeouts, Upstream, access, affinity,
+    Admin, Affinity, Config, Errors, File, Listen, Overrides, Retry, Server, Timeouts, Upstream, access, affinity,
     check::{self, Placed},
     errors::{Notes, Place},
     reader::{Reader, Schema, Section},
-    secrets::{Surroundings, WRITTEN_OUT, credential, read_file},
+    secrets::{Surroundings, WRITTEN_OUT, credential},
     tls, upstream,
     values::{boolean, duration, fraction, integer, listen, show_size, size, socket_addr, text},
 };
-
-/// The most that a configuration file may hold.
-const MAX_FILE: u64 = 4 << 20;
 
 const ROOT: Schema = Schema {
     name: "the top level",
@@ -162,55 +154,7 @@ impl Config {
     }
 }
 
-/// What a configuration file held when it was read, be it valid or not. Equal ones come from the same bytes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct File {
-    path: PathBuf,
-    text: Result<String, String>,
-}
-
-impl File {
-    /// Reads the file at `path`. That it cannot be read is one of the things that it may hold.
-    pub fn read(path: &Path) -> Self {
-        let text = read_file(path, MAX_FILE).and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let valid = error
-                    .as_bytes()
-                    .get(..error.utf8_error().valid_up_to())
-                    .unwrap_or_default();
-                let line = memchr::memchr_iter(b'\n', valid).count() + 1;
-                format!("is not UTF-8 in line {line}; save it as UTF-8")
-            })
-        });
-        Self {
-            path: path.to_owned(),
-            text,
-        }
-    }
-
-    /// Where it was read.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The configuration that it describes, with the environment of this process. The files that it names are read now.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the file, the flags and what they name.
-    pub fn parse(&self, overrides: &Overrides) -> Result<Config, Errors> {
-        let origin = self.path.display().to_string();
-        match &self.text {
-            Ok(text) => Config::from_toml(text, &origin, &process_env, overrides),
-            Err(problem) => {
-                let mut notes = Notes::default();
-                notes.error(Place::File(origin.into()), problem.as_str());
-                Err(notes.fail())
-            }
-        }
-    }
-}
-
-fn process_env(name: &str) -> Option<String> {
+pub(super) fn process_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 

@@ -17,7 +17,9 @@ mod affinity;
 mod base_url;
 mod check;
 mod errors;
+mod file;
 mod glob;
+mod headers;
 mod load;
 mod reader;
 mod secrets;
@@ -40,8 +42,8 @@ pub use self::{
     access::{ClientKey, Group},
     base_url::BaseUrl,
     errors::{Errors, Place, Problem},
+    file::File,
     glob::ModelGlobs,
-    load::File,
     tls::Tls,
     upstream::{ApiKey, Ca, InvalidUpstream, Upstream, parse_name},
 };

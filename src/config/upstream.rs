@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use http::{HeaderName, header};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -12,9 +11,10 @@ use toml::{Spanned, de::DeValue};
 use super::{
     BaseUrl, Headers, ModelGlobs,
     errors::{Notes, Place},
+    headers,
     reader::{Reader, Schema, Section},
-    secrets::{Surroundings, WRITTEN_OUT, credential, header_value, is_credential, read_file, shown},
-    values::{boolean, integer, kind, quoted, text},
+    secrets::{Surroundings, WRITTEN_OUT, credential, is_credential, read_file, shown},
+    values::{boolean, integer, quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
 
@@ -158,7 +158,7 @@ pub(super) fn read(
     }
     let weight = reader.read(section, "weight", parse_weight);
     let (models, renames) = read_models(reader, section);
-    let headers = read_headers(reader, section, around);
+    let headers = headers::read(reader, section, around);
     let ca = reader.read(section, "ca", |value| parse_ca(text(value)?, around));
     let http2 = reader.read(section, "http2", boolean).unwrap_or(false);
     let max_in_flight = reader.read(section, "max_in_flight", |value| integer(value, 1..=1_000_000));
@@ -340,65 +340,6 @@ pub(super) fn parse_glob<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> 
         return Err(format!("must hold globs of 1 to {MOST} bytes; \"*\" is all models"));
     }
     Ok(glob)
-}
-
-/// What Steadfast sets itself, what frames the message, and what belongs to one connection (RFC 9110 §7.6.1).
-fn reserved(name: &HeaderName) -> Option<&'static str> {
-    const OWN: [HeaderName; 13] = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TE,
-        header::TRAILER,
-        header::EXPECT,
-        header::ACCEPT_ENCODING,
-        header::PROXY_AUTHORIZATION,
-        header::PROXY_AUTHENTICATE,
-    ];
-    if name == header::AUTHORIZATION {
-        Some("is set from api_key")
-    } else if OWN.contains(name) || ["keep-alive", "proxy-connection", "http2-settings"].contains(&name.as_str()) {
-        Some("belongs to the connection or the message")
-    } else {
-        None
-    }
-}
-
-fn read_headers(reader: &mut Reader<'_>, section: &Section<'_>, around: Surroundings<'_>) -> Headers {
-    let Some(value) = section.get("headers") else {
-        return Vec::new();
-    };
-    let DeValue::Table(table) = value.get_ref() else {
-        let problem = format!(
-            "headers must be a table, not {}; write {{ \"name\" = \"value\" }}",
-            kind(value.get_ref())
-        );
-        reader.error(value, problem);
-        return Vec::new();
-    };
-    let mut headers = Headers::with_capacity(table.len());
-    for (key, value) in table {
-        let shown = quoted(key.get_ref());
-        let Ok(name) = key.get_ref().parse::<HeaderName>() else {
-            reader.error(key, format!("headers: {shown} is not a header's name"));
-            continue;
-        };
-        if let Some(why) = reserved(&name) {
-            reader.error(key, format!("headers: {shown} {why}; remove it"));
-        } else if headers.iter().any(|(other, _)| *other == name) {
-            reader.error(key, format!("headers: {shown} is written twice; keep one"));
-        } else {
-            match text(value.get_ref()).and_then(|text| header_value(text, around)) {
-                Ok(value) => headers.push((name, value)),
-                Err(problem) => reader.error(value, format!("headers: the value of {shown} {problem}")),
-            }
-        }
-    }
-    headers
 }
 
 fn parse_ca(path: &str, around: Surroundings<'_>) -> Result<Ca, String> {
