@@ -17,6 +17,7 @@ use super::{
 use crate::{
     fault::{Fault, KeyProblem},
     state::{Allowance, ClientKey, Endpoint, Group, Snapshot},
+    wire::Framing,
 };
 
 /// Who calls.
@@ -138,14 +139,24 @@ fn is_stateless(tail: &str) -> bool {
 /// Whether `group` may use the model that the request's body names: the one that an upstream will read.
 ///
 /// # Errors
-/// Where it may not, or where no model can be read.
+/// Where it may not, where no model can be read, or where the body could hide whose response it goes on with.
 pub(super) fn may_use(snapshot: &Snapshot, admitted: &Admitted<'_>, inspected: &Inspected) -> Result<(), Fault> {
     let (group, target) = (admitted.caller.group, &admitted.target);
     // What names a response runs no model of its own.
-    if group.models.is_all() || target.is_of_response(&admitted.method) || target.endpoint == Endpoint::Models {
+    if target.is_of_response(&admitted.method) || target.endpoint == Endpoint::Models {
         return Ok(());
     }
-    if !admitted.is_inspected() {
+    let is_read = admitted.is_inspected();
+    if !is_read && hides_response(admitted) {
+        return Err(Fault::PathForbidden {
+            path: format!("{} {}", admitted.method, bounded(target.tail())),
+            why: "its body cannot be looked into, and could name a response of another group",
+        });
+    }
+    if group.models.is_all() {
+        return Ok(());
+    }
+    if !is_read {
         let problem = "the body of this request cannot be looked into";
         return Err(Fault::ModelUnreadable { problem });
     }
@@ -160,6 +171,15 @@ pub(super) fn may_use(snapshot: &Snapshot, admitted: &Admitted<'_>, inspected: &
             Err(Fault::ModelUnreadable { problem })
         }
     }
+}
+
+/// Whether a body that is not looked into may name the response of another group.
+fn hides_response(admitted: &Admitted<'_>) -> bool {
+    let may_name_one = matches!(
+        admitted.target.endpoint,
+        Endpoint::Responses | Endpoint::Compact | Endpoint::Response
+    );
+    may_name_one && admitted.caller.group.shares_accounts && admitted.framing != Framing::None
 }
 
 #[cfg(test)]

@@ -266,6 +266,32 @@ async fn one_account_under_two_names_is_shared_all_the_same() {
 }
 
 #[tokio::test]
+async fn no_response_of_another_group_is_named_where_nobody_looks() {
+    let sim = sim("a").await;
+    let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
+    let made = ask(&gateway, ALICE, &turn("s")).await.json();
+    let reached = sim.requests().len();
+    let body = json!({"model": "gpt-5.2", "input": "x", "previous_response_id": made["id"]}).to_string();
+    for (path, field, value) in [
+        ("/v1/responses", "content-encoding", "br"),
+        ("/v1/responses", "content-encoding", "gzip, gzip"),
+        ("/v1/responses/compact", "content-encoding", "br"),
+        ("/v1/responses/input_tokens", "content-encoding", "br"),
+        ("/v1/responses/input_tokens", "content-type", "text/plain"),
+    ] {
+        let mut request = client::post(path, body.clone());
+        request.headers_mut().insert(field, value.parse().expect("a value"));
+        let reply = client::send(gateway.address, with_key(request, BOB)).await;
+        assert_eq!(
+            code(&reply),
+            (403, "path_not_allowed".to_owned()),
+            "{path} {field}: {value}"
+        );
+    }
+    assert_eq!(sim.requests().len(), reached, "nothing of it reached the account");
+}
+
+#[tokio::test]
 async fn a_model_is_called_by_its_upstreams_name() {
     let sims = sims(2).await;
     let config = upstream(
