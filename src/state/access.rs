@@ -14,7 +14,7 @@ use super::{
     upstream::organization,
 };
 use crate::{
-    config::{self, Config, ModelGlobs},
+    config::{self, BaseUrl, Config, ModelGlobs},
     fault::KeyProblem,
     ids::{Namespace, UpstreamId},
     policy::limiter::Quota,
@@ -206,11 +206,16 @@ struct Accounts<'a> {
     groups: HashMap<usize, usize>,
 }
 
+/// However the two are written: a port may be, or may be left out.
+fn is_one_place(a: &BaseUrl, b: &BaseUrl) -> bool {
+    let host = |url: &BaseUrl| url.host().trim_end_matches('.').to_ascii_lowercase();
+    a.port() == b.port() && host(a) == host(b)
+}
+
 impl<'a> Accounts<'a> {
     fn of(config: &'a Config) -> Self {
         let is_one = |a: &config::Upstream, b: &config::Upstream| {
-            organization(a) == organization(b)
-                || a.base_url.authority() == b.base_url.authority() && a.api_key == b.api_key
+            organization(a) == organization(b) || is_one_place(&a.base_url, &b.base_url) && a.api_key == b.api_key
         };
         let mut accounts: Vec<usize> = Vec::with_capacity(config.upstreams.len());
         for (place, upstream) in config.upstreams.iter().enumerate() {

@@ -266,6 +266,22 @@ async fn one_account_under_two_names_is_shared_all_the_same() {
 }
 
 #[tokio::test]
+async fn one_account_is_shared_however_its_port_is_written() {
+    let place = crate::kit::gateway::upstream_at;
+    let config = group("red", "upstreams = [\"a\"]")
+        + &group("blue", "upstreams = [\"b\"]")
+        + &key("alice", ALICE, "red", "")
+        + &key("bob", BOB, "blue", "")
+        + &place("a", "https://accounts.invalid/v1", "")
+        + &place("b", "https://Accounts.invalid:443/v1", "");
+    let gateway = Gateway::configured(&config).await;
+    assert_eq!(
+        code(&get(&gateway, BOB, "/v1/files").await),
+        (403, "path_not_allowed".to_owned())
+    );
+}
+
+#[tokio::test]
 async fn no_response_of_another_group_is_named_where_nobody_looks() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
