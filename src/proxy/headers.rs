@@ -148,8 +148,12 @@ fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue)
 pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wanted: bool) -> CallersCredential {
     let is_read = match endpoint {
         // Usage and response ids are read from these as they stream by.
-        Endpoint::Responses | Endpoint::Compact | Endpoint::Response => true,
-        Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => false,
+        Endpoint::Responses
+        | Endpoint::Compact
+        | Endpoint::Response
+        | Endpoint::ChatCompletions
+        | Endpoint::Embeddings => true,
+        Endpoint::Models | Endpoint::Other => false,
     };
     strip(headers, |name, _| {
         is_about_caller(name.as_str())
