@@ -55,6 +55,21 @@ fn is_about_caller(name: &str) -> bool {
     )
 }
 
+/// Has some servers take another method or path than those that were judged (Rails, Express and ASP.NET the first three,
+/// IIS and Symfony the others).
+fn is_override(name: &str) -> bool {
+    matches!(
+        name,
+        "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-forwarded-uri"
+            | "x-forwarded-prefix"
+    )
+}
+
 /// Whether it is, for servers that take underscores in a name for dashes, a field that ends here or is set here. CGI and
 /// what descends from it (RFC 3875 section 4.1.18) make one variable of both.
 fn is_disguised(name: &str) -> bool {
@@ -65,6 +80,7 @@ fn is_disguised(name: &str) -> bool {
     let is_one_of = |names: &[HeaderName]| names.iter().any(|name| *name == plain.as_str());
     is_hop_by_hop(&plain)
         || is_about_caller(&plain)
+        || is_override(&plain)
         || plain.starts_with("content-")
         || is_one_of(&[X_REQUEST_ID, TURN_STATE, EXPECT, ROUTED_TO, ROUTED_BY])
         || is_one_of(&CALLERS_PROOFS)
@@ -157,6 +173,7 @@ pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wante
     };
     strip(headers, |name, _| {
         is_about_caller(name.as_str())
+            || is_override(name.as_str())
             || is_disguised(name.as_str())
             || [EXPECT, ROUTED_TO, ROUTED_BY].contains(name)
             || (is_read && name == ACCEPT_ENCODING)
@@ -323,6 +340,23 @@ mod tests {
         let mut other = headers(&sent);
         cleanse_request(&mut other, Endpoint::Other, false);
         assert_eq!(names(&other), ["accept-encoding", "x-stainless-lang"]);
+    }
+
+    #[test]
+    fn nothing_makes_another_request_of_the_one_that_was_judged() {
+        let mut map = headers(&[
+            ("x-http-method-override", "DELETE"),
+            ("x-http-method", "DELETE"),
+            ("x-method-override", "DELETE"),
+            ("x-original-url", "/v1/files"),
+            ("x-rewrite-url", "/v1/files"),
+            ("x_original_url", "/v1/files"),
+            ("x-forwarded-uri", "/v1/files"),
+            ("x-forwarded-prefix", "/v1/files"),
+            ("x-stainless-lang", "python"),
+        ]);
+        cleanse_request(&mut map, Endpoint::ChatCompletions, false);
+        assert_eq!(names(&map), ["x-stainless-lang"]);
     }
 
     #[test]
