@@ -79,6 +79,13 @@ pub struct Admission {
     charged_at: Tick,
 }
 
+impl Admission {
+    /// How many tokens have been charged for it.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+}
+
 /// How far a limit has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meter {

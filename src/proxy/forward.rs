@@ -192,6 +192,7 @@ impl<'a, 'j> Journey<'a, 'j> {
             idle: self.snapshot.limits.idle,
             is_repeatable: self.is_repeatable,
         };
+        self.journal.sent();
         let response = match upstream.pool.send(&mut self.request, terms).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(SendError::Broken("it switched protocols unasked".to_owned()))

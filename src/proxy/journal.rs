@@ -68,9 +68,13 @@ pub(super) struct Journal {
     pub permit: Option<Permit>,
     /// What the upstream says that it used.
     usage: Option<Usage>,
+    /// Bytes of a stream that ended, or was left, before it told a usage.
+    streamed: u64,
     answer: Option<Answer>,
     own_status: Option<StatusCode>,
     refusal: Option<&'static str>,
+    /// Whether an upstream has been sent the request, or is being sent it.
+    is_sent: bool,
     /// How many upstreams were called.
     attempts: u32,
     /// How long the request waited for an upstream to take it.
@@ -107,12 +111,19 @@ impl Journal {
             caller: None,
             permit: None,
             usage: None,
+            streamed: 0,
             answer: None,
             own_status: None,
             refusal: None,
+            is_sent: false,
             attempts: 0,
             waited: Duration::ZERO,
         }
+    }
+
+    /// Notes that an upstream is being called: from now on it may work on the request.
+    pub fn sent(&mut self) {
+        self.is_sent = true;
     }
 
     /// Notes that an upstream was called, for the `attempts`th time, after waiting for `waited` in all.
@@ -136,6 +147,11 @@ impl Journal {
         if let Some(meter) = self.caller.as_ref().and_then(|key| key.group.meter.as_ref()) {
             meter.count_usage(usage);
         }
+    }
+
+    /// Notes that a stream will tell no usage: what of it has passed stands for what it used.
+    pub fn used_unknown(&mut self) {
+        self.streamed = self.bytes_out;
     }
 
     /// Tells on an answer what the caller may still use.
@@ -192,7 +208,13 @@ impl Journal {
     fn close(&mut self) {
         let answered = self.answer.as_ref().map(|answer| answer.status);
         if let Some(permit) = self.permit.take() {
-            limits::settle(permit, self.usage, answered.is_some_and(|status| status.is_success()));
+            let was_served = match (answered, self.own_status) {
+                (Some(status), _) => status.is_success(),
+                (None, Some(_)) => false,
+                // The caller went away while an upstream worked for it.
+                (None, None) => self.is_sent,
+            };
+            limits::settle(permit, self.usage, was_served, self.streamed);
         }
         let meter = self.caller.as_ref().and_then(|key| key.group.meter.as_ref());
         if let (Some(meter), Some(status)) = (meter, answered.or(self.own_status)) {

@@ -13,6 +13,8 @@ use crate::{
 
 /// About how many bytes of a body are a token.
 const BYTES_PER_TOKEN: u64 = 4;
+/// About how many bytes of an event stream are a token: each comes in an event of its own, with much around it.
+const STREAMED_BYTES_PER_TOKEN: u64 = 256;
 
 const X_RATELIMIT: &str = "x-ratelimit-";
 /// Limit, remaining and reset.
@@ -73,12 +75,12 @@ fn fault(denial: Denial) -> Fault {
     }
 }
 
-/// The request is over: its permit is given back, and what it used is counted.
-pub(super) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool) {
+/// The request is over: its permit is given back, and what it used is counted. Where that is not known, it is as much as was
+/// estimated, and what `streamed` bytes of an answer stand for: who leaves a stream before its end has had what came.
+pub(super) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, streamed: u64) {
     match usage {
         Some(usage) => permit.settle(usage.total()),
-        // An upstream that says nothing has used something nevertheless: as much as was estimated.
-        None if was_served => drop(permit),
+        None if was_served => permit.settle_estimated(streamed / STREAMED_BYTES_PER_TOKEN),
         None => permit.settle(0),
     }
 }

@@ -84,8 +84,11 @@ impl Stream {
 
     /// Counts what the request has used, as far as is known: once, when nothing more is learnt.
     fn count(&mut self, journal: &mut Journal) {
-        if let Some(usage) = self.reader.take().and_then(|reader| reader.usage()) {
-            journal.used(usage, self.lease.as_ref());
+        let Some(reader) = self.reader.take() else { return };
+        match reader.usage() {
+            Some(usage) => journal.used(usage, self.lease.as_ref()),
+            None if reader.is_stream() => journal.used_unknown(),
+            None => {}
         }
     }
 

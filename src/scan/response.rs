@@ -117,6 +117,11 @@ impl ResponseReader {
         Self(Mode::Json { scanner, to_end })
     }
 
+    /// Whether it reads an event stream.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.0, Mode::Events(_))
+    }
+
     /// Reads the next piece of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match &mut self.0 {

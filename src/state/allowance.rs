@@ -101,6 +101,12 @@ impl Permit {
         self.end(Some(actual));
     }
 
+    /// The request is over, and has probably cost `more` tokens than it was estimated to.
+    pub fn settle_estimated(mut self, more: u64) {
+        let estimated = self.admission.as_ref().map(Admission::tokens);
+        self.end(estimated.map(|tokens| tokens.saturating_add(more)));
+    }
+
     fn end(&mut self, actual: Option<u64>) {
         if let Some(admission) = self.admission.take() {
             let mut limiter = self.allowance.limiter.lock();

@@ -221,3 +221,43 @@ async fn places_are_given_back_however_a_request_ends() {
     }
     assert_eq!(ask(&gateway, ALICE, &turn(0)).await.status, StatusCode::OK);
 }
+
+/// The tokens that Alice has left. Asking costs none.
+async fn left(gateway: &Gateway) -> u64 {
+    let reply = crate::access::get(gateway, ALICE, "/v1/models").await;
+    reply.header("x-ratelimit-remaining-tokens").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn who_leaves_before_the_answer_has_cost_what_was_estimated() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &limited("tokens_per_minute = 1000")).await;
+    sim.script()
+        .once("/v1/responses", Act::delay(Duration::from_secs(3600)));
+    let long = json!({"model": "gpt-5.2", "input": "x".repeat(1900)});
+    let request = with_key(client::post("/v1/responses", long.to_string()), ALICE);
+    let caller = tokio::spawn(client::send(gateway.address, request));
+    until("the request arrived", async || {
+        (sim.requests().len() == 1).then_some(())
+    })
+    .await;
+    caller.abort();
+    gateway.log_until("client_gone").await;
+    let left = left(&gateway).await;
+    assert!((480..530).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_stream_that_tells_no_usage_costs_what_came_of_it() {
+    let sim = sim("a").await;
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &limited("tokens_per_minute = 1000")).await;
+    let chunk = json!({"id": "c", "choices": [{"delta": {"content": "x".repeat(2560)}}]});
+    sim.script().once("/v1/chat/completions", Act::events(&vec![chunk; 10]));
+    let chat = json!({"model": "gpt-5.2", "stream": true, "messages": []});
+    let request = with_key(client::post("/v1/chat/completions", chat.to_string()), ALICE);
+    let reply = client::send(gateway.address, request).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    gateway.log_until("chat_completions").await;
+    let left = left(&gateway).await;
+    assert!((850..900).contains(&left), "{left}");
+}
