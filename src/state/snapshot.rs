@@ -217,13 +217,18 @@ impl Snapshot {
 
     /// The models that `group` may use, as they are configured; none where nothing is said about them.
     pub fn models_of(&self, group: &Group) -> Vec<String> {
-        if !group.models.is_all() {
-            return group.models.patterns().map(str::to_owned).collect();
-        }
-        let serving = self.classes.iter().filter(|class| class.serves(group));
-        let mut names: Vec<String> = serving
-            .flat_map(|class| class.models.patterns().map(str::to_owned))
+        let allowed = &group.models;
+        let serving = || self.classes.iter().filter(|class| class.serves(group));
+        let theirs = serving().flat_map(|class| class.models.patterns().filter(|name| allowed.matches(name)));
+        let is_served = |name: &&str| serving().any(|class| class.models.matches(name));
+        let mut names: Vec<String> = theirs
+            .chain(allowed.patterns().filter(is_served))
+            .map(str::to_owned)
             .collect();
+        if names.is_empty() {
+            // Where the two only overlap, what is allowed says more.
+            names = allowed.patterns().map(str::to_owned).collect();
+        }
         names.sort_unstable();
         names.dedup();
         names

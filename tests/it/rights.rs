@@ -224,6 +224,19 @@ async fn what_nobody_serves_is_said_with_what_is() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
+    let sim = sim("a").await;
+    let config = group("red", "models = [\"gpt-5*\", \"o4-mini\"]")
+        + &key("alice", ALICE, "red", "")
+        + &upstream(&sim, "models = [\"gpt-5.2\", \"secret-model\"]");
+    let gateway = Gateway::configured(&config).await;
+    let reply = ask(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
+    assert_eq!(code(&reply), (404, "model_not_found".to_owned()));
+    let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
+    assert!(message.contains("You may use: gpt-5.2."), "{message}");
+}
+
+#[tokio::test]
 async fn accounts_that_groups_share_show_nothing_of_the_other() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
