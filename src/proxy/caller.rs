@@ -124,8 +124,7 @@ pub(super) fn may_call(group: &Group, method: &Method, target: &Target) -> Resul
 fn is_stateless(tail: &str) -> bool {
     matches!(
         tail,
-        "/completions"
-            | "/moderations"
+        "/moderations"
             | "/rerank"
             | "/images/generations"
             | "/images/edits"

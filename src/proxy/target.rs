@@ -116,7 +116,8 @@ fn endpoint(method: &Method, rest: &str) -> Endpoint {
         "/responses" => Endpoint::Responses,
         "/responses/compact" if post => Endpoint::Compact,
         "/models" => Endpoint::Models,
-        "/chat/completions" => Endpoint::ChatCompletions,
+        // The older form streams and counts as the newer does.
+        "/chat/completions" | "/completions" => Endpoint::ChatCompletions,
         "/embeddings" => Endpoint::Embeddings,
         _ if rest.starts_with("/responses/") => Endpoint::Response,
         _ if rest.starts_with("/models/") => Endpoint::Models,
@@ -252,6 +253,7 @@ mod tests {
             ("/models", Endpoint::Models),
             ("/models/org/name", Endpoint::Models),
             ("/chat/completions", Endpoint::ChatCompletions),
+            ("/completions", Endpoint::ChatCompletions),
             ("/embeddings", Endpoint::Embeddings),
         ] {
             for prefix in ["", "/v1"] {

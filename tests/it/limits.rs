@@ -180,6 +180,11 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
             5027.0,
         ),
         ("/v1/embeddings", json!({"prompt_tokens": 3, "total_tokens": 3}), 5030.0),
+        (
+            "/v1/completions",
+            json!({"prompt_tokens": 4, "completion_tokens": 5}),
+            5034.0,
+        ),
     ] {
         let answer = json!({"id": "x", "data": [0.5], "choices": [], "usage": usage});
         sim.script().once(path, Act::reply(StatusCode::OK, &answer));
@@ -191,10 +196,10 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
     }
     let totals = ["input", "cached_input", "output"]
         .map(|kind| format!("steadfast_group_{kind}_tokens_total{{group=\"team\"}}"));
-    assert_eq!(gateway.metric(&totals[0]).await, 5030.0);
+    assert_eq!(gateway.metric(&totals[0]).await, 5034.0);
     assert_eq!(gateway.metric(&totals[1]).await, 2.0);
-    assert_eq!(gateway.metric(&totals[2]).await, 12.0);
-    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5030.0);
+    assert_eq!(gateway.metric(&totals[2]).await, 17.0);
+    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5034.0);
 }
 
 #[tokio::test]
