@@ -68,12 +68,12 @@ pub enum Fault {
     },
     /// Nobody can say which models there are: no upstream answered.
     ModelsUnavailable,
-    /// The upstream could not be connected to.
-    UpstreamUnreachable { upstream: String },
+    /// The upstream could not be connected to. Here and below it has no name where callers are not told who serves them.
+    UpstreamUnreachable { upstream: Option<String> },
     /// The upstream broke off, or answered something that is not HTTP, before its response head.
-    UpstreamBroken { upstream: String },
+    UpstreamBroken { upstream: Option<String> },
     /// The upstream sent no response head in time.
-    UpstreamTimeout { upstream: String, limit: Duration },
+    UpstreamTimeout { upstream: Option<String>, limit: Duration },
     /// Every upstream that may serve the request has reached its limit. `is_owned`: others would not know the state that
     /// the request refers to. `resets_at` is in seconds of Unix time.
     Limited {

@@ -49,9 +49,9 @@ impl Fault {
                 format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream answered with its list of models. Try again shortly.".to_owned(),
-            Self::UpstreamUnreachable { upstream } => format!("The upstream '{upstream}' could not be reached. Try again shortly."),
-            Self::UpstreamBroken { upstream } => format!("The upstream '{upstream}' broke off before it answered. Try again shortly."),
-            Self::UpstreamTimeout { upstream, limit } => format!("The upstream '{upstream}' did not answer within {limit:?}. Try again shortly."),
+            Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
+            Self::UpstreamBroken { upstream } => format!("{} broke off before it answered. Try again shortly.", named(upstream.as_deref())),
+            Self::UpstreamTimeout { upstream, limit } => format!("{} did not answer within {limit:?}. Try again shortly.", named(upstream.as_deref())),
             Self::Limited { resets_in, is_owned, .. } => {
                 let who = if *is_owned { OWNER } else { "Every upstream that may serve this request" };
                 format!("{who} has reached its usage limit. The first resets in {}; try again then.", in_words(*resets_in))
@@ -64,6 +64,11 @@ impl Fault {
             Self::Internal => "Steadfast failed to handle this request. Try again; if it stays, report it with this response's x-request-id.".to_owned(),
         }
     }
+}
+
+/// The subject of what is said of an upstream.
+fn named(upstream: Option<&str>) -> String {
+    upstream.map_or_else(|| "The upstream".to_owned(), |name| format!("The upstream '{name}'"))
 }
 
 /// Names for people; of many only the first.

@@ -256,10 +256,15 @@ impl<'a, 'j> Journey<'a, 'j> {
                 LastWord::Answer(Box::new(exchange))
             } else {
                 LastWord::Fault(Fault::UpstreamBroken {
-                    upstream: upstream.name.to_string(),
+                    upstream: self.shown(upstream),
                 })
             },
         }
+    }
+
+    /// The upstream's name, where callers are told who serves them.
+    fn shown(&self, upstream: &Upstream) -> Option<String> {
+        self.snapshot.route_headers.then(|| upstream.name.to_string())
     }
 
     /// There was no answer at all.
@@ -276,7 +281,7 @@ impl<'a, 'j> Journey<'a, 'j> {
             tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
             lease.report(Event::Failure);
         }
-        let name = upstream.name.to_string();
+        let name = self.shown(upstream);
         let fault = match error {
             SendError::Body(error) => inspect::fault_of_body(error),
             SendError::Dial(_) => Fault::UpstreamUnreachable { upstream: name },

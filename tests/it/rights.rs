@@ -237,6 +237,19 @@ async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
 }
 
 #[tokio::test]
+async fn who_failed_is_not_told_to_strangers() {
+    let config = group("red", "") + &key("alice", ALICE, "red", "");
+    for (head, is_told) in [("", false), ("[server]\nroute_headers = true\n", true)] {
+        let sim = sim("secret-account").await;
+        let gateway = Gateway::configured(&(head.to_owned() + &config + &upstream(&sim, ""))).await;
+        sim.stop().await;
+        let reply = ask(&gateway, ALICE, &turn("s")).await;
+        assert_eq!(code(&reply), (502, "upstream_unreachable".to_owned()));
+        assert_eq!(reply.text().contains("secret-account"), is_told, "{}", reply.text());
+    }
+}
+
+#[tokio::test]
 async fn accounts_that_groups_share_show_nothing_of_the_other() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
