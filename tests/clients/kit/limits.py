@@ -64,7 +64,8 @@ def third_account(setup):
         expect_clean(first, asked[2])
         statuses = [seen.status for seen in inner.rig.seen if seen.method == "POST"]
         expect(statuses == [429, 503, 200], f"the accounts answered {statuses}")
-        served = [line for line in inner.rig.wait_for_log(0, set(), 0) if line["endpoint"] == "responses"]
+        ids = {seen.headers["x-request-id"] for seen in inner.rig.seen if seen.method == "POST"}
+        served = [line for line in inner.rig.wait_for_log(0, ids, 0) if line["endpoint"] == "responses"]
         expect(len(served) == 1 and served[0]["attempts"] == 3, f"Codex asked more than once: {served}")
         second = user.turn("resume", first.thread, "And again.")
         expect_clean(second, asked[2])
