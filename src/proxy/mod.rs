@@ -3,25 +3,15 @@
 //! Each stage consumes what the one before it made, so a stage that is left out does not compile. A stage that fails
 //! returns a [`Fault`], and `reply` makes of it the only kind of error body there is.
 
-mod admit;
-mod caller;
-mod forward;
-mod headers;
-mod host;
-mod inspect;
-mod journal;
-mod judge;
-mod limits;
+mod exchange;
 mod models;
-mod outgoing;
-mod pick;
 mod refused;
 mod reply;
-mod settle;
+mod request;
+mod request_log;
 #[doc(hidden)]
 pub mod stages;
-mod target;
-mod turn_state;
+mod turn;
 
 use std::sync::Arc;
 
@@ -29,9 +19,18 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 
-pub use outgoing::Outgoing;
+pub use exchange::outgoing::Outgoing;
 
-use self::{forward::Exchange, journal::Journal, models::Catalogue};
+use self::{
+    exchange::{
+        forward::{self, Exchange},
+        settle,
+    },
+    models::Catalogue,
+    request::{admit, caller, inspect},
+    request_log::Journal,
+    turn::{limits, pick},
+};
 use crate::{
     fault::Fault,
     state::{House, Snapshot},

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    admit::Admitted,
-    headers::{self, CallersCredential},
+    request::admit::Admitted,
+    request::headers::{self, CallersCredential},
 };
 use crate::{
     fault::Fault,
@@ -136,7 +136,7 @@ impl Catalogue {
                 let id = percent_decode_str(id).decode_utf8_lossy();
                 let model = models.iter().find(|model| model.id == id);
                 model.map(json).ok_or_else(|| Fault::ModelNotServed {
-                    model: super::target::bounded(&id),
+                    model: super::request::target::bounded(&id),
                     served: models.iter().map(|model| model.id.clone()).collect(),
                 })
             }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Response};
 
-use super::{Proxy, admit, outgoing::Outgoing, reply};
+use super::{Proxy, exchange::outgoing::Outgoing, reply, request::admit};
 use crate::{
     fault::Fault,
     wire::{Peer, Refusal},

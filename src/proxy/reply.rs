@@ -7,7 +7,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{headers::X_REQUEST_ID, journal::Journal, outgoing::Outgoing};
+use super::{exchange::outgoing::Outgoing, request::headers::X_REQUEST_ID, request_log::Journal};
 use crate::fault::{self, Fault, Retry};
 
 #[derive(Serialize)]

@@ -5,9 +5,9 @@
 use http::{HeaderMap, Method, Uri, request::Parts};
 
 use super::{
-    admit::{self, Admitted},
-    headers::{self, CallersCredential},
-    pick::{self, Next, Pick, Pinning},
+    request::admit::{self, Admitted},
+    request::headers::{self, CallersCredential},
+    turn::pick::{self, Next, Pick, Pinning},
 };
 use crate::{
     fault::Fault,

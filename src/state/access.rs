@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    allowance::{Allowance, Allowances},
-    meter::{GroupMeter, Meter},
+    metrics::{GroupMeter, Meter},
+    rate_limits::{Allowance, Allowances},
     upstream::organization,
 };
 use crate::{

@@ -1,13 +1,13 @@
 //! What requests share: the compiled configuration, what outlives it, and the metrics.
 
 mod access;
-mod allowance;
 mod buffers;
-mod live;
-mod meter;
-mod roster;
+mod metrics;
+mod rate_limits;
+mod runtime;
 mod snapshot;
 mod upstream;
+mod upstream_state;
 
 use std::{
     sync::{
@@ -22,15 +22,15 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use access::{Access, ClientKey, Group};
-pub use allowance::{Allowance, Permit};
 pub use buffers::Shrinking;
-pub use live::{Lease, Live};
-pub use meter::{
+pub use metrics::{
     Endpoint, FailoverReason, Gauge, GroupMeter, Meter, ReloadOutcome, RequestLabels, StatusClass, UpstreamMeter,
 };
-pub use roster::{Patient, Roster};
+pub use rate_limits::{Allowance, Permit};
+pub use runtime::{Patient, Roster};
 pub use snapshot::{CompileError, Eligibility, Limits, Snapshot};
 pub use upstream::{Credential, Upstream};
+pub use upstream_state::{Lease, Live};
 
 use self::buffers::Buffers;
 use crate::{config::Config, tick::Clock};
@@ -157,10 +157,10 @@ impl House {
         });
         self.meter.show_upstreams(upstreams);
         self.meter.scrape(&[
-            (meter::Level::Pins, self.roster.pins.len()),
-            (meter::Level::Connections, self.connections.load(Ordering::Relaxed)),
-            (meter::Level::BufferedBytes, self.buffered_bytes()),
-            (meter::Level::Waiting, self.roster.waiting()),
+            (metrics::Level::Pins, self.roster.pins.len()),
+            (metrics::Level::Connections, self.connections.load(Ordering::Relaxed)),
+            (metrics::Level::BufferedBytes, self.buffered_bytes()),
+            (metrics::Level::Waiting, self.roster.waiting()),
         ])
     }
 }

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     access::{Access, Group},
-    meter::Meter,
-    roster::Roster,
+    metrics::Meter,
+    runtime::Roster,
     upstream::{Line, Upstream, organization},
 };
 use crate::{

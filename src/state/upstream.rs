@@ -12,7 +12,7 @@ use http::{
 use memchr::memmem::Finder;
 use sha2::Sha256;
 
-use super::{live::Live, meter::Meter, roster::Roster};
+use super::{metrics::Meter, runtime::Roster, upstream_state::Live};
 use crate::{
     config::{self, ApiKey, ModelGlobs},
     ids::{OrganizationId, UpstreamId},

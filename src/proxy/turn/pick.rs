@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use super::{admit::Admitted, target::bounded};
+use crate::proxy::{request::admit::Admitted, request::target::bounded};
 use crate::{
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Where a request may go: who comes first, who next, and how long it waits for whom.
-pub(super) struct Pick<'a> {
+pub(in crate::proxy) struct Pick<'a> {
     house: &'a House,
     snapshot: &'a Snapshot,
     eligibility: Eligibility,
@@ -38,7 +38,7 @@ pub(super) struct Pick<'a> {
 
 /// What the answer may do to the session's pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pinning {
+pub(in crate::proxy) enum Pinning {
     /// Set it, if it still is what it was at the pick.
     From(Option<UpstreamId>),
     /// Leave it: the session's own upstream does not serve this model, and its cache for the others stays where it is.
@@ -46,7 +46,7 @@ pub(super) enum Pinning {
 }
 
 /// The upstream that a request goes to, and its place there.
-pub(super) struct Picked<'a> {
+pub(in crate::proxy) struct Picked<'a> {
     pub upstream: &'a Upstream,
     pub index: usize,
     pub route: Route,
@@ -56,7 +56,7 @@ pub(super) struct Picked<'a> {
 }
 
 /// What comes next for a request.
-pub(super) enum Next<'a> {
+pub(in crate::proxy) enum Next<'a> {
     Picked(Picked<'a>),
     /// Nothing before `candidate` takes it, and that for no longer than until then.
     Wait {
@@ -69,7 +69,7 @@ pub(super) enum Next<'a> {
 }
 
 /// Reads where a request may go. Its body has `body_bytes`, as far as they are known.
-pub(super) fn pick<'a>(
+pub(in crate::proxy) fn pick<'a>(
     house: &'a House,
     snapshot: &'a Snapshot,
     admitted: &Admitted<'_>,

@@ -6,13 +6,13 @@ use http::{
     request::Parts,
 };
 
-use super::{
-    caller::{self, Caller},
-    headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
-    host,
-    journal::copied,
-    target::{self, Target},
-    turn_state::{self, TurnState},
+use crate::proxy::{
+    request::caller::{self, Caller},
+    request::headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
+    request::host,
+    request::target::{self, Target},
+    request_log::copied,
+    turn::turn_state::{self, TurnState},
 };
 use crate::{
     fault::Fault,
@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// A request whose sender is known, and what it asks for.
-pub(super) struct Identified<'a> {
+pub(in crate::proxy) struct Identified<'a> {
     pub caller: Caller<'a>,
     pub target: Target,
 }
 
 /// A request whose head is in order.
-pub(super) struct Admitted<'a> {
+pub(in crate::proxy) struct Admitted<'a> {
     pub caller: Caller<'a>,
     pub method: Method,
     pub target: Target,
@@ -62,7 +62,7 @@ impl Admitted<'_> {
 }
 
 /// Tells who sends a request, at the second `now` of Unix time, and what it asks for.
-pub(super) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> Result<Identified<'a>, Fault> {
+pub(in crate::proxy) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> Result<Identified<'a>, Fault> {
     target::check_method(&parts.method)?;
     host::check(parts.version, &parts.uri, &parts.headers)?;
     let target = target::read(&parts.method, &parts.uri)?;
@@ -71,7 +71,7 @@ pub(super) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> R
 }
 
 /// Judges a request by its head.
-pub(super) fn admit<'a>(
+pub(in crate::proxy) fn admit<'a>(
     snapshot: &'a Snapshot,
     identified: Identified<'a>,
     parts: Parts,
@@ -122,7 +122,7 @@ pub(super) fn admit<'a>(
 }
 
 /// The caller's request id, or one made for it; the request carries it from here on.
-pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
+pub(in crate::proxy) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     const LONGEST: usize = 128;
     if let Some(id) = headers.get(X_REQUEST_ID)
         && !id.is_empty()
@@ -169,7 +169,7 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// `application/json`, or any type with the suffix `+json` (RFC 6839); also in a list, which a type should not be.
-pub(super) fn names_json(content_type: &HeaderValue) -> bool {
+pub(in crate::proxy) fn names_json(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().split(|byte| *byte == b',').any(is_json_type)
 }
 

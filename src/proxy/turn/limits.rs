@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{admit::Admitted, journal::Journal};
+use crate::proxy::{request::admit::Admitted, request_log::Journal};
 use crate::{
     fault::{Fault, RateLimit},
     policy::limiter::{Denial, LimitKind, Meter},
@@ -33,7 +33,7 @@ const TOKENS: [HeaderName; 3] = [
 ///
 /// # Errors
 /// Where a limit is reached.
-pub(super) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) -> Result<(), Fault> {
+pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) -> Result<(), Fault> {
     let Some(allowance) = admitted.caller.allowance() else {
         return Ok(());
     };
@@ -51,7 +51,7 @@ pub(super) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) -> Result<()
 ///
 /// # Errors
 /// Where it is more than was estimated, and a limit is reached by that.
-pub(super) fn correct(admitted: &Admitted<'_>, bytes: u64, journal: &mut Journal) -> Result<(), Fault> {
+pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, journal: &mut Journal) -> Result<(), Fault> {
     match &mut journal.permit {
         Some(permit) if admitted.is_inspected() => permit.recharge(tokens(bytes)).map_err(fault),
         _ => Ok(()),
@@ -77,7 +77,7 @@ fn fault(denial: Denial) -> Fault {
 
 /// The request is over: its permit is given back, and what it used is counted. Where that is not known, it is as much as was
 /// estimated, and what `streamed` bytes of an answer stand for: who leaves a stream before its end has had what came.
-pub(super) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, streamed: u64) {
+pub(in crate::proxy) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, streamed: u64) {
     match usage {
         Some(usage) => permit.settle(usage.total()),
         None if was_served => permit.settle_estimated(streamed / STREAMED_BYTES_PER_TOKEN),
@@ -86,7 +86,7 @@ pub(super) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, str
 }
 
 /// Tells on an answer what is left of the limits of `key`, instead of what an upstream tells of its own.
-pub(super) fn show(headers: &mut HeaderMap, key: &ClientKey) {
+pub(in crate::proxy) fn show(headers: &mut HeaderMap, key: &ClientKey) {
     let theirs: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with(X_RATELIMIT))

@@ -20,7 +20,7 @@ type Seal = Hmac<Sha256>;
 
 /// A turn state as a client returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TurnState {
+pub(in crate::proxy) struct TurnState {
     /// Who issued it.
     pub issuer: UpstreamId,
     /// What it issued, byte for byte.
@@ -28,7 +28,12 @@ pub(super) struct TurnState {
 }
 
 /// Puts the issuer, and whom it was given to, in front of `value`.
-pub(super) fn seal(issuer: UpstreamId, seal: &Seal, namespace: Namespace, value: &HeaderValue) -> Option<HeaderValue> {
+pub(in crate::proxy) fn seal(
+    issuer: UpstreamId,
+    seal: &Seal,
+    namespace: Namespace,
+    value: &HeaderValue,
+) -> Option<HeaderValue> {
     let tag = tag(seal, namespace, value.as_bytes());
     let mut sealed = format!("{MARK}{:016x}-{:032x}-", issuer.as_u64(), u128::from_be_bytes(tag)).into_bytes();
     sealed.extend_from_slice(value.as_bytes());
@@ -36,7 +41,7 @@ pub(super) fn seal(issuer: UpstreamId, seal: &Seal, namespace: Namespace, value:
 }
 
 /// Takes apart what [`seal`] made for the same group. Anything else was given by nobody, and so may be sent to nobody.
-pub(super) fn unseal<'a>(
+pub(in crate::proxy) fn unseal<'a>(
     sealed: &HeaderValue,
     namespace: Namespace,
     seal_of: impl FnOnce(UpstreamId) -> Option<&'a Seal>,

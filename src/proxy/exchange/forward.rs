@@ -8,15 +8,15 @@ use std::ops::Range;
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{
-    admit::Admitted,
-    headers::{self, Addressed, CallersCredential, TURN_STATE},
-    inspect::{self, Inspected},
-    journal::Journal,
-    judge::{Answer, Question},
-    pick::{Pick, Picked, Pinning},
-    target::{Target, bounded},
-    turn_state::TurnState,
+use crate::proxy::{
+    exchange::judge::{Answer, Question},
+    request::admit::Admitted,
+    request::headers::{self, Addressed, CallersCredential, TURN_STATE},
+    request::inspect::{self, Inspected},
+    request::target::{Target, bounded},
+    request_log::Journal,
+    turn::pick::{Pick, Picked, Pinning},
+    turn::turn_state::TurnState,
 };
 use crate::{
     fault::Fault,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// An upstream's answer, its body still to come.
-pub(super) struct Exchange<'a> {
+pub(in crate::proxy) struct Exchange<'a> {
     pub answer: Answer,
     pub upstream: &'a Upstream,
     pub route: Route,
@@ -84,7 +84,7 @@ enum LastWord<'a> {
 }
 
 /// Calls upstreams, in the order of `pick`, until one gives an answer to pass on.
-pub(super) async fn forward<'a>(
+pub(in crate::proxy) async fn forward<'a>(
     snapshot: &'a Snapshot,
     admitted: Admitted<'_>,
     inspected: Inspected,

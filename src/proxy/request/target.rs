@@ -9,7 +9,7 @@ use crate::{fault::Fault, state::Endpoint};
 
 /// An endpoint, and what of the path an upstream gets to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(in crate::proxy) struct Target {
     pub endpoint: Endpoint,
     /// Path and query as they came.
     whole: PathAndQuery,
@@ -83,7 +83,7 @@ impl Target {
 }
 
 /// Reads the target of a request.
-pub(super) fn read(method: &Method, uri: &Uri) -> Result<Target, Fault> {
+pub(in crate::proxy) fn read(method: &Method, uri: &Uri) -> Result<Target, Fault> {
     let whole = uri
         .path_and_query()
         .ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
@@ -184,7 +184,7 @@ fn has_dot_segment(path: &str) -> bool {
 }
 
 /// The methods that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), and some servers forget it.
-pub(super) fn check_method(method: &Method) -> Result<(), Fault> {
+pub(in crate::proxy) fn check_method(method: &Method) -> Result<(), Fault> {
     match *method {
         Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD | Method::OPTIONS => {
             Ok(())
@@ -226,7 +226,7 @@ fn meant(path: &str) -> &'static str {
 }
 
 /// Text of a caller's, short enough for a message or a log line.
-pub(super) fn bounded(text: &str) -> String {
+pub(in crate::proxy) fn bounded(text: &str) -> String {
     const LONGEST: usize = 200;
     if text.len() <= LONGEST {
         return text.to_owned();

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{allowance::Allowances, live::Live, meter::Meter};
+use super::{metrics::Meter, rate_limits::Allowances, upstream_state::Live};
 use crate::{
     config,
     ids::UpstreamId,

@@ -15,11 +15,11 @@ use crate::{
     wire::Peer,
 };
 
-pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(super) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
-pub(super) const ROUTED_TO: HeaderName = HeaderName::from_static("x-steadfast-upstream");
-pub(super) const ROUTED_BY: HeaderName = HeaderName::from_static("x-steadfast-route");
+pub(in crate::proxy) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(in crate::proxy) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
+pub(in crate::proxy) const ROUTED_TO: HeaderName = HeaderName::from_static("x-steadfast-upstream");
+pub(in crate::proxy) const ROUTED_BY: HeaderName = HeaderName::from_static("x-steadfast-route");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -100,7 +100,7 @@ const CALLERS_ACCOUNT: [HeaderName; 3] = [
 /// What a caller sent to prove who it is. It leaves the request here, and returns only for an upstream that is
 /// configured to be called with it.
 #[derive(Default)]
-pub(super) struct CallersCredential {
+pub(in crate::proxy) struct CallersCredential {
     proofs: HeaderMap,
     account: HeaderMap,
 }
@@ -161,7 +161,11 @@ fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue)
 /// Leaves of a request's headers what any upstream may see.
 ///
 /// The caller's credential comes back only where it is `wanted`: where some upstream is called with it.
-pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wanted: bool) -> CallersCredential {
+pub(in crate::proxy) fn cleanse_request(
+    headers: &mut HeaderMap,
+    endpoint: Endpoint,
+    wanted: bool,
+) -> CallersCredential {
     let is_read = match endpoint {
         // Usage and response ids are read from these as they stream by.
         Endpoint::Responses
@@ -188,7 +192,7 @@ pub(super) fn cleanse_request(headers: &mut HeaderMap, endpoint: Endpoint, wante
 
 /// What [`address`] put in place of something else, or beside it.
 #[derive(Default)]
-pub(super) struct Addressed {
+pub(in crate::proxy) struct Addressed {
     /// The configured headers, and what the caller had there.
     configured: Vec<(HeaderName, Vec<HeaderValue>)>,
     has_callers: bool,
@@ -212,7 +216,11 @@ impl Addressed {
 }
 
 /// Adds what `upstream` is to see.
-pub(super) fn address(headers: &mut HeaderMap, upstream: &Upstream, callers: &CallersCredential) -> Addressed {
+pub(in crate::proxy) fn address(
+    headers: &mut HeaderMap,
+    upstream: &Upstream,
+    callers: &CallersCredential,
+) -> Addressed {
     headers.insert(HOST, upstream.host.clone());
     let mut addressed = Addressed::default();
     match &upstream.credential {
@@ -234,7 +242,7 @@ pub(super) fn address(headers: &mut HeaderMap, upstream: &Upstream, callers: &Ca
 }
 
 /// Tells an upstream who calls, where the operator wants that.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>) {
+pub(in crate::proxy) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>) {
     if let Some(address) = peer.address
         && let Ok(value) = HeaderValue::try_from(address.ip().to_string())
     {
@@ -248,7 +256,7 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<He
 }
 
 /// Leaves of a response's headers what the caller may see.
-pub(super) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
+pub(in crate::proxy) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
     let is_own = matches!(upstream.credential, Credential::Own(_));
     // Beside a coding a length says nothing, and it must not go on (RFC 9112 section 6.3, rule 3).
     let is_coded = headers.contains_key(TRANSFER_ENCODING);

@@ -6,7 +6,7 @@ use crate::fault::Fault;
 
 /// RFC 9112 section 3.2: exactly one valid `Host` from HTTP/1.1 on, equal to the authority of an absolute target; over HTTP/2
 /// that is `:authority` (RFC 9113 section 8.3.1).
-pub(super) fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
+pub(in crate::proxy) fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
     let refuse = |problem| Err(Fault::BadHost { problem });
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

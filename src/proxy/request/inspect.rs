@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{admit::Admitted, journal::Journal};
+use crate::proxy::{request::admit::Admitted, request_log::Journal};
 use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
@@ -24,7 +24,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 const ROOM_STEP: usize = 16 << 10;
 
 /// A request whose body is known, as far as it is looked into.
-pub(super) struct Inspected {
+pub(in crate::proxy) struct Inspected {
     pub facts: RequestFacts,
     pub body: Replay,
     /// How much of the body has been read.
@@ -34,7 +34,7 @@ pub(super) struct Inspected {
 }
 
 /// Reads the body of an admitted request.
-pub(super) async fn inspect(
+pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
     limits: Limits,
@@ -137,7 +137,7 @@ impl Room {
 }
 
 /// What a broken request body means for its sender.
-pub(super) fn fault_of_body(error: BodyError) -> Fault {
+pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     match error {
         BodyError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         BodyError::Idle(idle) => Fault::BodyTimeout { idle },

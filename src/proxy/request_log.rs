@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::{admit::Identified, limits, target::bounded};
+use super::{request::admit::Identified, request::target::bounded, turn::limits};
 use crate::{
     fault::Fault,
     policy::Route,

@@ -2,14 +2,14 @@
 
 use http::{HeaderValue, Response, Version};
 
-use super::{
-    forward::Exchange,
-    headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
-    journal::Journal,
-    judge::Answer,
-    outgoing::{Learn, Outgoing, Stream},
-    pick::Pinning,
-    turn_state,
+use crate::proxy::{
+    exchange::forward::Exchange,
+    exchange::judge::Answer,
+    exchange::outgoing::{Learn, Outgoing, Stream},
+    request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+    request_log::Journal,
+    turn::pick::Pinning,
+    turn::turn_state,
 };
 use crate::{
     policy::Verdict,
@@ -17,7 +17,11 @@ use crate::{
 };
 
 /// Turns an upstream's answer into the caller's.
-pub(super) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut journal: Journal) -> Response<Outgoing> {
+pub(in crate::proxy) fn settle(
+    snapshot: &Snapshot,
+    exchange: Exchange<'_>,
+    mut journal: Journal,
+) -> Response<Outgoing> {
     if exchange.answer.verdict == Verdict::Served {
         confirm(&exchange, journal.house());
     }

@@ -10,7 +10,7 @@ use http_body::Body as _;
 use memchr::memmem::Finder;
 use tokio::time::{Instant, timeout_at};
 
-use super::admit::names_json;
+use crate::proxy::request::admit::names_json;
 use crate::{
     policy::{
         Verdict,
@@ -30,7 +30,7 @@ const AHEAD_FOR: Duration = Duration::from_secs(5);
 const REST_FOR: Duration = Duration::from_millis(500);
 
 /// An upstream's answer, and what it means.
-pub(super) struct Answer {
+pub(in crate::proxy) struct Answer {
     pub response: Response<Relay>,
     /// What reads the body as it passes.
     pub reader: Option<ResponseReader>,
@@ -42,7 +42,7 @@ pub(super) struct Answer {
 }
 
 /// What was asked, as far as it matters here.
-pub(super) struct Question<'a> {
+pub(in crate::proxy) struct Question<'a> {
     pub endpoint: Option<Endpoint>,
     pub model: Option<&'a str>,
     pub upstream: &'a Upstream,

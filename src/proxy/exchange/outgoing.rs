@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::journal::{Journal, Outcome};
+use crate::proxy::request_log::{Journal, Outcome};
 use crate::{
     ids::{Namespace, OwnedKey, UpstreamId},
     scan::ResponseReader,
@@ -26,7 +26,7 @@ enum Content {
 }
 
 /// An upstream's body, read as it passes.
-pub(super) struct Stream {
+pub(in crate::proxy) struct Stream {
     pub relay: Relay,
     pub reader: Option<ResponseReader>,
     /// How many of the pieces that are still to pass have been read before.
@@ -40,7 +40,7 @@ pub(super) struct Stream {
 }
 
 /// Whose response this is.
-pub(super) struct Learn {
+pub(in crate::proxy) struct Learn {
     pub namespace: Namespace,
     pub upstream: UpstreamId,
     /// The response's id is known.
@@ -49,12 +49,12 @@ pub(super) struct Learn {
 
 impl Outgoing {
     /// A body of our own.
-    pub(super) fn text(text: impl Into<Bytes>, journal: Option<Journal>) -> Self {
+    pub(in crate::proxy) fn text(text: impl Into<Bytes>, journal: Option<Journal>) -> Self {
         Self(Content::Text(text.into(), journal))
     }
 
     /// An upstream's body.
-    pub(super) fn stream(stream: Stream, mut journal: Journal) -> Self {
+    pub(in crate::proxy) fn stream(stream: Stream, mut journal: Journal) -> Self {
         if stream.is_end() {
             journal.outcome = Some(Outcome::Complete);
         }

@@ -27,7 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::meter::UpstreamMeter;
+use super::metrics::UpstreamMeter;
 use crate::{
     ids::ModelKey,
     policy::{

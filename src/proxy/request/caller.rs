@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
 
-use super::{
-    admit::Admitted,
-    headers::X_API_KEY,
-    inspect::Inspected,
-    target::{Target, bounded},
+use crate::proxy::{
+    request::admit::Admitted,
+    request::headers::X_API_KEY,
+    request::inspect::Inspected,
+    request::target::{Target, bounded},
 };
 use crate::{
     fault::{Fault, KeyProblem},
@@ -22,7 +22,7 @@ use crate::{
 
 /// Who calls.
 #[derive(Clone)]
-pub(super) struct Caller<'a> {
+pub(in crate::proxy) struct Caller<'a> {
     /// What it has shown; none where anybody may call.
     pub key: Option<&'a Arc<ClientKey>>,
     pub group: &'a Arc<Group>,
@@ -39,7 +39,11 @@ impl Caller<'_> {
 ///
 /// # Errors
 /// Where a client key is needed, and there is none that is good.
-pub(super) fn identify<'a>(snapshot: &'a Snapshot, headers: &HeaderMap, now: u64) -> Result<Caller<'a>, Fault> {
+pub(in crate::proxy) fn identify<'a>(
+    snapshot: &'a Snapshot,
+    headers: &HeaderMap,
+    now: u64,
+) -> Result<Caller<'a>, Fault> {
     let access = &snapshot.access;
     if access.is_open() {
         let group = access.anybody();
@@ -97,7 +101,7 @@ fn is_confined(group: &Group) -> bool {
 ///
 /// # Errors
 /// Where it may not.
-pub(super) fn may_call(group: &Group, method: &Method, target: &Target) -> Result<(), Fault> {
+pub(in crate::proxy) fn may_call(group: &Group, method: &Method, target: &Target) -> Result<(), Fault> {
     if !is_confined(group) {
         return Ok(());
     }
@@ -139,7 +143,11 @@ fn is_stateless(tail: &str) -> bool {
 ///
 /// # Errors
 /// Where it may not, where no model can be read, or where the body could hide whose response it goes on with.
-pub(super) fn may_use(snapshot: &Snapshot, admitted: &Admitted<'_>, inspected: &Inspected) -> Result<(), Fault> {
+pub(in crate::proxy) fn may_use(
+    snapshot: &Snapshot,
+    admitted: &Admitted<'_>,
+    inspected: &Inspected,
+) -> Result<(), Fault> {
     let (group, target) = (admitted.caller.group, &admitted.target);
     // What names a response runs no model of its own.
     if target.is_of_response(&admitted.method) || target.endpoint == Endpoint::Models {
