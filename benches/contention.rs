@@ -15,9 +15,10 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use steadfast::{
+    endpoint::Endpoint,
     ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
     policy::{Owners, Pins, Route},
-    state::{Endpoint, Meter, RequestLabels, StatusClass, UpstreamMeter},
+    state::{Metrics, RequestLabels, StatusClass, UpstreamMetrics},
     tick::Tick,
 };
 use tokio::sync::Semaphore;
@@ -167,8 +168,8 @@ fn took(random: &mut Rng) -> Duration {
 }
 
 fn metrics(table: &Table) {
-    let (meter, counter) = (Meter::new(), IntCounter::new("c", "c").unwrap());
-    let upstreams: Vec<Arc<UpstreamMeter>> = (0..8).map(|n| meter.upstream(&format!("account-{n}"))).collect();
+    let (metrics, counter) = (Metrics::new(), IntCounter::new("c", "c").unwrap());
+    let upstreams: Vec<Arc<UpstreamMetrics>> = (0..8).map(|n| metrics.upstream(&format!("account-{n}"))).collect();
     let bounds: Vec<f64> = (0..15).map(|n| 0.001 * 2.5f64.powi(n)).collect();
     let theirs = || Histogram::with_opts(HistogramOpts::new("h", "h").buckets(bounds.clone())).unwrap();
     let (first_byte, duration, overhead) = (theirs(), theirs(), theirs());
@@ -179,7 +180,7 @@ fn metrics(table: &Table) {
         duration.observe(took(random).as_secs_f64())
     });
     table.row("histogram: striped", |random, _| {
-        meter.observe_duration(LABELS.endpoint, took(random));
+        metrics.observe_duration(LABELS.endpoint, took(random));
     });
     table.row("a request's metrics: prometheus", |random, _| {
         counter.inc();
@@ -189,9 +190,9 @@ fn metrics(table: &Table) {
     });
     table.row("a request's metrics: striped", |random, _| {
         upstreams[0].count(LABELS);
-        meter.observe_overhead(took(random));
+        metrics.observe_overhead(took(random));
         upstreams[0].observe_first_byte(took(random));
-        meter.observe_duration(LABELS.endpoint, took(random));
+        metrics.observe_duration(LABELS.endpoint, took(random));
     });
 
     let side_by_side: Vec<IntGauge> = (0..8).map(|_| IntGauge::new("g", "g").unwrap()).collect();

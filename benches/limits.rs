@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use steadfast::{
     config::{Config, Overrides},
     policy::limiter::{Limiter, Quota},
-    state::{Allowance, House},
+    state::{Gateway, RateLimits},
     tick::Tick,
 };
 
@@ -20,8 +20,8 @@ fn key(number: usize) -> String {
     format!("sk-steadfast-{number:043}")
 }
 
-/// A house with many keys, limited so that nothing is refused.
-fn house() -> Arc<House> {
+/// A gateway with many keys, limited so that nothing is refused.
+fn gateway() -> Arc<Gateway> {
     let digest = |number| {
         Sha256::digest(key(number))
             .iter()
@@ -42,24 +42,24 @@ fn house() -> Arc<House> {
     );
     let env = |_: &str| Some("sk-bench".to_owned());
     let config = Config::from_toml(&text, "bench.toml", &env, &Overrides::default()).expect("valid");
-    House::new(&config).expect("a house")
+    Gateway::new(&config).expect("a gateway")
 }
 
 /// What a limited request does: in, corrected once its body is read, told on the answer, out.
-fn go(allowance: &Arc<Allowance>) {
-    if let Ok(mut permit) = allowance.admit(1_000) {
+fn go(rate_limits: &Arc<RateLimits>) {
+    if let Ok(mut permit) = rate_limits.admit(1_000) {
         let _ = permit.recharge(1_200);
-        black_box(allowance.used());
+        black_box(rate_limits.used());
         permit.settle(900);
     }
 }
 
 fn limits(c: &mut Criterion) {
-    let house = house();
-    let snapshot = house.snapshot();
+    let gateway = gateway();
+    let snapshot = gateway.snapshot();
     let shown = key(KEYS / 2);
     let found = snapshot.access.find(shown.as_bytes(), 0).expect("it is known").clone();
-    let allowance = found.allowance.clone().expect("limited");
+    let rate_limits = found.rate_limits.clone().expect("limited");
     let mut group = c.benchmark_group("client keys");
     // To compare with: no gateway can know a key by its hash for less.
     group.bench_function("SHA-256 of a key", |b| {
@@ -71,7 +71,7 @@ fn limits(c: &mut Criterion) {
     group.bench_function("find nobody's", |b| {
         b.iter(|| snapshot.access.find(black_box(b"sk-steadfast-nobody"), 0).is_ok())
     });
-    group.bench_function("limits of a request", |b| b.iter(|| go(&allowance)));
+    group.bench_function("limits of a request", |b| b.iter(|| go(&rate_limits)));
     group.bench_function("limits of a request, without the clock", |b| {
         let quota = Quota {
             requests_per_minute: Some(u32::MAX),
@@ -94,7 +94,7 @@ fn limits(c: &mut Criterion) {
             let start = Instant::now();
             thread::scope(|scope| {
                 for _ in 0..THREADS {
-                    scope.spawn(|| (0..requests / THREADS as u64).for_each(|_| go(&allowance)));
+                    scope.spawn(|| (0..requests / THREADS as u64).for_each(|_| go(&rate_limits)));
                 }
             });
             start.elapsed()

@@ -1,6 +1,6 @@
 //! Steadfast keeps every LLM session on one upstream account, so that its prompt cache stays warm.
 //!
-//! # The house
+//! # The gateway
 //!
 //! Each floor uses only what is below it, and rooms on one floor do not know each other; `tests/layers.rs` checks both.
 //!
@@ -15,11 +15,12 @@
 //! | 1 | [`policy`] | pure decisions: rendezvous, pins, health, verdicts, patience, retry budget, selection |
 //! | 1 | [`wire`] | all socket I/O: listen, TLS, dial, connections, bodies |
 //! | 1 | [`sim`] | a simulated account: the embedded default, and the upstream of tests and benches |
-//! | 0 | [`ids`], [`tick`], [`secret`], [`fault`] | newtypes, time as a value, unprintable secrets, the closed list of errors |
+//! | 0 | [`ids`], [`tick`], [`secret`], [`fault`], [`endpoint`] | newtypes, time as a value, unprintable secrets, the closed lists of errors and endpoints |
 #![warn(missing_docs)]
 
 pub mod app;
 pub mod config;
+pub mod endpoint;
 pub mod fault;
 pub mod ids;
 pub mod ops;

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{state::House, wire::Phase};
+use crate::{state::Gateway, wire::Phase};
 
 /// SIGTERM and SIGINT, whichever comes.
 pub(super) struct StopSignals {
@@ -37,13 +37,13 @@ impl StopSignals {
 /// Finishes what runs in `servers`: not ready, nothing new accepted, streams finish within `grace`. A second signal cuts
 /// what is left at once.
 pub(super) async fn drain(
-    house: &House,
+    gateway: &Gateway,
     phase: &watch::Sender<Phase>,
     servers: &mut JoinSet<()>,
     grace: Duration,
     signals: &mut StopSignals,
 ) {
-    house.leave();
+    gateway.leave();
     phase.send_replace(Phase::Draining);
     tracing::info!(
         grace_s = grace.as_secs_f64(),
@@ -57,7 +57,7 @@ pub(super) async fn drain(
         () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; cutting what still runs"),
         () = signals.next() => tracing::warn!("stopping at once"),
     }
-    house.cut();
+    gateway.cut();
     phase.send_replace(Phase::Stopping);
     finish(servers).await;
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::state::House;
+use crate::state::Gateway;
 
 /// How often somebody looks after health and the retry budget,
 const EVERY: Duration = Duration::from_secs(1);
@@ -14,21 +14,21 @@ const ROUNDS: u32 = 5;
 /// A crowd of fewer connections leaves nothing behind that is worth a search.
 const CROWD: usize = 64;
 
-/// Keeps house until the process ends: sees cooldowns off, closes idle upstream connections that grew old, and gives memory back once a
+/// Keeps gateway until the process ends: sees cooldowns off, closes idle upstream connections that grew old, and gives memory back once a
 /// crowd of connections has gone.
-pub(super) async fn keep_house(house: Arc<House>) {
+pub(super) async fn keep_house(gateway: Arc<Gateway>) {
     let mut timer = tokio::time::interval(EVERY);
     let mut most = 0;
     for round in (0..ROUNDS).cycle() {
         timer.tick().await;
-        house.settle();
+        gateway.settle();
         if round != 0 {
             continue;
         }
-        for upstream in house.snapshot().upstreams() {
+        for upstream in gateway.snapshot().upstreams() {
             upstream.pool.reap();
         }
-        let open = house.connections.load(Ordering::Relaxed);
+        let open = gateway.connections.load(Ordering::Relaxed);
         most = open.max(most);
         if most >= CROWD && open <= most / 2 {
             most = open;

@@ -1,4 +1,4 @@
-//! The roof: what was typed becomes a running house.
+//! The roof: what was typed becomes a running gateway.
 
 mod against;
 mod cli;
@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     ops,
-    state::{House, Snapshot},
+    state::{Gateway, Snapshot},
 };
 
 /// Runs the program with the arguments that it was started with.
@@ -75,7 +75,7 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
     for warning in &config.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    let house = House::new(&config)?;
+    let gateway = Gateway::new(&config)?;
     let mut counts = vec![counted(config.upstreams.len(), "upstream")];
     if config.has_client_keys {
         counts.push(counted(config.groups.len(), "group"));
@@ -83,8 +83,8 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
     }
     writeln!(io::stdout(), "valid: {}", counts.join(", "))?;
     if let Some(old) = &args.against {
-        let old = House::new(&args.source.load_instead(old)?)?;
-        writeln!(io::stdout(), "{}", Moves::between(&old.snapshot(), &house.snapshot()))?;
+        let old = Gateway::new(&args.source.load_instead(old)?)?;
+        writeln!(io::stdout(), "{}", Moves::between(&old.snapshot(), &gateway.snapshot()))?;
     }
     Ok(())
 }
@@ -95,8 +95,8 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 fn route(args: &RouteArgs) -> Result<(), Problem> {
-    let house = House::new(&args.source.load()?)?;
-    let snapshot = house.snapshot();
+    let gateway = Gateway::new(&args.source.load()?)?;
+    let snapshot = gateway.snapshot();
     let answer = ops::route(&snapshot, &args.key, args.model.as_deref(), args.group.as_deref())?;
     if args.json {
         writeln!(io::stdout(), "{answer}")?;

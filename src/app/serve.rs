@@ -1,4 +1,4 @@
-//! `steadfast serve`: wire the house, open its doors, close them on a signal.
+//! `steadfast serve`: wire the gateway, open its doors, close them on a signal.
 
 use std::{
     fmt::Write as _,
@@ -25,7 +25,7 @@ use crate::{
     ops::{self, Admin, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
-    state::House,
+    state::Gateway,
     wire::{self, Address, Capacity, Identity, Listener, Phase, ServeLimits, Service, Workers},
 };
 
@@ -64,7 +64,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let house = House::new(&config)?;
+    let gateway = Gateway::new(&config)?;
     let identity = config.server.tls.as_ref().map(ops::server_identity).transpose()?;
     let identity = identity.map(Identity::new);
     let public = bind(config.server.listen.iter().map(address)).await?;
@@ -83,11 +83,11 @@ async fn run(source: &Source) -> Result<(), Problem> {
     };
     let service = Service {
         limits,
-        capacity: Arc::new(Capacity::of_process(house.connections.clone())),
+        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
         workers: Some(Arc::new(Workers::start()?)),
     };
     let mut servers = JoinSet::new();
-    let proxy = Proxy::new(house.clone());
+    let proxy = Proxy::new(gateway.clone());
     for listener in public {
         let proxy = proxy.clone();
         let recorder = proxy.clone();
@@ -97,15 +97,15 @@ async fn run(source: &Source) -> Result<(), Problem> {
     }
     // The operator's side stays to the end: it is where the drain can be watched.
     let token = config.admin.token.clone();
-    let reloader = Reloader::new(house.clone(), config, file, source.overrides(), identity);
-    let operator = Admin::new(house.clone(), reloader.clone(), token);
+    let reloader = Reloader::new(gateway.clone(), config, file, source.overrides(), identity);
+    let operator = Admin::new(gateway.clone(), reloader.clone(), token);
     let _admin_phase = open_admin(admin, &operator, limits);
-    tokio::spawn(housekeeping::keep_house(house.clone()));
+    tokio::spawn(housekeeping::keep_house(gateway.clone()));
     tokio::spawn(reload::keep_up_to_date(reloader.clone(), hangups));
 
     signals.next().await;
     let grace = reloader.config().server.grace;
-    drain::drain(&house, &phase, &mut servers, grace, &mut signals).await;
+    drain::drain(&gateway, &phase, &mut servers, grace, &mut signals).await;
     for sim in sims {
         sim.stop().await;
     }

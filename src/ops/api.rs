@@ -9,7 +9,7 @@ use super::reload::Reloaded;
 use crate::{
     ids::SessionKey,
     policy::health::Reason,
-    state::{Group, House, Snapshot, Upstream},
+    state::{Gateway, Group, Snapshot, Upstream},
     tick::Tick,
 };
 
@@ -42,19 +42,19 @@ impl fmt::Display for RouteError {
 impl std::error::Error for RouteError {}
 
 /// Every upstream, in the order of the file.
-pub(super) fn upstreams(house: &House) -> Value {
-    let snapshot = house.snapshot();
-    let describe = |upstream| describe(house, upstream);
+pub(super) fn upstreams(gateway: &Gateway) -> Value {
+    let snapshot = gateway.snapshot();
+    let describe = |upstream| describe(gateway, upstream);
     let described: Vec<Value> = snapshot.upstreams().iter().map(describe).collect();
     json!({ "upstreams": described })
 }
 
 /// Moments are in seconds of Unix time.
-fn describe(house: &House, upstream: &Upstream) -> Value {
-    let (now, unix_now) = (house.clock.now(), house.clock.unix_time());
+fn describe(gateway: &Gateway, upstream: &Upstream) -> Value {
+    let (now, unix_now) = (gateway.clock.now(), gateway.clock.unix_time());
     let moment = |tick: Tick| (unix_now + tick.since(now)).as_secs();
-    let live = &upstream.live;
-    let status = live.status();
+    let state = &upstream.state;
+    let status = state.status();
     let models: Vec<&str> = upstream.models.patterns().collect();
     json!({
         "name": &*upstream.name,
@@ -68,9 +68,9 @@ fn describe(house: &House, upstream: &Upstream) -> Value {
         "consecutive_failures": status.failures,
         "cooling_models": status.cooling_models,
         "cooling_models_until": status.models_until.map(moment),
-        "in_flight": live.in_flight(),
-        "max_in_flight": live.slots(),
-        "waiting": live.waiting(),
+        "in_flight": state.in_flight(),
+        "max_in_flight": state.slots(),
+        "waiting": state.waiting(),
         "idle_connections": upstream.pool.idle(),
     })
 }
@@ -97,18 +97,18 @@ impl Action {
 }
 
 /// Does `action` to the upstream called `name`, and describes it then.
-pub(super) fn act(house: &House, action: Action, name: &str) -> (StatusCode, Value) {
-    let snapshot = house.snapshot();
+pub(super) fn act(gateway: &Gateway, action: Action, name: &str) -> (StatusCode, Value) {
+    let snapshot = gateway.snapshot();
     let Some(upstream) = snapshot.upstreams().iter().find(|upstream| *upstream.name == *name) else {
         let names: Vec<&str> = snapshot.upstreams().iter().map(|upstream| &*upstream.name).collect();
         let message = format!("There is no upstream '{name}'. There are {}.", names.join(", "));
         return (StatusCode::NOT_FOUND, json!({ "error": { "message": message } }));
     };
     match action {
-        Action::Drain => upstream.live.drain(),
-        Action::Enable => upstream.live.enable(),
+        Action::Drain => upstream.state.drain(),
+        Action::Enable => upstream.state.enable(),
     }
-    (StatusCode::OK, describe(house, upstream))
+    (StatusCode::OK, describe(gateway, upstream))
 }
 
 /// The upstreams for the session key `key` and `model`, best first.
@@ -134,7 +134,7 @@ fn find<'a>(snapshot: &'a Snapshot, group: Option<&str>) -> Result<&'a Group, Ro
 }
 
 /// The same from a query, with the upstream that the session is pinned to, if it is.
-pub(super) fn route_query(house: &House, query: &str) -> Result<Value, RouteError> {
+pub(super) fn route_query(gateway: &Gateway, query: &str) -> Result<Value, RouteError> {
     let (mut key, mut model, mut group) = (None, None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let value = Some(value.into_owned()).filter(|value| !value.is_empty());
@@ -146,11 +146,11 @@ pub(super) fn route_query(house: &House, query: &str) -> Result<Value, RouteErro
         }
     }
     let key = key.ok_or(RouteError::NoKey)?;
-    let snapshot = house.snapshot();
+    let snapshot = gateway.snapshot();
     let mut answer = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
     let namespace = find(&snapshot, group.as_deref())?.namespace;
     let session = SessionKey::from_text(namespace, &key);
-    let pin = house.roster.pins.peek(session, house.clock.now());
+    let pin = gateway.runtime.pins.peek(session, gateway.clock.now());
     let pinned = pin.and_then(|id| snapshot.upstream_of(id));
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("pin".to_owned(), json!(pinned.map(|upstream| &*upstream.name)));

@@ -19,11 +19,11 @@ pub use api::{RouteError, route};
 use guard::{Barred, Guard};
 pub use reload::{Changes, Reloaded, Reloader, Trigger, server_identity};
 
-use crate::{secret::Secret, state::House, wire::RequestBody};
+use crate::{secret::Secret, state::Gateway, wire::RequestBody};
 
-/// The operator's side of a house.
+/// The operator's side of a gateway.
 pub struct Admin {
-    house: Arc<House>,
+    gateway: Arc<Gateway>,
     reloader: Arc<Reloader>,
     guard: Guard,
 }
@@ -36,7 +36,7 @@ type Answer = Response<Full<Bytes>>;
 /// What can be asked for.
 #[derive(Clone, Copy)]
 enum Question {
-    Live,
+    UpstreamState,
     Ready,
     Metrics,
     Upstreams,
@@ -48,7 +48,7 @@ enum Question {
 impl Question {
     fn at(path: &str) -> Option<Self> {
         Some(match path {
-            "/livez" => Self::Live,
+            "/livez" => Self::UpstreamState,
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             "/api/upstreams" => Self::Upstreams,
@@ -60,7 +60,7 @@ impl Question {
 
     /// Whether it is asked by a probe, which has no token to show, and learns nothing but yes or no.
     fn is_probe(self) -> bool {
-        matches!(self, Self::Live | Self::Ready)
+        matches!(self, Self::UpstreamState | Self::Ready)
     }
 
     fn changes_something(self) -> bool {
@@ -75,9 +75,9 @@ impl Question {
 
 impl Admin {
     /// Opens the operator's side; with a `token`, only to those who show it as `Authorization: Bearer`.
-    pub fn new(house: Arc<House>, reloader: Arc<Reloader>, token: Option<Secret>) -> Arc<Self> {
+    pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, token: Option<Secret>) -> Arc<Self> {
         Arc::new(Self {
-            house,
+            gateway,
             reloader,
             guard: Guard::new(token),
         })
@@ -114,17 +114,17 @@ impl Admin {
 
     async fn answer(&self, question: Question, request: &Request<RequestBody>) -> Answer {
         match question {
-            Question::Ready if !self.house.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            Question::Live | Question::Ready => text(StatusCode::OK, "ok\n"),
-            Question::Metrics => metrics(&self.house),
-            Question::Upstreams => json_answer(StatusCode::OK, &api::upstreams(&self.house)),
-            Question::Route => match api::route_query(&self.house, request.uri().query().unwrap_or_default()) {
+            Question::Ready if !self.gateway.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            Question::UpstreamState | Question::Ready => text(StatusCode::OK, "ok\n"),
+            Question::Metrics => metrics(&self.gateway),
+            Question::Upstreams => json_answer(StatusCode::OK, &api::upstreams(&self.gateway)),
+            Question::Route => match api::route_query(&self.gateway, request.uri().query().unwrap_or_default()) {
                 Ok(answer) => json_answer(StatusCode::OK, &answer),
                 Err(problem) => error(StatusCode::BAD_REQUEST, &problem.to_string()),
             },
             Question::Act(action) => {
                 let name = Action::at(request.uri().path()).map_or("", |(_, name)| name);
-                let (status, answer) = api::act(&self.house, action, name);
+                let (status, answer) = api::act(&self.gateway, action, name);
                 json_answer(status, &answer)
             }
             Question::Reload => {
@@ -164,8 +164,8 @@ fn protect(headers: &mut HeaderMap) {
     headers.extend(HEADERS);
 }
 
-fn metrics(house: &House) -> Answer {
-    let mut answer = text(StatusCode::OK, house.scrape());
+fn metrics(gateway: &Gateway) -> Answer {
+    let mut answer = text(StatusCode::OK, gateway.scrape());
     answer.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),

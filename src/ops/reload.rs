@@ -21,7 +21,7 @@ use rustls::ServerConfig;
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
-    state::{House, ReloadOutcome, Shrinking},
+    state::{Gateway, ReloadOutcome, Shrinking},
     wire::{self, Identity, IdentityError},
 };
 
@@ -78,9 +78,9 @@ pub struct Changes {
     pub warnings: Vec<String>,
 }
 
-/// Reloads the configuration of a house.
+/// Reloads the configuration of a gateway.
 pub struct Reloader {
-    house: Arc<House>,
+    gateway: Arc<Gateway>,
     overrides: Overrides,
     /// What clients are shown over TLS.
     identity: Option<Arc<Identity>>,
@@ -100,17 +100,17 @@ struct Last {
 }
 
 impl Reloader {
-    /// Reloads `house`, which was made from `config`, which was read from `file` with `overrides`; and `identity`, which was
+    /// Reloads `gateway`, which was made from `config`, which was read from `file` with `overrides`; and `identity`, which was
     /// made from it too.
     pub fn new(
-        house: Arc<House>,
+        gateway: Arc<Gateway>,
         config: Config,
         file: Option<File>,
         overrides: Overrides,
         identity: Option<Arc<Identity>>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            house,
+            gateway,
             overrides,
             identity,
             config: ArcSwap::from_pointee(config.clone()),
@@ -187,7 +187,7 @@ impl Reloader {
         let before = self.config.load();
         if config == **before {
             if trigger != Trigger::File {
-                self.house.reprobe();
+                self.gateway.reprobe();
             }
             return (Reloaded::Unchanged, None);
         }
@@ -195,7 +195,7 @@ impl Reloader {
             Ok(tls) => tls,
             Err(error) => return refused(vec![error.to_string()]),
         };
-        match self.house.reload(&config) {
+        match self.gateway.reload(&config) {
             Ok(shrinking) => {
                 if let (Some(identity), Some(tls)) = (&self.identity, tls)
                     && before.server.tls != config.server.tls
@@ -246,7 +246,7 @@ impl Reloader {
             }
             Reloaded::NoFile => return,
         };
-        self.house.meter.count_reload(outcome);
+        self.gateway.metrics.count_reload(outcome);
     }
 }
 

@@ -28,18 +28,18 @@ use self::{
     },
     models::Catalogue,
     request::{admit, caller, inspect},
-    request_log::Journal,
+    request_log::RequestLog,
     turn::{limits, pick},
 };
 use crate::{
     fault::Fault,
-    state::{House, Snapshot},
+    state::{Gateway, Snapshot},
     wire::{Framing, Intake, Peer, RequestBody},
 };
 
-/// The public side of a house.
+/// The public side of a gateway.
 pub struct Proxy {
-    house: Arc<House>,
+    gateway: Arc<Gateway>,
     catalogue: Arc<Catalogue>,
 }
 
@@ -50,26 +50,26 @@ enum Answer<'a> {
 }
 
 impl Proxy {
-    /// Opens the public side of `house`.
-    pub fn new(house: Arc<House>) -> Arc<Self> {
+    /// Opens the public side of `gateway`.
+    pub fn new(gateway: Arc<Gateway>) -> Arc<Self> {
         Arc::new(Self {
-            house,
+            gateway,
             catalogue: Arc::default(),
         })
     }
 
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<Outgoing> {
-        let snapshot = self.house.snapshot();
+        let snapshot = self.gateway.snapshot();
         let (mut parts, body) = request.into_parts();
         let framing = body.framing();
         let request_id = admit::request_id(&mut parts.headers);
         let intake = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
-        let mut journal = Journal::open(&self.house, &parts.method, &parts.uri, request_id, intake.counter());
-        match self.answer(&snapshot, peer, parts, framing, intake, &mut journal).await {
-            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, journal),
-            Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, journal),
-            Err(fault) => reply::render(fault, journal),
+        let mut log = RequestLog::open(&self.gateway, &parts.method, &parts.uri, request_id, intake.counter());
+        match self.answer(&snapshot, peer, parts, framing, intake, &mut log).await {
+            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, log),
+            Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, log),
+            Err(fault) => reply::render(fault, log),
         }
     }
 
@@ -80,24 +80,24 @@ impl Proxy {
         parts: Parts,
         framing: Framing,
         intake: Intake,
-        journal: &mut Journal,
+        log: &mut RequestLog,
     ) -> Result<Answer<'a>, Fault> {
-        let now = self.house.clock.unix_time().as_secs();
+        let now = self.gateway.clock.unix_time().as_secs();
         let identified = admit::identify(snapshot, &parts, now)?;
-        journal.identified(&identified);
+        log.identified(&identified);
         let admitted = admit::admit(snapshot, identified, parts, framing, peer)?;
-        limits::enter(&admitted, journal)?;
+        limits::enter(&admitted, log)?;
         if let Some(question) = models::question(&admitted) {
             // In a box, as all that is rare: a request's future is as large as its largest branch.
-            let answer = self.catalogue.answer(question, snapshot, &admitted, &self.house);
+            let answer = self.catalogue.answer(question, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answer::Models);
         }
-        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, journal).await?;
+        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, log).await?;
         let inspected_at = Instant::now();
         caller::may_use(snapshot, &admitted, &inspected)?;
-        limits::correct(&admitted, inspected.decompressed, journal)?;
-        let pick = pick::pick(&self.house, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
-        forward::forward(snapshot, admitted, inspected, pick, journal, inspected_at)
+        limits::correct(&admitted, inspected.decompressed, log)?;
+        let pick = pick::pick(&self.gateway, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
+        forward::forward(snapshot, admitted, inspected, pick, log, inspected_at)
             .await
             .map(|exchange| Answer::Upstream(Box::new(exchange)))
     }

@@ -19,9 +19,10 @@ use super::{
     request::headers::{self, CallersCredential},
 };
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     ids::UpstreamId,
-    state::{Credential, Endpoint, Group, House, Snapshot, Upstream},
+    state::{Credential, Gateway, Group, Snapshot, Upstream},
     tick::Tick,
     wire::{Framing, Replay, Terms},
 };
@@ -111,10 +112,10 @@ impl Catalogue {
         question: Question<'_>,
         snapshot: &Arc<Snapshot>,
         admitted: &Admitted<'_>,
-        house: &Arc<House>,
+        gateway: &Arc<Gateway>,
     ) -> Result<Bytes, Fault> {
         let group = admitted.caller.group;
-        let shared = self.shared(snapshot, house).await;
+        let shared = self.shared(snapshot, gateway).await;
         let own = ask_all(
             snapshot,
             |upstream| matches!(upstream.credential, Credential::Callers),
@@ -144,11 +145,11 @@ impl Catalogue {
     }
 
     /// The kept list, made first where there is none, refreshed behind the answer where it is old.
-    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) -> Option<Lists> {
+    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<Lists> {
         if let Some(kept) = self.kept_for(snapshot) {
-            let is_fresh = house.clock.now() < kept.fresh_until;
+            let is_fresh = gateway.clock.now() < kept.fresh_until;
             if kept.lists.is_some() && !is_fresh {
-                self.refresh_behind(snapshot, house);
+                self.refresh_behind(snapshot, gateway);
             }
             if kept.lists.is_some() || is_fresh {
                 return kept.lists;
@@ -156,21 +157,21 @@ impl Catalogue {
         }
         let _asking = self.asking.lock().await;
         // Whoever held the lock before has just asked.
-        let is_fresh = |kept: Kept| house.clock.now() < kept.fresh_until;
+        let is_fresh = |kept: Kept| gateway.clock.now() < kept.fresh_until;
         if !self.kept_for(snapshot).is_some_and(is_fresh) {
-            self.refresh(snapshot, house).await;
+            self.refresh(snapshot, gateway).await;
         }
         self.kept_for(snapshot)?.lists
     }
 
-    fn refresh_behind(self: &Arc<Self>, snapshot: &Arc<Snapshot>, house: &Arc<House>) {
-        let (catalogue, snapshot, house) = (self.clone(), snapshot.clone(), house.clone());
+    fn refresh_behind(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) {
+        let (catalogue, snapshot, gateway) = (self.clone(), snapshot.clone(), gateway.clone());
         tokio::spawn(async move {
             // Somebody refreshes it already.
             let Ok(_asking) = catalogue.asking.try_lock() else {
                 return;
             };
-            catalogue.refresh(&snapshot, &house).await;
+            catalogue.refresh(&snapshot, &gateway).await;
         });
     }
 
@@ -181,7 +182,7 @@ impl Catalogue {
             .filter(|kept| Arc::ptr_eq(&kept.snapshot, snapshot))
     }
 
-    async fn refresh(&self, snapshot: &Arc<Snapshot>, house: &House) {
+    async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) {
         let ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
         let asked = ask_all(snapshot, ours, &CallersCredential::default()).await;
         let known = self.kept_for(snapshot).and_then(|kept| kept.lists);
@@ -192,7 +193,7 @@ impl Catalogue {
         };
         *self.kept.lock() = Some(Kept {
             lists,
-            fresh_until: house.clock.now().after(fresh_for),
+            fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });
     }

@@ -7,7 +7,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{exchange::outgoing::Outgoing, request::headers::X_REQUEST_ID, request_log::Journal};
+use super::{exchange::outgoing::Outgoing, request::headers::X_REQUEST_ID, request_log::RequestLog};
 use crate::fault::{self, Fault, Retry};
 
 #[derive(Serialize)]
@@ -30,11 +30,11 @@ struct ErrorDetail<'a> {
 }
 
 /// The answer to a request that failed on our own account, in OpenAI's shape.
-pub(super) fn render(fault: Fault, mut journal: Journal) -> Response<Outgoing> {
-    let request_id = journal.request_id.clone();
-    journal.answered_here(fault.status());
-    journal.refused(&fault);
-    error(&fault, request_id, Some(journal))
+pub(super) fn render(fault: Fault, mut log: RequestLog) -> Response<Outgoing> {
+    let request_id = log.request_id.clone();
+    log.answered_here(fault.status());
+    log.refused(&fault);
+    error(&fault, request_id, Some(log))
 }
 
 /// How a caller proves who it is (RFC 6750 section 3).
@@ -45,7 +45,7 @@ pub(super) fn unread(fault: &Fault, request_id: HeaderValue) -> Response<Outgoin
     error(fault, request_id, None)
 }
 
-fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
+fn error(fault: &Fault, request_id: HeaderValue, log: Option<RequestLog>) -> Response<Outgoing> {
     let detail = ErrorDetail {
         message: fault.message(),
         kind: fault.kind(),
@@ -57,7 +57,7 @@ fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Re
     // Serializing strings to memory cannot fail.
     let text = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
     let (status, retry, closes) = (fault.status(), fault.retry(), fault.closes());
-    let mut response = own(status, text.into(), request_id, journal);
+    let mut response = own(status, text.into(), request_id, log);
     let headers = response.headers_mut();
     match retry {
         Retry::Never => {}
@@ -89,19 +89,19 @@ fn error(fault: &Fault, request_id: HeaderValue, journal: Option<Journal>) -> Re
 }
 
 /// A JSON answer.
-pub(super) fn json(status: StatusCode, text: Bytes, mut journal: Journal) -> Response<Outgoing> {
-    journal.answered_here(status);
-    let request_id = journal.request_id.clone();
-    own(status, text, request_id, Some(journal))
+pub(super) fn json(status: StatusCode, text: Bytes, mut log: RequestLog) -> Response<Outgoing> {
+    log.answered_here(status);
+    let request_id = log.request_id.clone();
+    own(status, text, request_id, Some(log))
 }
 
-fn own(status: StatusCode, text: Bytes, request_id: HeaderValue, journal: Option<Journal>) -> Response<Outgoing> {
-    let limits = journal.as_ref().map(|journal| {
+fn own(status: StatusCode, text: Bytes, request_id: HeaderValue, log: Option<RequestLog>) -> Response<Outgoing> {
+    let limits = log.as_ref().map(|log| {
         let mut limits = http::HeaderMap::new();
-        journal.show_limits(&mut limits);
+        log.show_limits(&mut limits);
         limits
     });
-    let mut response = Response::new(Outgoing::text(text, journal));
+    let mut response = Response::new(Outgoing::text(text, log));
     *response.status_mut() = status;
     response
         .headers_mut()

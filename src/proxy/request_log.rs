@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::{request::admit::Identified, request::target::bounded, turn::limits};
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     policy::Route,
     scan::Usage,
-    state::{ClientKey, Endpoint, House, Lease, Live, Permit, RequestLabels, StatusClass},
+    state::{ClientKey, Gateway, Lease, Permit, RequestLabels, StatusClass, UpstreamState},
 };
 
 /// How a request ended.
@@ -50,8 +51,8 @@ impl Outcome {
 }
 
 /// A request's record. Dropping it writes it: once, and also for a caller that went before it had an answer.
-pub(super) struct Journal {
-    house: Arc<House>,
+pub(super) struct RequestLog {
+    gateway: Arc<Gateway>,
     started: Instant,
     method: Method,
     path: Box<str>,
@@ -90,16 +91,16 @@ struct Answer {
     first_byte: Duration,
 }
 
-impl Journal {
+impl RequestLog {
     pub fn open(
-        house: &Arc<House>,
+        gateway: &Arc<Gateway>,
         method: &Method,
         uri: &Uri,
         request_id: HeaderValue,
         bytes_in: Arc<AtomicU64>,
     ) -> Self {
         Self {
-            house: house.clone(),
+            gateway: gateway.clone(),
             started: Instant::now(),
             method: method.clone(),
             path: path(uri),
@@ -142,10 +143,10 @@ impl Journal {
     pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
         self.usage = Some(usage);
         if let (Some(lease), Some(answer)) = (lease, &self.answer) {
-            lease.meter().count_usage(answer.route, usage);
+            lease.metrics().count_usage(answer.route, usage);
         }
-        if let Some(meter) = self.caller.as_ref().and_then(|key| key.group.meter.as_ref()) {
-            meter.count_usage(usage);
+        if let Some(metrics) = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref()) {
+            metrics.count_usage(usage);
         }
     }
 
@@ -161,23 +162,23 @@ impl Journal {
         }
     }
 
-    pub fn house(&self) -> &Arc<House> {
-        &self.house
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
     }
 
     /// Notes the response head of an upstream.
     pub fn answered(
         &mut self,
-        live: &Live,
+        state: &UpstreamState,
         upstream: &Arc<str>,
         route: Route,
         status: StatusCode,
         upstream_request_id: Option<&HeaderValue>,
     ) {
         let first_byte = self.started.elapsed();
-        live.meter.observe_first_byte(first_byte);
+        state.metrics.observe_first_byte(first_byte);
         if let Some(endpoint) = self.endpoint {
-            live.meter.count(RequestLabels {
+            state.metrics.count(RequestLabels {
                 endpoint,
                 route,
                 status: StatusClass::of(status),
@@ -199,7 +200,7 @@ impl Journal {
 
     /// Notes that what Steadfast answers is an error.
     pub fn refused(&mut self, fault: &Fault) {
-        self.house.meter.count_rejected(fault);
+        self.gateway.metrics.count_rejected(fault);
         self.outcome = Some(Outcome::Refused);
         self.refusal = Some(fault.code());
     }
@@ -216,18 +217,18 @@ impl Journal {
             };
             limits::settle(permit, self.usage, was_served, self.streamed);
         }
-        let meter = self.caller.as_ref().and_then(|key| key.group.meter.as_ref());
-        if let (Some(meter), Some(status)) = (meter, answered.or(self.own_status)) {
-            meter.count(status);
+        let metrics = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref());
+        if let (Some(metrics), Some(status)) = (metrics, answered.or(self.own_status)) {
+            metrics.count(status);
         }
     }
 
     fn write(&self) {
         let took = self.started.elapsed();
         if let Some(endpoint) = self.endpoint {
-            self.house.meter.observe_duration(endpoint, took);
+            self.gateway.metrics.observe_duration(endpoint, took);
         }
-        let unfinished = if self.house.is_cutting() {
+        let unfinished = if self.gateway.is_cutting() {
             Outcome::Stopped
         } else {
             Outcome::ClientGone
@@ -262,7 +263,7 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         self.close();
         self.write();

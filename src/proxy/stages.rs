@@ -10,10 +10,11 @@ use super::{
     turn::pick::{self, Next, Pick, Pinning},
 };
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     ids::UpstreamId,
     scan::RequestFacts,
-    state::{Endpoint, House, Snapshot, Upstream},
+    state::{Gateway, Snapshot, Upstream},
     wire::{self, Framing, Peer},
 };
 
@@ -64,8 +65,13 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
 ///
 /// # Errors
 /// Where nobody can take it at once.
-pub fn pick(house: &House, snapshot: &Snapshot, head: &Head<'_>, facts: &RequestFacts) -> Result<UpstreamId, Fault> {
-    let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
+pub fn pick(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    head: &Head<'_>,
+    facts: &RequestFacts,
+) -> Result<UpstreamId, Fault> {
+    let pick = pick::pick(gateway, snapshot, &head.0, facts, 0)?;
     picked(&pick)
 }
 
@@ -73,13 +79,18 @@ pub fn pick(house: &House, snapshot: &Snapshot, head: &Head<'_>, facts: &Request
 ///
 /// # Errors
 /// Where nobody can take it at once.
-pub fn pick_and_pin(house: &House, snapshot: &Snapshot, head: &Head<'_>, facts: &RequestFacts) -> Result<bool, Fault> {
-    let pick = pick::pick(house, snapshot, &head.0, facts, 0)?;
+pub fn pick_and_pin(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    head: &Head<'_>,
+    facts: &RequestFacts,
+) -> Result<bool, Fault> {
+    let pick = pick::pick(gateway, snapshot, &head.0, facts, 0)?;
     let upstream = picked(&pick)?;
     let (Some(key), Pinning::From(seen)) = (pick.affinity.key, pick.pinning) else {
         return Ok(false);
     };
-    house.roster.pins.confirm(key, seen, upstream, house.clock.now());
+    gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
     Ok(seen == Some(upstream))
 }
 

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    metrics::{GroupMeter, Meter},
-    rate_limits::{Allowance, Allowances},
+    metrics::{GroupMetrics, Metrics},
+    rate_limits::{RateLimitTable, RateLimits},
     upstream::organization,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub struct ClientKey {
     /// Whom it belongs to.
     pub group: Arc<Group>,
     /// What it has used, which outlives this snapshot; none where it is not limited.
-    pub allowance: Option<Arc<Allowance>>,
+    pub rate_limits: Option<Arc<RateLimits>>,
     /// The second of Unix time from which on it is good no more.
     expires: Option<u64>,
     disabled: bool,
@@ -62,7 +62,7 @@ pub struct Group {
     /// How much each of its keys may use.
     pub quota: Quota,
     /// Its counts; none for anybody.
-    pub meter: Option<Arc<GroupMeter>>,
+    pub metrics: Option<Arc<GroupMetrics>>,
     /// Its place in the file; none for anybody.
     pub(super) index: Option<usize>,
     /// The upstreams that it may call; `None` for all.
@@ -70,13 +70,13 @@ pub struct Group {
 }
 
 impl Access {
-    pub(super) fn compile(config: &Config, allowances: &Allowances, meter: &Meter) -> Self {
+    pub(super) fn compile(config: &Config, rate_limits: &RateLimitTable, metrics: &Metrics) -> Self {
         let accounts = Accounts::of(config);
         let groups: Box<[Arc<Group>]> = config
             .groups
             .iter()
             .enumerate()
-            .map(|(index, group)| Arc::new(Group::compile(index, group, &accounts, meter)))
+            .map(|(index, group)| Arc::new(Group::compile(index, group, &accounts, metrics)))
             .collect();
         let mut keys = config.has_client_keys.then(HashMap::new);
         for configured in &config.keys {
@@ -87,7 +87,7 @@ impl Access {
             let name: Arc<str> = configured.name.as_str().into();
             let is_limited = !compiled.quota.is_unlimited();
             let key = Arc::new(ClientKey {
-                allowance: is_limited.then(|| allowances.of(&name)),
+                rate_limits: is_limited.then(|| rate_limits.of(&name)),
                 name,
                 group: compiled.clone(),
                 expires: configured.expires,
@@ -107,8 +107,8 @@ impl Access {
     /// Holds from now on: keys may use what their groups say.
     pub(super) fn take_effect(&self) {
         for key in self.keys.iter().flat_map(HashMap::values) {
-            if let Some(allowance) = &key.allowance {
-                allowance.set_quota(key.group.quota);
+            if let Some(rate_limits) = &key.rate_limits {
+                rate_limits.set_quota(key.group.quota);
             }
         }
     }
@@ -169,13 +169,13 @@ impl Group {
             models: ModelGlobs::default(),
             shares_accounts: false,
             quota: Quota::default(),
-            meter: None,
+            metrics: None,
             index: None,
             upstreams: None,
         }
     }
 
-    fn compile(index: usize, group: &config::Group, accounts: &Accounts<'_>, meter: &Meter) -> Self {
+    fn compile(index: usize, group: &config::Group, accounts: &Accounts<'_>, metrics: &Metrics) -> Self {
         let named = group.upstreams.as_ref();
         Self {
             name: group.name.as_str().into(),
@@ -183,7 +183,7 @@ impl Group {
             models: group.models.clone(),
             shares_accounts: accounts.are_shared(group),
             quota: Quota::from(group),
-            meter: Some(meter.group(&group.name)),
+            metrics: Some(metrics.group(&group.name)),
             index: Some(index),
             upstreams: named.map(|names| names.iter().map(|name| UpstreamId::from_name(name)).collect()),
         }

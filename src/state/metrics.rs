@@ -26,13 +26,14 @@ use self::{
     striped::{Bounds, Histogram, Observed, Padded, Striped, add, count},
 };
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     policy::{Route, health::State},
     scan::Usage,
 };
 
-pub use self::group::GroupMeter;
-pub use self::labels::{Endpoint, FailoverReason, ReloadOutcome, RequestLabels, StatusClass};
+pub use self::group::GroupMetrics;
+pub use self::labels::{FailoverReason, ReloadOutcome, RequestLabels, StatusClass};
 
 /// Figures that are read when they are scraped.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ pub(super) enum Level {
 }
 
 /// The metrics of a process.
-pub struct Meter {
+pub struct Metrics {
     registry: Registry,
     tally: Arc<Tally>,
     levels: [IntGauge; 4],
@@ -94,7 +95,7 @@ fn made<T>(result: prometheus::Result<T>) -> T {
     result.unwrap_or_else(|error| unreachable!("a metric of ours is malformed: {error}"))
 }
 
-impl Meter {
+impl Metrics {
     /// A registry with every metric in it.
     #[allow(clippy::new_without_default, reason = "a registry is made once and on purpose")]
     pub fn new() -> Self {
@@ -143,12 +144,12 @@ impl Meter {
     }
 
     /// The counts of the upstream called `name`, the same ones each time.
-    pub fn upstream(&self, name: &str) -> Arc<UpstreamMeter> {
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self.tally.upstreams.lock();
         if let Some(known) = upstreams.iter().find(|upstream| upstream.name == name) {
             return known.clone();
         }
-        let upstream = Arc::new(UpstreamMeter {
+        let upstream = Arc::new(UpstreamMetrics {
             name: name.to_owned(),
             in_flight: Gauge::default(),
             counts: Striped::new(),
@@ -158,12 +159,12 @@ impl Meter {
     }
 
     /// The counts of the group called `name`, the same ones each time.
-    pub fn group(&self, name: &str) -> Arc<GroupMeter> {
+    pub fn group(&self, name: &str) -> Arc<GroupMetrics> {
         let mut groups = self.tally.groups.lock();
         if let Some(known) = groups.iter().find(|group| group.name == name) {
             return known.clone();
         }
-        let group = Arc::new(GroupMeter::new(name));
+        let group = Arc::new(GroupMetrics::new(name));
         groups.push(group.clone());
         group
     }
@@ -232,14 +233,14 @@ impl Meter {
 }
 
 /// What one upstream has done.
-pub struct UpstreamMeter {
+pub struct UpstreamMetrics {
     name: String,
     /// Requests that the upstream is working on. Policy reads it too: there is one count, not two.
     pub in_flight: Gauge,
     counts: Striped<UpstreamCounts>,
 }
 
-impl UpstreamMeter {
+impl UpstreamMetrics {
     /// Counts a request that this upstream answered.
     pub fn count(&self, labels: RequestLabels) {
         count(self.counts.mine().requests(labels));
@@ -366,9 +367,9 @@ impl Default for SharedCounts {
 struct Tally {
     shared: Striped<SharedCounts>,
     /// Upstreams that a reload took away stay, with what they have counted.
-    upstreams: Mutex<Vec<Arc<UpstreamMeter>>>,
+    upstreams: Mutex<Vec<Arc<UpstreamMetrics>>>,
     /// The same of groups.
-    groups: Mutex<Vec<Arc<GroupMeter>>>,
+    groups: Mutex<Vec<Arc<GroupMetrics>>>,
 }
 
 #[cfg(test)]

@@ -13,25 +13,25 @@ use crate::{
 };
 
 /// What one client key may use, and has used.
-pub struct Allowance {
+pub struct RateLimits {
     clock: Clock,
     limiter: Mutex<Limiter>,
 }
 
-/// The allowances of all keys that a snapshot in use names.
-pub struct Allowances {
+/// The rate_limits of all keys that a snapshot in use names.
+pub struct RateLimitTable {
     clock: Clock,
     /// By the name of the key.
-    known: Mutex<HashMap<Arc<str>, Weak<Allowance>>>,
+    known: Mutex<HashMap<Arc<str>, Weak<RateLimits>>>,
 }
 
-/// A request's part of its key's allowance. Dropped, it gives back its place, and what it has been charged stays charged.
+/// A request's part of its key's rate_limits. Dropped, it gives back its place, and what it has been charged stays charged.
 pub struct Permit {
-    allowance: Arc<Allowance>,
+    rate_limits: Arc<RateLimits>,
     admission: Option<Admission>,
 }
 
-impl Allowances {
+impl RateLimitTable {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
@@ -39,27 +39,29 @@ impl Allowances {
         }
     }
 
-    /// The allowance of the key called `name`: what it has used before stays used.
-    pub fn of(&self, name: &Arc<str>) -> Arc<Allowance> {
+    /// The rate_limits of the key called `name`: what it has used before stays used.
+    pub fn of(&self, name: &Arc<str>) -> Arc<RateLimits> {
         let mut known = self.known.lock();
         if let Some(known) = known.get(name).and_then(Weak::upgrade) {
             return known;
         }
-        let allowance = Arc::new(Allowance {
+        let rate_limits = Arc::new(RateLimits {
             clock: self.clock,
             limiter: Mutex::default(),
         });
-        known.insert(name.clone(), Arc::downgrade(&allowance));
-        allowance
+        known.insert(name.clone(), Arc::downgrade(&rate_limits));
+        rate_limits
     }
 
     /// Forgets the keys that nobody names any more.
     pub(super) fn forget_unused(&self) {
-        self.known.lock().retain(|_, allowance| allowance.strong_count() > 0);
+        self.known
+            .lock()
+            .retain(|_, rate_limits| rate_limits.strong_count() > 0);
     }
 }
 
-impl Allowance {
+impl RateLimits {
     /// Allows so much from now on.
     pub fn set_quota(&self, quota: Quota) {
         self.limiter.lock().set_quota(quota);
@@ -72,7 +74,7 @@ impl Allowance {
     pub fn admit(self: &Arc<Self>, tokens: u64) -> Result<Permit, Denial> {
         let admission = self.limiter.lock().admit(tokens, self.clock.now())?;
         Ok(Permit {
-            allowance: self.clone(),
+            rate_limits: self.clone(),
             admission: Some(admission),
         })
     }
@@ -92,8 +94,8 @@ impl Permit {
         let Some(admission) = &mut self.admission else {
             return Ok(());
         };
-        let mut limiter = self.allowance.limiter.lock();
-        limiter.recharge(admission, tokens, self.allowance.clock.now())
+        let mut limiter = self.rate_limits.limiter.lock();
+        limiter.recharge(admission, tokens, self.rate_limits.clock.now())
     }
 
     /// The request is over, and has cost `actual` tokens.
@@ -109,8 +111,8 @@ impl Permit {
 
     fn end(&mut self, actual: Option<u64>) {
         if let Some(admission) = self.admission.take() {
-            let mut limiter = self.allowance.limiter.lock();
-            limiter.settle(admission, actual, self.allowance.clock.now());
+            let mut limiter = self.rate_limits.limiter.lock();
+            limiter.settle(admission, actual, self.rate_limits.clock.now());
         }
     }
 }
@@ -130,15 +132,15 @@ mod tests {
 
     use super::*;
 
-    fn allowance(quota: Quota) -> Arc<Allowance> {
-        let allowance = Allowances::new(Clock::start()).of(&"alice".into());
-        allowance.set_quota(quota);
-        allowance
+    fn rate_limits(quota: Quota) -> Arc<RateLimits> {
+        let rate_limits = RateLimitTable::new(Clock::start()).of(&"alice".into());
+        rate_limits.set_quota(quota);
+        rate_limits
     }
 
     #[test]
     fn two_hundred_callers_get_exactly_what_there_is() {
-        let allowance = allowance(Quota {
+        let rate_limits = rate_limits(Quota {
             requests_per_minute: Some(1_000),
             max_concurrent: Some(7),
             ..Quota::default()
@@ -148,7 +150,7 @@ mod tests {
             for _ in 0..200 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        let Ok(permit) = allowance.admit(0) else { continue };
+                        let Ok(permit) = rate_limits.admit(0) else { continue };
                         admitted.fetch_add(1, SeqCst);
                         most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
                         inside.fetch_sub(1, SeqCst);
@@ -158,32 +160,32 @@ mod tests {
             }
         });
         // Whoever found seven inside went away, so that the rest is asked for now.
-        while let Ok(permit) = allowance.admit(0) {
+        while let Ok(permit) = rate_limits.admit(0) {
             admitted.fetch_add(1, SeqCst);
             drop(permit);
         }
         assert_eq!(admitted.into_inner(), 1_000);
         assert!(most.into_inner() <= 7);
-        assert_eq!(allowance.limiter.lock().running(), 0);
+        assert_eq!(rate_limits.limiter.lock().running(), 0);
     }
 
     #[test]
     fn a_key_that_comes_back_has_used_what_it_had_used() {
-        let allowances = Allowances::new(Clock::start());
+        let rate_limits = RateLimitTable::new(Clock::start());
         let one_request = Quota {
             requests_per_minute: Some(1),
             ..Quota::default()
         };
-        let before = allowances.of(&"alice".into());
+        let before = rate_limits.of(&"alice".into());
         before.set_quota(one_request);
         drop(before.admit(0));
-        let after = allowances.of(&"alice".into());
+        let after = rate_limits.of(&"alice".into());
         after.set_quota(one_request);
         drop(before);
-        allowances.forget_unused();
+        rate_limits.forget_unused();
         assert!(after.admit(0).is_err());
         drop(after);
-        allowances.forget_unused();
-        assert!(allowances.known.lock().is_empty());
+        rate_limits.forget_unused();
+        assert!(rate_limits.known.lock().is_empty());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{metrics::Meter, rate_limits::Allowances, upstream_state::Live};
+use super::{metrics::Metrics, rate_limits::RateLimitTable, upstream_state::UpstreamState};
 use crate::{
     config,
     ids::UpstreamId,
@@ -25,7 +25,7 @@ const OWNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const WAITING: usize = 4096;
 
 /// What outlives a snapshot.
-pub struct Roster {
+pub struct RuntimeState {
     /// Session → the upstream where its cache is.
     pub pins: Pins,
     /// Response id or encrypted item → the upstream that made it.
@@ -33,29 +33,29 @@ pub struct Roster {
     /// How many requests may be sent once more.
     pub retries: Mutex<RetryBudget>,
     /// What client keys have used.
-    pub allowances: Allowances,
+    pub rate_limits: RateLimitTable,
     waiting: Arc<AtomicUsize>,
     clock: Clock,
-    upstreams: Mutex<HashMap<UpstreamId, Arc<Live>>>,
+    upstreams: Mutex<HashMap<UpstreamId, Arc<UpstreamState>>>,
 }
 
 /// The permission to wait; given back when it is dropped.
-pub struct Patient(Arc<AtomicUsize>);
+pub struct WaitPermit(Arc<AtomicUsize>);
 
-impl Drop for Patient {
+impl Drop for WaitPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-impl Roster {
+impl RuntimeState {
     /// Empty tables, as large as configured.
     pub fn new(affinity: &config::Affinity, retry: config::Retry, clock: Clock) -> Self {
         Self {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNED_FOR),
             retries: Mutex::new(RetryBudget::new(retry.budget)),
-            allowances: Allowances::new(clock),
+            rate_limits: RateLimitTable::new(clock),
             waiting: Arc::default(),
             clock,
             upstreams: Mutex::default(),
@@ -69,16 +69,16 @@ impl Roster {
     }
 
     /// What the upstream called `name` is doing, whichever snapshot asks.
-    pub fn live(&self, id: UpstreamId, name: &Arc<str>, meter: &Meter) -> Arc<Live> {
+    pub fn state(&self, id: UpstreamId, name: &Arc<str>, metrics: &Metrics) -> Arc<UpstreamState> {
         let mut upstreams = self.upstreams.lock();
         upstreams
             .entry(id)
-            .or_insert_with(|| Live::new(name, meter.upstream(name), self.clock))
+            .or_insert_with(|| UpstreamState::new(name, metrics.upstream(name), self.clock))
             .clone()
     }
 
     /// What the upstream `id` is doing, if it ever was configured.
-    pub fn find(&self, id: UpstreamId) -> Option<Arc<Live>> {
+    pub fn find(&self, id: UpstreamId) -> Option<Arc<UpstreamState>> {
         self.upstreams.lock().get(&id).cloned()
     }
 
@@ -88,9 +88,9 @@ impl Roster {
     }
 
     /// The permission to wait, while there are not too many who do.
-    pub fn patient(&self) -> Option<Patient> {
+    pub fn wait_permit(&self) -> Option<WaitPermit> {
         let more = |waiting| (waiting < WAITING).then_some(waiting + 1);
         self.waiting.fetch_update(Relaxed, Relaxed, more).ok()?;
-        Some(Patient(self.waiting.clone()))
+        Some(WaitPermit(self.waiting.clone()))
     }
 }

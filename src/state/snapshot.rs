@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     access::{Access, Group},
-    metrics::Meter,
-    runtime::Roster,
+    metrics::Metrics,
+    runtime::RuntimeState,
     upstream::{Line, Upstream, organization},
 };
 use crate::{
@@ -101,18 +101,18 @@ impl Eligibility {
 }
 
 impl Snapshot {
-    /// Compiles `config`. What outlives a snapshot comes from `roster`; upstreams that are reached as in `previous` keep
+    /// Compiles `config`. What outlives a snapshot comes from `runtime`; upstreams that are reached as in `previous` keep
     /// its connections.
     ///
     /// # Errors
     /// When an upstream's TLS cannot be set up.
     pub fn compile(
         config: &Config,
-        roster: &Roster,
-        meter: &Meter,
+        runtime: &RuntimeState,
+        metrics: &Metrics,
         previous: Option<&Self>,
     ) -> Result<Self, CompileError> {
-        let access = Access::compile(config, &roster.allowances, meter);
+        let access = Access::compile(config, &runtime.rate_limits, metrics);
         let mut classes: Vec<Class> = Vec::new();
         let mut members = Vec::with_capacity(config.upstreams.len());
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
@@ -124,7 +124,7 @@ impl Snapshot {
             let line = Line::of(configured, &config.timeouts);
             let warm = previous.and_then(|previous| previous.pool_of(configured, &line));
             let pool = warm.map_or_else(|| line.open(), Ok).map_err(failed)?;
-            let upstream = Upstream::compile(configured, line, pool, roster, meter).map_err(failed)?;
+            let upstream = Upstream::compile(configured, line, pool, runtime, metrics).map_err(failed)?;
             let class = Class {
                 models: upstream.models.clone(),
                 groups: access
@@ -181,8 +181,8 @@ impl Snapshot {
     /// Holds from now on: what outlives snapshots is set as this one has it.
     pub(super) fn take_effect(&self) {
         for upstream in &self.upstreams {
-            upstream.live.set_slots(upstream.max_in_flight);
-            upstream.live.reloaded();
+            upstream.state.set_slots(upstream.max_in_flight);
+            upstream.state.reloaded();
         }
         self.access.take_effect();
     }

@@ -12,7 +12,7 @@ use http::{
 use memchr::memmem::Finder;
 use sha2::Sha256;
 
-use super::{metrics::Meter, runtime::Roster, upstream_state::Live};
+use super::{metrics::Metrics, runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
     config::{self, ApiKey, ModelGlobs},
     ids::{OrganizationId, UpstreamId},
@@ -54,7 +54,7 @@ pub struct Upstream {
     /// How many requests it takes at once, where that is limited.
     pub max_in_flight: Option<u32>,
     /// What it is doing; outlives this snapshot.
-    pub live: Arc<Live>,
+    pub state: Arc<UpstreamState>,
 }
 
 /// All that connections depend on: as long as it stays the same, warm ones serve the next snapshot too.
@@ -118,8 +118,8 @@ impl Upstream {
         configured: &config::Upstream,
         line: Line,
         pool: Arc<wire::Pool>,
-        roster: &Roster,
-        meter: &Meter,
+        runtime: &RuntimeState,
+        metrics: &Metrics,
     ) -> Result<Self, String> {
         let url = &configured.base_url;
         let credential = match &configured.api_key {
@@ -133,7 +133,7 @@ impl Upstream {
         };
         let id = UpstreamId::from_name(&configured.name);
         let name: Arc<str> = configured.name.as_str().into();
-        let live = roster.live(id, &name, meter);
+        let state = runtime.state(id, &name, metrics);
         Ok(Self {
             id,
             name,
@@ -151,7 +151,7 @@ impl Upstream {
             organization: configured.organization.as_deref().map(Into::into),
             max_in_flight: configured.max_in_flight,
             line,
-            live,
+            state,
         })
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! # The door
 //!
-//! A request enters through [`Live::enter`] and leaves when its [`Lease`] is dropped: once, whoever drops it. Where
+//! A request enters through [`UpstreamState::enter`] and leaves when its [`Lease`] is dropped: once, whoever drops it. Where
 //! nothing is wrong and nobody waits, entering is one atomic step and takes no lock: `is_plain` says that health has
 //! nothing to say, and the count of requests in flight is the count of taken slots.
 //!
 //! # The line
 //!
-//! Who cannot enter yet may [`wait`](Live::wait). A slot is handed over to the first in line that can use it, so nobody
+//! Who cannot enter yet may [`wait`](UpstreamState::wait). A slot is handed over to the first in line that can use it, so nobody
 //! is woken in vain; who comes later does not overtake. A request that waits for the end of a cooldown looks again at
 //! that end, or when it moves: the first one to look lets everybody in who can enter, in their order.
 
@@ -27,7 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::metrics::UpstreamMeter;
+use super::metrics::UpstreamMetrics;
 use crate::{
     ids::ModelKey,
     policy::{
@@ -44,10 +44,10 @@ mod tests;
 ///
 /// Aligned away from the reference counts that an `Arc` keeps before it: each request changes those, and all read this.
 #[repr(align(128))]
-pub struct Live {
+pub struct UpstreamState {
     name: Arc<str>,
     /// What it counts; the number of requests in flight is among it, and is the number of taken slots.
-    pub meter: Arc<UpstreamMeter>,
+    pub metrics: Arc<UpstreamMetrics>,
     clock: Clock,
     /// How many requests may be in flight; `u32::MAX` for no limit.
     slots: AtomicU32,
@@ -70,42 +70,42 @@ struct Waiter {
 
 /// A request that an upstream works on: from its sending to the end, failure or drop of the response body.
 pub struct Lease {
-    live: Arc<Live>,
+    state: Arc<UpstreamState>,
     attempt: Attempt,
     has_verdict: bool,
 }
 
 impl Lease {
     /// The counts of the upstream.
-    pub fn meter(&self) -> &UpstreamMeter {
-        &self.live.meter
+    pub fn metrics(&self) -> &UpstreamMetrics {
+        &self.state.metrics
     }
 
     /// Tells what became of the request, as far as its response head (or first event) says.
     pub fn report(&mut self, event: Event) {
         self.has_verdict = true;
-        self.live.observe(self.attempt, event);
+        self.state.observe(self.attempt, event);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.has_verdict {
-            self.live.abandon(self.attempt);
+            self.state.abandon(self.attempt);
         }
-        self.live.meter.in_flight.dec();
-        if self.live.waiting.load(SeqCst) > 0 {
-            self.live.let_in();
+        self.state.metrics.in_flight.dec();
+        if self.state.waiting.load(SeqCst) > 0 {
+            self.state.let_in();
         }
     }
 }
 
-impl Live {
+impl UpstreamState {
     /// An upstream of which nothing is known yet.
-    pub(super) fn new(name: &str, meter: Arc<UpstreamMeter>, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(name: &str, metrics: Arc<UpstreamMetrics>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
-            meter,
+            metrics,
             clock,
             slots: AtomicU32::new(u32::MAX),
             is_plain: AtomicBool::new(true),
@@ -118,7 +118,7 @@ impl Live {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.meter.in_flight.get()).unwrap_or(0)
+        u32::try_from(self.metrics.in_flight.get()).unwrap_or(0)
     }
 
     /// Requests in line.
@@ -260,10 +260,10 @@ impl Live {
     fn take_slot(&self) -> bool {
         match self.slots() {
             None => {
-                self.meter.in_flight.inc();
+                self.metrics.in_flight.inc();
                 true
             }
-            Some(slots) => self.meter.in_flight.try_inc(slots),
+            Some(slots) => self.metrics.in_flight.try_inc(slots),
         }
     }
 
@@ -278,7 +278,7 @@ impl Live {
             (may && self.take_slot()).then(|| health.begin(model, now))
         };
         attempt.map(|attempt| Lease {
-            live: self.clone(),
+            state: self.clone(),
             attempt,
             has_verdict: false,
         })
@@ -365,18 +365,18 @@ impl Live {
 
 /// A place in line, left when the wait ends, however it ends.
 struct Place<'a> {
-    live: &'a Arc<Live>,
+    state: &'a Arc<UpstreamState>,
     enter: oneshot::Receiver<Lease>,
 }
 
 impl<'a> Place<'a> {
-    fn take(live: &'a Arc<Live>, model: Option<ModelKey>) -> Self {
+    fn take(state: &'a Arc<UpstreamState>, model: Option<ModelKey>) -> Self {
         let (enter, entered) = oneshot::channel();
-        let mut line = live.line.lock();
+        let mut line = state.line.lock();
         line.push_back(Waiter { model, enter });
-        live.waiting.store(line.len(), SeqCst);
+        state.waiting.store(line.len(), SeqCst);
         drop(line);
-        Self { live, enter: entered }
+        Self { state, enter: entered }
     }
 
     /// The lease, if it was handed over meanwhile.
@@ -389,8 +389,8 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         // From here on nothing is handed over; what was is dropped with the receiver, outside the lock.
         self.enter.close();
-        let mut line = self.live.line.lock();
+        let mut line = self.state.line.lock();
         line.retain(|waiter| !waiter.enter.is_closed());
-        self.live.waiting.store(line.len(), SeqCst);
+        self.state.waiting.store(line.len(), SeqCst);
     }
 }

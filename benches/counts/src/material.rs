@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use steadfast::{
     config::{Config, Overrides},
-    state::House,
+    state::Gateway,
 };
 
 use crate::Broken;
@@ -67,8 +67,8 @@ pub fn events() -> Vec<String> {
     events
 }
 
-/// A house with `count` upstreams, all of them at `address`.
-pub fn house(count: usize, address: &str) -> Result<Arc<House>, Broken> {
+/// A gateway with `count` upstreams, all of them at `address`.
+pub fn gateway(count: usize, address: &str) -> Result<Arc<Gateway>, Broken> {
     let mut text = String::new();
     for number in 0..count {
         writeln!(
@@ -79,7 +79,7 @@ pub fn house(count: usize, address: &str) -> Result<Arc<House>, Broken> {
     let key = |_: &str| Some("sk-proj-0123456789abcdef0123456789abcdef0123456789abcdef".to_owned());
     let config = Config::from_toml(&text, "counts.toml", &key, &Overrides::default());
     let config = config.map_err(|errors| errors.to_string())?;
-    Ok(House::new(&config)?)
+    Ok(Gateway::new(&config)?)
 }
 
 /// Reads a head, with or without its last line end.

@@ -7,7 +7,7 @@ use steadfast::{
     fault::Fault,
     proxy::stages,
     scan::{BodyInspector, EncodingKind, RequestFacts, ResponseReader},
-    state::{House, Snapshot},
+    state::{Gateway, Snapshot},
     wire::{Framing, Peer},
 };
 
@@ -96,8 +96,8 @@ fn codex() -> Result<(Parts, Framing), Broken> {
 }
 
 pub fn admit() -> Result<u32, Broken> {
-    let house = material::house(10, NOWHERE)?;
-    let snapshot = house.snapshot();
+    let gateway = material::gateway(10, NOWHERE)?;
+    let snapshot = gateway.snapshot();
     let (parts, framing) = codex()?;
     count(
         || parts.clone(),
@@ -110,11 +110,11 @@ pub fn admit() -> Result<u32, Broken> {
 
 /// A session that has a pin goes there.
 pub fn pick(upstreams: usize) -> Result<u32, Broken> {
-    let house = material::house(upstreams, NOWHERE)?;
-    let snapshot = house.snapshot();
-    let pooled = Pooled::new(&house, &snapshot)?;
+    let gateway = material::gateway(upstreams, NOWHERE)?;
+    let snapshot = gateway.snapshot();
+    let pooled = Pooled::new(&gateway, &snapshot)?;
     let facts = facts(material::CODEX_BODY)?;
-    let pick = || stages::pick_and_pin(pooled.house, pooled.snapshot, &pooled.head, black_box(&facts));
+    let pick = || stages::pick_and_pin(pooled.gateway, pooled.snapshot, &pooled.head, black_box(&facts));
     pick().map_err(refused)?;
     count(
         || (),
@@ -130,9 +130,9 @@ pub fn pick(upstreams: usize) -> Result<u32, Broken> {
 
 /// A new session goes to its home. Pinning it there is left out: how pins lie in their table is up to chance.
 pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
-    let house = material::house(upstreams, NOWHERE)?;
-    let snapshot = house.snapshot();
-    let pooled = Pooled::new(&house, &snapshot)?;
+    let gateway = material::gateway(upstreams, NOWHERE)?;
+    let snapshot = gateway.snapshot();
+    let pooled = Pooled::new(&gateway, &snapshot)?;
     let of_turn = |turn| -> Result<RequestFacts, Broken> {
         let mut facts = facts(material::CODEX_BODY)?;
         facts.prompt_cache_key = Some(format!("session-{turn}"));
@@ -144,24 +144,28 @@ pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
         || turns.next(),
         |facts| {
             let facts = facts.ok_or("there are as many as turns")?;
-            black_box(stages::pick(pooled.house, pooled.snapshot, &pooled.head, facts).map_err(refused)?);
+            black_box(stages::pick(pooled.gateway, pooled.snapshot, &pooled.head, facts).map_err(refused)?);
             Ok(())
         },
     )
 }
 
-/// The recorded turn, admitted by a house with so many upstreams.
+/// The recorded turn, admitted by a gateway with so many upstreams.
 struct Pooled<'a> {
-    house: &'a House,
+    gateway: &'a Gateway,
     snapshot: &'a Snapshot,
     head: stages::Head<'a>,
 }
 
 impl<'a> Pooled<'a> {
-    fn new(house: &'a House, snapshot: &'a Snapshot) -> Result<Self, Broken> {
+    fn new(gateway: &'a Gateway, snapshot: &'a Snapshot) -> Result<Self, Broken> {
         let (parts, framing) = codex()?;
         let head = stages::admit(snapshot, parts, framing, CLIENT).map_err(refused)?;
-        Ok(Self { house, snapshot, head })
+        Ok(Self {
+            gateway,
+            snapshot,
+            head,
+        })
     }
 }
 
@@ -178,16 +182,16 @@ fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32,
 }
 
 pub fn rewrite_request() -> Result<u32, Broken> {
-    let house = material::house(1, NOWHERE)?;
-    let snapshot = house.snapshot();
+    let gateway = material::gateway(1, NOWHERE)?;
+    let snapshot = gateway.snapshot();
     let upstream = snapshot.upstream(0).ok_or("there is one upstream")?;
     let (parts, _) = codex()?;
     rewrite(&parts.headers, |headers| stages::rewrite_request(headers, upstream))
 }
 
 pub fn rewrite_response() -> Result<u32, Broken> {
-    let house = material::house(1, NOWHERE)?;
-    let snapshot = house.snapshot();
+    let gateway = material::gateway(1, NOWHERE)?;
+    let snapshot = gateway.snapshot();
     let upstream = snapshot.upstream(0).ok_or("there is one upstream")?;
     rewrite(&material::answer_headers()?, |headers| {
         stages::rewrite_response(headers, upstream);

@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     Broken,
     counting::{counts_inside, counts_outside},
-    material::{ANSWER, ANSWER_HEAD, CODEX_BODY, CODEX_HEAD, events, house},
+    material::{ANSWER, ANSWER_HEAD, CODEX_BODY, CODEX_HEAD, events, gateway},
 };
 
 /// So often that what is not done for each request, as giving the log more room, hardly shows in its share.
@@ -133,7 +133,7 @@ impl Ends {
     /// Starts a gateway, and has it dial the upstream with a first request.
     async fn around_a_gateway(dialogue: &Dialogue) -> Result<Self, Broken> {
         let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let house = house(10, &upstream.local_addr()?.to_string())?;
+        let gateway = gateway(10, &upstream.local_addr()?.to_string())?;
         let listener = Listener::bind(&Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
         let Address::Tcp(gateway) = *listener.address() else {
             return Err("it listens elsewhere".into());
@@ -144,11 +144,11 @@ impl Ends {
                 keep_alive: LONG,
                 stall: LONG,
             },
-            capacity: Arc::new(Capacity::new(8, house.connections.clone())),
+            capacity: Arc::new(Capacity::new(8, gateway.connections.clone())),
             workers: None,
         };
         let (running, shutdown) = watch::channel(Phase::Running);
-        let proxy = Proxy::new(house);
+        let proxy = Proxy::new(gateway);
         let handler = move |peer, request| proxy.clone().handle(peer, request);
         tokio::spawn(wire::serve(listener, service, shutdown, handler, |_, _| None));
 

@@ -14,16 +14,17 @@ use crate::proxy::{
     request::headers::{self, Addressed, CallersCredential, TURN_STATE},
     request::inspect::{self, Inspected},
     request::target::{Target, bounded},
-    request_log::Journal,
+    request_log::RequestLog,
     turn::pick::{Pick, Picked, Pinning},
     turn::turn_state::TurnState,
 };
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     ids::Namespace,
     policy::{Affinity, Event, Route, Verdict},
     scan::EncodingKind,
-    state::{Credential, Endpoint, FailoverReason, Lease, Snapshot, Upstream},
+    state::{Credential, FailoverReason, Lease, Snapshot, Upstream},
     wire::{Relay, Replay, SendError, Terms},
 };
 
@@ -43,7 +44,7 @@ pub(in crate::proxy) struct Exchange<'a> {
 /// A request on its way from one upstream to the next.
 struct Journey<'a, 'j> {
     snapshot: &'a Snapshot,
-    journal: &'j mut Journal,
+    log: &'j mut RequestLog,
     request: Request<Replay>,
     /// What the present upstream has changed in the request's head.
     addressed: Addressed,
@@ -73,7 +74,7 @@ struct Failed<'a> {
 impl Failed<'_> {
     /// Counts that the request goes on to somebody else.
     fn count(&self) {
-        self.upstream.live.meter.count_failover(self.reason);
+        self.upstream.state.metrics.count_failover(self.reason);
     }
 }
 
@@ -89,10 +90,10 @@ pub(in crate::proxy) async fn forward<'a>(
     admitted: Admitted<'_>,
     inspected: Inspected,
     mut pick: Pick<'a>,
-    journal: &mut Journal,
+    log: &mut RequestLog,
     inspected_at: Instant,
 ) -> Result<Exchange<'a>, Fault> {
-    let mut journey = Journey::new(snapshot, admitted, inspected, journal);
+    let mut journey = Journey::new(snapshot, admitted, inspected, log);
     let mut last: Option<Failed<'a>> = None;
     for attempt in 1..=snapshot.attempts {
         let Some(picked) = pick.next().await else { break };
@@ -105,7 +106,7 @@ pub(in crate::proxy) async fn forward<'a>(
             Some(_) => {}
         }
         let attempted = journey.attempt(picked, &pick).await;
-        journey.journal.tried(attempt, pick.waited);
+        journey.log.tried(attempt, pick.waited);
         let failed = match attempted {
             Ok(exchange) => return Ok(exchange),
             Err(failed) => failed,
@@ -135,7 +136,7 @@ fn last_word<'a>(last: Option<Failed<'a>>, nobody: Fault) -> Result<Exchange<'a>
 }
 
 impl<'a, 'j> Journey<'a, 'j> {
-    fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, journal: &'j mut Journal) -> Self {
+    fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, log: &'j mut RequestLog) -> Self {
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
         let (namespace, is_plain) = (admitted.namespace(), admitted.coding == EncodingKind::Identity);
         let mut request = Request::new(inspected.body);
@@ -143,7 +144,7 @@ impl<'a, 'j> Journey<'a, 'j> {
         *request.headers_mut() = admitted.headers;
         Self {
             snapshot,
-            journal,
+            log,
             request,
             addressed: Addressed::default(),
             target: admitted.target,
@@ -158,14 +159,14 @@ impl<'a, 'j> Journey<'a, 'j> {
 
     /// Whether the retry budget has one more.
     fn may_retry(&self) -> bool {
-        let house = self.journal.house();
-        let mut retries = house.roster.retries.lock();
-        retries.try_spend(house.clock.now(), house.meter.forwarded())
+        let gateway = self.log.gateway();
+        let mut retries = gateway.runtime.retries.lock();
+        retries.try_spend(gateway.clock.now(), gateway.metrics.forwarded())
     }
 
     fn observe_overhead(&self, inspected_at: Instant, pick: &Pick<'_>) {
         let overhead = inspected_at.elapsed().saturating_sub(pick.waited);
-        self.journal.house().meter.observe_overhead(overhead);
+        self.log.gateway().metrics.observe_overhead(overhead);
     }
 
     /// Sends the request to the upstream that was picked. What that came to is told to its health.
@@ -192,7 +193,7 @@ impl<'a, 'j> Journey<'a, 'j> {
             idle: self.snapshot.limits.idle,
             is_repeatable: self.is_repeatable,
         };
-        self.journal.sent();
+        self.log.sent();
         let response = match upstream.pool.send(&mut self.request, terms).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(SendError::Broken("it switched protocols unasked".to_owned()))
@@ -227,10 +228,10 @@ impl<'a, 'j> Journey<'a, 'j> {
 
     async fn judge(&self, upstream: &Upstream, response: Response<Relay>) -> Answer {
         let question = Question {
-            endpoint: self.journal.endpoint,
+            endpoint: self.log.endpoint,
             model: self.model.as_deref(),
             upstream,
-            clock: self.journal.house().clock,
+            clock: self.log.gateway().clock,
         };
         question.judge(response).await
     }
@@ -269,7 +270,7 @@ impl<'a, 'j> Journey<'a, 'j> {
 
     /// There was no answer at all.
     fn unanswered(&self, error: SendError, upstream: &'a Upstream, index: usize, mut lease: Lease) -> Failed<'a> {
-        let request_id = self.journal.request_id.to_str().unwrap_or_default();
+        let request_id = self.log.request_id.to_str().unwrap_or_default();
         let (reason, may_go_on) = match &error {
             SendError::Dial(_) => (FailoverReason::Connect, true),
             SendError::Broken(_) => (FailoverReason::Broken, self.is_repeatable),

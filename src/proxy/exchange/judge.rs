@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::proxy::request::admit::names_json;
 use crate::{
+    endpoint::Endpoint,
     policy::{
         Verdict,
         verdict::{self, ErrorFacts},
     },
     scan::{ErrorNotice, FirstEvent, ResponseReader, error_notice, event_notice},
-    state::{Credential, Endpoint, Upstream},
+    state::{Credential, Upstream},
     tick::Clock,
     wire::Relay,
 };

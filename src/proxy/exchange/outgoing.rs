@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::proxy::request_log::{Journal, Outcome};
+use crate::proxy::request_log::{Outcome, RequestLog};
 use crate::{
     ids::{Namespace, OwnedKey, UpstreamId},
     scan::ResponseReader,
@@ -16,13 +16,13 @@ use crate::{
     wire::{BodyError, Relay},
 };
 
-/// A response body that keeps its request's journal: dropped at the end, or when the caller goes.
+/// A response body that keeps its request's log: dropped at the end, or when the caller goes.
 pub struct Outgoing(Content);
 
 enum Content {
-    /// Of our own; without a journal where there was no request.
-    Text(Bytes, Option<Journal>),
-    Stream(Box<Stream>, Journal),
+    /// Of our own; without a log where there was no request.
+    Text(Bytes, Option<RequestLog>),
+    Stream(Box<Stream>, RequestLog),
 }
 
 /// An upstream's body, read as it passes.
@@ -49,60 +49,60 @@ pub(in crate::proxy) struct Learn {
 
 impl Outgoing {
     /// A body of our own.
-    pub(in crate::proxy) fn text(text: impl Into<Bytes>, journal: Option<Journal>) -> Self {
-        Self(Content::Text(text.into(), journal))
+    pub(in crate::proxy) fn text(text: impl Into<Bytes>, log: Option<RequestLog>) -> Self {
+        Self(Content::Text(text.into(), log))
     }
 
     /// An upstream's body.
-    pub(in crate::proxy) fn stream(stream: Stream, mut journal: Journal) -> Self {
+    pub(in crate::proxy) fn stream(stream: Stream, mut log: RequestLog) -> Self {
         if stream.is_end() {
-            journal.outcome = Some(Outcome::Complete);
+            log.outcome = Some(Outcome::Complete);
         }
-        Self(Content::Stream(Box::new(stream), journal))
+        Self(Content::Stream(Box::new(stream), log))
     }
 }
 
 impl Stream {
-    fn observe(&mut self, data: &Bytes, journal: &Journal) {
+    fn observe(&mut self, data: &Bytes, log: &RequestLog) {
         if let Some(reader) = &mut self.reader {
             match self.pieces_read {
                 0 => reader.feed(data),
                 _ => self.pieces_read -= 1,
             }
-            self.learn(journal);
+            self.learn(log);
         }
     }
 
-    fn complete(&mut self, journal: &mut Journal) {
-        journal.outcome = Some(Outcome::Complete);
+    fn complete(&mut self, log: &mut RequestLog) {
+        log.outcome = Some(Outcome::Complete);
         if let Some(reader) = &mut self.reader {
             reader.finish();
-            self.learn(journal);
+            self.learn(log);
         }
-        self.count(journal);
+        self.count(log);
     }
 
     /// Counts what the request has used, as far as is known: once, when nothing more is learnt.
-    fn count(&mut self, journal: &mut Journal) {
+    fn count(&mut self, log: &mut RequestLog) {
         let Some(reader) = self.reader.take() else { return };
         match reader.usage() {
-            Some(usage) => journal.used(usage, self.lease.as_ref()),
-            None if reader.is_stream() => journal.used_unknown(),
+            Some(usage) => log.used(usage, self.lease.as_ref()),
+            None if reader.is_stream() => log.used_unknown(),
             None => {}
         }
     }
 
     /// Remembers whose response this is, and whose the encrypted items in it are, as they become known.
-    fn learn(&mut self, journal: &Journal) {
+    fn learn(&mut self, log: &RequestLog) {
         let (Some(reader), Some(learn)) = (&mut self.reader, &mut self.learn) else {
             return;
         };
-        let house = journal.house();
+        let gateway = log.gateway();
         let remember = |key| {
-            house
-                .roster
+            gateway
+                .runtime
                 .owners
-                .confirm(key, None, learn.upstream, house.clock.now())
+                .confirm(key, None, learn.upstream, gateway.clock.now())
         };
         for content in reader.take_encrypted() {
             remember(OwnedKey::from_encrypted_content(learn.namespace, content));
@@ -131,31 +131,31 @@ impl Stream {
         self.reader.as_ref().is_some_and(ResponseReader::is_terminal)
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, journal: &mut Journal) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>, log: &mut RequestLog) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
         let frame = match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    journal.bytes_out += data.len() as u64;
-                    self.observe(data, journal);
+                    log.bytes_out += data.len() as u64;
+                    self.observe(data, log);
                 }
                 if self.is_end() {
-                    self.complete(journal);
+                    self.complete(log);
                 }
                 Some(Ok(frame))
             }
             None if self.must_be_whole && !self.is_whole() => {
-                journal.outcome = Some(Outcome::UpstreamBroken);
+                log.outcome = Some(Outcome::UpstreamBroken);
                 Some(Err(BodyError::Broken(
                     "the connection closed before the end".to_owned(),
                 )))
             }
             None => {
-                self.complete(journal);
+                self.complete(log);
                 None
             }
             Some(Err(error)) => {
-                journal.outcome = Some(match error {
+                log.outcome = Some(match error {
                     // The last event has passed; only the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
                     BodyError::Idle(_) => Outcome::Idle,
@@ -175,15 +175,15 @@ impl Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Content::Text(text, _) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text, journal) => {
+            Content::Text(text, log) => {
                 let text = std::mem::take(text);
-                if let Some(journal) = journal {
-                    journal.bytes_out += text.len() as u64;
-                    journal.outcome.get_or_insert(Outcome::Complete);
+                if let Some(log) = log {
+                    log.bytes_out += text.len() as u64;
+                    log.outcome.get_or_insert(Outcome::Complete);
                 }
                 Poll::Ready(Some(Ok(Frame::data(text))))
             }
-            Content::Stream(stream, journal) => stream.poll(cx, journal),
+            Content::Stream(stream, log) => stream.poll(cx, log),
         }
     }
 
@@ -207,11 +207,11 @@ impl Body for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // A client that has read the last event may close before the last chunk: it has everything.
-        if let Content::Stream(stream, journal) = &mut self.0 {
-            if journal.outcome.is_none() && stream.ended_with_event() {
-                journal.outcome = Some(Outcome::Complete);
+        if let Content::Stream(stream, log) = &mut self.0 {
+            if log.outcome.is_none() && stream.ended_with_event() {
+                log.outcome = Some(Outcome::Complete);
             }
-            stream.count(journal);
+            stream.count(log);
         }
     }
 }

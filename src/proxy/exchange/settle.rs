@@ -7,23 +7,20 @@ use crate::proxy::{
     exchange::judge::Answer,
     exchange::outgoing::{Learn, Outgoing, Stream},
     request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
-    request_log::Journal,
+    request_log::RequestLog,
     turn::pick::Pinning,
     turn::turn_state,
 };
 use crate::{
+    endpoint::Endpoint,
     policy::Verdict,
-    state::{Endpoint, House, Snapshot},
+    state::{Gateway, Snapshot},
 };
 
 /// Turns an upstream's answer into the caller's.
-pub(in crate::proxy) fn settle(
-    snapshot: &Snapshot,
-    exchange: Exchange<'_>,
-    mut journal: Journal,
-) -> Response<Outgoing> {
+pub(in crate::proxy) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut log: RequestLog) -> Response<Outgoing> {
     if exchange.answer.verdict == Verdict::Served {
-        confirm(&exchange, journal.house());
+        confirm(&exchange, log.gateway());
     }
     let Exchange {
         answer,
@@ -42,8 +39,8 @@ pub(in crate::proxy) fn settle(
     } = answer;
     let upstream_request_id = response.headers().get(X_REQUEST_ID);
     let has_request_id = upstream_request_id.is_some();
-    journal.answered(
-        &upstream.live,
+    log.answered(
+        &upstream.state,
         &upstream.name,
         route,
         response.status(),
@@ -51,19 +48,19 @@ pub(in crate::proxy) fn settle(
     );
 
     let (mut parts, relay) = response.into_parts();
-    let names_response = !matches!(journal.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
+    let names_response = !matches!(log.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
     let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;
     headers::cleanse_response(&mut parts.headers, upstream);
-    journal.show_limits(&mut parts.headers);
+    log.show_limits(&mut parts.headers);
     if let Some(issued) = parts.headers.remove(TURN_STATE)
         && let Some(sealed) = turn_state::seal(upstream.id, &upstream.seal, namespace, &issued)
     {
         parts.headers.insert(TURN_STATE, sealed);
     }
     if !has_request_id {
-        parts.headers.insert(X_REQUEST_ID, journal.request_id.clone());
+        parts.headers.insert(X_REQUEST_ID, log.request_id.clone());
     }
     if snapshot.route_headers {
         parts.headers.insert(ROUTED_TO, upstream.name_header.clone());
@@ -82,19 +79,19 @@ pub(in crate::proxy) fn settle(
         must_be_whole,
         lease,
     };
-    Response::from_parts(parts, Outgoing::stream(stream, journal))
+    Response::from_parts(parts, Outgoing::stream(stream, log))
 }
 
 /// The session's cache is now where it was served.
-fn confirm(exchange: &Exchange<'_>, house: &House) {
+fn confirm(exchange: &Exchange<'_>, gateway: &Gateway) {
     let (Some(key), Pinning::From(seen)) = (exchange.affinity.key, exchange.pinning) else {
         return;
     };
     let upstream = exchange.upstream.id;
-    let standing = house.roster.pins.confirm(key, seen, upstream, house.clock.now());
+    let standing = gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
     if let Some(left) = seen.filter(|seen| *seen != upstream && standing == upstream)
-        && let Some(left) = house.roster.find(left)
+        && let Some(left) = gateway.runtime.find(left)
     {
-        left.meter.count_moved();
+        left.metrics.count_moved();
     }
 }

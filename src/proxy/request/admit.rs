@@ -15,10 +15,11 @@ use crate::proxy::{
     turn::turn_state::{self, TurnState},
 };
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     ids::Namespace,
     scan::{Encoding, EncodingKind},
-    state::{Endpoint, Snapshot},
+    state::Snapshot,
     wire::{Framing, Peer},
 };
 

@@ -15,8 +15,9 @@ use crate::proxy::{
     request::target::{Target, bounded},
 };
 use crate::{
+    endpoint::Endpoint,
     fault::{Fault, KeyProblem},
-    state::{Allowance, ClientKey, Endpoint, Group, Snapshot},
+    state::{ClientKey, Group, RateLimits, Snapshot},
     wire::Framing,
 };
 
@@ -30,8 +31,8 @@ pub(in crate::proxy) struct Caller<'a> {
 
 impl Caller<'_> {
     /// What its key may use, where that is limited.
-    pub fn allowance(&self) -> Option<&Arc<Allowance>> {
-        self.key?.allowance.as_ref()
+    pub fn rate_limits(&self) -> Option<&Arc<RateLimits>> {
+        self.key?.rate_limits.as_ref()
     }
 }
 

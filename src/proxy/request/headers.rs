@@ -11,7 +11,8 @@ use http::{
 use memchr::memmem::Finder;
 
 use crate::{
-    state::{Credential, Endpoint, Upstream},
+    endpoint::Endpoint,
+    state::{Credential, Upstream},
     wire::Peer,
 };
 

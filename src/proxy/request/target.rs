@@ -5,7 +5,7 @@
 
 use http::{Method, Uri, uri::PathAndQuery};
 
-use crate::{fault::Fault, state::Endpoint};
+use crate::{endpoint::Endpoint, fault::Fault};
 
 /// An endpoint, and what of the path an upstream gets to see.
 #[derive(Clone, Debug, PartialEq, Eq)]

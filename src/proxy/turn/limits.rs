@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::proxy::{request::admit::Admitted, request_log::Journal};
+use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
 use crate::{
     fault::{Fault, RateLimit},
     policy::limiter::{Denial, LimitKind, Meter},
@@ -33,8 +33,8 @@ const TOKENS: [HeaderName; 3] = [
 ///
 /// # Errors
 /// Where a limit is reached.
-pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) -> Result<(), Fault> {
-    let Some(allowance) = admitted.caller.allowance() else {
+pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, log: &mut RequestLog) -> Result<(), Fault> {
+    let Some(rate_limits) = admitted.caller.rate_limits() else {
         return Ok(());
     };
     let tokens = match admitted.framing {
@@ -43,7 +43,7 @@ pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) ->
         }
         _ => 0,
     };
-    journal.permit = Some(allowance.admit(tokens).map_err(fault)?);
+    log.permit = Some(rate_limits.admit(tokens).map_err(fault)?);
     Ok(())
 }
 
@@ -51,8 +51,8 @@ pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, journal: &mut Journal) ->
 ///
 /// # Errors
 /// Where it is more than was estimated, and a limit is reached by that.
-pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, journal: &mut Journal) -> Result<(), Fault> {
-    match &mut journal.permit {
+pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, log: &mut RequestLog) -> Result<(), Fault> {
+    match &mut log.permit {
         Some(permit) if admitted.is_inspected() => permit.recharge(tokens(bytes)).map_err(fault),
         _ => Ok(()),
     }
@@ -95,8 +95,8 @@ pub(in crate::proxy) fn show(headers: &mut HeaderMap, key: &ClientKey) {
     for name in theirs {
         headers.remove(name);
     }
-    let Some(allowance) = &key.allowance else { return };
-    let used = allowance.used();
+    let Some(rate_limits) = &key.rate_limits else { return };
+    let used = rate_limits.used();
     for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
         if let Some(meter) = meter {
             insert(headers, names, &meter);

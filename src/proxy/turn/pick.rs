@@ -6,17 +6,18 @@ use http::{HeaderMap, HeaderName};
 
 use crate::proxy::{request::admit::Admitted, request::target::bounded};
 use crate::{
+    endpoint::Endpoint,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
     policy::{self, Affinity, Candidate, Clues, Content, Decision, Route, Standing, Terms},
     scan::RequestFacts,
-    state::{Eligibility, Endpoint, House, Lease, Snapshot, Upstream},
+    state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
 };
 
 /// Where a request may go: who comes first, who next, and how long it waits for whom.
 pub(in crate::proxy) struct Pick<'a> {
-    house: &'a House,
+    gateway: &'a Gateway,
     snapshot: &'a Snapshot,
     eligibility: Eligibility,
     model: Option<ModelKey>,
@@ -70,7 +71,7 @@ pub(in crate::proxy) enum Next<'a> {
 
 /// Reads where a request may go. Its body has `body_bytes`, as far as they are known.
 pub(in crate::proxy) fn pick<'a>(
-    house: &'a House,
+    gateway: &'a Gateway,
     snapshot: &'a Snapshot,
     admitted: &Admitted<'_>,
     facts: &RequestFacts,
@@ -84,10 +85,10 @@ pub(in crate::proxy) fn pick<'a>(
             model: bounded(model.unwrap_or_default()),
             served: snapshot.models_of(group),
         })?;
-    check_responses(house, admitted, facts)?;
-    let affinity = affinity(house, snapshot, admitted, facts);
-    let now = house.clock.now();
-    let pin = affinity.key.and_then(|key| house.roster.pins.get(key, now));
+    check_responses(gateway, admitted, facts)?;
+    let affinity = affinity(gateway, snapshot, admitted, facts);
+    let now = gateway.clock.now();
+    let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
     let pinned = pin
         .and_then(|id| snapshot.rendezvous.position(id))
         .and_then(|at| snapshot.rendezvous.member(at));
@@ -97,7 +98,7 @@ pub(in crate::proxy) fn pick<'a>(
     };
     let is_settled = affinity.owner.is_some() || (pinned.is_some() && pinning != Pinning::Stays);
     Ok(Pick {
-        house,
+        gateway,
         snapshot,
         eligibility,
         model: model.map(ModelKey::from_name),
@@ -153,9 +154,9 @@ impl<'a> Pick<'a> {
             return Next::Nobody;
         };
         let lease = if is_last_resort {
-            upstream.live.enter_anyway(self.model)
+            upstream.state.enter_anyway(self.model)
         } else {
-            upstream.live.enter(self.model)
+            upstream.state.enter(self.model)
         };
         let picked = lease.and_then(|lease| self.picked(candidate, lease, is_last_resort));
         picked.map_or(Next::Raced, Next::Picked)
@@ -175,7 +176,7 @@ impl<'a> Pick<'a> {
 
     /// Why nobody is left.
     pub fn nobody(&self) -> Fault {
-        let now = self.house.clock.now();
+        let now = self.gateway.clock.now();
         let is_owned = self.affinity.owner.is_some();
         let (mut soonest, mut all_limited, mut any) = (None::<Tick>, true, false);
         for candidate in self.candidates() {
@@ -191,7 +192,7 @@ impl<'a> Pick<'a> {
                 let resets_in = until.since(now);
                 Fault::Limited {
                     resets_in,
-                    resets_at: crate::fault::seconds(self.house.clock.unix_time() + resets_in),
+                    resets_at: crate::fault::seconds(self.gateway.clock.unix_time() + resets_in),
                     is_owned,
                 }
             }
@@ -211,43 +212,43 @@ impl<'a> Pick<'a> {
 
     fn decide(&self) -> Decision {
         let terms = Terms {
-            now: self.house.clock.now(),
+            now: self.gateway.clock.now(),
             ..self.terms
         };
         policy::select(
             self.candidates(),
             |index| self.tried.contains(&index),
             |index| self.standing(index),
-            |index| self.snapshot.upstream(index)?.live.badness(self.model),
+            |index| self.snapshot.upstream(index)?.state.badness(self.model),
             &terms,
         )
     }
 
     async fn wait(&mut self, candidate: Candidate, until: Tick) -> Option<Lease> {
-        let Some(_patient) = self.house.roster.patient() else {
+        let Some(_permit) = self.gateway.runtime.wait_permit() else {
             // Too many wait already: this one goes elsewhere, or gives up.
             self.terms.stays_until = Tick::ZERO;
             self.terms.waits_until = Tick::ZERO;
             return None;
         };
-        let begun = self.house.clock.now();
-        let live = &self.snapshot.upstream(candidate.index)?.live;
-        let lease = live.wait(self.model, until).await;
-        self.waited += self.house.clock.now().since(begun);
+        let begun = self.gateway.clock.now();
+        let state = &self.snapshot.upstream(candidate.index)?.state;
+        let lease = state.wait(self.model, until).await;
+        self.waited += self.gateway.clock.now().since(begun);
         lease
     }
 
     fn standing(&self, index: usize) -> Standing {
         self.snapshot
             .upstream(index)
-            .map_or(Standing::Draining, |upstream| upstream.live.standing(self.model))
+            .map_or(Standing::Draining, |upstream| upstream.state.standing(self.model))
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
         let in_flight = |index| {
             self.snapshot
                 .upstream(index)
-                .map_or(0, |upstream| upstream.live.in_flight())
+                .map_or(0, |upstream| upstream.state.in_flight())
         };
         policy::candidates(
             &self.snapshot.rendezvous,
@@ -263,7 +264,7 @@ impl<'a> Pick<'a> {
 /// When somebody may be well again, where that is not known.
 const RETRY: Duration = Duration::from_secs(2);
 
-fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
+fn affinity(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint {
         Endpoint::Responses | Endpoint::Compact => Content {
             instructions: facts.content.instructions(),
@@ -278,20 +279,20 @@ fn affinity(house: &House, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: 
         session_id: facts.session_id.as_deref(),
         header: |name: &HeaderName| single(&admitted.headers, name),
         content,
-        owner: owner(house, snapshot, admitted, facts),
+        owner: owner(gateway, snapshot, admitted, facts),
     };
     Affinity::find(&snapshot.sources, admitted.namespace(), &clues)
 }
 
 /// Whether the caller's group made every response that the request names, where the accounts hold those of others too.
-fn check_responses(house: &House, admitted: &Admitted<'_>, facts: &RequestFacts) -> Result<(), Fault> {
+fn check_responses(gateway: &Gateway, admitted: &Admitted<'_>, facts: &RequestFacts) -> Result<(), Fault> {
     if !admitted.caller.group.shares_accounts {
         return Ok(());
     }
-    let now = house.clock.now();
+    let now = gateway.clock.now();
     let is_known = |id| {
         let key = OwnedKey::from_response_id(admitted.namespace(), id);
-        house.roster.owners.get(key, now).is_some()
+        gateway.runtime.owners.get(key, now).is_some()
     };
     let (in_body, in_path) = (facts.previous_response_id.as_deref(), admitted.target.response_id());
     match (in_body, in_path) {
@@ -313,9 +314,9 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// Who holds the state that a request refers to: an earlier response, a turn, or the newest encrypted item that is known.
 ///
 /// The turn state of somebody who is not configured (any more) is dropped: a turn can go on without.
-fn owner(house: &House, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Option<UpstreamId> {
-    let owners = &house.roster.owners;
-    let owner_of = |key| owners.get(key, house.clock.now());
+fn owner(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Option<UpstreamId> {
+    let owners = &gateway.runtime.owners;
+    let owner_of = |key| owners.get(key, gateway.clock.now());
     let response = facts.previous_response_id.as_deref().or(admitted.target.response_id());
     response
         .and_then(|id| owner_of(OwnedKey::from_response_id(admitted.namespace(), id)))

@@ -8,10 +8,10 @@ use prometheus::{
 };
 
 use super::{
-    Endpoint, FailoverReason, GroupMeter, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMeter, made,
+    FailoverReason, GroupMetrics, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMetrics, made,
     striped::{Bounds, NANOS_PER_SECOND, Observed},
 };
-use crate::{fault::Fault, policy::Route};
+use crate::{endpoint::Endpoint, fault::Fault, policy::Route};
 
 /// A tally as the registry knows it.
 pub(super) struct Exposed {
@@ -131,13 +131,13 @@ impl Exposed {
 
     fn upstreams(&self) -> [MetricFamily; 5] {
         let upstreams = self.tally.upstreams.lock().clone();
-        let first_byte = |upstream: &Arc<UpstreamMeter>| {
+        let first_byte = |upstream: &Arc<UpstreamMetrics>| {
             let parts = upstream.counts.blocks().map(|block| &block.first_byte);
             histogram(&[("upstream", &upstream.name)], LONG, &Observed::add_up(LONG, parts))
         };
         let in_flight =
-            |upstream: &Arc<UpstreamMeter>| gauge(&[("upstream", &upstream.name)], upstream.in_flight.get());
-        let moved = |upstream: &Arc<UpstreamMeter>| {
+            |upstream: &Arc<UpstreamMetrics>| gauge(&[("upstream", &upstream.name)], upstream.in_flight.get());
+        let moved = |upstream: &Arc<UpstreamMetrics>| {
             let total = upstream.counts.total(|block| &block.moved);
             counter(&[("upstream", &upstream.name)], total)
         };
@@ -155,7 +155,7 @@ impl Exposed {
     fn tokens(&self) -> [MetricFamily; 3] {
         let upstreams = self.tally.upstreams.lock().clone();
         let metrics = |at: usize| {
-            let of_upstream = |upstream: &Arc<UpstreamMeter>| -> Vec<Metric> {
+            let of_upstream = |upstream: &Arc<UpstreamMetrics>| -> Vec<Metric> {
                 let of_route = |route: Route| {
                     let total = upstream.counts.total(|block| block.tokens[route as usize].all()[at]);
                     let labels = [("route", route.label()), ("upstream", &*upstream.name)];
@@ -172,14 +172,14 @@ impl Exposed {
 
     fn groups(&self) -> Vec<MetricFamily> {
         let groups = self.tally.groups.lock().clone();
-        let requests = |group: &Arc<GroupMeter>| {
+        let requests = |group: &Arc<GroupMetrics>| {
             StatusClass::ALL.map(|status| {
                 let total = group.counts.total(|block| &block.requests[status as usize]);
                 counter(&[("group", &*group.name), ("status", status.label())], total)
             })
         };
         let tokens = self.group_tokens.iter().enumerate().map(|(at, family)| {
-            let of_group = |group: &Arc<GroupMeter>| {
+            let of_group = |group: &Arc<GroupMetrics>| {
                 let total = group.counts.total(|block| block.tokens.all()[at]);
                 counter(&[("group", &*group.name)], total)
             };
@@ -191,7 +191,7 @@ impl Exposed {
 }
 
 /// The reasons that have occurred.
-fn failovers(upstream: &UpstreamMeter) -> Vec<Metric> {
+fn failovers(upstream: &UpstreamMetrics) -> Vec<Metric> {
     let counted = |(at, reason): (usize, &FailoverReason)| {
         let total = upstream.counts.total(|block| &block.failovers[at]);
         let labels = [("reason", reason.label()), ("upstream", &*upstream.name)];
@@ -201,7 +201,7 @@ fn failovers(upstream: &UpstreamMeter) -> Vec<Metric> {
 }
 
 /// The combinations of labels that have occurred: most never do.
-fn requests(upstream: &UpstreamMeter) -> Vec<Metric> {
+fn requests(upstream: &UpstreamMetrics) -> Vec<Metric> {
     let mut metrics = Vec::new();
     for endpoint in Endpoint::ALL {
         for route in Route::ALL {

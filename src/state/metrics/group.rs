@@ -11,7 +11,7 @@ use super::{
 use crate::scan::Usage;
 
 /// What one group has used.
-pub struct GroupMeter {
+pub struct GroupMetrics {
     pub(super) name: String,
     pub(super) counts: Striped<GroupCounts>,
 }
@@ -23,7 +23,7 @@ pub(super) struct GroupCounts {
     pub tokens: Tokens,
 }
 
-impl GroupMeter {
+impl GroupMetrics {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),

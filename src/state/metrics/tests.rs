@@ -14,17 +14,17 @@ const RESPONSES: RequestLabels = RequestLabels {
 
 #[test]
 fn counters_appear_with_their_labels() {
-    let meter = Meter::new();
-    let upstream = meter.upstream("a");
+    let metrics = Metrics::new();
+    let upstream = metrics.upstream("a");
     let labels = RequestLabels {
         status: StatusClass::of(StatusCode::OK),
         ..RESPONSES
     };
     upstream.count(labels);
     upstream.count(labels);
-    meter.count_rejected(&Fault::BuffersFull);
-    meter.count_reload(ReloadOutcome::Refused);
-    let text = meter.scrape(&[(Level::Pins, 3)]);
+    metrics.count_rejected(&Fault::BuffersFull);
+    metrics.count_reload(ReloadOutcome::Refused);
+    let text = metrics.scrape(&[(Level::Pins, 3)]);
     for line in [
         r#"steadfast_requests_total{endpoint="responses",route="home",status="2xx",upstream="a"} 2"#,
         r#"steadfast_rejected_requests_total{reason="buffers_full"} 1"#,
@@ -39,11 +39,11 @@ fn counters_appear_with_their_labels() {
 
 #[test]
 fn an_upstream_that_comes_back_counts_on() {
-    let meter = Meter::new();
-    meter.upstream("a").count(RESPONSES);
-    meter.upstream("b").count(RESPONSES);
-    meter.upstream("a").count(RESPONSES);
-    let text = meter.scrape(&[]);
+    let metrics = Metrics::new();
+    metrics.upstream("a").count(RESPONSES);
+    metrics.upstream("b").count(RESPONSES);
+    metrics.upstream("a").count(RESPONSES);
+    let text = metrics.scrape(&[]);
     assert!(
         text.contains(r#"upstream="a"} 2"#) && text.contains(r#"upstream="b"} 1"#),
         "{text}"
@@ -172,8 +172,8 @@ fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
     (lines, sums)
 }
 
-/// A scrape of `meter` but for what `prometheus` keeps anyway.
-fn tallied(meter: &Meter) -> String {
+/// A scrape of `metrics` but for what `prometheus` keeps anyway.
+fn tallied(metrics: &Metrics) -> String {
     let levels = [
         "build_info",
         "pins",
@@ -185,7 +185,7 @@ fn tallied(meter: &Meter) -> String {
         "upstream_cooldown_seconds",
     ];
     let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
-    let text = meter.scrape(&[]);
+    let text = metrics.scrape(&[]);
     text.lines()
         .filter(|line| !is_level(line))
         .map(|line| format!("{line}\n"))
@@ -199,9 +199,9 @@ proptest! {
     fn scrapes_read_as_if_prometheus_had_counted(
         events in prop::collection::vec((0u8..7, 0usize..7, 0usize..5, 0usize..4, duration()), 0..60),
     ) {
-        let (meter, oracle) = (Meter::new(), Oracle::new());
+        let (metrics, oracle) = (Metrics::new(), Oracle::new());
         for name in ["b", "a"] {
-            meter.upstream(name);
+            metrics.upstream(name);
             oracle.in_flight.with_label_values(&[name]);
             oracle.first_byte.with_label_values(&[name]);
             oracle.moved.with_label_values(&[name]);
@@ -216,41 +216,41 @@ proptest! {
             };
             match what {
                 0 => {
-                    meter.upstream(name).count(labels);
+                    metrics.upstream(name).count(labels);
                     let (endpoint, route) = (labels.endpoint.label(), labels.route.label());
                     oracle.requests.with_label_values(&[name, endpoint, route, labels.status.label()]).inc();
                 }
                 1 => {
-                    meter.upstream(name).observe_first_byte(took);
+                    metrics.upstream(name).observe_first_byte(took);
                     oracle.first_byte.with_label_values(&[name]).observe(seconds);
                 }
                 2 => {
-                    meter.observe_duration(labels.endpoint, took);
+                    metrics.observe_duration(labels.endpoint, took);
                     oracle.durations.with_label_values(&[labels.endpoint.label()]).observe(seconds);
                 }
                 3 => {
-                    meter.observe_overhead(took);
+                    metrics.observe_overhead(took);
                     oracle.overhead.observe(seconds);
                 }
                 4 => {
                     let reason = FailoverReason::ALL[endpoint % FailoverReason::ALL.len()];
-                    meter.upstream(name).count_failover(reason);
+                    metrics.upstream(name).count_failover(reason);
                     oracle.failovers.with_label_values(&[name, reason.label()]).inc();
                 }
                 5 => {
-                    meter.upstream(name).count_moved();
+                    metrics.upstream(name).count_moved();
                     oracle.moved.with_label_values(&[name]).inc();
                 }
                 _ => {
-                    meter.upstream(name).in_flight.inc();
+                    metrics.upstream(name).in_flight.inc();
                     oracle.in_flight.with_label_values(&[name]).inc();
-                    meter.count_rejected_head();
+                    metrics.count_rejected_head();
                     oracle.rejected.with_label_values(&["head"]).inc();
                 }
             }
         }
         let ((lines, sums), (expected_lines, expected_sums)) =
-            (without_sums(&tallied(&meter)), without_sums(&oracle.text()));
+            (without_sums(&tallied(&metrics)), without_sums(&oracle.text()));
         prop_assert_eq!(lines, expected_lines);
         for (sum, expected) in sums.iter().zip(&expected_sums) {
             prop_assert!((sum - expected).abs() <= 1e-9, "{sum} is not {expected}");

@@ -6,34 +6,34 @@ use http::header;
 use steadfast::{
     config::{Config, Overrides},
     proxy::stages,
-    state::House,
+    state::Gateway,
 };
 
 const KEY: &str = "sk-steadfast-fuzz";
 /// The SHA-256 of [`KEY`].
 const DIGEST: &str = "5c06cfc17189487a366176bed8835d26f2bd63822ec5168ca81abe6f1a2a269e";
 
-fn house(keys: &str) -> Arc<House> {
+fn gateway(keys: &str) -> Arc<Gateway> {
     let text = format!(
         "[[upstream]]\nname = \"a\"\nbase_url = \"http://upstream.example/base/v1\"\napi_key = \"env:K\"\n{keys}"
     );
     let env = |_: &str| Some("sk-upstream".to_owned());
     let config = Config::from_toml(&text, "fuzz.toml", &env, &Overrides::default()).expect("valid");
-    House::new(&config).expect("a house")
+    Gateway::new(&config).expect("a gateway")
 }
 
 /// Open to anybody, and to one key only.
-static HOUSES: LazyLock<[Arc<House>; 2]> = LazyLock::new(|| {
+static GATEWAYS: LazyLock<[Arc<Gateway>; 2]> = LazyLock::new(|| {
     let keyed = format!(
         "[[group]]\nname = \"g\"\nmodels = [\"gpt-*\"]\n[[key]]\nname = \"k\"\nsha256 = \"{DIGEST}\"\ngroup = \"g\"\n"
     );
-    [house(""), house(&keyed)]
+    [gateway(""), gateway(&keyed)]
 });
 
 /// Runs one input.
 pub fn run(input: &[u8]) {
-    for (house, is_keyed) in HOUSES.iter().zip([false, true]) {
-        let snapshot = house.snapshot();
+    for (gateway, is_keyed) in GATEWAYS.iter().zip([false, true]) {
+        let snapshot = gateway.snapshot();
         let Some(passed) = stages::pass(&snapshot, input) else {
             continue;
         };
