@@ -26,30 +26,19 @@
 //! root must be an object, the nesting may be 128 deep (serde_json: 127), no field that routing reads may stand twice or be
 //! longer than 4 KiB, and `model` must be a string or `null`.
 
-mod capture;
 mod encoding;
-mod encrypted;
-mod grammar;
-mod inspect;
-mod lanes;
-mod lexer;
-mod limits;
-mod reader;
-mod refusal;
+mod json;
 mod request;
 mod response;
-mod scalar;
-mod scanner;
-mod sse;
-
-#[cfg(test)]
-mod oracle;
-#[cfg(test)]
-mod tests;
 
 pub use encoding::{Encoding, EncodingKind};
-pub use inspect::{BodyInspector, InspectError};
-pub use limits::{ErrorNotice, error_notice, event_notice};
-pub use refusal::{Field, Problem, Refusal};
-pub use request::{Content, RequestFacts, RequestScanner};
-pub use response::{FirstEvent, ResponseReader, Terminal, Usage};
+pub use json::error::{Field, Problem, Refusal};
+pub use request::{
+    inspect::{BodyInspector, InspectError},
+    scanner::{Content, RequestFacts, RequestScanner},
+};
+pub use response::{
+    limits::{ErrorNotice, error_notice, event_notice},
+    reader::{FirstEvent, ResponseReader, Terminal},
+    usage::Usage,
+};

@@ -1,17 +1,13 @@
 //! An event stream.
 
 use super::{
-    FirstEvent, MAX_ENCRYPTED, Terminal, Usage,
-    glance::{Glance, Kind},
     outline::Outline,
+    peek::{Glance, Kind},
+    reader::{FirstEvent, MAX_ENCRYPTED, Terminal},
+    sse::{EventReader, Piece},
+    usage::Usage,
 };
-use crate::{
-    ids::EncryptedContent,
-    scan::{
-        scanner::Scanner,
-        sse::{EventReader, Piece},
-    },
-};
+use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 
 /// What is learnt from an event stream.
 #[derive(Default)]

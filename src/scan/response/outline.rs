@@ -1,9 +1,13 @@
 //! The few things that are read of a response, or of an event that holds one or an item of one.
 
-use super::{MAX_ENCRYPTED, ResponseReader, glance::Kind, usage::Counts};
+use super::{
+    peek::Kind,
+    reader::{MAX_ENCRYPTED, ResponseReader},
+    usage::Counts,
+};
 use crate::{
     ids::EncryptedContent,
-    scan::{capture::unescape, lexer::Path, reader::Reader, refusal::Refusal, scanner::Scanner},
+    scan::json::{capture::unescape, error::Refusal, lexer::Path, scanner::Scanner, visitor::Reader},
 };
 
 /// What has been read.
@@ -190,7 +194,7 @@ impl Reader for Outline {
         }
     }
 
-    fn value_end(&mut self, depth: u32, _run: &crate::scan::capture::Run<'_>, _at: u64) {
+    fn value_end(&mut self, depth: u32, _run: &crate::scan::json::capture::Run<'_>, _at: u64) {
         if depth == 1 {
             self.has_output |= self.within == Within::Output;
             self.has_usage |= self.within == Within::Usage;

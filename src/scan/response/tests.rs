@@ -1,6 +1,6 @@
 mod learnt;
 
-use super::*;
+use crate::scan::{ResponseReader, Terminal};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

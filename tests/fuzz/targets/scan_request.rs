@@ -6,7 +6,7 @@ use steadfast::{
     scan::{Problem, Refusal, RequestFacts, RequestScanner},
 };
 
-#[path = "../../../src/scan/oracle.rs"]
+#[path = "../../../src/scan/request/oracle.rs"]
 mod oracle;
 
 fn scan<'a>(mut scanner: RequestScanner, chunks: impl Iterator<Item = &'a [u8]>) -> Result<RequestFacts, Refusal> {

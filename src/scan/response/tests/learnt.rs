@@ -1,6 +1,9 @@
 //! First events, and encrypted content.
 
-use super::*;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::reader::*;
 use crate::ids::EncryptedContent;
 
 fn events(data: &[&str]) -> String {

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::Terminal;
+use super::reader::Terminal;
 
 /// What an event is about, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,16 @@
 
 use std::{fmt, ops::Range};
 
-use super::{
-    capture::{Capture, Run, unescape},
-    lexer::Path,
-    reader::Reader,
-    refusal::{Field, Problem, Refusal},
-    scanner::Scanner,
+use crate::{
+    ids::EncryptedContent,
+    scan::json::{
+        capture::{Capture, Run, unescape},
+        error::{Field, Problem, Refusal},
+        lexer::Path,
+        scanner::Scanner,
+        visitor::Reader,
+    },
 };
-use crate::ids::EncryptedContent;
 
 /// How much of `instructions` and of `input` is kept.
 const CONTENT: usize = 4096;

@@ -6,7 +6,7 @@ use memchr::memchr;
 
 /// A piece of the stream that lies in memory in one piece.
 #[derive(Clone, Copy)]
-pub(super) struct Run<'a> {
+pub(in crate::scan) struct Run<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
     /// The offset of the first byte in the stream.
@@ -23,7 +23,7 @@ impl<'a> Run<'a> {
 }
 
 /// Text that has begun and whose end has not been seen: the first `limit` bytes of it.
-pub(super) struct Capture {
+pub(in crate::scan) struct Capture {
     start: u64,
     limit: usize,
     /// What earlier runs held of it.
@@ -72,7 +72,7 @@ impl Capture {
 /// # Errors
 ///
 /// The index of the escape that is not valid (RFC 8259 §7), or of the byte that is not UTF-8.
-pub(super) fn unescape(raw: &[u8]) -> Result<Cow<'_, str>, usize> {
+pub(in crate::scan) fn unescape(raw: &[u8]) -> Result<Cow<'_, str>, usize> {
     let text = std::str::from_utf8(raw).map_err(|error| error.valid_up_to())?;
     if memchr(b'\\', raw).is_none() {
         return Ok(Cow::Borrowed(text));

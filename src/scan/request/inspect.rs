@@ -5,10 +5,10 @@ use std::{
     io::{self, Write},
 };
 
-use super::{
+use super::scanner::{RequestFacts, RequestScanner};
+use crate::scan::{
     encoding::{Decoder, Encoding, EncodingKind},
-    refusal::Refusal,
-    request::{RequestFacts, RequestScanner},
+    json::error::Refusal,
 };
 
 /// The ratio of decompressed to compressed bytes from which on a body is taken for a bomb; deflate ends at 1,032.
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn a_recorded_zstd_body_has_the_facts_of_its_plain_text() {
-        let body = include_bytes!("../../tests/fixtures/recordings/codex0.169-sse-chatgpt-zstd.body.zst");
-        let plain = include_bytes!("../../tests/fixtures/recordings/codex0.169-sse-chatgpt-zstd.body.json");
+        let body = include_bytes!("../../../tests/fixtures/recordings/codex0.169-sse-chatgpt-zstd.body.zst");
+        let plain = include_bytes!("../../../tests/fixtures/recordings/codex0.169-sse-chatgpt-zstd.body.json");
         let expected = inspect(EncodingKind::Identity, plain, 1 << 20, 1 << 20).unwrap();
         assert_eq!(expected.model.as_deref(), Some("gpt-5.2-codex"));
         for size in [1, 7, 4096, body.len()] {

@@ -1,6 +1,6 @@
 //! Numbers and literals, resumable at any byte.
 
-use super::refusal::Problem;
+use super::error::Problem;
 
 /// A number or literal that has begun.
 #[derive(Clone, Copy, Debug)]

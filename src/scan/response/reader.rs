@@ -1,21 +1,13 @@
 //! What is learnt from a response while it streams by: its id, the encrypted content in it, whether it began with a failure,
 //! and whether it has come to its end.
 
-mod events;
-mod glance;
-mod outline;
-mod usage;
-
 use std::fmt;
 
-use super::scanner::Scanner;
-use crate::ids::EncryptedContent;
-use events::Events;
-use outline::Outline;
-pub use usage::Usage;
+use super::{events::Events, outline::Outline, usage::Usage};
+use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 
 /// How many encrypted contents wait to be taken; more of them are not learnt.
-const MAX_ENCRYPTED: usize = 64;
+pub(super) const MAX_ENCRYPTED: usize = 64;
 
 /// How an event stream said that the response is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -222,6 +214,3 @@ impl ResponseReader {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

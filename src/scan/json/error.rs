@@ -25,7 +25,7 @@ pub enum Field {
 
 impl Field {
     /// The members of the root.
-    pub(super) const ROOT: &[Self] = &[
+    pub(in crate::scan) const ROOT: &[Self] = &[
         Self::Model,
         Self::PromptCacheKey,
         Self::Stream,
@@ -51,7 +51,7 @@ impl Field {
 
     /// Whether `key`, which is not the field's own, is so once case is folded: in ASCII, and by Unicode's simple case
     /// folding, in which the long s and the Kelvin sign are letters like any other.
-    pub(super) fn is_alike(self, key: &[u8]) -> bool {
+    pub(in crate::scan) fn is_alike(self, key: &[u8]) -> bool {
         // As nearly all keys are written: then being alike is being the same.
         if key.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_') {
             return false;
@@ -166,7 +166,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) const fn new(problem: Problem, offset: u64) -> Self {
+    pub(in crate::scan) const fn new(problem: Problem, offset: u64) -> Self {
         Self { problem, offset }
     }
 }

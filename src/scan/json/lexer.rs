@@ -5,19 +5,19 @@
 //! here; what stands outside strings is the grammar's to judge.
 
 use super::{
-    lanes::{Block, Hex, Lanes, Portable, utf8_flaw},
-    refusal::Problem,
+    error::Problem,
+    simd::{Block, Hex, Lanes, Portable, utf8_flaw},
 };
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::Avx2;
+use super::simd::Avx2;
 
 /// How many blocks are lexed in one go: their masks stay in the first-level cache.
-pub(super) const BATCH: usize = 32;
+pub(in crate::scan) const BATCH: usize = 32;
 
 /// What a block has for the grammar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tokens {
+pub(in crate::scan) struct Tokens {
     /// Opening quotes, operators, and the first bytes of numbers, literals and whatever else is not a blank.
     pub begins: u64,
     /// Closing quotes.
@@ -37,7 +37,7 @@ impl Tokens {
 
 /// The first thing in a block that is wrong whatever the structure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(in crate::scan) struct Flaw {
     /// What.
     pub problem: Problem,
     /// Where, from the beginning of the batch; negative where it began before.
@@ -46,7 +46,7 @@ pub(super) struct Flaw {
 
 /// Which instructions to use.
 #[derive(Clone, Copy)]
-pub(super) enum Path {
+pub(in crate::scan) enum Path {
     /// Any processor's.
     Portable,
     /// Those of x86-64 with AVX2 and PCLMULQDQ.
@@ -67,7 +67,7 @@ impl Path {
 
 /// What a block leaves open for the next one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lexer {
+pub(in crate::scan) struct Lexer {
     /// All ones inside a string.
     in_string: u64,
     /// 1 where the next byte is escaped.

@@ -5,10 +5,10 @@
 use super::{
     capture::Run,
     encrypted,
+    error::{Problem, Refusal},
     lexer::Tokens,
-    reader::{Ear, Reader},
-    refusal::{Problem, Refusal},
     scalar::Scalar,
+    visitor::{Ear, Reader},
 };
 
 /// What may come next.

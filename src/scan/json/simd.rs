@@ -4,14 +4,14 @@
 mod avx2;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx2::Avx2;
+pub(in crate::scan) use avx2::Avx2;
 
 /// What the lexer looks at in one step.
-pub(super) type Block = [u8; 64];
+pub(in crate::scan) type Block = [u8; 64];
 
 /// Which bytes stand between other things outside strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::scan) struct Layout {
     /// Space, tab, line feed, carriage return.
     pub blanks: u64,
     /// `{ } [ ] : ,`, and possibly control characters, which are none.
@@ -20,7 +20,7 @@ pub(super) struct Layout {
 
 /// Which bytes are which hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hex {
+pub(in crate::scan) struct Hex {
     /// Any.
     pub digits: u64,
     /// `d`, the first digit of a surrogate.
@@ -32,7 +32,7 @@ pub(super) struct Hex {
 }
 
 /// A way to make masks: with vector instructions, or without.
-pub(super) trait Lanes: Copy {
+pub(in crate::scan) trait Lanes: Copy {
     /// A block in registers.
     type Loaded: Copy;
     /// Loads a block.
@@ -59,7 +59,7 @@ pub(super) trait Lanes: Copy {
 /// Masks without intrinsics, in loops that compilers turn into whatever vector instructions every processor of the target
 /// has.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(in crate::scan) struct Portable;
 
 /// The bytes that pass `test`.
 #[inline(always)]
@@ -137,7 +137,7 @@ impl Lanes for Portable {
 /// Where `block` stops to be UTF-8 after `before`, the four bytes that precede it: the index at which the broken sequence
 /// begins, negative where that is before the block. A lead in the block's last byte is left to the next block, whatever
 /// it is, because vectors look at pairs.
-pub(super) fn utf8_flaw(block: &Block, before: u32) -> Option<isize> {
+pub(in crate::scan) fn utf8_flaw(block: &Block, before: u32) -> Option<isize> {
     let before = before.to_le_bytes();
     let open = (1..=3)
         .find(|back| before[4 - back] >= 0xc0)

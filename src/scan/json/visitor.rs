@@ -7,12 +7,12 @@ use memchr::memchr;
 use super::{
     capture::{Capture, Run, unescape},
     encrypted,
-    refusal::Refusal,
+    error::Refusal,
 };
 use crate::ids::EncryptedContent;
 
 /// Hears of the members of the outermost containers. The root's members have depth 1.
-pub(super) trait Reader {
+pub(in crate::scan) trait Reader {
     /// What a value is for.
     type Slot: Copy;
     /// How long a key that matters can be, as written.
@@ -50,7 +50,7 @@ pub(super) trait Reader {
 }
 
 /// Stands between the grammar and a [`Reader`]: turns where strings begin and end into their text.
-pub(super) struct Ear<R: Reader> {
+pub(in crate::scan) struct Ear<R: Reader> {
     pub reader: R,
     /// What the value after the last key is for.
     slot: Option<R::Slot>,

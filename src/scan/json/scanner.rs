@@ -2,17 +2,17 @@
 
 use super::{
     capture::Run,
+    error::{Problem, Refusal},
     grammar::Grammar,
     lexer::{BATCH, Lexer, Path, Tokens},
-    reader::{Ear, Reader},
-    refusal::{Problem, Refusal},
+    visitor::{Ear, Reader},
 };
 
 /// A resumable scan of a JSON object, of which `R` hears.
 ///
 /// Blocks lie at multiples of 64 bytes from the beginning of the stream; what a chunk has of an unfinished block waits for
 /// the next chunk. So the same stream is read in the same blocks however it is cut.
-pub(super) struct Scanner<R: Reader> {
+pub(in crate::scan) struct Scanner<R: Reader> {
     path: Path,
     lexer: Lexer,
     grammar: Grammar,

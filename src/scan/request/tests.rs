@@ -8,8 +8,11 @@ use corpus::{HOSTILE, SOUND, body, conversation};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Field, Problem, Refusal, RequestFacts, RequestScanner, oracle};
-use crate::ids::EncryptedContent;
+use super::oracle;
+use crate::{
+    ids::EncryptedContent,
+    scan::{Field, Problem, Refusal, RequestFacts, RequestScanner},
+};
 
 fn scan<'a>(mut scanner: RequestScanner, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<RequestFacts, Refusal> {
     for chunk in chunks {
