@@ -1,44 +1,39 @@
-//! Readers of what streams by: they learn the few facts that routing needs, and keep nothing else.
+//! Readers of the bodies that pass through the proxy. They extract the few facts that routing needs and keep nothing else.
 //!
-//! Nothing in this room does I/O, reads a clock or logs: bytes in, facts out. Every reader takes its input in whatever
-//! pieces it comes, and no answer depends on where the pieces were cut.
+//! The module does no I/O, reads no clock and writes no logs: bytes go in, facts come out. Every reader accepts its input in
+//! pieces, and no result depends on where the pieces were cut.
 //!
-//! # How a request body is read
+//! - [`request`] reads request bodies: [`BodyInspector`] decompresses a body and returns its [`RequestFacts`].
+//! - [`response`] reads response bodies, JSON and event streams: [`ResponseReader`] finds the response's id, its usage, its
+//!   encrypted items and how it ended. [`error_notice`] and [`event_notice`] read what an error says about rate limits.
+//! - [`json`] is the JSON scanner below both. [`encoding`] knows the content codings.
 //!
-//! A request for a language model is mostly long strings: the instructions, the conversation, the tools. A parser would
-//! spend its time on text that nobody asked for. The scanner spends it in two layers instead, as simdjson does
-//! (Langdale and Lemire, *Parsing Gigabytes of JSON per Second*, 2019, <https://arxiv.org/abs/1902.08318>):
-//!
-//! ```text
-//! chunks ──► scanner ──64-byte blocks──► lexer ──bit masks──► grammar ──keys, values──► a reader's fields
-//! ```
-//!
-//! - `scanner` cuts the stream into blocks of 64 bytes that lie at the same offsets however the chunks fall; from there on
-//!   chunk borders do not exist.
-//! - `lexer` turns a block into a mask with one bit a byte that matters to the structure, by arithmetic on 64-bit words
-//!   that `lanes` makes from the bytes, 32 at a time with AVX2. It checks all that can be wrong inside strings: UTF-8
-//!   (Keiser and Lemire, *Validating UTF-8 In Less Than One Instruction Per Byte*, 2020,
-//!   <https://arxiv.org/abs/2010.03090>), escapes, surrogate pairs, control characters.
-//! - `grammar` visits the set bits only, with a stack of one bit a level, and reads numbers and literals.
-//! - a `Reader` hears of keys and values down to the depth that it asks for.
-//!
-//! Together they accept exactly what `serde_json::Value` accepts, to the last digit of a number out of range, save that the
-//! root must be an object, the nesting may be 128 deep (serde_json: 127), no field that routing reads may stand twice or be
-//! longer than 4 KiB, and `model` must be a string or `null`.
+//! A request body is accepted only if all JSON parsers read it alike. The JSON scanner accepts what `serde_json::Value`
+//! accepts, with these additions: the root must be an object, and arrays and objects may be nested up to 128 levels. No
+//! field that routing reads may be present twice, differ from its name in case only, or be longer than 4 KiB. `model` must
+//! be a string or `null`.
 
 mod encoding;
+mod field;
 mod json;
 mod request;
 mod response;
 
+#[doc(hidden)]
+pub mod testing;
+
 pub use encoding::{Encoding, EncodingKind};
-pub use json::error::{Field, Problem, Refusal};
+pub use field::RoutingField;
+pub use json::error::{JsonError, JsonErrorKind};
 pub use request::{
+    facts::{ConversationPrefix, RequestFacts},
     inspect::{BodyInspector, InspectError},
-    scanner::{Content, RequestFacts, RequestScanner},
+    scanner::RequestScanner,
 };
 pub use response::{
-    limits::{ErrorNotice, error_notice, event_notice},
-    reader::{FirstEvent, ResponseReader, Terminal},
+    errors::{ErrorNotice, error_notice, event_notice},
+    first_event::FirstEvent,
+    reader::ResponseReader,
+    terminal::Terminal,
     usage::Usage,
 };

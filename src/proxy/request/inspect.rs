@@ -147,9 +147,9 @@ pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
 
 fn fault_of_inspection(error: InspectError) -> Fault {
     match error {
-        InspectError::Refused(refusal) => Fault::AmbiguousBody {
-            problem: refusal.problem.to_string(),
-            offset: refusal.offset,
+        InspectError::InvalidJson(error) => Fault::AmbiguousBody {
+            problem: error.kind.to_string(),
+            offset: error.offset,
         },
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },

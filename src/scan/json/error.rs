@@ -1,180 +1,132 @@
-//! Why a body is refused, and where.
+//! The errors of the JSON scanner: what is wrong with a body, and at which byte.
 
 use std::fmt;
 
-/// A part of a request body that routing reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Field {
-    /// `model`.
-    Model,
-    /// `prompt_cache_key`.
-    PromptCacheKey,
-    /// `stream`.
-    Stream,
-    /// `previous_response_id`.
-    PreviousResponseId,
-    /// `client_metadata`.
-    ClientMetadata,
-    /// `session_id` inside `client_metadata`.
-    SessionId,
-    /// `instructions`.
-    Instructions,
-    /// `input`.
-    Input,
-}
+use crate::scan::field::RoutingField;
 
-impl Field {
-    /// The members of the root.
-    pub(in crate::scan) const ROOT: &[Self] = &[
-        Self::Model,
-        Self::PromptCacheKey,
-        Self::Stream,
-        Self::PreviousResponseId,
-        Self::ClientMetadata,
-        Self::Instructions,
-        Self::Input,
-    ];
-
-    /// The field as it stands in a body, with dots between levels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::PromptCacheKey => "prompt_cache_key",
-            Self::Stream => "stream",
-            Self::PreviousResponseId => "previous_response_id",
-            Self::ClientMetadata => "client_metadata",
-            Self::SessionId => "client_metadata.session_id",
-            Self::Instructions => "instructions",
-            Self::Input => "input",
-        }
-    }
-
-    /// Whether `key`, which is not the field's own, is so once case is folded: in ASCII, and by Unicode's simple case
-    /// folding, in which the long s and the Kelvin sign are letters like any other.
-    pub(in crate::scan) fn is_alike(self, key: &[u8]) -> bool {
-        // As nearly all keys are written: then being alike is being the same.
-        if key.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_') {
-            return false;
-        }
-        let name = self.name();
-        let name = name.rsplit_once('.').map_or(name, |(_, last)| last);
-        let folded = |letter| match letter {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            letter => letter.to_ascii_lowercase(),
-        };
-        std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(name.chars()))
-    }
-}
-
-/// What keeps a body from having one reading only.
+/// What is wrong with a body.
+///
+/// Besides invalid JSON, this covers bodies that JSON parsers read differently, such as a body with a duplicate field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Problem {
-    /// The body begins with U+FEFF, which RFC 8259 §8.1 forbids and parsers treat differently.
+pub enum JsonErrorKind {
+    /// The body begins with U+FEFF. RFC 8259 §8.1 forbids it, and some parsers ignore it.
     ByteOrderMark,
-    /// A byte sequence that is not UTF-8 (RFC 3629); the offset is where the sequence begins.
+    /// A byte sequence is not UTF-8 (RFC 3629). The offset is the beginning of the sequence.
     InvalidUtf8,
-    /// The body is some other value than an object.
+    /// The root value is not an object.
     RootNotObject,
-    /// Something other than whitespace follows the root object.
-    TextAfterRoot,
-    /// Arrays and objects are nested deeper than [`Problem::MAX_DEPTH`].
+    /// The root object is followed by something other than whitespace.
+    TrailingCharacters,
+    /// Arrays and objects are nested deeper than [`JsonErrorKind::MAX_DEPTH`].
     TooDeep,
-    /// The body ends inside the root object, or is empty.
+    /// The body is empty or ends inside the root object.
     UnexpectedEnd,
-    /// An object goes on with something that is no key.
+    /// An object contains something other than a key where a key must stand.
     ExpectedKey,
-    /// No colon follows a key.
+    /// A key is not followed by `:`.
     ExpectedColon,
-    /// Something stands where a value should that begins none.
+    /// A character that begins no value stands where a value must stand.
     ExpectedValue,
     /// A member of an object is followed by neither `,` nor `}`.
     ExpectedCommaOrBrace,
     /// An item of an array is followed by neither `,` nor `]`.
     ExpectedCommaOrBracket,
-    /// A misspelt `true`, `false` or `null`.
-    BadLiteral,
-    /// A number that RFC 8259 §6 does not allow, such as `01` or `1.`.
-    BadNumber,
-    /// A number beyond the range of a double, which some parsers refuse and others read as infinity.
+    /// A word that begins like `true`, `false` or `null` is none of them.
+    InvalidLiteral,
+    /// A number is not allowed by RFC 8259 §6, such as `01` or `1.`.
+    InvalidNumber,
+    /// A number is beyond the range of a double. Some parsers refuse it and others read it as infinity.
     NumberOutOfRange,
-    /// A raw control character (below U+0020) inside a string.
+    /// A string contains a control character (below U+0020) that is not escaped.
     ControlCharacter,
-    /// A backslash in a string that begins no escape of RFC 8259 §7.
-    BadEscape,
-    /// A `\u` escape names half of a surrogate pair without the other half.
+    /// A backslash in a string does not begin an escape of RFC 8259 §7.
+    InvalidEscape,
+    /// A `\u` escape names one half of a surrogate pair, and the other half is missing.
     LoneSurrogate,
-    /// A field that routing reads stands twice after unescaping; the offset is that of the second key.
-    Twice(Field),
-    /// A key differs from that of a field that routing reads in nothing but upper and lower case; some parsers take it
-    /// for the same. The offset is that of the key.
-    Alike(Field),
-    /// A field that routing reads is longer than [`Problem::MAX_TEXT`] bytes as written.
-    TooLong(Field),
-    /// A field that decides access is neither a string nor `null`.
-    NotAString(Field),
+    /// The object has the field twice, compared after unescaping. The offset is that of the second key.
+    DuplicateField(RoutingField),
+    /// A key differs from the field's key in case only. Some parsers ignore case and read it as the field. The offset is
+    /// that of the key.
+    FieldInOtherCase(RoutingField),
+    /// The text of the field is longer than [`JsonErrorKind::MAX_TEXT`] bytes as written.
+    FieldTooLong(RoutingField),
+    /// The field decides access, and its value is neither a string nor `null`.
+    FieldNotString(RoutingField),
 }
 
-impl Problem {
-    /// How deep arrays and objects may be nested, the root included.
+impl JsonErrorKind {
+    /// The maximum nesting depth of arrays and objects. The root object has depth 1.
     pub const MAX_DEPTH: u32 = 128;
-    /// How many bytes, as written between its quotes, the text of a field may have.
+    /// The maximum length of a field's text in bytes, as written between the quotes.
     pub const MAX_TEXT: usize = 4096;
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for JsonErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::ByteOrderMark => "the body begins with a byte order mark",
+            Self::ByteOrderMark => "byte order mark at the beginning of the body",
             Self::InvalidUtf8 => "invalid UTF-8",
-            Self::RootNotObject => "the root is not an object",
-            Self::TextAfterRoot => "text after the root",
-            Self::TooDeep => return write!(f, "nested deeper than {}", Self::MAX_DEPTH),
-            Self::UnexpectedEnd => "unexpected end",
-            Self::ExpectedKey => "expected a key in quotes",
-            Self::ExpectedColon => "expected a colon",
+            Self::RootNotObject => "the root value is not an object",
+            Self::TrailingCharacters => "unexpected characters after the root object",
+            Self::TooDeep => {
+                return write!(
+                    f,
+                    "arrays and objects are nested deeper than {} levels",
+                    Self::MAX_DEPTH
+                );
+            }
+            Self::UnexpectedEnd => "unexpected end of the body",
+            Self::ExpectedKey => "expected a key in double quotes",
+            Self::ExpectedColon => "expected `:` after a key",
             Self::ExpectedValue => "expected a value",
-            Self::ExpectedCommaOrBrace => "expected \",\" or \"}\"",
-            Self::ExpectedCommaOrBracket => "expected \",\" or \"]\"",
-            Self::BadLiteral => "expected true, false or null",
-            Self::BadNumber => "malformed number",
+            Self::ExpectedCommaOrBrace => "expected `,` or `}`",
+            Self::ExpectedCommaOrBracket => "expected `,` or `]`",
+            Self::InvalidLiteral => "invalid literal, expected `true`, `false` or `null`",
+            Self::InvalidNumber => "invalid number",
             Self::NumberOutOfRange => "number out of range",
             Self::ControlCharacter => "unescaped control character in a string",
-            Self::BadEscape => "unknown escape in a string",
+            Self::InvalidEscape => "invalid escape sequence in a string",
             Self::LoneSurrogate => "lone surrogate in a string",
-            Self::Twice(field) => return write!(f, "\"{}\" stands twice", field.name()),
-            Self::Alike(field) => {
-                return write!(f, "\"{}\" stands in other letters, upper or lower case", field.name());
+            Self::DuplicateField(field) => return write!(f, "duplicate field `{}`", field.name()),
+            Self::FieldInOtherCase(field) => {
+                return write!(f, "a key differs from the field `{}` in case only", field.name());
             }
-            Self::TooLong(field) => {
-                return write!(f, "\"{}\" is longer than {} bytes", field.name(), Self::MAX_TEXT);
+            Self::FieldTooLong(field) => {
+                return write!(
+                    f,
+                    "the field `{}` is longer than {} bytes",
+                    field.name(),
+                    Self::MAX_TEXT
+                );
             }
-            Self::NotAString(field) => return write!(f, "\"{}\" is not a string", field.name()),
+            Self::FieldNotString(field) => return write!(f, "the field `{}` is not a string", field.name()),
         };
         f.write_str(text)
     }
 }
 
-/// A body that is not passed on: readers could disagree about it, or nobody could read it.
+/// An error in a body, and where it is.
+///
+/// A body with such an error is not forwarded, because parsers may refuse it or read it differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Refusal {
+pub struct JsonError {
     /// What is wrong.
-    pub problem: Problem,
-    /// Where: bytes of the (decompressed) body before the offending one.
+    pub kind: JsonErrorKind,
+    /// The offset of the offending byte from the beginning of the decompressed body, in bytes.
     pub offset: u64,
 }
 
-impl Refusal {
-    pub(in crate::scan) const fn new(problem: Problem, offset: u64) -> Self {
-        Self { problem, offset }
+impl JsonError {
+    pub(in crate::scan) const fn new(kind: JsonErrorKind, offset: u64) -> Self {
+        Self { kind, offset }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.problem, self.offset)
+        write!(f, "{} at byte {}", self.kind, self.offset)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for JsonError {}

@@ -1,21 +1,23 @@
-//! From tokens to structure: a pushdown automaton with one bit of stack a level.
+//! Checks the structure of the JSON text, as a pushdown automaton with a stack of one bit per level.
 //!
-//! Which token may follow which is a table; the code is for what happens besides.
+//! The table [`NEXT`] says which token may follow which. The code handles what a token does besides: it changes the depth,
+//! reports keys and values to the [`FieldDispatcher`], or begins a number or literal.
 
 use super::{
-    capture::Run,
+    capture::StreamSlice,
+    dispatch::FieldDispatcher,
     encrypted,
-    error::{Problem, Refusal},
-    lexer::Tokens,
+    error::{JsonError, JsonErrorKind},
+    lexer::BlockTokens,
     scalar::Scalar,
-    visitor::{Ear, Reader},
+    visitor::FieldVisitor,
 };
 
-/// What may come next.
+/// What the grammar expects next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing: the last token could not follow.
-    Refused,
+enum GrammarState {
+    /// The last token was not allowed.
+    Invalid,
     /// The root object.
     Root,
     /// A key or `}`.
@@ -24,7 +26,7 @@ enum State {
     Key,
     /// `:`.
     Colon,
-    /// A member's value.
+    /// The value of a member.
     Value,
     /// `,` or `}`.
     MemberEnd,
@@ -34,13 +36,14 @@ enum State {
     Item,
     /// `,` or `]`.
     ItemEnd,
-    /// A container has ended: the one around it tells.
+    /// A container has ended. The enclosing container decides what follows.
     Closed,
-    /// Blanks.
+    /// Only whitespace.
     End,
 }
 
-/// Kinds of tokens; those that change nothing but the state come first.
+/// The kinds of tokens. The order matters: kinds before `Quote` only change the state, and so does `Quote` where the visitor
+/// wants no members (see [`Grammar::first_relevant`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Token {
     Colon,
@@ -53,6 +56,7 @@ enum Token {
     CloseBracket,
 }
 
+/// The kind of token that begins with each byte.
 const TOKEN_OF: [Token; 256] = {
     let mut table = [Token::Scalar; 256];
     table[b':' as usize] = Token::Colon;
@@ -65,9 +69,9 @@ const TOKEN_OF: [Token; 256] = {
     table
 };
 
-/// The grammar of RFC 8259, but that the root is an object.
-const fn next(state: State, token: Token) -> State {
-    use State::*;
+/// The grammar of RFC 8259, except that the root must be an object.
+const fn next(state: GrammarState, token: Token) -> GrammarState {
+    use GrammarState::*;
     match (state, token) {
         (Root, Token::OpenBrace) => FirstKey,
         (FirstKey | Key, Token::Quote) => Colon,
@@ -80,15 +84,15 @@ const fn next(state: State, token: Token) -> State {
         (ItemEnd, Token::Comma) => Item,
         (FirstKey | MemberEnd, Token::CloseBrace) => Closed,
         (FirstItem | ItemEnd, Token::CloseBracket) => Closed,
-        _ => Refused,
+        _ => Invalid,
     }
 }
 
-/// [`next`] for every state and token, in the order of their definitions.
-const NEXT: [[State; 8]; 12] = {
-    use State::*;
-    const STATES: [State; 12] = [
-        Refused, Root, FirstKey, Key, Colon, Value, MemberEnd, FirstItem, Item, ItemEnd, Closed, End,
+/// The result of [`next`] for every state and token, indexed by their discriminants.
+const NEXT: [[GrammarState; 8]; 12] = {
+    use GrammarState::*;
+    const STATES: [GrammarState; 12] = [
+        Invalid, Root, FirstKey, Key, Colon, Value, MemberEnd, FirstItem, Item, ItemEnd, Closed, End,
     ];
     use Token::{CloseBrace, CloseBracket, Comma, OpenBrace, OpenBracket, Quote, Scalar};
     const TOKENS: [Token; 8] = [
@@ -101,7 +105,7 @@ const NEXT: [[State; 8]; 12] = {
         CloseBrace,
         CloseBracket,
     ];
-    let mut table = [[Refused; 8]; 12];
+    let mut table = [[Invalid; 8]; 12];
     let mut state = 0;
     while state < 12 {
         let mut token = 0;
@@ -114,157 +118,165 @@ const NEXT: [[State; 8]; 12] = {
     table
 };
 
-/// A string whose end the reader waits for.
+/// A string whose end the dispatcher waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
+enum PendingString {
     Key,
     Value,
 }
 
-/// Where in a JSON text the stream is.
+/// The position in the grammar.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grammar {
-    state: State,
-    /// How many containers are open.
+    state: GrammarState,
+    /// The number of open containers.
     depth: u32,
-    /// For each of them, innermost lowest: 1 for an object, 0 for an array.
+    /// One bit for each open container, the innermost lowest: 1 for an object, 0 for an array.
     objects: u128,
-    awaited: Option<Awaited>,
-    /// A number or literal that the last run cut in two.
+    /// The string that is being read, if its end is to be reported.
+    pending: Option<PendingString>,
+    /// The number or literal that the end of the last slice has cut.
     scalar: Option<Scalar>,
 }
 
 impl Grammar {
     pub fn new() -> Self {
         Self {
-            state: State::Root,
+            state: GrammarState::Root,
             depth: 0,
             objects: 0,
-            awaited: None,
+            pending: None,
             scalar: None,
         }
     }
 
     /// Whether the root object has ended.
     pub fn is_complete(&self) -> bool {
-        self.state == State::End
+        self.state == GrammarState::End
     }
 
-    /// Goes on at the beginning of `run`.
-    pub fn resume<R: Reader>(&mut self, run: &Run<'_>, ear: &mut Ear<R>) -> Result<(), Refusal> {
+    /// Continues at the beginning of `slice`.
+    pub fn resume<V: FieldVisitor>(
+        &mut self,
+        slice: &StreamSlice<'_>,
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
         match self.scalar.take() {
-            Some(scalar) => self.scalar_on(scalar, run, 0, ear),
+            Some(scalar) => self.continue_scalar(scalar, slice, 0, dispatcher),
             None => Ok(()),
         }
     }
 
-    /// Reads the tokens of the blocks of `run` that begin at index `start`.
-    pub fn read<R: Reader>(
+    /// Reads the tokens of the blocks of `slice` that begin at index `start`.
+    pub fn read<V: FieldVisitor>(
         &mut self,
-        run: &Run<'_>,
+        slice: &StreamSlice<'_>,
         mut start: usize,
-        tokens: &[Tokens],
-        ear: &mut Ear<R>,
-    ) -> Result<(), Refusal> {
+        tokens: &[BlockTokens],
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
         for (number, block) in tokens.iter().enumerate() {
-            if self.awaited.is_some() && block.closes != 0 {
-                self.string_end(run, start + block.closes.trailing_zeros() as usize, ear)?;
+            if let Some(pending) = self.pending
+                && block.closes != 0
+            {
+                let index = start + block.closes.trailing_zeros() as usize;
+                self.end_string(pending, slice, index, dispatcher)?;
             }
             if block.begins != 0 {
-                ear.stir(|| encrypted::may_begin(run, start, block, tokens.get(number + 1)));
-                self.block(run, start, block, ear)?;
+                let next = tokens.get(number + 1);
+                dispatcher.begin_block(|| encrypted::may_begin(slice, start, block, next));
+                self.read_block(slice, start, block, dispatcher)?;
             }
             start += 64;
         }
         Ok(())
     }
 
-    /// Reads the tokens of a block that begins at index `start`.
-    fn block<R: Reader>(
+    /// Reads the tokens of the block that begins at index `start`.
+    fn read_block<V: FieldVisitor>(
         &mut self,
-        run: &Run<'_>,
+        slice: &StreamSlice<'_>,
         start: usize,
-        block: &Tokens,
-        ear: &mut Ear<R>,
-    ) -> Result<(), Refusal> {
+        block: &BlockTokens,
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
         let mut state = self.state;
-        let mut quiet = self.quiet(ear);
+        let mut first_relevant = self.first_relevant(dispatcher);
         let mut begins = block.begins;
         while begins != 0 {
             let bit = begins.trailing_zeros();
             begins &= begins - 1;
             let index = start + bit as usize;
-            let Some(&byte) = run.bytes.get(index) else {
-                break;
-            };
+            let byte = *slice.bytes.get(index).expect("the block lies in the slice");
             let token = TOKEN_OF[usize::from(byte)];
             let next = NEXT[state as usize][token as usize];
-            if next == State::Refused {
+            if next == GrammarState::Invalid {
                 self.state = state;
-                return Err(self.unexpected(run, index));
+                return Err(self.unexpected(slice, index));
             }
-            if token < quiet {
+            if token < first_relevant {
                 state = next;
                 continue;
             }
             self.state = next;
-            self.event(token, byte, run, index, ear)?;
-            if self.awaited.is_some() {
+            self.handle(token, byte, slice, index, dispatcher)?;
+            if let Some(pending) = self.pending {
                 let closes = block.closes & (u64::MAX << bit);
                 if closes != 0 {
-                    self.string_end(run, start + closes.trailing_zeros() as usize, ear)?;
+                    let index = start + closes.trailing_zeros() as usize;
+                    self.end_string(pending, slice, index, dispatcher)?;
                 }
             }
             state = self.state;
-            quiet = self.quiet(ear);
+            first_relevant = self.first_relevant(dispatcher);
         }
         self.state = state;
         Ok(())
     }
 
-    /// Tokens below this one change nothing but the state.
+    /// The first kind of token, in the order of [`Token`], that changes more than the state at the current depth.
     #[inline(always)]
-    fn quiet<R: Reader>(&self, ear: &Ear<R>) -> Token {
-        if self.is_heard(ear) {
+    fn first_relevant<V: FieldVisitor>(&self, dispatcher: &FieldDispatcher<V>) -> Token {
+        if self.is_wanted(dispatcher) {
             Token::Quote
         } else {
             Token::Scalar
         }
     }
 
-    /// Whether the reader wants to hear of members at the present depth.
+    /// Whether the visitor wants members at the current depth.
     #[inline(always)]
-    fn is_heard<R: Reader>(&self, ear: &Ear<R>) -> bool {
-        ear.hears(self.depth)
+    fn is_wanted<V: FieldVisitor>(&self, dispatcher: &FieldDispatcher<V>) -> bool {
+        dispatcher.wants(self.depth)
     }
 
-    /// A token that may stand where it does, and that changes more than the state, which is already the one after it.
+    /// Handles a token that changes more than the state. The token is allowed, and `self.state` is the state after it.
     #[inline(always)]
-    fn event<R: Reader>(
+    fn handle<V: FieldVisitor>(
         &mut self,
         token: Token,
         byte: u8,
-        run: &Run<'_>,
+        slice: &StreamSlice<'_>,
         index: usize,
-        ear: &mut Ear<R>,
-    ) -> Result<(), Refusal> {
-        let at = run.base + index as u64;
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
+        let at = slice.base + index as u64;
         match token {
-            Token::Quote if self.state == State::Colon => {
-                ear.key(at);
-                self.awaited = Some(Awaited::Key);
+            Token::Quote if self.state == GrammarState::Colon => {
+                dispatcher.begin_key(at);
+                self.pending = Some(PendingString::Key);
             }
             Token::Quote => {
-                ear.value(self.depth, byte, at)?;
-                self.awaited = Some(Awaited::Value);
+                dispatcher.begin_value(self.depth, byte, at)?;
+                self.pending = Some(PendingString::Value);
             }
-            Token::Scalar => return self.scalar(byte, run, index, ear),
+            Token::Scalar => return self.begin_scalar(byte, slice, index, dispatcher),
             Token::OpenBrace | Token::OpenBracket => {
-                if self.depth == Problem::MAX_DEPTH {
-                    return Err(Refusal::new(Problem::TooDeep, at));
+                if self.depth == JsonErrorKind::MAX_DEPTH {
+                    return Err(JsonError::new(JsonErrorKind::TooDeep, at));
                 }
-                if self.depth > 0 && self.is_heard(ear) {
-                    ear.value(self.depth, byte, at)?;
+                if self.depth > 0 && self.is_wanted(dispatcher) {
+                    dispatcher.begin_value(self.depth, byte, at)?;
                 }
                 self.depth += 1;
                 self.objects = self.objects << 1 | u128::from(token == Token::OpenBrace);
@@ -273,83 +285,107 @@ impl Grammar {
                 self.depth -= 1;
                 self.objects >>= 1;
                 self.state = match self.objects & 1 {
-                    _ if self.depth == 0 => State::End,
-                    0 => State::ItemEnd,
-                    _ => State::MemberEnd,
+                    _ if self.depth == 0 => GrammarState::End,
+                    0 => GrammarState::ItemEnd,
+                    _ => GrammarState::MemberEnd,
                 };
-                return self.value_end(run, at + 1, ear);
+                return self.end_value(slice, at + 1, dispatcher);
             }
             Token::Colon | Token::Comma => {}
         }
         Ok(())
     }
 
-    fn string_end<R: Reader>(&mut self, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
-        let at = run.base + index as u64;
-        match self.awaited.take() {
-            Some(Awaited::Key) => ear.key_end(self.depth, run, at),
-            Some(Awaited::Value) => ear.value_end(self.depth, run, at + 1),
-            None => Ok(()),
+    /// Reports the end of the pending string, whose closing quote is at `index`.
+    fn end_string<V: FieldVisitor>(
+        &mut self,
+        pending: PendingString,
+        slice: &StreamSlice<'_>,
+        index: usize,
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
+        let at = slice.base + index as u64;
+        self.pending = None;
+        match pending {
+            PendingString::Key => dispatcher.end_key(self.depth, slice, at),
+            PendingString::Value => dispatcher.end_value(self.depth, slice, at + 1),
         }
     }
 
-    /// A number or literal begins at `index`.
+    /// A number or literal begins at `index` with the byte `first`.
     #[inline(always)]
-    fn scalar<R: Reader>(&mut self, first: u8, run: &Run<'_>, index: usize, ear: &mut Ear<R>) -> Result<(), Refusal> {
-        let at = run.base + index as u64;
+    fn begin_scalar<V: FieldVisitor>(
+        &mut self,
+        first: u8,
+        slice: &StreamSlice<'_>,
+        index: usize,
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
+        let at = slice.base + index as u64;
         let Some(scalar) = Scalar::beginning_with(first) else {
-            return Err(Refusal::new(Problem::ExpectedValue, at));
+            return Err(JsonError::new(JsonErrorKind::ExpectedValue, at));
         };
-        if self.is_heard(ear) {
-            ear.value(self.depth, first, at)?;
+        if self.is_wanted(dispatcher) {
+            dispatcher.begin_value(self.depth, first, at)?;
         }
-        match run.bytes.get(index..).and_then(Scalar::common) {
-            Some(length) => self.value_end(run, at + length as u64, ear),
-            None => self.scalar_on(scalar, run, index, ear),
+        match slice.bytes.get(index..).and_then(Scalar::common_length) {
+            Some(length) => self.end_value(slice, at + length as u64, dispatcher),
+            None => self.continue_scalar(scalar, slice, index, dispatcher),
         }
     }
 
-    /// Reads a number or literal on from `index`.
-    fn scalar_on<R: Reader>(
+    /// Continues a number or literal at `index`.
+    fn continue_scalar<V: FieldVisitor>(
         &mut self,
         mut scalar: Scalar,
-        run: &Run<'_>,
+        slice: &StreamSlice<'_>,
         index: usize,
-        ear: &mut Ear<R>,
-    ) -> Result<(), Refusal> {
-        let at = run.base + index as u64;
-        match scalar.read(run.bytes.get(index..).unwrap_or_default()) {
-            Ok(Some(length)) => self.value_end(run, at + length as u64, ear),
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
+        let at = slice.base + index as u64;
+        let bytes = slice.bytes.get(index..).expect("a scalar begins inside the slice");
+        match scalar.read(bytes) {
+            Ok(Some(length)) => self.end_value(slice, at + length as u64, dispatcher),
             Ok(None) => {
                 self.scalar = Some(scalar);
                 Ok(())
             }
-            Err((problem, place)) => Err(Refusal::new(problem, at + place as u64)),
+            Err((kind, place)) => Err(JsonError::new(kind, at + place as u64)),
         }
     }
 
+    /// A value has ended before `at`.
     #[inline(always)]
-    fn value_end<R: Reader>(&mut self, run: &Run<'_>, at: u64, ear: &mut Ear<R>) -> Result<(), Refusal> {
-        if self.depth > 0 && self.is_heard(ear) {
-            ear.value_end(self.depth, run, at)?;
+    fn end_value<V: FieldVisitor>(
+        &mut self,
+        slice: &StreamSlice<'_>,
+        at: u64,
+        dispatcher: &mut FieldDispatcher<V>,
+    ) -> Result<(), JsonError> {
+        if self.depth > 0 && self.is_wanted(dispatcher) {
+            dispatcher.end_value(self.depth, slice, at)?;
         }
         Ok(())
     }
 
-    /// What is wrong with the token at `index`, which cannot stand there.
+    /// The error of the token at `index`, which is not allowed there.
     #[cold]
-    fn unexpected(&self, run: &Run<'_>, index: usize) -> Refusal {
-        let at = run.base + index as u64;
-        let problem = match self.state {
-            State::Root if at == 0 && run.bytes.starts_with(b"\xef\xbb\xbf") => Problem::ByteOrderMark,
-            State::Root => Problem::RootNotObject,
-            State::FirstKey | State::Key => Problem::ExpectedKey,
-            State::Colon => Problem::ExpectedColon,
-            State::MemberEnd => Problem::ExpectedCommaOrBrace,
-            State::ItemEnd => Problem::ExpectedCommaOrBracket,
-            State::End => Problem::TextAfterRoot,
-            State::Value | State::FirstItem | State::Item | State::Closed | State::Refused => Problem::ExpectedValue,
+    fn unexpected(&self, slice: &StreamSlice<'_>, index: usize) -> JsonError {
+        let at = slice.base + index as u64;
+        let kind = match self.state {
+            GrammarState::Root if at == 0 && slice.bytes.starts_with(b"\xef\xbb\xbf") => JsonErrorKind::ByteOrderMark,
+            GrammarState::Root => JsonErrorKind::RootNotObject,
+            GrammarState::FirstKey | GrammarState::Key => JsonErrorKind::ExpectedKey,
+            GrammarState::Colon => JsonErrorKind::ExpectedColon,
+            GrammarState::MemberEnd => JsonErrorKind::ExpectedCommaOrBrace,
+            GrammarState::ItemEnd => JsonErrorKind::ExpectedCommaOrBracket,
+            GrammarState::End => JsonErrorKind::TrailingCharacters,
+            GrammarState::Value
+            | GrammarState::FirstItem
+            | GrammarState::Item
+            | GrammarState::Closed
+            | GrammarState::Invalid => JsonErrorKind::ExpectedValue,
         };
-        Refusal::new(problem, at)
+        JsonError::new(kind, at)
     }
 }

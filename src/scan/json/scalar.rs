@@ -1,18 +1,18 @@
-//! Numbers and literals, resumable at any byte.
+//! Reads numbers and literals, and can be resumed at any byte.
 
-use super::error::Problem;
+use super::error::JsonErrorKind;
 
-/// A number or literal that has begun.
+/// A number or literal that has begun and whose end has not been read.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar {
-    /// What is left of `true`, `false` or `null`.
+    /// `true`, `false` or `null`: the part that has not been read yet.
     Literal(&'static [u8]),
     /// A number.
     Number(Number),
 }
 
 impl Scalar {
-    /// What `first` begins; it is still to be read.
+    /// The scalar that the byte `first` begins, or `None` if `first` begins none. `first` itself has not been read yet.
     pub fn beginning_with(first: u8) -> Option<Self> {
         Some(match first {
             b't' => Self::Literal(b"true"),
@@ -23,8 +23,9 @@ impl Scalar {
         })
     }
 
-    /// The length of the scalar that `bytes` begin with, if it is a common one: a literal, or an integer of up to 18 digits.
-    pub fn common(bytes: &[u8]) -> Option<usize> {
+    /// The length of the scalar at the beginning of `bytes` if it is a common one: a literal, or an integer of up to 18 digits
+    /// without a sign, directly followed by `,`, `}` or `]`. This is the fast path of [`Scalar::read`].
+    pub fn common_length(bytes: &[u8]) -> Option<usize> {
         let length = match bytes.first()? {
             b't' if bytes.starts_with(b"true") => 4,
             b'f' if bytes.starts_with(b"false") => 5,
@@ -36,12 +37,12 @@ impl Scalar {
         matches!(bytes.get(length)?, b',' | b'}' | b']').then_some(length)
     }
 
-    /// Reads on. Gives how many of `bytes` belong to the scalar, or `None` where all do and more may follow.
+    /// Continues with `bytes`. Returns how many of them belong to the scalar, or `None` if all of them do and more may follow.
     ///
     /// # Errors
     ///
-    /// The problem, and the index of the byte that shows it.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, (Problem, usize)> {
+    /// The kind of error, and the index of the byte at which it is detected.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, (JsonErrorKind, usize)> {
         for (index, byte) in bytes.iter().enumerate() {
             if matches!(
                 byte,
@@ -49,33 +50,33 @@ impl Scalar {
             ) {
                 return match self.check() {
                     Ok(()) => Ok(Some(index)),
-                    Err(problem) => Err((problem, index)),
+                    Err(kind) => Err((kind, index)),
                 };
             }
             match self {
                 Self::Literal(rest) => match rest.split_first() {
                     Some((expected, after)) if expected == byte => *rest = after,
-                    _ => return Err((Problem::BadLiteral, index)),
+                    _ => return Err((JsonErrorKind::InvalidLiteral, index)),
                 },
-                Self::Number(number) => number.push(*byte).ok_or((Problem::BadNumber, index))?,
+                Self::Number(number) => number.push(*byte).ok_or((JsonErrorKind::InvalidNumber, index))?,
             }
         }
         Ok(None)
     }
 
-    /// Whether it may end here.
-    fn check(&self) -> Result<(), Problem> {
+    /// Checks that the scalar is complete.
+    fn check(&self) -> Result<(), JsonErrorKind> {
         match self {
             Self::Literal([]) => Ok(()),
-            Self::Literal(_) => Err(Problem::BadLiteral),
+            Self::Literal(_) => Err(JsonErrorKind::InvalidLiteral),
             Self::Number(number) => number.check(),
         }
     }
 }
 
-/// Where in the grammar of RFC 8259 §6 a number is.
+/// The part of a number, by the grammar of RFC 8259 §6, that was read last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
+enum NumberPart {
     #[default]
     Start,
     Minus,
@@ -88,48 +89,52 @@ enum Part {
     Exponent,
 }
 
-/// A number's part so far, and its size as serde_json reckons it: an integer of 64 bits times a power of ten.
+/// A number as far as it has been read: its last part, and its magnitude as a 64-bit integer times a power of ten.
 ///
-/// Only numbers near the largest double depend on how it is reckoned; following serde_json to the last digit there makes
-/// the two agree on every body.
+/// The magnitude decides whether a double can hold the number. It is computed exactly as serde_json does, so that both
+/// agree on every number near the largest double.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Number {
-    part: Part,
+    part: NumberPart,
+    /// The digits before the exponent, as far as they fit.
     significand: u64,
-    /// The power of ten that the digits before the exponent leave.
+    /// The power of ten by which the significand is multiplied, without the exponent.
     scale: i32,
-    /// Integer digits, or fraction digits, no longer fit in the significand.
-    integer_full: bool,
-    fraction_full: bool,
+    /// An integer digit did not fit into the significand.
+    integer_overflow: bool,
+    /// A fraction digit did not fit into the significand.
+    fraction_overflow: bool,
+    /// The absolute value of the written exponent.
     exponent: i32,
     exponent_negative: bool,
-    exponent_full: bool,
+    /// The written exponent does not fit into an `i32`.
+    exponent_overflow: bool,
 }
 
 impl Number {
-    /// Adds a byte; `None` where it cannot follow.
+    /// Adds a byte. Returns `None` if the byte is not allowed here.
     fn push(&mut self, byte: u8) -> Option<()> {
         self.part = match (self.part, byte) {
-            (Part::Start, b'-') => Part::Minus,
-            (Part::Start | Part::Minus, b'0') => Part::Zero,
-            (Part::Start | Part::Minus | Part::Integer, b'0'..=b'9') => {
+            (NumberPart::Start, b'-') => NumberPart::Minus,
+            (NumberPart::Start | NumberPart::Minus, b'0') => NumberPart::Zero,
+            (NumberPart::Start | NumberPart::Minus | NumberPart::Integer, b'0'..=b'9') => {
                 self.integer_digit(byte - b'0');
-                Part::Integer
+                NumberPart::Integer
             }
-            (Part::Zero | Part::Integer, b'.') => Part::Point,
-            (Part::Point | Part::Fraction, b'0'..=b'9') => {
+            (NumberPart::Zero | NumberPart::Integer, b'.') => NumberPart::Point,
+            (NumberPart::Point | NumberPart::Fraction, b'0'..=b'9') => {
                 self.fraction_digit(byte - b'0');
-                Part::Fraction
+                NumberPart::Fraction
             }
-            (Part::Zero | Part::Integer | Part::Fraction, b'e' | b'E') => Part::E,
-            (Part::E, b'+') => Part::Sign,
-            (Part::E, b'-') => {
+            (NumberPart::Zero | NumberPart::Integer | NumberPart::Fraction, b'e' | b'E') => NumberPart::E,
+            (NumberPart::E, b'+') => NumberPart::Sign,
+            (NumberPart::E, b'-') => {
                 self.exponent_negative = true;
-                Part::Sign
+                NumberPart::Sign
             }
-            (Part::E | Part::Sign | Part::Exponent, b'0'..=b'9') => {
+            (NumberPart::E | NumberPart::Sign | NumberPart::Exponent, b'0'..=b'9') => {
                 self.exponent_digit(byte - b'0');
-                Part::Exponent
+                NumberPart::Exponent
             }
             _ => return None,
         };
@@ -137,22 +142,22 @@ impl Number {
     }
 
     fn integer_digit(&mut self, digit: u8) {
-        match self.with_digit(digit).filter(|_| !self.integer_full) {
+        match self.with_digit(digit).filter(|_| !self.integer_overflow) {
             Some(significand) => self.significand = significand,
             None => {
-                self.integer_full = true;
+                self.integer_overflow = true;
                 self.scale = self.scale.saturating_add(1);
             }
         }
     }
 
     fn fraction_digit(&mut self, digit: u8) {
-        match self.with_digit(digit).filter(|_| !self.fraction_full) {
+        match self.with_digit(digit).filter(|_| !self.fraction_overflow) {
             Some(significand) => {
                 self.significand = significand;
                 self.scale = self.scale.saturating_sub(1);
             }
-            None => self.fraction_full = true,
+            None => self.fraction_overflow = true,
         }
     }
 
@@ -163,28 +168,36 @@ impl Number {
             .and_then(|e| e.checked_add(i32::from(digit)));
         match exponent {
             Some(exponent) => self.exponent = exponent,
-            None => self.exponent_full = true,
+            None => self.exponent_overflow = true,
         }
     }
 
+    /// The significand with `digit` appended, or `None` if it does not fit.
     fn with_digit(&self, digit: u8) -> Option<u64> {
         self.significand.checked_mul(10)?.checked_add(u64::from(digit))
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    /// Checks that the number is complete and in range.
+    fn check(&self) -> Result<(), JsonErrorKind> {
         match self.part {
-            Part::Start | Part::Minus | Part::Point | Part::E | Part::Sign => Err(Problem::BadNumber),
-            Part::Zero | Part::Integer | Part::Fraction | Part::Exponent if self.fits() => Ok(()),
-            Part::Zero | Part::Integer | Part::Fraction | Part::Exponent => Err(Problem::NumberOutOfRange),
+            NumberPart::Start | NumberPart::Minus | NumberPart::Point | NumberPart::E | NumberPart::Sign => {
+                Err(JsonErrorKind::InvalidNumber)
+            }
+            NumberPart::Zero | NumberPart::Integer | NumberPart::Fraction | NumberPart::Exponent if self.fits() => {
+                Ok(())
+            }
+            NumberPart::Zero | NumberPart::Integer | NumberPart::Fraction | NumberPart::Exponent => {
+                Err(JsonErrorKind::NumberOutOfRange)
+            }
         }
     }
 
-    /// Whether a double can hold it, infinity aside.
+    /// Whether the number is in the range of a finite double.
     fn fits(&self) -> bool {
         if self.significand == 0 {
             return true;
         }
-        if self.exponent_full {
+        if self.exponent_overflow {
             return self.exponent_negative;
         }
         let exponent = if self.exponent_negative {
@@ -196,7 +209,7 @@ impl Number {
             1e289, 1e290, 1e291, 1e292, 1e293, 1e294, 1e295, 1e296, 1e297, 1e298, 1e299, 1e300, 1e301, 1e302, 1e303,
             1e304, 1e305, 1e306, 1e307, 1e308,
         ];
-        // A significand is below 1.9e19, so that up to 1e288 nothing overflows.
+        // The significand is below 1.9e19, so nothing overflows up to an exponent of 288.
         let Some(index) = exponent.checked_sub(289).and_then(|index| usize::try_from(index).ok()) else {
             return true;
         };
@@ -211,11 +224,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads `text` whole and in two pieces, all ways, and gives the answer if it is the same.
-    fn read(text: &str) -> bool {
+    /// Reads `text` whole and cut in two at every byte, and returns whether it is accepted, which must not depend on the cut.
+    fn is_accepted(text: &str) -> bool {
         let bytes = [text.as_bytes(), b","].concat();
         let whole = read_in_two(&bytes, 0);
-        if let Some(length) = Scalar::common(&bytes) {
+        if let Some(length) = Scalar::common_length(&bytes) {
             assert!(whole && length == text.len(), "{text}");
         }
         for cut in 1..bytes.len() {
@@ -234,79 +247,79 @@ mod tests {
         }
     }
 
+    /// Numbers and literals, valid and invalid.
+    const SCALARS: &[&str] = &[
+        "0",
+        "-0",
+        "1",
+        "-1",
+        "10",
+        "1.5",
+        "1e5",
+        "1E+5",
+        "1e-5",
+        "1.5e5",
+        "01",
+        "-01",
+        "1.",
+        ".5",
+        "-",
+        "+1",
+        "1e",
+        "1e+",
+        "1.e5",
+        "0e0",
+        "00",
+        "0x1",
+        "1_0",
+        "1.5.5",
+        "1e5e5",
+        "1e5.5",
+        "--1",
+        "-.5",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "nan",
+        "1e308",
+        "1e309",
+        "-1e309",
+        "0e999",
+        "0.0e99999999999",
+        "1e99999999999",
+        "1e-99999999999",
+        "1e-999",
+        "1.7976931348623157e308",
+        "1.7976931348623158e308",
+        "1.7976931348623159e308",
+        "1.8e308",
+        "17976931348623157e292",
+        "18446744073709551615",
+        "18446744073709551616",
+        "18446744073709551616.5",
+        "1844674407370955161.6e290",
+        "18446744073709551619.9e288",
+        "true",
+        "false",
+        "null",
+        "tru",
+        "truee",
+        "nul",
+        "nulL",
+        "t",
+        "True",
+        "falsey",
+    ];
+
     #[test]
-    fn numbers_and_literals_are_those_of_serde_json() {
+    fn numbers_and_literals_are_accepted_as_by_serde_json() {
         let long_zeros = format!("0.{}1e330", "0".repeat(330));
         let long = "9".repeat(308);
         let too_long = "9".repeat(310);
-        let cases = [
-            "0",
-            "-0",
-            "1",
-            "-1",
-            "10",
-            "1.5",
-            "1e5",
-            "1E+5",
-            "1e-5",
-            "1.5e5",
-            "01",
-            "-01",
-            "1.",
-            ".5",
-            "-",
-            "+1",
-            "1e",
-            "1e+",
-            "1.e5",
-            "0e0",
-            "00",
-            "0x1",
-            "1_0",
-            "1.5.5",
-            "1e5e5",
-            "1e5.5",
-            "--1",
-            "-.5",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "nan",
-            "1e308",
-            "1e309",
-            "-1e309",
-            "0e999",
-            "0.0e99999999999",
-            "1e99999999999",
-            "1e-99999999999",
-            "1e-999",
-            "1.7976931348623157e308",
-            "1.7976931348623158e308",
-            "1.7976931348623159e308",
-            "1.8e308",
-            "17976931348623157e292",
-            "18446744073709551615",
-            "18446744073709551616",
-            "18446744073709551616.5",
-            "1844674407370955161.6e290",
-            "18446744073709551619.9e288",
-            &long_zeros,
-            &long,
-            &too_long,
-            "true",
-            "false",
-            "null",
-            "tru",
-            "truee",
-            "nul",
-            "nulL",
-            "t",
-            "True",
-            "falsey",
-        ];
-        for text in cases {
+        let long = [&*long_zeros, &long, &too_long];
+        for text in SCALARS.iter().chain(&long) {
             assert_eq!(
-                read(text),
+                is_accepted(text),
                 serde_json::from_str::<serde_json::Value>(text).is_ok(),
                 "{text}"
             );
@@ -315,13 +328,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_near_the_largest_agree_with_serde_json(text in "-?[0-9]{1,25}(\\.[0-9]{1,25})?[eE][+-]?(2[89][0-9]|3[0-4][0-9]|[0-9]{1,12})") {
-            prop_assert_eq!(read(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        fn numbers_near_the_largest_double_are_accepted_as_by_serde_json(text in "-?[0-9]{1,25}(\\.[0-9]{1,25})?[eE][+-]?(2[89][0-9]|3[0-4][0-9]|[0-9]{1,12})") {
+            prop_assert_eq!(is_accepted(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
 
         #[test]
-        fn scraps_of_numbers_agree_with_serde_json(text in "[-0-9][-+.eE0-9]{0,8}") {
-            prop_assert_eq!(read(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        fn fragments_of_numbers_are_accepted_as_by_serde_json(text in "[-0-9][-+.eE0-9]{0,8}") {
+            prop_assert_eq!(is_accepted(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
     }
 }

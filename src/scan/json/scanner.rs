@@ -1,129 +1,147 @@
-//! From chunks to blocks: the part of the machine that knows how the stream was cut, so that no other part has to.
+//! The entry of the JSON scanner: it turns chunks into blocks of 64 bytes and drives the other layers.
 
 use super::{
-    capture::Run,
-    error::{Problem, Refusal},
+    capture::StreamSlice,
+    dispatch::FieldDispatcher,
+    error::{JsonError, JsonErrorKind},
     grammar::Grammar,
-    lexer::{BATCH, Lexer, Path, Tokens},
-    visitor::{Ear, Reader},
+    lexer::{BATCH, BlockTokens, InstructionSet, Lexer},
+    visitor::FieldVisitor,
 };
 
-/// A resumable scan of a JSON object, of which `R` hears.
+/// The size of a block in bytes.
+const BLOCK: usize = 64;
+/// How many bytes after a lone surrogate the lexer reports it at the latest.
+const SURROGATE_DELAY: usize = 9;
+
+/// A resumable scan of a JSON object, which reports fields to `V`.
 ///
-/// Blocks lie at multiples of 64 bytes from the beginning of the stream; what a chunk has of an unfinished block waits for
-/// the next chunk. So the same stream is read in the same blocks however it is cut.
-pub(in crate::scan) struct Scanner<R: Reader> {
-    path: Path,
+/// Blocks lie at multiples of 64 bytes from the beginning of the stream. An unfinished block waits for the next chunk, so
+/// a stream is read in the same blocks wherever it is cut.
+pub(in crate::scan) struct Scanner<V: FieldVisitor> {
+    instructions: InstructionSet,
     lexer: Lexer,
     grammar: Grammar,
-    ear: Ear<R>,
-    /// The unfinished block.
-    pending: [u8; 64],
+    dispatcher: FieldDispatcher<V>,
+    /// The unfinished block, of which the first `filled` bytes are valid.
+    pending: [u8; BLOCK],
     filled: usize,
-    /// Bytes of the stream before the unfinished block.
+    /// The number of bytes of the stream before the unfinished block.
     done: u64,
-    refusal: Option<Refusal>,
+    /// The error that ended the scan.
+    error: Option<JsonError>,
 }
 
-impl<R: Reader> Scanner<R> {
-    pub fn new(path: Path, reader: R) -> Self {
+impl<V: FieldVisitor> Scanner<V> {
+    pub fn new(instructions: InstructionSet, visitor: V) -> Self {
         Self {
-            path,
+            instructions,
             lexer: Lexer::default(),
             grammar: Grammar::new(),
-            ear: Ear::new(reader),
-            pending: [0; 64],
+            dispatcher: FieldDispatcher::new(visitor),
+            pending: [0; BLOCK],
             filled: 0,
             done: 0,
-            refusal: None,
+            error: None,
         }
     }
 
-    /// What has been read so far.
-    pub fn reader(&self) -> &R {
-        &self.ear.reader
+    /// The visitor, with what it has read so far.
+    pub fn visitor(&self) -> &V {
+        &self.dispatcher.visitor
     }
 
-    /// The same, to take something out.
-    pub fn reader_mut(&mut self) -> &mut R {
-        &mut self.ear.reader
+    /// The visitor, to take out what it has read so far.
+    pub fn visitor_mut(&mut self) -> &mut V {
+        &mut self.dispatcher.visitor
     }
 
-    /// Reads on. What is wrong may be told as late as 63 bytes after it; once told, it is told again.
-    pub fn feed(&mut self, mut chunk: &[u8]) -> Result<(), Refusal> {
-        if let Some(refusal) = self.refusal {
-            return Err(refusal);
+    /// Reads the next chunk of the stream.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the stream. It may be reported up to 63 bytes after it occurs, and every later call returns it
+    /// again.
+    pub fn feed(&mut self, mut chunk: &[u8]) -> Result<(), JsonError> {
+        if let Some(error) = self.error {
+            return Err(error);
         }
         if self.filled > 0 {
-            let (head, rest) = chunk.split_at(chunk.len().min(64 - self.filled));
+            let (head, rest) = chunk.split_at(chunk.len().min(BLOCK - self.filled));
             self.hold(head);
             chunk = rest;
-            if self.filled < 64 {
+            if self.filled < BLOCK {
                 return Ok(());
             }
             let block = self.pending;
             self.filled = 0;
-            self.run(&block)?;
+            self.scan(&block)?;
         }
-        let (blocks, rest) = chunk.split_at(chunk.len() - chunk.len() % 64);
+        let (blocks, rest) = chunk.split_at(chunk.len() - chunk.len() % BLOCK);
         if !blocks.is_empty() {
-            self.run(blocks)?;
+            self.scan(blocks)?;
         }
         self.hold(rest);
         Ok(())
     }
 
-    /// Ends the stream.
-    pub fn finish(mut self) -> Result<R, Refusal> {
-        if let Some(refusal) = self.refusal {
-            return Err(refusal);
+    /// Ends the stream and returns the visitor.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the stream, which may be that it ends too early.
+    pub fn finish(mut self) -> Result<V, JsonError> {
+        if let Some(error) = self.error {
+            return Err(error);
         }
         let total = self.done + self.filled as u64;
-        // Blanks end whatever number, literal or UTF-8 sequence is open, and mean nothing by themselves. There are at least
-        // nine of them, as the other half of a surrogate pair is due that far on.
-        let mut blocks = [b' '; 128];
-        let length = if self.filled + 9 > 64 { 128 } else { 64 };
-        for (to, from) in blocks.iter_mut().zip(self.pending.iter().take(self.filled)) {
-            *to = *from;
-        }
-        match self.run(blocks.get(..length).unwrap_or_default()) {
-            Err(refusal) if refusal.offset < total => Err(refusal),
-            Ok(()) if self.grammar.is_complete() => Ok(self.ear.reader),
-            Ok(()) | Err(_) => Err(Refusal::new(Problem::UnexpectedEnd, total)),
+        // The rest is padded with spaces. They end an open number, literal or UTF-8 sequence, and are otherwise ignored.
+        // There are enough of them for the lexer to report a lone surrogate.
+        let mut blocks = [b' '; 2 * BLOCK];
+        let is_long = self.filled + SURROGATE_DELAY > BLOCK;
+        blocks[..self.filled].copy_from_slice(&self.pending[..self.filled]);
+        match self.scan(if is_long { &blocks } else { &blocks[..BLOCK] }) {
+            Err(error) if error.offset < total => Err(error),
+            Ok(()) if self.grammar.is_complete() => Ok(self.dispatcher.visitor),
+            Ok(()) | Err(_) => Err(JsonError::new(JsonErrorKind::UnexpectedEnd, total)),
         }
     }
 
+    /// Appends `bytes` to the unfinished block. They must fit into it.
     fn hold(&mut self, bytes: &[u8]) {
         let end = self.filled + bytes.len();
-        if let Some(room) = self.pending.get_mut(self.filled..end) {
-            room.copy_from_slice(bytes);
-            self.filled = end;
-        }
+        self.pending
+            .get_mut(self.filled..end)
+            .expect("the caller passes at most the rest of a block")
+            .copy_from_slice(bytes);
+        self.filled = end;
     }
 
-    /// Reads a run of whole blocks.
-    fn run(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let result = self.run_blocks(&Run { bytes, base: self.done });
-        self.refusal = result.err();
+    /// Scans whole blocks.
+    fn scan(&mut self, bytes: &[u8]) -> Result<(), JsonError> {
+        let result = self.scan_slice(&StreamSlice { bytes, base: self.done });
+        self.error = result.err();
         self.done += bytes.len() as u64;
         result
     }
 
-    fn run_blocks(&mut self, run: &Run<'_>) -> Result<(), Refusal> {
-        self.grammar.resume(run, &mut self.ear)?;
-        let mut tokens = [Tokens::default(); BATCH];
-        let (blocks, _) = run.bytes.as_chunks::<64>();
+    fn scan_slice(&mut self, slice: &StreamSlice<'_>) -> Result<(), JsonError> {
+        self.grammar.resume(slice, &mut self.dispatcher)?;
+        let mut tokens = [BlockTokens::default(); BATCH];
+        let (blocks, _) = slice.bytes.as_chunks::<BLOCK>();
         for (index, batch) in blocks.chunks(BATCH).enumerate() {
-            let start = index * BATCH * 64;
-            let flaw = self.lexer.read(self.path, batch, &mut tokens);
-            let tokens = tokens.get(..batch.len()).unwrap_or_default();
-            self.grammar.read(run, start, tokens, &mut self.ear)?;
-            if let Some(flaw) = flaw {
-                let offset = (run.base + start as u64).saturating_add_signed(flaw.offset as i64);
-                return Err(Refusal::new(flaw.problem, offset));
+            let start = index * BATCH * BLOCK;
+            let lexical_error = self.lexer.read(self.instructions, batch, &mut tokens);
+            let tokens = tokens
+                .get(..batch.len())
+                .expect("a chunk of `BATCH` is no longer than it");
+            self.grammar.read(slice, start, tokens, &mut self.dispatcher)?;
+            if let Some(error) = lexical_error {
+                let offset = (slice.base + start as u64).saturating_add_signed(error.offset as i64);
+                return Err(JsonError::new(error.kind, offset));
             }
         }
-        self.ear.suspend(run);
+        self.dispatcher.suspend(slice);
         Ok(())
     }
 }

@@ -1,66 +1,73 @@
-//! A request body from the wire to its facts: decompressed if need be, scanned, and forgotten.
+//! Reads the facts of a request body as it was sent: it decompresses the body, enforces its maximum size and scans it.
 
 use std::{
     fmt,
     io::{self, Write},
 };
 
-use super::scanner::{RequestFacts, RequestScanner};
+use super::{facts::RequestFacts, scanner::RequestScanner};
 use crate::scan::{
-    encoding::{Decoder, Encoding, EncodingKind},
-    json::error::Refusal,
+    encoding::{ContentDecoder, Encoding, EncodingKind},
+    json::error::JsonError,
 };
 
-/// The ratio of decompressed to compressed bytes from which on a body is taken for a bomb; deflate ends at 1,032.
-const RATIO: u64 = 1000;
-/// Up to here any ratio is fine.
+/// A body that expands more than this many times is refused as a decompression bomb. Deflate expands at most 1,032 times.
+const MAX_RATIO: u64 = 1000;
+/// The number of decompressed bytes up to which any ratio is allowed.
 const RATIO_FREE: u64 = 1024 * 1024;
 
-/// Why the facts of a body cannot be had.
+/// Why a body has no facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InspectError {
-    /// It has no single reading (400).
-    Refused(Refusal),
-    /// It is longer than `limit` bytes, decompressed (413).
+    /// The body is not valid, unambiguous JSON (400).
+    InvalidJson(JsonError),
+    /// The decompressed body is larger than the limit (413).
     TooLarge {
-        /// Bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// It is not what its `content-encoding` says, or a bomb (400).
+    /// The body does not decompress with its `content-encoding`, or it is a decompression bomb (400). The text says what
+    /// is wrong.
     Undecodable(String),
 }
 
 impl fmt::Display for InspectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => refusal.fmt(f),
-            Self::TooLarge { limit } => write!(f, "the body is longer than {limit} bytes"),
-            Self::Undecodable(problem) => write!(f, "the body cannot be decompressed: {problem}"),
+            Self::InvalidJson(error) => error.fmt(f),
+            Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
+            Self::Undecodable(problem) => write!(f, "the body does not decompress: {problem}"),
         }
     }
 }
 
 impl std::error::Error for InspectError {}
 
-/// Reads a body as it arrives, compressed or not. Memory is bounded: a scratch of 32 KiB, zstd's window of at most 8 MiB,
-/// and what [`RequestScanner`] needs.
+/// Reads a body as it arrives, compressed or not.
+///
+/// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and what [`RequestScanner`] needs.
 pub struct BodyInspector {
-    decoder: Decoder<Sink>,
+    decoder: ContentDecoder<ScannerSink>,
+    /// The error that every later call returns.
     failed: Option<InspectError>,
 }
 
-/// Where decompressed bytes go.
-struct Sink {
+/// Receives the decompressed bytes.
+struct ScannerSink {
     scanner: RequestScanner,
+    /// The maximum number of decompressed bytes.
     limit: u64,
+    /// The number of bytes so far, as sent.
     compressed: u64,
+    /// The number of bytes so far, after decompression.
     decompressed: u64,
+    /// Why the sink has refused a piece.
     error: Option<InspectError>,
 }
 
 impl BodyInspector {
-    /// An inspector of a body with this content coding and at most `max_decompressed` bytes in the clear, or `None` where
-    /// nobody here can read it.
+    /// An inspector of a body with the given content coding and at most `max_decompressed` bytes after decompression.
+    /// Returns `None` if the coding is not known, or if the decompressor cannot be allocated.
     pub fn new(encoding: EncodingKind, max_decompressed: u64) -> Option<Self> {
         let encoding: Option<Encoding> = match encoding {
             EncodingKind::Identity => None,
@@ -68,45 +75,43 @@ impl BodyInspector {
             EncodingKind::Unknown => return None,
         };
         let scanner = RequestScanner::new();
-        let sink = Sink {
+        let sink = ScannerSink {
             scanner,
             limit: max_decompressed,
             compressed: 0,
             decompressed: 0,
             error: None,
         };
-        let decoder = Decoder::new(encoding, sink).ok()?;
+        let decoder = ContentDecoder::new(encoding, sink).ok()?;
         Some(Self { decoder, failed: None })
     }
 
     /// Reads the next piece of the body as it was sent.
     ///
-    /// Whether a bomb is seen as one may depend on how it is cut; nothing else does.
+    /// Whether a decompression bomb is detected may depend on how the body is cut. Nothing else depends on it.
     ///
     /// # Errors
     ///
-    /// An [`InspectError`] as soon as it is certain; every later call repeats it.
+    /// Returns an [`InspectError`] as soon as it is certain. Every later call returns it again.
     pub fn feed(&mut self, chunk: &[u8]) -> Result<(), InspectError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if let Some(sink) = self.decoder.sink() {
-            sink.compressed += chunk.len() as u64;
-        }
+        self.decoder.sink_mut().compressed += chunk.len() as u64;
         let result = self.decoder.feed(chunk);
         result.map_err(|error| self.fail(&error))
     }
 
-    /// How many bytes have been read, in the clear.
+    /// The number of bytes read so far, after decompression.
     pub fn decompressed(&mut self) -> u64 {
-        self.decoder.sink().map_or(0, |sink| sink.decompressed)
+        self.decoder.sink_mut().decompressed
     }
 
-    /// Ends the body.
+    /// Ends the body and returns its facts.
     ///
     /// # Errors
     ///
-    /// An [`InspectError`] where the body is not complete or has no single reading.
+    /// Returns an [`InspectError`] if the body is incomplete, invalid or ambiguous.
     pub fn finish(mut self) -> Result<RequestFacts, InspectError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -114,38 +119,34 @@ impl BodyInspector {
         if let Err(error) = self.decoder.finish() {
             return Err(self.fail(&error));
         }
-        let scanner = self
-            .decoder
-            .sink()
-            .map(|sink| std::mem::take(&mut sink.scanner))
-            .unwrap_or_default();
-        scanner.finish().map_err(InspectError::Refused)
+        let scanner = std::mem::take(&mut self.decoder.sink_mut().scanner);
+        scanner.finish().map_err(InspectError::InvalidJson)
     }
 
-    /// What an error of the decoder means: the sink's own reason where it has one.
+    /// Turns an error of the decoder into an [`InspectError`]: the reason of the sink if the sink has refused a piece.
     fn fail(&mut self, error: &io::Error) -> InspectError {
-        let own = self.decoder.sink().and_then(|sink| sink.error.clone());
-        let error = own.unwrap_or_else(|| InspectError::Undecodable(error.to_string()));
+        let refusal = self.decoder.sink_mut().error.clone();
+        let error = refusal.unwrap_or_else(|| InspectError::Undecodable(error.to_string()));
         self.failed = Some(error.clone());
         error
     }
 }
 
-impl Sink {
+impl ScannerSink {
     fn take(&mut self, piece: &[u8]) -> Result<(), InspectError> {
         self.decompressed += piece.len() as u64;
         if self.decompressed > self.limit {
             return Err(InspectError::TooLarge { limit: self.limit });
         }
-        if self.decompressed > RATIO_FREE && self.decompressed / RATIO > self.compressed {
-            let problem = format!("it expands more than {RATIO} times");
+        if self.decompressed > RATIO_FREE && self.decompressed / MAX_RATIO > self.compressed {
+            let problem = format!("the body expands more than {MAX_RATIO} times");
             return Err(InspectError::Undecodable(problem));
         }
-        self.scanner.feed(piece).map_err(InspectError::Refused)
+        self.scanner.feed(piece).map_err(InspectError::InvalidJson)
     }
 }
 
-impl Write for Sink {
+impl Write for ScannerSink {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         match self.take(piece) {
             Ok(()) => Ok(piece.len()),
@@ -164,14 +165,18 @@ impl Write for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::Problem;
+    use crate::scan::{JsonErrorKind, RoutingField};
     use flate2::{Compression, write::GzEncoder};
 
     fn inspect(kind: EncodingKind, body: &[u8], limit: u64, size: usize) -> Result<RequestFacts, InspectError> {
         let mut inspector = BodyInspector::new(kind, limit).unwrap();
         for chunk in body.chunks(size) {
             if let Err(error) = inspector.feed(chunk) {
-                assert_eq!(inspector.feed(b"more"), Err(error.clone()), "it is told again");
+                assert_eq!(
+                    inspector.feed(b"more"),
+                    Err(error.clone()),
+                    "every later call returns the error again"
+                );
                 assert_eq!(inspector.finish(), Err(error.clone()));
                 return Err(error);
             }
@@ -200,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads_an_unknown_coding() {
+    fn a_body_with_an_unknown_coding_has_no_inspector() {
         assert!(BodyInspector::new(EncodingKind::Unknown, 1).is_none());
     }
 
     #[test]
-    fn the_limit_is_on_what_comes_out() {
+    fn the_limit_applies_to_the_decompressed_body() {
         let text = format!("{{\"input\":\"{}\"}}", "ab".repeat(5000));
         let length = text.len() as u64;
         let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
@@ -223,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_seen_before_they_go_off() {
+    fn decompression_bombs_are_refused() {
         let bomb = zstd::encode_all(&*[b"{\"input\":\"".as_slice(), &vec![b'a'; 50 << 20]].concat(), 3).unwrap();
         assert!(bomb.len() < 10_000);
         for size in [1, 100, 1 << 20] {
@@ -236,19 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_inside_is_told_with_its_offset_in_the_clear() {
+    fn the_offset_of_an_error_counts_decompressed_bytes() {
         let text = br#"{"model":"a","model":"b"}"#;
-        let refusal = Refusal {
-            problem: Problem::Twice(crate::scan::Field::Model),
+        let error = JsonError {
+            kind: JsonErrorKind::DuplicateField(RoutingField::Model),
             offset: 13,
         };
-        let error = Err(InspectError::Refused(refusal));
+        let error = Err(InspectError::InvalidJson(error));
         assert_eq!(inspect(GZIP, &gzip(text), 100, 3), error);
         assert_eq!(inspect(ZSTD, &zstd::encode_all(&text[..], 1).unwrap(), 100, 3), error);
     }
 
     #[test]
-    fn what_is_not_compressed_is_undecodable() {
+    fn a_body_that_is_not_compressed_is_undecodable() {
         let undecodable = |result| matches!(result, Err(InspectError::Undecodable(_)));
         for kind in [ZSTD, GZIP, EncodingKind::Known(Encoding::Deflate)] {
             assert!(undecodable(inspect(kind, b"", 100, 4)), "{kind:?}");

@@ -1,13 +1,13 @@
-//! What the request scanner should say, read slowly and obviously with serde_json from a whole body in memory.
+//! The oracle of the request scanner: it reads the facts of a whole body in a slow and obvious way with serde_json.
 //!
-//! The fuzz target includes this file too, so it names nothing of this crate.
+//! The fuzz target also includes this file, so the file uses nothing of this crate.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Deserializer, Value};
 
-/// The facts of a body.
+/// The facts that the scanner must find in a body.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedFacts {
     pub model: Option<String>,
     pub prompt_cache_key: Option<String>,
     pub stream: Option<bool>,
@@ -15,11 +15,11 @@ pub struct Expected {
     pub session_id: Option<String>,
     pub instructions: Vec<u8>,
     pub input: Vec<u8>,
-    /// The beginnings of `encrypted_content`, unescaped.
+    /// The beginning of each `encrypted_content`, after unescaping.
     pub encrypted: Vec<Vec<u8>>,
 }
 
-/// The members of the root that count.
+/// The fields that are members of the root.
 const FIELDS: [&str; 7] = [
     "model",
     "prompt_cache_key",
@@ -30,14 +30,14 @@ const FIELDS: [&str; 7] = [
     "input",
 ];
 
-/// The facts of `body`, or `None` where it is to be refused.
-pub fn read(body: &[u8]) -> Option<Expected> {
+/// The facts of `body`, or `None` if it must be refused.
+pub fn read(body: &[u8]) -> Option<ExpectedFacts> {
     let Value::Object(_) = serde_json::from_slice(body).ok()? else {
         return None;
     };
-    let mut facts = Expected::default();
+    let mut facts = ExpectedFacts::default();
     let members = members(body);
-    if members.iter().any(|(key, _, _)| is_alike(key, &FIELDS)) {
+    if members.iter().any(|(key, _, _)| differs_only_in_case(key, &FIELDS)) {
         return None;
     }
     for name in FIELDS {
@@ -66,8 +66,8 @@ pub fn read(body: &[u8]) -> Option<Expected> {
     Some(facts)
 }
 
-/// Whether it is one of `fields` but for its case, which some readers do not look at.
-fn is_alike(key: &str, fields: &[&str]) -> bool {
+/// Whether `key` differs from one of `fields` in case only.
+fn differs_only_in_case(key: &str, fields: &[&str]) -> bool {
     let folded = key
         .to_ascii_lowercase()
         .replace('\u{17f}', "s")
@@ -75,7 +75,7 @@ fn is_alike(key: &str, fields: &[&str]) -> bool {
     key != folded && fields.contains(&folded.as_str())
 }
 
-/// A string's text; `None` where it is too long.
+/// The text of a string, or `None` if it is too long. The inner value is `None` if `value` is not a string.
 fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
     match value {
         Value::String(_) if raw.len() > 4096 + 2 => None,
@@ -86,7 +86,10 @@ fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
 
 fn session_id(metadata: &[u8]) -> Option<Option<String>> {
     let members = members(metadata);
-    if members.iter().any(|(key, _, _)| is_alike(key, &["session_id"])) {
+    if members
+        .iter()
+        .any(|(key, _, _)| differs_only_in_case(key, &["session_id"]))
+    {
         return None;
     }
     let mut found = members.iter().filter(|(key, _, _)| key == "session_id");
@@ -100,7 +103,7 @@ fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
     raw[..end.min(4096)].to_vec()
 }
 
-/// Where the first item of `input` that is the user's ends; the whole of it where there is none.
+/// The end of the first item of `input` whose role is `user`, or the end of `input` if there is none.
 fn user_end(input: &Value, raw: &[u8]) -> usize {
     let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
     let mut items = items(input, raw).into_iter();
@@ -108,7 +111,7 @@ fn user_end(input: &Value, raw: &[u8]) -> usize {
     found.map_or(raw.len(), |(_, end)| end)
 }
 
-/// The last eight of the items' `encrypted_content`, as far as they count.
+/// The beginnings of the last eight `encrypted_content` of the items.
 fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for (begin, end) in items(input, raw) {
@@ -125,7 +128,7 @@ fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
     found.split_off(found.len().saturating_sub(8))
 }
 
-/// Where the objects in an array begin and end; none where it is no array.
+/// The begin and end of each object in an array. There is none if `array` is not an array.
 fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     let mut at = if array.is_array() { 1 } else { raw.len() };
@@ -138,7 +141,7 @@ fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
     items
 }
 
-/// The members of an object, which is valid: key, value, and the value as written.
+/// The members of a valid object: the key, the value, and the value as written.
 fn members(object: &[u8]) -> Vec<(String, Value, &[u8])> {
     let mut members = Vec::new();
     let mut at = skip(object, 0, b"{");
@@ -150,7 +153,7 @@ fn members(object: &[u8]) -> Vec<(String, Value, &[u8])> {
     members
 }
 
-/// The value after the blanks at `at`, where it begins and where it ends.
+/// The value after the whitespace at `at`, with its begin and end.
 fn next<T: DeserializeOwned>(text: &[u8], at: usize) -> Option<(T, usize, usize)> {
     let begin = skip(text, at, b"");
     let mut values = Deserializer::from_slice(&text[begin..]).into_iter();
@@ -158,7 +161,7 @@ fn next<T: DeserializeOwned>(text: &[u8], at: usize) -> Option<(T, usize, usize)
     Some((value, begin, begin + values.byte_offset()))
 }
 
-/// The index after the blanks at `at` and one of `expected`, if that is there.
+/// The index after the whitespace at `at`, and after one of the bytes `expected` if it follows.
 fn skip(text: &[u8], mut at: usize, expected: &[u8]) -> usize {
     while at < text.len() && b" \t\r\n".contains(&text[at]) {
         at += 1;

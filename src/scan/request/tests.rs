@@ -1,35 +1,44 @@
-//! The request scanner against its oracle, over every split, with and without vector instructions.
+//! The request scanner compared with its oracle, at every split, with and without vector instructions.
 
 mod corpus;
+mod encrypted;
 
 use std::{fs, path::Path};
 
-use corpus::{HOSTILE, SOUND, body, conversation};
+use corpus::{INVALID, VALID, body, conversation};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::oracle;
 use crate::{
     ids::EncryptedContent,
-    scan::{Field, Problem, Refusal, RequestFacts, RequestScanner},
+    scan::{JsonError, JsonErrorKind, RequestFacts, RequestScanner, RoutingField, testing::portable_request_scanner},
 };
 
-fn scan<'a>(mut scanner: RequestScanner, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<RequestFacts, Refusal> {
+fn scan<'a>(
+    mut scanner: RequestScanner,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<RequestFacts, JsonError> {
     for chunk in chunks {
-        if let Err(refusal) = scanner.feed(chunk) {
-            assert_eq!(scanner.feed(b"{}"), Err(refusal), "it is told again");
-            assert_eq!(scanner.finish(), Err(refusal));
-            return Err(refusal);
+        if let Err(error) = scanner.feed(chunk) {
+            assert_eq!(
+                scanner.feed(b"{}"),
+                Err(error),
+                "every later call returns the error again"
+            );
+            assert_eq!(scanner.finish(), Err(error));
+            return Err(error);
         }
     }
     scanner.finish()
 }
 
-/// Scans `body` whole, byte by byte and cut at each of `cuts`, on all paths, and gives the one answer. Chunks are put
-/// together before the paths part, so that the slower path need not be taken at every cut.
-fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, Refusal> {
+/// Scans `body` whole, in small pieces and cut at each of `cuts`, with all instruction sets, and returns the answer, which
+/// must always be the same. Chunks are joined to blocks before the instruction set matters, so the slower one is not tried at
+/// every cut.
+fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, JsonError> {
     let answer = scan(RequestScanner::new(), [body]);
-    assert_eq!(scan(RequestScanner::portable(), [body]), answer);
+    assert_eq!(scan(portable_request_scanner(), [body]), answer);
     for size in [1, 63, 64, 65] {
         assert_eq!(
             scan(RequestScanner::new(), body.chunks(size)),
@@ -37,7 +46,7 @@ fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Reques
             "in pieces of {size}"
         );
         assert_eq!(
-            scan(RequestScanner::portable(), body.chunks(size)),
+            scan(portable_request_scanner(), body.chunks(size)),
             answer,
             "in pieces of {size}"
         );
@@ -46,14 +55,14 @@ fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Reques
         let (head, tail) = body.split_at(cut);
         assert_eq!(scan(RequestScanner::new(), [head, tail]), answer, "cut at {cut}");
         if index % 16 == 0 {
-            assert_eq!(scan(RequestScanner::portable(), [head, tail]), answer, "cut at {cut}");
+            assert_eq!(scan(portable_request_scanner(), [head, tail]), answer, "cut at {cut}");
         }
     }
     answer
 }
 
-/// Checks `body` against the oracle and gives the answer.
-fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, Refusal> {
+/// Scans `body`, compares the answer with the oracle and returns it.
+fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, JsonError> {
     let answer = scan_all(body, cuts);
     let expected = oracle::read(body);
     if let (Ok(facts), Some(expected)) = (&answer, &expected) {
@@ -61,7 +70,7 @@ fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFa
         let expected = expected.encrypted.iter().map(|text| EncryptedContent::from_text(text));
         assert_eq!(facts.encrypted, expected.collect::<Vec<_>>(), "{}", body.escape_ascii());
     }
-    let facts = answer.clone().ok().map(|facts| oracle::Expected {
+    let facts = answer.clone().ok().map(|facts| oracle::ExpectedFacts {
         encrypted: expected
             .as_ref()
             .map(|expected| expected.encrypted.clone())
@@ -75,13 +84,13 @@ fn check(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFa
         session_id: facts.session_id,
     });
     assert_eq!(facts, expected, "{answer:?} for {}", body.escape_ascii());
-    if let Err(refusal) = answer {
-        assert!(refusal.offset <= body.len() as u64, "{refusal}");
+    if let Err(error) = answer {
+        assert!(error.offset <= body.len() as u64, "{error}");
     }
     answer
 }
 
-/// Checks that another string in the place of the model changes the model and nothing else.
+/// Checks that replacing the value of `model` by another string changes the model and nothing else.
 fn check_renaming(body: &[u8], facts: &RequestFacts) {
     let mut expected: serde_json::Value = serde_json::from_slice(body).unwrap();
     assert_eq!(facts.model.is_some(), facts.model_at.is_some());
@@ -97,7 +106,7 @@ fn check_renaming(body: &[u8], facts: &RequestFacts) {
     }
 }
 
-fn check_every_split(body: &[u8]) -> Result<RequestFacts, Refusal> {
+fn check_every_split(body: &[u8]) -> Result<RequestFacts, JsonError> {
     check(body, 0..=body.len())
 }
 
@@ -116,10 +125,10 @@ fn recordings() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn recordings_are_read_as_serde_json_reads_them() {
+fn recordings_are_read_as_by_the_oracle() {
     for (name, body) in recordings() {
         let mut cuts: Vec<usize> = (0..body.len()).step_by(body.len().div_ceil(20)).collect();
-        // Every place in and around a key, or for the long ones every fifth.
+        // Every cut in and around a key, or every fifth in a long body.
         let step = if body.len() > 100_000 { 5 } else { 1 };
         for key in ["\"prompt_cache_key\"", "\"session_id\""] {
             let places = memchr::memmem::find_iter(&body, key);
@@ -135,7 +144,7 @@ fn recordings_are_read_as_serde_json_reads_them() {
 }
 
 #[test]
-fn a_recorded_conversation_keeps_its_content() {
+fn the_turns_of_a_recorded_conversation_have_the_same_prefix() {
     let read = |name: &str| {
         let body = fs::read(
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -153,7 +162,7 @@ fn a_recorded_conversation_keeps_its_content() {
 }
 
 #[test]
-fn a_conversation_keeps_its_content_as_it_grows() {
+fn the_prefix_stays_the_same_as_a_conversation_grows() {
     let item =
         |role: &str, text: &str| json!({"type": "message", "role": role, "content": [{"text": text, "role": "user"}]});
     let of = |items: &[serde_json::Value]| {
@@ -176,7 +185,7 @@ fn a_conversation_keeps_its_content_as_it_grows() {
 }
 
 #[test]
-fn content_is_bounded() {
+fn the_prefix_is_bounded() {
     for length in [10, 4000, 4093, 4094, 4095, 4096, 5000, 100_000] {
         let text = "é".repeat(length / 2);
         for input in [
@@ -193,8 +202,8 @@ fn content_is_bounded() {
 }
 
 #[test]
-fn sound_bodies_are_read_at_every_split() {
-    for body in SOUND {
+fn valid_bodies_are_read_at_every_split() {
+    for body in VALID {
         for shift in [0, 1, 31, 50, 60] {
             let body = format!("{}{body}", " ".repeat(shift));
             check_every_split(body.as_bytes()).unwrap();
@@ -204,7 +213,7 @@ fn sound_bodies_are_read_at_every_split() {
 
 #[test]
 fn every_truncation_is_refused() {
-    for body in SOUND {
+    for body in VALID {
         for end in 0..body.trim_end().len() {
             check_every_split(&body.as_bytes()[..end]).unwrap_err();
         }
@@ -219,26 +228,26 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn hostile_bodies_are_refused_alike_at_every_split_and_alignment() {
-    for (body, problem, offset) in HOSTILE {
-        let refusal = Refusal {
-            problem: *problem,
+fn invalid_bodies_are_refused_with_the_same_error_at_every_split_and_alignment() {
+    for (body, kind, offset) in INVALID {
+        let error = JsonError {
+            kind: *kind,
             offset: *offset,
         };
-        assert_eq!(check_every_split(body), Err(refusal), "{}", body.escape_ascii());
-        // A byte order mark is one only at the very beginning, and a lead outside strings may be judged as either.
+        assert_eq!(check_every_split(body), Err(error), "{}", body.escape_ascii());
+        // A byte order mark counts only at the beginning, and a leading byte outside of strings can be either of two errors.
         if body.first().is_some_and(|byte| *byte >= 0x80) {
             continue;
         }
         for shift in 1..=64 {
             let shifted = [&b" ".repeat(shift), *body].concat();
-            let refusal = Refusal {
+            let error = JsonError {
                 offset: offset + shift as u64,
-                ..refusal
+                ..error
             };
             assert_eq!(
                 check(&shifted, [shift]),
-                Err(refusal),
+                Err(error),
                 "{} after {shift}",
                 body.escape_ascii()
             );
@@ -266,133 +275,76 @@ fn nesting_is_bounded() {
     // serde_json stops one level earlier.
     assert_eq!(oracle::read(&nested(128)), None);
     scan_all(&nested(128), [100, 200]).unwrap();
-    let refusal = Refusal {
-        problem: Problem::TooDeep,
+    let error = JsonError {
+        kind: JsonErrorKind::TooDeep,
         offset: 5 + 127,
     };
-    assert_eq!(check(&nested(129), [100, 200]), Err(refusal));
+    assert_eq!(check(&nested(129), [100, 200]), Err(error));
     assert_eq!(
-        scan_all(&b"{\"a\":".repeat(100_000), []).unwrap_err().problem,
-        Problem::TooDeep
+        scan_all(&b"{\"a\":".repeat(100_000), []).unwrap_err().kind,
+        JsonErrorKind::TooDeep
     );
     let siblings = format!("{{\"a\":[{}]}}", vec!["[[{}]]"; 1000].join(","));
     check(siblings.as_bytes(), []).unwrap();
 }
 
 #[test]
-fn long_texts_are_refused_and_long_keys_are_nobodys() {
+fn long_texts_are_refused_and_long_keys_are_ignored() {
     for (length, fits) in [(4095, true), (4096, true), (4097, false), (100_000, false)] {
         let text = "k".repeat(length);
         let body = json!({"prompt_cache_key": text}).to_string();
         let answer = check(body.as_bytes(), [20, body.len() / 2]);
-        let refusal = Refusal {
-            problem: Problem::TooLong(Field::PromptCacheKey),
+        let error = JsonError {
+            kind: JsonErrorKind::FieldTooLong(RoutingField::PromptCacheKey),
             offset: 20,
         };
         assert_eq!(
             answer.map(|facts| facts.prompt_cache_key),
-            if fits { Ok(Some(text)) } else { Err(refusal) }
+            if fits { Ok(Some(text)) } else { Err(error) }
         );
     }
-    let spelt = "previous_response_id"
+    let escaped = "previous_response_id"
         .bytes()
         .map(|byte| format!("\\u{byte:04x}"))
         .collect::<String>();
-    let body = format!(r#"{{"{}":1,"{spelt}":"resp_1","{spelt}x":2}}"#, "model".repeat(1000));
+    let body = format!(
+        r#"{{"{}":1,"{escaped}":"resp_1","{escaped}x":2}}"#,
+        "model".repeat(1000)
+    );
     let facts = check(body.as_bytes(), [body.len() - 100]).unwrap();
     assert_eq!(facts.previous_response_id.as_deref(), Some("resp_1"));
 }
 
 #[test]
-fn encrypted_content_is_found_wherever_it_stands() {
-    let of = |text: &str| EncryptedContent::from_text(text.as_bytes());
-    let text = "gAAAAAB".repeat(30);
-    for shift in 0..64 {
-        let said = r#"{"role":"user","content":"\"encrypted_content\":\"x\""}"#;
-        let body = format!(
-            r#"{{"input":[{{"encrypted_content":"first"}},{said},{}{{"id":"a","encrypted_content":"{text}"}},{{"encrypted_content":"c"}},
-            {{"content":[{{"encrypted_content":"deep"}}],"encrypted_content" : null}},{{"encrypted_content" : "d"}}]}}"#,
-            " ".repeat(shift)
-        );
-        let facts = check(body.as_bytes(), (0..body.len()).step_by(3)).unwrap();
-        assert_eq!(facts.encrypted, [of("first"), of(&text), of("c"), of("d")]);
-    }
-}
-
-#[test]
-fn encrypted_content_is_the_same_however_it_is_spelled() {
-    let read = |raw: &str| {
-        let body = format!(r#"{{"input":[{{"role":"user"}},{{"encrypted_content":"{raw}"}}]}}"#);
-        check(
-            body.as_bytes(),
-            [60, 300, body.len() / 2].map(|cut| cut.min(body.len())),
-        )
-        .unwrap()
-        .encrypted
-    };
-    for length in [1, 31, 32, 33, 191, 192, 193, 5000] {
-        let plain = "a/b".repeat(length / 3) + &"é"[..2 * (length % 2)];
-        if plain.is_empty() {
-            continue;
-        }
-        let spelled = |spell: fn(char) -> String| plain.chars().map(spell).collect::<String>();
-        let expected = [EncryptedContent::from_text(plain.as_bytes())];
-        assert_eq!(read(&plain), expected);
-        assert_eq!(read(&plain.replace('/', "\\/")), expected);
-        assert_eq!(read(&spelled(|c| format!("\\u{:04x}", u32::from(c)))), expected);
-        assert_eq!(
-            read(&spelled(|c| if c == 'b' {
-                "\\u0062".to_owned()
-            } else {
-                c.to_string()
-            })),
-            expected
-        );
-    }
-}
-
-#[test]
-fn the_last_encrypted_contents_are_kept() {
-    for count in [0, 1, 7, 8, 9, 30] {
-        let items: Vec<_> = (0..count)
-            .map(|n| json!({"type": "reasoning", "encrypted_content": format!("e{n}")}))
-            .collect();
-        let body = json!({"input": items}).to_string();
-        let facts = check(body.as_bytes(), [body.len() / 2]).unwrap();
-        let kept = (0..count)
-            .skip(count.max(8) - 8)
-            .map(|n| EncryptedContent::from_text(format!("e{n}").as_bytes()));
-        assert_eq!(facts.encrypted, kept.collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn refusals_say_what_and_where() {
-    let refusal = check_every_split(br#"{"model":"a","model":"b"}"#).unwrap_err();
-    assert_eq!(refusal.to_string(), "\"model\" stands twice at byte 13");
-    let refusal = Refusal {
-        problem: Problem::TooDeep,
+fn errors_name_the_problem_and_the_offset() {
+    let error = check_every_split(br#"{"model":"a","model":"b"}"#).unwrap_err();
+    assert_eq!(error.to_string(), "duplicate field `model` at byte 13");
+    let error = JsonError {
+        kind: JsonErrorKind::TooDeep,
         offset: 7,
     };
-    assert_eq!(refusal.to_string(), "nested deeper than 128 at byte 7");
-    let refusal = Refusal {
-        problem: Problem::Twice(Field::SessionId),
+    assert_eq!(
+        error.to_string(),
+        "arrays and objects are nested deeper than 128 levels at byte 7"
+    );
+    let error = JsonError {
+        kind: JsonErrorKind::DuplicateField(RoutingField::SessionId),
         offset: 1,
     };
     assert_eq!(
-        refusal.to_string(),
-        "\"client_metadata.session_id\" stands twice at byte 1"
+        error.to_string(),
+        "duplicate field `client_metadata.session_id` at byte 1"
     );
 }
 
 #[test]
-fn what_people_say_is_not_printed() {
+fn the_debug_output_contains_no_text_of_the_conversation() {
     let facts = scan(RequestScanner::new(), [br#"{"input":"my secret"}"#.as_slice()]).unwrap();
     assert!(!format!("{facts:?}").contains("secret"));
 }
 
 #[test]
-fn the_fuzz_corpus_agrees_with_the_oracle() {
+fn the_fuzz_corpus_is_read_as_by_the_oracle() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/scan_request");
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -405,17 +357,17 @@ fn the_fuzz_corpus_agrees_with_the_oracle() {
 
 proptest! {
     #[test]
-    fn random_bodies_in_random_pieces_agree_with_the_oracle(body in body(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 4)) {
+    fn random_bodies_in_random_pieces_are_read_as_by_the_oracle(body in body(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 4)) {
         let _ = check(&body, cuts.iter().map(|cut| cut.index(body.len() + 1)));
     }
 
     #[test]
-    fn random_conversations_in_random_pieces_agree_with_the_oracle(body in conversation(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 4)) {
+    fn random_conversations_in_random_pieces_are_read_as_by_the_oracle(body in conversation(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 4)) {
         let _ = check(&body, cuts.iter().map(|cut| cut.index(body.len() + 1)));
     }
 
     #[test]
-    fn bodies_with_a_wrong_byte_agree_with_the_oracle(
+    fn bodies_with_a_wrong_byte_are_read_as_by_the_oracle(
         mut body in prop_oneof![body(), conversation()],
         at: prop::sample::Index,
         byte in prop_oneof![any::<u8>(), prop::sample::select(b"\"\\{}[]:, \n0e-.u\x00\x7f\x80\xbf\xc3\xed\xf0".to_vec())],

@@ -1,43 +1,44 @@
-//! Server-sent events as the WHATWG defines them (HTML §9.2.6, <https://html.spec.whatwg.org/#event-stream-interpretation>),
-//! as far as their data goes: pieces of the stream, never copied.
+//! A parser of server-sent events (HTML §9.2.6, <https://html.spec.whatwg.org/#event-stream-interpretation>). It reads the
+//! field `data` only, and returns slices of the stream without copying them.
 
 use memchr::memchr2;
 
-/// What an event stream brings.
+/// A part of an event stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    /// Data of the present event. Several lines of it come with a line feed between them.
+pub(super) enum SseItem<'a> {
+    /// A piece of the data of the current event. Between two `data` lines stands a line feed.
     Data(&'a [u8]),
-    /// The present event is complete. Without any data there is no event.
-    End,
+    /// The current event has ended. It is reported only if the event has data.
+    EndOfEvent,
 }
 
-/// Splits an event stream into the data of its events, across any borders.
+/// Splits an event stream that arrives in pieces into the data of its events.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct EventReader {
-    line: Line,
-    /// The last byte was a carriage return, so that a line feed is part of the same line end.
+pub(super) struct SseParser {
+    line: SseLine,
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line ending.
     after_return: bool,
-    /// Bytes of a byte order mark seen at the very beginning; past it, 3.
+    /// The number of bytes of a byte order mark that have been read at the beginning of the stream. It is 3 after the
+    /// beginning.
     mark: usize,
-    /// The present event has a data line.
+    /// Whether the current event has a `data` line.
     has_data: bool,
 }
 
-/// Where in a line the stream is.
+/// The position in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// This many bytes of `data`, and nothing else.
+enum SseLine {
+    /// Behind this many bytes of the name `data`, at the beginning of the line.
     Name(usize),
-    /// Just past the colon: one space is not data.
+    /// Behind the colon, where one space is skipped.
     Colon,
     /// In data.
     Data,
-    /// In a comment or another field.
+    /// In a comment or in another field.
     Other,
 }
 
-impl Default for Line {
+impl Default for SseLine {
     fn default() -> Self {
         Self::Name(0)
     }
@@ -46,9 +47,9 @@ impl Default for Line {
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const NAME: &[u8] = b"data";
 
-impl EventReader {
-    /// Reads `chunk` and gives `sink` what it brings.
-    pub fn feed<'a>(&mut self, mut chunk: &'a [u8], mut sink: impl FnMut(Piece<'a>)) {
+impl SseParser {
+    /// Reads `chunk` and passes its items to `sink`.
+    pub fn feed<'a>(&mut self, mut chunk: &'a [u8], mut sink: impl FnMut(SseItem<'a>)) {
         chunk = self.skip_mark(chunk);
         while let Some((&byte, rest)) = chunk.split_first() {
             if std::mem::take(&mut self.after_return) && byte == b'\n' {
@@ -56,11 +57,11 @@ impl EventReader {
                 continue;
             }
             match self.line {
-                Line::Data | Line::Other => {
+                SseLine::Data | SseLine::Other => {
                     let end = memchr2(b'\n', b'\r', chunk).unwrap_or(chunk.len());
                     let (text, after) = chunk.split_at(end);
-                    if self.line == Line::Data && !text.is_empty() {
-                        sink(Piece::Data(text));
+                    if self.line == SseLine::Data && !text.is_empty() {
+                        sink(SseItem::Data(text));
                     }
                     chunk = after;
                     if let Some((&end, after)) = after.split_first() {
@@ -68,39 +69,40 @@ impl EventReader {
                         chunk = after;
                     }
                 }
-                Line::Colon => {
-                    self.line = Line::Data;
+                SseLine::Colon => {
+                    self.line = SseLine::Data;
                     if byte == b' ' {
                         chunk = rest;
                     }
                 }
-                Line::Name(0) if chunk.starts_with(b"data: ") => {
+                SseLine::Name(0) if chunk.starts_with(b"data: ") => {
                     self.begin_data(&mut sink);
-                    self.line = Line::Data;
-                    chunk = chunk.get(b"data: ".len()..).unwrap_or_default();
+                    self.line = SseLine::Data;
+                    chunk = &chunk[b"data: ".len()..];
                 }
-                Line::Name(matched) => {
-                    chunk = self.name(matched, byte, chunk, rest, &mut sink);
+                SseLine::Name(matched) => {
+                    chunk = self.read_name(matched, byte, chunk, rest, &mut sink);
                 }
             }
         }
     }
 
-    /// Reads one byte of a field's name; gives what is left to read.
-    fn name<'a>(
+    /// Reads one byte of the name of a field. `matched` bytes of `data` have been read before, `byte` is the first byte of
+    /// `chunk`, and `rest` follows it. Returns the part of `chunk` that is still to be read.
+    fn read_name<'a>(
         &mut self,
         matched: usize,
         byte: u8,
         chunk: &'a [u8],
         rest: &'a [u8],
-        sink: &mut impl FnMut(Piece<'a>),
+        sink: &mut impl FnMut(SseItem<'a>),
     ) -> &'a [u8] {
         match byte {
             b'\n' | b'\r' => {
                 if matched == 0 && std::mem::take(&mut self.has_data) {
-                    sink(Piece::End);
+                    sink(SseItem::EndOfEvent);
                 } else if matched == NAME.len() {
-                    // A name alone is a field with an empty value.
+                    // A line without a colon is a field with an empty value.
                     self.begin_data(sink);
                 }
                 self.end_line(byte);
@@ -108,38 +110,40 @@ impl EventReader {
             }
             b':' if matched == NAME.len() => {
                 self.begin_data(sink);
-                self.line = Line::Colon;
+                self.line = SseLine::Colon;
                 rest
             }
             _ if NAME.get(matched) == Some(&byte) => {
-                self.line = Line::Name(matched + 1);
+                self.line = SseLine::Name(matched + 1);
                 rest
             }
             _ => {
-                self.line = Line::Other;
+                self.line = SseLine::Other;
                 chunk
             }
         }
     }
 
-    fn begin_data<'a>(&mut self, sink: &mut impl FnMut(Piece<'a>)) {
+    /// Begins a `data` line.
+    fn begin_data<'a>(&mut self, sink: &mut impl FnMut(SseItem<'a>)) {
         if std::mem::replace(&mut self.has_data, true) {
-            sink(Piece::Data(b"\n"));
+            sink(SseItem::Data(b"\n"));
         }
     }
 
+    /// Ends a line with the byte `end`.
     fn end_line(&mut self, end: u8) {
-        self.line = Line::Name(0);
+        self.line = SseLine::Name(0);
         self.after_return = end == b'\r';
     }
 
-    /// Skips a byte order mark, which may stand once at the very beginning.
+    /// Skips a byte order mark, which is allowed once at the beginning of the stream. Returns the rest of `chunk`.
     fn skip_mark<'a>(&mut self, mut chunk: &'a [u8]) -> &'a [u8] {
         while let (Some(expected), Some((byte, rest))) = (MARK.get(self.mark), chunk.split_first()) {
             if byte != expected {
-                // Part of a mark is no mark but the beginning of some unknown field's name.
+                // An incomplete mark is the beginning of the name of an unknown field.
                 if self.mark > 0 {
-                    self.line = Line::Other;
+                    self.line = SseLine::Other;
                 }
                 self.mark = MARK.len();
                 break;
@@ -156,8 +160,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The events of a stream, by the words of the standard: split into lines, then fields.
-    fn slow(stream: &[u8]) -> Vec<Vec<u8>> {
+    /// Parses a stream as the standard describes it: into lines, then fields, then events.
+    fn parse_slowly(stream: &[u8]) -> Vec<Vec<u8>> {
         let stream = stream.strip_prefix(MARK).unwrap_or(stream);
         let mut lines: Vec<Vec<u8>> = vec![Vec::new()];
         let mut bytes = stream.iter().peekable();
@@ -190,20 +194,20 @@ mod tests {
         events
     }
 
-    fn fast<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    fn parse<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         let (mut events, mut data) = (Vec::new(), Vec::new());
-        let mut reader = EventReader::default();
+        let mut parser = SseParser::default();
         for chunk in chunks {
-            reader.feed(chunk, |piece| match piece {
-                Piece::Data(text) => data.extend_from_slice(text),
-                Piece::End => events.push(std::mem::take(&mut data)),
+            parser.feed(chunk, |item| match item {
+                SseItem::Data(text) => data.extend_from_slice(text),
+                SseItem::EndOfEvent => events.push(std::mem::take(&mut data)),
             });
         }
         events
     }
 
     #[test]
-    fn streams_of_the_standard_and_oddities_are_read_at_every_split() {
+    fn streams_are_parsed_as_the_standard_says_at_every_split() {
         let streams: &[&[u8]] = &[
             b"data: YHOO\ndata: +2\ndata: 10\n\n",
             b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
@@ -217,31 +221,31 @@ mod tests {
             b"data: a\r\n\r\ndata: b\r\n\r",
         ];
         for stream in streams {
-            let expected = slow(stream);
-            assert_eq!(fast(stream.chunks(1)), expected);
+            let expected = parse_slowly(stream);
+            assert_eq!(parse(stream.chunks(1)), expected);
             for cut in 0..=stream.len() {
                 let (head, tail) = stream.split_at(cut);
                 assert_eq!(
-                    fast([head, tail]),
+                    parse([head, tail]),
                     expected,
                     "{:?} at {cut}",
                     stream.escape_ascii().to_string()
                 );
             }
         }
-        assert_eq!(slow(streams[2]), [b"".to_vec(), b"\n".to_vec()]);
+        assert_eq!(parse_slowly(streams[2]), [b"".to_vec(), b"\n".to_vec()]);
     }
 
     proptest! {
         #[test]
-        fn random_streams_agree_with_the_slow_reading(
+        fn random_streams_are_parsed_as_the_standard_says(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "data", ":", " ", "\n", "\r", "\r\n", "x", "event", "data: {}\n\n", "dat", "\u{feff}",
             ]), 0..40),
             size in 1usize..20,
         ) {
             let stream = parts.concat().into_bytes();
-            prop_assert_eq!(fast(stream.chunks(size)), slow(&stream));
+            prop_assert_eq!(parse(stream.chunks(size)), parse_slowly(&stream));
         }
     }
 }

@@ -1,17 +1,17 @@
 use super::*;
 use proptest::prelude::*;
 
-/// What the lexer should say, byte by byte.
+/// A slow and obvious lexer, which reads byte by byte.
 #[derive(Default)]
-struct Slow {
+struct OracleLexer {
     in_string: bool,
     escaped: bool,
     in_scalar: bool,
 }
 
-impl Slow {
-    fn step(&mut self, block: &Block) -> Tokens {
-        let mut tokens = Tokens::default();
+impl OracleLexer {
+    fn step(&mut self, block: &Block) -> BlockTokens {
+        let mut tokens = BlockTokens::default();
         for (index, byte) in block.iter().enumerate() {
             let bit = 1u64 << index;
             let scalar = !self.in_string && !b" \t\r\n{}[]:,\"".contains(byte);
@@ -33,15 +33,15 @@ impl Slow {
     }
 }
 
-fn paths() -> Vec<Path> {
-    let mut paths = vec![Path::Portable];
+fn instruction_sets() -> Vec<InstructionSet> {
+    let mut sets = vec![InstructionSet::Portable];
     #[cfg(target_arch = "x86_64")]
-    paths.extend(Avx2::detect().map(Path::Avx2));
-    paths
+    sets.extend(Avx2::detect().map(InstructionSet::Avx2));
+    sets
 }
 
-/// Text in which nothing is wrong: escapes are whole and only inside strings.
-fn sound() -> impl Strategy<Value = Vec<u8>> {
+/// Text without lexical errors: escapes are complete and stand only inside strings.
+fn valid_text() -> impl Strategy<Value = Vec<u8>> {
     let inner = prop::sample::select(vec![
         "\\\"",
         "\\\\",
@@ -68,76 +68,69 @@ fn blocks_of(mut bytes: Vec<u8>) -> Vec<Block> {
 
 proptest! {
     #[test]
-    fn tokens_are_those_of_a_byte_by_byte_reading(bytes in sound()) {
+    fn the_tokens_are_those_of_the_oracle(bytes in valid_text()) {
         let blocks = blocks_of(bytes);
-        for path in paths() {
-            let (mut lexer, mut slow) = (Lexer::default(), Slow::default());
+        for set in instruction_sets() {
+            let (mut lexer, mut oracle) = (Lexer::default(), OracleLexer::default());
             for batch in blocks.chunks(BATCH) {
-                let mut tokens = [Tokens::default(); BATCH];
-                prop_assert_eq!(lexer.read(path, batch, &mut tokens), None);
+                let mut tokens = [BlockTokens::default(); BATCH];
+                prop_assert_eq!(lexer.read(set, batch, &mut tokens), None);
                 for (block, tokens) in batch.iter().zip(tokens) {
-                    prop_assert_eq!(tokens, slow.step(block));
+                    prop_assert_eq!(tokens, oracle.step(block));
                 }
             }
         }
     }
 
     #[test]
-    fn every_path_finds_the_same_flaw(bytes in sound(), at: prop::sample::Index, byte: u8) {
+    fn every_instruction_set_finds_the_same_error(bytes in valid_text(), at: prop::sample::Index, byte: u8) {
         let mut bytes = [b"\"".as_slice(), &bytes].concat();
         let index = at.index(bytes.len());
         bytes[index] = byte;
         let blocks = blocks_of(bytes);
-        let read = |path| {
+        let read = |set| {
             let mut lexer = Lexer::default();
             let mut answers = Vec::new();
             for batch in blocks.chunks(BATCH) {
-                let mut tokens = [Tokens::default(); BATCH];
-                let flaw = lexer.read(path, batch, &mut tokens);
-                answers.push((flaw, tokens));
-                if flaw.is_some() {
+                let mut tokens = [BlockTokens::default(); BATCH];
+                let error = lexer.read(set, batch, &mut tokens);
+                answers.push((error, tokens));
+                if error.is_some() {
                     break;
                 }
             }
             answers
         };
-        let portable = read(Path::Portable);
-        for path in paths() {
-            prop_assert_eq!(&read(path), &portable);
+        let portable = read(InstructionSet::Portable);
+        for set in instruction_sets() {
+            prop_assert_eq!(&read(set), &portable);
         }
     }
 }
 
 #[test]
-fn flaws_are_named_and_placed_at_every_alignment() {
-    let cases: &[(&[u8], Problem, usize)] = &[
-        (b"\x01", Problem::ControlCharacter, 0),
-        (b"a\\x", Problem::BadEscape, 2),
-        (b"\\u12g4", Problem::BadEscape, 4),
-        (b"\\ud800.......", Problem::LoneSurrogate, 0),
-        (b"..\\udc00", Problem::LoneSurrogate, 2),
-        (b"\\ud800\\ud800\\udc00", Problem::LoneSurrogate, 0),
-        (b"\xc3.", Problem::InvalidUtf8, 0),
-        (b"a\xe6\xbc.", Problem::InvalidUtf8, 1),
-        (b"\xf0\x9f\x98.", Problem::InvalidUtf8, 0),
+fn errors_have_their_kind_and_offset_at_every_alignment() {
+    let cases: &[(&[u8], JsonErrorKind, usize)] = &[
+        (b"\x01", JsonErrorKind::ControlCharacter, 0),
+        (b"a\\x", JsonErrorKind::InvalidEscape, 2),
+        (b"\\u12g4", JsonErrorKind::InvalidEscape, 4),
+        (b"\\ud800.......", JsonErrorKind::LoneSurrogate, 0),
+        (b"..\\udc00", JsonErrorKind::LoneSurrogate, 2),
+        (b"\\ud800\\ud800\\udc00", JsonErrorKind::LoneSurrogate, 0),
+        (b"\xc3.", JsonErrorKind::InvalidUtf8, 0),
+        (b"a\xe6\xbc.", JsonErrorKind::InvalidUtf8, 1),
+        (b"\xf0\x9f\x98.", JsonErrorKind::InvalidUtf8, 0),
     ];
-    for path in paths() {
-        for (text, problem, place) in cases {
+    for set in instruction_sets() {
+        for (text, kind, place) in cases {
             for shift in 0..130 {
                 let mut bytes = vec![b'.'; shift + 1];
                 bytes[0] = b'"';
                 bytes.extend_from_slice(text);
-                let mut tokens = [Tokens::default(); BATCH];
-                let flaw = Lexer::default().read(path, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
+                let mut tokens = [BlockTokens::default(); BATCH];
+                let error = Lexer::default().read(set, &blocks_of([&bytes[..], b"          "].concat()), &mut tokens);
                 let offset = (shift + 1 + place) as isize;
-                assert_eq!(
-                    flaw,
-                    Some(Flaw {
-                        problem: *problem,
-                        offset
-                    }),
-                    "{text:?} {shift}"
-                );
+                assert_eq!(error, Some(LexicalError { kind: *kind, offset }), "{text:?} {shift}");
             }
         }
     }

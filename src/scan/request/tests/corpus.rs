@@ -1,11 +1,14 @@
-//! Bodies to read: some sound, some hostile, and a source of more.
+//! Test bodies: valid ones, invalid ones, and strategies that generate more.
 
 use proptest::prelude::*;
 
-use crate::scan::{Field, Problem};
+use crate::scan::{
+    JsonErrorKind::{self, *},
+    RoutingField,
+};
 
-/// Bodies that are fine, though not everybody would think so.
-pub const SOUND: &[&str] = &[
+/// Valid bodies, many of them unusual.
+pub const VALID: &[&str] = &[
     "{}",
     " \t\r\n{ } \n",
     r#"{"model":"gpt-5","stream":true}"#,
@@ -25,141 +28,153 @@ pub const SOUND: &[&str] = &[
     "{\"a\":\"\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}\u{feff}\"}",
 ];
 
-/// Bodies that are refused: what for, and at which byte.
-pub const HOSTILE: &[(&[u8], Problem, u64)] = &[
-    (b"", Problem::UnexpectedEnd, 0),
-    (b" ", Problem::UnexpectedEnd, 1),
-    (b"{\"a\":tru", Problem::UnexpectedEnd, 8),
-    (b"{\"a\":\"", Problem::UnexpectedEnd, 6),
-    (b"\xef\xbb\xbf{}", Problem::ByteOrderMark, 0),
-    (b" \xef\xbb\xbf{}", Problem::RootNotObject, 1),
-    (b"\xff\xfe{\0}\0", Problem::InvalidUtf8, 0),
-    (br#"{"Model":"a"}"#, Problem::Alike(Field::Model), 1),
-    (br#"{"model":"a","\u004dodel":"b"}"#, Problem::Alike(Field::Model), 13),
+/// Invalid bodies with the kind and the offset of the error.
+pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
+    (b"", UnexpectedEnd, 0),
+    (b" ", UnexpectedEnd, 1),
+    (b"{\"a\":tru", UnexpectedEnd, 8),
+    (b"{\"a\":\"", UnexpectedEnd, 6),
+    (b"\xef\xbb\xbf{}", ByteOrderMark, 0),
+    (b" \xef\xbb\xbf{}", RootNotObject, 1),
+    (b"\xff\xfe{\0}\0", InvalidUtf8, 0),
+    (br#"{"Model":"a"}"#, FieldInOtherCase(RoutingField::Model), 1),
+    (
+        br#"{"model":"a","\u004dodel":"b"}"#,
+        FieldInOtherCase(RoutingField::Model),
+        13,
+    ),
     (
         b"{\"prompt_cache_\xe2\x84\xaaey\":1}",
-        Problem::Alike(Field::PromptCacheKey),
+        FieldInOtherCase(RoutingField::PromptCacheKey),
         1,
     ),
     (
         br#"{"a":1,"previou\u017f_response_id":1}"#,
-        Problem::Alike(Field::PreviousResponseId),
+        FieldInOtherCase(RoutingField::PreviousResponseId),
         7,
     ),
     (
         br#"{"client_metadata":{"SESSION_ID":1}}"#,
-        Problem::Alike(Field::SessionId),
+        FieldInOtherCase(RoutingField::SessionId),
         20,
     ),
-    (b"[]", Problem::RootNotObject, 0),
-    (b"\"a\"", Problem::RootNotObject, 0),
-    (b"null", Problem::RootNotObject, 0),
-    (b"7", Problem::RootNotObject, 0),
-    (b"}", Problem::RootNotObject, 0),
-    (b"{}x", Problem::TextAfterRoot, 2),
-    (b"{} {}", Problem::TextAfterRoot, 3),
-    (b"{}\0", Problem::TextAfterRoot, 2),
-    (b"{}\x0c", Problem::TextAfterRoot, 2),
-    (b"{}}", Problem::TextAfterRoot, 2),
-    (b"{\"a\":1,}", Problem::ExpectedKey, 7),
-    (b"{,}", Problem::ExpectedKey, 1),
-    (b"{a:1}", Problem::ExpectedKey, 1),
-    (b"{'a':1}", Problem::ExpectedKey, 1),
-    (b"{\"a\"}", Problem::ExpectedColon, 4),
-    (b"{\"a\" 1}", Problem::ExpectedColon, 5),
-    (b"{\"a\":}", Problem::ExpectedValue, 5),
-    (b"{\"a\"::1}", Problem::ExpectedValue, 5),
-    (b"{\"a\":1 2}", Problem::ExpectedCommaOrBrace, 7),
-    (b"{\"a\":1:2}", Problem::ExpectedCommaOrBrace, 6),
-    (b"{\"a\":1\"b\":2}", Problem::ExpectedCommaOrBrace, 6),
-    (b"{\"a\":\"b\"c}", Problem::ExpectedCommaOrBrace, 8),
-    (b"{\"a\":{}]", Problem::ExpectedCommaOrBrace, 7),
-    (b"{\"a\":[1}", Problem::ExpectedCommaOrBracket, 7),
-    (b"{\"a\":[1,]}", Problem::ExpectedValue, 8),
-    (b"{\"a\":[,1]}", Problem::ExpectedValue, 6),
-    (b"{\"a\":[}", Problem::ExpectedValue, 6),
-    (b"{\"a\":1,\x0b\"b\":2}", Problem::ExpectedKey, 7),
-    (b"{\"a\":\xc2\xa01}", Problem::ExpectedValue, 5),
-    (b"{\"a\":1/*c*/}", Problem::BadNumber, 6),
-    (b"{\"a\":01}", Problem::BadNumber, 6),
-    (b"{\"a\":-}", Problem::BadNumber, 6),
-    (b"{\"a\":1.}", Problem::BadNumber, 7),
-    (b"{\"a\":1e}", Problem::BadNumber, 7),
-    (b"{\"a\":0x1}", Problem::BadNumber, 6),
-    (b"{\"a\":.5}", Problem::ExpectedValue, 5),
-    (b"{\"a\":+1}", Problem::ExpectedValue, 5),
-    (b"{\"a\":NaN}", Problem::ExpectedValue, 5),
-    (b"{\"a\":-Infinity}", Problem::BadNumber, 6),
-    (b"{\"a\":1e999}", Problem::NumberOutOfRange, 10),
-    (b"{\"a\":nulL}", Problem::BadLiteral, 8),
-    (b"{\"a\":truefalse}", Problem::BadLiteral, 9),
-    (b"{\"a\":True}", Problem::ExpectedValue, 5),
-    (b"{\"a\\\":1}", Problem::UnexpectedEnd, 8),
-    (b"{\\\"a\":1}", Problem::ExpectedKey, 1),
-    (b"{\"a\":\\\"b\"}", Problem::ExpectedValue, 5),
-    (b"{\"a\":\"\n\"}", Problem::ControlCharacter, 6),
-    (b"{\"a\":\"\0\"}", Problem::ControlCharacter, 6),
-    (b"{\"a\":\"\\x\"}", Problem::BadEscape, 7),
-    (b"{\"a\":\"\\\n\"}", Problem::BadEscape, 7),
-    (b"{\"a\":\"\\u12g4\"}", Problem::BadEscape, 10),
-    (b"{\"a\":\"\\u12\"}", Problem::BadEscape, 10),
-    (b"{\"a\":\"\\ud800\"}", Problem::LoneSurrogate, 6),
-    (b"{\"a\":\"\\ud800\",\"model\":1}", Problem::LoneSurrogate, 6),
-    (b"{\"a\":\"\\ud800x\\udc00\"}", Problem::LoneSurrogate, 6),
-    (b"{\"a\":\"\\udc00\\ud800\"}", Problem::LoneSurrogate, 6),
-    (b"{\"model\":\"\\uD800\\u0041\"}", Problem::LoneSurrogate, 10),
-    (b"{\"a\":\"\xc0\x80\"}", Problem::InvalidUtf8, 6),
-    (b"{\"a\":\"\xe0\x80\x80\"}", Problem::InvalidUtf8, 6),
-    (b"{\"a\":\"\xed\xa0\x80\"}", Problem::InvalidUtf8, 6),
-    (b"{\"a\":\"\xf4\x90\x80\x80\"}", Problem::InvalidUtf8, 6),
-    (b"{\"a\":\"\xf0\x9f\x98\"}", Problem::InvalidUtf8, 6),
-    (b"{\"a\":\"b\x80\"}", Problem::InvalidUtf8, 7),
-    (b"{\"\xff\":1}", Problem::InvalidUtf8, 2),
-    (b"{\"a\":\"\xe6\xbc", Problem::InvalidUtf8, 6),
-    (b"{\"model\":\"a\",\"model\":\"a\"}", Problem::Twice(Field::Model), 13),
+    (b"[]", RootNotObject, 0),
+    (b"\"a\"", RootNotObject, 0),
+    (b"null", RootNotObject, 0),
+    (b"7", RootNotObject, 0),
+    (b"}", RootNotObject, 0),
+    (b"{}x", TrailingCharacters, 2),
+    (b"{} {}", TrailingCharacters, 3),
+    (b"{}\0", TrailingCharacters, 2),
+    (b"{}\x0c", TrailingCharacters, 2),
+    (b"{}}", TrailingCharacters, 2),
+    (b"{\"a\":1,}", ExpectedKey, 7),
+    (b"{,}", ExpectedKey, 1),
+    (b"{a:1}", ExpectedKey, 1),
+    (b"{'a':1}", ExpectedKey, 1),
+    (b"{\"a\"}", ExpectedColon, 4),
+    (b"{\"a\" 1}", ExpectedColon, 5),
+    (b"{\"a\":}", ExpectedValue, 5),
+    (b"{\"a\"::1}", ExpectedValue, 5),
+    (b"{\"a\":1 2}", ExpectedCommaOrBrace, 7),
+    (b"{\"a\":1:2}", ExpectedCommaOrBrace, 6),
+    (b"{\"a\":1\"b\":2}", ExpectedCommaOrBrace, 6),
+    (b"{\"a\":\"b\"c}", ExpectedCommaOrBrace, 8),
+    (b"{\"a\":{}]", ExpectedCommaOrBrace, 7),
+    (b"{\"a\":[1}", ExpectedCommaOrBracket, 7),
+    (b"{\"a\":[1,]}", ExpectedValue, 8),
+    (b"{\"a\":[,1]}", ExpectedValue, 6),
+    (b"{\"a\":[}", ExpectedValue, 6),
+    (b"{\"a\":1,\x0b\"b\":2}", ExpectedKey, 7),
+    (b"{\"a\":\xc2\xa01}", ExpectedValue, 5),
+    (b"{\"a\":1/*c*/}", InvalidNumber, 6),
+    (b"{\"a\":01}", InvalidNumber, 6),
+    (b"{\"a\":-}", InvalidNumber, 6),
+    (b"{\"a\":1.}", InvalidNumber, 7),
+    (b"{\"a\":1e}", InvalidNumber, 7),
+    (b"{\"a\":0x1}", InvalidNumber, 6),
+    (b"{\"a\":.5}", ExpectedValue, 5),
+    (b"{\"a\":+1}", ExpectedValue, 5),
+    (b"{\"a\":NaN}", ExpectedValue, 5),
+    (b"{\"a\":-Infinity}", InvalidNumber, 6),
+    (b"{\"a\":1e999}", NumberOutOfRange, 10),
+    (b"{\"a\":nulL}", InvalidLiteral, 8),
+    (b"{\"a\":truefalse}", InvalidLiteral, 9),
+    (b"{\"a\":True}", ExpectedValue, 5),
+    (b"{\"a\\\":1}", UnexpectedEnd, 8),
+    (b"{\\\"a\":1}", ExpectedKey, 1),
+    (b"{\"a\":\\\"b\"}", ExpectedValue, 5),
+    (b"{\"a\":\"\n\"}", ControlCharacter, 6),
+    (b"{\"a\":\"\0\"}", ControlCharacter, 6),
+    (b"{\"a\":\"\\x\"}", InvalidEscape, 7),
+    (b"{\"a\":\"\\\n\"}", InvalidEscape, 7),
+    (b"{\"a\":\"\\u12g4\"}", InvalidEscape, 10),
+    (b"{\"a\":\"\\u12\"}", InvalidEscape, 10),
+    (b"{\"a\":\"\\ud800\"}", LoneSurrogate, 6),
+    (b"{\"a\":\"\\ud800\",\"model\":1}", LoneSurrogate, 6),
+    (b"{\"a\":\"\\ud800x\\udc00\"}", LoneSurrogate, 6),
+    (b"{\"a\":\"\\udc00\\ud800\"}", LoneSurrogate, 6),
+    (b"{\"model\":\"\\uD800\\u0041\"}", LoneSurrogate, 10),
+    (b"{\"a\":\"\xc0\x80\"}", InvalidUtf8, 6),
+    (b"{\"a\":\"\xe0\x80\x80\"}", InvalidUtf8, 6),
+    (b"{\"a\":\"\xed\xa0\x80\"}", InvalidUtf8, 6),
+    (b"{\"a\":\"\xf4\x90\x80\x80\"}", InvalidUtf8, 6),
+    (b"{\"a\":\"\xf0\x9f\x98\"}", InvalidUtf8, 6),
+    (b"{\"a\":\"b\x80\"}", InvalidUtf8, 7),
+    (b"{\"\xff\":1}", InvalidUtf8, 2),
+    (b"{\"a\":\"\xe6\xbc", InvalidUtf8, 6),
+    (
+        b"{\"model\":\"a\",\"model\":\"a\"}",
+        DuplicateField(RoutingField::Model),
+        13,
+    ),
     (
         b"{\"model\":\"a\",\"mod\\u0065l\":\"b\"}",
-        Problem::Twice(Field::Model),
+        DuplicateField(RoutingField::Model),
         13,
     ),
     (
         b"{\"model\":null,\"\\u006dodel\":\"b\"}",
-        Problem::Twice(Field::Model),
+        DuplicateField(RoutingField::Model),
         14,
     ),
     (
         b"{\"prompt_cache_key\":1,\"prompt_cache_key\":1}",
-        Problem::Twice(Field::PromptCacheKey),
+        DuplicateField(RoutingField::PromptCacheKey),
         22,
     ),
-    (b"{\"stream\":true,\"stream\":true}", Problem::Twice(Field::Stream), 15),
-    (b"{\"input\":1,\"input\":1}", Problem::Twice(Field::Input), 11),
+    (
+        b"{\"stream\":true,\"stream\":true}",
+        DuplicateField(RoutingField::Stream),
+        15,
+    ),
+    (b"{\"input\":1,\"input\":1}", DuplicateField(RoutingField::Input), 11),
     (
         b"{\"instructions\":1,\"instructions\":1}",
-        Problem::Twice(Field::Instructions),
+        DuplicateField(RoutingField::Instructions),
         18,
     ),
     (
         b"{\"previous_response_id\":1,\"previous_response_id\":1}",
-        Problem::Twice(Field::PreviousResponseId),
+        DuplicateField(RoutingField::PreviousResponseId),
         26,
     ),
     (
         b"{\"client_metadata\":{},\"client_metadata\":{}}",
-        Problem::Twice(Field::ClientMetadata),
+        DuplicateField(RoutingField::ClientMetadata),
         22,
     ),
     (
         b"{\"client_metadata\":{\"session_id\":1,\"session_id\":1}}",
-        Problem::Twice(Field::SessionId),
+        DuplicateField(RoutingField::SessionId),
         35,
     ),
-    (b"{\"model\":5}", Problem::NotAString(Field::Model), 9),
-    (b"{\"model\":[\"gpt-5\"]}", Problem::NotAString(Field::Model), 9),
-    (b"{\"model\":true}", Problem::NotAString(Field::Model), 9),
+    (b"{\"model\":5}", FieldNotString(RoutingField::Model), 9),
+    (b"{\"model\":[\"gpt-5\"]}", FieldNotString(RoutingField::Model), 9),
+    (b"{\"model\":true}", FieldNotString(RoutingField::Model), 9),
 ];
 
-/// Names and texts that matter, plainly and in escapes, and some that do not.
+/// Keys and texts that the scanner knows, with and without escapes, and others.
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "model",
@@ -187,7 +202,7 @@ fn name() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-/// A JSON value as text, with odd blanks.
+/// A JSON value as text, with unusual whitespace.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         prop::sample::select(vec![
@@ -203,15 +218,15 @@ fn value() -> impl Strategy<Value = String> {
         name().prop_map(|text| format!("\"{text}\"")),
         (name(), 0usize..200).prop_map(|(text, count)| format!("\"{}\"", text.repeat(count))),
     ];
-    let blank = prop::sample::select(vec!["", "", "", " ", "\n\t"]);
+    let whitespace = prop::sample::select(vec!["", "", "", " ", "\n\t"]);
     leaf.prop_recursive(5, 60, 6, move |inner| {
-        let items = prop::collection::vec((inner.clone(), blank.clone()), 0..6);
-        let members = prop::collection::vec((name(), blank.clone(), inner), 0..6);
+        let items = prop::collection::vec((inner.clone(), whitespace.clone()), 0..6);
+        let members = prop::collection::vec((name(), whitespace.clone(), inner), 0..6);
         prop_oneof![
             items.prop_map(|items| {
                 let items: Vec<_> = items
                     .into_iter()
-                    .map(|(item, blank)| format!("{blank}{item}{blank}"))
+                    .map(|(item, whitespace)| format!("{whitespace}{item}{whitespace}"))
                     .collect();
                 format!("[{}]", items.join(","))
             }),
@@ -223,12 +238,12 @@ fn value() -> impl Strategy<Value = String> {
 fn object(members: Vec<(String, &'static str, String)>) -> String {
     let members: Vec<_> = members
         .into_iter()
-        .map(|(key, blank, value)| format!("{blank}\"{key}\"{blank}:{value}"))
+        .map(|(key, whitespace, value)| format!("{whitespace}\"{key}\"{whitespace}:{value}"))
         .collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// A conversation whose items often have encrypted content, some of it where it does not count.
+/// A conversation whose items often have encrypted content, in part at positions where it does not count.
 pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let key = prop::sample::select(vec![
         "encrypted_content",
@@ -253,8 +268,8 @@ pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
         Just("\"\\\"encrypted_content\\\":\\\"said\\\"\"".to_owned()),
         Just("null".to_owned()),
     ];
-    let blank = prop::sample::select(vec!["", "", " ", "\n\t    "]);
-    let item = prop::collection::vec((key.prop_map(str::to_owned), blank, text), 0..5).prop_map(object);
+    let whitespace = prop::sample::select(vec!["", "", " ", "\n\t    "]);
+    let item = prop::collection::vec((key.prop_map(str::to_owned), whitespace, text), 0..5).prop_map(object);
     let item = prop_oneof![
         8 => item,
         1 => Just("[[\"encrypted_content\"]]".to_owned()),
@@ -272,8 +287,8 @@ pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// An object whose members are often those that matter.
+/// An object whose members are often fields that the scanner knows.
 pub fn body() -> impl Strategy<Value = Vec<u8>> {
-    let blank = prop::sample::select(vec!["", " ", "\r\n"]);
-    prop::collection::vec((name(), blank, value()), 0..8).prop_map(|members| object(members).into_bytes())
+    let whitespace = prop::sample::select(vec!["", " ", "\r\n"]);
+    prop::collection::vec((name(), whitespace, value()), 0..8).prop_map(|members| object(members).into_bytes())
 }

@@ -1,7 +1,10 @@
-use super::*;
+use std::time::UNIX_EPOCH;
+
 use http::HeaderName;
 use proptest::prelude::*;
 use serde_json::json;
+
+use super::{super::limits::MAX_RESET, *};
 
 /// 2026-11-23 12:00:00 UTC.
 const NOW: Duration = Duration::from_secs(1_795_435_200);
@@ -26,7 +29,7 @@ fn error(members: Value) -> Value {
 }
 
 #[test]
-fn bodies_name_a_moment_or_a_span() {
+fn the_reset_is_read_from_the_body() {
     let now = NOW.as_secs();
     let cases = [
         (json!({"resets_at": now + 90}), Some(90_000)),
@@ -38,7 +41,7 @@ fn bodies_name_a_moment_or_a_span() {
         (json!({"resets_at": now + 90, "resets_in_seconds": 7}), Some(90_000)),
         (json!({"resets_at": null, "resets_in_seconds": 7}), Some(7_000)),
         (json!({"resets_at": -5, "resets_in_seconds": 7}), Some(7_000)),
-        // In milliseconds, or never set.
+        // A moment in milliseconds, and one that was never set.
         (json!({"resets_at": now * 1000, "resets_in_seconds": 7}), Some(7_000)),
         (json!({"resets_at": 0, "resets_in_seconds": 7}), Some(7_000)),
         (
@@ -58,7 +61,7 @@ fn bodies_name_a_moment_or_a_span() {
 }
 
 #[test]
-fn retry_after_has_all_its_forms() {
+fn every_form_of_retry_after_is_read() {
     let cases = [
         ("retry-after-ms", "1500", Some(1_500)),
         ("retry-after-ms", "0.5", Some(0)),
@@ -86,7 +89,7 @@ fn retry_after_has_all_its_forms() {
 }
 
 #[test]
-fn a_limit_resets_where_it_is_used_up() {
+fn only_the_reset_of_an_exhausted_limit_counts() {
     let of = |requests: (&str, &str), tokens: (&str, &str)| {
         let lines = [
             ("x-ratelimit-remaining-requests", requests.0),
@@ -107,7 +110,7 @@ fn a_limit_resets_where_it_is_used_up() {
 }
 
 #[test]
-fn a_codex_window_resets_where_it_is_used_up() {
+fn only_the_reset_of_an_exhausted_codex_window_counts() {
     let at = (NOW.as_secs() + 600).to_string();
     let late = (NOW.as_secs() + 6000).to_string();
     let primary = [
@@ -138,7 +141,7 @@ fn a_codex_window_resets_where_it_is_used_up() {
 }
 
 #[test]
-fn the_most_exact_form_that_makes_sense_counts() {
+fn the_first_dialect_that_makes_sense_counts() {
     let at = (NOW.as_secs() + 60).to_string();
     let mut lines = vec![
         ("retry-after-ms", "2000"),
@@ -164,7 +167,7 @@ fn the_most_exact_form_that_makes_sense_counts() {
 }
 
 #[test]
-fn kinds_and_codes_are_kept_short() {
+fn long_types_and_codes_are_ignored() {
     let of = |body: Value| {
         let notice = notice(&[], &body);
         (notice.kind, notice.code)
@@ -186,7 +189,7 @@ fn kinds_and_codes_are_kept_short() {
 }
 
 #[test]
-fn a_model_is_named_as_a_word() {
+fn a_model_must_be_named_as_a_whole_name() {
     let about = |model: &str, members: Value| {
         error_notice(
             &HeaderMap::new(),
@@ -231,7 +234,7 @@ fn a_model_is_named_as_a_word() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_teaches_nothing() {
+fn a_body_that_is_not_json_is_ignored() {
     let body = error(json!({"type": "a", "code": "b", "resets_in_seconds": 5})).to_string();
     for length in 0..body.len() {
         let cut = &body.as_bytes()[..length];
@@ -249,7 +252,7 @@ fn a_body_that_cannot_be_read_teaches_nothing() {
 }
 
 #[test]
-fn events_tell_of_failures_in_every_shape() {
+fn failed_events_are_read_in_every_form() {
     let of = |event: Value| event_notice(event.to_string().as_bytes(), Some("m"), NOW);
     let inner = json!({"type": "t", "code": "slow_down", "message": "m: try again in 1.5s"});
     let expected = ErrorNotice {
@@ -288,7 +291,7 @@ fn events_tell_of_failures_in_every_shape() {
     assert_eq!(event_notice(b"[DONE]", None, NOW), None);
 }
 
-/// All the names that are looked at.
+/// The headers that the dialects read.
 const HEADERS: [&str; 12] = [
     "retry-after",
     "retry-after-ms",
@@ -306,7 +309,7 @@ const HEADERS: [&str; 12] = [
 
 proptest! {
     #[test]
-    fn no_bytes_do_harm(
+    fn every_input_gives_a_plausible_reset(
         lines in prop::collection::vec((prop::sample::select(HEADERS.to_vec()), prop_oneof!["[ -~]{0,20}", "[0-9.]{0,40}[a-z]{0,2}"]), 0..6),
         body in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..60),
@@ -316,13 +319,13 @@ proptest! {
     ) {
         let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let notice = error_notice(&headers(&lines), &body, Some("m"), Duration::from_secs(now));
-        prop_assert!(notice.reset.is_none_or(|reset| reset <= MAX_SPAN));
+        prop_assert!(notice.reset.is_none_or(|reset| reset <= MAX_RESET));
         let _ = event_notice(&body, Some("m"), Duration::from_secs(now));
     }
 
-    /// Every form of the same span is the same span, and the first of several in the order of the forms counts.
+    /// Every dialect of the same duration gives the same duration, and of several dialects the first one counts.
     #[test]
-    fn forms_agree(spans in prop::collection::vec(prop::option::of(1u32..86_400), 7), now in 1u64 << 30..1 << 33) {
+    fn dialects_agree(spans in prop::collection::vec(prop::option::of(1u32..86_400), 7), now in 1u64 << 30..1 << 33) {
         let text = |index: usize, scale: u32| spans[index].map(|span| (u64::from(span) * u64::from(scale)).to_string());
         let mut lines = HeaderMap::new();
         let mut put = |name: &'static str, value: Option<String>| {

@@ -1,9 +1,9 @@
-//! Spans of time as people and Go programs write them: `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `2 minutes`, `3 days 4 hours`.
+//! Parses durations as people and Go programs write them: `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `2 minutes`, `3 days 4 hours`.
 
 use std::time::Duration;
 
-/// What stands before a span that is one of waiting, in messages seen so far.
-const PHRASES: [&str; 7] = [
+/// The phrases before a time to wait, in the messages of upstreams seen so far.
+const WAIT_PHRASES: [&str; 7] = [
     "again in ",
     "again after ",
     "retry in ",
@@ -13,60 +13,61 @@ const PHRASES: [&str; 7] = [
     "reset after ",
 ];
 
-/// A number that is written with digits and a point only.
-pub fn decimal(text: &str) -> Option<f64> {
+/// Parses a number that is written with digits and a point only.
+pub(super) fn parse_decimal(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    // The length keeps it finite.
+    // Numbers of this length are finite.
     (is_plain && text.len() <= 32).then(|| text.parse().ok()).flatten()
 }
 
-/// The span that is all of `text`; without any unit it is of seconds.
-pub fn whole(text: &str) -> Option<Duration> {
-    if let Some(seconds) = decimal(text) {
+/// Parses `text` as a duration. A number without a unit is in seconds.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    if let Some(seconds) = parse_decimal(text) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let (span, rest) = leading(text)?;
-    rest.is_empty().then_some(span)
+    let (duration, rest) = parse_leading(text)?;
+    rest.is_empty().then_some(duration)
 }
 
-/// The span that a message says to wait, as in "Please try again in 1.5s."
-pub fn named_in(message: &str) -> Option<Duration> {
+/// Finds the time to wait in a message like "Please try again in 1.5s."
+pub(super) fn find_wait(message: &str) -> Option<Duration> {
     let message = message.to_ascii_lowercase();
-    let spans = PHRASES.iter().flat_map(|phrase| {
+    let mut waits = WAIT_PHRASES.iter().flat_map(|phrase| {
         let places = message.match_indices(phrase);
-        places.filter_map(|(at, _)| leading(message.get(at + phrase.len()..)?))
+        places.filter_map(|(at, _)| parse_leading(&message[at + phrase.len()..]))
     });
-    spans.map(|(span, _)| span).next()
+    waits.next().map(|(wait, _)| wait)
 }
 
-/// The span that `text` begins with, which is one or more numbers with a unit each, and what follows it.
-fn leading(text: &str) -> Option<(Duration, &str)> {
-    let (mut span, mut rest) = one(text.trim_ascii_start())?;
+/// Parses the duration at the beginning of `text`: one or more numbers, each with a unit. Returns it and the rest of `text`.
+fn parse_leading(text: &str) -> Option<(Duration, &str)> {
+    let (mut duration, mut rest) = parse_component(text.trim_ascii_start())?;
     loop {
         let next = rest.trim_start_matches([' ', ',']);
         let next = next.strip_prefix("and ").unwrap_or(next);
-        match one(next) {
+        match parse_component(next) {
             Some((more, after)) => {
-                span = span.checked_add(more)?;
+                duration = duration.checked_add(more)?;
                 rest = after;
             }
-            None => return Some((span, rest)),
+            None => return Some((duration, rest)),
         }
     }
 }
 
-/// The number and its unit that `text` begins with, and what follows them.
-fn one(text: &str) -> Option<(Duration, &str)> {
-    let split_after = |text: &'_ str, belongs: fn(&u8) -> bool| text.bytes().take_while(belongs).count();
-    let digits = split_after(text, |byte| byte.is_ascii_digit() || *byte == b'.');
-    let (number, rest) = text.split_at_checked(digits)?;
+/// Parses the number and its unit at the beginning of `text`. Returns their duration and the rest of `text`.
+fn parse_component(text: &str) -> Option<(Duration, &str)> {
+    let length_while = |text: &'_ str, belongs: fn(&u8) -> bool| text.bytes().take_while(belongs).count();
+    let digits = length_while(text, |byte| byte.is_ascii_digit() || *byte == b'.');
+    let (number, rest) = text.split_at(digits);
     let rest = rest.trim_ascii_start();
-    let letters = split_after(rest, u8::is_ascii_alphabetic);
-    let (unit, rest) = rest.split_at_checked(letters)?;
-    let span = Duration::try_from_secs_f64(decimal(number)? * seconds_in(unit)?).ok()?;
-    Some((span, rest))
+    let letters = length_while(rest, u8::is_ascii_alphabetic);
+    let (unit, rest) = rest.split_at(letters);
+    let duration = Duration::try_from_secs_f64(parse_decimal(number)? * seconds_in(unit)?).ok()?;
+    Some((duration, rest))
 }
 
+/// The length of a unit of time in seconds.
 fn seconds_in(unit: &str) -> Option<f64> {
     Some(match unit {
         "ms" | "millisecond" | "milliseconds" => 1e-3,
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read_whole_or_not_at_all() {
+    fn a_duration_is_parsed_completely_or_not_at_all() {
         let cases = [
             ("12ms", Some(12)),
             ("1s", Some(1000)),
@@ -113,12 +114,12 @@ mod tests {
             ("111111111111111111111111111111111", None),
         ];
         for (text, millis) in cases {
-            assert_eq!(whole(text), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
         }
     }
 
     #[test]
-    fn messages_say_how_long_to_wait() {
+    fn the_time_to_wait_is_found_in_messages() {
         let cases = [
             (
                 "Rate limit reached for gpt-5.2 in organization org-A on tokens per min (TPM): Limit 30000, Used 22999, \
@@ -144,7 +145,7 @@ mod tests {
             ("", None),
         ];
         for (message, millis) in cases {
-            assert_eq!(named_in(message), millis.map(Duration::from_millis), "{message}");
+            assert_eq!(find_wait(message), millis.map(Duration::from_millis), "{message}");
         }
     }
 }
