@@ -75,11 +75,6 @@ impl ConversationPrefix {
     pub fn input(&self) -> &[u8] {
         &self.input
     }
-
-    /// Whether the request has neither of the two fields.
-    pub fn is_empty(&self) -> bool {
-        self.instructions.is_empty() && self.input.is_empty()
-    }
 }
 
 /// Prints only the lengths: the text of a conversation must not get into a log.

@@ -165,13 +165,13 @@ fn the_turns_of_a_recorded_conversation_have_the_same_prefix() {
 fn the_prefix_stays_the_same_as_a_conversation_grows() {
     let item =
         |role: &str, text: &str| json!({"type": "message", "role": role, "content": [{"text": text, "role": "user"}]});
-    let of = |items: &[serde_json::Value]| {
+    let prefix_of = |items: &[serde_json::Value]| {
         let body = json!({"instructions": "be brief", "input": items}).to_string();
         check_every_split(body.as_bytes()).unwrap().content
     };
     let (system, ask) = (item("developer", "obey"), item("user", "hi"));
-    let first = of(&[system.clone(), ask.clone()]);
-    let later = of(&[
+    let first = prefix_of(&[system.clone(), ask.clone()]);
+    let later = prefix_of(&[
         system.clone(),
         ask.clone(),
         item("assistant", "hello"),
@@ -180,8 +180,8 @@ fn the_prefix_stays_the_same_as_a_conversation_grows() {
     assert_eq!(first, later);
     assert_eq!(first.input(), format!("[{system},{ask}").as_bytes());
     assert_eq!(first.instructions(), b"\"be brief\"");
-    assert_ne!(first, of(&[system, item("user", "ho")]));
-    assert_ne!(first, of(&[item("developer", "do as you like"), ask]));
+    assert_ne!(first, prefix_of(&[system, item("user", "ho")]));
+    assert_ne!(first, prefix_of(&[item("developer", "do as you like"), ask]));
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(super) enum ResponseSlot {
 
 impl ResponseOutline {
     /// The maximum length in bytes, as written, of an id or type that is read.
-    pub const MAX_ID: usize = 256;
+    const MAX_ID: usize = 256;
 
     /// A scanner that collects an outline.
     pub fn scanner() -> Scanner<Self> {

@@ -52,9 +52,6 @@ struct JsonFacts {
 }
 
 impl ResponseReader {
-    /// The maximum length in bytes, as written, of an id that is read.
-    pub const MAX_ID: usize = ResponseOutline::MAX_ID;
-
     /// A reader of a `text/event-stream`. The id is `response.id` of the first event that contains one, among
     /// `response.created` and the events that end a response.
     pub fn events() -> Self {
@@ -122,7 +119,7 @@ impl ResponseReader {
         }
     }
 
-    /// The response's id, once it is known.
+    /// The response's id, once it is known. An id of more than 256 bytes is ignored.
     pub fn response_id(&self) -> Option<&str> {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.id.as_deref(),

@@ -59,34 +59,34 @@ fn created() -> String {
 
 /// The data of the events of several streams.
 fn streams() -> Vec<Vec<String>> {
-    let of = |events: &[&str]| events.iter().map(|event| (*event).to_owned()).collect::<Vec<_>>();
+    let stream = |events: &[&str]| events.iter().map(|event| (*event).to_owned()).collect::<Vec<_>>();
     vec![
-        of(&[
+        stream(&[
             r#"{"type":"response.created","response":{"object":"response","id":"resp_a"}}"#,
             r#"{"type":"response.output_text.delta","delta":"response.completed"}"#,
             r#"{"type":"response.completed","response":{"id":"resp_b","usage":{}}}"#,
         ]),
-        of(&[
+        stream(&[
             r#" { "type" : "response.created" , "response" : { "id" : "resp_\u0061" } } "#,
             "[DONE]",
         ]),
-        of(&[
+        stream(&[
             &created(),
             r#"{"response":{"id":"no"},"sequence_number":4,"type":"response.failed"}"#,
         ]),
-        of(&[r#"{"type":"response.incomplete","response":{"id":"late"}}"#]),
-        of(&[r#"{"type":"response.creat\u0065d","response":{"id":"a"}}"#]),
-        of(&[
+        stream(&[r#"{"type":"response.incomplete","response":{"id":"late"}}"#]),
+        stream(&[r#"{"type":"response.creat\u0065d","response":{"id":"a"}}"#]),
+        stream(&[
             r#"{"id":"chatcmpl-1","choices":[{"delta":{"content":"[DONE]"}}]}"#,
             "[DON",
             "[DONE]",
         ]),
-        of(&[
+        stream(&[
             r#"{"type":"response.created","response":{"id":7}}"#,
             "{\"type\":\"response.completed\"",
         ]),
-        of(&[r#"{"item":{"type":"response.completed","response":{"id":"decoy"}},"type":"response.created.x"}"#]),
-        of(&[
+        stream(&[r#"{"item":{"type":"response.completed","response":{"id":"decoy"}},"type":"response.created.x"}"#]),
+        stream(&[
             "",
             "{",
             "{}",
@@ -96,8 +96,8 @@ fn streams() -> Vec<Vec<String>> {
             r#"{"type":null}"#,
             r#"{"type":"response.completed!"}"#,
         ]),
-        of(&[&format!("{{{}\"type\":\"response.failed\"}}", " ".repeat(100))]),
-        of(&[r#"{"response":{"response":{"id":"deep"},"id":"x"},"id":"top","type":"response.created"}"#]),
+        stream(&[&format!("{{{}\"type\":\"response.failed\"}}", " ".repeat(100))]),
+        stream(&[r#"{"response":{"response":{"id":"deep"},"id":"x"},"id":"top","type":"response.created"}"#]),
     ]
 }
 

@@ -7,7 +7,7 @@ use crate::ids::EncryptedContent;
 
 #[test]
 fn encrypted_content_is_found_at_every_position() {
-    let of = |text: &str| EncryptedContent::from_text(text.as_bytes());
+    let identity = |text: &str| EncryptedContent::from_text(text.as_bytes());
     let text = "gAAAAAB".repeat(30);
     for shift in 0..64 {
         let quoted = r#"{"role":"user","content":"\"encrypted_content\":\"x\""}"#;
@@ -17,7 +17,10 @@ fn encrypted_content_is_found_at_every_position() {
             " ".repeat(shift)
         );
         let facts = check(body.as_bytes(), (0..body.len()).step_by(3)).unwrap();
-        assert_eq!(facts.encrypted, [of("first"), of(&text), of("c"), of("d")]);
+        assert_eq!(
+            facts.encrypted,
+            [identity("first"), identity(&text), identity("c"), identity("d")]
+        );
     }
 }
 

@@ -90,7 +90,7 @@ fn every_form_of_retry_after_is_read() {
 
 #[test]
 fn only_the_reset_of_an_exhausted_limit_counts() {
-    let of = |requests: (&str, &str), tokens: (&str, &str)| {
+    let reset_of = |requests: (&str, &str), tokens: (&str, &str)| {
         let lines = [
             ("x-ratelimit-remaining-requests", requests.0),
             ("x-ratelimit-reset-requests", requests.1),
@@ -99,13 +99,13 @@ fn only_the_reset_of_an_exhausted_limit_counts() {
         ];
         reset(&lines, &json!({}))
     };
-    assert_eq!(of(("0", "12ms"), ("5", "6m0s")), Some(12));
-    assert_eq!(of(("9999", "1s"), ("0", "6m0s")), Some(360_000));
-    assert_eq!(of(("0", "12ms"), ("0", "6m0s")), Some(360_000));
-    assert_eq!(of(("0", "1"), ("0", "nonsense")), Some(1_000));
-    assert_eq!(of(("-1", "1s"), ("", "1s")), None);
-    assert_eq!(of(("0", "0s"), ("0", "0")), None);
-    assert_eq!(of(("0", "-1s"), ("0", "500 days")), None);
+    assert_eq!(reset_of(("0", "12ms"), ("5", "6m0s")), Some(12));
+    assert_eq!(reset_of(("9999", "1s"), ("0", "6m0s")), Some(360_000));
+    assert_eq!(reset_of(("0", "12ms"), ("0", "6m0s")), Some(360_000));
+    assert_eq!(reset_of(("0", "1"), ("0", "nonsense")), Some(1_000));
+    assert_eq!(reset_of(("-1", "1s"), ("", "1s")), None);
+    assert_eq!(reset_of(("0", "0s"), ("0", "0")), None);
+    assert_eq!(reset_of(("0", "-1s"), ("0", "500 days")), None);
     assert_eq!(reset(&[("x-ratelimit-reset-requests", "1s")], &json!({})), None);
 }
 
@@ -168,19 +168,25 @@ fn the_first_dialect_that_makes_sense_counts() {
 
 #[test]
 fn long_types_and_codes_are_ignored() {
-    let of = |body: Value| {
+    let names_in = |body: Value| {
         let notice = notice(&[], &body);
         (notice.kind, notice.code)
     };
     let named = |kind: &str, code: &str| (Some(kind.to_owned()), Some(code.to_owned()));
     assert_eq!(
-        of(error(json!({"type": "tokens", "code": "rate_limit_exceeded"}))),
+        names_in(error(json!({"type": "tokens", "code": "rate_limit_exceeded"}))),
         named("tokens", "rate_limit_exceeded")
     );
-    assert_eq!(of(error(json!({"type": "x", "code": 429}))), named("x", "429"));
-    assert_eq!(of(error(json!({"type": null, "code": "y".repeat(65)}))), (None, None));
-    assert_eq!(of(error(json!({"type": "", "code": {"a": 1}}))), (None, None));
-    assert_eq!(of(json!({"type": "overloaded", "code": "z"})), named("overloaded", "z"));
+    assert_eq!(names_in(error(json!({"type": "x", "code": 429}))), named("x", "429"));
+    assert_eq!(
+        names_in(error(json!({"type": null, "code": "y".repeat(65)}))),
+        (None, None)
+    );
+    assert_eq!(names_in(error(json!({"type": "", "code": {"a": 1}}))), (None, None));
+    assert_eq!(
+        names_in(json!({"type": "overloaded", "code": "z"})),
+        named("overloaded", "z")
+    );
     assert_eq!(
         reset(&[], &json!({"error": "Overloaded, try again in 1s"})),
         Some(1_000)
@@ -253,7 +259,7 @@ fn a_body_that_is_not_json_is_ignored() {
 
 #[test]
 fn failed_events_are_read_in_every_form() {
-    let of = |event: Value| event_notice(event.to_string().as_bytes(), Some("m"), NOW);
+    let notice_of = |event: Value| event_notice(event.to_string().as_bytes(), Some("m"), NOW);
     let inner = json!({"type": "t", "code": "slow_down", "message": "m: try again in 1.5s"});
     let expected = ErrorNotice {
         kind: Some("t".to_owned()),
@@ -262,22 +268,22 @@ fn failed_events_are_read_in_every_form() {
         names_model: true,
     };
     assert_eq!(
-        of(json!({"type": "response.failed", "response": {"error": inner}})).as_ref(),
+        notice_of(json!({"type": "response.failed", "response": {"error": inner}})).as_ref(),
         Some(&expected)
     );
     assert_eq!(
-        of(json!({"type": "error", "status": 429, "error": inner})).as_ref(),
+        notice_of(json!({"type": "error", "status": 429, "error": inner})).as_ref(),
         Some(&expected)
     );
-    assert_eq!(of(json!({"error": inner})).as_ref(), Some(&expected));
+    assert_eq!(notice_of(json!({"error": inner})).as_ref(), Some(&expected));
     let bare = json!({"type": "error", "code": "slow_down", "message": "m: try again in 1.5s", "param": null});
     let untyped = ErrorNotice { kind: None, ..expected };
-    assert_eq!(of(bare), Some(untyped));
+    assert_eq!(notice_of(bare), Some(untyped));
     for silent in [
         json!({"type": "response.failed"}),
         json!({"type": "response.failed", "response": {"error": null}}),
     ] {
-        assert_eq!(of(silent), Some(ErrorNotice::default()));
+        assert_eq!(notice_of(silent), Some(ErrorNotice::default()));
     }
     for other in [
         json!({"type": "response.created", "response": {"error": inner}}),
@@ -286,7 +292,7 @@ fn failed_events_are_read_in_every_form() {
         json!({"error": null}),
         json!([inner]),
     ] {
-        assert_eq!(of(other), None);
+        assert_eq!(notice_of(other), None);
     }
     assert_eq!(event_notice(b"[DONE]", None, NOW), None);
 }
