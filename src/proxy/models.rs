@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{
     request::admit::Admitted,
-    request::headers::{self, CallersCredential},
+    request::headers::{CallersCredential, set_upstream_headers},
 };
 use crate::{
     endpoint::Endpoint,
@@ -217,7 +217,7 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
             continue;
         }
         let mut request = Request::new(Replay::empty(Framing::None));
-        let _ = headers::address(request.headers_mut(), upstream, callers);
+        let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
         let snapshot = snapshot.clone();
         questions.spawn(async move {
             let Some(upstream) = snapshot.upstream(index) else {

@@ -10,7 +10,7 @@ use http_body::Body as _;
 use memchr::memmem::Finder;
 use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::request::admit::names_json;
+use crate::proxy::headers::names_json;
 use crate::{
     endpoint::Endpoint,
     policy::{

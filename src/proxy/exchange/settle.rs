@@ -6,7 +6,8 @@ use crate::proxy::{
     exchange::forward::Exchange,
     exchange::judge::Answer,
     exchange::outgoing::{Learn, Outgoing, Stream},
-    request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+    exchange::response_headers::cleanse_response,
+    headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
     request_log::RequestLog,
     turn::pick::Pinning,
     turn::turn_state,
@@ -52,7 +53,7 @@ pub(in crate::proxy) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut 
     let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;
-    headers::cleanse_response(&mut parts.headers, upstream);
+    cleanse_response(&mut parts.headers, upstream);
     log.show_limits(&mut parts.headers);
     if let Some(issued) = parts.headers.remove(TURN_STATE)
         && let Some(sealed) = turn_state::seal(upstream.id, &upstream.seal, namespace, &issued)
