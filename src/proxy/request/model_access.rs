@@ -22,7 +22,8 @@ pub(in crate::proxy) fn check(
     if !is_inspected && may_hide_response(admitted) {
         return Err(Fault::PathForbidden {
             path: format!("{} {}", admitted.method, bounded(target.tail())),
-            why: "Steadfast cannot read the body of this request, and it could name a response of another group",
+            why: "Steadfast cannot read the body of this request, and it could name a response of another group. Send the body \
+                  as JSON, uncompressed",
         });
     }
     if group.models.is_all() {

@@ -31,8 +31,14 @@ pub(in crate::proxy) fn check(group: &Group, method: &Method, target: &RequestTa
     Err(Fault::PathForbidden {
         path: format!("{method} {}", bounded(target.tail())),
         why: match group.shares_accounts {
-            true => "the request could reach what other groups hold in the same upstream accounts",
-            false => "Steadfast cannot tell which model the request would use",
+            true => {
+                "the request could reach what other groups hold in the same upstream accounts. Ask the operator of this gateway \
+                 for a group with upstream accounts of its own"
+            }
+            false => {
+                "Steadfast cannot tell which model the request would use. Ask the operator of this gateway for a group that \
+                 may use every model"
+            }
         },
     })
 }
