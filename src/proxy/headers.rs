@@ -47,12 +47,6 @@ pub(in crate::proxy) fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&Head
     }
 }
 
-/// Copies a header value into memory of its own. The values of a received head share the buffer that the head was read
-/// into, so a value that is kept for longer would keep that whole buffer.
-pub(in crate::proxy) fn copied(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).expect("the bytes of a header value are valid in a header value")
-}
-
 /// Whether a content type is `application/json` or has the suffix `+json` (RFC 6839). The header should hold one type;
 /// where it holds a list, one JSON type in the list is enough.
 pub(in crate::proxy) fn names_json(content_type: &HeaderValue) -> bool {

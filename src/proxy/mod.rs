@@ -12,6 +12,7 @@ mod request;
 mod request_log;
 #[doc(hidden)]
 pub mod stages;
+mod text;
 mod turn;
 
 use std::sync::Arc;
@@ -85,7 +86,7 @@ impl Proxy {
         log.identified(&identified);
         let admitted = admit::admit(snapshot, identified)?;
         limits::enter(&admitted, log)?;
-        if let Some(question) = models::question(&admitted) {
+        if let Some(question) = models::query(&admitted) {
             // In a box, as all that is rare: a request's future is as large as its largest branch.
             let answer = self.catalogue.answer(question, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answer::Models);

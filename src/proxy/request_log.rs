@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::{
-    headers::copied,
-    request::{admit::Identified, received::ReceivedHead, target::bounded},
+    request::{admit::Identified, received::ReceivedHead},
+    text::{bounded, copied},
     turn::limits,
 };
 use crate::{

@@ -14,8 +14,9 @@ use crate::proxy::{
     request::admit::Admitted,
     request::headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
     request::inspect::{self, Inspected},
-    request::target::{RequestTarget, bounded},
+    request::target::RequestTarget,
     request_log::RequestLog,
+    text::bounded,
     turn::pick::{Pick, Picked, Pinning},
     turn::turn_state::TurnState,
 };

@@ -7,7 +7,7 @@ pub(super) mod headers;
 mod host;
 pub(super) mod inspect;
 #[cfg(test)]
-mod kit;
+pub(super) mod kit;
 pub(super) mod model_access;
 mod path;
 mod path_access;

@@ -1,6 +1,9 @@
 //! Part of the second stage: decides whether the caller's group may use the model that a request names.
 
-use crate::proxy::request::{admit::Admitted, inspect::Inspected, target::bounded};
+use crate::proxy::{
+    request::{admit::Admitted, inspect::Inspected},
+    text::bounded,
+};
 use crate::{fault::Fault, state::Snapshot, wire::Framing};
 
 /// Checks that the caller's group may use the model that the request's body names, which is the one that an upstream will

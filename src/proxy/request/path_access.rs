@@ -10,7 +10,7 @@ use http::Method;
 use crate::{
     endpoint::ConfinedAccess,
     fault::Fault,
-    proxy::request::target::{RequestTarget, bounded},
+    proxy::{request::target::RequestTarget, text::bounded},
     state::Group,
 };
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, request::Parts};
 
-use crate::proxy::headers::{X_REQUEST_ID, copied};
+use crate::proxy::{headers::X_REQUEST_ID, text::copied};
 use crate::wire::{Framing, Peer};
 
 /// A request's head as it was received, before anything in it is checked.

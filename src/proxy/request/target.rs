@@ -3,7 +3,7 @@
 use http::{Method, Uri, uri::PathAndQuery};
 
 use super::path;
-use crate::{endpoint::Endpoint, fault::Fault};
+use crate::{endpoint::Endpoint, fault::Fault, proxy::text::bounded};
 
 /// The target of a request (RFC 9112 section 3.2): its endpoint, its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,17 +171,6 @@ fn meant(path: &str) -> &'static str {
         .map_or("/v1/responses", |(_, endpoint)| endpoint)
 }
 
-/// A text that a caller chose, shortened for a message or a log line.
-pub(in crate::proxy) fn bounded(text: &str) -> String {
-    const LONGEST: usize = 200;
-    if text.len() <= LONGEST {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(LONGEST).collect();
-    short.push('…');
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,13 +305,5 @@ mod tests {
                 (checked, _) => panic!("{method}: {checked:?}"),
             }
         }
-    }
-
-    #[test]
-    fn long_texts_are_shortened_at_a_character() {
-        assert_eq!(bounded("short"), "short");
-        assert_eq!(bounded(&"x".repeat(200)), "x".repeat(200));
-        assert_eq!(bounded(&"x".repeat(201)), format!("{}…", "x".repeat(200)));
-        assert_eq!(bounded(&"\u{e9}".repeat(201)), format!("{}…", "\u{e9}".repeat(200)));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::proxy::{request::admit::Admitted, request::target::bounded};
+use crate::proxy::{request::admit::Admitted, text::bounded};
 use crate::{
     endpoint::KeylessRouting,
     fault::Fault,
