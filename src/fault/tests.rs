@@ -13,9 +13,9 @@ fn examples() -> Vec<Fault> {
 
 fn faults_of_heads() -> Vec<Fault> {
     let problem = "has a problem";
-    let (path, meant) = ("/x".to_owned(), "/v1/responses");
+    let (path, suggestion) = ("/x".to_owned(), "/v1/responses");
     vec![
-        Fault::UnknownPath { path, meant },
+        Fault::UnknownPath { path, suggestion },
         Fault::AmbiguousTarget { problem },
         Fault::BadHost { problem },
         Fault::BadHead { problem },
