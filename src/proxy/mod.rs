@@ -4,6 +4,7 @@
 //! returns a [`Fault`], and `reply` makes of it the only kind of error body there is.
 
 mod exchange;
+mod headers;
 mod models;
 mod refused;
 mod reply;
@@ -11,12 +12,13 @@ mod request;
 mod request_log;
 #[doc(hidden)]
 pub mod stages;
+mod text;
 mod turn;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 pub use exchange::outgoing::Outgoing;
@@ -27,14 +29,14 @@ use self::{
         settle,
     },
     models::Catalogue,
-    request::{admit, caller, inspect},
+    request::{admit, inspect, model_access, received::ReceivedHead},
     request_log::RequestLog,
     turn::{limits, pick},
 };
 use crate::{
     fault::Fault,
     state::{Gateway, Snapshot},
-    wire::{Framing, Intake, Peer, RequestBody},
+    wire::{Intake, Peer, RequestBody},
 };
 
 /// The public side of a gateway.
@@ -61,12 +63,11 @@ impl Proxy {
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<Outgoing> {
         let snapshot = self.gateway.snapshot();
-        let (mut parts, body) = request.into_parts();
-        let framing = body.framing();
-        let request_id = admit::request_id(&mut parts.headers);
+        let (parts, body) = request.into_parts();
+        let head = ReceivedHead::new(parts, body.framing(), peer);
         let intake = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
-        let mut log = RequestLog::open(&self.gateway, &parts.method, &parts.uri, request_id, intake.counter());
-        match self.answer(&snapshot, peer, parts, framing, intake, &mut log).await {
+        let mut log = RequestLog::open(&self.gateway, &head, intake.counter());
+        match self.answer(&snapshot, head, intake, &mut log).await {
             Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, log),
             Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, log),
             Err(fault) => reply::render(fault, log),
@@ -76,25 +77,23 @@ impl Proxy {
     async fn answer<'a>(
         &'a self,
         snapshot: &'a Arc<Snapshot>,
-        peer: Peer,
-        parts: Parts,
-        framing: Framing,
+        head: ReceivedHead,
         intake: Intake,
         log: &mut RequestLog,
     ) -> Result<Answer<'a>, Fault> {
         let now = self.gateway.clock.unix_time().as_secs();
-        let identified = admit::identify(snapshot, &parts, now)?;
+        let identified = admit::identify(snapshot, head, now)?;
         log.identified(&identified);
-        let admitted = admit::admit(snapshot, identified, parts, framing, peer)?;
+        let admitted = admit::admit(snapshot, identified)?;
         limits::enter(&admitted, log)?;
-        if let Some(question) = models::question(&admitted) {
+        if let Some(question) = models::query(&admitted) {
             // In a box, as all that is rare: a request's future is as large as its largest branch.
             let answer = self.catalogue.answer(question, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answer::Models);
         }
-        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, log).await?;
+        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, &self.gateway.buffers).await?;
         let inspected_at = Instant::now();
-        caller::may_use(snapshot, &admitted, &inspected)?;
+        model_access::check(snapshot, &admitted, &inspected)?;
         limits::correct(&admitted, inspected.decompressed, log)?;
         let pick = pick::pick(&self.gateway, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
         forward::forward(snapshot, admitted, inspected, pick, log, inspected_at)

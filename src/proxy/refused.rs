@@ -1,8 +1,8 @@
 //! Requests that were refused before they could be handled: answered, counted and logged like the others.
 
-use http::{HeaderMap, Response};
+use http::Response;
 
-use super::{Proxy, exchange::outgoing::Outgoing, reply, request::admit};
+use super::{Proxy, exchange::outgoing::Outgoing, reply, request::received};
 use crate::{
     fault::Fault,
     wire::{Peer, Refusal},
@@ -11,7 +11,7 @@ use crate::{
 impl Proxy {
     /// The answer to a request whose head could not be read; none where nobody would understand it.
     pub fn refuse(&self, peer: Peer, refusal: Refusal) -> Option<Response<Outgoing>> {
-        let request_id = admit::request_id(&mut HeaderMap::new());
+        let request_id = received::new_request_id();
         self.gateway.metrics.count_rejected_head();
         let (fault, code) = match refusal {
             Refusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),

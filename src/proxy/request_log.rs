@@ -11,7 +11,11 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::{request::admit::Identified, request::target::bounded, turn::limits};
+use super::{
+    request::{admit::Identified, received::ReceivedHead},
+    text::{bounded, copied},
+    turn::limits,
+};
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
@@ -92,19 +96,13 @@ struct Answer {
 }
 
 impl RequestLog {
-    pub fn open(
-        gateway: &Arc<Gateway>,
-        method: &Method,
-        uri: &Uri,
-        request_id: HeaderValue,
-        bytes_in: Arc<AtomicU64>,
-    ) -> Self {
+    pub fn open(gateway: &Arc<Gateway>, head: &ReceivedHead, bytes_in: Arc<AtomicU64>) -> Self {
         Self {
             gateway: gateway.clone(),
             started: Instant::now(),
-            method: method.clone(),
-            path: path(uri),
-            request_id,
+            method: head.parts.method.clone(),
+            path: path(&head.parts.uri),
+            request_id: head.request_id.clone(),
             endpoint: None,
             bytes_in,
             bytes_out: 0,
@@ -286,9 +284,4 @@ fn path(uri: &Uri) -> Box<str> {
     } else {
         bounded(uri.path()).into()
     }
-}
-
-/// The same value in memory of its own: a head's values are windows on a buffer that many requests share.
-pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

@@ -5,8 +5,10 @@
 use http::{HeaderMap, Method, Uri, request::Parts};
 
 use super::{
+    exchange::response_headers::cleanse_response,
     request::admit::{self, Admitted},
-    request::headers::{self, CallersCredential},
+    request::headers::{CallersCredential, CredentialHandling, cleanse_request, set_upstream_headers},
+    request::received::ReceivedHead,
     turn::pick::{self, Next, Pick, Pinning},
 };
 use crate::{
@@ -25,10 +27,9 @@ pub struct Head<'a>(Admitted<'a>);
 ///
 /// # Errors
 /// Whatever keeps the request out.
-pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
-    admit::request_id(&mut parts.headers);
-    let identified = admit::identify(snapshot, &parts, 0)?;
-    admit::admit(snapshot, identified, parts, framing, peer).map(Head)
+pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
+    let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
+    admit::admit(snapshot, identified).map(Head)
 }
 
 /// A head as an upstream is sent it.
@@ -53,7 +54,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
     let upstream = snapshot.upstream(0)?;
     let uri = admitted.target.at(&upstream.prefix)?;
     let mut headers = admitted.headers;
-    let _ = headers::address(&mut headers, upstream, &admitted.callers);
+    let _ = set_upstream_headers(&mut headers, upstream, &admitted.callers);
     Some(Passed {
         method: admitted.method,
         uri,
@@ -103,11 +104,11 @@ fn picked(pick: &Pick<'_>) -> Result<UpstreamId, Fault> {
 
 /// Makes of the head of `POST /v1/responses` what `upstream` is to see.
 pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
-    headers::cleanse_request(headers, Endpoint::Responses, false);
-    let _ = headers::address(headers, upstream, &CallersCredential::default());
+    cleanse_request(headers, Endpoint::Responses, CredentialHandling::Discard);
+    let _ = set_upstream_headers(headers, upstream, &CallersCredential::default());
 }
 
 /// Leaves of the head of an answer what the caller is to see.
 pub fn rewrite_response(headers: &mut HeaderMap, upstream: &Upstream) {
-    headers::cleanse_response(headers, upstream);
+    cleanse_response(headers, upstream);
 }

@@ -5,21 +5,22 @@
 
 use std::ops::Range;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::proxy::{
     exchange::judge::{Answer, Question},
+    headers::TURN_STATE,
     request::admit::Admitted,
-    request::headers::{self, Addressed, CallersCredential, TURN_STATE},
+    request::headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
     request::inspect::{self, Inspected},
-    request::target::{Target, bounded},
+    request::target::RequestTarget,
     request_log::RequestLog,
+    text::bounded,
     turn::pick::{Pick, Picked, Pinning},
     turn::turn_state::TurnState,
 };
 use crate::{
-    endpoint::Endpoint,
     fault::Fault,
     ids::Namespace,
     policy::{Affinity, Event, Route, Verdict},
@@ -46,9 +47,10 @@ struct Journey<'a, 'j> {
     snapshot: &'a Snapshot,
     log: &'j mut RequestLog,
     request: Request<Replay>,
+    request_id: HeaderValue,
     /// What the present upstream has changed in the request's head.
-    addressed: Addressed,
-    target: Target,
+    upstream_headers: UpstreamHeaders,
+    target: RequestTarget,
     callers: CallersCredential,
     turn_state: Option<TurnState>,
     namespace: Namespace,
@@ -137,7 +139,7 @@ fn last_word<'a>(last: Option<Failed<'a>>, nobody: Fault) -> Result<Exchange<'a>
 
 impl<'a, 'j> Journey<'a, 'j> {
     fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, log: &'j mut RequestLog) -> Self {
-        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
+        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let (namespace, is_plain) = (admitted.namespace(), admitted.coding == EncodingKind::Identity);
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
@@ -146,7 +148,8 @@ impl<'a, 'j> Journey<'a, 'j> {
             snapshot,
             log,
             request,
-            addressed: Addressed::default(),
+            request_id: admitted.request_id,
+            upstream_headers: UpstreamHeaders::default(),
             target: admitted.target,
             callers: admitted.callers,
             turn_state: admitted.turn_state,
@@ -270,7 +273,7 @@ impl<'a, 'j> Journey<'a, 'j> {
 
     /// There was no answer at all.
     fn unanswered(&self, error: SendError, upstream: &'a Upstream, index: usize, mut lease: Lease) -> Failed<'a> {
-        let request_id = self.log.request_id.to_str().unwrap_or_default();
+        let request_id = self.request_id.to_str().unwrap_or_default();
         let (reason, may_go_on) = match &error {
             SendError::Dial(_) => (FailoverReason::Connect, true),
             SendError::Broken(_) => (FailoverReason::Broken, self.is_repeatable),
@@ -306,8 +309,8 @@ impl<'a, 'j> Journey<'a, 'j> {
         }
         *self.request.uri_mut() = self.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
         let head = self.request.headers_mut();
-        self.addressed.undo(head);
-        self.addressed = headers::address(head, upstream, &self.callers);
+        self.upstream_headers.undo(head);
+        self.upstream_headers = set_upstream_headers(head, upstream, &self.callers);
         // Turn state reaches nobody but its issuer.
         head.remove(TURN_STATE);
         if let Some(turn_state) = &self.turn_state

@@ -3,4 +3,5 @@
 pub(super) mod forward;
 pub(super) mod judge;
 pub(super) mod outgoing;
+pub(super) mod response_headers;
 pub(super) mod settle;

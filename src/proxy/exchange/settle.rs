@@ -6,7 +6,8 @@ use crate::proxy::{
     exchange::forward::Exchange,
     exchange::judge::Answer,
     exchange::outgoing::{Learn, Outgoing, Stream},
-    request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+    exchange::response_headers::cleanse_response,
+    headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
     request_log::RequestLog,
     turn::pick::Pinning,
     turn::turn_state,
@@ -48,11 +49,11 @@ pub(in crate::proxy) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut 
     );
 
     let (mut parts, relay) = response.into_parts();
-    let names_response = !matches!(log.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
+    let names_response = log.endpoint.is_some_and(Endpoint::has_response_ids);
     let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;
-    headers::cleanse_response(&mut parts.headers, upstream);
+    cleanse_response(&mut parts.headers, upstream);
     log.show_limits(&mut parts.headers);
     if let Some(issued) = parts.headers.remove(TURN_STATE)
         && let Some(sealed) = turn_state::seal(upstream.id, &upstream.seal, namespace, &issued)

@@ -1,0 +1,188 @@
+use super::*;
+
+/// Every fault, each with the fields of an example.
+fn examples() -> Vec<Fault> {
+    [
+        faults_of_heads(),
+        faults_of_bodies(),
+        faults_of_access(),
+        faults_of_upstreams(),
+    ]
+    .concat()
+}
+
+fn faults_of_heads() -> Vec<Fault> {
+    let problem = "has a problem";
+    let (path, suggestion) = ("/x".to_owned(), "/v1/responses");
+    vec![
+        Fault::UnknownPath { path, suggestion },
+        Fault::AmbiguousTarget { problem },
+        Fault::BadHost { problem },
+        Fault::BadHead { problem },
+        Fault::HeadTooLarge,
+        Fault::BadFraming { problem },
+        Fault::BadMethod { problem },
+        Fault::WebSocketUnsupported,
+    ]
+}
+
+fn faults_of_bodies() -> Vec<Fault> {
+    let problem = || "a problem".to_owned();
+    let (ambiguous, offset, idle) = (problem(), 7, Duration::from_secs(30));
+    vec![
+        Fault::AmbiguousBody {
+            problem: ambiguous,
+            offset,
+        },
+        Fault::UndecodableBody { problem: problem() },
+        Fault::IncompleteBody,
+        Fault::BodyTooLarge { limit: 9 },
+        Fault::BodyTimeout { idle },
+        Fault::BuffersFull,
+        Fault::RenameCompressed { model: problem() },
+    ]
+}
+
+fn faults_of_access() -> Vec<Fault> {
+    let text = || "text".to_owned();
+    let (model, allowed, served) = (text(), vec![text()], Vec::new());
+    let (path, why) = (text(), "a reason");
+    let rate_limited = |kind| Fault::RateLimited {
+        kind,
+        limit: 5,
+        retry: Duration::from_millis(1500),
+    };
+    let not_served = Fault::ModelNotServed { model: text(), served };
+    vec![
+        Fault::MissingCredential,
+        Fault::MissingKey,
+        Fault::InvalidKey {
+            problem: KeyProblem::Unknown,
+        },
+        Fault::ModelForbidden { model, allowed },
+        Fault::ModelUnreadable { problem: why },
+        Fault::PathForbidden { path, why },
+        not_served,
+        Fault::ResponseNotFound { in_path: true },
+        Fault::ResponseNotFound { in_path: false },
+        rate_limited(RateLimit::Requests),
+        rate_limited(RateLimit::Tokens),
+        rate_limited(RateLimit::Concurrent),
+    ]
+}
+
+fn faults_of_upstreams() -> Vec<Fault> {
+    let upstream = || Some("a".to_owned());
+    vec![
+        Fault::ModelsUnavailable,
+        Fault::UpstreamUnreachable { upstream: upstream() },
+        Fault::UpstreamBroken { upstream: None },
+        Fault::UpstreamTimeout {
+            upstream: upstream(),
+            limit: Duration::from_secs(30),
+        },
+        Fault::Limited {
+            resets_in: Duration::from_secs(7200),
+            resets_at: 1_800_000_000,
+            is_owned: false,
+        },
+        Fault::Unavailable {
+            retry: Duration::from_secs(2),
+            is_owned: true,
+        },
+        Fault::OwnerGone,
+        Fault::Internal,
+    ]
+}
+
+/// `status code type param reason retry-after close`, for each fault.
+const TABLE: &str = "
+404 unknown_path invalid_request_error - path - -
+400 ambiguous_target invalid_request_error - head - -
+400 bad_host invalid_request_error - head - -
+400 bad_head invalid_request_error - head - close
+431 head_too_large invalid_request_error - head - close
+400 bad_framing invalid_request_error - head - close
+405 method_not_allowed invalid_request_error - head - -
+426 websocket_unsupported invalid_request_error - websocket - -
+400 ambiguous_body invalid_request_error - body - -
+400 undecodable_body invalid_request_error - body - -
+400 incomplete_body invalid_request_error - body - close
+413 request_too_large invalid_request_error - too_large - -
+408 request_timeout invalid_request_error - body_timeout - close
+503 server_overloaded server_error - buffers_full 1 -
+415 compressed_body invalid_request_error model body - -
+401 missing_api_key authentication_error - credential - -
+401 missing_api_key authentication_error - key - -
+401 invalid_api_key authentication_error - key - -
+403 model_not_allowed permission_error model forbidden - -
+403 model_unreadable permission_error - forbidden - -
+403 path_not_allowed permission_error - forbidden - -
+404 model_not_found invalid_request_error model model - -
+404 response_not_found invalid_request_error - owner_unknown - -
+400 previous_response_not_found invalid_request_error previous_response_id owner_unknown - -
+429 rate_limit_exceeded requests - rate_limited 2 -
+429 rate_limit_exceeded tokens - rate_limited 2 -
+429 rate_limit_exceeded concurrent_requests - rate_limited 2 -
+502 models_unavailable server_error - upstream 2 -
+502 upstream_unreachable server_error - upstream 2 -
+502 upstream_broken server_error - upstream 2 -
+504 upstream_timeout server_error - upstream 2 -
+429 usage_limit_reached usage_limit_reached - limited 7200 -
+503 upstreams_unavailable server_error - unavailable 2 -
+400 state_owner_gone invalid_request_error - owner_gone - -
+500 internal_error server_error - internal 2 -
+";
+
+#[test]
+fn the_whole_table() {
+    let mut table = String::from("\n");
+    for fault in examples() {
+        let retry_after = match fault.retry() {
+            RetryAdvice::Never => "-".to_owned(),
+            RetryAdvice::After(delay) => seconds(delay).to_string(),
+        };
+        table.push_str(&format!(
+            "{} {} {} {} {} {retry_after} {}\n",
+            fault.status().as_u16(),
+            fault.code(),
+            fault.kind(),
+            fault.param().unwrap_or("-"),
+            fault.reject_reason().label(),
+            if fault.closes() { "close" } else { "-" },
+        ));
+    }
+    assert_eq!(table, TABLE);
+}
+
+#[test]
+fn every_reason_is_the_reason_of_a_fault() {
+    let reasons: Vec<RejectReason> = examples().iter().map(Fault::reject_reason).collect();
+    for reason in RejectReason::ALL {
+        assert!(reasons.contains(&reason), "{reason:?}");
+    }
+}
+
+#[test]
+fn every_message_is_made_of_whole_sentences() {
+    for fault in examples() {
+        let message = fault.message();
+        assert!(message.starts_with(char::is_uppercase), "{message}");
+        assert!(message.ends_with(['.', '?']) && !message.contains(".."), "{message}");
+    }
+}
+
+#[test]
+fn only_a_usage_limit_says_when_it_resets() {
+    for fault in examples() {
+        let expected = matches!(fault, Fault::Limited { .. }).then_some((1_800_000_000, 7200));
+        assert_eq!(fault.resets(), expected, "{fault:?}");
+    }
+}
+
+#[test]
+fn delays_are_rounded_up_to_whole_seconds() {
+    for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+        assert_eq!(seconds(Duration::from_millis(millis)), expected, "{millis} ms");
+    }
+}
