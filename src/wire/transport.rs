@@ -12,11 +12,11 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::server_tls::ServerTls;
+use crate::wire::tls::server::ServerTls;
 
 /// What is known of the peer without reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PeerSide {
+pub(in crate::wire) enum PeerSide {
     /// Nothing is there to be read; the task is woken when that changes.
     Quiet,
     /// Bytes are there to be read. What comes after them wakes nobody until they are.
@@ -26,7 +26,7 @@ pub(super) enum PeerSide {
 }
 
 /// A connection of any kind.
-pub(super) enum Transport {
+pub(in crate::wire) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),

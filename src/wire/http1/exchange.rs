@@ -12,14 +12,19 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
-use super::{
-    Alarm, Decoder, Inbound, MAX_HEAD, Outbound,
-    head::{self, ResponseHead},
-    head_writer,
-    outbound::Delimiter,
+use crate::wire::{
+    body::relay::BodyError, body::relay::Framing, body::replay::Replay, client::send_error::SendError,
+    client::socket::UpstreamSocket, transport::PeerSide,
 };
 use crate::wire::{
-    BodyError, Framing, replay::Replay, send_error::SendError, transport::PeerSide, upstream_socket::UpstreamSocket,
+    http1::MAX_HEAD,
+    http1::codec::body_decoder::Decoder,
+    http1::codec::head_reader::{self as head, ResponseHead},
+    http1::codec::head_writer,
+    http1::codec::read_buffer::Inbound,
+    http1::codec::write_buffer::Delimiter,
+    http1::codec::write_buffer::Outbound,
+    timers::alarm::Alarm,
 };
 
 /// A connection to an upstream between two exchanges.

@@ -5,29 +5,14 @@
 //! count and written together; a connection that waits for a request holds nothing of what was read, and little of what
 //! was written.
 
-mod alarm;
-mod answer;
-mod date;
-mod decoder;
-mod exchange;
-mod head;
-mod head_writer;
-mod inbound;
-mod outbound;
-mod request_body;
-mod server;
+pub(super) mod codec;
+pub(super) mod exchange;
+pub(super) mod server;
 
-pub(super) use alarm::Alarm;
-pub(super) use decoder::Decoder;
-pub(super) use exchange::{Connection, Exchange};
-pub(super) use head::HeadError;
-pub(super) use inbound::Inbound;
-pub(super) use outbound::Outbound;
-pub(super) use request_body::{Client, ClientBody};
-pub(super) use server::{Preface, serve};
+use codec::head_reader as head;
 
 /// The head that `bytes` begin with, and how its body is delimited; `None` where there is none that can be read.
-pub fn read_head(bytes: &[u8]) -> Option<(http::Request<()>, super::Framing)> {
+pub fn read_head(bytes: &[u8]) -> Option<(http::Request<()>, super::body::relay::Framing)> {
     let head = head::request(&mut bytes::Bytes::copy_from_slice(bytes)).ok()??;
     Some((head.request, head.framing))
 }

@@ -1,0 +1,4 @@
+//! TLS on both sides.
+
+pub(super) mod client;
+pub(super) mod server;
