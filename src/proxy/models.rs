@@ -24,7 +24,7 @@ use crate::{
     ids::UpstreamId,
     state::{Credential, Gateway, Group, Snapshot, Upstream},
     tick::Tick,
-    wire::{Framing, Replay, Terms},
+    wire::{Framing, Replay, SendOptions},
 };
 
 /// A list this old is still served, but refreshed behind the answer.
@@ -250,7 +250,7 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
 async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
     let uri = format!("{}/models", upstream.prefix);
     *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
-    let terms = Terms {
+    let terms = SendOptions {
         head: PATIENCE,
         idle: PATIENCE,
         is_repeatable: true,

@@ -15,7 +15,7 @@ use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
     state::Limits,
-    wire::{BodyError, Framing, Intake, Keep, Replay},
+    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
 /// How long a body waits for room in memory.
@@ -65,7 +65,7 @@ async fn read(
     let mut room = Room::new(&log.gateway().buffers, limits.max_body);
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
-    let mut keep = Keep::default();
+    let mut keep = KeptBodyBuilder::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
         room.grow_to(intake.received()).await?;

@@ -1,15 +1,11 @@
-//! Bodies in both directions: reference-counted pieces that are passed on and never copied.
+//! A response body on its way from an upstream to the client.
 
 use std::{
     collections::VecDeque,
-    fmt,
     future::poll_fn,
     ops::Range,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,163 +16,80 @@ use hyper::body::Incoming;
 use memchr::memmem::Finder;
 
 use crate::wire::{
-    body::request::RequestBody, client::dial::root_cause, client::h2::Stream, client::pool::Pool,
-    http1::exchange::Exchange, timers::alarm::Alarm,
+    body::{framing::BodyError, h2_data::poll_h2_data},
+    client::{h2::H2Stream, idle::IdleConnections},
+    http1::exchange::Http1Exchange,
+    timers::wait_timeout::WaitTimeout,
 };
 
-/// How a body is delimited: kept towards the upstream as the client chose it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// There is no body.
-    None,
-    /// `Content-Length`, in bytes.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-}
-
-/// Why a body ended before its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// More than `limit` bytes arrived.
-    TooLarge {
-        /// In bytes.
-        limit: u64,
-    },
-    /// Nothing arrived for this long.
-    Idle(Duration),
-    /// The sender went away, or its framing broke.
-    Broken(String),
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge { limit } => write!(f, "the body is over {limit} bytes"),
-            Self::Idle(limit) => write!(f, "no piece of the body arrived for {} ms", limit.as_millis()),
-            Self::Broken(why) => write!(f, "the body broke off: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for BodyError {}
-
-/// A client's request body as it arrives, bounded in size and pauses.
-pub struct Intake {
-    body: RequestBody,
-    idle: Duration,
-    limit: u64,
-    received: Arc<AtomicU64>,
-}
-
-impl Intake {
-    /// At most `limit` bytes, with pauses of at most `idle`.
-    pub fn new(body: RequestBody, limit: u64, idle: Duration) -> Self {
-        Self {
-            body,
-            idle,
-            limit,
-            received: Arc::default(),
-        }
-    }
-
-    /// Whether nothing (more) will come.
-    pub fn is_end(&self) -> bool {
-        self.body.is_end()
-    }
-
-    /// Bytes received so far.
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    /// The count of received bytes, for whoever outlives the body.
-    pub fn counter(&self) -> Arc<AtomicU64> {
-        self.received.clone()
-    }
-
-    /// The next piece, or `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    pub(in crate::wire) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let piece = ready!(self.body.poll_data(cx, self.idle));
-        if let Some(Ok(piece)) = &piece {
-            let length = piece.len() as u64;
-            let received = self
-                .received
-                .fetch_add(length, Ordering::Relaxed)
-                .saturating_add(length);
-            if received > self.limit {
-                return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
-            }
-        }
-        Poll::Ready(piece)
-    }
-}
-
-/// A response body on its way from an upstream. Its connection returns to the pool at the end, and closes when the
-/// body is dropped before.
+/// A response body on its way from an upstream.
+///
+/// At the end of the body, its connection returns to the pool. When the body is dropped before its end, the connection is
+/// closed, or over HTTP/2 the stream is reset.
 pub struct Relay {
-    source: Source,
+    source: RelaySource,
+    /// The maximum pause between two pieces.
     idle: Duration,
-    /// What was read ahead; it comes first.
+    /// The pieces that were read ahead. They are delivered first.
     ahead: VecDeque<Bytes>,
-    /// How reading ahead ended, where it did not at the body's end.
-    broke: Option<BodyError>,
+    /// The error that reading ahead ended in. It is delivered after the pieces.
+    read_ahead_error: Option<BodyError>,
 }
 
-enum Source {
-    /// An exchange of HTTP/1.1; gone once its end has been read.
-    Exchange(Option<(Exchange, Arc<Pool>)>),
-    /// A stream of HTTP/2.
-    Stream {
+enum RelaySource {
+    /// An HTTP/1.1 exchange, and where its connection goes afterwards. `None` once the end of the body has been read.
+    Http1(Option<(Http1Exchange, Arc<IdleConnections>)>),
+    /// A stream of an HTTP/2 connection.
+    Http2 {
         incoming: Incoming,
-        alarm: Alarm,
-        /// Given back when it is dropped.
-        stream: Option<Stream>,
+        timeout: WaitTimeout,
+        /// Frees the stream's place on its connection when it is dropped.
+        stream: Option<H2Stream>,
     },
 }
 
 impl Relay {
-    pub(in crate::wire) fn exchange(exchange: Exchange, pool: Arc<Pool>, idle: Duration) -> Self {
+    /// The response body of `exchange`, whose connection goes to `idle_connections` at the end of the body.
+    pub(in crate::wire) fn from_http1(
+        exchange: Http1Exchange,
+        idle_connections: Arc<IdleConnections>,
+        idle: Duration,
+    ) -> Self {
+        Self::new(RelaySource::Http1(Some((exchange, idle_connections))), idle)
+    }
+
+    /// The response body `incoming` on `stream`.
+    pub(in crate::wire) fn from_http2(incoming: Incoming, stream: H2Stream, idle: Duration) -> Self {
+        let source = RelaySource::Http2 {
+            incoming,
+            timeout: WaitTimeout::default(),
+            stream: Some(stream),
+        };
+        Self::new(source, idle)
+    }
+
+    fn new(source: RelaySource, idle: Duration) -> Self {
         let mut relay = Self {
-            source: Source::Exchange(Some((exchange, pool))),
+            source,
             idle,
             ahead: VecDeque::new(),
-            broke: None,
+            read_ahead_error: None,
         };
         relay.release_at_end();
         relay
     }
 
-    pub(in crate::wire) fn stream(incoming: Incoming, stream: Stream, idle: Duration) -> Self {
-        let mut relay = Self {
-            source: Source::Stream {
-                incoming,
-                alarm: Alarm::default(),
-                stream: Some(stream),
-            },
-            idle,
-            ahead: VecDeque::new(),
-            broke: None,
-        };
-        relay.release_at_end();
-        relay
-    }
-
+    /// Releases the connection if the end of the body has been read.
     fn release_at_end(&mut self) {
         match &mut self.source {
-            Source::Exchange(running) => {
-                if running.as_ref().is_some_and(|(exchange, _)| exchange.is_end())
-                    && let Some((exchange, pool)) = running.take()
+            RelaySource::Http1(running) => {
+                if let Some((exchange, idle_connections)) = running.take_if(|(exchange, _)| exchange.is_end())
                     && let Some(connection) = exchange.into_reusable()
                 {
-                    pool.put_back(connection);
+                    idle_connections.put(connection);
                 }
             }
-            Source::Stream { incoming, stream, .. } => {
+            RelaySource::Http2 { incoming, stream, .. } => {
                 if incoming.is_end_stream() {
                     *stream = None;
                 }
@@ -184,34 +97,34 @@ impl Relay {
         }
     }
 
-    /// Reads one more piece, ahead of whoever reads the body: they get it all the same. `None` where no more will come.
+    /// Reads one more piece ahead of the client, which still receives it. Returns `None` at the end of the body.
     ///
     /// # Errors
-    /// Where the body breaks off; whoever reads it hears of that as well, behind the pieces that came.
+    /// When the body ends early. The client receives the same error after the pieces that were read ahead.
     pub async fn read_ahead(&mut self) -> Option<Result<Bytes, BodyError>> {
-        if let Some(error) = &self.broke {
+        if let Some(error) = &self.read_ahead_error {
             return Some(Err(error.clone()));
         }
         let piece = poll_fn(|cx| self.poll_source(cx)).await;
         match &piece {
             Some(Ok(piece)) => self.ahead.push_back(piece.clone()),
-            Some(Err(error)) => self.broke = Some(error.clone()),
+            Some(Err(error)) => self.read_ahead_error = Some(error.clone()),
             None => {}
         }
         piece
     }
 
-    /// Whether it is known already that it breaks off.
+    /// Whether reading ahead has found that the body ends early.
     pub fn is_broken(&self) -> bool {
-        self.broke.is_some()
+        self.read_ahead_error.is_some()
     }
 
-    /// How much has been read ahead and not yet been taken, in bytes.
+    /// The number of bytes that were read ahead and that the client has not received yet.
     pub fn ahead(&self) -> usize {
         self.ahead.iter().map(Bytes::len).sum()
     }
 
-    /// Puts asterisks over each of `secrets` in what has been read ahead; every length stays as it is.
+    /// Overwrites each occurrence of the `secrets` in the bytes that were read ahead with asterisks. Lengths do not change.
     pub fn mask(&mut self, secrets: &[Finder<'_>]) {
         let mut text = Vec::with_capacity(self.ahead());
         for piece in &self.ahead {
@@ -227,9 +140,7 @@ impl Relay {
             return;
         }
         for range in found {
-            if let Some(secret) = text.get_mut(range) {
-                secret.fill(b'*');
-            }
+            text[range].fill(b'*');
         }
         let mut text = Bytes::from(text);
         for piece in &mut self.ahead {
@@ -237,62 +148,36 @@ impl Relay {
         }
     }
 
-    /// The next piece from the upstream.
+    /// Reads the next piece from the upstream.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let piece = ready!(match &mut self.source {
-            Source::Exchange(None) => Poll::Ready(None),
-            Source::Exchange(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
-            Source::Stream { incoming, alarm, .. } => poll_stream(incoming, alarm, cx, self.idle),
+            RelaySource::Http1(None) => Poll::Ready(None),
+            RelaySource::Http1(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
+            RelaySource::Http2 { incoming, timeout, .. } => poll_h2_data(incoming, timeout, cx, self.idle),
         });
         match &piece {
             None | Some(Ok(_)) => self.release_at_end(),
-            Some(Err(_)) => self.give_up(),
+            Some(Err(_)) => self.drop_connection(),
         }
         Poll::Ready(piece)
     }
 
-    /// The next piece, those that were read ahead first.
+    /// Returns the next piece: first the pieces that were read ahead, then the rest from the upstream.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if let Some(piece) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(piece)));
         }
-        match self.broke.take() {
+        match self.read_ahead_error.take() {
             Some(error) => Poll::Ready(Some(Err(error))),
             None => self.poll_source(cx),
         }
     }
 
-    /// The connection is of no use any more.
-    fn give_up(&mut self) {
+    /// Closes the connection, or frees the stream: nothing can follow on it.
+    fn drop_connection(&mut self) {
         match &mut self.source {
-            Source::Exchange(running) => *running = None,
-            Source::Stream { stream, .. } => *stream = None,
-        }
-    }
-}
-
-/// Data only: nothing behind Steadfast may act on trailers, which came after everything was decided (RFC 9110 section
-/// 6.5.1).
-pub(in crate::wire) fn poll_stream(
-    incoming: &mut Incoming,
-    alarm: &mut Alarm,
-    cx: &mut Context<'_>,
-    idle: Duration,
-) -> Poll<Option<Result<Bytes, BodyError>>> {
-    loop {
-        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
-            ready!(alarm.poll(cx, idle));
-            return Poll::Ready(Some(Err(BodyError::Idle(idle))));
-        };
-        alarm.reset();
-        match frame {
-            None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(root_cause(&error))))),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Poll::Ready(Some(Ok(data)));
-                }
-            }
+            RelaySource::Http1(running) => *running = None,
+            RelaySource::Http2 { stream, .. } => *stream = None,
         }
     }
 }
@@ -307,25 +192,25 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_read = self.ahead.is_empty() && self.broke.is_none();
-        is_read
+        let is_read_ahead_delivered = self.ahead.is_empty() && self.read_ahead_error.is_none();
+        is_read_ahead_delivered
             && match &self.source {
-                Source::Exchange(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
-                Source::Stream { incoming, .. } => incoming.is_end_stream(),
+                RelaySource::Http1(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
+                RelaySource::Http2 { incoming, .. } => incoming.is_end_stream(),
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         let left = match &self.source {
-            Source::Exchange(running) => running
+            RelaySource::Http1(running) => running
                 .as_ref()
                 .map_or(Some(0), |(exchange, _)| exchange.exact_length()),
-            Source::Stream { incoming, .. } => incoming.size_hint().exact(),
+            RelaySource::Http2 { incoming, .. } => incoming.size_hint().exact(),
         };
-        // What breaks off has the length that its head names, or none.
+        // A body that ends early keeps the length that its head names, so its length is not known here.
         let ahead = self.ahead() as u64;
         match left {
-            Some(left) if self.broke.is_none() => SizeHint::with_exact(left + ahead),
+            Some(left) if self.read_ahead_error.is_none() => SizeHint::with_exact(left + ahead),
             _ => SizeHint::default(),
         }
     }
@@ -337,19 +222,19 @@ mod tests {
 
     use super::*;
 
-    fn ahead(text: &str, size: usize) -> Relay {
+    fn relay_with_pieces(text: &str, size: usize) -> Relay {
         Relay {
-            source: Source::Exchange(None),
+            source: RelaySource::Http1(None),
             idle: Duration::ZERO,
             ahead: text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect(),
-            broke: None,
+            read_ahead_error: None,
         }
     }
 
     proptest! {
         #[test]
         fn secrets_are_masked_across_pieces(text in "(secret|other|[a-z]{1,3}){0,9}", size in 1..9_usize) {
-            let mut relay = ahead(&text, size);
+            let mut relay = relay_with_pieces(&text, size);
             let lengths: Vec<usize> = relay.ahead.iter().map(Bytes::len).collect();
             relay.mask(&[Finder::new("secret"), Finder::new("other")]);
             let masked: Vec<u8> = relay.ahead.iter().flatten().copied().collect();
@@ -357,5 +242,25 @@ mod tests {
             prop_assert_eq!(masked, expected.as_bytes());
             prop_assert_eq!(relay.ahead.iter().map(Bytes::len).collect::<Vec<_>>(), lengths);
         }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_was_read_ahead_follows_the_pieces() {
+        let mut relay = relay_with_pieces("ab", 1);
+        relay.read_ahead_error = Some(BodyError::Idle(Duration::ZERO));
+        assert!(relay.is_broken() && !relay.is_end_stream());
+        assert_eq!(relay.size_hint().exact(), None);
+        assert_eq!(relay.read_ahead().await, Some(Err(BodyError::Idle(Duration::ZERO))));
+        let mut read = Vec::new();
+        while let Some(piece) = poll_fn(|cx| relay.poll_data(cx)).await {
+            read.push(piece);
+        }
+        let expected = [
+            Ok(Bytes::from("a")),
+            Ok(Bytes::from("b")),
+            Err(BodyError::Idle(Duration::ZERO)),
+        ];
+        assert_eq!(read, expected);
+        assert!(relay.is_end_stream());
     }
 }

@@ -1,4 +1,4 @@
-//! Request bodies on their way to an upstream: kept, so that they can be sent again, or passed on as they arrive.
+//! A request body on its way to an upstream: kept in memory, so that it can be sent again, or passed on as it arrives.
 
 use std::{
     convert::Infallible,
@@ -19,42 +19,46 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use crate::wire::{
-    body::kept::{Kept, NotThere, Reading},
-    body::relay::{BodyError, Framing, Intake},
+use crate::wire::body::{
+    framing::{BodyError, Framing},
+    intake::Intake,
+    kept::{KeptBody, KeptBodyReader, SpliceError},
 };
 
-/// A request body on its way to an upstream, which can be sent again where it was kept.
+/// A request body on its way to an upstream. A body that is kept in memory can be sent again.
 pub struct Replay {
-    source: Source,
+    source: ReplaySource,
     framing: Framing,
 }
 
-enum Source {
+enum ReplaySource {
+    /// The request has no body.
     Empty,
-    Kept(Reading),
+    /// The body is in memory.
+    Kept(KeptBodyReader),
+    /// The body is passed on as it arrives.
     Passing {
         intake: Box<Intake>,
-        /// Dropped with the body.
+        /// Tells the [`UploadProgress`], by being dropped with the body, that the upload is over.
         _until_sent: Option<oneshot::Sender<Infallible>>,
     },
-    /// What was here has been sent, and cannot be once more.
+    /// The body has been passed on, and cannot be sent again.
     PassedOn,
 }
 
 impl Replay {
-    /// No body.
+    /// A request without a body.
     pub fn empty(framing: Framing) -> Self {
         Self {
-            source: Source::Empty,
+            source: ReplaySource::Empty,
             framing,
         }
     }
 
-    /// A body that is all here.
-    pub fn kept(body: Kept, framing: Framing) -> Self {
+    /// A body that is complete in memory.
+    pub fn kept(body: KeptBody, framing: Framing) -> Self {
         Self {
-            source: Source::Kept(Reading::new(body)),
+            source: ReplaySource::Kept(KeptBodyReader::new(body)),
             framing,
         }
     }
@@ -62,7 +66,7 @@ impl Replay {
     /// A body that is passed on as it arrives, and can be sent only once.
     pub fn passing(intake: Intake, framing: Framing) -> Self {
         Self {
-            source: Source::Passing {
+            source: ReplaySource::Passing {
                 intake: Box::new(intake),
                 _until_sent: None,
             },
@@ -70,63 +74,62 @@ impl Replay {
         }
     }
 
-    /// Sends `with` in the place of the bytes `at` of the body as it came, which nothing else replaces then: from the next
-    /// time on that it is sent, until it is [restored](Self::restore). A body that is delimited by its length has the new
-    /// one; nothing is copied.
+    /// Replaces the bytes `at` of the original body by `with`, in place of any earlier replacement, each time that the body
+    /// is sent until it is [restored](Self::restore). A body that is delimited by its length gets the new length. Nothing
+    /// is copied.
     ///
     /// # Errors
-    /// Where the body is not kept, or has no such bytes: it is sent as it was to be before.
-    pub fn splice(&mut self, at: Range<u64>, with: Bytes) -> Result<(), NotThere> {
+    /// When the body is not kept in memory, or does not have these bytes. Then the body stays as it was.
+    pub fn splice(&mut self, at: Range<u64>, with: Bytes) -> Result<(), SpliceError> {
         match &mut self.source {
-            Source::Kept(reading) => reading.splice(at, with),
-            Source::Empty | Source::Passing { .. } | Source::PassedOn => Err(NotThere),
+            ReplaySource::Kept(reader) => reader.splice(at, with),
+            ReplaySource::Empty | ReplaySource::Passing { .. } | ReplaySource::PassedOn => Err(SpliceError),
         }
     }
 
-    /// Sends the body as it came, from the next time on.
+    /// Undoes [`splice`](Self::splice): from now on the body is sent as it came.
     pub fn restore(&mut self) {
-        if let Source::Kept(reading) = &mut self.source {
-            reading.restore();
+        if let ReplaySource::Kept(reader) = &mut self.source {
+            reader.restore();
         }
     }
 
-    /// How it is delimited.
+    /// How the body is delimited when it is sent.
     pub(in crate::wire) fn framing(&self) -> Framing {
         match (&self.source, self.framing) {
-            (Source::Kept(reading), Framing::Length(length)) => Framing::Length(reading.length_of(length)),
+            (ReplaySource::Kept(reader), Framing::Length(_)) => Framing::Length(reader.length()),
             (_, framing) => framing,
         }
     }
 
-    /// Whether its end is marked by a last chunk.
     fn is_chunked(&self) -> bool {
         self.framing == Framing::Chunked
     }
 
-    /// Whether it can be sent more than once.
+    /// Whether the body can be sent more than once.
     pub(in crate::wire) fn is_repeatable(&self) -> bool {
-        !matches!(self.source, Source::Passing { .. } | Source::PassedOn)
+        !matches!(self.source, ReplaySource::Passing { .. } | ReplaySource::PassedOn)
     }
 
-    /// Whether it can be sent (yet, or once more).
+    /// Whether the body can still be sent, for the first time or again.
     pub fn is_here(&self) -> bool {
-        !matches!(self.source, Source::PassedOn)
+        !matches!(self.source, ReplaySource::PassedOn)
     }
 
-    /// The body, to be sent now: a view on it where it is kept, or else the only one.
+    /// Takes the body to be sent now. A body in memory is shared and stays available; any other is moved out.
     pub(in crate::wire) fn share(&mut self) -> Self {
-        self.again().unwrap_or_else(|| {
+        self.restarted().unwrap_or_else(|| {
             let passed_on = Self {
-                source: Source::PassedOn,
+                source: ReplaySource::PassedOn,
                 framing: self.framing,
             };
             std::mem::replace(self, passed_on)
         })
     }
 
-    /// A view on the rest of its way, where it is passed on as it arrives.
-    pub(in crate::wire) fn upload(&mut self) -> Option<Upload> {
-        let Source::Passing {
+    /// Observes the upload of a body that is passed on as it arrives; `None` for any other body.
+    pub(in crate::wire) fn track_upload(&mut self) -> Option<UploadProgress> {
+        let ReplaySource::Passing {
             intake,
             _until_sent: until_sent,
         } = &mut self.source
@@ -135,18 +138,18 @@ impl Replay {
         };
         let (unsent, sent) = oneshot::channel();
         *until_sent = Some(unsent);
-        Some(Upload {
+        Some(UploadProgress {
             received: intake.counter(),
             sent,
         })
     }
 
-    /// The same body from its beginning, or `None` when it is not kept.
-    fn again(&self) -> Option<Self> {
+    /// The same body from its beginning, or `None` when it is not kept in memory.
+    fn restarted(&self) -> Option<Self> {
         let source = match &self.source {
-            Source::Empty => Source::Empty,
-            Source::Kept(reading) => Source::Kept(reading.again()),
-            Source::Passing { .. } | Source::PassedOn => return None,
+            ReplaySource::Empty => ReplaySource::Empty,
+            ReplaySource::Kept(reader) => ReplaySource::Kept(reader.restarted()),
+            ReplaySource::Passing { .. } | ReplaySource::PassedOn => return None,
         };
         Some(Self {
             source,
@@ -155,18 +158,18 @@ impl Replay {
     }
 }
 
-/// A body that is being passed on.
-pub(in crate::wire) struct Upload {
+/// The progress of a body that is passed on as it arrives, seen from outside the body.
+pub(in crate::wire) struct UploadProgress {
     received: Arc<AtomicU64>,
     sent: oneshot::Receiver<Infallible>,
 }
 
-impl Upload {
-    /// Waits until the body has been sent or given up.
+impl UploadProgress {
+    /// Waits until the body has been sent or dropped.
     ///
     /// # Errors
-    /// When nothing of it has been taken for longer than `pause`.
-    pub(in crate::wire) async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
+    /// When no byte of the body has been taken for longer than `pause`.
+    pub async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
         loop {
             let received = self.received.load(Ordering::Relaxed);
             match timeout(pause, &mut self.sent).await {
@@ -184,28 +187,28 @@ impl Body for Replay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
-            Source::Empty | Source::PassedOn => Poll::Ready(None),
-            Source::Kept(reading) => Poll::Ready(reading.next().map(|piece| Ok(Frame::data(piece)))),
-            Source::Passing { intake, .. } => intake
+            ReplaySource::Empty | ReplaySource::PassedOn => Poll::Ready(None),
+            ReplaySource::Kept(reader) => Poll::Ready(reader.next().map(|piece| Ok(Frame::data(piece)))),
+            ReplaySource::Passing { intake, .. } => intake
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        // An empty chunked body has its last chunk still to come: hyper sends none for a body that is at its end at once.
+        // An empty chunked body is not yet at its end: hyper would send no last chunk for a body that begins at its end.
         match &self.source {
-            Source::PassedOn => true,
-            Source::Empty => !self.is_chunked(),
-            Source::Kept(reading) => reading.left() == 0 && (reading.has_begun() || !self.is_chunked()),
-            Source::Passing { intake, .. } => intake.is_end(),
+            ReplaySource::PassedOn => true,
+            ReplaySource::Empty => !self.is_chunked(),
+            ReplaySource::Kept(reader) => reader.left() == 0 && (reader.has_begun() || !self.is_chunked()),
+            ReplaySource::Passing { intake, .. } => intake.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.source, self.framing) {
             (_, Framing::None) => SizeHint::with_exact(0),
-            (Source::Kept(reading), Framing::Length(_)) => SizeHint::with_exact(reading.left()),
+            (ReplaySource::Kept(reader), Framing::Length(_)) => SizeHint::with_exact(reader.left()),
             (_, Framing::Length(length)) => SizeHint::with_exact(length),
             (_, Framing::Chunked) => SizeHint::default(),
         }
@@ -215,12 +218,12 @@ impl Body for Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::body::kept::Keep;
+    use crate::wire::body::kept::KeptBodyBuilder;
 
     fn kept(text: &'static [u8], framing: Framing) -> Replay {
-        let mut keep = Keep::default();
-        keep.push(Bytes::from_static(text));
-        Replay::kept(keep.finish(None), framing)
+        let mut builder = KeptBodyBuilder::default();
+        builder.push(Bytes::from_static(text));
+        Replay::kept(builder.finish(None), framing)
     }
 
     fn read(body: &mut Replay) -> Option<Bytes> {
@@ -241,18 +244,18 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_body_starts_over() {
+    fn a_kept_body_can_be_sent_again() {
         let mut body = kept(b"hello", Framing::Length(5));
         assert_eq!(read(&mut body).as_deref(), Some(&b"hello"[..]));
         assert!(body.is_end_stream());
         assert_eq!(body.size_hint().exact(), Some(0));
-        let mut again = body.again().expect("kept");
+        let mut again = body.restarted().expect("kept");
         assert_eq!(again.size_hint().exact(), Some(5));
         assert_eq!(read(&mut again).as_deref(), Some(&b"hello"[..]));
     }
 
     #[test]
-    fn each_sending_has_its_own_splice() {
+    fn a_splice_holds_until_it_is_replaced_or_restored() {
         let sent = |body: &mut Replay| {
             let mut shared = body.share();
             let (framing, hint) = (shared.framing(), shared.size_hint().exact());
@@ -261,39 +264,43 @@ mod tests {
         let mut body = kept(b"hello", Framing::Length(5));
         let as_it_came = (b"hello".to_vec(), Framing::Length(5), Some(5));
         assert_eq!(sent(&mut body), as_it_came);
-        body.splice(1..4, Bytes::from_static(b"ipp")).expect("there");
+        body.splice(1..4, Bytes::from_static(b"ipp")).expect("the range exists");
         let spliced = (b"hippo".to_vec(), Framing::Length(5), Some(5));
         assert_eq!(sent(&mut body), spliced);
-        assert_eq!(sent(&mut body), spliced, "once more to the same");
-        body.splice(4..5, Bytes::from_static(b" no")).expect("there");
+        assert_eq!(sent(&mut body), spliced, "sent again");
+        body.splice(4..5, Bytes::from_static(b" no")).expect("the range exists");
         assert_eq!(sent(&mut body), (b"hell no".to_vec(), Framing::Length(7), Some(7)));
-        assert_eq!(body.splice(0..6, Bytes::new()), Err(NotThere));
-        body.splice(0..5, Bytes::new()).expect("there");
+        assert_eq!(body.splice(0..6, Bytes::new()), Err(SpliceError));
+        body.splice(0..5, Bytes::new()).expect("the range exists");
         assert_eq!(sent(&mut body), (Vec::new(), Framing::Length(0), Some(0)));
         body.restore();
         assert_eq!(sent(&mut body), as_it_came);
     }
 
     #[test]
-    fn a_chunked_body_stays_chunked() {
+    fn a_spliced_chunked_body_stays_chunked() {
         for with in ["", "ippo, h"] {
             let mut body = kept(b"hello", Framing::Chunked);
-            body.splice(0..5, Bytes::from_static(with.as_bytes())).expect("there");
+            body.splice(0..5, Bytes::from_static(with.as_bytes()))
+                .expect("the range exists");
             let mut shared = body.share();
             assert_eq!((shared.framing(), shared.size_hint().exact()), (Framing::Chunked, None));
-            assert!(!shared.is_end_stream(), "its last chunk is still to come");
+            assert!(!shared.is_end_stream(), "the last chunk is still to be sent");
             assert_eq!(read_all(&mut shared), with.as_bytes());
         }
     }
 
     #[test]
-    fn what_is_not_kept_cannot_be_spliced() {
-        assert_eq!(Replay::empty(Framing::None).splice(0..0, Bytes::new()), Err(NotThere));
+    fn only_a_kept_body_can_be_spliced() {
+        assert_eq!(
+            Replay::empty(Framing::None).splice(0..0, Bytes::new()),
+            Err(SpliceError)
+        );
         let mut passed_on = Replay {
-            source: Source::PassedOn,
+            source: ReplaySource::PassedOn,
             framing: Framing::Length(5),
         };
-        assert_eq!(passed_on.splice(0..1, Bytes::new()), Err(NotThere));
+        assert_eq!(passed_on.splice(0..1, Bytes::new()), Err(SpliceError));
         assert_eq!(passed_on.framing(), Framing::Length(5));
     }
 }

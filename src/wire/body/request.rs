@@ -1,4 +1,4 @@
-//! The body of a request, whichever version of HTTP carries it.
+//! The body of a client's request, in whichever version of HTTP it arrives.
 
 use std::{
     task::{Context, Poll},
@@ -10,75 +10,93 @@ use http::{HeaderMap, header::CONTENT_LENGTH};
 use hyper::body::{Body as _, Incoming};
 
 use crate::wire::{
-    body::relay::{BodyError, Framing, poll_stream},
-    http1::server::connection::ClientBody,
-    timers::alarm::Alarm,
+    body::{
+        framing::{BodyError, Framing},
+        h2_data::poll_h2_data,
+    },
+    http1::server::connection::Http1RequestBody,
+    timers::wait_timeout::WaitTimeout,
 };
 
-/// The body of a request, as it arrives.
+/// The body of a client's request, as it arrives.
 pub struct RequestBody {
-    source: Source,
+    source: RequestBodySource,
     framing: Framing,
 }
 
-enum Source {
-    /// There is none, or nothing more of it.
+enum RequestBodySource {
+    /// There is no body, or all of it has been read.
     End,
-    /// From a connection of HTTP/1.1.
-    Connection(ClientBody),
-    /// From a stream of HTTP/2. In a box, as it is the larger one and comes less often.
-    Stream(Box<(Incoming, Alarm)>),
+    /// The body comes from an HTTP/1.1 connection.
+    Http1(Http1RequestBody),
+    /// The body comes from an HTTP/2 stream. It is boxed because it is the larger variant and the rarer one.
+    Http2(Box<(Incoming, WaitTimeout)>),
 }
 
 impl RequestBody {
-    pub(in crate::wire) fn of_connection(body: Option<ClientBody>, framing: Framing) -> Self {
-        let source = body.map_or(Source::End, Source::Connection);
+    pub(in crate::wire) fn from_http1(body: Option<Http1RequestBody>, framing: Framing) -> Self {
+        let source = body.map_or(RequestBodySource::End, RequestBodySource::Http1);
         Self { source, framing }
     }
 
-    /// A body that came with these `headers`. Its length has been checked against what comes by whoever reads the stream.
-    pub(in crate::wire) fn of_stream(body: Incoming, headers: &HeaderMap) -> Self {
+    /// The body of an HTTP/2 request with these `headers`. hyper checks the body against its `Content-Length`.
+    pub(in crate::wire) fn from_http2(body: Incoming, headers: &HeaderMap) -> Self {
         let length = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let (source, framing) = if body.is_end_stream() {
-            (Source::End, Framing::None)
+            (RequestBodySource::End, Framing::None)
         } else {
             let framing = length().map_or(Framing::Chunked, Framing::Length);
-            (Source::Stream(Box::new((body, Alarm::default()))), framing)
+            let stream = Box::new((body, WaitTimeout::default()));
+            (RequestBodySource::Http2(stream), framing)
         };
         Self { source, framing }
     }
 
-    /// How it is delimited.
+    /// How the body is delimited.
     pub fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Whether all of it has been read.
+    /// Whether all of the body has been read.
     pub(in crate::wire) fn is_end(&self) -> bool {
-        matches!(self.source, Source::End)
+        matches!(self.source, RequestBodySource::End)
     }
 
-    /// The next piece, or `None` at the end; the client may pause for `limit`.
+    /// Reads the next piece, or `None` at the end. The client may pause for `idle`.
     pub(in crate::wire) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-        limit: Duration,
+        idle: Duration,
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         let (piece, is_end) = match &mut self.source {
-            Source::End => return Poll::Ready(None),
-            Source::Connection(body) => {
-                let piece = std::task::ready!(body.poll_data(cx, limit));
+            RequestBodySource::End => return Poll::Ready(None),
+            RequestBodySource::Http1(body) => {
+                let piece = std::task::ready!(body.poll_data(cx, idle));
                 (piece, body.is_end())
             }
-            Source::Stream(stream) => {
-                let (incoming, alarm) = &mut **stream;
-                let piece = std::task::ready!(poll_stream(incoming, alarm, cx, limit));
+            RequestBodySource::Http2(stream) => {
+                let (incoming, timeout) = &mut **stream;
+                let piece = std::task::ready!(poll_h2_data(incoming, timeout, cx, idle));
                 (piece, incoming.is_end_stream())
             }
         };
         if is_end || piece.is_none() {
-            self.source = Source::End;
+            self.source = RequestBodySource::End;
         }
         Poll::Ready(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_body_is_at_its_end() {
+        let mut body = RequestBody::from_http1(None, Framing::Length(0));
+        assert!(body.is_end());
+        assert_eq!(body.framing(), Framing::Length(0));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(body.poll_data(&mut cx, Duration::ZERO), Poll::Ready(None));
     }
 }

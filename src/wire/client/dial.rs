@@ -1,4 +1,4 @@
-//! Connections to an upstream: name resolution, TCP with happy eyeballs, TLS.
+//! Opens connections to an upstream: name resolution, TCP with happy eyeballs (RFC 8305), and TLS.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,27 +12,27 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service as _;
 
-use crate::wire::{client::socket::UpstreamSocket, transport::Transport};
+use crate::wire::{client::socket::UpstreamSocket, error_cause::root_cause, transport::Transport};
 
-/// Whom to call.
+/// The upstream that connections are opened to.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// Host and port as they stand in the base URL.
+pub struct DialTarget {
+    /// The host and port, as in the base URL.
     pub authority: Authority,
-    /// The TLS configuration of an https upstream.
+    /// The TLS configuration of an https upstream; `None` for http.
     pub tls: Option<Arc<ClientConfig>>,
 }
 
-/// Why no connection came about. None of these reached the upstream's HTTP server, so each is safe to retry.
+/// Why no connection could be opened. The upstream's HTTP server has not seen the request, so it is safe to send it again.
 #[derive(Debug)]
 pub enum DialError {
-    /// The name does not resolve, or nobody answers there.
+    /// The host name does not resolve, or no address accepts the connection.
     Connect(String),
-    /// The upstream's certificate is not trusted, or TLS failed otherwise.
+    /// The upstream's certificate is not trusted, or the TLS handshake failed otherwise.
     Tls(String),
-    /// Nobody answered in time.
+    /// The connection was not open within this time.
     Timeout(Duration),
-    /// HTTP could not begin on the new connection.
+    /// The HTTP/2 handshake on the new connection failed.
     Handshake(String),
 }
 
@@ -40,37 +40,47 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
-            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Tls(why) => write!(f, "the TLS handshake failed: {why}"),
             Self::Timeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
-            Self::Handshake(why) => write!(f, "HTTP could not begin: {why}"),
+            Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
         }
     }
 }
 
 impl std::error::Error for DialError {}
 
-/// Dials one upstream.
+/// The version of HTTP that a connection uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wire) enum HttpProtocol {
+    Http1,
+    Http2,
+}
+
+/// Opens connections to one upstream.
 pub(in crate::wire) struct Dialer {
     connector: HttpConnector,
+    /// The base URL of the upstream, without a path.
     uri: Uri,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The maximum time to open a connection.
     limit: Duration,
+    /// How long a write may be blocked by an upstream that reads nothing.
     stall: Duration,
 }
 
 impl Dialer {
-    /// A dialer that gives up after `limit`, whose connections fail once the upstream has read nothing for `stall`.
+    /// A dialer that gives up after `limit`, and whose connections fail once the upstream has read nothing for `stall`.
     ///
     /// # Errors
-    /// When the host is no name that TLS can verify.
-    pub(in crate::wire) fn new(target: &Target, limit: Duration, stall: Duration) -> Result<Self, DialError> {
+    /// When the host of an https upstream is not a name that a certificate can be checked against.
+    pub fn new(target: &DialTarget, limit: Duration, stall: Duration) -> Result<Self, DialError> {
         let scheme = if target.tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder()
             .scheme(scheme)
             .authority(target.authority.clone())
             .path_and_query("/")
             .build()
-            .map_err(|error| DialError::Connect(error.to_string()))?;
+            .expect("a scheme, an authority and a path make a URI");
         let tls = match &target.tls {
             Some(config) => {
                 let host = target
@@ -93,54 +103,58 @@ impl Dialer {
         })
     }
 
-    /// How long a connection may take to come about.
-    pub(in crate::wire) fn limit(&self) -> Duration {
+    /// The maximum time to open a connection.
+    pub fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// Opens a connection. `true` beside it says that the upstream chose HTTP/2.
-    pub(in crate::wire) async fn dial(&self) -> Result<(UpstreamSocket, bool), DialError> {
+    /// Opens a connection, and returns it with the version of HTTP that the upstream has chosen.
+    pub async fn dial(&self) -> Result<(UpstreamSocket, HttpProtocol), DialError> {
         tokio::time::timeout(self.limit, self.connect())
             .await
             .unwrap_or(Err(DialError::Timeout(self.limit)))
     }
 
-    async fn connect(&self) -> Result<(UpstreamSocket, bool), DialError> {
+    async fn connect(&self) -> Result<(UpstreamSocket, HttpProtocol), DialError> {
         let mut connector = self.connector.clone();
         let stream: TokioIo<TcpStream> = connector
             .call(self.uri.clone())
             .await
-            .map_err(|error| self.unconnected(&error))?;
+            .map_err(|error| self.connect_error(&error))?;
         let stream = stream.into_inner();
-        let (transport, http2) = match &self.tls {
-            None => (Transport::Tcp(stream), false),
+        let (transport, protocol) = match &self.tls {
+            None => (Transport::Tcp(stream), HttpProtocol::Http1),
             Some((connector, name)) => {
                 let stream = connector
                     .connect(name.clone(), stream)
                     .await
                     .map_err(|error| DialError::Tls(error.to_string()))?;
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                (Transport::Tls(Box::new(stream)), http2)
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => HttpProtocol::Http2,
+                    _ => HttpProtocol::Http1,
+                };
+                (Transport::Tls(Box::new(stream)), protocol)
             }
         };
-        Ok((UpstreamSocket::new(transport, self.stall), http2))
+        Ok((UpstreamSocket::new(transport, self.stall), protocol))
     }
 
-    fn unconnected(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
+    fn connect_error(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
-        let is_late = |cause: &(dyn std::error::Error + 'static)| {
+        let is_timeout = |cause: &(dyn std::error::Error + 'static)| {
             cause
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
         };
-        if causes.any(is_late) {
+        if causes.any(is_timeout) {
             return DialError::Timeout(self.limit);
         }
         DialError::Connect(root_cause(error))
     }
 }
 
-/// Connects within `limit`. Each address of a name gets its share of that, so that a dead one leaves time for the next.
+/// A connector that connects within `limit`. Each address of a name gets a share of that time, so that an address that does
+/// not answer leaves time for the next.
 fn connector<R>(resolver: R, limit: Duration) -> HttpConnector<R> {
     let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.enforce_http(false);
@@ -148,15 +162,6 @@ fn connector<R>(resolver: R, limit: Duration) -> HttpConnector<R> {
     connector.set_keepalive(Some(Duration::from_secs(60)));
     connector.set_connect_timeout(Some(limit));
     connector
-}
-
-/// The innermost error: "Connection refused" rather than "tcp connect error".
-pub(in crate::wire) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]
@@ -173,11 +178,11 @@ mod tests {
 
     use super::*;
 
-    /// Every name has these addresses.
+    /// Resolves every name to these addresses.
     #[derive(Clone)]
-    struct Everywhere(Vec<SocketAddr>);
+    struct FixedResolver(Vec<SocketAddr>);
 
-    impl tower_service::Service<Name> for Everywhere {
+    impl tower_service::Service<Name> for FixedResolver {
         type Response = std::vec::IntoIter<SocketAddr>;
         type Error = Infallible;
         type Future = Ready<Result<Self::Response, Infallible>>;
@@ -191,12 +196,12 @@ mod tests {
         }
     }
 
-    /// A listener whose queue is full: whoever else connects gets no answer.
+    /// A listener whose queue is full, so that further connection attempts are not answered.
     fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any: SocketAddr = ([127, 0, 0, 2], 0).into();
         listener.bind(&any.into()).expect("a free port");
-        listener.listen(0).expect("it listens");
+        listener.listen(0).expect("the socket listens");
         let address = listener
             .local_addr()
             .ok()
@@ -211,15 +216,15 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
         let (_listener, waiting, dead) = blackhole();
-        assert!(waiting.len() < 16, "its queue is full");
-        // One port for both, as the connector takes it from the URI.
+        assert!(waiting.len() < 16, "the queue of the listener is full");
+        // Both addresses have the same port, because the connector takes it from the URI.
         let alive = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], dead.port())))
             .await
-            .expect("free there too");
+            .expect("the port is free on the other address");
         let limit = Duration::from_secs(1);
-        let addresses = Everywhere(vec![dead, alive.local_addr().expect("bound")]);
+        let addresses = FixedResolver(vec![dead, alive.local_addr().expect("bound")]);
         let uri = Uri::try_from(format!("http://it:{}/", dead.port())).expect("a URI");
         let dialled = tokio::time::timeout(limit, connector(addresses, limit).call(uri)).await;
-        dialled.expect("in time").expect("the second answers");
+        dialled.expect("in time").expect("the second address answers");
     }
 }

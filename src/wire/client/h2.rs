@@ -1,5 +1,7 @@
-//! HTTP/2 connections to one upstream, each shared between a bounded number of streams: with hyper's default windows one
-//! stalled stream would freeze every other of its connection.
+//! The HTTP/2 connections to one upstream, each shared by a limited number of streams.
+//!
+//! The windows are set with care: with hyper's default windows, one stream that its client does not read would stall every
+//! other stream of its connection.
 
 use std::{
     sync::{
@@ -17,150 +19,168 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::wire::{body::replay::Replay, client::pool::SOON, client::socket::Arrivals};
+use crate::wire::{
+    body::replay::Replay,
+    client::{
+        dial::HttpProtocol,
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+        socket::ReadCounter,
+    },
+};
 
-/// Streams on one connection.
+/// The maximum number of streams on one connection.
 const MAX_STREAMS: usize = 100;
-/// A stream may hold back this much; `CONNECTION_WINDOW` covers every stream of a connection at once.
+/// The maximum number of unread bytes of one stream.
 const STREAM_WINDOW: u32 = 65_535;
+/// The maximum number of unread bytes of all streams. It covers the windows of all streams of a connection at once.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// A peer that is silent for this long while a stream is open is asked for a sign of life, and given up without one.
-const SILENCE: Duration = Duration::from_secs(20);
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// How long an upstream may be silent while a stream is open before it is sent a ping.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// How long an upstream has to answer a ping before its connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP/2 connections to one upstream.
-pub(in crate::wire) struct Multiplexed {
-    connections: Mutex<Vec<Connection>>,
-    /// HTTP/2 is offered, and the upstream has not declined when it was last dialled.
-    is_expected: AtomicBool,
+pub(in crate::wire) struct H2Pool {
+    connections: Mutex<Vec<H2Connection>>,
+    /// Whether a new connection will most likely use HTTP/2: it is offered, and the upstream chose it last time.
+    is_http2_expected: AtomicBool,
+    /// Held while a connection is opened, so that waiting requests can use a stream of it.
     dialling: tokio::sync::Mutex<()>,
 }
 
-struct Connection {
+struct H2Connection {
     sender: http2::SendRequest<Replay>,
-    arrivals: Arc<Arrivals>,
-    usage: Arc<Usage>,
+    reads: Arc<ReadCounter>,
+    streams: Arc<H2StreamCount>,
 }
 
-struct Usage {
-    streams: AtomicUsize,
+/// The number of open streams of one connection.
+struct H2StreamCount {
+    open: AtomicUsize,
     /// When a stream last ended.
-    ended: Mutex<Instant>,
+    last_end: Mutex<Instant>,
 }
 
-/// One of a connection's streams, given back on drop.
-pub(in crate::wire) struct Stream {
-    pub(in crate::wire) sender: http2::SendRequest<Replay>,
-    pub(in crate::wire) arrivals: Arc<Arrivals>,
-    usage: Arc<Usage>,
+/// One stream of a connection. Its place on the connection is freed when it is dropped.
+pub(in crate::wire) struct H2Stream {
+    pub sender: http2::SendRequest<Replay>,
+    /// Counts the reads on the stream's connection.
+    pub reads: Arc<ReadCounter>,
+    streams: Arc<H2StreamCount>,
 }
 
-impl Drop for Stream {
+impl Drop for H2Stream {
     fn drop(&mut self) {
-        *self.usage.ended.lock() = Instant::now();
-        self.usage.streams.fetch_sub(1, Ordering::AcqRel);
+        *self.streams.last_end.lock() = Instant::now();
+        self.streams.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Connection {
-    fn stream(&self) -> Stream {
-        self.usage.streams.fetch_add(1, Ordering::AcqRel);
-        Stream {
+impl H2Connection {
+    fn open_stream(&self) -> H2Stream {
+        self.streams.open.fetch_add(1, Ordering::AcqRel);
+        H2Stream {
             sender: self.sender.clone(),
-            arrivals: self.arrivals.clone(),
-            usage: self.usage.clone(),
+            reads: self.reads.clone(),
+            streams: self.streams.clone(),
         }
     }
 
-    fn streams(&self) -> usize {
-        self.usage.streams.load(Ordering::Acquire)
+    fn stream_count(&self) -> usize {
+        self.streams.open.load(Ordering::Acquire)
     }
 
-    /// Whether it is in use, or was a moment ago.
-    fn is_steady(&self) -> bool {
-        self.streams() > 0 || self.usage.ended.lock().elapsed() < SOON
+    fn freshness(&self) -> ConnectionFreshness {
+        if self.stream_count() > 0 || self.streams.last_end.lock().elapsed() < CLOSE_DETECTION {
+            ConnectionFreshness::RecentlyUsed
+        } else {
+            ConnectionFreshness::MaybeStale
+        }
     }
 }
 
-impl Multiplexed {
-    pub(in crate::wire) fn new(is_offered: bool) -> Self {
+impl H2Pool {
+    /// No connections yet. `expected` is the version of HTTP that the first connection will most likely use.
+    pub fn new(expected: HttpProtocol) -> Self {
         Self {
             connections: Mutex::default(),
-            is_expected: AtomicBool::new(is_offered),
+            is_http2_expected: AtomicBool::new(expected == HttpProtocol::Http2),
             dialling: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Whether a connection that is dialled now will most likely have room for others.
-    pub(in crate::wire) fn is_expected(&self) -> bool {
-        self.is_expected.load(Ordering::Relaxed)
+    /// Whether a connection that is opened now can most likely be shared.
+    pub fn is_http2_expected(&self) -> bool {
+        self.is_http2_expected.load(Ordering::Relaxed)
     }
 
-    /// Notes what the upstream chose.
-    pub(in crate::wire) fn expect(&self, http2: bool) {
-        self.is_expected.store(http2, Ordering::Relaxed);
+    /// Records which version of HTTP the upstream has chosen for a new connection.
+    pub fn record_protocol(&self, protocol: HttpProtocol) {
+        self.is_http2_expected
+            .store(protocol == HttpProtocol::Http2, Ordering::Relaxed);
     }
 
-    /// Waits for its turn to dial: the one before may have made room for this one.
-    pub(in crate::wire) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Waits until no other request opens a connection. The connection that was opened meanwhile may be shared.
+    pub async fn lock_dialling(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.dialling.lock().await
     }
 
-    /// A stream of a connection that is there, and whether that is known to be open.
-    pub(in crate::wire) fn checkout(&self, only_steady: bool) -> Option<(Stream, bool)> {
+    /// Opens a stream on a connection that is open as far as is known, and that `policy` allows.
+    pub fn checkout(&self, policy: CheckoutPolicy) -> Option<(H2Stream, ConnectionFreshness)> {
         let mut connections = self.connections.lock();
         if connections.is_empty() {
             return None;
         }
         connections.retain(|connection| !connection.sender.is_closed());
-        // The latest first, so that surplus ones fall idle.
+        // The latest connection is used first, so that the ones that are not needed become idle.
         connections.iter().rev().find_map(|connection| {
-            let is_steady = connection.is_steady();
-            let is_eligible = connection.streams() < MAX_STREAMS && (is_steady || !only_steady);
-            is_eligible.then(|| (connection.stream(), is_steady))
+            let freshness = connection.freshness();
+            let is_allowed = policy == CheckoutPolicy::AnyOpen || freshness == ConnectionFreshness::RecentlyUsed;
+            let is_eligible = connection.stream_count() < MAX_STREAMS && is_allowed;
+            is_eligible.then(|| (connection.open_stream(), freshness))
         })
     }
 
-    /// Begins HTTP/2 on `io`: the connection's first stream.
-    pub(in crate::wire) async fn open<T>(&self, io: T, arrivals: Arc<Arrivals>) -> hyper::Result<Stream>
+    /// Begins HTTP/2 on `io`, whose reads are counted in `reads`, and opens the first stream.
+    pub async fn open<T>(&self, io: T, reads: Arc<ReadCounter>) -> hyper::Result<H2Stream>
     where
         T: Read + Write + Unpin + Send + 'static,
     {
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(SILENCE)
-            .keep_alive_timeout(SIGN_OF_LIFE)
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(io)
             .await?;
-        // What ends the connection shows in the requests that it carries.
+        // The driver's result is not needed: an error of the connection is also the error of each of its requests.
         tokio::spawn(driver);
-        let connection = Connection {
+        let connection = H2Connection {
             sender,
-            arrivals,
-            usage: Arc::new(Usage {
-                streams: AtomicUsize::new(0),
-                ended: Mutex::new(Instant::now()),
+            reads,
+            streams: Arc::new(H2StreamCount {
+                open: AtomicUsize::new(0),
+                last_end: Mutex::new(Instant::now()),
             }),
         };
-        let stream = connection.stream();
+        let stream = connection.open_stream();
         self.connections.lock().push(connection);
         Ok(stream)
     }
 
-    /// Gives the connection of `stream` no more of them; those that it has go on.
-    pub(in crate::wire) fn retire(&self, stream: &Stream) {
+    /// Opens no more streams on the connection of `stream`. The streams that are open continue.
+    pub fn retire(&self, stream: &H2Stream) {
         self.connections
             .lock()
-            .retain(|connection| !Arc::ptr_eq(&connection.usage, &stream.usage));
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.streams));
     }
 
-    /// Forgets connections that are closed, and closes those without a stream for `limit`.
-    pub(in crate::wire) fn reap(&self, limit: Duration) {
+    /// Drops the connections that are closed, and closes those that have had no stream for `limit`.
+    pub fn close_expired(&self, limit: Duration) {
         self.connections.lock().retain(|connection| {
-            let is_idle = connection.streams() == 0 && connection.usage.ended.lock().elapsed() >= limit;
+            let is_idle = connection.stream_count() == 0 && connection.streams.last_end.lock().elapsed() >= limit;
             !is_idle && !connection.sender.is_closed()
         });
     }
@@ -173,59 +193,66 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, DuplexStream};
 
     use super::*;
-    use crate::wire::body::relay::Framing;
+    use crate::wire::body::framing::Framing;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// A connection to a peer that says nothing.
-    async fn open(connections: &Multiplexed) -> (Stream, DuplexStream) {
+    /// Opens a connection to an upstream that sends nothing.
+    async fn open(connections: &H2Pool) -> (H2Stream, DuplexStream) {
         let (near, far) = tokio::io::duplex(64 << 10);
         let stream = connections.open(TokioIo::new(near), Arc::default()).await;
-        (stream.expect("begun"), far)
+        (stream.expect("a connection"), far)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_without_streams_is_closed_in_time() {
-        let connections = Multiplexed::new(true);
+    async fn a_connection_without_streams_is_closed_after_the_limit() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
         let (stream, mut far) = open(&connections).await;
         tokio::time::advance(LIMIT * 2).await;
-        connections.reap(LIMIT);
-        assert!(connections.checkout(true).is_some(), "it is in use");
+        connections.close_expired(LIMIT);
+        assert!(
+            connections.checkout(CheckoutPolicy::RecentlyUsedOnly).is_some(),
+            "the connection is in use"
+        );
         drop(stream);
         tokio::time::advance(LIMIT / 2).await;
-        connections.reap(LIMIT);
+        connections.close_expired(LIMIT);
         assert!(
-            connections.checkout(true).is_none(),
-            "it may have been closed meanwhile"
+            connections.checkout(CheckoutPolicy::RecentlyUsedOnly).is_none(),
+            "the upstream may have closed the connection"
         );
-        assert!(connections.checkout(false).is_some_and(|(_, is_steady)| !is_steady));
+        assert!(
+            connections
+                .checkout(CheckoutPolicy::AnyOpen)
+                .is_some_and(|(_, freshness)| freshness == ConnectionFreshness::MaybeStale)
+        );
         tokio::time::advance(LIMIT).await;
-        connections.reap(LIMIT);
-        assert!(connections.checkout(false).is_none());
+        connections.close_expired(LIMIT);
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
         let mut sent = Vec::new();
         far.read_to_end(&mut sent).await.expect("closed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_without_a_sign_of_life_is_given_up() {
-        let connections = Multiplexed::new(true);
+    async fn an_upstream_that_answers_no_ping_is_disconnected() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
         let (mut stream, _far) = open(&connections).await;
         let mut request = Request::new(Replay::empty(Framing::None));
         *request.uri_mut() = http::Uri::from_static("https://it/v1/models");
-        let answer = tokio::time::timeout(LIMIT, stream.sender.try_send_request(request)).await;
-        assert!(answer.expect("given up").is_err());
-        assert!(connections.checkout(false).is_none());
+        let response = tokio::time::timeout(LIMIT, stream.sender.try_send_request(request)).await;
+        assert!(response.expect("an end in time").is_err());
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_retired_connection_gets_no_more_streams() {
-        let connections = Multiplexed::new(true);
+        let connections = H2Pool::new(HttpProtocol::Http2);
         let (late, _far) = open(&connections).await;
         let (other, _other_far) = open(&connections).await;
         connections.retire(&late);
         for _ in 0..MAX_STREAMS {
-            let next = connections.checkout(false).map(|(stream, _)| stream);
-            assert!(next.is_some_and(|next| Arc::ptr_eq(&next.usage, &other.usage)));
+            let next = connections.checkout(CheckoutPolicy::AnyOpen).map(|(stream, _)| stream);
+            assert!(next.is_some_and(|next| Arc::ptr_eq(&next.streams, &other.streams)));
         }
     }
 }

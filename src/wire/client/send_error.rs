@@ -1,22 +1,19 @@
-//! Why there is no response head.
+//! Why a request to an upstream has no response head.
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use crate::wire::{
-    body::relay::BodyError,
-    client::dial::{DialError, root_cause},
-};
+use crate::wire::{body::framing::BodyError, client::dial::DialError, error_cause::root_cause};
 
-/// Why there is no response head.
+/// Why a request to an upstream has no response head.
 #[derive(Debug)]
 pub enum SendError {
-    /// No connection came about.
+    /// No connection could be opened.
     Dial(DialError),
-    /// The upstream sent no head in time.
+    /// The upstream sent no response head within this time.
     Timeout(Duration),
-    /// The request body ended before its end; the upstream did nothing wrong.
+    /// The request body ended early. The upstream did nothing wrong.
     Body(BodyError),
-    /// The upstream closed the connection, or answered something that is not HTTP.
+    /// The upstream closed the connection, or its response is not valid HTTP. The text says which.
     Broken(String),
 }
 
@@ -26,7 +23,7 @@ impl fmt::Display for SendError {
             Self::Dial(error) => error.fmt(f),
             Self::Timeout(limit) => write!(f, "no response head within {} ms", limit.as_millis()),
             Self::Body(error) => error.fmt(f),
-            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+            Self::Broken(why) => write!(f, "the connection to the upstream failed: {why}"),
         }
     }
 }
@@ -46,8 +43,8 @@ impl From<&hyper::Error> for SendError {
     }
 }
 
-/// Drops what an upstream says in HTTP/2's last frame (the debug data of `GOAWAY`, RFC 9113 section 6.8): it may quote the
-/// request. The library shows it behind the reason, as a literal of bytes in parentheses.
+/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), in which an upstream may quote the request. The h2
+/// library shows it after the reason, as a byte string literal in parentheses.
 fn without_debug_data(mut text: String) -> String {
     if let Some(at) = text.find(" (b\"") {
         text.truncate(at);
@@ -55,7 +52,7 @@ fn without_debug_data(mut text: String) -> String {
     text
 }
 
-/// Whether the connection was closed, rather than used for something that is not HTTP.
+/// Whether the error means that the connection was closed, as opposed to a violation of the protocol.
 pub(in crate::wire) fn is_closed(error: &hyper::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
@@ -66,4 +63,19 @@ pub(in crate::wire) fn is_closed(error: &hyper::Error) -> bool {
         )
     });
     is_reset || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_data_of_a_goaway_frame_is_not_shown() {
+        let text = "connection error received: not a result of an error (b\"your key is sk-1\")";
+        assert_eq!(
+            without_debug_data(text.to_owned()),
+            "connection error received: not a result of an error"
+        );
+        assert_eq!(without_debug_data("broken pipe".to_owned()), "broken pipe");
+    }
 }

@@ -1,4 +1,4 @@
-//! A connection to an upstream.
+//! The socket of a connection to an upstream.
 
 use std::{
     io::{self, IoSlice},
@@ -14,47 +14,48 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::{
-    timers::write_stall::Stall,
-    transport::{PeerSide, Transport},
+    timers::write_stall::WriteStall,
+    transport::{PeerState, Transport},
 };
 
-/// A transport whose peer may answer early and close: what it said stays to be read.
+/// A transport to an upstream, which may respond early and close: its response can still be read afterwards.
 pub(in crate::wire) struct UpstreamSocket {
     transport: Transport,
-    stall: Stall,
-    arrivals: Arc<Arrivals>,
-    /// The peer reads no more. What it said before is still to be read: an answer that it gave early.
-    deaf: bool,
+    stall: WriteStall,
+    reads: Arc<ReadCounter>,
+    /// Whether a write has failed because the upstream has closed its receiving side.
+    is_write_closed: bool,
 }
 
 impl UpstreamSocket {
+    /// A socket whose writes fail once the upstream has read nothing for `stall`.
     pub fn new(transport: Transport, stall: Duration) -> Self {
         Self {
             transport,
-            stall: Stall::after(stall),
-            arrivals: Arc::default(),
-            deaf: false,
+            stall: WriteStall::new(stall),
+            reads: Arc::default(),
+            is_write_closed: false,
         }
     }
 
-    /// What counts the bytes that arrive.
-    pub fn arrivals(&self) -> Arc<Arrivals> {
-        self.arrivals.clone()
+    /// Counts the reads that returned bytes.
+    pub fn reads(&self) -> Arc<ReadCounter> {
+        self.reads.clone()
     }
 
-    /// What is known of the upstream without reading.
-    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerSide {
+    /// What is known of the upstream's sending side without reading.
+    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerState {
         self.transport.poll_peer(cx)
     }
 
-    /// Swallows what is written to an upstream that has closed its side: the reading side finds out why, and may find
-    /// an answer there first.
-    fn heard<T>(&mut self, result: Poll<io::Result<T>>, swallowed: T) -> Poll<io::Result<T>> {
+    /// Turns the error of a write to a closed connection into a success with `discarded` bytes. The next read finds out why
+    /// the connection is closed, and may find a complete response before that.
+    fn ignore_close<T>(&mut self, result: Poll<io::Result<T>>, discarded: T) -> Poll<io::Result<T>> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-                self.deaf = true;
-                Poll::Ready(Ok(swallowed))
+                self.is_write_closed = true;
+                Poll::Ready(Ok(discarded))
             }
             result => result,
         }
@@ -66,9 +67,9 @@ impl AsyncRead for UpstreamSocket {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.arrivals.add();
-        } else if self.deaf {
-            // The failed write has used the error up; this is no orderly end.
+            self.reads.increment();
+        } else if self.is_write_closed {
+            // The system reports a reset only once, and the failed write has consumed it. So this is not an orderly end.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Poll::Ready(Ok(()))
@@ -78,7 +79,7 @@ impl AsyncRead for UpstreamSocket {
 impl AsyncWrite for UpstreamSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write(cx, buf);
-        let result = self.heard(result, buf.len());
+        let result = self.ignore_close(result, buf.len());
         self.stall.guard(cx, result)
     }
 
@@ -88,7 +89,7 @@ impl AsyncWrite for UpstreamSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
-        let result = self.heard(result, bufs.iter().map(|buf| buf.len()).sum());
+        let result = self.ignore_close(result, bufs.iter().map(|buf| buf.len()).sum());
         self.stall.guard(cx, result)
     }
 
@@ -98,7 +99,7 @@ impl AsyncWrite for UpstreamSocket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.transport).poll_flush(cx);
-        let result = self.heard(result, ());
+        let result = self.ignore_close(result, ());
         self.stall.guard(cx, result)
     }
 
@@ -108,17 +109,41 @@ impl AsyncWrite for UpstreamSocket {
     }
 }
 
-/// How often bytes have arrived from an upstream: a request whose count has not moved has not been answered at all.
+/// The number of reads on a connection that returned bytes. While it does not change, no response has begun.
 #[derive(Default)]
-pub(in crate::wire) struct Arrivals(AtomicU64);
+pub(in crate::wire) struct ReadCounter(AtomicU64);
 
-impl Arrivals {
-    /// There is one writer, the socket, so this need not be one operation.
-    fn add(&self) {
+impl ReadCounter {
+    /// Adds one. A load and a store are enough, because only the socket writes the counter.
+    fn increment(&self) {
         self.0.store(self.count().wrapping_add(1), Ordering::Relaxed);
     }
 
-    pub(in crate::wire) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_early_response_can_be_read_after_a_failed_write() {
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        let mut socket = UpstreamSocket::new(Transport::Unix(near), Duration::from_secs(60));
+        far.write_all(b"HTTP/1.1 413").await.expect("written");
+        drop(far);
+        socket.write_all(b"body").await.expect("the error is ignored");
+        let mut read = vec![0; 64];
+        assert_eq!(socket.read(&mut read).await.expect("the response"), 12);
+        assert_eq!(socket.reads().count(), 1);
+        let error = socket.read(&mut read).await.expect_err("no orderly end");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -1,8 +1,8 @@
-//! The connections of one listener, looked after from its task.
+//! The connections of one listener, supervised by the listener's task.
 //!
-//! Limits and draining are kept out of the connections' own tasks: those are woken by their bytes only, and what a
-//! piece of a stream costs does not grow by what watches it. Instead the listener walks over all of them now and then,
-//! one atomic load each.
+//! A connection's own task has no timers for its limits and is woken only for its bytes. So the supervision adds nothing to
+//! the cost of a piece of a stream. Instead the listener checks all its connections from time to time, with one atomic load
+//! for each.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,55 +12,59 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
-use crate::wire::{
-    server::activity::{Activity, Waiting},
-    server::refusal::Refusal,
-    server::service::{Peer, ServeLimits},
-    server::workers::Workers,
+use crate::wire::server::{
+    activity::{Activity, ConnectionWait},
+    refusal::HeadRefusal,
+    service::{Peer, ServeLimits},
+    workers::Workers,
 };
 
-/// Limits are kept this exactly: a quarter of the shorter one, within these bounds.
-const FINEST_WALK: Duration = Duration::from_millis(50);
-const COARSEST_WALK: Duration = Duration::from_secs(1);
+/// The period of the checks is a quarter of the shorter time limit, within these bounds.
+const MIN_CHECK_PERIOD: Duration = Duration::from_millis(50);
+const MAX_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The running connections.
+/// The open connections of one listener.
 pub(in crate::wire) struct Connections<R> {
     limits: ServeLimits,
+    /// Called with each head that does not arrive in time.
     refuse: R,
-    walk: Interval,
+    check: Interval,
     tasks: JoinSet<()>,
-    watched: HashMap<Id, Watched>,
+    tracked: HashMap<Id, TrackedConnection>,
 }
 
-struct Watched {
+struct TrackedConnection {
     peer: Peer,
     activity: Arc<Activity>,
     task: AbortHandle,
-    /// Taken when the connection has been told to drain.
+    /// Tells the connection to drain; `None` once that has been done.
     drain: Option<oneshot::Sender<()>>,
-    is_cut: bool,
+    /// Whether the task has been aborted and has not ended yet.
+    is_aborted: bool,
 }
 
-impl<R: Fn(Peer, Refusal) -> T, T> Connections<R> {
-    /// No connections yet, with these limits; `refuse` hears of heads that take too long.
+impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
+    /// No connections yet. `refuse` is called for each head that does not arrive in time.
     pub fn new(limits: ServeLimits, refuse: R) -> Self {
         let period = limits.client_header.min(limits.keep_alive) / 4;
-        let mut walk = interval(period.clamp(FINEST_WALK, COARSEST_WALK));
-        walk.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = interval(period.clamp(MIN_CHECK_PERIOD, MAX_CHECK_PERIOD));
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             limits,
             refuse,
-            walk,
+            check,
             tasks: JoinSet::new(),
-            watched: HashMap::new(),
+            tracked: HashMap::new(),
         }
     }
 
+    /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// Runs the connection that `serve` makes of its activity and of what tells it to drain, on one of `workers`.
+    /// Runs the future that `serve` makes, on one of the `workers` if there are any. `serve` receives the connection's
+    /// activity and the channel that tells it to drain.
     pub fn spawn<F>(
         &mut self,
         peer: Peer,
@@ -72,76 +76,131 @@ impl<R: Fn(Peer, Refusal) -> T, T> Connections<R> {
         let activity = Activity::accepted();
         let (drain, drained) = oneshot::channel();
         let served = serve(activity.clone(), drained);
-        let task = match workers.and_then(Workers::seat) {
+        let task = match workers.map(Workers::assign) {
             None => self.tasks.spawn(served),
-            Some((seat, worker)) => {
-                let seated = async move {
-                    let _seat = seat;
+            Some((assignment, worker)) => {
+                let counted = async move {
+                    let _assignment = assignment;
                     served.await;
                 };
-                self.tasks.spawn_on(seated, worker)
+                self.tasks.spawn_on(counted, worker)
             }
         };
-        let watched = Watched {
+        let tracked = TrackedConnection {
             peer,
             activity,
             task,
             drain: Some(drain),
-            is_cut: false,
+            is_aborted: false,
         };
-        self.watched.insert(watched.task.id(), watched);
+        self.tracked.insert(tracked.task.id(), tracked);
     }
 
-    /// Looks after the connections until one has ended or all have been looked at. Does nothing for ever without any.
-    pub async fn tend(&mut self) {
+    /// Waits until a connection has ended or the next check is done. Never completes while there are no connections.
+    pub async fn supervise(&mut self) {
         if self.is_empty() {
             return std::future::pending().await;
         }
         tokio::select! {
-            Some(ended) = self.tasks.join_next_with_id() => self.forget(ended),
-            _ = self.walk.tick() => self.cut_overdue(),
+            Some(ended) = self.tasks.join_next_with_id() => self.remove(ended),
+            _ = self.check.tick() => self.abort_overdue(),
         }
     }
 
-    /// Has every connection finish what it is busy with, and begin nothing more.
+    /// Tells every connection to finish its present requests and to begin no others.
     pub fn drain(&mut self) {
-        for watched in self.watched.values_mut() {
-            // Gone without the channel's word: the connection has just ended.
-            let _ = watched.drain.take().map(|drain| drain.send(()));
+        for tracked in self.tracked.values_mut() {
+            // Sending fails if the connection has just ended.
+            let _ = tracked.drain.take().map(|drain| drain.send(()));
         }
     }
 
-    /// Cuts every connection.
-    pub async fn cut(&mut self) {
+    /// Aborts every connection, and waits until their tasks have ended.
+    pub async fn abort_all(&mut self) {
         self.tasks.shutdown().await;
-        self.watched.clear();
+        self.tracked.clear();
     }
 
-    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+    fn remove(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-        self.watched.remove(&id);
+        self.tracked.remove(&id);
     }
 
-    fn cut_overdue(&mut self) {
+    fn abort_overdue(&mut self) {
         let now = Instant::now();
-        for watched in self.watched.values_mut().filter(|watched| !watched.is_cut) {
-            let waiting = watched.activity.waiting(now);
-            if is_overdue(waiting, self.limits) {
-                watched.is_cut = true;
-                watched.task.abort();
-                if let Waiting::Head(_) = waiting {
-                    // There is nobody left to be answered.
-                    let _ = (self.refuse)(watched.peer, Refusal::SlowHead);
+        for tracked in self.tracked.values_mut().filter(|tracked| !tracked.is_aborted) {
+            let wait = tracked.activity.current_wait(now);
+            if is_overdue(wait, self.limits) {
+                tracked.is_aborted = true;
+                tracked.task.abort();
+                if let ConnectionWait::Head(_) = wait {
+                    // `refuse` records the request. Its response is dropped, because the connection is already closed.
+                    let _ = (self.refuse)(tracked.peer, HeadRefusal::SlowHead);
                 }
             }
         }
     }
 }
 
-fn is_overdue(waiting: Waiting, limits: ServeLimits) -> bool {
-    match waiting {
-        Waiting::No => false,
-        Waiting::First(since) | Waiting::Head(since) => since >= limits.client_header,
-        Waiting::Request(since) => since >= limits.keep_alive,
+fn is_overdue(wait: ConnectionWait, limits: ServeLimits) -> bool {
+    match wait {
+        ConnectionWait::None => false,
+        ConnectionWait::FirstByte(waited) | ConnectionWait::Head(waited) => waited >= limits.client_header,
+        ConnectionWait::NextRequest(waited) => waited >= limits.keep_alive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const LIMITS: ServeLimits = ServeLimits {
+        client_header: Duration::from_secs(15),
+        keep_alive: Duration::from_secs(75),
+        stall: Duration::from_secs(300),
+    };
+    const PEER: Peer = Peer {
+        address: None,
+        is_secure: false,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_refused_and_a_silent_client_is_not() {
+        let refused = Cell::new(0);
+        let mut connections = Connections::new(LIMITS, |_, refusal| {
+            assert_eq!(refusal, HeadRefusal::SlowHead);
+            refused.set(refused.get() + 1);
+        });
+        for has_begun in [true, false] {
+            connections.spawn(PEER, None, |activity, _drain| async move {
+                if has_begun {
+                    activity.record_head_start();
+                }
+                std::future::pending().await
+            });
+        }
+        let begun = Instant::now();
+        while !connections.is_empty() {
+            connections.supervise().await;
+        }
+        assert!(begun.elapsed() >= LIMITS.client_header && begun.elapsed() < LIMITS.client_header * 2);
+        assert_eq!(refused.get(), 1);
+        assert!(connections.tracked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drained_connection_is_told_once_and_may_finish() {
+        let mut connections = Connections::new(LIMITS, |_, _| ());
+        connections.spawn(PEER, None, |activity, drain| async move {
+            activity.record_request_start(http::Version::HTTP_11);
+            drain.await.expect("told to drain");
+        });
+        connections.drain();
+        connections.drain();
+        while !connections.is_empty() {
+            connections.supervise().await;
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! HTTP/2 towards clients (RFC 9113), by hyper: its streams become requests like those of HTTP/1.1.
+//! HTTP/2 towards clients (RFC 9113), by hyper. Its streams become requests like those of HTTP/1.1.
 //!
-//! Whoever begins a connection with the preface speaks it, be it agreed by ALPN or known before. One connection carries many
-//! requests, so what bounds a connection of HTTP/1.1 is bounded here for each stream and for all of them together: their
-//! number, what is received and not read, what is to be sent and not taken, and how long nothing is taken of it.
+//! A connection that begins with the preface of HTTP/2 speaks it, whether the client agreed on that by ALPN or had prior
+//! knowledge. One connection carries many requests. So what limits a connection of HTTP/1.1 is limited here for each stream
+//! and for all streams together: the number of streams, the bytes received and not read, the bytes to be sent that the
+//! client does not take, and the time for which it takes none.
 
 use std::{
     collections::VecDeque,
@@ -33,32 +34,36 @@ use tokio::{
 };
 
 use crate::wire::{
-    body::request::RequestBody,
-    http1::MAX_HEAD,
-    http1::server::serve::Preface,
-    server::activity::Activity,
-    server::service::{Peer, ServeLimits},
-    server::socket::ClientSocket,
+    body::{framing::response_may_have_body, request::RequestBody},
+    http1::server::serve::Http2Preface,
+    limits::MAX_HEAD_BYTES,
+    server::{
+        activity::Activity,
+        service::{Peer, ServeLimits},
+        socket::ClientSocket,
+    },
 };
 
-/// Requests at a time on one connection; nginx allows as many.
-const STREAMS: u32 = 128;
-/// Bytes that a client may send on a stream before they are read.
+/// The maximum number of concurrent streams on a connection, as in nginx.
+const MAX_STREAMS: u32 = 128;
+/// The number of bytes that a client may send on a stream before they are read.
 const STREAM_WINDOW: u32 = 128 << 10;
-/// The same for all streams together: none can take what another may send.
-const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
-/// Bytes that are held for a stream that does not take them.
-const UNSENT: usize = 64 << 10;
-/// Streams that a client has reset and that were not yet looked at, at most; beyond that it is flooding (CVE-2023-44487).
-const RESETS_PENDING: usize = 32;
-/// Streams that were reset for the client's mistakes, at most (CVE-2025-8671).
-const MISTAKES: usize = 256;
-/// How often it is looked for streams of which nothing is taken.
-const LOOK: Duration = Duration::from_secs(1);
+/// The number of bytes that a client may send on all streams before they are read. It covers every stream's own window, so
+/// that no stream can use up the window of another.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// The maximum number of bytes that are buffered for a stream whose client does not take them.
+const MAX_SEND_BUFFER: usize = 64 << 10;
+/// The maximum number of streams that the client has reset before they were handled. A client with more is flooding
+/// (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 32;
+/// The maximum number of streams that were reset because of the client's errors (CVE-2025-8671).
+const MAX_ERROR_RESETS: usize = 256;
+/// How often the connection is checked for responses that the client does not take.
+const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Serves the requests of one connection until it ends, or after its drain until those that run are answered.
+/// Serves the requests of one connection until it ends, or after its drain until the requests in progress are answered.
 pub(in crate::wire) async fn serve<H, F, B>(
-    preface: Preface,
+    preface: Http2Preface,
     peer: Peer,
     limits: ServeLimits,
     activity: Arc<Activity>,
@@ -69,29 +74,29 @@ pub(in crate::wire) async fn serve<H, F, B>(
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Preface {
+    let Http2Preface {
         socket,
         read,
         mut drain,
     } = preface;
-    let streams = Arc::new(Streams::<B>::new(activity));
-    let opened = streams.clone();
+    let streams = Arc::new(ServerStreams::<B>::new(activity));
+    let of_service = streams.clone();
     let service = service_fn(move |request| {
-        let running = Running::begin(&opened);
-        let request = readable(request);
-        let is_mute = request.method() == Method::HEAD;
+        let running = RunningRequest::begin(&of_service);
+        let request = to_http1(request);
+        let method = request.method().clone();
         let handled = handler(peer, request);
-        async move { Ok::<_, Infallible>(running.answer(handled.await, is_mute).await) }
+        async move { Ok::<_, Infallible>(running.respond(handled.await, &method).await) }
     });
-    let socket = TokioIo::new(Rewound { read, socket });
+    let socket = TokioIo::new(RewoundSocket { read, socket });
     let mut connection = pin!(builder().serve_connection(socket, service));
-    let mut look = interval(LOOK);
+    let mut stall_check = interval(STALL_CHECK_PERIOD);
     let mut is_draining = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection broke");
+                    tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
                 }
                 return;
             }
@@ -99,8 +104,11 @@ pub(in crate::wire) async fn serve<H, F, B>(
                 is_draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = look.tick() => if streams.give_up_stalled(limits.stall) {
-                tracing::debug!(peer = peer.address.map(tracing::field::display), "an HTTP/2 client takes none of its answers");
+            _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
+                tracing::debug!(
+                    peer = peer.address.map(tracing::field::display),
+                    "an HTTP/2 client takes none of its responses; closing its connection"
+                );
                 return;
             },
         }
@@ -111,19 +119,19 @@ fn builder() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEAD as u32)
-        .max_send_buf_size(UNSENT)
-        .max_pending_accept_reset_streams(RESETS_PENDING)
-        .max_local_error_reset_streams(MISTAKES);
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }
 
-/// The request as HTTP/1.1 would have said it: `Host` beside its target (RFC 9113 section 8.3.1), and one `Cookie` (section
-/// 8.2.3).
-fn readable(request: Request<Incoming>) -> Request<RequestBody> {
+/// Makes the request look as over HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and with one
+/// `Cookie` header (section 8.2.3).
+fn to_http1(request: Request<Incoming>) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
     if !parts.headers.contains_key(HOST)
         && let Some(authority) = parts.uri.authority()
@@ -142,12 +150,12 @@ fn readable(request: Request<Incoming>) -> Request<RequestBody> {
     {
         parts.headers.insert(COOKIE, cookie);
     }
-    let body = RequestBody::of_stream(body, &parts.headers);
+    let body = RequestBody::from_http2(body, &parts.headers);
     Request::from_parts(parts, body)
 }
 
-/// What belongs to a connection of HTTP/1.1 has no place here (RFC 9113 section 8.2.2).
-fn strip(headers: &mut HeaderMap) {
+/// Removes the headers that concern an HTTP/1.1 connection. HTTP/2 does not allow them (RFC 9113 section 8.2.2).
+fn remove_connection_headers(headers: &mut HeaderMap) {
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
@@ -156,112 +164,133 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The streams of one connection.
-struct Streams<B> {
+/// The streams of one client connection.
+struct ServerStreams<B> {
     activity: Arc<Activity>,
+    /// The number of requests in progress.
     running: AtomicUsize,
-    /// The answers that are being sent.
-    answers: Mutex<VecDeque<Weak<Mutex<Sending<B>>>>>,
+    /// The responses that are being sent.
+    responses: Mutex<VecDeque<Weak<Mutex<H2SendState<B>>>>>,
 }
 
-impl<B> Streams<B> {
+/// The result of a check for stalled responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StallCheck {
+    /// At least one request makes progress, or may still make progress.
+    Alive,
+    /// All streams are stalled, and have been for as long again after their bodies were dropped.
+    AllStalled,
+}
+
+impl<B> ServerStreams<B> {
     fn new(activity: Arc<Activity>) -> Self {
         Self {
             activity,
             running: AtomicUsize::new(0),
-            answers: Mutex::default(),
+            responses: Mutex::default(),
         }
     }
 
-    /// Lets go of answers of which the client has taken nothing for `limit`. Their streams stay: hyper looks at them again
-    /// only when the client makes room. `true` when for as long again there has been nothing but such streams: then they
-    /// would hold the connection for ever.
-    fn give_up_stalled(&self, limit: Duration) -> bool {
-        let mut stuck = 0;
-        self.answers.lock().retain(|answer| {
-            let Some(answer) = answer.upgrade() else { return false };
-            let mut sending = answer.lock();
-            if sending.offered.is_some_and(|since| since.elapsed() >= limit) {
-                if sending.body.take().is_some() {
-                    sending.offered = Some(Instant::now());
+    /// Drops the body of each response of which the client has taken nothing for `limit`.
+    ///
+    /// Their streams remain, because hyper polls a stream again only when the client makes room in its window. When for
+    /// as long again there have been no other streams, the connection is of no use and should be closed.
+    fn drop_stalled(&self, limit: Duration) -> StallCheck {
+        let mut stalled = 0;
+        self.responses.lock().retain(|response| {
+            let Some(response) = response.upgrade() else {
+                return false;
+            };
+            let mut state = response.lock();
+            if state.offered.is_some_and(|since| since.elapsed() >= limit) {
+                if state.body.take().is_some() {
+                    state.offered = Some(Instant::now());
                 } else {
-                    stuck += 1;
+                    stalled += 1;
                 }
-                if let Some(waker) = sending.waker.take() {
+                if let Some(waker) = state.waker.take() {
                     waker.wake();
                 }
             }
             true
         });
-        stuck > 0 && stuck == self.running.load(Ordering::Relaxed)
-    }
-}
-
-/// A request that runs. Dropped, it runs no more.
-struct Running<B>(Arc<Streams<B>>);
-
-impl<B> Running<B> {
-    fn begin(streams: &Arc<Streams<B>>) -> Self {
-        streams.running.fetch_add(1, Ordering::Relaxed);
-        streams.activity.request_began(http::Version::HTTP_2);
-        Self(streams.clone())
-    }
-}
-
-impl<B> Drop for Running<B> {
-    fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.activity.request_ended();
+        if stalled > 0 && stalled == self.running.load(Ordering::Relaxed) {
+            StallCheck::AllStalled
+        } else {
+            StallCheck::Alive
         }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Running<B> {
-    async fn answer(self, response: Response<B>, is_mute: bool) -> Response<Answer<B>> {
+/// A request in progress, counted until it is dropped.
+struct RunningRequest<B>(Arc<ServerStreams<B>>);
+
+impl<B> RunningRequest<B> {
+    fn begin(streams: &Arc<ServerStreams<B>>) -> Self {
+        streams.running.fetch_add(1, Ordering::Relaxed);
+        streams.activity.record_request_start(http::Version::HTTP_2);
+        Self(streams.clone())
+    }
+}
+
+impl<B> Drop for RunningRequest<B> {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.activity.record_request_end();
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
+    /// Prepares the response to a request with `method` for hyper.
+    async fn respond(self, response: Response<B>, method: &Method) -> Response<H2ResponseBody<B>> {
         let (mut parts, mut body) = response.into_parts();
-        strip(&mut parts.headers);
-        let is_mute = is_mute || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if is_mute {
+        remove_connection_headers(&mut parts.headers);
+        let is_omitted = !response_may_have_body(method, parts.status);
+        if is_omitted {
             if let Some(length) = body.size_hint().exact()
                 && !parts.headers.contains_key(CONTENT_LENGTH)
                 && parts.status != StatusCode::NO_CONTENT
             {
                 parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
-            // It is over for whoever counts it only when it has been read.
+            // The body is read although it is not sent: the response counts as complete only at the end of its body.
             while let Some(Ok(_)) = body.frame().await {}
         }
-        let sending = Arc::new(Mutex::new(Sending {
-            body: (!is_mute).then_some(body),
-            offered: (!is_mute).then(Instant::now),
+        let state = Arc::new(Mutex::new(H2SendState {
+            body: (!is_omitted).then_some(body),
+            offered: (!is_omitted).then(Instant::now),
             waker: None,
         }));
-        self.0.answers.lock().push_back(Arc::downgrade(&sending));
-        let answer = Answer {
-            sending,
-            is_mute,
+        self.0.responses.lock().push_back(Arc::downgrade(&state));
+        let body = H2ResponseBody {
+            state,
+            is_omitted,
             _running: self,
         };
-        Response::from_parts(parts, answer)
+        Response::from_parts(parts, body)
     }
 }
 
-/// An answer's body that the connection's watch can let go of: it is not polled while the client takes nothing.
-struct Answer<B> {
-    sending: Arc<Mutex<Sending<B>>>,
-    is_mute: bool,
-    _running: Running<B>,
+/// The body of a response. hyper does not poll it while the client takes nothing, so the inner body is shared with the check
+/// for stalled responses, which can drop it.
+struct H2ResponseBody<B> {
+    state: Arc<Mutex<H2SendState<B>>>,
+    is_omitted: bool,
+    _running: RunningRequest<B>,
 }
 
-struct Sending<B> {
-    /// `None` when it has been let go of.
+struct H2SendState<B> {
+    /// `None` once the body has been dropped because the client takes nothing.
     body: Option<B>,
-    /// Since when a piece, or the head, has been waiting to be taken; once it has been let go of, since then.
+    /// When the head or a piece was offered that the client has not taken yet. Once the body has been dropped, the time
+    /// when that was done.
     offered: Option<Instant>,
+    /// The task that waits for the next piece.
     waker: Option<Waker>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B>
+impl<B: Body<Data = Bytes> + Unpin> Body for H2ResponseBody<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -269,50 +298,50 @@ where
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.is_mute {
+        if self.is_omitted {
             return Poll::Ready(None);
         }
-        let mut sending = self.sending.lock();
-        let Some(body) = &mut sending.body else {
+        let mut state = self.state.lock();
+        let Some(body) = &mut state.body else {
             return Poll::Ready(Some(Err("the client reads nothing".into())));
         };
         let frame = Pin::new(body).poll_frame(cx);
-        sending.offered = match &frame {
+        state.offered = match &frame {
             Poll::Ready(Some(Ok(_))) => Some(Instant::now()),
             _ => None,
         };
         if frame.is_pending() {
-            sending.waker = Some(cx.waker().clone());
+            state.waker = Some(cx.waker().clone());
         }
         frame.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_mute || self.sending.lock().body.as_ref().is_some_and(Body::is_end_stream)
+        self.is_omitted || self.state.lock().body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.sending.lock().body {
+        match &self.state.lock().body {
             Some(body) => body.size_hint(),
             None => SizeHint::default(),
         }
     }
 }
 
-/// A connection whose first bytes have been read already.
-struct Rewound {
+/// A socket whose first bytes have been read already, and are read again.
+struct RewoundSocket {
     read: Bytes,
     socket: ClientSocket,
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for RewoundSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.read.is_empty() {
             let count = self.read.len().min(buf.remaining());
-            buf.put_slice(self.read.get(..count).unwrap_or_default());
+            buf.put_slice(&self.read[..count]);
             self.read.advance(count);
             if self.read.is_empty() {
-                // Even an empty window would hold the room that many connections share.
+                // An empty slice would still keep the whole buffer alive, which many connections share.
                 self.read = Bytes::new();
             }
             return Poll::Ready(Ok(()));
@@ -321,7 +350,7 @@ impl AsyncRead for Rewound {
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for RewoundSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }
@@ -344,5 +373,60 @@ impl AsyncWrite for Rewound {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn streams() -> Arc<ServerStreams<Full<Bytes>>> {
+        Arc::new(ServerStreams::new(Activity::accepted()))
+    }
+
+    fn response() -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from_static(b"hello")));
+        let headers = response.headers_mut();
+        for name in ["connection", "transfer-encoding", "keep-alive"] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        response
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_response_loses_its_body_and_then_its_connection() {
+        let streams = streams();
+        let running = RunningRequest::begin(&streams);
+        let response = running.respond(response(), &Method::GET).await;
+        assert!(response.headers().is_empty());
+        assert_eq!(streams.drop_stalled(LIMIT), StallCheck::Alive);
+        tokio::time::advance(LIMIT).await;
+        assert_eq!(streams.drop_stalled(LIMIT), StallCheck::Alive, "the body is dropped");
+        assert!(response.into_body().frame().await.is_some_and(|frame| frame.is_err()));
+        assert!(!streams.activity.is_busy());
+        let running = RunningRequest::begin(&streams);
+        let _stalled = running.respond(self::response(), &Method::GET).await;
+        tokio::time::advance(LIMIT).await;
+        streams.drop_stalled(LIMIT);
+        tokio::time::advance(LIMIT).await;
+        assert_eq!(streams.drop_stalled(LIMIT), StallCheck::AllStalled);
+        let _other = RunningRequest::begin(&streams);
+        assert_eq!(
+            streams.drop_stalled(LIMIT),
+            StallCheck::Alive,
+            "another request is in progress"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_response_to_head_names_its_length_and_has_no_body() {
+        let running = RunningRequest::begin(&streams());
+        let response = running.respond(response(), &Method::HEAD).await;
+        assert_eq!(response.headers()[CONTENT_LENGTH], "5");
+        assert!(response.body().is_end_stream());
     }
 }

@@ -1,4 +1,4 @@
-//! Listening sockets.
+//! Listening sockets, over TCP or on a Unix path.
 
 use std::{
     fmt, io,
@@ -14,17 +14,17 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::wire::{
-    tls::server::{Identity, ServerTls},
+    tls::{server::TlsIdentity, server_stream::ServerTlsStream},
     transport::Transport,
 };
 
-/// Bytes of an answer that may wait in the kernel for a client.
-const UNSENT: u32 = 128 << 10;
+/// The maximum number of unsent bytes of a response that wait in the kernel for a client.
+const MAX_UNSENT: u32 = 128 << 10;
 
-/// Where to listen.
+/// The address of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP address; port 0 lets the system choose.
+    /// A TCP address. With port 0, the system chooses a free port.
     Tcp(SocketAddr),
     /// A Unix domain socket at this path.
     Unix(PathBuf),
@@ -39,7 +39,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address that cannot be listened on.
+/// An address cannot be listened on.
 #[derive(Debug)]
 pub struct BindError {
     address: Address,
@@ -50,7 +50,7 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {}: {}", self.address, self.source)?;
         if self.source.kind() == io::ErrorKind::AddrInUse {
-            f.write_str("; stop what listens there, or choose another address (port 0: any free one)")?;
+            f.write_str("; stop the process that listens there, or choose another address (port 0: any free port)")?;
         }
         Ok(())
     }
@@ -62,84 +62,86 @@ impl std::error::Error for BindError {
     }
 }
 
-/// A bound socket.
+/// A bound socket, with TLS if clients have to use it.
 #[derive(Debug)]
 pub struct Listener {
-    kind: Kind,
+    socket: ListenerSocket,
     address: Address,
-    tls: Option<Arc<Identity>>,
+    tls: Option<Arc<TlsIdentity>>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ListenerSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Binds `address`. A Unix socket that nobody listens on any more is replaced.
+    /// Binds `address`. A Unix socket that no process listens on any more is replaced.
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
         let bound = match address {
             Address::Tcp(tcp) => TcpListener::bind(tcp)
                 .await
-                .and_then(|listener| Ok((Address::Tcp(listener.local_addr()?), Kind::Tcp(listener)))),
+                .and_then(|listener| Ok((Address::Tcp(listener.local_addr()?), ListenerSocket::Tcp(listener)))),
             Address::Unix(path) => bind_unix(path)
                 .await
-                .map(|listener| (address.clone(), Kind::Unix(listener))),
+                .map(|listener| (address.clone(), ListenerSocket::Unix(listener))),
         };
-        let (address, kind) = bound.map_err(|source| BindError {
+        let (address, socket) = bound.map_err(|source| BindError {
             address: address.clone(),
             source,
         })?;
         Ok(Self {
-            kind,
+            socket,
             address,
             tls: None,
         })
     }
 
-    /// The same with TLS for who comes over TCP; a Unix socket stays plain.
+    /// The same listener with TLS. A listener on a Unix socket stays without TLS.
     #[must_use]
-    pub fn secured(mut self, tls: Arc<Identity>) -> Self {
-        if let Kind::Tcp(_) = self.kind {
+    pub fn secured(mut self, tls: Arc<TlsIdentity>) -> Self {
+        if let ListenerSocket::Tcp(_) = self.socket {
             self.tls = Some(tls);
         }
         self
     }
 
-    /// Whether clients have to speak TLS.
+    /// Whether clients have to use TLS.
     pub fn is_secure(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// The address that was bound, with the port that the system chose.
+    /// The address that was bound, with the port that the system has chosen.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    pub(in crate::wire) async fn accept(&self) -> io::Result<(Accepted, Option<SocketAddr>)> {
-        match &self.kind {
-            Kind::Tcp(listener) => {
+    /// Waits for a connection. Returns its socket, and the client's address over TCP.
+    pub(in crate::wire) async fn accept(&self) -> io::Result<(AcceptedSocket, Option<SocketAddr>)> {
+        match &self.socket {
+            ListenerSocket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Events are small and must leave as they arrive.
+                // Events are small, and each must be sent as soon as it arrives.
                 stream.set_nodelay(true)?;
-                // Writable means that the client has read, not that a third of a large buffer is free: a slow reader
-                // is no stalled one. It also bounds what the kernel holds for one.
-                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
+                // With this option, the socket becomes writable as soon as the client has read a little, and not only when
+                // a third of a large buffer is free. So a slow client is not taken for a stalled one. It also limits the
+                // memory that the kernel holds for a client.
+                SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
                 let tls = self.tls.as_ref().map(|identity| identity.load());
                 let stream = stream.into_std()?;
-                Ok((Accepted::Tcp { stream, peer, tls }, Some(peer)))
+                Ok((AcceptedSocket::Tcp { stream, peer, tls }, Some(peer)))
             }
-            Kind::Unix(listener) => {
+            ListenerSocket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Accepted::Unix(stream.into_std()?), None))
+                Ok((AcceptedSocket::Unix(stream.into_std()?), None))
             }
         }
     }
 }
 
-/// A client's connection before it belongs to a runtime.
-pub(in crate::wire) enum Accepted {
+/// The socket of a client's connection that is not yet registered with a runtime.
+pub(in crate::wire) enum AcceptedSocket {
     Tcp {
         stream: std::net::TcpStream,
         peer: SocketAddr,
@@ -148,9 +150,9 @@ pub(in crate::wire) enum Accepted {
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl Accepted {
-    /// The connection, driven by the runtime of the calling task.
-    pub fn open(self) -> io::Result<Transport> {
+impl AcceptedSocket {
+    /// Registers the socket with the runtime of the calling task. A TLS handshake is left to the first read.
+    pub fn register(self) -> io::Result<Transport> {
         Ok(match self {
             Self::Tcp { stream, tls: None, .. } => Transport::Tcp(TcpStream::from_std(stream)?),
             Self::Tcp {
@@ -159,7 +161,7 @@ impl Accepted {
                 tls: Some(tls),
             } => {
                 let accept = TlsAcceptor::from(tls).accept(TcpStream::from_std(stream)?);
-                Transport::ServerTls(Box::new(ServerTls::new(accept, peer)))
+                Transport::ServerTls(Box::new(ServerTlsStream::new(accept, peer)))
             }
             Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
         })
@@ -169,6 +171,7 @@ impl Accepted {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Address::Unix(path) = &self.address {
+            // The file may have been removed already, which is as good.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -185,5 +188,31 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             UnixListener::bind(path)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_replaced_only_if_no_process_listens_on_it() {
+        let path = std::env::temp_dir().join(format!("listen-{}.sock", std::process::id()));
+        let address = Address::Unix(path.clone());
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+        let listener = Listener::bind(&address).await.expect("the stale socket is replaced");
+        let error = Listener::bind(&address).await.expect_err("the path is in use");
+        assert!(error.to_string().starts_with(&format!("cannot listen on {address}: ")));
+        drop(listener);
+        assert!(!path.exists(), "the file is removed with its listener");
+    }
+
+    #[tokio::test]
+    async fn a_chosen_port_is_part_of_the_address() {
+        let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
+            .await
+            .expect("a free port");
+        assert!(matches!(listener.address(), Address::Tcp(address) if address.port() > 0));
+        assert!(!listener.is_secure());
     }
 }

@@ -1,4 +1,8 @@
-//! The server's side: listening, accepting and serving the connections of clients.
+//! The server's side: listeners, and the connections of clients that they accept.
+//!
+//! [`serve`](serve::serve) accepts the connections of one listener while the [`Capacity`](capacity::Capacity) allows, and
+//! places each on one of the [`Workers`](workers::Workers). A connection's task serves HTTP/1.1, or HTTP/2 if the client
+//! begins with its preface. [`Connections`](connections::Connections) closes the connections that wait for too long.
 
 pub(super) mod accept;
 pub(super) mod activity;

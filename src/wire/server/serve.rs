@@ -1,4 +1,4 @@
-//! Serving a listener: accept, count, drain on request.
+//! Serves a listener: accepts connections, runs them, and drains them on shutdown.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -8,35 +8,38 @@ use tokio::sync::watch;
 use crate::wire::{
     body::request::RequestBody,
     http1::server::serve as http1,
-    server::accept::Acceptor,
-    server::connections::Connections,
-    server::h2 as http2,
-    server::listen::Listener,
-    server::refusal::Refusal,
-    server::service::{Peer, Service},
-    server::socket::ClientSocket,
+    server::{
+        accept::Acceptor,
+        connections::Connections,
+        h2,
+        listen::Listener,
+        refusal::HeadRefusal,
+        service::{Peer, Service},
+        socket::{ClientSocket, ServedConnection},
+    },
 };
 
-/// Where a process is in its life.
+/// The phases of a server, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Serving.
+pub enum ShutdownPhase {
+    /// The server accepts connections and requests.
     Running,
-    /// Accepting nothing new; what runs may finish.
+    /// The server accepts nothing new. Requests in progress may finish.
     Draining,
-    /// Cutting what still runs.
+    /// The server closes the connections that are still open.
     Stopping,
 }
 
-/// Tells servers about the [`Phase`].
-pub type Shutdown = watch::Receiver<Phase>;
+/// Tells servers about the present [`ShutdownPhase`].
+pub type Shutdown = watch::Receiver<ShutdownPhase>;
 
-/// Serves every connection of `listener` with `handler` until `shutdown` drains it and the last connection is done.
-/// `refuse` answers what never becomes a request.
+/// Serves every connection of `listener` with `handler`, until `shutdown` drains it and the last connection has ended.
+///
+/// `refuse` makes the response to a request whose head is refused.
 pub async fn serve<H, R, F, B>(listener: Listener, service: Service, mut shutdown: Shutdown, handler: H, refuse: R)
 where
     H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,
-    R: Fn(Peer, Refusal) -> Option<Response<B>> + Clone + Send + 'static,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>> + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -48,24 +51,23 @@ where
     } = service;
     let mut connections = Connections::new(limits, refuse.clone());
     let mut acceptor = Acceptor::new(&listener, &capacity);
-    while *shutdown.borrow() == Phase::Running {
+    while *shutdown.borrow() == ShutdownPhase::Running {
         tokio::select! {
             changed = shutdown.changed() => if changed.is_err() {
                 break;
             },
-            () = connections.tend() => {}
-            (accepted, peer, occupied) = acceptor.next() => {
+            () = connections.supervise() => {}
+            (accepted, peer, open) = acceptor.next() => {
                 let (handler, refuse) = (handler.clone(), refuse.clone());
                 connections.spawn(peer, workers.as_deref(), |activity, drain| async move {
-                    let _occupied = occupied;
-                    // What cannot be registered is closed, as what cannot be accepted is.
-                    if let Ok(transport) = accepted.open() {
-                        let socket = ClientSocket::new(transport, limits.stall, activity.clone());
-                        let served = http1::serve(socket, peer, activity.clone(), drain, handler.clone(), refuse);
-                        if let Some(preface) = served.await {
-                            // In a box, so that a connection of HTTP/1.1 does not hold the room for it.
-                            Box::pin(http2::serve(preface, peer, limits, activity, handler)).await;
-                        }
+                    let _open = open;
+                    // A socket that cannot be registered is closed, like one that cannot be accepted.
+                    let Ok(transport) = accepted.register() else { return };
+                    let socket = ClientSocket::new(transport, limits.stall, activity.clone());
+                    let connection = ServedConnection { socket, peer, activity: activity.clone(), drain };
+                    if let Some(preface) = http1::serve(connection, handler.clone(), refuse).await {
+                        // HTTP/2 is boxed, so that an HTTP/1.1 connection does not hold the memory of its future.
+                        Box::pin(h2::serve(preface, peer, limits, activity, handler)).await;
                     }
                 });
             }
@@ -75,14 +77,14 @@ where
     connections.drain();
     while !connections.is_empty() {
         tokio::select! {
-            () = reached(&mut shutdown, Phase::Stopping) => connections.cut().await,
-            () = connections.tend() => {}
+            () = reached(&mut shutdown, ShutdownPhase::Stopping) => connections.abort_all().await,
+            () = connections.supervise() => {}
         }
     }
 }
 
-/// Waits until `phase` has come, or until nobody is left to announce it.
-async fn reached(shutdown: &mut Shutdown, phase: Phase) {
+/// Waits until `phase` has begun, or until the sender of phases is gone, which stops the server too.
+async fn reached(shutdown: &mut Shutdown, phase: ShutdownPhase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
 }
 

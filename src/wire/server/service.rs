@@ -1,36 +1,37 @@
-//! What a server knows of a client, and what it grants one.
+//! What all connections of a server share: its limits, its capacity and its workers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::wire::{server::capacity::Capacity, server::workers::Workers};
+use crate::wire::server::{capacity::Capacity, workers::Workers};
 
-/// Who sent a request.
+/// The client that sent a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// The address, where the transport has one.
+    /// The client's address; `None` over a Unix socket.
     pub address: Option<SocketAddr>,
-    /// Whether it came over TLS.
+    /// Whether the connection uses TLS.
     pub is_secure: bool,
 }
 
-/// Time limits of a client's connection.
+/// The time limits of a client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// From the first byte of a request head (or from accepting the connection) to its last.
+    /// The maximum time for a request head, from its first byte to its last. For the first head of a connection, the time
+    /// runs from the moment the connection is accepted.
     pub client_header: Duration,
-    /// Between two requests.
+    /// The maximum pause between two requests.
     pub keep_alive: Duration,
-    /// For a client that reads nothing.
+    /// How long a write may be blocked by a client that reads nothing.
     pub stall: Duration,
 }
 
-/// How connections are served, over all listeners that share it.
+/// How connections are served. All listeners of a server share it.
 #[derive(Clone)]
 pub struct Service {
-    /// Time limits of each connection.
+    /// The time limits of each connection.
     pub limits: ServeLimits,
-    /// How many there may be.
+    /// The limit on the number of connections.
     pub capacity: Arc<Capacity>,
-    /// Who runs them; without any, the runtime that the listener is served in.
+    /// The threads that run the connections. Without them, the connections run in the listener's own runtime.
     pub workers: Option<Arc<Workers>>,
 }

@@ -1,47 +1,48 @@
-//! Where a body ends (RFC 9112 sections 6.3 and 7.1), without any I/O: bytes in, pieces of the body out.
+//! Finds where a body ends (RFC 9112 sections 6.3 and 7.1), without I/O: bytes go in, pieces of the body come out.
 //!
-//! What two recipients could read differently is refused: line ends are CRLF, a chunk size is plain hexadecimal digits.
-//! Chunk extensions and trailers are dropped: nothing behind Steadfast may act on fields that came after everything was
-//! decided (RFC 9110 section 6.5.1).
+//! The decoder refuses what two readers could understand differently: a line ends in CRLF, and a chunk size consists of
+//! hexadecimal digits only. Chunk extensions and trailers are dropped: the request has been decided on without them, so
+//! nothing behind Steadfast may act on them (RFC 9110 section 6.5.1).
 
 use bytes::{Buf as _, Bytes};
 
-/// Bytes that a chunk may have in front of its size and behind it.
+/// The maximum size in bytes of a chunk's extension, with the blanks and leading zeros of its size.
 const MAX_EXTENSION: u32 = 256;
-/// Bytes of trailers that a body may have.
+/// The maximum size in bytes of a body's trailers.
 const MAX_TRAILERS: u32 = 16 << 10;
 
-/// A framing that is none.
+/// The chunked coding is invalid. The text says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) struct BadChunk(pub &'static str);
 
-/// Finds the pieces of one body.
+/// Finds the pieces and the end of one body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wire) enum Decoder {
+pub(in crate::wire) enum BodyDecoder {
     /// This many bytes are still to come.
     Length(u64),
-    /// In chunks.
-    Chunked(Chunked),
-    /// Up to the end of the connection.
+    /// The body is in chunked coding.
+    Chunked(ChunkedDecoder),
+    /// The body ends when the connection does.
     UntilClose,
 }
 
-/// Where in a chunked body the next byte stands.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wire) struct Chunked {
-    place: Place,
-    /// The size of the chunk being read, or what is left of it.
+pub(in crate::wire) struct ChunkedDecoder {
+    state: ChunkState,
+    /// While a size line is read: the size so far. While data is read: the bytes of the chunk that are still to come.
     size: u64,
-    /// Bytes of the present chunk's extension, or of the trailers.
-    asides: u32,
+    /// The bytes read so far of the present chunk's extension, or of the trailers.
+    overhead: u32,
 }
 
+/// What the next byte of a chunked body belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    FirstDigit,
-    Digits,
-    /// Blanks behind the size, as some pad it with.
-    Padding,
+enum ChunkState {
+    FirstSizeDigit,
+    SizeDigits,
+    /// Blanks after the size, which some senders pad it with.
+    SizePadding,
     Extension,
     SizeLineFeed,
     Data,
@@ -49,46 +50,56 @@ enum Place {
     DataLineFeed,
     TrailerStart,
     TrailerName,
-    Trailer,
+    TrailerValue,
     TrailerLineFeed,
     LastLineFeed,
     End,
 }
 
-impl Decoder {
-    /// A body in chunks, from its beginning.
-    pub const CHUNKED: Self = Self::Chunked(Chunked {
-        place: Place::FirstDigit,
+impl BodyDecoder {
+    /// A chunked body, at its beginning.
+    pub const CHUNKED: Self = Self::Chunked(ChunkedDecoder {
+        state: ChunkState::FirstSizeDigit,
         size: 0,
-        asides: 0,
+        overhead: 0,
     });
-    /// No body.
+    /// A message without a body.
     pub const EMPTY: Self = Self::Length(0);
 
-    /// Whether the whole body has been read.
+    /// Whether the end of the body has been read.
     pub fn is_end(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunked { place: Place::End, .. }))
+        matches!(
+            self,
+            Self::Length(0)
+                | Self::Chunked(ChunkedDecoder {
+                    state: ChunkState::End,
+                    ..
+                })
+        )
     }
 
-    /// How many bytes are known to come.
+    /// The number of bytes that will certainly come next: the rest of the body or of the chunk, or zero if unknown.
     pub fn expected(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
-            Self::Chunked(chunked) if chunked.place == Place::Data => chunked.size,
+            Self::Chunked(chunked) if chunked.state == ChunkState::Data => chunked.size,
             Self::Chunked(_) | Self::UntilClose => 0,
         }
     }
 
-    /// How many bytes the rest of the body has, where that is known.
-    pub fn exact(&self) -> Option<u64> {
+    /// The number of bytes in the rest of the body, where that is known.
+    pub fn exact_length(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
-            Self::Chunked(Chunked { place: Place::End, .. }) => Some(0),
+            Self::Chunked(ChunkedDecoder {
+                state: ChunkState::End, ..
+            }) => Some(0),
             Self::Chunked(_) | Self::UntilClose => None,
         }
     }
 
-    /// Takes the next piece of the body from `pending`; `None` when more has to arrive first, or at the end.
+    /// Takes the next piece of the body from the front of `pending`. Returns `None` at the end of the body, or when more
+    /// bytes have to arrive first.
     pub fn take(&mut self, pending: &mut Bytes) -> Result<Option<Bytes>, BadChunk> {
         match self {
             Self::Length(left) => Ok(take_up_to(left, pending)),
@@ -107,114 +118,123 @@ fn take_up_to(left: &mut u64, pending: &mut Bytes) -> Option<Bytes> {
     Some(pending.split_to(length))
 }
 
-impl Chunked {
+impl ChunkedDecoder {
     fn take(&mut self, pending: &mut Bytes) -> Result<Option<Bytes>, BadChunk> {
         self.skip_to_data(pending)?;
-        if self.place != Place::Data {
+        if self.state != ChunkState::Data {
             return Ok(None);
         }
         let piece = take_up_to(&mut self.size, pending);
         if self.size == 0 {
-            self.place = Place::DataReturn;
-            // So that the end of the body is known together with its last piece.
+            self.state = ChunkState::DataReturn;
+            // If the last chunk has arrived too, the end of the body is known together with its last piece.
             self.skip_to_data(pending)?;
         }
         Ok(piece)
     }
 
-    /// Consumes what stands between the data of two chunks, as far as it is there.
+    /// Consumes the bytes between the data of two chunks, as far as they have arrived.
     fn skip_to_data(&mut self, pending: &mut Bytes) -> Result<(), BadChunk> {
         let mut read = 0;
         for byte in pending.iter() {
-            if matches!(self.place, Place::Data | Place::End) {
+            if matches!(self.state, ChunkState::Data | ChunkState::End) {
                 break;
             }
-            self.place = self.after(*byte)?;
+            self.state = self.after(*byte)?;
             read += 1;
         }
         pending.advance(read);
         if pending.is_empty() {
-            // Even an empty window would hold what it is a window on.
+            // An empty slice would still keep the whole buffer alive.
             *pending = Bytes::new();
         }
         Ok(())
     }
 
-    fn after(&mut self, byte: u8) -> Result<Place, BadChunk> {
+    /// The state after `byte`, which is not data.
+    fn after(&mut self, byte: u8) -> Result<ChunkState, BadChunk> {
+        use ChunkState::{
+            Data, DataLineFeed, DataReturn, End, Extension, FirstSizeDigit, LastLineFeed, SizeDigits, SizeLineFeed,
+            SizePadding, TrailerLineFeed, TrailerName, TrailerStart, TrailerValue,
+        };
         let refuse = |problem| Err(BadChunk(problem));
-        Ok(match (self.place, byte) {
-            (Place::FirstDigit | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                let digit = u64::from((byte as char).to_digit(16).unwrap_or_default());
-                let size = self.size.checked_mul(16).and_then(|size| size.checked_add(digit));
-                self.size = size.ok_or(BadChunk("a chunk's size is over 64 bits"))?;
-                self.aside(u32::from(self.size == 0), MAX_EXTENSION)?;
-                Place::Digits
+        Ok(match (self.state, byte) {
+            (FirstSizeDigit | SizeDigits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                self.push_size_digit(byte)?;
+                SizeDigits
             }
-            (Place::FirstDigit, _) => return refuse("a chunk has no size"),
-            (Place::Digits | Place::Padding | Place::Extension, b'\r') => Place::SizeLineFeed,
-            (Place::Digits | Place::Padding, b';') => Place::Extension,
-            (Place::Digits | Place::Padding, b' ' | b'\t') => {
-                self.aside(1, MAX_EXTENSION)?;
-                Place::Padding
+            (FirstSizeDigit, _) => return refuse("a chunk has no size"),
+            (SizeDigits | SizePadding | Extension, b'\r') => SizeLineFeed,
+            (SizeDigits | SizePadding, b';') => Extension,
+            (SizeDigits | SizePadding, b' ' | b'\t') => {
+                self.count_overhead(1, MAX_EXTENSION)?;
+                SizePadding
             }
-            (Place::Digits | Place::Padding, _) => return refuse("a chunk's size is not a number"),
-            (Place::Extension, b'\n') => return refuse("a chunk's size ends in a bare line feed"),
-            (Place::Extension, _) if is_control(byte) => return refuse("a chunk's extension has a control character"),
-            (Place::Extension, _) => {
-                self.aside(1, MAX_EXTENSION)?;
-                Place::Extension
+            (SizeDigits | SizePadding, _) => return refuse("a chunk size is not a hexadecimal number"),
+            (Extension, b'\n') => return refuse("a chunk size line ends in a bare line feed"),
+            (Extension, _) if is_control(byte) => return refuse("a chunk extension contains a control character"),
+            (Extension, _) => {
+                self.count_overhead(1, MAX_EXTENSION)?;
+                Extension
             }
-            (Place::SizeLineFeed, b'\n') => {
-                self.asides = 0;
-                if self.size == 0 {
-                    Place::TrailerStart
-                } else {
-                    Place::Data
-                }
+            (SizeLineFeed, b'\n') => {
+                self.overhead = 0;
+                if self.size == 0 { TrailerStart } else { Data }
             }
-            (Place::DataReturn, b'\r') => Place::DataLineFeed,
-            (Place::DataLineFeed, b'\n') => Place::FirstDigit,
-            (Place::DataReturn | Place::DataLineFeed, _) => return refuse("a chunk is longer than its size"),
-            (Place::TrailerStart, b'\r') => Place::LastLineFeed,
-            (Place::Trailer, b'\r') => Place::TrailerLineFeed,
-            (Place::TrailerStart | Place::Trailer, b'\n') => return refuse("a trailer ends in a bare line feed"),
-            (Place::TrailerName, b':') => Place::Trailer,
-            (Place::TrailerStart | Place::TrailerName, _) if !is_token(byte) => {
-                return refuse("a trailer is not a field");
+            (DataReturn, b'\r') => DataLineFeed,
+            (DataLineFeed, b'\n') => FirstSizeDigit,
+            (DataReturn | DataLineFeed, _) => return refuse("a chunk is longer than its size"),
+            (TrailerStart, b'\r') => LastLineFeed,
+            (TrailerValue, b'\r') => TrailerLineFeed,
+            (TrailerStart | TrailerValue, b'\n') => return refuse("a trailer line ends in a bare line feed"),
+            (TrailerName, b':') => TrailerValue,
+            (TrailerStart | TrailerName, _) if !is_token(byte) => return refuse("invalid trailer name"),
+            (TrailerValue, _) if is_control(byte) => return refuse("a trailer contains a control character"),
+            (TrailerStart | TrailerName, _) => {
+                self.count_overhead(1, MAX_TRAILERS)?;
+                TrailerName
             }
-            (Place::Trailer, _) if is_control(byte) => return refuse("a trailer has a control character"),
-            (Place::TrailerStart | Place::TrailerName | Place::Trailer, _) => {
-                self.aside(1, MAX_TRAILERS)?;
-                if self.place == Place::Trailer {
-                    Place::Trailer
-                } else {
-                    Place::TrailerName
-                }
+            (TrailerValue, _) => {
+                self.count_overhead(1, MAX_TRAILERS)?;
+                TrailerValue
             }
-            (Place::TrailerLineFeed, b'\n') => Place::TrailerStart,
-            (Place::LastLineFeed, b'\n') => Place::End,
-            (Place::SizeLineFeed | Place::TrailerLineFeed | Place::LastLineFeed, _) => {
-                return refuse("a carriage return stands alone");
+            (TrailerLineFeed, b'\n') => TrailerStart,
+            (LastLineFeed, b'\n') => End,
+            (SizeLineFeed | TrailerLineFeed | LastLineFeed, _) => {
+                return refuse("a carriage return is not followed by a line feed");
             }
-            (place @ (Place::Data | Place::End), _) => place,
+            (Data | End, _) => unreachable!("the bytes between two chunks' data end before data and at the end"),
         })
     }
 
-    fn aside(&mut self, more: u32, most: u32) -> Result<(), BadChunk> {
-        self.asides += more;
-        if self.asides > most {
-            return Err(BadChunk("a chunk's extension, or the trailers, are too long"));
+    fn push_size_digit(&mut self, digit: u8) -> Result<(), BadChunk> {
+        let digit = (digit as char)
+            .to_digit(16)
+            .expect("the caller has matched a hexadecimal digit");
+        let size = self
+            .size
+            .checked_mul(16)
+            .and_then(|size| size.checked_add(digit.into()));
+        self.size = size.ok_or(BadChunk("a chunk size does not fit in 64 bits"))?;
+        // Leading zeros count as overhead, or there could be any number of them.
+        self.count_overhead(u32::from(self.size == 0), MAX_EXTENSION)
+    }
+
+    fn count_overhead(&mut self, more: u32, limit: u32) -> Result<(), BadChunk> {
+        self.overhead += more;
+        if self.overhead > limit {
+            return Err(BadChunk("a chunk extension, or the trailers, are too long"));
         }
         Ok(())
     }
 }
 
-/// What no field's value may have (RFC 9110 section 5.5).
+/// Whether `byte` is a control character that a field value must not contain (RFC 9110 section 5.5).
 fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// What a field's name is made of (RFC 9110 section 5.6.2).
+/// Whether `byte` may be part of a field name (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -225,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `wire` cut at `cuts`, and gives the body, what was left over, and the state at the end.
-    fn decode(mut decoder: Decoder, wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Vec<u8>, bool), BadChunk> {
+    /// Feeds `wire` in parts that are cut at `cuts`. Returns the body, the bytes after it, and whether its end was read.
+    fn decode(mut decoder: BodyDecoder, wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Vec<u8>, bool), BadChunk> {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
         cuts.extend([0, wire.len()]);
         cuts.sort_unstable();
@@ -255,47 +275,47 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_come_out_as_they_went_in_however_they_are_cut(
+        fn a_chunked_body_is_decoded_however_its_bytes_are_cut(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),
             cuts in proptest::collection::vec(any::<usize>(), 0..12),
         ) {
             let mut wire = in_chunks(&chunks);
             wire.extend(b"GET /");
-            let read = decode(Decoder::CHUNKED, &wire, &cuts);
+            let read = decode(BodyDecoder::CHUNKED, &wire, &cuts);
             prop_assert_eq!(read, Ok((chunks.concat(), b"GET /".to_vec(), true)));
         }
 
         #[test]
-        fn no_input_breaks_it(wire in proptest::collection::vec(any::<u8>(), 0..200), cuts in proptest::collection::vec(any::<usize>(), 0..6)) {
-            let whole = decode(Decoder::CHUNKED, &wire, &[]);
-            let parts = decode(Decoder::CHUNKED, &wire, &cuts);
+        fn the_result_never_depends_on_the_cuts(wire in proptest::collection::vec(any::<u8>(), 0..200), cuts in proptest::collection::vec(any::<usize>(), 0..6)) {
+            let whole = decode(BodyDecoder::CHUNKED, &wire, &[]);
+            let parts = decode(BodyDecoder::CHUNKED, &wire, &cuts);
             prop_assert_eq!(whole.is_ok(), parts.is_ok());
             prop_assert_eq!(whole.ok(), parts.ok());
         }
     }
 
     #[test]
-    fn a_length_ends_where_it_says() {
+    fn a_body_with_a_length_ends_after_that_many_bytes() {
         assert_eq!(
-            decode(Decoder::Length(5), b"helloGET", &[2]),
+            decode(BodyDecoder::Length(5), b"helloGET", &[2]),
             Ok((b"hello".to_vec(), b"GET".to_vec(), true))
         );
         assert_eq!(
-            decode(Decoder::Length(9), b"hello", &[2]),
+            decode(BodyDecoder::Length(9), b"hello", &[2]),
             Ok((b"hello".to_vec(), Vec::new(), false))
         );
     }
 
     #[test]
-    fn what_stands_beside_the_data_is_bounded_for_each_chunk() {
+    fn the_limit_on_extensions_holds_for_each_chunk_alone() {
         let chunk = "00000010;chunk-signature=0123456789abcdef0123456789abcdef0123456789abcdef\r\nsixteen bytes...\r\n";
         let wire = chunk.repeat(5_000) + "0\r\n\r\n";
-        let read = decode(Decoder::CHUNKED, wire.as_bytes(), &[]).expect("plain chunks");
+        let read = decode(BodyDecoder::CHUNKED, wire.as_bytes(), &[]).expect("valid chunks");
         assert_eq!((read.0.len(), read.2), (16 * 5_000, true));
     }
 
     #[test]
-    fn chunks_with_two_readings_are_refused() {
+    fn ambiguous_chunks_are_refused() {
         for wire in [
             "\r\n",
             "x\r\n",
@@ -325,7 +345,7 @@ mod tests {
             "1;\0\r\na\r\n",
             "10000000000000000\r\n",
         ] {
-            let read = decode(Decoder::CHUNKED, wire.as_bytes(), &[]);
+            let read = decode(BodyDecoder::CHUNKED, wire.as_bytes(), &[]);
             assert!(read.is_err(), "{wire:?}: {read:?}");
         }
         let endless = [
@@ -334,7 +354,7 @@ mod tests {
             "0\r\n".to_owned() + &"a".repeat(20_000),
         ];
         for wire in endless {
-            assert!(decode(Decoder::CHUNKED, wire.as_bytes(), &[]).is_err());
+            assert!(decode(BodyDecoder::CHUNKED, wire.as_bytes(), &[]).is_err());
         }
     }
 }

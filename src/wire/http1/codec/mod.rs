@@ -1,4 +1,4 @@
-//! Heads and bodies of HTTP/1.1, read and written.
+//! The codec of HTTP/1.1: heads are parsed and written, bodies are delimited, and bytes are buffered on their way.
 
 pub(in crate::wire) mod body_decoder;
 pub(in crate::wire) mod date;

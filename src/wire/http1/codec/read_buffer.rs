@@ -1,4 +1,4 @@
-//! Bytes that have arrived on a connection and that nobody has taken yet.
+//! The bytes that have arrived on a connection and that have not been taken yet.
 
 use std::{
     cell::RefCell,
@@ -10,28 +10,32 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What the connections of a thread read into, in bytes. Pieces are windows on it; it is used again once they are gone.
-const SHARED: usize = 64 << 10;
-/// With less room than this left, reading goes on in a fresh one.
-const LEAST: usize = 8 << 10;
-/// A body that is known to be longer than the shared room gets its own, at most this large.
-const OWN: usize = 256 << 10;
+/// The size in bytes of the buffer that the connections of a thread share. Pieces are slices of it, and it is reused once
+/// all of them are dropped.
+const SHARED_BUFFER: usize = 64 << 10;
+/// The free space in bytes below which a new buffer is used for the next read.
+const MIN_FREE: usize = 8 << 10;
+/// The maximum size in bytes of the buffer that a body gets for itself when it is longer than the shared buffer.
+const MAX_OWN_BUFFER: usize = 256 << 10;
 
 thread_local! {
-    static ROOM: RefCell<BytesMut> = RefCell::default();
+    static SHARED: RefCell<BytesMut> = RefCell::default();
 }
 
-/// Bytes that have arrived and are not taken yet, and where the rest of a long body goes.
+/// The bytes of a connection that have arrived and that have not been taken yet.
 #[derive(Default)]
-pub(in crate::wire) struct Inbound {
+pub(in crate::wire) struct ReadBuffer {
+    /// The bytes that have not been taken yet.
     pub pending: Bytes,
-    /// What is pending shares its memory with nobody.
-    is_apart: bool,
+    /// Whether `pending` has a buffer of its own, rather than a slice of the shared one.
+    is_detached: bool,
+    /// The buffer of a long body.
     own: BytesMut,
 }
 
-impl Inbound {
-    /// Reads what there is, for whoever waits for `expected` more bytes: zero at the end.
+impl ReadBuffer {
+    /// Reads the bytes that have arrived, and returns their number: zero when the peer has closed its side. `expected` is
+    /// the number of bytes that will certainly come, or zero.
     pub fn poll_fill<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
@@ -39,30 +43,32 @@ impl Inbound {
         expected: u64,
     ) -> Poll<io::Result<usize>> {
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-        if expected == 0 || self.own.capacity() <= expected.min(LEAST) {
+        if expected == 0 || self.own.capacity() <= expected.min(MIN_FREE) {
             self.own = BytesMut::new();
         }
-        ROOM.with_borrow_mut(|room| {
-            if room.capacity() < SHARED && !room.try_reclaim(SHARED) && room.capacity() < LEAST {
-                room.reserve(SHARED);
+        SHARED.with_borrow_mut(|shared| {
+            let is_too_small = shared.capacity() < SHARED_BUFFER;
+            if is_too_small && !shared.try_reclaim(SHARED_BUFFER) && shared.capacity() < MIN_FREE {
+                shared.reserve(SHARED_BUFFER);
             }
-            let buffer = if self.own.capacity() == 0 && expected <= room.capacity() {
-                room
+            let buffer = if self.own.capacity() == 0 && expected <= shared.capacity() {
+                shared
             } else {
                 if self.own.capacity() == 0 {
-                    // A byte more, so that the last read leaves room: that is how tokio knows that nothing is left.
-                    self.own.reserve(expected.min(OWN) + 1);
+                    // The extra byte keeps the last read from filling the buffer: after a short read, tokio knows that
+                    // the socket is empty.
+                    self.own.reserve(expected.min(MAX_OWN_BUFFER) + 1);
                 }
                 &mut self.own
             };
             let Poll::Ready(read) = pin!(io.read_buf(buffer)).poll(cx) else {
-                self.set_apart();
+                self.detach();
                 return Poll::Pending;
             };
             let count = read?;
             let more = buffer.split();
             if self.own.capacity() <= 1 {
-                // Even the one byte that is left would hold all of it.
+                // The one free byte would keep the whole buffer alive.
                 self.own = BytesMut::new();
             }
             self.append(more);
@@ -70,22 +76,23 @@ impl Inbound {
         })
     }
 
-    /// Copies what is pending, once: its rest may be long in coming, and as a window it would hold all of the shared room.
-    fn set_apart(&mut self) {
-        if !self.pending.is_empty() && !self.is_apart {
+    /// Copies the pending bytes into a buffer of their own, if they are not in one yet. The rest of a message may take long
+    /// to arrive, and a slice would keep the shared buffer alive until then.
+    fn detach(&mut self) {
+        if !self.pending.is_empty() && !self.is_detached {
             self.pending = Bytes::copy_from_slice(&self.pending);
-            self.is_apart = true;
+            self.is_detached = true;
         }
     }
 
-    /// Adds `more` behind what is pending.
+    /// Adds `more` to the end of the pending bytes.
     fn append(&mut self, more: BytesMut) {
-        self.is_apart = !self.pending.is_empty();
-        if !self.is_apart {
+        self.is_detached = !self.pending.is_empty();
+        if !self.is_detached {
             self.pending = more.freeze();
             return;
         }
-        // Only a head that arrives in parts comes here; from its second part on it has a buffer to itself.
+        // This happens only to a head that arrives in parts. From its second part on, it has a buffer of its own.
         let mut joined = std::mem::take(&mut self.pending)
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
@@ -98,56 +105,56 @@ impl Inbound {
 mod tests {
     use super::*;
 
-    fn fill(inbound: &mut Inbound, mut source: &[u8], expected: u64) -> usize {
+    fn fill(buffer: &mut ReadBuffer, mut source: &[u8], expected: u64) -> usize {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        match inbound.poll_fill(&mut source, &mut cx, expected) {
+        match buffer.poll_fill(&mut source, &mut cx, expected) {
             Poll::Ready(Ok(count)) => count,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn parts_are_joined_in_order() {
-        let mut inbound = Inbound::default();
+    fn the_parts_of_a_head_are_joined_in_order() {
+        let mut buffer = ReadBuffer::default();
         for part in ["GET / ", "HTTP/1.1\r\n", "host: it\r\n\r\n"] {
-            fill(&mut inbound, part.as_bytes(), 0);
+            fill(&mut buffer, part.as_bytes(), 0);
         }
-        assert_eq!(inbound.pending, "GET / HTTP/1.1\r\nhost: it\r\n\r\n");
+        assert_eq!(buffer.pending, "GET / HTTP/1.1\r\nhost: it\r\n\r\n");
     }
 
     #[test]
-    fn a_part_that_waits_for_the_rest_does_not_hold_the_shared_room() {
+    fn a_part_of_a_head_does_not_keep_the_shared_buffer_alive() {
         let (_silent, mut near) = tokio::io::duplex(1);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut waiting = Vec::new();
         let mut addresses = std::collections::HashSet::new();
         for _ in 0..100 {
-            let mut inbound = Inbound::default();
-            fill(&mut inbound, b"GET / HT", 0);
+            let mut buffer = ReadBuffer::default();
+            fill(&mut buffer, b"GET / HT", 0);
             for _ in 0..2 {
-                assert!(inbound.poll_fill(&mut near, &mut cx, 0).is_pending());
+                assert!(buffer.poll_fill(&mut near, &mut cx, 0).is_pending());
             }
-            waiting.push(inbound);
-            let mut busy = Inbound::default();
+            waiting.push(buffer);
+            let mut busy = ReadBuffer::default();
             fill(&mut busy, &[b'x'; 60 << 10], 0);
             addresses.insert(busy.pending.as_ptr() as usize);
         }
         assert!(addresses.len() <= 4, "{}", addresses.len());
-        for mut inbound in waiting {
-            fill(&mut inbound, b"TP/1.1\r\n", 0);
-            assert_eq!(inbound.pending, "GET / HTTP/1.1\r\n");
+        for mut buffer in waiting {
+            fill(&mut buffer, b"TP/1.1\r\n", 0);
+            assert_eq!(buffer.pending, "GET / HTTP/1.1\r\n");
         }
     }
 
     #[test]
-    fn a_long_body_has_room_of_its_own_and_lies_together() {
+    fn a_long_body_is_read_into_one_buffer_of_its_own() {
         let body: Vec<u8> = (0..200_000_u32).map(|byte| byte as u8).collect();
-        let mut inbound = Inbound::default();
+        let mut buffer = ReadBuffer::default();
         let mut pieces: Vec<Bytes> = Vec::new();
         for part in body.chunks(70_000) {
             let left = body.len() - pieces.iter().map(Bytes::len).sum::<usize>();
-            fill(&mut inbound, part, left as u64);
-            pieces.push(std::mem::take(&mut inbound.pending));
+            fill(&mut buffer, part, left as u64);
+            pieces.push(std::mem::take(&mut buffer.pending));
         }
         assert_eq!(pieces.concat(), body);
         let first = pieces[0].as_ptr() as usize;
@@ -155,28 +162,28 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_long_body_is_read_at_once() {
-        let mut inbound = Inbound::default();
+    fn the_request_after_a_long_body_is_read_at_once() {
+        let mut buffer = ReadBuffer::default();
         for expected in [100_000, 300_000, 512 << 10] {
             let body = vec![b'x'; expected];
             let mut left = expected;
             while left > 0 {
-                left -= fill(&mut inbound, &body[..left], left as u64);
-                inbound.pending.clear();
+                left -= fill(&mut buffer, &body[..left], left as u64);
+                buffer.pending.clear();
             }
-            assert_eq!(fill(&mut inbound, b"GET / HTTP/1.1\r\n\r\n", 0), 18);
-            inbound.pending.clear();
+            assert_eq!(fill(&mut buffer, b"GET / HTTP/1.1\r\n\r\n", 0), 18);
+            buffer.pending.clear();
         }
     }
 
     #[test]
-    fn what_has_been_taken_is_read_into_again() {
-        let mut inbound = Inbound::default();
+    fn the_shared_buffer_is_reused() {
+        let mut buffer = ReadBuffer::default();
         let mut addresses = std::collections::HashSet::new();
         for _ in 0..100 {
-            fill(&mut inbound, &[b'x'; 60 << 10], 0);
-            addresses.insert(inbound.pending.as_ptr() as usize);
-            inbound.pending.clear();
+            fill(&mut buffer, &[b'x'; 60 << 10], 0);
+            addresses.insert(buffer.pending.as_ptr() as usize);
+            buffer.pending.clear();
         }
         assert!(addresses.len() <= 4, "{}", addresses.len());
     }

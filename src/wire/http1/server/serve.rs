@@ -1,4 +1,4 @@
-//! The server's side of one connection: a request's head, the handler, its answer, and again.
+//! Serves the HTTP/1.1 requests of one client connection: parse the head, call the handler, send its response, repeat.
 
 use std::{
     future::poll_fn,
@@ -9,105 +9,117 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{Request, Response, Version};
+use http::{Request, Response, Version, response};
 use http_body::Body;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::wire::{
-    body::relay::Framing, body::request::RequestBody, server::activity::Activity, server::refusal::Refusal,
-    server::service::Peer, server::socket::ClientSocket,
-};
-use crate::wire::{
-    http1::MAX_HEAD,
-    http1::codec::body_decoder::Decoder,
-    http1::codec::head_reader::HeadError,
-    http1::codec::head_reader::{self as head, RequestHead},
-    http1::codec::head_writer::{self, Closing},
-    http1::codec::write_buffer::Delimiter,
-    http1::server::connection::Client,
-    http1::server::connection::ClientBody,
-    http1::server::response::{Asked, Broken, Sending},
+    body::request::RequestBody,
+    http1::{
+        codec::{
+            head_reader::{HeadError, RequestHead, parse_request},
+            head_writer::{self, ResponseFraming},
+            write_buffer::BodyDelimiter,
+        },
+        server::{
+            connection::{ClientConnection, Http1RequestBody},
+            response::{RequestProperties, ResponseAborted, ResponseBodyWriter},
+        },
+    },
+    limits::MAX_HEAD_BYTES,
+    server::{
+        activity::Activity,
+        refusal::HeadRefusal,
+        service::Peer,
+        socket::{ClientSocket, ServedConnection},
+    },
 };
 
-/// How long a client that is answered while it still sends is heard: closing at once would reset the connection, and it
-/// would see that instead of the answer.
+/// How long the server goes on reading from a client that is still sending when it gets its response. Closing at once would
+/// reset the connection, and the client might see the reset instead of the response.
 const LINGER: Duration = Duration::from_secs(5);
-/// It is heard no longer once it pauses for this long.
+/// The maximum pause of such a client before the connection is closed.
 const LINGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// One client's connection.
-pub(in crate::wire) struct Server {
-    client: Arc<Mutex<Client>>,
+/// The server's side of one connection.
+struct Http1Server {
+    client: Arc<Mutex<ClientConnection>>,
     activity: Arc<Activity>,
+    /// Completes when the connection is to end after the present request.
     drain: oneshot::Receiver<()>,
     is_draining: bool,
 }
 
-/// What came instead of another request.
+/// Why there is no further request.
 enum NoRequest {
-    /// The client is done, or we are.
+    /// The client has closed the connection, or the server drains and no request has begun.
     Closed,
-    /// The preface of HTTP/2, before any request.
+    /// The connection begins with the preface of HTTP/2.
     Http2,
-    Refused(Refusal),
+    /// The head of the request is refused.
+    Refused(HeadRefusal),
 }
 
-/// A connection on which the client has begun to speak HTTP/2.
-pub(in crate::wire) struct Preface {
+/// A connection that begins with the preface of HTTP/2.
+pub(in crate::wire) struct Http2Preface {
     pub socket: ClientSocket,
-    /// What the client has sent, from its preface on.
+    /// The bytes that the client has sent, beginning with the preface.
     pub read: Bytes,
     pub drain: oneshot::Receiver<()>,
 }
 
-/// Answers the requests of one connection until it ends, or after `drain` until the present one is answered. What is no
-/// request is answered by `refuse`. A connection that begins with the preface of HTTP/2 is given back.
+/// Serves the requests of one connection until it ends, or after its drain until the present response is sent.
+///
+/// `refuse` makes the response to a head that is refused. A connection that begins with the preface of HTTP/2 is returned.
 pub(in crate::wire) async fn serve<H, R, F, B>(
-    socket: ClientSocket,
-    peer: Peer,
-    activity: Arc<Activity>,
-    drain: oneshot::Receiver<()>,
+    connection: ServedConnection,
     handler: H,
     refuse: R,
-) -> Option<Preface>
+) -> Option<Http2Preface>
 where
     H: Fn(Peer, Request<RequestBody>) -> F,
-    R: Fn(Peer, Refusal) -> Option<Response<B>>,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>>,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
 {
-    let mut server = Server {
-        client: Arc::new(Mutex::new(Client::new(socket))),
+    let ServedConnection {
+        socket,
+        peer,
+        activity,
+        drain,
+    } = connection;
+    let mut server = Http1Server {
+        client: Arc::new(Mutex::new(ClientConnection::new(socket))),
         activity,
         drain,
         is_draining: false,
     };
     loop {
-        match server.next().await {
+        match server.next_head().await {
             Ok(head) => {
-                let (asked, request) = server.begin(head);
-                // In a box of its own, so that an idle connection does not hold the room for it.
-                let response = server.attend(Box::pin(handler(peer, request))).await?;
-                match server.answer(response, asked).await {
-                    Ok(true) => server.activity.request_ended(),
-                    Ok(false) => {
+                let (properties, request) = server.begin_request(head);
+                // The handler is boxed, so that an idle connection does not hold the memory of its future.
+                let response = server.run_handler(Box::pin(handler(peer, request))).await?;
+                match server.respond(response, properties).await {
+                    Ok(Persistence::KeepAlive) => server.activity.record_request_end(),
+                    Ok(Persistence::Close) => {
                         server.close().await;
                         return None;
                     }
-                    Err(Broken) => {
-                        server.activity.answer_broke();
+                    Err(ResponseAborted) => {
+                        server.activity.record_response_aborted();
                         return None;
                     }
                 }
             }
             Err(NoRequest::Closed) => return None,
-            Err(NoRequest::Http2) => return server.into_preface(),
+            Err(NoRequest::Http2) => return Some(server.into_preface()),
             Err(NoRequest::Refused(refusal)) => {
-                server.activity.request_began(Version::HTTP_11);
+                server.activity.record_request_start(Version::HTTP_11);
                 server.client.lock().is_broken = true;
                 if let Some(response) = refuse(peer, refusal)
-                    && server.answer(response, Asked::UNKNOWN).await.is_ok()
+                    && server.respond(response, RequestProperties::UNKNOWN).await.is_ok()
                 {
                     server.close().await;
                 }
@@ -117,46 +129,60 @@ where
     }
 }
 
-impl Server {
-    /// What HTTP/2 goes on with. Nobody else has the connection: there has been no request.
-    fn into_preface(self) -> Option<Preface> {
-        let client = Arc::into_inner(self.client)?.into_inner();
-        Some(Preface {
+/// What happens to the connection after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Persistence {
+    /// Another request may follow.
+    KeepAlive,
+    /// The connection is closed.
+    Close,
+}
+
+impl Http1Server {
+    /// Hands the connection over to HTTP/2.
+    fn into_preface(self) -> Http2Preface {
+        let client = Arc::into_inner(self.client)
+            .expect("only request bodies share the connection, and there has been no request")
+            .into_inner();
+        Http2Preface {
             socket: client.socket,
-            read: client.inbound.pending,
+            read: client.read_buffer.pending,
             drain: self.drain,
-        })
+        }
     }
 
-    async fn next(&mut self) -> Result<RequestHead, NoRequest> {
-        // A pipelined request is there already.
-        let mut is_new = true;
+    /// Waits for the head of the next request.
+    async fn next_head(&mut self) -> Result<RequestHead, NoRequest> {
+        // A pipelined request may be in the buffer already, so the buffer is parsed before the first read.
+        let mut is_worth_parsing = true;
         poll_fn(|cx| {
             let mut client = self.client.lock();
             let client = &mut *client;
             loop {
-                skip_empty_lines(&mut client.inbound.pending);
-                if !client.inbound.pending.is_empty() {
-                    self.activity.head_began();
+                skip_empty_lines(&mut client.read_buffer.pending);
+                if !client.read_buffer.pending.is_empty() {
+                    self.activity.record_head_start();
                 }
-                if is_new && !client.inbound.pending.is_empty() {
-                    match head::request(&mut client.inbound.pending) {
+                if is_worth_parsing && !client.read_buffer.pending.is_empty() {
+                    match parse_request(&mut client.read_buffer.pending) {
                         Ok(Some(head)) => return Poll::Ready(Ok(head)),
                         Ok(None) => {}
                         Err(HeadError::Http2) if client.request == 0 => return Poll::Ready(Err(NoRequest::Http2)),
                         Err(error) => return Poll::Ready(Err(NoRequest::Refused(error.into()))),
                     }
                 }
-                if client.inbound.pending.len() > MAX_HEAD {
-                    return Poll::Ready(Err(NoRequest::Refused(Refusal::HeadTooLarge)));
+                if client.read_buffer.pending.len() > MAX_HEAD_BYTES {
+                    return Poll::Ready(Err(NoRequest::Refused(HeadRefusal::HeadTooLarge)));
                 }
-                match client.inbound.poll_fill(&mut client.socket, cx, 0) {
+                match client.read_buffer.poll_fill(&mut client.socket, cx, 0) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Closed)),
-                    Poll::Ready(Ok(count)) => is_new = is_worth_a_look(&client.inbound.pending, count),
+                    Poll::Ready(Ok(count)) => {
+                        is_worth_parsing = may_complete_head(&client.read_buffer.pending, count);
+                    }
                     Poll::Pending => {
                         let is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
                         self.is_draining = is_draining;
-                        if is_draining && client.inbound.pending.is_empty() {
+                        if is_draining && client.read_buffer.pending.is_empty() {
                             return Poll::Ready(Err(NoRequest::Closed));
                         }
                         return Poll::Pending;
@@ -167,7 +193,8 @@ impl Server {
         .await
     }
 
-    fn begin(&mut self, head: RequestHead) -> (Asked, Request<RequestBody>) {
+    /// Makes the request with this head, whose body is read from the connection.
+    fn begin_request(&mut self, head: RequestHead) -> (RequestProperties, Request<RequestBody>) {
         let RequestHead {
             request,
             framing,
@@ -175,134 +202,159 @@ impl Server {
             expects_continue,
         } = head;
         let mut client = self.client.lock();
-        client.request += 1;
+        client.begin_request(framing);
         client.expects_continue = expects_continue;
-        client.alarm.reset();
-        client.decoder = match framing {
-            Framing::None => Decoder::EMPTY,
-            Framing::Length(length) => Decoder::Length(length),
-            Framing::Chunked => Decoder::CHUNKED,
-        };
         drop(client);
-        self.activity.request_began(request.version());
-        let asked = Asked {
+        self.activity.record_request_start(request.version());
+        let properties = RequestProperties {
             method: request.method().clone(),
             version: request.version(),
             keeps_alive,
         };
-        (
-            asked,
-            request.map(|()| RequestBody::of_connection(ClientBody::new(&self.client, framing), framing)),
-        )
+        let body = Http1RequestBody::new(&self.client, framing);
+        (properties, request.map(|()| RequestBody::from_http1(body, framing)))
     }
 
-    /// Waits for the handler's answer; `None` when the client has gone before.
-    async fn attend<T>(&self, mut handler: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+    /// Waits for the handler's response; `None` when the client closes the connection first.
+    async fn run_handler<T>(&self, mut handler: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
         poll_fn(|cx| match handler.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if self.client.lock().poll_gone(cx) => Poll::Ready(None),
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending if self.client.lock().poll_closed(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await
     }
 
-    /// Sends an answer. `true` when another request may follow.
-    async fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>, asked: Asked) -> Result<bool, Broken> {
+    /// Sends a response, and says what happens to the connection afterwards.
+    async fn respond<B: Body<Data = Bytes>>(
+        &mut self,
+        response: Response<B>,
+        request: RequestProperties,
+    ) -> Result<Persistence, ResponseAborted> {
         let (parts, body) = response.into_parts();
-        let mut sending = Sending::new(&parts, &body, &asked);
+        let mut writer = ResponseBodyWriter::new(&parts, &body, &request);
         let mut body = pin!(Some(body));
-        // Dropped once it is written: its fields are windows on a buffer that many connections share, and the body may be long in coming.
-        let mut unwritten = Some(parts);
+        // The head is dropped as soon as it is written. Its values are slices of a buffer that many connections share, and
+        // the body may take long.
+        let mut unwritten_head = Some(parts);
         let mut keeps_alive = false;
         poll_fn(|cx| {
-            if let Some(parts) = unwritten.take() {
-                keeps_alive = self.keeps_alive(cx, &asked, &parts, &sending);
-                let closing = Closing {
-                    length: sending.named_length,
-                    is_chunked: sending.delimiter == Delimiter::Chunks,
+            if let Some(parts) = unwritten_head.take() {
+                keeps_alive = self.may_keep_alive(cx, &request, &parts, &writer);
+                let framing = ResponseFraming {
+                    length: writer.missing_length,
+                    is_chunked: writer.delimiter == BodyDelimiter::Chunked,
                     keeps_alive,
-                    says_keep_alive: asked.version == Version::HTTP_10,
+                    announces_keep_alive: request.version == Version::HTTP_10,
                 };
                 let mut client = self.client.lock();
-                head_writer::write_response(parts.status, &parts.headers, &closing, &mut client.outbound);
+                head_writer::write_response(parts.status, &parts.headers, &framing, &mut client.write_buffer);
             }
-            sending.poll(cx, body.as_mut(), &self.client)
+            writer.poll(cx, body.as_mut(), &self.client)
         })
         .await?;
-        self.activity.answer_is_whole();
-        Ok(keeps_alive && !self.is_draining)
+        self.activity.record_response_complete();
+        Ok(if keeps_alive && !self.is_draining {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        })
     }
 
-    fn keeps_alive(
+    /// Whether another request may follow after the response with `parts`.
+    fn may_keep_alive(
         &mut self,
         cx: &mut Context<'_>,
-        asked: &Asked,
-        parts: &http::response::Parts,
-        sending: &Sending,
+        request: &RequestProperties,
+        parts: &response::Parts,
+        writer: &ResponseBodyWriter,
     ) -> bool {
         self.poll_drain(cx);
-        asked.keeps_alive
+        request.keeps_alive
             && !self.is_draining
-            && !head_writer::says_close(&parts.headers)
-            && !sending.ends_with_connection
-            && self.has_read_body(cx)
+            && !head_writer::closes_connection(&parts.headers)
+            && !writer.ends_with_connection
+            && self.is_body_read(cx)
     }
 
-    /// Whether the body has been read to its end, or can be thrown away at once.
-    fn has_read_body(&self, cx: &mut Context<'_>) -> bool {
-        // An upstream that answered early may still be sent the body: that must not lose a byte.
+    /// Whether the request body has been read to its end, or can be discarded at once.
+    fn is_body_read(&self, cx: &mut Context<'_>) -> bool {
+        // If the upstream responded early, the body may still be on its way there, and no byte of it may be lost.
         let has_reader = Arc::strong_count(&self.client) > 1;
         let mut client = self.client.lock();
         if has_reader {
-            client.is_at_end()
+            client.is_body_read()
         } else {
             client.skip_body(cx)
         }
     }
 
-    /// Looks whether the connection is to end with the present request. A channel that has spoken must not be asked again.
+    /// Checks whether the connection is to end after the present request. The channel is not polled again once it has
+    /// completed.
     fn poll_drain(&mut self, cx: &mut Context<'_>) {
         self.is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
     }
 
-    /// Closes after an answer, and first hears out a client that still sends: what lies unread, here or in the kernel,
-    /// would make closing a reset.
+    /// Closes the connection after a response. First it reads what a client that is still sending sends: unread bytes, here
+    /// or in the kernel, would turn the close into a reset.
     async fn close(self) {
         let client = self.client;
-        let shut = poll_fn(|cx| client.lock().poll_shutdown(cx));
-        if timeout(LINGER_PAUSE, shut).await.is_err() {
+        let shut_down = poll_fn(|cx| client.lock().poll_shutdown(cx));
+        if timeout(LINGER_PAUSE, shut_down).await.is_err() {
             return;
         }
         let rest = async {
             let more = || poll_fn(|cx| client.lock().poll_discard(cx));
             while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, more()).await {}
         };
+        // The connection is closed whether or not the client has stopped in time.
         let _ = timeout(LINGER, rest).await;
     }
 }
 
-/// Empty lines before a request are ignored (RFC 9112 section 2.2).
+/// Skips empty lines before a request, which a server should ignore (RFC 9112 section 2.2).
 fn skip_empty_lines(pending: &mut Bytes) {
     while pending.starts_with(b"\r\n") {
         pending.advance(2);
     }
 }
 
-/// Whether a head can be complete, or turn out wrong, by its last `count` bytes: by its first ones, or by a line's end.
-fn is_worth_a_look(pending: &[u8], count: usize) -> bool {
+/// Whether the last `count` bytes may have completed a head or made it invalid, so that parsing it again is worthwhile: they
+/// are the first bytes, or they contain the end of a line.
+fn may_complete_head(pending: &[u8], count: usize) -> bool {
     let before = pending.len().saturating_sub(count);
-    before == 0 || memchr::memchr(b'\n', pending.get(before..).unwrap_or_default()).is_some()
+    before == 0 || memchr::memchr(b'\n', &pending[before..]).is_some()
 }
 
-impl From<HeadError> for Refusal {
+impl From<HeadError> for HeadRefusal {
     fn from(error: HeadError) -> Self {
         match error {
             HeadError::Malformed(problem) => Self::BadHead { problem },
             HeadError::TooLarge => Self::HeadTooLarge,
             HeadError::Framing(problem) => Self::BadFraming { problem },
             HeadError::Http2 => Self::BadHead {
-                problem: "HTTP/2 begins behind a request of HTTP/1",
+                problem: "HTTP/2 begins after an HTTP/1 request",
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_parsed_again_only_after_a_line_end() {
+        assert!(may_complete_head(b"GET", 3), "the first bytes");
+        assert!(!may_complete_head(b"GET / HT", 5));
+        assert!(may_complete_head(b"GET / HTTP/1.1\r\nhost: it\r\n\r\n", 3));
+        assert!(!may_complete_head(b"GET / HTTP/1.1\r\nho", 2));
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_skipped() {
+        let mut pending = Bytes::from_static(b"\r\n\r\nGET / HTTP/1.1\r\n");
+        skip_empty_lines(&mut pending);
+        assert_eq!(pending, "GET / HTTP/1.1\r\n");
     }
 }

@@ -1,4 +1,4 @@
-//! Time passes by itself here: whenever nothing else is left to do, it jumps to the next timer.
+//! The clock is paused in these tests: whenever all tasks are idle, it jumps to the next timer.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ const LIMITS: ServeLimits = ServeLimits {
     stall: Duration::from_secs(300),
 };
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: it\r\n\r\n";
-/// More than the buffers of both sides of a socket hold.
+/// More bytes than the buffers of both sides of a socket hold.
 const LARGE: usize = 16 << 20;
 
-/// A server whose every answer has a body of this size.
-async fn serving(size: usize) -> (SocketAddr, watch::Sender<Phase>) {
+/// A server whose responses have bodies of `size` bytes.
+async fn serving(size: usize) -> (SocketAddr, watch::Sender<ShutdownPhase>) {
     serving_at_most(100, size).await
 }
 
-async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sender<Phase>) {
+async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sender<ShutdownPhase>) {
     let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
         .await
         .expect("a free port");
     let Address::Tcp(address) = *listener.address() else {
         unreachable!("bound to TCP")
     };
-    let (phase, shutdown) = watch::channel(Phase::Running);
+    let (phase, shutdown) = watch::channel(ShutdownPhase::Running);
     let body = Bytes::from(vec![b'x'; size]);
     let handler = move |_, _| {
         let response = Response::new(Full::new(body.clone()));
@@ -48,11 +48,11 @@ async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sen
     (address, phase)
 }
 
-/// A client that takes little before it reads.
+/// A client with a small receive buffer.
 async fn client(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
-    socket.connect(address).await.expect("it listens")
+    socket.connect(address).await.expect("the server listens")
 }
 
 async fn read_to_end(client: &mut TcpStream) -> (usize, std::io::Result<()>) {
@@ -68,56 +68,56 @@ async fn read_to_end(client: &mut TcpStream) -> (usize, std::io::Result<()>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_gets_the_tail_of_its_answer() {
+async fn a_slow_client_receives_the_end_of_its_response() {
     let (address, _phase) = serving(LARGE).await;
     let mut client = client(address).await;
-    client.write_all(REQUEST).await.expect("it reads");
-    client.readable().await.expect("an answer begins");
+    client.write_all(REQUEST).await.expect("written");
+    client.readable().await.expect("a response begins");
     tokio::time::sleep(LIMITS.keep_alive * 2).await;
     let (count, end) = read_to_end(&mut client).await;
     assert!(count > LARGE, "{count} bytes, then {end:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pause_after_a_slow_answer_begins_at_its_end() {
+async fn the_keep_alive_time_after_a_slow_response_begins_at_its_end() {
     let (address, _phase) = serving(LARGE).await;
     let mut client = client(address).await;
     for _ in 0..2 {
-        client.write_all(REQUEST).await.expect("it still listens");
+        client.write_all(REQUEST).await.expect("the connection is still open");
         tokio::time::sleep(LIMITS.keep_alive * 2).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(client.read_u8().await.expect("a head"));
         }
         let mut body = vec![0; LARGE];
-        client.read_exact(&mut body).await.expect("a whole body");
+        client.read_exact(&mut body).await.expect("a complete body");
         tokio::time::sleep(LIMITS.keep_alive / 2).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_reads_nothing_at_all_is_let_go() {
+async fn a_client_that_reads_nothing_is_disconnected() {
     let (address, _phase) = serving(LARGE).await;
     let mut client = client(address).await;
-    client.write_all(REQUEST).await.expect("it reads");
+    client.write_all(REQUEST).await.expect("written");
     tokio::time::sleep(LIMITS.stall * 2).await;
     let (count, _) = read_to_end(&mut client).await;
     assert!(count < LARGE, "{count} bytes");
 }
 
-/// Its end is the only mark of the answer's end.
+/// Over HTTP/1.0, an orderly close would mark the end of the response.
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_http_1_0_whose_tail_is_given_up_ends_in_a_reset() {
+async fn a_cut_response_to_http_1_0_ends_in_a_reset() {
     let (address, _phase) = serving(LARGE).await;
     let mut client = client(address).await;
-    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it reads");
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("written");
     tokio::time::sleep(LIMITS.stall * 2).await;
     let (count, end) = read_to_end(&mut client).await;
     assert!(count < LARGE && end.is_err(), "{count} bytes, then {end:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_wait_has_a_limit_of_its_own() {
+async fn each_kind_of_wait_has_its_own_limit() {
     let (address, _phase) = serving(2).await;
     for (what, sent, limit) in [
         ("a first byte", "", LIMITS.client_header),
@@ -130,7 +130,7 @@ async fn each_wait_has_a_limit_of_its_own() {
     ] {
         let mut client = client(address).await;
         let begun = tokio::time::Instant::now();
-        client.write_all(sent.as_bytes()).await.expect("it reads");
+        client.write_all(sent.as_bytes()).await.expect("written");
         let _ = read_to_end(&mut client).await;
         let waited = begun.elapsed();
         assert!(
@@ -141,12 +141,12 @@ async fn each_wait_has_a_limit_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_by_draining_and_a_busy_one_is_not() {
+async fn draining_closes_idle_connections_and_not_busy_ones() {
     let (address, phase) = serving(LARGE).await;
     let (mut idle, mut busy) = (client(address).await, client(address).await);
-    busy.write_all(REQUEST).await.expect("it reads");
-    busy.readable().await.expect("an answer begins");
-    phase.send_replace(Phase::Draining);
+    busy.write_all(REQUEST).await.expect("written");
+    busy.readable().await.expect("a response begins");
+    phase.send_replace(ShutdownPhase::Draining);
     let begun = tokio::time::Instant::now();
     assert_eq!(read_to_end(&mut idle).await.0, 0);
     assert!(begun.elapsed() < LIMITS.client_header, "at once: {:?}", begun.elapsed());
@@ -154,32 +154,32 @@ async fn an_idle_connection_is_closed_by_draining_and_a_busy_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_cuts_what_is_busy() {
+async fn stopping_closes_busy_connections() {
     let (address, phase) = serving(LARGE).await;
     let mut client = client(address).await;
-    client.write_all(REQUEST).await.expect("it reads");
-    client.readable().await.expect("an answer begins");
-    phase.send_replace(Phase::Draining);
-    phase.send_replace(Phase::Stopping);
+    client.write_all(REQUEST).await.expect("written");
+    client.readable().await.expect("a response begins");
+    phase.send_replace(ShutdownPhase::Draining);
+    phase.send_replace(ShutdownPhase::Stopping);
     phase.closed().await;
     assert!(read_to_end(&mut client).await.0 < LARGE);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_too_many_waits_until_one_goes() {
+async fn a_client_over_the_limit_waits_until_another_leaves() {
     let (address, _phase) = serving_at_most(2, 2).await;
     let (mut first, mut second) = (client(address).await, client(address).await);
     for client in [&mut first, &mut second] {
-        client.write_all(REQUEST).await.expect("it reads");
-        client.readable().await.expect("an answer");
+        client.write_all(REQUEST).await.expect("written");
+        client.readable().await.expect("a response");
     }
     let mut third = client(address).await;
-    third.write_all(REQUEST).await.expect("the system reads");
-    let answered = tokio::time::timeout(LIMITS.keep_alive / 2, third.readable()).await;
-    assert!(answered.is_err(), "there is no room for it");
+    third.write_all(REQUEST).await.expect("the system accepts the bytes");
+    let response = tokio::time::timeout(LIMITS.keep_alive / 2, third.readable()).await;
+    assert!(response.is_err(), "the limit is reached");
     drop(second);
     let begun = tokio::time::Instant::now();
-    third.readable().await.expect("an answer");
+    third.readable().await.expect("a response");
     assert!(begun.elapsed() < LIMITS.keep_alive / 4, "{:?}", begun.elapsed());
-    first.write_all(REQUEST).await.expect("and the first goes on");
+    first.write_all(REQUEST).await.expect("the first connection stays open");
 }

@@ -1,4 +1,4 @@
-//! Time limits that cost no timer operation as long as they are kept.
+//! A limit on how long a connection waits for its peer, without a timer operation per wait.
 
 use std::{
     pin::Pin,
@@ -8,23 +8,24 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-/// Tells when a connection has been waited for too long.
+/// Limits how long a task waits for bytes from a peer.
 ///
-/// Its timer is armed at the first wait and then left to fire, however often the wait ends in between: so it fires once
-/// in a limit's time, not once in a request's.
+/// The timer is armed at the first wait and is left running when that wait ends. When it fires, it is set again for the
+/// wait that is then in progress. So the timer wheel is touched about once per limit, and not once per request.
 #[derive(Default)]
-pub(in crate::wire) struct Alarm {
+pub(in crate::wire) struct WaitTimeout {
+    /// When the present wait began; `None` between two waits.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Alarm {
-    /// What was waited for has come.
+impl WaitTimeout {
+    /// Ends the present wait: the bytes have arrived.
     pub fn reset(&mut self) {
         self.since = None;
     }
 
-    /// Waits; ready once that has lasted for `limit`.
+    /// Begins a wait, or continues the present one. Ready once the wait has lasted for `limit`.
     pub fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = since + limit;
@@ -53,32 +54,32 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_is_over_after_its_limit_and_not_before() {
-        let mut alarm = Alarm::default();
+    async fn a_wait_times_out_after_its_limit_and_not_before() {
+        let mut timeout = WaitTimeout::default();
         for _ in 0..3 {
             let begun = Instant::now();
-            // Waits that end soon, one after the other for longer than the limit.
+            // Several short waits, which together last longer than the limit.
             for _ in 0..7 {
-                let soon = tokio::time::timeout(LIMIT / 5, poll_fn(|cx| alarm.poll(cx, LIMIT))).await;
-                assert!(soon.is_err());
-                alarm.reset();
+                let short = tokio::time::timeout(LIMIT / 5, poll_fn(|cx| timeout.poll(cx, LIMIT))).await;
+                assert!(short.is_err());
+                timeout.reset();
             }
             let waited = Instant::now();
-            poll_fn(|cx| alarm.poll(cx, LIMIT)).await;
+            poll_fn(|cx| timeout.poll(cx, LIMIT)).await;
             assert_eq!(waited.elapsed().as_secs(), LIMIT.as_secs());
             assert!(begun.elapsed() > LIMIT * 2);
-            alarm.reset();
+            timeout.reset();
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_limit_brings_the_timer_forward() {
-        let mut alarm = Alarm::default();
-        let long = tokio::time::timeout(LIMIT / 60, poll_fn(|cx| alarm.poll(cx, LIMIT))).await;
+        let mut timeout = WaitTimeout::default();
+        let long = tokio::time::timeout(LIMIT / 60, poll_fn(|cx| timeout.poll(cx, LIMIT))).await;
         assert!(long.is_err());
-        alarm.reset();
+        timeout.reset();
         let waited = Instant::now();
-        poll_fn(|cx| alarm.poll(cx, LIMIT / 30)).await;
+        poll_fn(|cx| timeout.poll(cx, LIMIT / 30)).await;
         assert_eq!(waited.elapsed().as_secs(), 2);
     }
 }
