@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::wire::{
     client::freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
-    http1::exchange::UpstreamConnection,
+    http1::upstream_connection::UpstreamConnection,
     server::workers,
 };
 

@@ -26,7 +26,7 @@ use crate::wire::{
         send_options::SendOptions,
     },
     error_cause::root_cause,
-    http1::exchange::{Http1Exchange, UpstreamConnection},
+    http1::{exchange::Http1Exchange, upstream_connection::UpstreamConnection},
 };
 
 /// The connections to one upstream.

@@ -17,48 +17,18 @@ use crate::wire::{
         framing::{BodyError, Framing},
         replay::Replay,
     },
-    client::{send_error::SendError, socket::UpstreamSocket},
-    http1::codec::{
-        body_decoder::BodyDecoder,
-        head_reader::{ResponseHead, parse_response},
-        head_writer,
-        read_buffer::ReadBuffer,
-        write_buffer::{BodyDelimiter, WriteBuffer},
+    client::send_error::SendError,
+    http1::{
+        codec::{
+            body_decoder::BodyDecoder,
+            head_reader::{ResponseHead, parse_response},
+            head_writer,
+            write_buffer::BodyDelimiter,
+        },
+        upstream_connection::UpstreamConnection,
     },
     limits::MAX_HEAD_BYTES,
-    timers::wait_timeout::WaitTimeout,
-    transport::PeerState,
 };
-
-/// A connection to an upstream, between two exchanges or inside one.
-pub(in crate::wire) struct UpstreamConnection {
-    socket: UpstreamSocket,
-    read_buffer: ReadBuffer,
-    write_buffer: WriteBuffer,
-    timeout: WaitTimeout,
-    /// Whether the connection has carried an exchange before the present one.
-    pub is_reused: bool,
-}
-
-impl UpstreamConnection {
-    /// A connection that has carried no exchange yet.
-    pub fn new(socket: UpstreamSocket) -> Box<Self> {
-        Box::new(Self {
-            socket,
-            read_buffer: ReadBuffer::default(),
-            write_buffer: WriteBuffer::default(),
-            timeout: WaitTimeout::default(),
-            is_reused: false,
-        })
-    }
-
-    /// Whether the connection can carry another exchange, as far as is known here. An upstream that has closed its side, or
-    /// that has sent bytes without a request, cannot be used again.
-    pub fn is_open(&self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.read_buffer.pending.is_empty() && self.socket.poll_peer(&mut cx) == PeerState::Quiet
-    }
-}
 
 /// One request on a connection, from its first byte to the end of its response.
 pub(in crate::wire) struct Http1Exchange {
@@ -335,7 +305,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::wire::transport::Transport;
+    use crate::wire::{client::socket::UpstreamSocket, transport::Transport};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -392,18 +362,5 @@ mod tests {
             let failed = exchange_with(text).await.err().expect("an error");
             assert_eq!(failed.is_silent_close, is_silent_close, "{text:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_open_until_the_upstream_closes_or_sends() {
-        let (connection, far) = connected();
-        assert!(connection.is_open());
-        drop(far);
-        let closed = async {
-            while connection.is_open() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(LIMIT, closed).await.expect("the close is seen");
     }
 }

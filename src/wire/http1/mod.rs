@@ -7,8 +7,10 @@
 //!
 //! * `codec`: heads and bodies without I/O of their own, strict where two readers could disagree.
 //! * `server`: a client's connection, its requests and the responses to them.
-//! * `exchange`: one request and its response on a connection to an upstream.
+//! * `upstream_connection`: a connection to an upstream.
+//! * `exchange`: one request and its response on such a connection.
 
 pub(super) mod codec;
 pub(super) mod exchange;
 pub(super) mod server;
+pub(super) mod upstream_connection;

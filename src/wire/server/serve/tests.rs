@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::wire::{Address, Capacity, ServeLimits};
+use crate::wire::server::{capacity::Capacity, listen::Address, service::ServeLimits};
 
 const LIMITS: ServeLimits = ServeLimits {
     client_header: Duration::from_secs(15),
