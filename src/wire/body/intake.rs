@@ -71,3 +71,53 @@ impl Intake {
         Poll::Ready(piece)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+
+    use super::*;
+    use crate::wire::{
+        body::framing::Framing,
+        http1::server::connection::{ClientConnection, Http1RequestBody},
+        server::{activity::Activity, socket::ClientSocket},
+        transport::Transport,
+    };
+
+    const IDLE: Duration = Duration::from_millis(50);
+
+    /// The body of a request with a `Content-Length` of eight bytes.
+    fn intake(limit: u64) -> (Intake, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let socket = ClientSocket::new(Transport::Unix(near), IDLE, Activity::accepted());
+        let client = Arc::new(Mutex::new(ClientConnection::new(socket)));
+        let framing = Framing::Length(8);
+        client.lock().begin_request(framing);
+        let body = Http1RequestBody::new(&client, framing);
+        (Intake::new(RequestBody::from_http1(body, framing), limit, IDLE), far)
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+        for (limit, expected) in [
+            (8, Ok(Bytes::from("12345678"))),
+            (7, Err(BodyError::TooLarge { limit: 7 })),
+        ] {
+            let (mut intake, mut client) = intake(limit);
+            client.write_all(b"12345678").await.expect("written");
+            assert_eq!(intake.next().await, Some(expected));
+            assert!(intake.is_end());
+            assert_eq!((intake.received(), intake.counter().load(Ordering::Relaxed)), (8, 8));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pauses_for_too_long_ends_its_body_with_an_error() {
+        let (mut intake, mut client) = intake(8);
+        client.write_all(b"123").await.expect("written");
+        assert_eq!(intake.next().await, Some(Ok(Bytes::from("123"))));
+        assert_eq!(intake.next().await, Some(Err(BodyError::Idle(IDLE))));
+        assert_eq!(intake.received(), 3);
+    }
+}

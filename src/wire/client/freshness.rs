@@ -16,7 +16,8 @@ pub(in crate::wire) const CLOSE_DETECTION: Duration = Duration::from_secs(1);
 pub(in crate::wire) enum ConnectionFreshness {
     /// The connection was opened for this request.
     New,
-    /// The connection has carried several requests, and one is in progress or has ended within [`CLOSE_DETECTION`].
+    /// A request is in progress on the connection, or the last one ended within [`CLOSE_DETECTION`]. An HTTP/1.1 connection
+    /// must also have carried two requests already.
     RecentlyUsed,
     /// The upstream may have closed the connection while it was idle.
     MaybeStale,

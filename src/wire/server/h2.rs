@@ -138,3 +138,68 @@ fn to_http1(request: Request<Incoming>) -> Request<RequestBody> {
     let body = RequestBody::from_http2(body, &parts.headers);
     Request::from_parts(parts, body)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use tokio::{net::UnixStream, sync::oneshot};
+
+    use super::*;
+    use crate::wire::{body::intake::Intake, server::socket::ClientSocket, transport::Transport};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMITS: ServeLimits = ServeLimits {
+        client_header: LIMIT,
+        keep_alive: LIMIT,
+        stall: LIMIT,
+    };
+
+    /// Responds with the headers `host` and `cookie` of the request, and with its body.
+    async fn echo(request: Request<RequestBody>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let mut echoed = Vec::new();
+        for name in [HOST, COOKIE] {
+            let values = parts.headers.get_all(&name).iter();
+            echoed.extend(values.flat_map(|value| [value.as_bytes(), b"|"]).flatten());
+        }
+        let mut intake = Intake::new(body, 1 << 20, LIMIT);
+        while let Some(piece) = intake.next().await {
+            echoed.extend_from_slice(&piece.expect("a complete body"));
+        }
+        Response::new(Full::new(echoed.into()))
+    }
+
+    #[tokio::test]
+    async fn a_request_looks_as_over_http_1_and_the_connection_drains() {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let activity = Activity::accepted();
+        let (drain, drained) = oneshot::channel();
+        let preface = Http2Preface {
+            socket: ClientSocket::new(Transport::Unix(near), LIMIT, activity.clone()),
+            read: Bytes::new(),
+            drain: drained,
+        };
+        let peer = Peer {
+            address: None,
+            is_secure: false,
+        };
+        let served = tokio::spawn(serve(preface, peer, LIMITS, activity, |_, request| echo(request)));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far))
+            .await
+            .expect("a handshake");
+        tokio::spawn(connection);
+        let request = Request::post("http://api.example/v1/responses")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(Full::new(Bytes::from_static(b"hello")))
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("a response");
+        let body = response.into_body().collect().await.expect("a complete body");
+        assert_eq!(body.to_bytes(), "api.example|a=1; b=2|hello");
+        drain.send(()).expect("the connection is open");
+        tokio::time::timeout(LIMIT, served)
+            .await
+            .expect("the connection ends")
+            .expect("no panic");
+    }
+}

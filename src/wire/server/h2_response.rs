@@ -63,8 +63,8 @@ impl<B> ServerStreams<B> {
 
     /// Drops the body of each response of which the client has taken nothing for `limit`.
     ///
-    /// Their streams remain, because hyper polls a stream again only when the client makes room in its window. When for
-    /// as long again there have been no other streams, the connection is of no use and should be closed.
+    /// Their streams stay open, because hyper polls a stream again only when the client makes room in its window. If there
+    /// have been only such streams for as long again, the connection is of no use and should be closed.
     pub fn drop_stalled(&self, limit: Duration) -> StallCheck {
         let mut stalled = 0;
         self.responses.lock().retain(|response| {
