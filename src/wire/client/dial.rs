@@ -40,7 +40,7 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
-            Self::Tls(why) => write!(f, "the TLS handshake failed: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::Timeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
             Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
         }

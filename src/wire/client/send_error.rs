@@ -23,7 +23,7 @@ impl fmt::Display for SendError {
             Self::Dial(error) => error.fmt(f),
             Self::Timeout(limit) => write!(f, "no response head within {} ms", limit.as_millis()),
             Self::Body(error) => error.fmt(f),
-            Self::Broken(why) => write!(f, "the connection to the upstream failed: {why}"),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
         }
     }
 }
