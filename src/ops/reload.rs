@@ -22,7 +22,7 @@ use rustls::ServerConfig;
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
     state::{Gateway, ReloadOutcome, Shrinking},
-    wire::{self, Identity, IdentityError},
+    wire::{self, IdentityError, TlsIdentity},
 };
 
 /// Why the configuration is read again.
@@ -83,7 +83,7 @@ pub struct Reloader {
     gateway: Arc<Gateway>,
     overrides: Overrides,
     /// What clients are shown over TLS.
-    identity: Option<Arc<Identity>>,
+    identity: Option<Arc<TlsIdentity>>,
     /// What sockets and the like were set up with.
     started: Config,
     /// What is in force.
@@ -107,7 +107,7 @@ impl Reloader {
         config: Config,
         file: Option<File>,
         overrides: Overrides,
-        identity: Option<Arc<Identity>>,
+        identity: Option<Arc<TlsIdentity>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             gateway,

@@ -5,19 +5,19 @@ use http::Response;
 use super::{Proxy, exchange::outgoing::Outgoing, reply, request::received};
 use crate::{
     fault::Fault,
-    wire::{Peer, Refusal},
+    wire::{HeadRefusal, Peer},
 };
 
 impl Proxy {
     /// The answer to a request whose head could not be read; none where nobody would understand it.
-    pub fn refuse(&self, peer: Peer, refusal: Refusal) -> Option<Response<Outgoing>> {
+    pub fn refuse(&self, peer: Peer, refusal: HeadRefusal) -> Option<Response<Outgoing>> {
         let request_id = received::new_request_id();
         self.gateway.metrics.count_rejected_head();
         let (fault, code) = match refusal {
-            Refusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),
-            Refusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),
-            Refusal::HeadTooLarge => (Some(Fault::HeadTooLarge), "head_too_large"),
-            Refusal::SlowHead => (None, "slow_head"),
+            HeadRefusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),
+            HeadRefusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),
+            HeadRefusal::HeadTooLarge => (Some(Fault::HeadTooLarge), "head_too_large"),
+            HeadRefusal::SlowHead => (None, "slow_head"),
         };
         tracing::info!(
             target: "access",

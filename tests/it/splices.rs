@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, channel::Channel};
 use parking_lot::Mutex;
-use steadfast::wire::{Framing, Keep, Pool, Relay, Replay, Target, Terms};
+use steadfast::wire::{DialTarget, Framing, KeptBodyBuilder, Pool, Relay, Replay, SendOptions};
 
 use crate::kit::{sim, tls};
 
@@ -23,7 +23,7 @@ fn body() -> Vec<u8> {
 
 /// `body` as a client has sent it.
 fn request(body: &[u8], framing: Framing) -> Request<Replay> {
-    let mut keep = Keep::default();
+    let mut keep = KeptBodyBuilder::default();
     for piece in body.chunks(10_000) {
         keep.push(Bytes::copy_from_slice(piece));
     }
@@ -39,7 +39,7 @@ fn request(body: &[u8], framing: Framing) -> Request<Replay> {
 
 async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
     let limit = Duration::from_secs(20);
-    let terms = Terms {
+    let terms = SendOptions {
         head: limit,
         idle: limit,
         is_repeatable: true,
@@ -78,7 +78,7 @@ async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8
 #[tokio::test]
 async fn a_part_is_replaced_over_http_1_1() {
     let sim = sim("a").await;
-    let target = Target {
+    let target = DialTarget {
         authority: sim.address().to_string().parse().expect("an authority"),
         tls: None,
     };
@@ -101,7 +101,7 @@ async fn a_part_is_replaced_over_http_2() {
         Channel::new(1).1
     })
     .await;
-    let target = Target {
+    let target = DialTarget {
         authority: address.to_string().parse().expect("an authority"),
         tls: Some(identity.trusting()),
     };

@@ -10,7 +10,8 @@ use steadfast::{
     config::{Config, Overrides},
     scan::{FirstEvent, RequestScanner, ResponseReader},
     wire::{
-        Address, Capacity, Listener, Peer, Phase, RequestBody, ServeLimits, Service, Workers, serve, server_config,
+        Address, Capacity, Listener, Peer, RequestBody, ServeLimits, Service, ShutdownPhase, Workers, serve,
+        server_config,
     },
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -104,7 +105,7 @@ async fn debug_output_shows_no_secret() {
         format!("{rustls:?} {rustls:#?}"),
         format!(
             "{:#?}",
-            listener.secured(steadfast::wire::Identity::new(rustls.clone()))
+            listener.secured(steadfast::wire::TlsIdentity::new(rustls.clone()))
         ),
         format!("{facts:?} {facts:#?} {:?}", facts.content),
         format!("{:?} {:#?}", reader.first_event(), reader.first_event()),
@@ -174,7 +175,7 @@ async fn panic_and_go_on() {
         }
         Response::new(Full::new(Bytes::from("served")))
     };
-    let (_phase, shutdown) = tokio::sync::watch::channel(Phase::Running);
+    let (_phase, shutdown) = tokio::sync::watch::channel(ShutdownPhase::Running);
     tokio::spawn(serve(listener, service, shutdown, handler, |_, _| None));
     for path in ["/formatted", "/sliced", "/literal"] {
         let answer = client::raw(address, head(&format!("GET {path}"), "").as_bytes()).await;

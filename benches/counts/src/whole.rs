@@ -16,7 +16,7 @@ use std::{
 use steadfast::{
     app,
     proxy::Proxy,
-    wire::{self, Address, Capacity, Listener, Phase, ServeLimits, Service},
+    wire::{self, Address, Capacity, Listener, ServeLimits, Service, ShutdownPhase},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -55,7 +55,7 @@ struct Ends {
     /// What was read last.
     room: Vec<u8>,
     /// The gateway drains once it is dropped.
-    _running: watch::Sender<Phase>,
+    _running: watch::Sender<ShutdownPhase>,
 }
 
 /// A `GET` that is proxied, without a body and without a session's key but in a header.
@@ -147,7 +147,7 @@ impl Ends {
             capacity: Arc::new(Capacity::new(8, gateway.connections.clone())),
             workers: None,
         };
-        let (running, shutdown) = watch::channel(Phase::Running);
+        let (running, shutdown) = watch::channel(ShutdownPhase::Running);
         let proxy = Proxy::new(gateway);
         let handler = move |peer, request| proxy.clone().handle(peer, request);
         tokio::spawn(wire::serve(listener, service, shutdown, handler, |_, _| None));

@@ -26,7 +26,7 @@ use crate::{
     policy::{Affinity, Event, Route, Verdict},
     scan::EncodingKind,
     state::{Credential, FailoverReason, Lease, Snapshot, Upstream},
-    wire::{Relay, Replay, SendError, Terms},
+    wire::{Relay, Replay, SendError, SendOptions},
 };
 
 /// An upstream's answer, its body still to come.
@@ -191,7 +191,7 @@ impl<'a, 'j> Journey<'a, 'j> {
                 last_word: LastWord::Fault(fault),
             });
         }
-        let terms = Terms {
+        let terms = SendOptions {
             head: self.snapshot.limits.head,
             idle: self.snapshot.limits.idle,
             is_repeatable: self.is_repeatable,

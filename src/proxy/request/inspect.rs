@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
     state::Limits,
-    wire::{BodyError, Framing, Intake, Keep, Replay},
+    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
 /// The body of a request, and what has been read from it.
@@ -63,7 +63,7 @@ async fn read(
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
         // The coding is known, see `Admitted::is_inspected`. What remains is a decompressor that cannot allocate its memory.
         .ok_or(Fault::Internal)?;
-    let mut keep = Keep::default();
+    let mut keep = KeptBodyBuilder::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
         reservation.grow_to(intake.received()).await?;
