@@ -12,13 +12,11 @@ use tokio::{
     process::Command,
 };
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, request},
-        gateway::{Gateway, upstream},
-        sim, sims, wire,
-    },
+use crate::kit::{
+    client::{self, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sims, wire,
 };
 
 fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
@@ -34,7 +32,10 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
     let whole = client::send(
         gateway.address,
-        named(ask(json!({"input": "hi", "prompt_cache_key": "k"}), &[]), "whole"),
+        named(
+            responses_request(json!({"input": "hi", "prompt_cache_key": "k"}), &[]),
+            "whole",
+        ),
     )
     .await;
     let line = gateway.access_of("whole").await;
@@ -70,7 +71,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     for id in ["cut", "stalled"] {
         let streaming = client::open(
             gateway.address,
-            named(ask(json!({"input": "hi", "stream": true}), &[]), id),
+            named(responses_request(json!({"input": "hi", "stream": true}), &[]), id),
         )
         .await;
         streaming
@@ -80,7 +81,10 @@ async fn each_request_has_one_line_with_what_became_of_it() {
             .expect_err("never ended as if complete");
     }
     sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
-    let gone = client::open(gateway.address, named(ask(json!({"input": "hi"}), &[]), "gone"));
+    let gone = client::open(
+        gateway.address,
+        named(responses_request(json!({"input": "hi"}), &[]), "gone"),
+    );
     tokio::time::timeout(Duration::from_millis(100), gone)
         .await
         .expect_err("no answer");
@@ -133,11 +137,11 @@ async fn no_secret_is_ever_shown() {
     for number in 0..12 {
         let key = format!("key-canary-{number}");
         let fields = json!({"input": "body-canary", "prompt_cache_key": key, "stream": number % 2 == 0});
-        let mut reply = client::send(gateway.address, ask(fields, &headers)).await;
+        let mut reply = client::send(gateway.address, responses_request(fields, &headers)).await;
         answered.push_str(&format!("{:?} {}", reply.headers, reply.text()));
         reply = client::send(
             gateway.address,
-            ask(json!({"input": [1, "body-canary"], "model": 3}), &headers),
+            responses_request(json!({"input": [1, "body-canary"], "model": 3}), &headers),
         )
         .await;
         answered.push_str(&reply.text());

@@ -8,24 +8,11 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, Rule, Sim};
 
 use crate::kit::{
-    client::{self, Reply, post},
+    client::{self, Reply},
     gateway::{Gateway, upstream},
+    sessions::responses_request,
     sims, until, wire,
 };
-
-/// A request to `/v1/responses` with these fields beside its model, and these headers.
-pub fn ask(fields: Value, headers: &[(&str, &str)]) -> Request<Full<bytes::Bytes>> {
-    let mut body = json!({"model": "gpt-5.2"});
-    body.as_object_mut()
-        .expect("an object")
-        .extend(fields.as_object().expect("an object").clone());
-    let mut request = post("/v1/responses", body.to_string());
-    for (name, value) in headers {
-        let name: http::HeaderName = name.parse().expect("a name");
-        request.headers_mut().append(name, value.parse().expect("a value"));
-    }
-    request
-}
 
 /// One session key for each of `sims`, at home there.
 async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String> {
@@ -41,7 +28,7 @@ async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String
 }
 
 async fn send(gateway: &Gateway, fields: Value, headers: &[(&str, &str)]) -> Reply {
-    let reply = client::send(gateway.address, ask(fields, headers)).await;
+    let reply = client::send(gateway.address, responses_request(fields, headers)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply
 }
@@ -149,7 +136,7 @@ async fn a_response_is_known_while_it_still_streams() {
     let gateway = Gateway::before(&sims, "").await;
     let key = keys_at_home(&gateway, &sims).await.remove("b").expect("a key");
     sims[1].script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let request = ask(json!({"input": "hi", "prompt_cache_key": key, "stream": true}), &[]);
+    let request = responses_request(json!({"input": "hi", "prompt_cache_key": key, "stream": true}), &[]);
     let mut streaming = client::open(gateway.address, request).await;
     let mut seen = String::new();
     while !seen.ends_with("\n\n") {
@@ -210,7 +197,7 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
     let gateway = Gateway::before(&sims, "").await;
     let keys = keys_at_home(&gateway, &sims).await;
     let first = json!({"input": "hi", "prompt_cache_key": keys["a"]});
-    let direct = client::send(sims[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let direct = client::send(sims[0].address(), responses_request(json!({"input": "hi"}), &[])).await;
     let issued = direct.header("x-codex-turn-state");
     let sealed = send(&gateway, first.clone(), &[])
         .await
@@ -254,7 +241,7 @@ async fn turn_state_of_nobody_here_reaches_nobody() {
         .await
         .header("x-codex-turn-state")
         .to_owned();
-    let plain = client::send(all[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let plain = client::send(all[0].address(), responses_request(json!({"input": "hi"}), &[])).await;
     let plain = plain.header("x-codex-turn-state").to_owned();
     for state in [&*sealed, &*plain, "", "steadfast-", "steadfast-0123456789abcdef-x"] {
         send(&two, json!({"input": "hi"}), &[("x-codex-turn-state", state)]).await;
@@ -301,7 +288,7 @@ async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
     let held = Rule::new(Act::stall(Point::Events(1))).head(|head| head.headers.contains_key("x-hold"));
     sims[0].script().add(held);
     let key = keys_at_home(&gateway, &sims).await.remove("a").expect("a key");
-    let request = ask(
+    let request = responses_request(
         json!({"input": "hi", "prompt_cache_key": key, "stream": true}),
         &[("x-hold", "1")],
     );

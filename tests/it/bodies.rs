@@ -1,44 +1,25 @@
 //! Request bodies: what is refused, where it says so, and what passes byte for byte.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
-use flate2::{Compression, write};
 use http::Method;
 use serde_json::json;
 
 use crate::kit::{
     client,
+    encoders::{Encoder, gzip, zlib, zstd},
     gateway::Gateway,
     house, sims,
     wire::{self, Wire},
 };
 
-type Coded = (&'static str, fn(&[u8]) -> Vec<u8>);
+/// A content coding and its encoder.
+type Coding = (&'static str, Encoder);
 
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::GzEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn zstd(plain: &[u8]) -> Vec<u8> {
-    zstd::encode_all(plain, 3).expect("memory")
-}
-
-const CODINGS: [Coded; 4] = [
+const CODINGS: [Coding; 4] = [
     ("identity", |plain| plain.to_vec()),
     ("gzip", gzip),
-    ("deflate", deflate),
+    ("deflate", zlib),
     ("zstd", zstd),
 ];
 

@@ -5,13 +5,12 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client,
-        gateway::{Gateway, scratch, steadfast},
-        sims,
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, scratch, steadfast},
+    keys::sha256_hex,
+    sessions::responses_request,
+    sims,
 };
 
 fn text(bytes: &[u8]) -> String {
@@ -284,7 +283,7 @@ async fn upstreams_can_be_flags() {
         let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let reply = client::send(
             gateway.address,
-            ask(json!({"input": "hi", "prompt_cache_key": key}), &[]),
+            responses_request(json!({"input": "hi", "prompt_cache_key": key}), &[]),
         )
         .await;
         assert_eq!(
@@ -387,8 +386,6 @@ async fn an_address_in_use_is_named() {
 
 #[tokio::test]
 async fn a_key_is_shown_once_and_its_lines_can_be_appended() {
-    use sha2::Digest as _;
-
     let output = steadfast(&["key", "--name", "bob", "--group", "team"]).await;
     assert!(output.status.success());
     let (lines, shown) = (text(&output.stdout), text(&output.stderr));
@@ -397,10 +394,7 @@ async fn a_key_is_shown_once_and_its_lines_can_be_appended() {
         .find(|line| line.trim().starts_with("sk-steadfast-"))
         .expect("a key")
         .trim();
-    let digest: String = sha2::Sha256::digest(key)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = sha256_hex(key);
     assert_eq!(
         lines,
         format!("[[key]]\nname = \"bob\"\nsha256 = \"{digest}\"\ngroup = \"team\"\n")

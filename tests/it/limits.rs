@@ -12,9 +12,11 @@ use http::StatusCode;
 use serde_json::json;
 use steadfast::sim::Act;
 
-use crate::{
-    access::{ALICE, BOB, ask, group, key, with_key},
-    kit::{client, gateway::Gateway, sim, until},
+use crate::kit::{
+    client,
+    gateway::Gateway,
+    keys::{ALICE, BOB, get_as, group, key, post_as, with_key},
+    sim, until,
 };
 
 fn limited(lines: &str) -> String {
@@ -50,7 +52,7 @@ async fn two_hundred_callers_get_exactly_what_is_allowed() {
         let (gateway, served, refused) = (gateway.clone(), served.clone(), refused.clone());
         callers.spawn(async move {
             for _ in 0..4 {
-                let reply = ask(&gateway, ALICE, &turn(caller)).await;
+                let reply = post_as(&gateway, ALICE, &turn(caller)).await;
                 match reply.status {
                     StatusCode::OK => served.fetch_add(1, Ordering::SeqCst),
                     StatusCode::TOO_MANY_REQUESTS => refused.fetch_add(1, Ordering::SeqCst),
@@ -70,7 +72,7 @@ async fn two_hundred_callers_get_exactly_what_is_allowed() {
     );
     assert_eq!(sim.requests().len(), 300);
     // Limits hold per key.
-    assert_eq!(ask(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
     assert_eq!(
         gateway
             .metric("steadfast_rejected_requests_total{reason=\"rate_limited\"}")
@@ -96,7 +98,7 @@ async fn every_answer_tells_what_is_left_and_a_refusal_when_to_come_back() {
         &limited("requests_per_minute = 3\ntokens_per_minute = 5000"),
     )
     .await;
-    let first = ask(&gateway, ALICE, &turn(0)).await;
+    let first = post_as(&gateway, ALICE, &turn(0)).await;
     assert_eq!(first.header("x-ratelimit-limit-requests"), "3");
     assert_eq!(first.header("x-ratelimit-remaining-requests"), "2");
     assert_eq!(first.header("x-ratelimit-limit-tokens"), "5000");
@@ -108,12 +110,12 @@ async fn every_answer_tells_what_is_left_and_a_refusal_when_to_come_back() {
         client::send(gateway.address, with_key(request, ALICE)).await
     };
     assert_eq!(listed.header("x-ratelimit-remaining-requests"), "1");
-    let bad = ask(&gateway, ALICE, &json!(["no object"])).await;
+    let bad = post_as(&gateway, ALICE, &json!(["no object"])).await;
     assert_eq!(
         (bad.status.as_u16(), bad.header("x-ratelimit-remaining-requests")),
         (400, "0")
     );
-    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    let refused = post_as(&gateway, ALICE, &turn(0)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     let error = &refused.json()["error"];
     assert_eq!(
@@ -154,7 +156,7 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
     // Two thousand bytes look like five hundred tokens, and were thirty.
     let long = json!({"model": "gpt-5.2", "input": "x".repeat(1900), "prompt_cache_key": "s"});
     sim.script().once("/v1/responses", used(20, 10));
-    let reply = ask(&gateway, ALICE, &long).await;
+    let reply = post_as(&gateway, ALICE, &long).await;
     let estimated: u64 = reply.header("x-ratelimit-remaining-tokens").parse().expect("a number");
     assert!((480..530).contains(&estimated), "{estimated}");
     until("the correction", async || (remaining().await == 970).then_some(())).await;
@@ -163,13 +165,13 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
         "/v1/responses",
         Act::reply(StatusCode::BAD_REQUEST, &json!({"error": {}})),
     );
-    assert_eq!(ask(&gateway, ALICE, &long).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(post_as(&gateway, ALICE, &long).await.status, StatusCode::BAD_REQUEST);
     until("it came back", async || (remaining().await == 970).then_some(())).await;
     // One that used more than there was lets the next ones wait.
     sim.script().once("/v1/responses", used(5000, 0));
-    assert_eq!(ask(&gateway, ALICE, &long).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, ALICE, &long).await.status, StatusCode::OK);
     until("nothing is left", async || (remaining().await == 0).then_some(())).await;
-    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    let refused = post_as(&gateway, ALICE, &turn(0)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.json()["error"]["type"], "tokens");
     let chat = json!({"model": "gpt-5.2", "messages": [{"role": "user", "content": "x"}]});
@@ -212,24 +214,24 @@ async fn places_are_given_back_however_a_request_ends() {
     let request = client::post("/v1/responses", stream.to_string());
     let open = client::open(gateway.address, with_key(request, ALICE)).await;
     assert_eq!(open.status(), StatusCode::OK);
-    let refused = ask(&gateway, ALICE, &turn(0)).await;
+    let refused = post_as(&gateway, ALICE, &turn(0)).await;
     assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"));
     assert_eq!(refused.json()["error"]["type"], "concurrent_requests");
-    assert_eq!(ask(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, BOB, &turn(0)).await.status, StatusCode::OK);
     drop(open);
     until("the place is free", async || {
-        (ask(&gateway, ALICE, &turn(0)).await.status == 200).then_some(())
+        (post_as(&gateway, ALICE, &turn(0)).await.status == 200).then_some(())
     })
     .await;
     for body in [json!([1]), json!({"model": 1})] {
-        assert_eq!(ask(&gateway, ALICE, &body).await.status, StatusCode::BAD_REQUEST);
+        assert_eq!(post_as(&gateway, ALICE, &body).await.status, StatusCode::BAD_REQUEST);
     }
-    assert_eq!(ask(&gateway, ALICE, &turn(0)).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, ALICE, &turn(0)).await.status, StatusCode::OK);
 }
 
 /// The tokens that Alice has left. Asking costs none.
 async fn left(gateway: &Gateway) -> u64 {
-    let reply = crate::access::get(gateway, ALICE, "/v1/models").await;
+    let reply = get_as(gateway, ALICE, "/v1/models").await;
     reply.header("x-ratelimit-remaining-tokens").parse().expect("a number")
 }
 

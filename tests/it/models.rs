@@ -6,13 +6,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Answer, Close, Sim};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply, request},
-        gateway::{Gateway, upstream},
-        sim, sim_with,
-    },
+use crate::kit::{
+    client::{self, Reply, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sim_with,
 };
 
 async fn with_models(name: &str, models: &[&str]) -> Sim {
@@ -215,7 +213,7 @@ async fn an_upstream_gets_only_models_that_it_serves() {
         for model in models {
             // The same session moves on to a model that its upstream may not have.
             let fields = json!({"model": model, "input": "hi", "prompt_cache_key": format!("session-{number}")});
-            let reply = client::send(gateway.address, ask(fields, &[])).await;
+            let reply = client::send(gateway.address, responses_request(fields, &[])).await;
             assert_eq!(reply.status, 200, "{model}: {}", reply.text());
             used.insert((reply.routed().0.to_owned(), model));
             let keyless = json!({"model": model, "input": []});
@@ -262,7 +260,7 @@ async fn route_names_the_home_for_a_model() {
                 HashSet::from([&others.to_owned(), &"all".to_owned()])
             );
             let fields = json!({"model": model, "input": "hi", "prompt_cache_key": format!("session-{number}")});
-            let reply = client::send(gateway.address, ask(fields, &[])).await;
+            let reply = client::send(gateway.address, responses_request(fields, &[])).await;
             if reply.routed().1 == "home" {
                 assert_eq!(reply.routed().0, order[0], "{key} {model}");
             }

@@ -8,13 +8,11 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, request},
-        gateway::{Gateway, upstream},
-        sim, sims, until,
-    },
+use crate::kit::{
+    client::{self, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sims, until,
 };
 
 async fn scrape(gateway: &Gateway) -> String {
@@ -34,7 +32,7 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
     let gateway = Gateway::before(&sims, "").await;
     for (key, stream) in [("s1", true), ("s1", false), ("s2", true)] {
         let fields = json!({"input": "hi", "prompt_cache_key": key, "stream": stream});
-        client::send(gateway.address, ask(fields, &[])).await;
+        client::send(gateway.address, responses_request(fields, &[])).await;
     }
     client::get(gateway.address, "/v1/files").await;
     client::get(gateway.address, "/nothing").await;
@@ -105,7 +103,11 @@ async fn gauges_follow_what_runs() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     sims[0].script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let streaming = client::open(gateway.address, ask(json!({"input": "hi", "stream": true}), &[])).await;
+    let streaming = client::open(
+        gateway.address,
+        responses_request(json!({"input": "hi", "stream": true}), &[]),
+    )
+    .await;
     assert_eq!(
         gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await,
         1.0
@@ -164,7 +166,7 @@ async fn the_admin_side_answers_what_it_promises() {
     assert_eq!(told, gateway.order(&["a key+more", "--model", "gpt-5.2"]).await);
     client::send(
         gateway.address,
-        ask(json!({"input": "hi", "prompt_cache_key": "a key+more"}), &[]),
+        responses_request(json!({"input": "hi", "prompt_cache_key": "a key+more"}), &[]),
     )
     .await;
     assert_eq!(gateway.ask("/api/route?key=a+key%2Bmore").await.json()["pin"], told[0]);

@@ -4,13 +4,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Sim};
 
-use crate::{
-    failover::{key_at, limited, turn},
-    kit::{
-        client::{self, Reply},
-        gateway::{Gateway, upstream},
-        sims,
-    },
+use crate::kit::{
+    client::{self, Reply},
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, send_turn, usage_limit_reached},
+    sims,
 };
 
 async fn post(gateway: &Gateway, body: Value) -> Reply {
@@ -40,7 +38,7 @@ async fn a_session_that_must_leave_goes_to_a_sibling_first() {
         // Where the rendezvous order alone would lead it astray.
         if order["upstreams"][0]["name"] == "a" && order["upstreams"][1]["name"] == "c" {
             sims[0].script().once("/v1/responses", broken());
-            assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+            assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
             left += 1;
         }
         if left == 3 {
@@ -54,9 +52,9 @@ async fn a_session_that_must_leave_goes_to_a_sibling_first() {
 async fn an_earlier_response_is_asked_of_nobody_else() {
     let sims = sims(3).await;
     let gateway = organized(&sims).await;
-    let key = key_at(&gateway, "c").await;
-    let id = turn(&gateway, &key).await.json()["id"].clone();
-    sims[2].script().always(limited(900));
+    let key = key_with_home(&gateway, "c").await;
+    let id = send_turn(&gateway, &key).await.json()["id"].clone();
+    sims[2].script().always(usage_limit_reached(900));
     let next = json!({"model": "gpt-5.2", "input": "and?", "previous_response_id": id});
     let reply = post(&gateway, next.clone()).await;
     assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
@@ -83,7 +81,7 @@ async fn a_fork_finds_the_owner_of_its_encrypted_history() {
     let gateway = Gateway::before(&sims, "").await;
     for stream in [false, true] {
         for home in ["a", "b", "c"] {
-            let key = key_at(&gateway, home).await;
+            let key = key_with_home(&gateway, home).await;
             let ask = json!({
                 "model": "gpt-5.2", "input": [{"role": "user", "content": "think"}], "store": false, "stream": stream,
                 "include": ["reasoning.encrypted_content"], "prompt_cache_key": key,

@@ -3,35 +3,22 @@
 use serde_json::json;
 use steadfast::sim::Act;
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply},
-        gateway::{Gateway, upstream},
-        sims,
-    },
+use crate::kit::{
+    client::{self, Reply},
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, responses_request},
+    sims,
 };
 
 async fn send(gateway: &Gateway, fields: serde_json::Value) -> Reply {
-    client::send(gateway.address, ask(fields, &[])).await
-}
-
-/// A key whose home is the upstream `name`.
-async fn key_at(gateway: &Gateway, name: &str) -> String {
-    for number in 0..100 {
-        let key = format!("session-{number}");
-        if gateway.home(&key).await == name {
-            return key;
-        }
-    }
-    panic!("{name} is no key's home")
+    client::send(gateway.address, responses_request(fields, &[])).await
 }
 
 #[tokio::test]
 async fn a_session_stays_where_its_state_led_it() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let (a, b) = (key_at(&gateway, "a").await, key_at(&gateway, "b").await);
+    let (a, b) = (key_with_home(&gateway, "a").await, key_with_home(&gateway, "b").await);
     let first = send(&gateway, json!({"input": "hi", "prompt_cache_key": a}))
         .await
         .json();
@@ -59,7 +46,7 @@ async fn a_session_stays_where_its_state_led_it() {
 async fn an_answer_that_is_no_success_pins_nothing() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     let fields = json!({"input": "hi", "prompt_cache_key": key});
     for status in [400, 404, 422, 302] {
         let status = status.try_into().expect("a status");
@@ -79,7 +66,7 @@ async fn an_answer_that_is_no_success_pins_nothing() {
 async fn a_pin_ends_when_its_session_was_idle_for_long() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "[affinity]\nidle = \"1s\"\n").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     let fields = json!({"input": "hi", "prompt_cache_key": key});
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "home");
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "pin");
@@ -97,7 +84,7 @@ async fn requests_of_one_session_at_once_agree() {
     let gateway = Gateway::before(&sims, "").await;
     let (address, home) = (gateway.address, gateway.home("crowd").await);
     let at_once = (0..40).map(|number| {
-        let request = ask(
+        let request = responses_request(
             json!({"input": "hi", "prompt_cache_key": "crowd", "stream": number % 2 == 0}),
             &[],
         );

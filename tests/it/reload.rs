@@ -8,14 +8,12 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, Sim};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply, post},
-        gateway::{FILE, Gateway, scratch, upstream, upstream_at},
-        sim, sim_with, sims, until,
-        wire::{self, Wire},
-    },
+use crate::kit::{
+    client::{self, Reply, post},
+    gateway::{FILE, Gateway, scratch, upstream, upstream_at},
+    sessions::responses_request,
+    sim, sim_with, sims, until,
+    wire::{self, Wire},
 };
 
 /// A file with these upstreams.
@@ -44,7 +42,7 @@ async fn names(gateway: &Gateway) -> Vec<String> {
 async fn say(gateway: &Gateway, key: &str) -> Reply {
     client::send(
         gateway.address,
-        ask(json!({"input": "hi", "prompt_cache_key": key}), &[]),
+        responses_request(json!({"input": "hi", "prompt_cache_key": key}), &[]),
     )
     .await
 }
@@ -342,7 +340,11 @@ async fn the_room_for_bodies_shrinks_around_what_stands_in_it() {
     };
     let gateway = Gateway::configured(&config("64KiB")).await;
     sim.script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let streaming = client::open(gateway.address, ask(json!({"input": "hi", "stream": true}), &[])).await;
+    let streaming = client::open(
+        gateway.address,
+        responses_request(json!({"input": "hi", "stream": true}), &[]),
+    )
+    .await;
     gateway.write(&config("1KiB"));
     counted(&gateway, "applied", 1.0).await;
     drop(streaming);

@@ -4,13 +4,11 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::{
-    access::{ALICE, BOB, ask, code, get, group, key, turn, two_groups, with_key},
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        sim, sim_with, sims,
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    keys::{ALICE, BOB, error_code, get_as, group, key, post_as, turn_body, two_groups, with_key},
+    sim, sim_with, sims,
 };
 
 #[tokio::test]
@@ -19,11 +17,11 @@ async fn a_group_reaches_its_own_upstreams_only() {
     let gateway = two_groups(&sims, "upstreams = [\"a\"]", "upstreams = [\"b\", \"c\"]").await;
     for number in 0..12 {
         assert_eq!(
-            ask(&gateway, ALICE, &turn(&format!("s{number}"))).await.status,
+            post_as(&gateway, ALICE, &turn_body(&format!("s{number}"))).await.status,
             StatusCode::OK
         );
         assert_eq!(
-            ask(&gateway, BOB, &turn(&format!("s{number}"))).await.status,
+            post_as(&gateway, BOB, &turn_body(&format!("s{number}"))).await.status,
             StatusCode::OK
         );
     }
@@ -35,12 +33,12 @@ async fn a_group_reaches_its_own_upstreams_only() {
     let drain = client::post("/api/upstreams/a/drain", "");
     assert_eq!(client::send(gateway.admin, drain).await.status, StatusCode::OK);
     assert_eq!(
-        ask(&gateway, ALICE, &turn("s1")).await.status,
+        post_as(&gateway, ALICE, &turn_body("s1")).await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
     // Nobody else calls `a`: what it holds is all theirs, also what was made before.
     assert_eq!(
-        get(&gateway, ALICE, "/v1/files").await.status,
+        get_as(&gateway, ALICE, "/v1/files").await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
 }
@@ -54,7 +52,7 @@ async fn a_group_uses_its_models_only() {
     let sims = [a];
     let head = group("red", "models = [\"gpt-5*\"]") + &key("alice", ALICE, "red", "");
     let gateway = Gateway::before(&sims, &head).await;
-    let list = get(&gateway, ALICE, "/v1/models").await.json();
+    let list = get_as(&gateway, ALICE, "/v1/models").await.json();
     let ids: Vec<&str> = list["data"]
         .as_array()
         .expect("a list")
@@ -62,22 +60,22 @@ async fn a_group_uses_its_models_only() {
         .filter_map(|model| model["id"].as_str())
         .collect();
     assert_eq!(ids, ["gpt-5.2", "gpt-5.2-mini"]);
-    let for_codex = get(&gateway, ALICE, "/v1/models?client_version=0.169.0").await;
+    let for_codex = get_as(&gateway, ALICE, "/v1/models?client_version=0.169.0").await;
     assert!(!for_codex.text().contains("o4-mini"), "{}", for_codex.text());
     assert_eq!(
-        code(&get(&gateway, ALICE, "/v1/models/o4-mini").await),
+        error_code(&get_as(&gateway, ALICE, "/v1/models/o4-mini").await),
         (404, "model_not_found".to_owned())
     );
     let reached = sims[0].requests().len();
-    let forbidden = ask(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
-    assert_eq!(code(&forbidden), (403, "model_not_allowed".to_owned()));
+    let forbidden = post_as(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
+    assert_eq!(error_code(&forbidden), (403, "model_not_allowed".to_owned()));
     assert_eq!(forbidden.json()["error"]["param"], "model");
     assert!(forbidden.text().contains("gpt-5*"), "{}", forbidden.text());
     let post = async |path: &str, kind: &str, body: &str| {
         let mut request = client::post(path, body.to_owned());
         let kind = kind.parse().expect("a value");
         request.headers_mut().insert("content-type", kind);
-        code(&client::send(gateway.address, with_key(request, ALICE)).await)
+        error_code(&client::send(gateway.address, with_key(request, ALICE)).await)
     };
     let json_type = "application/json";
     for (path, kind, body, expected) in [
@@ -203,7 +201,7 @@ async fn a_group_uses_its_models_only() {
         );
     }
     assert_eq!(sims[0].requests().len(), reached, "nothing of it reached an account");
-    assert_eq!(ask(&gateway, ALICE, &turn("s")).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -214,8 +212,8 @@ async fn what_nobody_serves_is_said_with_what_is() {
         + &upstream(&sims[0], "models = [\"gpt-5*\"]")
         + &upstream(&sims[1], "models = [\"o4-mini\"]");
     let gateway = Gateway::configured(&config).await;
-    let reply = ask(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
-    assert_eq!(code(&reply), (404, "model_not_found".to_owned()));
+    let reply = post_as(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
+    assert_eq!(error_code(&reply), (404, "model_not_found".to_owned()));
     let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
     assert!(
         message.contains("gpt-5*") && !message.contains("You may use: o4"),
@@ -230,8 +228,8 @@ async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
         + &key("alice", ALICE, "red", "")
         + &upstream(&sim, "models = [\"gpt-5.2\", \"secret-model\"]");
     let gateway = Gateway::configured(&config).await;
-    let reply = ask(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
-    assert_eq!(code(&reply), (404, "model_not_found".to_owned()));
+    let reply = post_as(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
+    assert_eq!(error_code(&reply), (404, "model_not_found".to_owned()));
     let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
     assert!(message.contains("You may use: gpt-5.2."), "{message}");
 }
@@ -243,8 +241,8 @@ async fn who_failed_is_not_told_to_strangers() {
         let sim = sim("secret-account").await;
         let gateway = Gateway::configured(&(head.to_owned() + &config + &upstream(&sim, ""))).await;
         sim.stop().await;
-        let reply = ask(&gateway, ALICE, &turn("s")).await;
-        assert_eq!(code(&reply), (502, "upstream_unreachable".to_owned()));
+        let reply = post_as(&gateway, ALICE, &turn_body("s")).await;
+        assert_eq!(error_code(&reply), (502, "upstream_unreachable".to_owned()));
         assert_eq!(reply.text().contains("secret-account"), is_told, "{}", reply.text());
     }
 }
@@ -259,14 +257,14 @@ async fn accounts_that_groups_share_show_nothing_of_the_other() {
         "/v1/conversations/conv_1",
         "/v1/responses/resp_unknown",
     ] {
-        let status = get(&gateway, ALICE, path).await.status.as_u16();
+        let status = get_as(&gateway, ALICE, path).await.status.as_u16();
         assert!(matches!(status, 403 | 404), "{path}: {status}");
     }
     let delete = Request::delete("/v1/models/gpt-5.2")
         .body(Full::default())
         .expect("a request");
     let reply = client::send(gateway.address, with_key(delete, ALICE)).await;
-    assert_eq!(code(&reply), (403, "path_not_allowed".to_owned()));
+    assert_eq!(error_code(&reply), (403, "path_not_allowed".to_owned()));
     assert!(sim.requests().is_empty());
 }
 
@@ -281,12 +279,12 @@ async fn one_account_under_two_names_is_shared_all_the_same() {
         + &crate::kit::gateway::upstream_at("a", &url, "")
         + &crate::kit::gateway::upstream_at("b", &url, "");
     let gateway = Gateway::configured(&config).await;
-    let made = ask(&gateway, ALICE, &turn("s")).await.json();
+    let made = post_as(&gateway, ALICE, &turn_body("s")).await.json();
     let id = made["id"].as_str().expect("an id");
-    let reply = get(&gateway, BOB, &format!("/v1/responses/{id}")).await;
-    assert_eq!(code(&reply), (404, "response_not_found".to_owned()));
+    let reply = get_as(&gateway, BOB, &format!("/v1/responses/{id}")).await;
+    assert_eq!(error_code(&reply), (404, "response_not_found".to_owned()));
     assert_eq!(
-        code(&get(&gateway, BOB, "/v1/files").await),
+        error_code(&get_as(&gateway, BOB, "/v1/files").await),
         (403, "path_not_allowed".to_owned())
     );
 }
@@ -302,7 +300,7 @@ async fn one_account_is_shared_however_its_port_is_written() {
         + &place("b", "https://Accounts.invalid:443/v1", "");
     let gateway = Gateway::configured(&config).await;
     assert_eq!(
-        code(&get(&gateway, BOB, "/v1/files").await),
+        error_code(&get_as(&gateway, BOB, "/v1/files").await),
         (403, "path_not_allowed".to_owned())
     );
 }
@@ -311,7 +309,7 @@ async fn one_account_is_shared_however_its_port_is_written() {
 async fn no_response_of_another_group_is_named_where_nobody_looks() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
-    let made = ask(&gateway, ALICE, &turn("s")).await.json();
+    let made = post_as(&gateway, ALICE, &turn_body("s")).await.json();
     let reached = sim.requests().len();
     let body = json!({"model": "gpt-5.2", "input": "x", "previous_response_id": made["id"]}).to_string();
     for (path, field, value) in [
@@ -325,7 +323,7 @@ async fn no_response_of_another_group_is_named_where_nobody_looks() {
         request.headers_mut().insert(field, value.parse().expect("a value"));
         let reply = client::send(gateway.address, with_key(request, BOB)).await;
         assert_eq!(
-            code(&reply),
+            error_code(&reply),
             (403, "path_not_allowed".to_owned()),
             "{path} {field}: {value}"
         );
@@ -355,7 +353,7 @@ async fn a_model_is_called_by_its_upstreams_name() {
     let zstd = "zstd".parse().expect("a value");
     request.headers_mut().insert("content-encoding", zstd);
     assert_eq!(
-        code(&client::send(gateway.address, request).await),
+        error_code(&client::send(gateway.address, request).await),
         (415, "compressed_body".to_owned())
     );
     let list = client::get(gateway.address, "/v1/models").await.json();

@@ -10,14 +10,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Answer, Close, Point, Rule, Sim, SimConfig};
 
-use crate::{
-    failover::limited,
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        sims, until,
-        wire::{self, End},
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    sessions::usage_limit_reached,
+    sims, until,
+    wire::{self, End},
 };
 
 const LASTS: Duration = Duration::from_secs(6);
@@ -40,8 +38,8 @@ fn mishap() -> Act {
     let how = if fastrand::bool() { Close::Fin } else { Close::Reset };
     let error = json!({"error": {"message": "no", "type": "t", "param": null, "code": "c"}});
     match fastrand::u8(..9) {
-        0 => limited(fastrand::u64(..2)),
-        1 => limited(600),
+        0 => usage_limit_reached(fastrand::u64(..2)),
+        1 => usage_limit_reached(600),
         2 => Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error),
         3 => Act::reply(StatusCode::SERVICE_UNAVAILABLE, &error),
         4 => Act::answer(Answer::Never),

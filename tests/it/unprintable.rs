@@ -15,14 +15,12 @@ use steadfast::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{
-    kit::{
-        canary::assert_none,
-        client,
-        gateway::{FILE, Gateway, scratch, upstream},
-        sims, tls,
-    },
-    leaks::{CALLERS, LITERAL_KEY, OWN, SAID, body, canaries, configuration, head, operator},
+use crate::kit::{
+    canary::assert_none,
+    client,
+    gateway::{FILE, Gateway, scratch, upstream},
+    secrets::{CALLERS, LITERAL_KEY, OWN, SAID, body, canaries, configuration, head, operator},
+    sims, tls,
 };
 
 /// The lines of a private key that hold it.

@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use steadfast::sim::{Act, Rule, Sim};
 
-use crate::{
-    failover::{key_at, limited, turn},
-    kit::{
-        gateway::{Gateway, upstream},
-        sims, until, until_true,
-        wire::{self, Wire},
-    },
+use crate::kit::{
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, key_with_prefix, send_turn, usage_limit_reached},
+    sims, until, until_true,
+    wire::{self, Wire},
 };
 
 /// A gateway before `a` with so many slots, and `b` with none to count.
@@ -20,33 +18,21 @@ async fn slotted(sims: &[Sim], slots: u32) -> Gateway {
     Gateway::configured(&config).await
 }
 
-/// Another key that lives at `home`.
-async fn key_at_but(gateway: &Gateway, home: &str, known: &str) -> String {
-    for number in 0..200 {
-        let key = format!("{known}-{number}");
-        let answer = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        if answer["upstreams"][0]["name"] == home {
-            return key;
-        }
-    }
-    panic!("no other key lives at {home}");
-}
-
 #[tokio::test]
 async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
     let sims = sims(2).await;
     let gateway = slotted(&sims, 1).await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
     let slow = Act::delay(Duration::from_millis(600));
     sims[0].script().add(Rule::new(slow).times(1));
-    let (first, second) = tokio::join!(turn(&gateway, &key), async {
+    let (first, second) = tokio::join!(send_turn(&gateway, &key), async {
         until("it is full", || async {
             (gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 1.0).then_some(())
         })
         .await;
-        let (new, begun) = (key_at_but(&gateway, "a", &key).await, Instant::now());
-        let (own, new) = tokio::join!(turn(&gateway, &key), turn(&gateway, &new));
+        let (new, begun) = (key_with_prefix(&gateway, "a", &key).await, Instant::now());
+        let (own, new) = tokio::join!(send_turn(&gateway, &key), send_turn(&gateway, &new));
         assert_eq!(new.routed(), ("b", "moved"), "{:?}", begun.elapsed());
         own
     });
@@ -62,18 +48,22 @@ async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
 async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
-    sims[0].script().once("/v1/responses", limited(1));
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
+    sims[0].script().once("/v1/responses", usage_limit_reached(1));
     let begun = Instant::now();
-    let reply = turn(&gateway, &key).await;
+    let reply = send_turn(&gateway, &key).await;
     assert_eq!(reply.routed(), ("a", "pin"), "its cache is worth a second");
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
-    sims[0].script().once("/v1/responses", limited(600));
+    sims[0].script().once("/v1/responses", usage_limit_reached(600));
     let begun = Instant::now();
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "pin"), "and there it stays");
+    assert_eq!(
+        send_turn(&gateway, &key).await.routed(),
+        ("b", "pin"),
+        "and there it stays"
+    );
 }
 
 #[tokio::test]
@@ -145,5 +135,5 @@ async fn aborted_requests_leave_no_slot_taken() {
         until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
     }
     sims[0].script().clear();
-    assert_eq!(turn(&gateway, "k").await.status.as_u16(), 200);
+    assert_eq!(send_turn(&gateway, "k").await.status.as_u16(), 200);
 }

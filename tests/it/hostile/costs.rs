@@ -6,14 +6,13 @@ use flate2::{Compression, write::DeflateEncoder};
 use tokio::io::AsyncWriteExt as _;
 
 use super::head;
-use crate::{
-    access::{ALICE, ask, group, key, turn},
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        house, sim,
-        wire::{self, Wire},
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    house,
+    keys::{ALICE, group, key, post_as, turn_body},
+    sim,
+    wire::{self, Wire},
 };
 
 const MIB: u64 = 1 << 20;
@@ -277,5 +276,5 @@ async fn a_hundred_thousand_wrong_keys_leave_nothing_behind() {
     assert!(grown < 4 * MIB, "{grown}");
     assert_eq!(series(&gateway).await, known);
     assert_eq!(sim.counts().requests, 0);
-    assert_eq!(ask(&gateway, ALICE, &turn("s")).await.status, 200);
+    assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.status, 200);
 }

@@ -2,40 +2,17 @@
 
 use std::io::Write as _;
 
-use flate2::{Compression, GzBuilder, write};
+use flate2::{Compression, GzBuilder};
 
 use super::{Row, SOUND};
+use crate::kit::encoders::{Encoder, gzip, raw_deflate, zlib, zstd};
 
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::GzEncoder::new(Vec::new(), Compression::best());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn zlib(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::ZlibEncoder::new(Vec::new(), Compression::best());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn zstd(plain: &[u8]) -> Vec<u8> {
-    zstd::encode_all(plain, 3).expect("memory")
-}
-
-type Coder = fn(&[u8]) -> Vec<u8>;
-const CODERS: [(&str, Coder); 4] = [("gzip", gzip), ("deflate", zlib), ("zstd", zstd), ("deflate", deflate)];
+const CODERS: [(&str, Encoder); 4] = [
+    ("gzip", gzip),
+    ("deflate", zlib),
+    ("zstd", zstd),
+    ("deflate", raw_deflate),
+];
 
 fn coded(name: String, coding: &str, body: Vec<u8>) -> Row {
     let fields = [("content-type", "application/json"), ("content-encoding", coding)];
@@ -64,7 +41,7 @@ pub fn rows() -> Vec<Row> {
             undecodable("all but its end", whole[..whole.len() - 1].to_vec()),
             coded(what("encoded twice"), coding, encode(&whole)).answered(400, "ambiguous_body"),
         ]);
-        if encode as usize != deflate as Coder as usize && coding != "zstd" {
+        if encode as usize != raw_deflate as Encoder as usize && coding != "zstd" {
             rows.push(undecodable("a bad checksum", broken));
         }
     }

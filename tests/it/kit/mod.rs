@@ -2,8 +2,12 @@
 
 pub mod canary;
 pub mod client;
+pub mod encoders;
 pub mod frames;
 pub mod gateway;
+pub mod keys;
+pub mod secrets;
+pub mod sessions;
 pub mod tls;
 pub mod upstream;
 pub mod wire;
