@@ -38,7 +38,7 @@ async fn a_key_opens_and_nothing_else_does() {
         let mut request = client::post("/v1/responses", turn_body("s").to_string());
         request
             .headers_mut()
-            .insert("x-api-key", ALICE.parse().expect("a value"));
+            .insert("x-api-key", ALICE.parse().expect("a valid header value"));
         client::send(gateway.address, request).await
     };
     assert_eq!(by_other_name.status, StatusCode::OK);
@@ -62,7 +62,7 @@ async fn a_key_opens_and_nothing_else_does() {
         }
         assert_eq!(error_code(&reply), (401, "invalid_api_key".to_owned()), "{bad:.80}");
         assert_eq!(reply.header("www-authenticate"), "Bearer");
-        let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
+        let message = reply.json()["error"]["message"].as_str().expect("a string").to_owned();
         assert!(message.contains(says), "{message}");
         assert!(bad.is_empty() || !reply.text().contains(bad), "{}", reply.text());
     }
@@ -178,11 +178,11 @@ async fn turn_state_is_of_use_to_its_group_only() {
     );
     for (caller, arrives) in [(ALICE, true), (BOB, false)] {
         let mut request = client::post("/v1/responses", turn_body("s").to_string());
-        let value = sealed.parse().expect("a value");
+        let value = sealed.parse().expect("a valid header value");
         request.headers_mut().insert("x-codex-turn-state", value);
         let reply = client::send(gateway.address, with_key(request, caller)).await;
         assert_eq!(reply.status, StatusCode::OK);
-        let last = sim.requests().last().expect("a request").headers.clone();
+        let last = sim.requests().last().expect("a recorded request").headers.clone();
         assert_eq!(
             last.get("x-codex-turn-state").map(|value| value.as_bytes()),
             arrives.then_some(&b"TS-secret"[..])
@@ -226,7 +226,7 @@ async fn keys_come_and_go_without_a_restart() {
     let left = post_as(&gateway, ALICE, &turn_body("s")).await;
     let remaining: u32 = left.header("x-ratelimit-remaining-requests").parse().expect("a number");
     assert!(remaining <= 97, "{remaining}");
-    std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("it is there");
+    std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("the file exists");
     crate::kit::until("alice is out", async || (status(ALICE).await == 401).then_some(())).await;
     write("keys.d/bob.toml", key("bob", BOB, "team", ""));
     crate::kit::until("bob is back", async || (status(BOB).await == 200).then_some(())).await;

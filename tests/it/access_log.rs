@@ -22,7 +22,7 @@ use crate::kit::{
 fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
     request
         .headers_mut()
-        .insert("x-request-id", id.parse().expect("a value"));
+        .insert("x-request-id", id.parse().expect("a valid header value"));
     request
 }
 
@@ -78,7 +78,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
             .into_body()
             .collect()
             .await
-            .expect_err("never ended as if complete");
+            .expect_err("a broken stream must not end as if complete");
     }
     sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
     let gone = client::open(
@@ -87,7 +87,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     );
     tokio::time::timeout(Duration::from_millis(100), gone)
         .await
-        .expect_err("no answer");
+        .expect_err("no response yet");
     for (id, outcome, status) in [
         ("refused", "refused", json!(400)),
         ("cut", "upstream_broken", json!(200)),
@@ -158,7 +158,7 @@ async fn no_secret_is_ever_shown() {
     }
     gateway.access_of("last").await;
     shown.push_str(&gateway.log().join("\n"));
-    shown.push_str(&gateway.said().join("\n"));
+    shown.push_str(&gateway.printed().join("\n"));
     let met_the_dead = gateway.access().iter().any(|line| line["attempts"] == 2);
     assert!(met_the_dead, "errors were written too");
     for secret in ["key-canary", "body-canary", "sk-caller-canary", "sk-upstream-canary"] {
@@ -199,7 +199,7 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
             .strip_prefix("Steadfast listens on http://")
             .and_then(|address| address.parse().ok());
     }
-    let address = address.expect("found");
+    let address = address.expect("the printed address");
     // A pipe holds 64 KiB; each of these leaves some 200 bytes in the log.
     for _ in 0..1_000 {
         assert_eq!(client::get(address, "/nowhere").await.status, 404);

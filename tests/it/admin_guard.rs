@@ -1,6 +1,6 @@
 //! The operator's side keeps out who does not belong: above all the pages that the operator's browser has open.
 
-use crate::kit::{client, gateway::Gateway, house};
+use crate::kit::{client, gateway::Gateway, gateway_with_sim};
 
 /// The answer of the admin side to `head`, less its line ends.
 async fn asked(gateway: &Gateway, head: &str) -> String {
@@ -15,7 +15,7 @@ fn status(answer: &str) -> &str {
 /// A page whose name was pointed to this machine is, to the browser, of one site with it: only `Host` tells.
 #[tokio::test]
 async fn without_a_token_only_this_machines_own_names_are_answered() {
-    let (_sim, gateway) = house("").await;
+    let (_sim, gateway) = gateway_with_sim("").await;
     let port = gateway.admin.port();
     for path in ["/metrics", "/api/upstreams", "/api/route?key=k", "/", "/nothing"] {
         for host in [
@@ -70,7 +70,7 @@ async fn without_a_token_only_this_machines_own_names_are_answered() {
 
 #[tokio::test]
 async fn pages_of_other_sites_read_nothing() {
-    let (_sim, gateway) = house("").await;
+    let (_sim, gateway) = gateway_with_sim("").await;
     for path in ["/metrics", "/api/upstreams", "/api/route?key=k", "/nothing"] {
         for line in [
             "origin: https://evil.example",
@@ -104,7 +104,7 @@ async fn pages_of_other_sites_read_nothing() {
 
 #[tokio::test]
 async fn behind_a_token_every_name_is_good_and_foreign_pages_are_still_refused() {
-    let (_sim, gateway) = house("[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n").await;
     let token = "authorization: Bearer sk-upstream-canary";
     let host = "host: steadfast.monitoring.svc:9090";
     for (head, expected) in [
@@ -126,7 +126,7 @@ async fn behind_a_token_every_name_is_good_and_foreign_pages_are_still_refused()
 
 #[tokio::test]
 async fn every_answer_tells_browsers_to_keep_their_hands_off() {
-    let (_sim, gateway) = house("").await;
+    let (_sim, gateway) = gateway_with_sim("").await;
     for (path, status) in [
         ("/metrics", 200),
         ("/livez", 200),

@@ -127,7 +127,7 @@ async fn a_previous_response_leads_to_its_owner() {
 fn response_id(reply: &Reply) -> String {
     let text = reply.text();
     let at = text.find("\"id\":\"resp_").expect("an id") + 6;
-    text[at..].split('"').next().expect("its end").to_owned()
+    text[at..].split('"').next().expect("a closing quote").to_owned()
 }
 
 #[tokio::test]
@@ -142,21 +142,21 @@ async fn a_response_is_known_while_it_still_streams() {
     while !seen.ends_with("\n\n") {
         let frame = http_body_util::BodyExt::frame(streaming.body_mut())
             .await
-            .expect("more")
-            .expect("whole");
-        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
+            .expect("more data")
+            .expect("an unbroken body");
+        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8 text"));
     }
     assert!(seen.starts_with("event: response.created"), "{seen}");
     let id = seen[seen.find("resp_").expect("an id")..]
         .split('"')
         .next()
-        .expect("its end");
+        .expect("a closing quote");
     for method in ["GET", "DELETE"] {
         let request = Request::builder()
             .method(method)
             .uri(format!("/v1/responses/{id}"))
             .body(Full::default());
-        let reply = client::send(gateway.address, request.expect("a request")).await;
+        let reply = client::send(gateway.address, request.expect("a valid request")).await;
         assert_eq!(
             (reply.status.as_u16(), reply.routed()),
             (200, ("b", "owner")),
@@ -183,7 +183,7 @@ async fn paths_that_name_a_response_lead_to_its_owner() {
                 .method(method)
                 .uri(&path)
                 .body(Full::default())
-                .expect("a request");
+                .expect("a valid request");
             let reply = client::send(gateway.address, request).await;
             assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
             assert_eq!(reply.routed(), (home.as_str(), "owner"), "{method} {path}");
@@ -224,7 +224,7 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
     assert_eq!(got.len(), 2);
     assert!(
         got.iter()
-            .all(|state| sealed.ends_with(state.to_str().expect("text")) && *state != *sealed),
+            .all(|state| sealed.ends_with(state.to_str().expect("UTF-8 text")) && *state != *sealed),
         "{got:?}"
     );
     assert!(sims[1..].iter().all(|sim| sim.counts().requests == 0));

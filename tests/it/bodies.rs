@@ -9,7 +9,7 @@ use crate::kit::{
     client,
     encoders::{Encoder, gzip, zlib, zstd},
     gateway::Gateway,
-    house, sims,
+    gateway_with_sim, sims,
     wire::{self, Wire},
 };
 
@@ -27,7 +27,7 @@ fn post(coding: &str, body: Vec<u8>) -> http::Request<http_body_util::Full<bytes
     let mut request = client::post("/v1/responses", body);
     request
         .headers_mut()
-        .insert("content-encoding", coding.parse().expect("a value"));
+        .insert("content-encoding", coding.parse().expect("a valid header value"));
     request
 }
 
@@ -71,7 +71,7 @@ fn hostile() -> Vec<(Vec<u8>, &'static str, usize)> {
 
 #[tokio::test]
 async fn a_body_with_two_readings_is_refused_with_what_and_where() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for (body, names, offset) in hostile() {
         for (coding, encode) in CODINGS {
             let what = format!("{coding} {}", String::from_utf8_lossy(&body));
@@ -82,7 +82,7 @@ async fn a_body_with_two_readings_is_refused_with_what_and_where() {
                 (400, &json!("ambiguous_body")),
                 "{what}: {error}"
             );
-            let message = error["message"].as_str().expect("text");
+            let message = error["message"].as_str().expect("a string");
             assert!(message.contains(names), "{what}: {message}");
             let place = message
                 .split(" at byte ")
@@ -97,7 +97,7 @@ async fn a_body_with_two_readings_is_refused_with_what_and_where() {
 
 #[tokio::test]
 async fn bombs_and_broken_codings_reach_nobody() {
-    let (sim, gateway) = house("[server]\nmax_body = \"8MiB\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"8MiB\"\n").await;
     let plain = format!("{{\"input\":\"{}\"}}", "x".repeat(16 << 20)).into_bytes();
     let fine = br#"{"model":"gpt-5.2","input":"hi"}"#;
     for (coding, encode) in CODINGS.into_iter().skip(1) {
@@ -138,11 +138,11 @@ async fn a_compressed_body_is_keyed_by_its_text_and_passed_on_as_it_came() {
             let sim = sims
                 .iter()
                 .find(|sim| sim.name() == reply.routed().0)
-                .expect("one of them");
-            let seen = sim.requests().pop().expect("a request");
+                .expect("one of the accounts");
+            let seen = sim.requests().pop().expect("a recorded request");
             assert_eq!(
                 (&seen.body[..], &seen.headers["content-encoding"]),
-                (&body[..], &coding.parse().expect("a value"))
+                (&body[..], &coding.parse().expect("a valid header value"))
             );
         }
     }
@@ -157,15 +157,15 @@ async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
             let mut request = post(coding, b"\0\x01 not to be read {".to_vec());
             request
                 .headers_mut()
-                .insert("session-id", key.parse().expect("a value"));
+                .insert("session-id", key.parse().expect("a valid header value"));
             let reply = client::send(gateway.address, request).await;
             assert_eq!(reply.routed().0, gateway.home(key).await, "{coding}");
             let sim = sims
                 .iter()
                 .find(|sim| sim.name() == reply.routed().0)
-                .expect("one of them");
+                .expect("one of the accounts");
             assert_eq!(
-                sim.requests().pop().expect("a request").body,
+                sim.requests().pop().expect("a recorded request").body,
                 &b"\0\x01 not to be read {"[..]
             );
         }
@@ -174,7 +174,7 @@ async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_before_it_is_read() {
-    let (sim, gateway) = house("[server]\nmax_body = \"64KiB\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"64KiB\"\n").await;
     for path in ["/v1/responses", "/v1/files"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: it\r\nexpect: 100-continue\r\ncontent-length: 65537\r\n\r\n");
         let answer = wire::ask(gateway.address, head).await;
@@ -215,7 +215,7 @@ async fn until_idle(sim: &steadfast::sim::Sim) {
 
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_a_413() {
-    let (sim, gateway) = house("[server]\nmax_body = \"64KiB\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"64KiB\"\n").await;
     for (path, json) in [("/v1/responses", true), ("/v1/files", false)] {
         let kind = if json { "application/json" } else { "text/plain" };
         let mut wire = Wire::open(gateway.address).await;
@@ -237,7 +237,7 @@ async fn a_chunked_body_over_the_limit_is_a_413() {
 
 #[tokio::test]
 async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let (head, body) = wire::post("/v1/responses", body)
         .replacen("\r\n", "\r\nexpect: 100-continue\r\n", 1)
@@ -256,16 +256,17 @@ async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
 
 #[tokio::test]
 async fn every_kind_of_body_keeps_its_framing_and_its_bytes() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut bytes = vec![0_u8; 100_000];
-    std::io::repeat(0xa7).read_exact(&mut bytes).expect("endless");
+    std::io::repeat(0xa7).read_exact(&mut bytes).expect("an endless source");
     for method in [Method::POST, Method::PUT, Method::PATCH] {
         let mut request = client::request(method.clone(), "/v1/files", bytes.clone());
-        request
-            .headers_mut()
-            .insert("content-type", "application/octet-stream".parse().expect("a value"));
+        request.headers_mut().insert(
+            "content-type",
+            "application/octet-stream".parse().expect("a valid header value"),
+        );
         client::send(gateway.address, request).await;
-        let seen = sim.requests().pop().expect("a request");
+        let seen = sim.requests().pop().expect("a recorded request");
         assert_eq!((&seen.method, &seen.body[..]), (&method, &bytes[..]));
         assert_eq!(seen.headers["content-length"], "100000");
         assert!(!seen.headers.contains_key("transfer-encoding"));

@@ -20,9 +20,9 @@ use tokio::{
 };
 
 use crate::kit::{
-    PATIENCE,
+    TIMEOUT,
     gateway::{self, Gateway},
-    house, until, until_true,
+    gateway_with_sim, until, until_true,
     upstream::{by_hand, request},
     wire::{self, End, Wire},
 };
@@ -68,7 +68,7 @@ async fn slow_body(address: SocketAddr, number: usize) {
 async fn narrow(address: SocketAddr) -> Wire {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a socket");
-    Wire::over(socket.connect(address).await.expect("it listens"))
+    Wire::over(socket.connect(address).await.expect("the server accepts connections"))
 }
 
 /// Asks until told to stop; how many answers that made, and how long the slowest took.
@@ -88,7 +88,7 @@ async fn others(address: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Duration)
 async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
     let limit = LIMIT.as_millis();
     let head = format!("[timeouts]\nclient_header = \"{limit}ms\"\nidle = \"{limit}ms\"\n");
-    let (sim, gateway) = house(&head).await;
+    let (sim, gateway) = gateway_with_sim(&head).await;
     let endless = Fixed {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
@@ -120,7 +120,7 @@ async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
     let served: Vec<_> = (0..4).map(|_| tokio::spawn(others(address, stop.clone()))).collect();
 
     for client in slow {
-        client.await.expect("it is let go");
+        client.await.expect("the slow client is disconnected");
         assert!(begun.elapsed() < LIMIT + LATE, "{:?}", begun.elapsed());
     }
     let is_let_go = |ending| ending == Ending::Aborted;
@@ -134,7 +134,7 @@ async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
     assert!(took > LIMIT && took < LIMIT + LATE, "{took:?}");
     stop.store(true, Ordering::Relaxed);
     for client in served {
-        let (served, slowest) = client.await.expect("whole answers");
+        let (served, slowest) = client.await.expect("whole responses");
         assert!(
             served > 10 && slowest < LIMIT + LATE,
             "{served} answers, one after {slowest:?}"
@@ -163,7 +163,7 @@ fn sized(length: usize) -> Bytes {
 
 /// A gateway whose room for bodies one client has taken: it owes the last byte.
 async fn full() -> (steadfast::sim::Sim, Gateway, Wire) {
-    let (sim, gateway) = house(BODIES).await;
+    let (sim, gateway) = gateway_with_sim(BODIES).await;
     let request = sized(BOUND);
     let mut holder = Wire::open(gateway.address).await;
     holder.send(&request[..request.len() - 1]).await;
@@ -176,7 +176,7 @@ async fn full() -> (steadfast::sim::Sim, Gateway, Wire) {
 }
 
 /// Sends `request` for as long as it is read, and reads the answer meanwhile.
-async fn push(address: SocketAddr, request: Bytes) -> wire::Answer {
+async fn push(address: SocketAddr, request: Bytes) -> wire::RawResponse {
     let stream = Wire::open(address).await.stream.into_std().expect("a socket");
     let twin = stream.try_clone().expect("a socket");
     let mut sender = TcpStream::from_std(twin).expect("a socket");
@@ -204,7 +204,7 @@ async fn bodies_wait_for_room() {
     holder.send("}").await;
     assert_eq!(holder.answer().await.status, 200);
     for client in waiting {
-        assert_eq!(client.await.expect("an answer").status, 200);
+        assert_eq!(client.await.expect("a response").status, 200);
     }
     assert_eq!(gateway.metric("steadfast_buffered_bytes").await, 0.0);
 }
@@ -218,7 +218,7 @@ async fn bodies_that_find_no_room_are_turned_away_and_take_none() {
         .map(|_| tokio::spawn(push(gateway.address, request.clone())))
         .collect();
     for client in waiting {
-        let answer = client.await.expect("an answer");
+        let answer = client.await.expect("a response");
         assert_eq!(
             (answer.status, answer.error_code().as_str()),
             (503, "server_overloaded")
@@ -261,10 +261,10 @@ async fn pour(mut wire: Wire, piece: Arc<str>, total: watch::Receiver<usize>) {
 async fn drink(wire: &mut Wire) -> (usize, Vec<u8>) {
     let (mut length, mut tail, mut buffer) = (0, Vec::new(), vec![0; 64 << 10]);
     while !tail.ends_with(b"\r\n0\r\n\r\n") {
-        let read = timeout(PATIENCE, wire.stream.read(&mut buffer))
+        let read = timeout(TIMEOUT, wire.stream.read(&mut buffer))
             .await
-            .expect("more in time")
-            .expect("more");
+            .expect("more data in time")
+            .expect("more data");
         assert!(read > 0, "cut after {length} bytes");
         length += read;
         tail.extend_from_slice(&buffer[..read]);

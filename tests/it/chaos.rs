@@ -49,7 +49,11 @@ async fn trouble(mut sims: Vec<Sim>, until: Instant) -> Vec<Sim> {
             let (address, config) = (sim.address(), config(sim.name()));
             sim.stop().await;
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..100))).await;
-            sims.push(Sim::start(address, config).await.expect("the address is free again"));
+            sims.push(
+                Sim::start(address, config)
+                    .await
+                    .expect("the address can be bound again"),
+            );
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..30))).await;
     }
@@ -116,7 +120,7 @@ async fn nothing_hangs_and_nothing_broken_looks_whole() {
     sims = trouble(sims, ends).await;
     let (mut whole, mut broken) = (0, 0);
     for client in clients {
-        let counted = client.await.expect("no client hangs or is deceived");
+        let counted = client.await.expect("no client hangs or accepts a broken response");
         whole += counted.0;
         broken += counted.1;
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Answer, Point};
 
 use crate::kit::{
-    client, house, until, until_true,
+    client, gateway_with_sim, until, until_true,
     wire::{self, Wire},
 };
 
@@ -20,7 +20,7 @@ async fn a_client_that_goes_is_missed_whatever_it_asked_for_next() {
         ("several writes", "GET", vec![next.as_str(), "P", next.as_str()]),
     ] {
         for act in [Act::answer(Answer::Never), Act::stall(Point::Events(2))] {
-            let (sim, gateway) = house("").await;
+            let (sim, gateway) = gateway_with_sim("").await;
             sim.script().always(act);
             let mut wire = Wire::open(gateway.address).await;
             wire.send(wire::post("/v1/responses", STREAM) + together).await;
@@ -40,7 +40,7 @@ async fn a_client_that_goes_is_missed_whatever_it_asked_for_next() {
 
 #[tokio::test]
 async fn requests_behind_one_that_runs_are_still_answered() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let event = json!({"type": "response.in_progress", "response": {}});
     sim.script().once("/v1/responses", Act::events(&vec![event; 3]));
     let mut wire = Wire::open(gateway.address).await;
@@ -53,7 +53,7 @@ async fn requests_behind_one_that_runs_are_still_answered() {
 
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_counted_and_logged() {
-    let (sim, gateway) = house("[timeouts]\nclient_header = \"250ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
     let head = |fields: &str| format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{fields}\r\n");
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(65_534));
     let cases = [
@@ -88,7 +88,7 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
 
 #[tokio::test]
 async fn a_client_that_asks_for_nothing_is_no_refusal() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"250ms\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
     // Cut for its silence, gone by itself, gone in the middle of a head.
     assert_eq!(client::raw(gateway.address, b"").await, "");
     drop(Wire::open(gateway.address).await);

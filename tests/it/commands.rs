@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
 fn file(content: &str) -> String {
     let path = scratch().join("steadfast.toml");
     std::fs::write(&path, content).expect("a writable folder");
-    path.to_str().expect("text").to_owned()
+    path.to_str().expect("UTF-8 text").to_owned()
 }
 
 /// Checks that the program failed with status 1, said nothing on standard output, and returns what it said.
@@ -66,7 +66,7 @@ async fn check_names_every_error_with_its_place() {
     let said = failure(&output);
     let places: Vec<&str> = said
         .lines()
-        .map(|line| line.strip_prefix(&path).expect("the file first"))
+        .map(|line| line.strip_prefix(&path).expect("a line begins with the file name"))
         .collect();
     let places: Vec<String> = places
         .iter()
@@ -133,7 +133,7 @@ async fn check_says_how_many_sessions_a_change_would_move() {
 
     // The third takes a third, as much from the first as from the second, and nothing moves between these.
     let moved = moves(&(a.clone() + &b), &three).await;
-    let share = |line: &[String], at: usize| line[at].parse::<f64>().expect("a share");
+    let share = |line: &[String], at: usize| line[at].parse::<f64>().expect("a percentage");
     assert!((share(&moved[0], 0) - 33.3).abs() < 0.5, "{moved:?}");
     assert_eq!(moved.len(), 3, "{moved:?}");
     assert!(
@@ -192,7 +192,7 @@ async fn the_example_is_valid() {
         .args(["check", "-c", example])
         .env("OPENAI_KEY_A", "sk-a")
         .env("OPENAI_KEY_B", "sk-b");
-    let output = command.output().await.expect("it runs");
+    let output = command.output().await.expect("the program runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "valid: 2 upstreams\n");
     assert_eq!(text(&output.stderr), "");
@@ -253,7 +253,11 @@ async fn a_listing_that_nobody_reads_to_the_end_is_no_error() {
             .stdout(writer)
             .stderr(std::process::Stdio::piped())
             .spawn();
-        let output = running.expect("it starts").wait_with_output().await.expect("it ends");
+        let output = running
+            .expect("the program starts")
+            .wait_with_output()
+            .await
+            .expect("the program exits");
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stderr), "");
     }
@@ -267,7 +271,7 @@ async fn upstreams_can_be_flags() {
         .map(|sim| format!("{}={},env:STEADFAST_TEST_KEY", sim.name(), sim.base_url()))
         .collect();
     let gateway = Gateway::flagged(&["--upstream", &flags[0], "--upstream", &flags[1]]).await;
-    gateway.said_until("Upstreams: a, b").await;
+    gateway.printed_until("Upstreams: a, b").await;
     for number in 0..6 {
         let key = format!("session-{number}");
         let output = steadfast(&[
@@ -331,13 +335,13 @@ async fn flags_that_are_wrong_are_named() {
 #[tokio::test]
 async fn the_line_to_paste_works_and_is_cached_the_second_time() {
     let gateway = Gateway::bare().await;
-    let said = gateway.said_until("-d '").await.join("\n");
+    let said = gateway.printed_until("-d '").await.join("\n");
     assert!(
         said.contains(&format!("http://{}", gateway.address)) && said.contains("simulated"),
         "{said}"
     );
     let line = &said[said.find("curl ").expect("a curl line")..];
-    let line = &line[..line.find("}'").expect("its end") + 2];
+    let line = &line[..line.find("}'").expect("the end of the body") + 2];
     let paste = |key: String| {
         let line = line.replace("session-1", &key);
         async move {

@@ -7,7 +7,7 @@ use steadfast::sim::{Act, Answer, Ending, Point, Sim};
 
 use crate::kit::{
     gateway::Gateway,
-    house, sim_with, until, until_true,
+    gateway_with_sim, sim_with, until, until_true,
     wire::{self, Wire},
 };
 
@@ -34,7 +34,7 @@ async fn working(sim: &Sim) {
 
 #[tokio::test]
 async fn a_client_that_goes_before_the_head_cancels() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::answer(Answer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
@@ -45,7 +45,7 @@ async fn a_client_that_goes_before_the_head_cancels() {
 
 #[tokio::test]
 async fn a_client_that_resets_cancels() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::answer(Answer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
@@ -72,7 +72,7 @@ async fn a_client_that_goes_midway_through_a_lively_stream_cancels() {
 
 #[tokio::test]
 async fn a_client_that_goes_while_nothing_arrives_cancels() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::stall(Point::Events(2)));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
@@ -87,7 +87,7 @@ async fn a_client_that_goes_during_an_upload_cancels() {
         "content-length: 1000\r\n\r\nbegun",
         "transfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n",
     ] {
-        let (sim, gateway) = house("").await;
+        let (sim, gateway) = gateway_with_sim("").await;
         let mut wire = Wire::open(gateway.address).await;
         wire.send(format!("POST /v1/files HTTP/1.1\r\nhost: it\r\n{framing}"))
             .await;
@@ -102,7 +102,7 @@ async fn a_client_that_goes_during_an_upload_cancels() {
 
 #[tokio::test]
 async fn half_a_body_that_is_looked_into_reaches_nobody_and_is_let_go() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     let body = wire::post("/v1/responses", STREAM);
     wire.send(body.get(..body.len() - 5).expect("long enough")).await;
@@ -122,7 +122,7 @@ async fn half_a_body_that_is_looked_into_reaches_nobody_and_is_let_go() {
 #[tokio::test]
 async fn a_client_that_closes_after_the_last_event_has_everything() {
     for last in ["response.completed", "response.failed", "response.incomplete"] {
-        let (sim, gateway) = house("").await;
+        let (sim, gateway) = gateway_with_sim("").await;
         let created = json!({"type": "response.created", "response": {"id": "resp_1"}});
         let mut act = Act::events(&[created, json!({"type": last, "response": {"id": "resp_1"}})]);
         // The chunk that ends the body never comes.
@@ -139,7 +139,7 @@ async fn a_client_that_closes_after_the_last_event_has_everything() {
 
 #[tokio::test]
 async fn clients_that_come_and_go_leave_nothing_behind() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::stall(Point::Events(1)));
     for _ in 0..3 {
         let mut wires = Vec::new();
@@ -165,7 +165,7 @@ async fn clients_that_come_and_go_leave_nothing_behind() {
 
 #[tokio::test]
 async fn a_stream_cut_behind_its_last_event_is_aborted_but_was_complete() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let event = wire::chunk("data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\"}}\n\n");
     sim.script()
         .always(Act::answer(Answer::Raw(format!("{}{event}", wire::EVENTS).into())));

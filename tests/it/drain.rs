@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::kit::{
     gateway::Gateway,
-    house, sim_with, until, until_true,
+    gateway_with_sim, sim_with, until, until_true,
     wire::{self, End, Wire},
 };
 
@@ -54,7 +54,7 @@ async fn running_streams_finish_and_then_it_ends_well() {
 
 #[tokio::test]
 async fn without_work_it_ends_at_once_whatever_connections_rest() {
-    let (_sim, mut gateway) = house("").await;
+    let (_sim, mut gateway) = gateway_with_sim("").await;
     let mut used = Wire::open(gateway.address).await;
     used.send(wire::post("/v1/responses", STREAM)).await;
     assert_eq!(used.answer().await.status, 200);
@@ -76,7 +76,7 @@ async fn without_work_it_ends_at_once_whatever_connections_rest() {
 
 #[tokio::test]
 async fn what_outlasts_the_grace_time_is_cut() {
-    let (sim, mut gateway) = house("[server]\ngrace = \"300ms\"\n").await;
+    let (sim, mut gateway) = gateway_with_sim("[server]\ngrace = \"300ms\"\n").await;
     sim.script().always(Act::stall(Point::Events(2)));
     let mut wire = begin(&gateway).await;
     gateway.signal("TERM").await;
@@ -92,7 +92,7 @@ async fn what_outlasts_the_grace_time_is_cut() {
 #[tokio::test]
 async fn a_second_signal_stops_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
-        let (sim, mut gateway) = house("[server]\ngrace = \"1h\"\n").await;
+        let (sim, mut gateway) = gateway_with_sim("[server]\ngrace = \"1h\"\n").await;
         sim.script().always(Act::stall(Point::Events(2)));
         let mut wire = begin(&gateway).await;
         gateway.signal(first).await;
@@ -123,7 +123,7 @@ async fn a_client_that_keeps_its_connection_does_not_keep_the_program() {
 
 #[tokio::test]
 async fn a_request_that_has_just_begun_is_still_answered() {
-    let (_sim, mut gateway) = house("").await;
+    let (_sim, mut gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     let request = wire::post("/v1/responses", STREAM);
     let (begun, rest) = request.split_at(request.len() - 10);

@@ -135,7 +135,7 @@ async fn any_other_path_below_v1_passes_with_everything_it_has() {
             "the upstream's own answer: {}",
             reply.text()
         );
-        let arrived = sims[0].requests().pop().expect("a request");
+        let arrived = sims[0].requests().pop().expect("a recorded request");
         assert_eq!(
             (arrived.method.as_str(), &*arrived.target, &*arrived.body),
             (method, target, content.as_bytes())
@@ -183,15 +183,17 @@ async fn head_and_options_pass_and_their_answers_come_back() {
 async fn an_upload_streams_through_without_being_held() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "[server]\nmax_body = \"1MiB\"\nbuffered_bodies = \"1MiB\"\n").await;
-    let mut stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let start = "--b\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n{\"prompt_cache_key\":";
     let rest = vec![b'x'; 700_000];
     let length = start.len() + rest.len();
     let head = format!(
         "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.expect("it reads");
-    stream.write_all(start.as_bytes()).await.expect("it reads");
+    stream.write_all(head.as_bytes()).await.expect("the peer reads");
+    stream.write_all(start.as_bytes()).await.expect("the peer reads");
     until_true("the beginning of the upload at the upstream", || {
         sims[0].requests().iter().any(|request| request.body == start)
     })
@@ -201,14 +203,14 @@ async fn an_upload_streams_through_without_being_held() {
         0.0,
         "nothing of it is held"
     );
-    stream.write_all(&rest).await.expect("it reads");
+    stream.write_all(&rest).await.expect("the peer reads");
     let mut answer = [0; 12];
     tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer))
         .await
-        .expect("in time")
-        .expect("one");
+        .expect("data within the time limit")
+        .expect("a response");
     assert_eq!(&answer, b"HTTP/1.1 404", "the upstream knows no files");
-    let arrived = sims[0].requests().pop().expect("a request");
+    let arrived = sims[0].requests().pop().expect("a recorded request");
     assert_eq!(
         (arrived.body.len(), &arrived.body[..start.len()]),
         (length, start.as_bytes())
@@ -224,7 +226,7 @@ async fn an_upstreams_own_error_comes_back_byte_for_byte() {
         let (status, body) = (status.try_into().expect("a status"), Bytes::from(text.clone()));
         let pieces = vec![body];
         let mut headers = http::HeaderMap::new();
-        headers.insert("retry-after", "7".parse().expect("a value"));
+        headers.insert("retry-after", "7".parse().expect("a valid header value"));
         Rule::new(Act::answer(Answer::Fixed(steadfast::sim::Fixed {
             status,
             headers,
@@ -267,7 +269,7 @@ async fn every_error_of_the_gateways_own_has_one_shape() {
     let mut undecodable = client::post("/v1/responses", "{}");
     undecodable
         .headers_mut()
-        .insert("content-encoding", "gzip".parse().expect("a value"));
+        .insert("content-encoding", "gzip".parse().expect("a valid header value"));
     check_error(
         &client::send(gateway.address, undecodable).await,
         400,
@@ -295,7 +297,7 @@ async fn a_get_of_all_responses_is_the_upstreams_business() {
     let gateway = Gateway::before(&sims, "").await;
     let get = Request::get("/v1/responses")
         .body(Full::<Bytes>::default())
-        .expect("a request");
+        .expect("a valid request");
     let reply = client::send(gateway.address, get).await;
     assert_eq!((reply.status.as_u16(), reply.header("openai-organization")), (405, "a"));
     let value: Value = reply.json();

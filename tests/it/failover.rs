@@ -272,7 +272,7 @@ async fn a_cooldown_ends_when_it_was_named_to() {
     };
     tokio::time::timeout(Duration::from_secs(5), crate::kit::until("ready", ready))
         .await
-        .expect("soon");
+        .expect("the cooldown ends in time");
     gateway.log_until("cooldown over").await;
     let fresh = key_with_prefix(&gateway, "a", "fresh").await;
     assert_eq!(send_turn(&gateway, &fresh).await.routed(), ("a", "home"));

@@ -8,7 +8,7 @@ use steadfast::sim::{Act, After, Answer, Close, Fixed, Point, Read, Sim, SimConf
 use crate::kit::{
     client,
     gateway::Gateway,
-    house, sim, until_true,
+    gateway_with_sim, sim, until_true,
     wire::{self, End, Wire},
 };
 
@@ -20,7 +20,7 @@ fn raw(text: &str) -> Act {
 }
 
 /// An error answer gives nothing away, and the log says more than it.
-async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: &str) {
+async fn assert_discreet(answer: &wire::RawResponse, gateway: &Gateway, sim_address: &str) {
     let said = format!("{answer:?}");
     assert!(!said.contains(sim_address) && !said.contains("sk-upstream"), "{said}");
     let logged = || {
@@ -39,7 +39,7 @@ async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: 
 
 #[tokio::test]
 async fn an_upstream_that_refuses_connections_is_a_502() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let address = sim.address().to_string();
     sim.stop().await;
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", WHOLE)).await;
@@ -75,7 +75,7 @@ async fn an_upstream_that_gives_no_head_is_a_502() {
         raw("SSH-2.0-OpenSSH_9.9\r\n"),
     ];
     for act in acts {
-        let (sim, gateway) = house("").await;
+        let (sim, gateway) = gateway_with_sim("").await;
         let what = format!("{act:?}");
         sim.script().always(act);
         let answer = wire::ask(gateway.address, wire::post("/v1/responses", STREAM)).await;
@@ -106,7 +106,7 @@ async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
 
 #[tokio::test]
 async fn an_upstream_that_dies_midway_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         assert_breaks(&sim, &gateway, Act::cut(Point::Events(1), how), STREAM).await;
         assert_breaks(&sim, &gateway, Act::cut(Point::Events(3), how), STREAM).await;
@@ -119,7 +119,7 @@ async fn an_upstream_that_dies_midway_breaks_the_answer() {
 
 #[tokio::test]
 async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         sim.script().once("/v1/responses", Act::cut(Point::Events(0), how));
         let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -138,7 +138,7 @@ async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
 
 #[tokio::test]
 async fn a_broken_body_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let event = "event: response.created\ndata: {\"type\":\"response.created\"}\n\n";
     let chunked = format!("{}{}", wire::EVENTS, wire::chunk(event));
     let to_the_end = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
@@ -162,7 +162,7 @@ async fn a_broken_body_breaks_the_answer() {
 /// Such a client takes any end for the end, except a reset.
 #[tokio::test]
 async fn a_broken_stream_is_reset_for_a_client_of_http_1_0() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for act in [
         Act::cut(Point::Events(3), Close::Fin),
         Act::cut(Point::Events(3), Close::Reset),
@@ -183,7 +183,7 @@ async fn a_broken_stream_is_reset_for_a_client_of_http_1_0() {
 
 #[tokio::test]
 async fn a_stream_that_ends_with_its_connection_is_whole_with_its_last_event() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let events = "data: {\"type\":\"response.created\"}\n\ndata: {\"type\":\"response.completed\"}\n\n";
     let act = raw(&format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}"
@@ -197,7 +197,7 @@ async fn a_stream_that_ends_with_its_connection_is_whole_with_its_last_event() {
 
 #[tokio::test]
 async fn connections_gone_stale_never_show() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act {
         after: After::Silent,
         ..Act::default()
@@ -217,7 +217,7 @@ async fn connections_gone_stale_never_show() {
 
 #[tokio::test]
 async fn an_upstream_that_restarts_is_found_again() {
-    let (mut sim, gateway) = house("").await;
+    let (mut sim, gateway) = gateway_with_sim("").await;
     let address = sim.address();
     let mut wire = Wire::open(gateway.address).await;
     for round in 0..5 {
@@ -230,13 +230,15 @@ async fn an_upstream_that_restarts_is_found_again() {
             name: "a".to_owned(),
             ..SimConfig::default()
         };
-        sim = Sim::start(address, config).await.expect("the address is free again");
+        sim = Sim::start(address, config)
+            .await
+            .expect("the address can be bound again");
     }
 }
 
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_request_arrives() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let early = Fixed {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         headers: HeaderMap::new(),
@@ -281,7 +283,7 @@ async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
 
 #[tokio::test]
 async fn a_json_answer_that_only_its_connection_ends_must_close_its_root() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
     for (body, is_whole) in [
         (r#"{"id":"resp_1","outp"#, false),

@@ -1,7 +1,7 @@
 //! Message framing (RFC 9112): one reading, or an answer and the end of the connection.
 
 use crate::kit::{
-    client, house,
+    client, gateway_with_sim,
     wire::{self, End, Wire},
 };
 
@@ -19,7 +19,7 @@ fn chunked(body: &str) -> String {
 
 #[tokio::test]
 async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for lines in [
         ["content-length: 5", "transfer-encoding: chunked"],
         ["transfer-encoding: chunked", "content-length: 5"],
@@ -44,7 +44,7 @@ async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
 
 #[tokio::test]
 async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let cases: &[&[&str]] = &[
         &["transfer-encoding: gzip, chunked"],
         &["transfer-encoding: chunked, chunked"],
@@ -72,7 +72,7 @@ async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
 type Case = (&'static str, String, &'static [u16]);
 
 async fn assert_refused(cases: Vec<Case>) {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for (what, request, statuses) in cases {
         let answer = client::raw(gateway.address, request.as_bytes()).await;
         let status = answer
@@ -141,7 +141,7 @@ async fn what_is_no_http_is_refused_before_anyone_sees_it() {
 
 #[tokio::test]
 async fn a_coding_on_http_1_0_is_refused() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let request = head(&["transfer-encoding: chunked"]).replace("HTTP/1.1", "HTTP/1.0") + &chunked(JSON);
     let answer = client::raw(gateway.address, request.as_bytes()).await;
     assert_eq!(answer.get(9..12), Some("400"), "{answer}");
@@ -150,7 +150,7 @@ async fn a_coding_on_http_1_0_is_refused() {
 
 #[tokio::test]
 async fn a_chunk_that_is_none_breaks_the_body_off() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let chunks: &[(&str, &str)] = &[
         ("no number", "zz\r\nhello\r\n0\r\n\r\n"),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n"),
@@ -176,7 +176,7 @@ async fn a_chunk_that_is_none_breaks_the_body_off() {
 
 #[tokio::test]
 async fn trailers_reach_nobody() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let trailers = "content-length: 3\r\nauthorization: Bearer sk-smuggled\r\nx-after: 1\r\n";
     for path in ["/v1/responses", "/v1/files"] {
         let head = head(&[
@@ -203,7 +203,7 @@ async fn trailers_reach_nobody() {
 
 #[tokio::test]
 async fn what_connection_names_ends_here() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let lines = [
         "connection: x-hop, X-Other",
         "connection: keep-alive, host, content-length",
@@ -241,7 +241,7 @@ async fn what_connection_names_ends_here() {
 /// Naming `content-encoding` takes it off the request, so the upstream reads plain JSON; so must we.
 #[tokio::test]
 async fn an_encoding_that_connection_names_hides_no_body() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let twice = r#"{"model":"gpt-5.2","input":"hi","model":"gpt-5-mini"}"#;
     for coding in ["br", "gzip"] {
         let coding = format!("content-encoding: {coding}");
@@ -259,7 +259,7 @@ async fn an_encoding_that_connection_names_hides_no_body() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let bodies: Vec<String> = (0..20)
         .map(|i| JSON.replace("\"hi\"", &format!("\"hi {i}\"")))
         .collect();
@@ -281,7 +281,7 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     // The refused body looks like a request: it must be skipped, not read as one.
     let smuggled = wire::post("/v1/responses", JSON);
@@ -294,7 +294,7 @@ async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
 
 #[tokio::test]
 async fn a_head_and_a_body_byte_by_byte_are_read_like_any_other() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for byte in (head(&["transfer-encoding: chunked"]) + &chunked(JSON)).bytes() {
         wire.send([byte]).await;

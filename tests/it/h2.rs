@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use crate::kit::{
-    PATIENCE, client,
+    TIMEOUT, client,
     frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, fields},
     gateway::{self, Gateway},
-    house, sim, tls, until, until_true,
+    gateway_with_sim, sim, tls, until, until_true,
 };
 
 const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
@@ -45,7 +45,12 @@ where
 
 /// A connection by prior knowledge.
 async fn known(gateway: &Gateway) -> Sender {
-    speak(TcpStream::connect(gateway.address).await.expect("it listens")).await
+    speak(
+        TcpStream::connect(gateway.address)
+            .await
+            .expect("the server accepts connections"),
+    )
+    .await
 }
 
 fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -58,25 +63,25 @@ fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<B
         .uri(format!("http://it{path}"))
         .header("content-type", "application/json")
         .body(Full::new(body.into()))
-        .expect("a request")
+        .expect("a valid request")
 }
 
 async fn whole(response: Response<Incoming>) -> (StatusCode, String) {
     let status = response.status();
-    let body = timeout(PATIENCE, response.into_body().collect())
+    let body = timeout(TIMEOUT, response.into_body().collect())
         .await
-        .expect("in time")
+        .expect("data within the time limit")
         .expect("a whole body");
     (status, String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
 #[tokio::test]
 async fn requests_and_streams_come_and_go() {
-    let (sim, gateway) = house("[server]\nforwarded = true\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nforwarded = true\n").await;
     let mut sender = known(&gateway).await;
-    let (status, answer) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+    let (status, answer) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    let response = sender.send_request(post(STREAM)).await.expect("an answer");
+    let response = sender.send_request(post(STREAM)).await.expect("a response");
     assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     assert!(!response.headers().contains_key("transfer-encoding"));
     let (_, events) = whole(response).await;
@@ -85,7 +90,7 @@ async fn requests_and_streams_come_and_go() {
         r#"{{"model":"gpt-5.2","input":"{}","prompt_cache_key":"k"}}"#,
         "x".repeat(700 << 10)
     );
-    let (status, _) = whole(sender.send_request(post(long.clone())).await.expect("an answer")).await;
+    let (status, _) = whole(sender.send_request(post(long.clone())).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK);
     let requests = sim.requests();
     assert_eq!(requests[2].body, long.as_bytes());
@@ -101,7 +106,7 @@ async fn requests_and_streams_come_and_go() {
         let response = sender
             .send_request(request(method.clone(), path, ""))
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
         assert!(response.headers().contains_key("x-request-id") && !response.headers().contains_key("connection"));
         let (_, body) = whole(response).await;
@@ -115,42 +120,44 @@ async fn alpn_and_unix_sockets_lead_to_either_version() {
     let sim = sim("a").await;
     let path = gateway::scratch().join("s.sock");
     let identity = tls::identity(&["127.0.0.1"], &[]);
-    let config = format!("[server]\n{}{}", identity.shown(), gateway::upstream(&sim, ""));
+    let config = format!("[server]\n{}{}", identity.server_table(), gateway::upstream(&sim, ""));
     let socket = format!("unix:{}", path.display());
     let gateway = Gateway::configured_with(&config, &["--listen", &socket]).await;
     let tls = tls::call(gateway.address, &identity.trusting())
         .await
-        .expect("hands are shaken");
+        .expect("the TLS handshake succeeds");
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let unix = UnixStream::connect(&path).await.expect("it listens");
+    let unix = UnixStream::connect(&path)
+        .await
+        .expect("the server accepts connections");
     for mut sender in [speak(tls).await, speak(unix).await] {
-        let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+        let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
         assert_eq!(status, StatusCode::OK);
     }
     let old = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
-        .expect("hands are shaken");
+        .expect("the TLS handshake succeeds");
     assert_eq!(old.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
 
 #[tokio::test]
 async fn a_hundred_streams_run_at_once_and_one_that_stalls_harms_none() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut sender = known(&gateway).await;
     sim.script().once("/v1/responses", Act::stall(Point::Events(2)));
-    let stalled = sender.send_request(post(STREAM)).await.expect("an answer");
+    let stalled = sender.send_request(post(STREAM)).await.expect("a response");
     let mut running = tokio::task::JoinSet::new();
     for number in 0..100 {
         let mut sender = sender.clone();
         running.spawn(async move {
-            sender.ready().await.expect("open");
+            sender.ready().await.expect("the connection is open");
             let body = format!(r#"{{"model":"gpt-5.2","input":"hi","stream":true,"prompt_cache_key":"k{number}"}}"#);
-            let response = sender.send_request(post(body)).await.expect("an answer");
+            let response = sender.send_request(post(body)).await.expect("a response");
             whole(response).await
         });
     }
     while let Some(done) = running.join_next().await {
-        let (status, events) = done.expect("a stream");
+        let (status, events) = done.expect("the stream finishes");
         assert!(status == StatusCode::OK && events.contains("response.completed"));
     }
     drop(stalled);
@@ -160,7 +167,7 @@ async fn a_hundred_streams_run_at_once_and_one_that_stalls_harms_none() {
 
 #[tokio::test]
 async fn a_reset_cancels_its_request_and_a_broken_upstream_is_a_reset() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut sender = known(&gateway).await;
     // Before the head.
     sim.script().once("/v1/responses", Act::delay(Duration::from_secs(60)));
@@ -173,19 +180,32 @@ async fn a_reset_cancels_its_request_and_a_broken_upstream_is_a_reset() {
         .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
     // The reset may overtake what was sent before it.
     let error = match sender.send_request(post(STREAM)).await {
-        Ok(response) => response.into_body().collect().await.expect_err("never a clean end"),
+        Ok(response) => response
+            .into_body()
+            .collect()
+            .await
+            .expect_err("a broken stream must not end cleanly"),
         Err(error) => error,
     };
     assert!(format!("{error:?}").contains("INTERNAL_ERROR"), "{error:?}");
-    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("the connection lives")).await;
+    let (status, _) = whole(
+        sender
+            .send_request(post(PLAIN))
+            .await
+            .expect("the connection still works"),
+    )
+    .await;
     assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn bodies_are_refused_early_and_slow_ones_are_given_up() {
     let (sim, gateway) =
-        house("[server]\nmax_body = \"2KiB\"\nbuffered_bodies = \"4KiB\"\n[timeouts]\nidle = \"300ms\"\n").await;
-    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+        gateway_with_sim("[server]\nmax_body = \"2KiB\"\nbuffered_bodies = \"4KiB\"\n[timeouts]\nidle = \"300ms\"\n")
+            .await;
+    let stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let mut sender: Sender<Channel<Bytes, std::io::Error>> = speak(stream).await;
     let head = |length: Option<u64>| {
         let head = Request::post("http://it/v1/responses").header("content-type", "application/json");
@@ -197,41 +217,46 @@ async fn bodies_are_refused_early_and_slow_ones_are_given_up() {
     // Answered by the length alone: no byte of the body is sent.
     let (_unsent, body) = Channel::new(1);
     let response = sender
-        .send_request(head(Some(3000)).body(body).expect("a request"))
+        .send_request(head(Some(3000)).body(body).expect("a valid request"))
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     // One that goes on for too long, and one that pauses.
     let (mut long, body) = Channel::new(8);
-    let response = sender.send_request(head(None).body(body).expect("a request"));
+    let response = sender.send_request(head(None).body(body).expect("a valid request"));
     for _ in 0..4 {
         let _ = long.send_data(vec![b' '; 1000].into()).await;
     }
     assert_eq!(
-        response.await.expect("an answer").status(),
+        response.await.expect("a response").status(),
         StatusCode::PAYLOAD_TOO_LARGE
     );
     let (mut slow, body) = Channel::new(8);
-    let response = sender.send_request(head(Some(100)).body(body).expect("a request"));
+    let response = sender.send_request(head(Some(100)).body(body).expect("a valid request"));
     let _ = slow.send_data("{".into()).await;
-    assert_eq!(response.await.expect("an answer").status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(
+        response.await.expect("a response").status(),
+        StatusCode::REQUEST_TIMEOUT
+    );
     assert_eq!(sim.counts().requests, 0);
 }
 
 #[tokio::test]
 async fn who_takes_nothing_is_let_go_and_its_upstream_too() {
-    let (sim, gateway) = house("[timeouts]\nidle = \"700ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"700ms\"\n").await;
     let answer = "x".repeat(1 << 20);
     sim.script()
         .always(Act::reply(StatusCode::OK, &serde_json::json!({"output": answer})));
-    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1000)
         .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .expect("a handshake");
     tokio::spawn(connection);
-    let response = sender.send_request(post(PLAIN)).await.expect("an answer");
+    let response = sender.send_request(post(PLAIN)).await.expect("a response");
     assert_eq!(response.status(), StatusCode::OK);
     until("the place is free", async || {
         (gateway.metric("steadfast_in_flight_requests").await == 0.0).then_some(())
@@ -242,14 +267,14 @@ async fn who_takes_nothing_is_let_go_and_its_upstream_too() {
     let again = sender
         .send_request(request(Method::GET, "/v1/nope-at-all", ""))
         .await
-        .expect("an answer");
+        .expect("a response");
     assert!(again.status().is_client_error() || again.status().is_success());
 }
 
 /// Whoever makes no room for an answer, be it that a key is missing, would hold its connection for ever.
 #[tokio::test]
 async fn who_never_takes_anything_loses_the_connection() {
-    let (_sim, gateway) = house("[timeouts]\nidle = \"300ms\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"300ms\"\n").await;
     let mut silent = Frames::open(gateway.address).await;
     // SETTINGS_INITIAL_WINDOW_SIZE: 0.
     silent.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
@@ -275,7 +300,7 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
     let running = tokio::spawn(sender.send_request(post(STREAM)));
     until_true("it has arrived", || sim.counts().requests == 1).await;
     gateway.signal("TERM").await;
-    let response = running.await.expect("a task").expect("an answer");
+    let response = running.await.expect("the task finishes").expect("a response");
     let (status, events) = whole(response).await;
     assert!(
         status == StatusCode::OK && events.contains("response.completed"),
@@ -287,7 +312,7 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
 
 #[tokio::test]
 async fn who_never_asks_is_let_go() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"300ms\"\n").await;
     let silent = Frames::open(gateway.address).await;
     silent.until_closed().await;
 }
@@ -303,7 +328,7 @@ fn get() -> Vec<u8> {
 
 #[tokio::test]
 async fn floods_end_the_connection_and_harm_nobody_else() {
-    let (_sim, gateway) = house("").await;
+    let (_sim, gateway) = gateway_with_sim("").await;
     let before = gateway.resident();
     // Rapid reset: CVE-2023-44487.
     let mut reset = Frames::open(gateway.address).await;
@@ -343,7 +368,7 @@ async fn floods_end_the_connection_and_harm_nobody_else() {
             .await
             .send_request(post(PLAIN))
             .await
-            .expect("an answer"),
+            .expect("a response"),
     )
     .await;
     assert_eq!(status, StatusCode::OK);
@@ -353,20 +378,20 @@ async fn floods_end_the_connection_and_harm_nobody_else() {
 
 #[tokio::test]
 async fn heads_over_the_bound_are_refused_and_the_connection_lives() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut sender = known(&gateway).await;
     let mut large = post(PLAIN);
     for number in 0..70 {
         let name: http::HeaderName = format!("x-{number}").parse().expect("a name");
         large
             .headers_mut()
-            .insert(name, "y".repeat(1000).parse().expect("a value"));
+            .insert(name, "y".repeat(1000).parse().expect("a valid header value"));
     }
     if let Ok(response) = sender.send_request(large).await {
         assert_eq!(response.status().as_u16(), 431);
     }
     let mut sender = known(&gateway).await;
-    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("an answer")).await;
+    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!((status.as_u16(), sim.counts().requests), (200, 1));
 }
 
@@ -396,32 +421,32 @@ async fn certificates_are_asked_for_and_renewed_without_a_restart() {
         tokio::spawn(connection);
         matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
     };
-    assert!(served(&first.showing(&first)).await, "signed by the authority");
+    assert!(served(&first.presenting(&first)).await, "signed by the authority");
     assert!(!served(&first.trusting()).await, "shows none");
-    assert!(!served(&first.showing(&second)).await, "signed by another");
-    let open = tls::call(gateway.address, &first.showing(&first))
+    assert!(!served(&first.presenting(&second)).await, "signed by another");
+    let open = tls::call(gateway.address, &first.presenting(&first))
         .await
-        .expect("hands are shaken");
+        .expect("the TLS handshake succeeds");
     let mut open = speak::<Full<Bytes>, _>(open).await;
-    let resuming = first.showing(&first);
+    let resuming = first.presenting(&first);
     assert!(served(&resuming).await);
 
     // A broken pair keeps the old one.
     copy(&second.cert, "c.pem");
     gateway.log_until("does not fit").await;
-    assert!(served(&first.showing(&first)).await);
+    assert!(served(&first.presenting(&first)).await);
     copy(&second.key, "k.pem");
     copy(&second.ca, "ca.pem");
     until("the new certificate is shown", async || {
-        served(&second.showing(&second)).await.then_some(())
+        served(&second.presenting(&second)).await.then_some(())
     })
     .await;
     assert!(
-        !served(&second.showing(&first)).await,
+        !served(&second.presenting(&first)).await,
         "the old authority vouches for nobody"
     );
     assert!(!served(&resuming).await, "and no ticket helps");
-    let (status, _) = whole(open.send_request(post(PLAIN)).await.expect("an answer")).await;
+    let (status, _) = whole(open.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK, "what was open lives on");
     let reply = client::get(gateway.admin, "/metrics").await.text();
     assert!(

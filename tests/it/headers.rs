@@ -69,7 +69,7 @@ async fn what_is_for_one_hop_ends_there_both_ways() {
         assert_eq!(headers.get_all("x-stays").iter().collect::<Vec<_>>(), ["1", "2"]);
         let connection = headers
             .get("connection")
-            .map(|value| value.to_str().expect("text").to_ascii_lowercase());
+            .map(|value| value.to_str().expect("UTF-8 text").to_ascii_lowercase());
         assert!(!connection.is_some_and(|value| value.contains("x-")), "{headers:?}");
     }
     assert_eq!(arrived["user-agent"], "codex_exec/0.169.0");
@@ -223,7 +223,7 @@ async fn request_ids_are_made_passed_on_and_returned() {
     let mut named = request(Method::GET, "/nothing", "");
     named
         .headers_mut()
-        .insert("x-request-id", "mine-2".parse().expect("a value"));
+        .insert("x-request-id", "mine-2".parse().expect("a valid header value"));
     assert_eq!(
         client::send(gateway.address, named).await.header("x-request-id"),
         "mine-2"
@@ -315,19 +315,19 @@ async fn framing_stays_as_the_client_chose_it() {
             two.len()
         );
         wire::exchange(gateway.address, [chunked.as_bytes()]).await;
-        let arrived = sims[0].requests().pop().expect("a request");
+        let arrived = sims[0].requests().pop().expect("a recorded request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["transfer-encoding"], "chunked");
         assert!(!arrived.headers.contains_key("content-length"), "{path}");
         let counted = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
         wire::exchange(gateway.address, [counted.as_bytes()]).await;
-        let arrived = sims[0].requests().pop().expect("a request");
+        let arrived = sims[0].requests().pop().expect("a recorded request");
         assert_eq!(arrived.body, body);
         assert_eq!(arrived.headers["content-length"], body.len().to_string());
         assert!(!arrived.headers.contains_key("transfer-encoding"), "{path}");
         let bodiless = Request::get(path.replace("responses", "batches")).body(Full::<Bytes>::default());
-        client::send(gateway.address, bodiless.expect("a request")).await;
-        let arrived = sims[0].requests().pop().expect("a request");
+        client::send(gateway.address, bodiless.expect("a valid request")).await;
+        let arrived = sims[0].requests().pop().expect("a recorded request");
         assert!(!arrived.headers.contains_key("content-length") && !arrived.headers.contains_key("transfer-encoding"));
     }
 }

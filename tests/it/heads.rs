@@ -5,7 +5,7 @@ use serde_json::json;
 use steadfast::sim::{Act, Answer, Sim};
 
 use crate::kit::{
-    house, until_true,
+    gateway_with_sim, until_true,
     wire::{self, End, Wire},
 };
 
@@ -18,7 +18,7 @@ fn always(sim: &Sim, text: &str) {
 
 #[tokio::test]
 async fn interim_answers_are_not_the_answer() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
         "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
@@ -45,7 +45,7 @@ async fn answers_without_a_body_end_with_their_head() {
         ("HEAD", 200, "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"),
         ("HEAD", 200, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
     ] {
-        let (sim, gateway) = house("").await;
+        let (sim, gateway) = gateway_with_sim("").await;
         always(&sim, head);
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..2 {
@@ -65,7 +65,7 @@ async fn answers_without_a_body_end_with_their_head() {
 
 #[tokio::test]
 async fn a_refusal_of_head_has_no_body() {
-    let (_sim, gateway) = house("").await;
+    let (_sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for _ in 0..2 {
         wire.send("HEAD /nowhere HTTP/1.1\r\nhost: it\r\n\r\n").await;
@@ -77,7 +77,7 @@ async fn a_refusal_of_head_has_no_body() {
 /// The length is the upstream's word against its chunks: the chunks count (RFC 9112 section 6.3).
 #[tokio::test]
 async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -93,7 +93,7 @@ async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
 
 #[tokio::test]
 async fn hop_by_hop_fields_of_an_answer_end_here() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
         "HTTP/1.1 200 OK\r\nconnection: close, x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=1\r\nupgrade: h2c\r\n\
@@ -112,7 +112,7 @@ async fn hop_by_hop_fields_of_an_answer_end_here() {
 
 #[tokio::test]
 async fn connections_are_used_again_on_both_sides() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for number in 0..50 {
         let body = json!({"model": "gpt-5.2", "input": format!("{number}"), "stream": number % 2 == 1}).to_string();
@@ -130,7 +130,7 @@ async fn connections_are_used_again_on_both_sides() {
 
 #[tokio::test]
 async fn an_upstream_that_announces_its_close_is_called_anew() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act {
         after: steadfast::sim::After::Announced,
         ..Act::default()

@@ -14,7 +14,7 @@ use steadfast::sim::{Act, Point};
 
 use crate::kit::{
     gateway::{self, Gateway},
-    house, tls, until_true,
+    gateway_with_sim, tls, until_true,
     wire::{self, Wire},
 };
 
@@ -28,7 +28,7 @@ async fn upstream(head: &str) -> (TcpListener, Gateway) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(32 << 10).expect("a small buffer");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-    let listener = socket.listen(64).expect("it listens");
+    let listener = socket.listen(64).expect("the server accepts connections");
     let url = format!("http://{}/v1", listener.local_addr().expect("bound"));
     let config = format!("{head}{}", gateway::upstream_at("a", &url, ""));
     (listener, Gateway::configured(&config).await)
@@ -84,10 +84,12 @@ async fn fill(client: &mut TcpStream, body: &[u8]) -> usize {
 async fn an_early_answer_loses_nothing_of_the_upload() {
     const SIZE: usize = 16 << 20;
     let (listener, gateway) = upstream("").await;
-    let mut client = TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut client = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let head =
         format!("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n");
-    client.write_all(head.as_bytes()).await.expect("it reads");
+    client.write_all(head.as_bytes()).await.expect("the peer reads");
     let body = vec![b'u'; SIZE];
     let sent = fill(&mut client, &body).await;
     assert!(sent < SIZE, "the upload waits");
@@ -97,14 +99,14 @@ async fn an_early_answer_loses_nothing_of_the_upload() {
     early.head().await;
     early.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
     let mut answer = vec![0; 15];
-    client.read_exact(&mut answer).await.expect("the answer begins");
+    client.read_exact(&mut answer).await.expect("the response begins");
     assert_eq!(answer, b"HTTP/1.1 200 OK");
     // The rest of the upload leaves while the answer is under way, or the connection ends: never less, and then more.
     let upload = tokio::spawn(async move {
         let _ = client.write_all(&body[sent..]).await;
         client
     });
-    timeout(SOON, early.take(SIZE)).await.expect("all of it");
+    timeout(SOON, early.take(SIZE)).await.expect("the whole upload in time");
     early.send("ok").await;
     drop(upload.await);
     let next = tokio::spawn(async move { wire::ask(gateway.address, GET).await });
@@ -113,14 +115,14 @@ async fn an_early_answer_loses_nothing_of_the_upload() {
         head = early.head() => {
             assert!(head.starts_with("get /v1/files/x http/1.1\r\n"), "{head}");
             early.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-            assert_eq!(next.await.expect("answered").status, 200);
+            assert_eq!(next.await.expect("a response").status, 200);
             return;
         }
     };
     let mut other = Wire::over(stream);
     other.head().await;
     other.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(next.await.expect("answered").status, 200);
+    assert_eq!(next.await.expect("a response").status, 200);
 }
 
 #[tokio::test]
@@ -135,8 +137,11 @@ async fn a_slow_reader_of_a_last_answer_gets_all_of_it() {
     ] {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
-        let mut client = socket.connect(gateway.address).await.expect("it listens");
-        client.write_all(head.as_bytes()).await.expect("it reads");
+        let mut client = socket
+            .connect(gateway.address)
+            .await
+            .expect("the server accepts connections");
+        client.write_all(head.as_bytes()).await.expect("the peer reads");
         let (count, whole) = read_slowly(&mut client).await;
         assert!(whole && count > SIZE, "{head}: {count} of {SIZE}");
     }
@@ -144,7 +149,7 @@ async fn a_slow_reader_of_a_last_answer_gets_all_of_it() {
 
 #[tokio::test]
 async fn a_drain_lets_a_head_that_has_begun_come_to_its_end() {
-    let (sim, mut gateway) = house("").await;
+    let (sim, mut gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     wire.send("GET /v1/mod").await;
     // Another answered connection shows that the first one has been accepted.
@@ -204,7 +209,9 @@ async fn a_head_that_trickles_in_keeps_to_its_time() {
             }
         });
         let begun = Instant::now();
-        let answer = timeout(SOON, wire::ask(gateway.address, GET)).await.expect("given up");
+        let answer = timeout(SOON, wire::ask(gateway.address, GET))
+            .await
+            .expect("the gateway gives up in time");
         assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_timeout"));
         assert!(begun.elapsed() >= Duration::from_millis(500));
     }
@@ -240,14 +247,14 @@ async fn an_upload_over_http2_goes_on_after_a_pause() {
         // Longer than it takes until the client is looked for again.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         wire.send("0123456789").await;
-        let answer = timeout(SOON, wire.answer()).await.expect("an answer");
+        let answer = timeout(SOON, wire.answer()).await.expect("a response");
         assert_eq!((answer.status, answer.text().as_str()), (200, "got 600010"));
     }
 }
 
 #[tokio::test]
 async fn an_empty_line_behind_a_request_is_no_head() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"300ms\"\n").await;
     let mut wire = Wire::open(gateway.address).await;
     wire.send(MODELS.to_owned() + "\r\n").await;
     assert_eq!(wire.answer().await.status, 200);
@@ -262,7 +269,7 @@ async fn an_empty_line_behind_a_request_is_no_head() {
 #[tokio::test]
 async fn what_has_left_holds_no_memory() {
     const STREAMS: u64 = 300;
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::stall(Point::Events(1)));
     let input = "a".repeat(250_000);
     let body = format!(r#"{{"model":"gpt-5.2","stream":true,"input":"{input}"}}"#);

@@ -1,4 +1,5 @@
-//! What is secret shows up nowhere: not in the log at its most talkative, not in metrics, the admin side, errors or arguments.
+//! What is secret shows up nowhere: not in the log at its most talkative, not in metrics, the admin side, errors or
+//! arguments.
 
 use std::{fs, sync::Arc};
 
@@ -11,27 +12,30 @@ use crate::kit::{
     client,
     gateway::{FILE, Gateway, scratch, steadfast},
     keys::{group, key, sha256_hex},
-    secrets::{CALLERS, CALLERS_KEY, LITERAL_KEY, OWN, SAID, TOKEN, body, canaries, configuration, head, operator},
+    secrets::{
+        CALLER_KEY, CALLER_SECRETS, GATEWAY_SECRETS, LITERAL_KEY, TOKEN, UPSTREAM_TEXTS, ask_admin, canaries,
+        configuration, request_head, session_body,
+    },
     sims,
 };
 
 fn post(path: &str, body: &str) -> String {
     let lines = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
-    head(&format!("POST {path}"), &lines) + body
+    request_head(&format!("POST {path}"), &lines) + body
 }
 
 /// Requests of every kind: served, refused, broken, and none at all.
 fn requests() -> Vec<String> {
-    let whole = body(0).to_string();
+    let whole = session_body(0).to_string();
     let with = |field: &str, value: Value| {
-        let mut body = body(1);
+        let mut body = session_body(1);
         body[field] = value;
         body.to_string()
     };
     let twice = whole.replacen('{', r#"{"prompt_cache_key":"session-canary-8a","#, 1);
     vec![
         post("/v1/responses", &whole),
-        post("/v1/responses", &body(1).to_string()),
+        post("/v1/responses", &session_body(1).to_string()),
         post("/v1/responses?api_key=query-canary-b3", &whole),
         post("/v1/responses", &with("previous_response_id", json!("resp_canary_6f"))),
         post("/v1/responses", &with("prompt_cache_key", json!(["session-canary-8a"]))),
@@ -51,26 +55,26 @@ fn requests() -> Vec<String> {
         ),
         post("/nowhere/at/all?key=query-canary-b3", &whole),
         post("/v1/../v1/responses?key=query-canary-b3", &whole),
-        head("POST /v1/responses", "content-encoding: gzip\r\ncontent-length: 20\r\n") + "session-canary-8a...",
-        head("POST /v1/responses", "transfer-encoding: chunked\r\n")
+        request_head("POST /v1/responses", "content-encoding: gzip\r\ncontent-length: 20\r\n") + "session-canary-8a...",
+        request_head("POST /v1/responses", "transfer-encoding: chunked\r\n")
             + "5;x=session-canary-8a\r\n{\"a\":\r\nsession-canary-8a\r\n",
-        head(
+        request_head(
             "POST /v1/responses",
             "content-length: 3\r\ntransfer-encoding: chunked\r\n",
         ),
-        head("POST /v1/responses", "content-length: session-canary-8a\r\n"),
-        head("POST /v1/responses", "host: session-canary-8a\r\n"),
-        head("POST /v1/responses", "a field canary session-canary-8a\r\n"),
-        head(
+        request_head("POST /v1/responses", "content-length: session-canary-8a\r\n"),
+        request_head("POST /v1/responses", "host: session-canary-8a\r\n"),
+        request_head("POST /v1/responses", "a field canary session-canary-8a\r\n"),
+        request_head(
             "POST /v1/responses",
             &format!("x-long: {}\r\n", "session-canary-8a".repeat(5000)),
         ),
-        head("GET /v1/responses", "upgrade: websocket\r\n"),
-        head("GET /v1/responses/resp_in_the_path?key=query-canary-b3", ""),
-        head("GET /v1/models?key=query-canary-b3", ""),
-        head("BREW /v1/responses", ""),
-        head("GET http://user:session-canary-8a@gateway.example/v1/models", ""),
-        format!("session-canary-8a {CALLERS_KEY}\r\n\r\n"),
+        request_head("GET /v1/responses", "upgrade: websocket\r\n"),
+        request_head("GET /v1/responses/resp_in_the_path?key=query-canary-b3", ""),
+        request_head("GET /v1/models?key=query-canary-b3", ""),
+        request_head("BREW /v1/responses", ""),
+        request_head("GET http://user:session-canary-8a@gateway.example/v1/models", ""),
+        format!("session-canary-8a {CALLER_KEY}\r\n\r\n"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nsession-canary-8a".to_owned(),
     ]
 }
@@ -182,7 +186,7 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         format,
     ];
     let gateway = Gateway::over(folder.clone(), &flags).await;
-    let mut heard = fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).expect("it runs");
+    let mut heard = fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).expect("the program runs");
     let mut answered = String::new();
     let mut numbers = 0..;
     for act in acts() {
@@ -191,14 +195,14 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
             sim.script().always(act.clone());
         }
         for number in numbers.by_ref().take(8) {
-            let asked = post("/v1/responses?key=query-canary-b3", &body(number).to_string());
+            let asked = post("/v1/responses?key=query-canary-b3", &session_body(number).to_string());
             answered.push_str(&client::raw(gateway.address, asked.as_bytes()).await);
         }
-        answered.push_str(&client::raw(gateway.address, head("GET /v1/models", "").as_bytes()).await);
+        answered.push_str(&client::raw(gateway.address, request_head("GET /v1/models", "").as_bytes()).await);
         // Whoever was disabled for that is needed again.
         for name in ["a", "b", "c", "h2"] {
             let path = format!("/api/upstreams/{name}/enable");
-            answered.push_str(&operator(&gateway, Method::POST, &path, TOKEN).await);
+            answered.push_str(&ask_admin(&gateway, Method::POST, &path, TOKEN).await);
         }
     }
     for sim in &sims {
@@ -217,16 +221,16 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         (Method::POST, "/api/reload"),
     ] {
         for token in [TOKEN, "wrong", ""] {
-            heard.push_str(&operator(&gateway, method.clone(), path, token).await);
+            heard.push_str(&ask_admin(&gateway, method.clone(), path, token).await);
         }
     }
     for file in broken(&config) {
         gateway.write(&file);
-        let told = operator(&gateway, Method::POST, "/api/reload", TOKEN).await;
+        let told = ask_admin(&gateway, Method::POST, "/api/reload", TOKEN).await;
         assert!(told.contains("problems"), "it was broken: {told}\n{file}");
         heard.push_str(&told);
         let path = gateway.file();
-        let path = path.to_str().expect("text");
+        let path = path.to_str().expect("UTF-8 text");
         for arguments in [
             &["check", "-c", path][..],
             &["route", "k", "-c", path],
@@ -238,7 +242,11 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
             heard.push_str(&String::from_utf8_lossy(&said.stdout));
         }
     }
-    client::raw(gateway.address, head("GET /v1/models/the-last-one", "").as_bytes()).await;
+    client::raw(
+        gateway.address,
+        request_head("GET /v1/models/the-last-one", "").as_bytes(),
+    )
+    .await;
     let log = gateway.log_until("/v1/models/the-last-one").await.join("\n");
     for event in [
         "cannot connect",
@@ -251,16 +259,19 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         assert!(log.contains(event), "there was no '{event}': {log}");
     }
     heard.push_str(&log);
-    heard.push_str(&gateway.said().join("\n"));
+    heard.push_str(&gateway.printed().join("\n"));
     (heard, answered)
 }
 
 #[tokio::test]
 async fn nothing_secret_is_heard_or_answered() {
-    let (own, all) = (canaries(&OWN), canaries(&[&OWN[..], &CALLERS, &SAID].concat()));
+    let (own, all) = (
+        canaries(&GATEWAY_SECRETS),
+        canaries(&[&GATEWAY_SECRETS[..], &CALLER_SECRETS, &UPSTREAM_TEXTS].concat()),
+    );
     // Where callers need a key, theirs is one that is good, and its hash is no more to be told than the key.
-    let digest = sha256_hex(CALLERS_KEY);
-    let keyed = group("team", "requests_per_minute = 1000000") + &key("caller", CALLERS_KEY, "team", "");
+    let digest = sha256_hex(CALLER_KEY);
+    let keyed = group("team", "requests_per_minute = 1000000") + &key("caller", CALLER_KEY, "team", "");
     for (format, keys) in [("text", ""), ("json", keyed.as_str())] {
         let (heard, answered) = overheard(format, keys).await;
         assert_none(&all, &heard, "what the program says");

@@ -62,7 +62,7 @@ async fn two_hundred_callers_get_exactly_what_is_allowed() {
         });
     }
     while let Some(ended) = callers.join_next().await {
-        ended.expect("a caller");
+        ended.expect("the caller finishes");
     }
     let took = began.elapsed();
     assert!(took < Duration::from_secs(60), "{took:?} is too slow to tell");
@@ -106,7 +106,7 @@ async fn every_answer_tells_what_is_left_and_a_refusal_when_to_come_back() {
     let listed = {
         let request = http::Request::get("/v1/models")
             .body(http_body_util::Full::default())
-            .expect("a request");
+            .expect("a valid request");
         client::send(gateway.address, with_key(request, ALICE)).await
     };
     assert_eq!(listed.header("x-ratelimit-remaining-requests"), "1");
@@ -145,7 +145,7 @@ async fn tokens_are_estimated_first_and_corrected_by_what_was_used() {
     let remaining = async || {
         let request = http::Request::get("/v1/models")
             .body(http_body_util::Full::default())
-            .expect("a request");
+            .expect("a valid request");
         let reply = client::send(gateway.address, with_key(request, ALICE)).await;
         reply
             .header("x-ratelimit-remaining-tokens")

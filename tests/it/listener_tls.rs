@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::kit::{
-    PATIENCE, client,
+    TIMEOUT, client,
     gateway::{self, Gateway},
     sim, sim_with,
-    tls::{self, Identity},
+    tls::{self, TestIdentity},
     until_true,
     wire::{self, End},
 };
@@ -22,17 +22,17 @@ use crate::kit::{
 const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// An account and a gateway before it that speaks TLS, with further lines in its `[server]`.
-async fn house(lines: &str, flags: &[&str]) -> (Sim, Gateway, Identity) {
+async fn tls_gateway(lines: &str, flags: &[&str]) -> (Sim, Gateway, TestIdentity) {
     let sim = sim("a").await;
     let (gateway, identity) = before(&sim, lines, flags).await;
     (sim, gateway, identity)
 }
 
-async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, Identity) {
+async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentity) {
     let identity = tls::identity(&["127.0.0.1"], &[]);
     let config = format!(
         "[server]\n{}{lines}\n[timeouts]\nclient_header = \"400ms\"\n{}",
-        identity.shown(),
+        identity.server_table(),
         gateway::upstream(sim, "")
     );
     (Gateway::configured_with(&config, flags).await, identity)
@@ -44,17 +44,17 @@ async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> st
     let request = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer))
+    timeout(TIMEOUT, stream.read_to_string(&mut answer))
         .await
-        .expect("it ends in time")?;
+        .expect("the response ends in time")?;
     Ok(answer)
 }
 
 #[tokio::test]
 async fn requests_and_streams_come_and_go_over_tls() {
-    let (sim, gateway, identity) = house("forwarded = true", &[]).await;
+    let (sim, gateway, identity) = tls_gateway("forwarded = true", &[]).await;
     let config = identity.offering(&["http/1.1"]);
-    let said = gateway.said();
+    let said = gateway.printed();
     assert!(
         said[0].starts_with("Steadfast listens on https://") && said[1].contains(" http://"),
         "{said:?}"
@@ -66,7 +66,7 @@ async fn requests_and_streams_come_and_go_over_tls() {
     for (body, end) in [(STREAM, "0\r\n\r\n"), (long.as_str(), "}")] {
         let answer = ask(&gateway, &config, &wire::post("/v1/responses", body))
             .await
-            .expect("a whole answer");
+            .expect("a whole response");
         assert!(
             answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(end),
             "{answer:.300}"
@@ -79,19 +79,23 @@ async fn requests_and_streams_come_and_go_over_tls() {
 
 #[tokio::test]
 async fn a_session_resumes_and_a_connection_is_kept() {
-    let (sim, gateway, identity) = house("", &[]).await;
+    let (sim, gateway, identity) = tls_gateway("", &[]).await;
     let config = identity.offering(&["http/1.1"]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let mut stream = tls::call(gateway.address, &config).await.expect("hands are shaken");
+        let mut stream = tls::call(gateway.address, &config)
+            .await
+            .expect("the TLS handshake succeeds");
         for _ in 0..2 {
             stream
                 .write_all(wire::post("/v1/responses", r#"{"model":"gpt-5.2","input":"hi"}"#).as_bytes())
                 .await
-                .expect("it reads");
+                .expect("the peer reads");
             let mut answer = Vec::new();
             while !answer.ends_with(b"}") || memchr::memmem::find(&answer, b"\r\n\r\n").is_none() {
-                let read = timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("in time");
-                assert!(read.expect("it stays open") > 0);
+                let read = timeout(TIMEOUT, stream.read_buf(&mut answer))
+                    .await
+                    .expect("data within the time limit");
+                assert!(read.expect("the connection stays open") > 0);
             }
             assert!(answer.starts_with(b"HTTP/1.1 200 "));
         }
@@ -104,7 +108,7 @@ async fn a_session_resumes_and_a_connection_is_kept() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_ends_without_close_notify() {
-    let (sim, gateway, identity) = house("", &[]).await;
+    let (sim, gateway, identity) = tls_gateway("", &[]).await;
     sim.script()
         .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
     let answer = ask(
@@ -125,27 +129,29 @@ async fn a_client_that_leaves_cancels_its_request() {
     let (gateway, identity) = before(&sim, "", &[]).await;
     let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
-        .expect("hands are shaken");
+        .expect("the TLS handshake succeeds");
     stream
         .write_all(wire::post("/v1/responses", STREAM).as_bytes())
         .await
-        .expect("it reads");
-    stream.read_u8().await.expect("an answer");
+        .expect("the peer reads");
+    stream.read_u8().await.expect("a response");
     drop(stream);
     until_true("the upstream's request is cancelled", || sim.counts().aborted == 1).await;
 }
 
 #[tokio::test]
 async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
-    let (_sim, gateway, identity) = house("", &["--log-level", "debug"]).await;
-    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+    let (_sim, gateway, identity) = tls_gateway("", &["--log-level", "debug"]).await;
+    let mute = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let plain = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
     assert!(!plain.contains("HTTP/"), "{plain:?}");
     let stranger = tls::identity(&["127.0.0.1"], &[]).offering(&["http/1.1"]);
     assert!(tls::call(gateway.address, &stranger).await.is_err());
     let config = identity.offering(&["http/1.1"]);
     let answer = ask(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
-    assert!(answer.expect("a whole answer").starts_with("HTTP/1.1 200 "));
+    assert!(answer.expect("a whole response").starts_with("HTTP/1.1 200 "));
     assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
     for reason in [
         "a TLS handshake was cut before its end",
@@ -161,10 +167,12 @@ async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_handshake_that_goes_on_for_ever_is_cut() {
-    let (_sim, gateway, _) = house("", &[]).await;
-    let mut stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let (_sim, gateway, _) = tls_gateway("", &[]).await;
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     // The beginning of a record, and no more.
-    stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("it reads");
+    stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("the peer reads");
     assert_eq!(wire::Wire::over(stream).closing().await, End::Closed);
 }
 
@@ -172,17 +180,21 @@ async fn a_handshake_that_goes_on_for_ever_is_cut() {
 async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
     let path = gateway::scratch().join("s.sock");
     let socket = format!("unix:{}", path.display());
-    let (_sim, mut gateway, identity) = house("", &["--listen", &socket]).await;
-    let mut stream = UnixStream::connect(&path).await.expect("it listens");
+    let (_sim, mut gateway, identity) = tls_gateway("", &["--listen", &socket]).await;
+    let mut stream = UnixStream::connect(&path)
+        .await
+        .expect("the server accepts connections");
     let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
-    stream.write_all(request.as_bytes()).await.expect("it reads");
+    stream.write_all(request.as_bytes()).await.expect("the peer reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("text");
+    stream.read_to_string(&mut answer).await.expect("UTF-8 text");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let idle = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
-        .expect("hands are shaken");
-    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+        .expect("the TLS handshake succeeds");
+    let mute = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));
     drop((idle, mute));
@@ -199,7 +211,7 @@ async fn a_certificate_that_cannot_be_shown_is_an_error_with_its_place() {
         gateway::upstream_at("a", "http://127.0.0.1:1/v1", "")
     );
     std::fs::write(&file, config).expect("a writable folder");
-    let file = file.to_str().expect("text");
+    let file = file.to_str().expect("UTF-8 text");
     let output = gateway::steadfast(&["check", "-c", file]).await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);

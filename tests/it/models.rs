@@ -165,9 +165,10 @@ async fn a_list_that_the_callers_key_opens_is_shown_to_that_caller_only() {
     let gateway = Gateway::configured(&(upstream(&own, "") + &passing)).await;
     let with_key = || {
         let mut request = request(Method::GET, "/v1/models", "");
-        request
-            .headers_mut()
-            .insert("authorization", "Bearer sk-caller-canary".parse().expect("a value"));
+        request.headers_mut().insert(
+            "authorization",
+            "Bearer sk-caller-canary".parse().expect("a valid header value"),
+        );
         request
     };
     assert_eq!(
@@ -306,7 +307,7 @@ async fn callers_who_ask_together_wait_for_one_answer() {
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     let asked = (0..8).map(|_| tokio::spawn(client::get(gateway.address, "/v1/models")));
     for answer in asked.collect::<Vec<_>>() {
-        assert_eq!(answer.await.expect("an answer").status, StatusCode::BAD_GATEWAY);
+        assert_eq!(answer.await.expect("a response").status, StatusCode::BAD_GATEWAY);
     }
     assert_eq!(sim.requests().len(), 1, "one question for all of them");
 }

@@ -247,7 +247,7 @@ async fn an_admin_token_opens_all_but_the_probes() {
             let asked = Request::get(path)
                 .header("authorization", shown)
                 .body(Full::<Bytes>::default());
-            let reply = client::send(gateway.admin, asked.expect("a request")).await;
+            let reply = client::send(gateway.admin, asked.expect("a valid request")).await;
             assert_eq!(
                 (reply.status.as_u16(), reply.header("www-authenticate")),
                 (401, "Bearer"),
@@ -258,7 +258,11 @@ async fn an_admin_token_opens_all_but_the_probes() {
     }
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let asked = Request::get("/metrics").header("authorization", format!("{scheme} sk-upstream-canary"));
-        let reply = client::send(gateway.admin, asked.body(Full::<Bytes>::default()).expect("a request")).await;
+        let reply = client::send(
+            gateway.admin,
+            asked.body(Full::<Bytes>::default()).expect("a valid request"),
+        )
+        .await;
         assert_eq!(reply.status, 200, "a scheme has no case: {scheme}");
     }
 }

@@ -91,7 +91,7 @@ async fn requests_of_one_session_at_once_agree() {
         tokio::spawn(async move { client::send(address, request).await })
     });
     for reply in at_once.collect::<Vec<_>>() {
-        assert_eq!(reply.await.expect("an answer").routed().0, home);
+        assert_eq!(reply.await.expect("a response").routed().0, home);
     }
 }
 

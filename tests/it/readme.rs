@@ -38,7 +38,7 @@ fn of(language: &str) -> Vec<String> {
 /// Runs `script` with this build's program as `steadfast`.
 async fn shell(script: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_steadfast"));
-    let folder = program.parent().expect("a folder").to_str().expect("text");
+    let folder = program.parent().expect("a folder").to_str().expect("UTF-8 text");
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("sh");
     command
@@ -65,12 +65,12 @@ async fn the_request_to_paste_works_and_is_cached_the_second_time() {
         .expect("a curl line");
     let script = pasted.replace("127.0.0.1:8080", &gateway.address.to_string());
     assert_ne!(script, pasted);
-    let first = String::from_utf8(shell(&script).await.stdout).expect("text");
+    let first = String::from_utf8(shell(&script).await.stdout).expect("UTF-8 text");
     assert!(
         first.contains("x-steadfast-route: home") && first.contains("\"cached_tokens\":0"),
         "{first}"
     );
-    let second = String::from_utf8(shell(&script).await.stdout).expect("text");
+    let second = String::from_utf8(shell(&script).await.stdout).expect("UTF-8 text");
     assert!(
         second.contains("x-steadfast-route: pin") && !second.contains("\"cached_tokens\":0"),
         "{second}"

@@ -7,7 +7,7 @@ use steadfast::sim::{Recorded, Sim};
 use crate::kit::{client::Reply, gateway::Gateway, recording, recordings, sim_with, wire};
 
 /// A recorded request, as it is sent to a gateway.
-struct Request {
+struct RecordedRequest {
     name: String,
     head: Vec<u8>,
     body: Vec<u8>,
@@ -15,10 +15,10 @@ struct Request {
     key: Option<String>,
 }
 
-impl Request {
+impl RecordedRequest {
     /// The recording `name`, with the address and the body's length of this run.
     fn load(name: &str, gateway: &Gateway) -> Self {
-        let head = String::from_utf8(recording(&format!("{name}.head"))).expect("text");
+        let head = String::from_utf8(recording(&format!("{name}.head"))).expect("UTF-8 text");
         let (body, json) = if recordings(".body.zst").iter().any(|zst| zst == name) {
             (
                 recording(&format!("{name}.body.zst")),
@@ -70,7 +70,7 @@ impl Request {
             "x-codex-turn-state",
             "content-length",
         ];
-        let head = std::str::from_utf8(&self.head).expect("text");
+        let head = std::str::from_utf8(&self.head).expect("UTF-8 text");
         for line in head.trim_end().split("\r\n").skip(1) {
             let (name, value) = line.split_once(": ").expect("a header");
             let name = name.to_ascii_lowercase();
@@ -120,14 +120,14 @@ fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, Recorded)> {
 }
 
 /// The recordings that are POSTs.
-fn posts(gateway: &Gateway) -> Vec<Request> {
+fn posts(gateway: &Gateway) -> Vec<RecordedRequest> {
     let all = recordings(".head")
         .into_iter()
-        .map(|name| Request::load(&name, gateway));
+        .map(|name| RecordedRequest::load(&name, gateway));
     all.filter(|request| !request.body.is_empty()).collect()
 }
 
-fn check_reply(request: &Request, reply: &Reply) {
+fn check_reply(request: &RecordedRequest, reply: &Reply) {
     assert_eq!(reply.status, 200, "{}: {}", request.name, reply.text());
     let events = reply.text().contains("event: response.completed");
     assert!(
@@ -138,12 +138,12 @@ fn check_reply(request: &Request, reply: &Reply) {
 }
 
 /// Sends every recorded POST, cut by `cut`, all at once, and checks where each arrived, and that it arrived as sent.
-async fn reach_their_home(cut: impl for<'a> Fn(&Request, &'a [u8]) -> Vec<&'a [u8]>) {
+async fn reach_their_home(cut: impl for<'a> Fn(&RecordedRequest, &'a [u8]) -> Vec<&'a [u8]>) {
     let sims = strangers().await;
     let gateway = Gateway::before(&sims, "").await;
     let requests = posts(&gateway);
     assert_eq!(requests.len(), 16);
-    let send = |request: &Request| {
+    let send = |request: &RecordedRequest| {
         let (bytes, address) = (request.bytes(), gateway.address);
         let pieces: Vec<Vec<u8>> = cut(request, &bytes).into_iter().map(<[u8]>::to_vec).collect();
         tokio::spawn(async move { wire::exchange(address, pieces).await })
@@ -174,7 +174,7 @@ async fn recordings_in_one_write_go_where_route_says() {
 
 #[tokio::test]
 async fn recordings_byte_by_byte_go_where_route_says() {
-    reach_their_home(Request::crumbs).await;
+    reach_their_home(RecordedRequest::crumbs).await;
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn recordings_without_a_key_stick_by_their_content() {
     let sims = strangers().await;
     let gateway = Gateway::before(&sims, "").await;
     let requests = posts(&gateway);
-    let keyless: Vec<&Request> = requests.iter().filter(|request| request.key.is_none()).collect();
+    let keyless: Vec<&RecordedRequest> = requests.iter().filter(|request| request.key.is_none()).collect();
     assert_eq!(keyless.len(), 2);
     for request in keyless {
         let bytes = request.bytes();
@@ -211,7 +211,7 @@ async fn recorded_websocket_upgrades_are_told_to_fall_back() {
         .collect();
     assert_eq!(upgrades.len(), 4);
     for name in upgrades {
-        let request = Request::load(name, &gateway);
+        let request = RecordedRequest::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
             let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 426, "{name}: {}", reply.text());
@@ -230,7 +230,7 @@ async fn recorded_questions_for_models_are_answered() {
     let sims = strangers().await;
     let gateway = Gateway::before(&sims, "").await;
     for (name, list) in [("python-sdk-models", "data"), ("codex0.169-models-chatgpt", "models")] {
-        let request = Request::load(name, &gateway);
+        let request = RecordedRequest::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
             let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 200, "{name}: {}", reply.text());

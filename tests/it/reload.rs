@@ -59,12 +59,12 @@ async fn a_file_that_changes_is_taken_up() {
 
     // As editors save: written beside, and renamed into place.
     fs::write(folder.join(".new"), file(&sims)).expect("a writable folder");
-    fs::rename(folder.join(".new"), gateway.file()).expect("one file system");
+    fs::rename(folder.join(".new"), gateway.file()).expect("both paths are on one file system");
     counted(&gateway, "applied", 2.0).await;
     assert_eq!(names(&gateway).await, ["a", "b", "c"]);
 
     // And as others do: moved away, and written anew.
-    fs::rename(gateway.file(), folder.join("steadfast.toml~")).expect("one file system");
+    fs::rename(gateway.file(), folder.join("steadfast.toml~")).expect("both paths are on one file system");
     gateway.write(&file(&sims[1..]));
     counted(&gateway, "applied", 3.0).await;
     assert_eq!(names(&gateway).await, ["b", "c"]);
@@ -90,16 +90,16 @@ async fn a_mounted_config_map_is_followed_through_its_links() {
     let write = |version: &str, count: usize| {
         fs::create_dir(folder.join(version)).expect("a writable folder");
         fs::write(folder.join(version).join(FILE), file(&sims[..count])).expect("a writable folder");
-        symlink(version, folder.join("..data_tmp")).expect("links");
-        fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("one file system");
+        symlink(version, folder.join("..data_tmp")).expect("the file system supports links");
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("both paths are on one file system");
     };
     write("..2024_1", 1);
-    symlink(format!("..data/{FILE}"), folder.join(FILE)).expect("links");
+    symlink(format!("..data/{FILE}"), folder.join(FILE)).expect("the file system supports links");
     let flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let gateway = Gateway::over(folder.clone(), &flags).await;
     for (version, before, count) in [("..2024_2", "..2024_1", 2), ("..2024_3", "..2024_2", 3)] {
         write(version, count);
-        fs::remove_dir_all(folder.join(before)).expect("it is there");
+        fs::remove_dir_all(folder.join(before)).expect("the file exists");
         counted(&gateway, "applied", (count - 1) as f64).await;
         assert_eq!(names(&gateway).await.len(), count);
     }
@@ -111,7 +111,7 @@ async fn the_target_of_a_link_is_watched_too() {
     let sims = sims(2).await;
     let (folder, elsewhere) = (scratch(), scratch());
     fs::write(elsewhere.join("kept.toml"), file(&sims[..1])).expect("a writable folder");
-    symlink(elsewhere.join("kept.toml"), folder.join(FILE)).expect("links");
+    symlink(elsewhere.join("kept.toml"), folder.join(FILE)).expect("the file system supports links");
     let flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let gateway = Gateway::over(folder, &flags).await;
     fs::write(elsewhere.join("kept.toml"), file(&sims)).expect("a writable folder");
@@ -183,7 +183,7 @@ async fn a_broken_file_changes_nothing_and_says_why_everywhere() {
     counted(&gateway, "refused", 2.0).await;
 
     // What only shows when it is compiled is refused as well, and so is a file that is gone.
-    fs::remove_file(gateway.file()).expect("it is there");
+    fs::remove_file(gateway.file()).expect("the file exists");
     let gone = reload(&gateway).await;
     assert!(gone.text().contains("cannot be read"), "{}", gone.text());
     assert_eq!(names(&gateway).await, ["a", "b"]);
@@ -315,7 +315,7 @@ async fn the_operator_is_told_what_changed_and_pages_of_other_sites_change_nothi
         let asked = Request::post("/api/reload")
             .header(name, value)
             .body(Full::<Bytes>::default());
-        let reply = client::send(gateway.admin, asked.expect("a request")).await;
+        let reply = client::send(gateway.admin, asked.expect("a valid request")).await;
         assert_eq!(reply.status.as_u16(), status, "{name}: {value}: {}", reply.text());
     }
     assert_eq!(gateway.metric("steadfast_reloads_total").await, 3.0);

@@ -73,7 +73,7 @@ async fn a_group_uses_its_models_only() {
     assert!(forbidden.text().contains("gpt-5*"), "{}", forbidden.text());
     let post = async |path: &str, kind: &str, body: &str| {
         let mut request = client::post(path, body.to_owned());
-        let kind = kind.parse().expect("a value");
+        let kind = kind.parse().expect("a valid header value");
         request.headers_mut().insert("content-type", kind);
         error_code(&client::send(gateway.address, with_key(request, ALICE)).await)
     };
@@ -214,7 +214,7 @@ async fn what_nobody_serves_is_said_with_what_is() {
     let gateway = Gateway::configured(&config).await;
     let reply = post_as(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
     assert_eq!(error_code(&reply), (404, "model_not_found".to_owned()));
-    let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
+    let message = reply.json()["error"]["message"].as_str().expect("a string").to_owned();
     assert!(
         message.contains("gpt-5*") && !message.contains("You may use: o4"),
         "{message}"
@@ -230,7 +230,7 @@ async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
     let gateway = Gateway::configured(&config).await;
     let reply = post_as(&gateway, ALICE, &json!({"model": "o4-mini", "input": "x"})).await;
     assert_eq!(error_code(&reply), (404, "model_not_found".to_owned()));
-    let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
+    let message = reply.json()["error"]["message"].as_str().expect("a string").to_owned();
     assert!(message.contains("You may use: gpt-5.2."), "{message}");
 }
 
@@ -262,7 +262,7 @@ async fn accounts_that_groups_share_show_nothing_of_the_other() {
     }
     let delete = Request::delete("/v1/models/gpt-5.2")
         .body(Full::default())
-        .expect("a request");
+        .expect("a valid request");
     let reply = client::send(gateway.address, with_key(delete, ALICE)).await;
     assert_eq!(error_code(&reply), (403, "path_not_allowed".to_owned()));
     assert!(sim.requests().is_empty());
@@ -320,7 +320,9 @@ async fn no_response_of_another_group_is_named_where_nobody_looks() {
         ("/v1/responses/input_tokens", "content-type", "text/plain"),
     ] {
         let mut request = client::post(path, body.clone());
-        request.headers_mut().insert(field, value.parse().expect("a value"));
+        request
+            .headers_mut()
+            .insert(field, value.parse().expect("a valid header value"));
         let reply = client::send(gateway.address, with_key(request, BOB)).await;
         assert_eq!(
             error_code(&reply),
@@ -342,7 +344,7 @@ async fn a_model_is_called_by_its_upstreams_name() {
     let body = r#"{ "input" : "model" , "model":"gpt-5.2\u002dcodex" ,"prompt_cache_key":"k", "x":{"model":"gpt-5.2-codex"} }"#;
     let reply = client::send(gateway.address, client::post("/v1/responses", body)).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
-    let sent = sims[0].requests().last().expect("a request").clone();
+    let sent = sims[0].requests().last().expect("a recorded request").clone();
     assert_eq!(
         String::from_utf8_lossy(&sent.body),
         body.replace(r#""gpt-5.2\u002dcodex""#, r#""my-deployment""#)
@@ -350,7 +352,7 @@ async fn a_model_is_called_by_its_upstreams_name() {
     assert_eq!(sent.headers["content-length"], sent.body.len().to_string().as_str());
     let compressed = zstd::encode_all(body.as_bytes(), 3).expect("zstd");
     let mut request = client::post("/v1/responses", compressed);
-    let zstd = "zstd".parse().expect("a value");
+    let zstd = "zstd".parse().expect("a valid header value");
     request.headers_mut().insert("content-encoding", zstd);
     assert_eq!(
         error_code(&client::send(gateway.address, request).await),

@@ -34,7 +34,7 @@ fn request(body: &[u8], framing: Framing) -> Request<Replay> {
     };
     request
         .body(Replay::kept(keep.finish(None), framing))
-        .expect("a request")
+        .expect("a valid request")
 }
 
 async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
@@ -44,12 +44,12 @@ async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
         idle: limit,
         is_repeatable: true,
     };
-    let answer: Response<Relay> = pool.send(request, terms).await.expect("an answer");
+    let answer: Response<Relay> = pool.send(request, terms).await.expect("a response");
     answer.into_body().collect().await.expect("a whole body");
 }
 
-/// Sends a body to `pool` with this and that in the place of its model, and as it came, and checks what `taken` has seen
-/// arrive each time.
+/// Sends a body to `pool` with this and that in the place of its model, and as it came, and checks what `taken` has
+/// seen arrive each time.
 async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8>)) {
     let body = body();
     let long = format!("\"{}\"", "m".repeat(3_000));
@@ -60,7 +60,10 @@ async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8
             let mut expected = body.clone();
             if let Some(name) = name {
                 let with = Bytes::copy_from_slice(name.as_bytes());
-                request.body_mut().splice(9..16, with).expect("there");
+                request
+                    .body_mut()
+                    .splice(9..16, with)
+                    .expect("the range is inside the body");
                 expected.splice(9..16, name.bytes());
             }
             send(pool, &mut request).await;
@@ -85,7 +88,7 @@ async fn a_part_is_replaced_over_http_1_1() {
     let limit = Duration::from_secs(20);
     let pool = Pool::new(&target, limit, limit).expect("a target");
     assert_spliced(&pool, || {
-        let seen = sim.requests().pop().expect("a request");
+        let seen = sim.requests().pop().expect("a recorded request");
         (seen.headers, seen.body.to_vec())
     })
     .await;
@@ -108,7 +111,7 @@ async fn a_part_is_replaced_over_http_2() {
     let limit = Duration::from_secs(20);
     let pool = Pool::new(&target, limit, limit).expect("a target");
     assert_spliced(&pool, || {
-        let (head, body) = seen.lock().pop().expect("a request").into_parts();
+        let (head, body) = seen.lock().pop().expect("a recorded request").into_parts();
         (head.headers, body.to_vec())
     })
     .await;

@@ -1,5 +1,5 @@
-//! Accounts that run dry, break, hang, cut and restart at random, under load and with reloads in between: as long as one
-//! of them is well, every request is served, and nothing broken looks whole.
+//! Accounts that run dry, break, hang, cut and restart at random, under load and with reloads in between: as long as
+//! one of them is well, every request is served, and nothing broken looks whole.
 
 use std::{
     net::SocketAddr,
@@ -68,7 +68,9 @@ async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Si
             };
             sims.insert(
                 at,
-                Sim::start(address, config).await.expect("the address is free again"),
+                Sim::start(address, config)
+                    .await
+                    .expect("the address can be bound again"),
             );
         }
         if round % 8 == 4 {
@@ -140,7 +142,7 @@ async fn while_one_is_well_every_request_is_served() {
     let sims = trouble(&gateway, sims, ends).await;
     let (mut whole, mut broken) = (0, 0);
     for session in sessions {
-        let counted = session.await.expect("every request of it is served");
+        let counted = session.await.expect("every request of the session is served");
         whole += counted.0;
         broken += counted.1;
     }

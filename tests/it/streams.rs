@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, time::timeout};
 
 use crate::kit::{
     gateway::{self, Gateway},
-    house, sim_with, until_true,
+    gateway_with_sim, sim_with, until_true,
     wire::{self, End, Wire},
 };
 
@@ -26,9 +26,9 @@ async fn by_hand() -> (TcpListener, Gateway) {
 
 async fn accept(listener: &TcpListener) -> Wire {
     Wire::over(
-        timeout(crate::kit::PATIENCE, listener.accept())
+        timeout(crate::kit::TIMEOUT, listener.accept())
             .await
-            .expect("a call")
+            .expect("a connection in time")
             .expect("a connection")
             .0,
     )
@@ -79,7 +79,7 @@ async fn an_upload_is_passed_on_as_it_arrives() {
 
 #[tokio::test]
 async fn any_borders_of_pieces_give_the_same_stream() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let events: Vec<_> = (0..40)
         .map(|n| json!({"type": "response.x", "n": n, "text": "grüße 🎈"}))
         .collect();
@@ -99,10 +99,13 @@ async fn any_borders_of_pieces_give_the_same_stream() {
 
 #[tokio::test]
 async fn ten_megabytes_pass_byte_for_byte_both_ways() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let echo = |received: &Received| Fixed {
         status: StatusCode::OK,
-        headers: HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().expect("a value"))]),
+        headers: HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            "application/json".parse().expect("a valid header value"),
+        )]),
         pieces: vec![received.body.clone()],
     };
     sim.script().always(Act::answer(Answer::Custom(Arc::new(echo))));
@@ -234,7 +237,7 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
             .collect();
         until_true("all run at once", || sim.counts().in_flight == 300).await;
         for stream in streams {
-            stream.await.expect("a whole stream");
+            stream.await.expect("the stream is whole");
         }
         until_true("descriptors are given back", || gateway.descriptors() <= descriptors).await;
     }
@@ -245,7 +248,7 @@ async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
 
 #[tokio::test]
 async fn a_stalled_stream_does_not_hold_up_another() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let large = Bytes::from(vec![b'x'; 1 << 20]);
     let fixed = Fixed {
         status: StatusCode::OK,

@@ -7,7 +7,7 @@ use steadfast::sim::{Act, Answer, Point};
 
 use crate::kit::{
     gateway::Gateway,
-    house, sim_with, until_true,
+    gateway_with_sim, sim_with, until_true,
     wire::{self, End, Wire},
 };
 
@@ -15,7 +15,7 @@ const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 #[tokio::test]
 async fn an_upstream_without_a_head_in_time_is_a_504() {
-    let (sim, gateway) = house("[timeouts]\nhead = \"200ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nhead = \"200ms\"\n").await;
     sim.script().always(Act::answer(Answer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
@@ -30,7 +30,7 @@ async fn an_upstream_without_a_head_in_time_is_a_504() {
 
 #[tokio::test]
 async fn a_stream_that_stalls_is_broken_off() {
-    let (sim, gateway) = house("[timeouts]\nidle = \"200ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"200ms\"\n").await;
     sim.script().always(Act::stall(Point::Events(2)));
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", STREAM)).await;
     assert_eq!((answer.status, answer.end), (200, End::Cut));
@@ -56,7 +56,7 @@ async fn a_stream_that_is_slow_but_alive_is_not() {
 
 #[tokio::test]
 async fn a_body_that_pauses_for_too_long_is_a_408_at_once() {
-    let (sim, gateway) = house("[timeouts]\nidle = \"200ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"200ms\"\n").await;
     let json = "content-type: application/json\r\n";
     for (what, request) in [
         (
@@ -98,7 +98,7 @@ async fn a_body_that_pauses_for_too_long_is_a_408_at_once() {
 
 #[tokio::test]
 async fn a_head_that_takes_too_long_is_cut_off() {
-    let (sim, gateway) = house("[timeouts]\nclient_header = \"250ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
     for begun in ["", "G", "GET /v1/models HTTP/1.1\r\nhost: it\r\n"] {
         let mut wire = Wire::open(gateway.address).await;
         wire.send(begun).await;
@@ -115,7 +115,7 @@ async fn a_head_that_takes_too_long_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_that_drips_is_cut_off_too() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"300ms\"\n").await;
     let wire = Wire::open(gateway.address).await;
     let begun = Instant::now();
     let mut dripping = tokio::time::interval(Duration::from_millis(40));
@@ -132,7 +132,8 @@ async fn a_head_that_drips_is_cut_off_too() {
 
 #[tokio::test]
 async fn a_connection_may_rest_between_requests() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"100ms\"\nidle = \"100ms\"\nhead = \"5s\"\n").await;
+    let (_sim, gateway) =
+        gateway_with_sim("[timeouts]\nclient_header = \"100ms\"\nidle = \"100ms\"\nhead = \"5s\"\n").await;
     let mut wire = Wire::open(gateway.address).await;
     for _ in 0..2 {
         wire.send(wire::post("/v1/responses", STREAM)).await;
@@ -146,7 +147,7 @@ async fn a_connection_may_rest_between_requests() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_let_go() {
-    let (sim, gateway) = house("[timeouts]\nidle = \"400ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"400ms\"\n").await;
     let large = json!({"type": "response.output_text.delta", "delta": "x".repeat(1 << 20)});
     sim.script().always(Act::events(&vec![large; 64]));
     let mut wire = Wire::open(gateway.address).await;

@@ -15,7 +15,7 @@ use tokio::{
 use crate::kit::{
     gateway::{self, Gateway},
     sim,
-    tls::{self, Identity},
+    tls::{self, TestIdentity},
     until_true,
     wire::{self, End, Wire},
 };
@@ -23,7 +23,7 @@ use crate::kit::{
 const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// An account behind TLS, and the lines that trust its authority.
-async fn account(identity: &Identity) -> (Sim, String) {
+async fn account(identity: &TestIdentity) -> (Sim, String) {
     let config = SimConfig {
         name: "a".to_owned(),
         record: true,
@@ -35,7 +35,7 @@ async fn account(identity: &Identity) -> (Sim, String) {
     (sim, trusting(identity))
 }
 
-fn trusting(identity: &Identity) -> String {
+fn trusting(identity: &TestIdentity) -> String {
     format!("ca = {:?}", identity.ca)
 }
 
@@ -52,7 +52,7 @@ async fn an_https_upstream_is_called_by_its_name() {
         assert_eq!((answer.status, answer.end), (200, End::Whole), "{answer:?}");
     }
     // A connection whose last answer has ended this very moment may not be free yet, so there can be more than one.
-    let asked = identity.asked.lock().clone();
+    let asked = identity.server_names.lock().clone();
     assert!(asked.len() < 5, "connections are used again: {asked:?}");
     assert!(
         asked.iter().all(|name| name.as_deref() == Some("localhost")),
@@ -75,7 +75,11 @@ async fn an_https_upstream_may_be_called_by_its_address() {
             .status,
         200
     );
-    assert_eq!(*identity.asked.lock(), [None], "an address is no name to ask for");
+    assert_eq!(
+        *identity.server_names.lock(),
+        [None],
+        "an address is no name to ask for"
+    );
 }
 
 #[tokio::test]
@@ -201,13 +205,13 @@ async fn streams_share_a_connection_of_http2_and_a_stalled_one_holds_up_none() {
         .map(|_| tokio::spawn(wire::ask(gateway.address, asking("x"))))
         .collect();
     for answer in asked {
-        let answer = answer.await.expect("an answer");
+        let answer = answer.await.expect("a response");
         assert_eq!((answer.status, answer.end), (200, End::Whole), "{answer:?}");
         assert!(answer.text().ends_with(LAST) && answer.text().len() == 20 * 10 + LAST.len());
     }
     assert_eq!(*connections.lock(), 1);
     // One that was held back goes on once it is read.
-    let mut wire = stuck.pop().expect("one of them");
+    let mut wire = stuck.pop().expect("a held stream");
     wire.take(64 * FLOOD * 1024).await;
     wire.skip_to("response.completed").await;
 }
@@ -265,11 +269,13 @@ async fn clients_may_come_over_a_unix_socket() {
     let path = gateway::scratch().join("s.sock");
     let socket = format!("unix:{}", path.display());
     let mut gateway = Gateway::configured_with(&gateway::upstream(&sim, ""), &["--listen", &socket]).await;
-    let mut stream = UnixStream::connect(&path).await.expect("it listens");
+    let mut stream = UnixStream::connect(&path)
+        .await
+        .expect("the server accepts connections");
     let request = asking("x").replacen("\r\n", "\r\nconnection: close\r\n", 1);
-    stream.write_all(request.as_bytes()).await.expect("it reads");
+    stream.write_all(request.as_bytes()).await.expect("the peer reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("text");
+    stream.read_to_string(&mut answer).await.expect("UTF-8 text");
     assert!(
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("0\r\n\r\n"),
         "{answer}"

@@ -6,7 +6,7 @@ use steadfast::sim::{Act, Answer, Close, Read, Rule, Sim};
 
 use crate::kit::{
     gateway::Gateway,
-    house,
+    gateway_with_sim,
     wire::{self, Wire},
 };
 
@@ -41,14 +41,14 @@ async fn assert_sent_once(sim: &Sim, gateway: &Gateway, act: Act) {
 
 #[tokio::test]
 async fn a_request_that_the_upstream_began_to_answer_is_not_sent_again() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     assert_sent_once(&sim, &gateway, raw("HTTP/1.1 200 OK\r\ncontent-ty")).await;
     assert_sent_once(&sim, &gateway, raw("H")).await;
 }
 
 #[tokio::test]
 async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         let act = Act {
             delay: Duration::from_millis(1200),
@@ -60,7 +60,7 @@ async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_request_on_a_connection_that_was_closed_meanwhile_is_sent_again() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         on_nth(&sim, 2, Act::answer(Answer::Close(how)));
         let mut wire = Wire::open(gateway.address).await;
@@ -73,7 +73,7 @@ async fn a_request_on_a_connection_that_was_closed_meanwhile_is_sent_again() {
 
 #[tokio::test]
 async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let act = Act {
         read: Read::Never,
         ..Act::answer(Answer::Close(Close::Fin))
@@ -91,7 +91,7 @@ async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
 
 #[tokio::test]
 async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for (kind, text) in [
         ("application/json", "{}"),
@@ -107,7 +107,7 @@ async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
             ))
             .await;
             wire.answer_to(method).await;
-            let seen = sim.requests().pop().expect("a request");
+            let seen = sim.requests().pop().expect("a recorded request");
             let what = format!("{method} {kind} {text:?}: {:?}", seen.headers);
             assert_eq!(
                 (seen.method.as_str(), &seen.body[..]),
@@ -136,12 +136,12 @@ async fn upload_slowly(wire: &mut Wire) {
 
 #[tokio::test]
 async fn the_time_until_the_head_runs_from_the_end_of_the_request() {
-    let (sim, gateway) = house("[timeouts]\nhead = \"300ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nhead = \"300ms\"\n").await;
     let mut wire = Wire::open(gateway.address).await;
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;
     assert!(!matches!(answer.status, 502..=504), "{answer:?}");
-    assert_eq!(sim.requests().pop().expect("a request").body, "x".repeat(8));
+    assert_eq!(sim.requests().pop().expect("a recorded request").body, "x".repeat(8));
     sim.script().always(Act::answer(Answer::Never));
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;

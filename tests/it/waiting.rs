@@ -94,7 +94,7 @@ async fn a_client_that_leaves_gives_its_place_up() {
         (gateway.metric("steadfast_waiting_requests").await == 20.0).then_some(())
     })
     .await;
-    let last = waits.pop().expect("twenty");
+    let last = waits.pop().expect("twenty waiting requests");
     drop(waits);
     until("one waits", || async {
         (gateway.metric("steadfast_waiting_requests").await == 1.0).then_some(())

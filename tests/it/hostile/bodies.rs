@@ -1,6 +1,6 @@
-//! Chunked coding (RFC 9112 section 7.1) that is none.
+//! Invalid and unusual chunked bodies (RFC 9112 section 7.1).
 
-use super::{Row, SOUND, head};
+use super::kit::{Row, SOUND, head};
 
 const TYPE: &str = "content-type: application/json";
 const CHUNKED: &str = "transfer-encoding: chunked";
@@ -12,12 +12,12 @@ fn post(chunks: &str) -> Vec<u8> {
 
 pub fn rows() -> Vec<Row> {
     let size = SOUND.len();
-    // The first chunk, whose size line is the matter of it.
+    // A body whose first chunk has this size line.
     let first = |line: &str| format!("{line}\r\n{SOUND}\r\n0\r\n\r\n");
     let last = |rest: &str| format!("{size:x}\r\n{SOUND}\r\n{rest}");
     let hidden = "20;a=\"\r\n0\r\n\r\nGET /v1/files/hidden HTTP/1.1\r\nhost: it\r\n\r\n\"\r\n";
     let refused = [
-        ("a size that is none", first("zz")),
+        ("an invalid size", first("zz")),
         ("a signed size", first("+20")),
         ("a negative size", first("-20")),
         ("a size with a prefix", first("0x20")),
@@ -47,10 +47,7 @@ pub fn rows() -> Vec<Row> {
         ("a bare LF behind the last chunk", last("0\r\n\n")),
         ("a bare CR behind the last chunk", last("0\r\n\r")),
         ("a negative last chunk", last("-0\r\n\r\n")),
-        (
-            "a trailer that is none",
-            last("0\r\nGET /v1/files/hidden HTTP/1.1\r\n\r\n"),
-        ),
+        ("an invalid trailer", last("0\r\nGET /v1/files/hidden HTTP/1.1\r\n\r\n")),
         ("a folded trailer", last("0\r\na: 1\r\n b\r\n\r\n")),
         ("a trailer with a space before its colon", last("0\r\na : 1\r\n\r\n")),
         ("a trailer without a name", last("0\r\n: 1\r\n\r\n")),
