@@ -1,4 +1,4 @@
-//! Who may call: client keys, their groups, and what a group may use.
+//! Client keys: which callers are accepted, and what groups keep apart.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::kit::{
 };
 
 #[tokio::test]
-async fn a_key_opens_and_nothing_else_does() {
+async fn only_valid_keys_are_accepted() {
     let sim = sim("a").await;
     let gone = "sk-steadfast-gone";
     let (old, new) = ("sk-steadfast-old", "sk-steadfast-new");
@@ -48,7 +48,7 @@ async fn a_key_opens_and_nothing_else_does() {
     let reached = sim.requests().len();
     for (bad, says) in [
         ("", "Incorrect"),
-        ("sk-steadfast-nobody", "Incorrect"),
+        ("sk-steadfast-unknown", "Incorrect"),
         (&ALICE[1..], "Incorrect"),
         (&*format!("{ALICE} "), "OK"),
         (gone, "expired"),
@@ -57,7 +57,7 @@ async fn a_key_opens_and_nothing_else_does() {
     ] {
         let reply = post_as(&gateway, bad, &turn_body("s")).await;
         if says == "OK" {
-            assert_eq!(reply.status, StatusCode::OK, "blanks around a key mean nothing");
+            assert_eq!(reply.status, StatusCode::OK, "blanks around a key are ignored");
             continue;
         }
         assert_eq!(error_code(&reply), (401, "invalid_api_key".to_owned()), "{bad:.80}");
@@ -75,12 +75,12 @@ async fn a_key_opens_and_nothing_else_does() {
             .await,
         7.0
     );
-    // Where nobody has a key, nobody says which upstream there is.
+    // A gateway with client keys does not reveal its upstreams.
     assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.routed(), ("", ""));
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_before_its_body_is_read() {
+async fn an_unauthenticated_request_is_refused_before_its_body_is_read() {
     let (_sim, gateway) = {
         let sim = sim("a").await;
         let head = group("team", "") + &key("alice", ALICE, "team", "");
@@ -91,7 +91,7 @@ async fn a_stranger_is_refused_before_its_body_is_read() {
     for (fields, status) in [
         ("content-length: 1000\r\n", 401),
         ("transfer-encoding: chunked\r\n", 401),
-        ("authorization: Bearer nobody\r\ncontent-length: 1000\r\n", 401),
+        ("authorization: Bearer unknown\r\ncontent-length: 1000\r\n", 401),
         (
             &*format!("authorization: Bearer {ALICE}\r\ncontent-length: 99999999999\r\n"),
             413,
@@ -103,7 +103,7 @@ async fn a_stranger_is_refused_before_its_body_is_read() {
 }
 
 #[tokio::test]
-async fn groups_are_strangers_to_each_other() {
+async fn groups_share_no_sessions_and_no_responses() {
     let sims = sims(3).await;
     let gateway = two_groups(&sims, "", "").await;
     let upstreams = async |group: &str, session: &str| gateway.order(&[session, "--group", group]).await;
@@ -112,7 +112,10 @@ async fn groups_are_strangers_to_each_other() {
         let session = format!("session-{number}");
         apart += u32::from(upstreams("red", &session).await[0] != upstreams("blue", &session).await[0]);
     }
-    assert!((10..=28).contains(&apart), "{apart} of 30 sessions live apart");
+    assert!(
+        (10..=28).contains(&apart),
+        "{apart} of 30 sessions have different homes"
+    );
 
     let made = post_as(&gateway, ALICE, &turn_body("shared")).await;
     assert_eq!(made.status, StatusCode::OK);
@@ -124,7 +127,7 @@ async fn groups_are_strangers_to_each_other() {
             .clone()
     };
     assert!(pin("red").await.is_string());
-    assert_eq!(pin("blue").await, Value::Null, "a pin is its group's");
+    assert_eq!(pin("blue").await, Value::Null, "a pin belongs to one group");
 
     let id = made.json()["id"].as_str().expect("an id").to_owned();
     let asked = |sims: &[Sim]| sims.iter().map(|sim| sim.requests().len()).sum::<usize>();
@@ -143,7 +146,7 @@ async fn groups_are_strangers_to_each_other() {
         error_code(&post_as(&gateway, BOB, &next).await),
         (400, "previous_response_not_found".to_owned())
     );
-    // One's own response in the body does not open the path to another's.
+    // A response of the caller in the body gives no access to a response of another group in the path.
     let own = post_as(&gateway, BOB, &turn_body("bobs")).await.json()["id"].clone();
     let cancel = client::post(
         &format!("/v1/responses/{id}/cancel"),
@@ -151,7 +154,7 @@ async fn groups_are_strangers_to_each_other() {
     );
     let reply = client::send(gateway.address, with_key(cancel, BOB)).await;
     assert_eq!(error_code(&reply), (404, "response_not_found".to_owned()));
-    assert_eq!(asked(&sims), before + 1, "nothing of it reached an account");
+    assert_eq!(asked(&sims), before + 1, "no refused request reached an account");
     assert_eq!(
         get_as(&gateway, ALICE, &format!("/v1/responses/{id}")).await.status,
         StatusCode::OK
@@ -160,7 +163,7 @@ async fn groups_are_strangers_to_each_other() {
 }
 
 #[tokio::test]
-async fn turn_state_is_of_use_to_its_group_only() {
+async fn turn_state_is_valid_in_its_group_only() {
     let sim = sim("a").await;
     let answer = Act::reply(StatusCode::OK, &json!({"id": "resp_1", "output": []})).header(
         http::HeaderName::from_static("x-codex-turn-state"),
@@ -191,7 +194,7 @@ async fn turn_state_is_of_use_to_its_group_only() {
 }
 
 #[tokio::test]
-async fn keys_come_and_go_without_a_restart() {
+async fn keys_are_added_and_removed_without_a_restart() {
     let sim = sim("a").await;
     let folder = crate::kit::gateway::scratch();
     let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("a writable folder");
@@ -210,24 +213,36 @@ async fn keys_come_and_go_without_a_restart() {
         "keys.toml",
         key("alice", ALICE, "team", "") + &key("bob", BOB, "team", ""),
     );
-    crate::kit::until("bob is let in", async || (status(BOB).await == 200).then_some(())).await;
-    // A file with a mistake changes nothing, and says so once.
+    crate::kit::until("bob's key to be accepted", async || {
+        (status(BOB).await == 200).then_some(())
+    })
+    .await;
+    // An invalid file changes nothing and is reported in the log.
     write("keys.toml", "[[key]]\nname = \"bob\"".to_owned());
     gateway.log_until("has no sha256").await;
     assert_eq!((status(ALICE).await, status(BOB).await), (200, 200));
-    // A new place is watched from then on, and what a key has used stays used.
+    // A new directory is watched from the reload on, and the usage of a key is kept.
     write("keys.toml", String::new());
     write("keys.d/alice.toml", key("alice", ALICE, "team", ""));
     write(
         crate::kit::gateway::FILE,
         config.replace("keys_file = \"keys.toml\"", "keys_directory = \"keys.d\""),
     );
-    crate::kit::until("bob is out", async || (status(BOB).await == 401).then_some(())).await;
+    crate::kit::until("bob's key to be refused", async || {
+        (status(BOB).await == 401).then_some(())
+    })
+    .await;
     let left = post_as(&gateway, ALICE, &turn_body("s")).await;
     let remaining: u32 = left.header("x-ratelimit-remaining-requests").parse().expect("a number");
     assert!(remaining <= 97, "{remaining}");
     std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("the file exists");
-    crate::kit::until("alice is out", async || (status(ALICE).await == 401).then_some(())).await;
+    crate::kit::until("alice's key to be refused", async || {
+        (status(ALICE).await == 401).then_some(())
+    })
+    .await;
     write("keys.d/bob.toml", key("bob", BOB, "team", ""));
-    crate::kit::until("bob is back", async || (status(BOB).await == 200).then_some(())).await;
+    crate::kit::until("bob's key to be accepted again", async || {
+        (status(BOB).await == 200).then_some(())
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! The access log: one line a request, and what is in none.
+//! The access log: one line for each request, and nothing secret in any line.
 
 use std::{process::Stdio, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::kit::{
     sim, sims, wire,
 };
 
-fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
+fn with_id(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
     request
         .headers_mut()
         .insert("x-request-id", id.parse().expect("a valid header value"));
@@ -27,12 +27,12 @@ fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn each_request_has_one_line_with_what_became_of_it() {
+async fn each_request_has_one_line_with_its_outcome() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
     let whole = client::send(
         gateway.address,
-        named(
+        with_id(
             responses_request(json!({"input": "hi", "prompt_cache_key": "k"}), &[]),
             "whole",
         ),
@@ -61,7 +61,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
 
     client::send(
         gateway.address,
-        named(request(Method::POST, "/v1/responses", "[]"), "refused"),
+        with_id(request(Method::POST, "/v1/responses", "[]"), "refused"),
     )
     .await;
     sims[0]
@@ -71,7 +71,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     for id in ["cut", "stalled"] {
         let streaming = client::open(
             gateway.address,
-            named(responses_request(json!({"input": "hi", "stream": true}), &[]), id),
+            with_id(responses_request(json!({"input": "hi", "stream": true}), &[]), id),
         )
         .await;
         streaming
@@ -83,7 +83,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
     let gone = client::open(
         gateway.address,
-        named(responses_request(json!({"input": "hi"}), &[]), "gone"),
+        with_id(responses_request(json!({"input": "hi"}), &[]), "gone"),
     );
     tokio::time::timeout(Duration::from_millis(100), gone)
         .await
@@ -101,7 +101,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
             "{line}"
         );
     }
-    assert_eq!(gateway.access().len(), 5, "one line a request");
+    assert_eq!(gateway.access().len(), 5, "one line for each request");
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn bytes_of_a_streamed_upload_are_counted() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_shown() {
+async fn no_secret_is_logged_or_returned() {
     let sims = sims(2).await;
     let (alive, dead) = (&sims[0], sim("dead").await);
     let lines = "headers = { \"x-second\" = \"env:STEADFAST_TEST_KEY\" }";
@@ -150,7 +150,7 @@ async fn no_secret_is_ever_shown() {
         ("/v1/files?key=key-canary-query", "body-canary"),
         ("/v1/responses", "{\"key-canary\" body-canary"),
     ] {
-        let asked = named(request(Method::POST, path, body), "last");
+        let asked = with_id(request(Method::POST, path, body), "last");
         answered.push_str(&client::send(gateway.address, asked).await.text());
     }
     for path in ["/metrics", "/api/upstreams", "/api/route?key=x", "/", "/nothing"] {
@@ -159,8 +159,8 @@ async fn no_secret_is_ever_shown() {
     gateway.access_of("last").await;
     shown.push_str(&gateway.log().join("\n"));
     shown.push_str(&gateway.printed().join("\n"));
-    let met_the_dead = gateway.access().iter().any(|line| line["attempts"] == 2);
-    assert!(met_the_dead, "errors were written too");
+    let had_failover = gateway.access().iter().any(|line| line["attempts"] == 2);
+    assert!(had_failover, "some request failed on its first upstream");
     for secret in ["key-canary", "body-canary", "sk-caller-canary", "sk-upstream-canary"] {
         let at = shown.find(secret);
         assert_eq!(
@@ -176,7 +176,7 @@ async fn no_secret_is_ever_shown() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_nobody_up() {
+async fn an_unread_log_does_not_block_requests() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
         .args([
             "--listen",
@@ -200,7 +200,7 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
             .and_then(|address| address.parse().ok());
     }
     let address = address.expect("the printed address");
-    // A pipe holds 64 KiB; each of these leaves some 200 bytes in the log.
+    // A pipe buffers 64 KiB, and each of these requests writes about 200 bytes to the log.
     for _ in 0..1_000 {
         assert_eq!(client::get(address, "/nowhere").await.status, 404);
     }

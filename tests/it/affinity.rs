@@ -1,4 +1,4 @@
-//! Which upstream a request goes to, and why.
+//! The choice of the upstream: session keys, owned state, and keyless requests.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::kit::{
     sims, until, wire,
 };
 
-/// One session key for each of `sims`, at home there.
+/// Returns one session key for each of `sims` whose home is that account.
 async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String> {
     let mut keys = HashMap::new();
     for number in 0..200 {
@@ -24,7 +24,7 @@ async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String
         let key = format!("session-{number}");
         keys.entry(gateway.home(&key).await).or_insert(key);
     }
-    panic!("some upstream is no key's home: {keys:?}")
+    panic!("some upstream is the home of no key: {keys:?}")
 }
 
 async fn send(gateway: &Gateway, fields: Value, headers: &[(&str, &str)]) -> Reply {
@@ -67,7 +67,7 @@ async fn the_same_text_from_any_source_is_the_same_session() {
 }
 
 #[tokio::test]
-async fn the_first_source_that_is_there_wins() {
+async fn the_first_source_that_is_present_wins() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     let keys = keys_at_home(&gateway, &sims).await;
@@ -86,7 +86,7 @@ async fn the_first_source_that_is_there_wins() {
 }
 
 #[tokio::test]
-async fn configured_sources_replace_the_usual_ones() {
+async fn configured_sources_replace_the_default_ones() {
     let sims = sims(3).await;
     let head = "[affinity]\nsources = [\"header:X-Conversation\", \"body:client_metadata.session_id\"]\n";
     let gateway = Gateway::before(&sims, head).await;
@@ -104,7 +104,7 @@ async fn configured_sources_replace_the_usual_ones() {
 }
 
 #[tokio::test]
-async fn a_previous_response_leads_to_its_owner() {
+async fn a_previous_response_routes_to_its_owner() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (home, key) in keys_at_home(&gateway, &sims).await {
@@ -116,7 +116,7 @@ async fn a_previous_response_leads_to_its_owner() {
                 send(&gateway, next.clone(), &[]).await.routed(),
                 (home.as_str(), "owner")
             );
-            // State that only one upstream has goes before a cache that another may have.
+            // Owned state decides before the session key, because a cache can be rebuilt on another upstream.
             let mut elsewhere = next;
             elsewhere["prompt_cache_key"] = json!(format!("other-{key}-{stream}"));
             assert_eq!(send(&gateway, elsewhere, &[]).await.routed(), (home.as_str(), "owner"));
@@ -167,7 +167,7 @@ async fn a_response_is_known_while_it_still_streams() {
 }
 
 #[tokio::test]
-async fn paths_that_name_a_response_lead_to_its_owner() {
+async fn paths_that_name_a_response_route_to_its_owner() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (home, key) in keys_at_home(&gateway, &sims).await {
@@ -192,7 +192,7 @@ async fn paths_that_name_a_response_lead_to_its_owner() {
 }
 
 #[tokio::test]
-async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
+async fn turn_state_reaches_only_its_issuer_and_unchanged() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let keys = keys_at_home(&gateway, &sims).await;
@@ -209,7 +209,7 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
         issued.split_once('-').map(|(start, _)| start)
     );
     let state = [("x-codex-turn-state", sealed.as_str())];
-    // Without a key it says where to go; with one of another home it goes before it.
+    // Turn state names the upstream, both without a session key and with a key whose home is another upstream.
     assert_eq!(
         send(&gateway, json!({"input": "hi"}), &state).await.routed(),
         ("a", "owner")
@@ -231,7 +231,7 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
 }
 
 #[tokio::test]
-async fn turn_state_of_nobody_here_reaches_nobody() {
+async fn foreign_turn_state_is_not_forwarded() {
     let all = sims(2).await;
     let (one, two) = (
         Gateway::before(&all[..1], "").await,
@@ -256,7 +256,7 @@ async fn turn_state_of_nobody_here_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn a_conversation_without_a_key_stays_as_it_grows() {
+async fn a_growing_conversation_without_a_key_stays_on_one_upstream() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let mut used = HashSet::new();
@@ -282,7 +282,7 @@ async fn a_conversation_without_a_key_stays_as_it_grows() {
 }
 
 #[tokio::test]
-async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
+async fn keyless_requests_go_to_the_less_loaded_upstream() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let held = Rule::new(Act::stall(Point::Events(1))).head(|head| head.headers.contains_key("x-hold"));
@@ -298,7 +298,7 @@ async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
         assert_eq!(reply.routed(), ("b", "keyless"));
     }
     drop(streaming);
-    until("its upstream to be free", || async {
+    until("no request in flight at a", || async {
         let free = gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 0.0;
         free.then_some(())
     })
@@ -311,7 +311,7 @@ async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
 }
 
 #[tokio::test]
-async fn sessions_spread_by_weight_as_route_says() {
+async fn sessions_spread_by_weight_as_route_predicts() {
     let sims = sims(3).await;
     let config: Vec<String> = (1..)
         .zip(&sims)
@@ -336,7 +336,7 @@ async fn sessions_spread_by_weight_as_route_says() {
 }
 
 #[tokio::test]
-async fn every_path_that_names_a_session_reaches_it() {
+async fn every_path_with_a_session_key_routes_to_its_session() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let body = |key: &str| json!({"model": "gpt-5.2", "input": "hi", "messages": [], "prompt_cache_key": key});

@@ -1,4 +1,4 @@
-//! Request bodies: what is refused, where it says so, and what passes byte for byte.
+//! Request bodies: which bodies are refused, with which message, and which bodies pass byte for byte.
 
 use std::io::Read as _;
 
@@ -31,8 +31,8 @@ fn post(coding: &str, body: Vec<u8>) -> http::Request<http_body_util::Full<bytes
     request
 }
 
-/// Each with what the message names and the offset of the offending byte.
-fn hostile() -> Vec<(Vec<u8>, &'static str, usize)> {
+/// Returns invalid bodies, each with a text of the error message and the offset of the offending byte.
+fn invalid_bodies() -> Vec<(Vec<u8>, &'static str, usize)> {
     let deep = format!("{{\"input\":{}", "[".repeat(200));
     let mut cases: Vec<(Vec<u8>, &'static str, usize)> = vec![
         (b" ".to_vec(), "unexpected end", 1),
@@ -70,9 +70,9 @@ fn hostile() -> Vec<(Vec<u8>, &'static str, usize)> {
 }
 
 #[tokio::test]
-async fn a_body_with_two_readings_is_refused_with_what_and_where() {
+async fn an_ambiguous_body_is_refused_with_the_reason_and_the_offset() {
     let (sim, gateway) = gateway_with_sim("").await;
-    for (body, names, offset) in hostile() {
+    for (body, names, offset) in invalid_bodies() {
         for (coding, encode) in CODINGS {
             let what = format!("{coding} {}", String::from_utf8_lossy(&body));
             let reply = client::send(gateway.address, post(coding, encode(&body))).await;
@@ -96,7 +96,7 @@ async fn a_body_with_two_readings_is_refused_with_what_and_where() {
 }
 
 #[tokio::test]
-async fn bombs_and_broken_codings_reach_nobody() {
+async fn compression_bombs_and_broken_codings_reach_no_upstream() {
     let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"8MiB\"\n").await;
     let plain = format!("{{\"input\":\"{}\"}}", "x".repeat(16 << 20)).into_bytes();
     let fine = br#"{"model":"gpt-5.2","input":"hi"}"#;
@@ -109,7 +109,7 @@ async fn bombs_and_broken_codings_reach_nobody() {
         for body in [cut, twice, fine.to_vec()] {
             let reply = client::send(gateway.address, post(coding, body)).await;
             let code = reply.json()["error"]["code"].clone();
-            // Deflate has no signature: anything may begin as a stream of it, and decompress to nonsense.
+            // Deflate has no signature, so any bytes may decompress to text that is not JSON.
             let is_refused = code == "undecodable_body" || coding == "deflate" && code == "ambiguous_body";
             assert!(reply.status.as_u16() == 400 && is_refused, "{coding}: {}", reply.text());
         }
@@ -119,7 +119,7 @@ async fn bombs_and_broken_codings_reach_nobody() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_keyed_by_its_text_and_passed_on_as_it_came() {
+async fn a_compressed_body_is_keyed_by_its_text_and_forwarded_unchanged() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     for (coding, encode) in CODINGS {
@@ -149,7 +149,7 @@ async fn a_compressed_body_is_keyed_by_its_text_and_passed_on_as_it_came() {
 }
 
 #[tokio::test]
-async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
+async fn a_body_with_an_unknown_coding_is_keyed_by_headers_and_forwarded() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     for coding in ["br", "gzip, zstd", "x-own"] {
@@ -178,7 +178,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
     for path in ["/v1/responses", "/v1/files"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: it\r\nexpect: 100-continue\r\ncontent-length: 65537\r\n\r\n");
         let answer = wire::ask(gateway.address, head).await;
-        // The first thing that comes is the refusal, no 100 Continue.
+        // The first response is the refusal, not a 100 Continue.
         assert_eq!(
             (answer.status, answer.error_code().as_str()),
             (413, "request_too_large"),
@@ -210,7 +210,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 }
 
 async fn until_idle(sim: &steadfast::sim::Sim) {
-    crate::kit::until_true("nothing is in flight", || sim.counts().in_flight == 0).await;
+    crate::kit::until_true("no request to be in flight", || sim.counts().in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_chunked_body_over_the_limit_is_a_413() {
 }
 
 #[tokio::test]
-async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
+async fn expect_100_continue_is_answered_after_a_valid_head() {
     let (sim, gateway) = gateway_with_sim("").await;
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let (head, body) = wire::post("/v1/responses", body)
@@ -251,7 +251,7 @@ async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
     assert_eq!(wire.answer().await.status, 200);
     assert!(!sim.requests()[0].headers.contains_key("expect"));
     let refused = wire::ask(gateway.address, head.replace("/v1/responses", "/v1//responses")).await;
-    assert_eq!(refused.status, 400, "and no 100 before it");
+    assert_eq!(refused.status, 400, "no 100 Continue precedes it");
 }
 
 #[tokio::test]

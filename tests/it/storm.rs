@@ -14,7 +14,7 @@ use crate::kit::{
     client,
     gateway::{Gateway, upstream},
     sessions::usage_limit_reached,
-    sims, until,
+    sims,
     wire::{self, End},
 };
 
@@ -155,7 +155,7 @@ async fn while_one_is_well_every_request_is_served() {
         "steadfast_connections",
         "steadfast_buffered_bytes",
     ] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
     assert!(
         !gateway.log().iter().any(|line| line.contains("panicked")),

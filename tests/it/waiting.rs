@@ -40,7 +40,7 @@ async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
     let line = gateway.access_of(second.header("x-request-id")).await;
     assert!(line["waited_ms"].as_f64().is_some_and(|waited| waited > 50.0), "{line}");
     for metric in ["steadfast_in_flight_requests", "steadfast_waiting_requests"] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
 }
 
@@ -132,7 +132,7 @@ async fn aborted_requests_leave_no_slot_taken() {
         "steadfast_waiting_requests",
         "steadfast_buffered_bytes",
     ] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
     sims[0].script().clear();
     assert_eq!(send_turn(&gateway, "k").await.status.as_u16(), 200);

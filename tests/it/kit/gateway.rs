@@ -193,6 +193,14 @@ impl Gateway {
             .sum()
     }
 
+    /// Waits until the metric `prefix` has this value.
+    pub async fn metric_reaches(&self, prefix: &str, value: f64) {
+        until(&format!("{prefix} to be {value}"), || async {
+            (self.metric(prefix).await == value).then_some(())
+        })
+        .await;
+    }
+
     /// Sends `GET path` to the admin listener.
     pub async fn ask(&self, path: &str) -> Reply {
         client::get(self.admin, path).await
