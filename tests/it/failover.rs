@@ -1,4 +1,5 @@
-//! Upstreams that fail before the first byte of their answer: the request goes on, and its caller sees nothing of it.
+//! Failover: a request whose upstream fails before the first byte of its response is sent to another upstream, and the
+//! caller does not notice.
 
 use std::time::{Duration, SystemTime};
 
@@ -31,11 +32,11 @@ fn failed_event(code: &str) -> Value {
 
 fn unix_now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
+    now.expect("the clock is after 1970").as_secs()
 }
 
 #[tokio::test]
-async fn what_an_upstream_fails_the_next_one_serves() {
+async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
     let acts = [
         ("fin", Act::answer(Answer::Close(Close::Fin))),
         ("reset", Act::answer(Answer::Close(Close::Reset))),
@@ -70,14 +71,14 @@ async fn what_an_upstream_fails_the_next_one_serves() {
         let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
         assert_eq!(line["attempts"], 2, "{what}: {line}");
         assert_eq!(gateway.metric("steadfast_failovers_total{reason=").await, 1.0, "{what}");
-        // Its cache is there now, so there it stays.
+        // The session's cache is on the new upstream, so the session stays there.
         let reply = send_turn(&gateway, &key).await;
         assert_eq!(reply.routed(), (served.as_str(), "pin"), "{what}");
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_gone_is_passed_over() {
+async fn an_unreachable_upstream_is_skipped() {
     let mut sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -94,7 +95,7 @@ async fn an_upstream_that_is_gone_is_passed_over() {
 }
 
 #[tokio::test]
-async fn what_the_caller_did_is_never_tried_elsewhere() {
+async fn an_error_of_the_caller_is_not_retried() {
     for code in [400, 404, 413, 422] {
         let sims = sims(2).await;
         let gateway = Gateway::before(&sims, "").await;
@@ -107,7 +108,7 @@ async fn what_the_caller_did_is_never_tried_elsewhere() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_the_caller_saw_a_byte() {
+async fn a_request_is_not_retried_after_the_first_byte_of_the_response() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -122,7 +123,7 @@ async fn nothing_is_sent_again_once_the_caller_saw_a_byte() {
 }
 
 #[tokio::test]
-async fn when_all_are_limited_the_caller_is_told_until_when() {
+async fn when_all_upstreams_are_limited_the_caller_learns_until_when() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (sim, seconds) in sims.iter().zip([5000, 3000, 4000]) {
@@ -161,7 +162,7 @@ async fn when_all_are_limited_the_caller_is_told_until_when() {
 }
 
 #[tokio::test]
-async fn else_the_last_upstreams_own_words_come_back_untouched() {
+async fn when_all_upstreams_fail_the_last_response_is_returned_unchanged() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -178,7 +179,7 @@ async fn else_the_last_upstreams_own_words_come_back_untouched() {
 }
 
 #[tokio::test]
-async fn attempts_are_bounded() {
+async fn the_number_of_attempts_is_limited() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "[retry]\nattempts = 2\n").await;
     for sim in &sims {
@@ -190,7 +191,7 @@ async fn attempts_are_bounded() {
 }
 
 #[tokio::test]
-async fn where_nobody_can_be_reached_the_caller_is_told_when_to_come_again() {
+async fn when_no_upstream_is_reachable_the_caller_learns_when_to_retry() {
     let mut sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     for sim in sims.drain(..) {
@@ -213,7 +214,7 @@ async fn where_nobody_can_be_reached_the_caller_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_disables_loudly_and_a_reload_probes_it() {
+async fn a_refused_credential_disables_the_upstream_until_a_reload() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -238,7 +239,7 @@ async fn a_refused_credential_disables_loudly_and_a_reload_probes_it() {
 }
 
 #[tokio::test]
-async fn an_operator_can_drain_and_enable() {
+async fn an_operator_can_drain_and_enable_an_upstream() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -260,7 +261,7 @@ async fn an_operator_can_drain_and_enable() {
 }
 
 #[tokio::test]
-async fn a_cooldown_ends_when_it_was_named_to() {
+async fn a_cooldown_ends_at_the_time_that_the_upstream_named() {
     let sims: Vec<Sim> = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;

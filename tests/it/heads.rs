@@ -1,4 +1,4 @@
-//! Response heads without a body of their own, and connections that are used again.
+//! Responses without a body, interim responses, and the reuse of connections.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -11,13 +11,14 @@ use crate::kit::{
 
 const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
+/// Lets the account answer every request with the bytes of `text`.
 fn always(sim: &Sim, text: &str) {
     sim.script()
         .always(Act::answer(Answer::Raw(Bytes::from(text.to_owned()))));
 }
 
 #[tokio::test]
-async fn interim_answers_are_not_the_answer() {
+async fn interim_responses_are_skipped() {
     let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
@@ -33,7 +34,7 @@ async fn interim_answers_are_not_the_answer() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_end_with_their_head() {
+async fn responses_without_a_body_end_with_their_head() {
     for (method, status, head) in [
         ("GET", 204, "HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n"),
         (
@@ -64,7 +65,7 @@ async fn answers_without_a_body_end_with_their_head() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_head_has_no_body() {
+async fn an_error_for_a_head_request_has_no_body() {
     let (_sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for _ in 0..2 {
@@ -74,9 +75,9 @@ async fn a_refusal_of_head_has_no_body() {
     }
 }
 
-/// The length is the upstream's word against its chunks: the chunks count (RFC 9112 section 6.3).
+/// If a response has both `Content-Length` and `Transfer-Encoding`, the chunks decide (RFC 9112 section 6.3).
 #[tokio::test]
-async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
+async fn a_response_with_a_length_beside_a_coding_is_framed_anew() {
     let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
@@ -92,7 +93,7 @@ async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_of_an_answer_end_here() {
+async fn hop_by_hop_headers_of_a_response_are_dropped() {
     let (sim, gateway) = gateway_with_sim("").await;
     always(
         &sim,
@@ -111,7 +112,7 @@ async fn hop_by_hop_fields_of_an_answer_end_here() {
 }
 
 #[tokio::test]
-async fn connections_are_used_again_on_both_sides() {
+async fn connections_are_reused_on_both_sides() {
     let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for number in 0..50 {
@@ -119,7 +120,7 @@ async fn connections_are_used_again_on_both_sides() {
         wire.send(wire::post("/v1/responses", &body)).await;
         assert_eq!(wire.answer().await.end, End::Whole);
     }
-    // One that has only just answered may not be ready for the next request yet.
+    // A connection whose response has just ended may not be ready for the next request, so there can be more than one.
     let counts = sim.counts();
     assert!(counts.requests == 50 && counts.connections <= 3, "{counts:?}");
     assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
@@ -129,7 +130,7 @@ async fn connections_are_used_again_on_both_sides() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_announces_its_close_is_called_anew() {
+async fn a_connection_that_the_upstream_closes_is_not_reused() {
     let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act {
         after: steadfast::sim::After::Announced,
@@ -142,5 +143,8 @@ async fn an_upstream_that_announces_its_close_is_called_anew() {
         assert_eq!((answer.status, answer.header("connection")), (200, None));
     }
     assert_eq!(sim.counts().connections, 10);
-    until_true("they are closed", || sim.counts().open_connections == 0).await;
+    until_true("the upstream connections to be closed", || {
+        sim.counts().open_connections == 0
+    })
+    .await;
 }

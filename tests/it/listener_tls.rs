@@ -1,4 +1,4 @@
-//! TLS towards clients: what they get over it, and what becomes of those who do not speak it.
+//! TLS towards clients: requests over TLS, failed handshakes, and invalid certificates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,14 +21,15 @@ use crate::kit::{
 
 const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
-/// An account and a gateway before it that speaks TLS, with further lines in its `[server]`.
+/// Starts an account and a gateway before it that listens with TLS, with further lines in `[server]`.
 async fn tls_gateway(lines: &str, flags: &[&str]) -> (Sim, Gateway, TestIdentity) {
     let sim = sim("a").await;
-    let (gateway, identity) = before(&sim, lines, flags).await;
+    let (gateway, identity) = tls_gateway_before(&sim, lines, flags).await;
     (sim, gateway, identity)
 }
 
-async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentity) {
+/// Starts a gateway before `sim` that listens with TLS.
+async fn tls_gateway_before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentity) {
     let identity = tls::identity(&["127.0.0.1"], &[]);
     let config = format!(
         "[server]\n{}{lines}\n[timeouts]\nclient_header = \"400ms\"\n{}",
@@ -38,8 +39,8 @@ async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentit
     (Gateway::configured_with(&config, flags).await, identity)
 }
 
-/// Sends `request` on a connection of its own, asks for its end, and reads to there.
-async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
+/// Sends `request` with `connection: close` on a new connection and reads to the end.
+async fn send(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
     let mut stream = tls::call(gateway.address, config).await?;
     let request = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await?;
@@ -51,7 +52,7 @@ async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> st
 }
 
 #[tokio::test]
-async fn requests_and_streams_come_and_go_over_tls() {
+async fn requests_and_streams_pass_over_tls() {
     let (sim, gateway, identity) = tls_gateway("forwarded = true", &[]).await;
     let config = identity.offering(&["http/1.1"]);
     let said = gateway.printed();
@@ -64,7 +65,7 @@ async fn requests_and_streams_come_and_go_over_tls() {
         "x".repeat(300 << 10)
     );
     for (body, end) in [(STREAM, "0\r\n\r\n"), (long.as_str(), "}")] {
-        let answer = ask(&gateway, &config, &wire::post("/v1/responses", body))
+        let answer = send(&gateway, &config, &wire::post("/v1/responses", body))
             .await
             .expect("a whole response");
         assert!(
@@ -78,7 +79,7 @@ async fn requests_and_streams_come_and_go_over_tls() {
 }
 
 #[tokio::test]
-async fn a_session_resumes_and_a_connection_is_kept() {
+async fn tls_sessions_resume_and_connections_are_reused() {
     let (sim, gateway, identity) = tls_gateway("", &[]).await;
     let config = identity.offering(&["http/1.1"]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -111,7 +112,7 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
     let (sim, gateway, identity) = tls_gateway("", &[]).await;
     sim.script()
         .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
-    let answer = ask(
+    let answer = send(
         &gateway,
         &identity.offering(&["http/1.1"]),
         &wire::post("/v1/responses", STREAM),
@@ -126,7 +127,7 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
 #[tokio::test]
 async fn a_client_that_leaves_cancels_its_request() {
     let sim = sim_with("a", |config| config.pace = Duration::from_millis(100)).await;
-    let (gateway, identity) = before(&sim, "", &[]).await;
+    let (gateway, identity) = tls_gateway_before(&sim, "", &[]).await;
     let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("the TLS handshake succeeds");
@@ -136,11 +137,11 @@ async fn a_client_that_leaves_cancels_its_request() {
         .expect("the peer reads");
     stream.read_u8().await.expect("a response");
     drop(stream);
-    until_true("the upstream's request is cancelled", || sim.counts().aborted == 1).await;
+    until_true("the upstream request to be cancelled", || sim.counts().aborted == 1).await;
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
+async fn a_client_without_a_valid_handshake_is_disconnected() {
     let (_sim, gateway, identity) = tls_gateway("", &["--log-level", "debug"]).await;
     let mute = TcpStream::connect(gateway.address)
         .await
@@ -150,7 +151,7 @@ async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
     let stranger = tls::identity(&["127.0.0.1"], &[]).offering(&["http/1.1"]);
     assert!(tls::call(gateway.address, &stranger).await.is_err());
     let config = identity.offering(&["http/1.1"]);
-    let answer = ask(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
+    let answer = send(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
     assert!(answer.expect("a whole response").starts_with("HTTP/1.1 200 "));
     assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
     for reason in [
@@ -166,18 +167,18 @@ async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_goes_on_for_ever_is_cut() {
+async fn an_endless_handshake_is_cut() {
     let (_sim, gateway, _) = tls_gateway("", &[]).await;
     let mut stream = TcpStream::connect(gateway.address)
         .await
         .expect("the server accepts connections");
-    // The beginning of a record, and no more.
+    // Only the beginning of a TLS record.
     stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("the peer reads");
     assert_eq!(wire::Wire::over(stream).closing().await, End::Closed);
 }
 
 #[tokio::test]
-async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
+async fn a_unix_socket_has_no_tls_and_shutdown_does_not_wait_for_handshakes() {
     let path = gateway::scratch().join("s.sock");
     let socket = format!("unix:{}", path.display());
     let (_sim, mut gateway, identity) = tls_gateway("", &["--listen", &socket]).await;
@@ -201,7 +202,7 @@ async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_shown_is_an_error_with_its_place() {
+async fn an_invalid_certificate_is_an_error_with_its_position() {
     let (one, two) = (tls::identity(&["a"], &[]), tls::identity(&["a"], &[]));
     let file = gateway::scratch().join("steadfast.toml");
     let config = format!(
