@@ -324,7 +324,7 @@ async fn sessions_spread_by_weight_as_route_predicts() {
         let told = gateway.ask(&format!("/api/route?key={key}")).await.json();
         let told = told["upstreams"][0]["name"].as_str().expect("a name");
         if number % 20 == 0 {
-            assert_eq!(gateway.home(&key).await, told, "the program and its admin side agree");
+            assert_eq!(gateway.home(&key).await, told, "the command and the admin API agree");
         }
         let reply = send(&gateway, json!({"input": "hi", "prompt_cache_key": key}), &[]).await;
         assert_eq!(reply.routed(), (told, "home"));

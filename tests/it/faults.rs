@@ -1,4 +1,5 @@
-//! Upstreams that fail: the client receives an error before the first byte of the response, and a broken response after it.
+//! Upstreams that fail: the client receives an error before the first byte of the response, and a broken response
+//! after it.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -159,7 +160,8 @@ async fn an_invalid_body_breaks_the_response() {
     }
 }
 
-/// An HTTP/1.0 client takes a closed connection for the end of the response; only a reset tells it that the response is broken.
+/// An HTTP/1.0 client takes a closed connection for the end of the response; only a reset tells it that the response
+/// is broken.
 #[tokio::test]
 async fn a_broken_stream_is_reset_for_an_http_1_0_client() {
     let (sim, gateway) = gateway_with_sim("").await;

@@ -238,8 +238,8 @@ async fn headers_named_by_connection_are_not_forwarded() {
     }
 }
 
-/// `Connection: content-encoding` removes that header from the forwarded request, so the upstream reads the body as plain JSON.
-/// The gateway must inspect it as plain JSON as well.
+/// `Connection: content-encoding` removes that header from the forwarded request, so the upstream reads the body as
+/// plain JSON. The gateway must inspect it as plain JSON as well.
 #[tokio::test]
 async fn an_encoding_named_by_connection_does_not_hide_the_body() {
     let (sim, gateway) = gateway_with_sim("").await;

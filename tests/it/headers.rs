@@ -11,7 +11,8 @@ use crate::kit::{
     sim, sims, wire,
 };
 
-/// Sends a request with the header lines `lines` and a body. Returns the headers that the upstream received, and the response.
+/// Sends a request with the header lines `lines` and a body. Returns the headers that the upstream received, and the
+/// response.
 async fn pass(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderMap, Reply) {
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let length = body.len();

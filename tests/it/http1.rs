@@ -34,7 +34,8 @@ async fn upstream(head: &str) -> (TcpListener, Gateway) {
     (listener, Gateway::configured(&config).await)
 }
 
-/// Starts a gateway before an upstream that answers one request on each connection with `answer` and closes the connection.
+/// Starts a gateway before an upstream that answers one request on each connection with `answer` and closes the
+/// connection.
 async fn gateway_with_response(answer: Vec<u8>) -> Gateway {
     let (listener, gateway) = upstream("").await;
     tokio::spawn(async move {
@@ -101,8 +102,8 @@ async fn an_early_response_does_not_truncate_the_upload() {
     let mut answer = vec![0; 15];
     client.read_exact(&mut answer).await.expect("the response begins");
     assert_eq!(answer, b"HTTP/1.1 200 OK");
-    // The upstream receives the rest of the upload during the response. The connection is then reused or closed, but never
-    // left in the middle of the upload.
+    // The upstream receives the rest of the upload during the response. The connection is then reused or closed, but
+    // never left in the middle of the upload.
     let upload = tokio::spawn(async move {
         let _ = client.write_all(&body[sent..]).await;
         client

@@ -1,4 +1,4 @@
-//! What is secret shows up nowhere: not in the log at its most talkative, not in metrics, the admin side, errors or
+//! Secrets appear in no output: not in the log at the level `trace`, not in metrics, the admin API, errors or
 //! arguments.
 
 use std::{fs, sync::Arc};
@@ -24,7 +24,7 @@ fn post(path: &str, body: &str) -> String {
     request_head(&format!("POST {path}"), &lines) + body
 }
 
-/// Requests of every kind: served, refused, broken, and none at all.
+/// Returns requests of every kind: valid, refused, broken, and bytes that are not HTTP.
 fn requests() -> Vec<String> {
     let whole = session_body(0).to_string();
     let with = |field: &str, value: Value| {
@@ -79,8 +79,9 @@ fn requests() -> Vec<String> {
     ]
 }
 
-/// Everything that an upstream may do, most of it wrong. It shows what it got wherever it can.
-fn acts() -> Vec<Act> {
+/// Returns what upstreams do, most of it invalid. A response echoes the headers that the upstream received where
+/// that is possible.
+fn upstream_acts() -> Vec<Act> {
     let echo = |status: u16| {
         Act::answer(Answer::Custom(Arc::new(move |received: &Received| {
             let shown: Vec<String> = received
@@ -89,7 +90,7 @@ fn acts() -> Vec<Act> {
                 .values()
                 .map(|value| format!("{value:?}"))
                 .collect();
-            // Where it is served an upstream's body passes as it is: nobody is to have upstreams that give keys away.
+            // The body of a 200 response passes unchanged, so it does not echo the headers here.
             let shown = if status == 200 {
                 String::new()
             } else {
@@ -120,10 +121,10 @@ fn acts() -> Vec<Act> {
     let raw = |text: &'static str| Act::answer(Answer::Raw(text.into()));
     let failed = json!({"type": "response.failed", "response": {"id": "resp_canary_6f", "status": "failed",
         "error": {"code": "server_is_overloaded", "message": "error-canary-c4"}}});
-    // The list of models comes first: it is not asked for again soon.
-    let mut acts = vec![Act::reply(StatusCode::OK, &json!({"data": "answer-canary-9e"}))];
-    acts.extend([200, 400, 401, 403, 404, 429, 500, 503].map(echo));
-    acts.extend([
+    // The list of models comes first, because the gateway caches its first result.
+    let mut upstream_acts = vec![Act::reply(StatusCode::OK, &json!({"data": "answer-canary-9e"}))];
+    upstream_acts.extend([200, 400, 401, 403, 404, 429, 500, 503].map(echo));
+    upstream_acts.extend([
         Act::events(&[failed]),
         Act::answer(Answer::Close(Close::Reset)),
         Act::answer(Answer::Close(Close::Fin)),
@@ -136,13 +137,13 @@ fn acts() -> Vec<Act> {
         raw("HTTP/1.1 101 answer-canary-9e\r\n\r\n"),
         Act::reply(StatusCode::OK, &json!("answer-canary-9e")),
     ]);
-    acts
+    upstream_acts
 }
 
-/// Files with mistakes beside, around and in their secrets.
-fn broken(config: &str) -> Vec<String> {
+/// Returns invalid configuration files, with errors next to and inside secrets.
+fn invalid_files(config: &str) -> Vec<String> {
     let literal = format!("api_key = \"{LITERAL_KEY}\"");
-    assert!(config.contains(&literal), "there is something to break");
+    assert!(config.contains(&literal), "the configuration has a literal key");
     let twice = format!("{literal}\n{literal}");
     let mut files: Vec<String> = [
         &format!("api_key = \"{LITERAL_KEY}"),
@@ -170,7 +171,8 @@ fn broken(config: &str) -> Vec<String> {
     files
 }
 
-/// What the program says to all this in the format `format`, and what its callers get.
+/// Runs a gateway through all requests, responses and files. Returns its own output, with the log in the format
+/// `format`, and the responses to its callers.
 async fn overheard(format: &str, keys: &str) -> (String, String) {
     let (folder, sims) = (scratch(), sims(3).await);
     let config = configuration(&folder, &sims).await + keys;
@@ -186,10 +188,10 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         format,
     ];
     let gateway = Gateway::over(folder.clone(), &flags).await;
-    let mut heard = fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).expect("the program runs");
+    let mut output = fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).expect("the program runs");
     let mut answered = String::new();
     let mut numbers = 0..;
-    for act in acts() {
+    for act in upstream_acts() {
         for sim in &sims {
             sim.script().clear();
             sim.script().always(act.clone());
@@ -199,7 +201,7 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
             answered.push_str(&client::raw(gateway.address, asked.as_bytes()).await);
         }
         answered.push_str(&client::raw(gateway.address, request_head("GET /v1/models", "").as_bytes()).await);
-        // Whoever was disabled for that is needed again.
+        // Upstreams that were disabled by the responses are enabled again.
         for name in ["a", "b", "c", "h2"] {
             let path = format!("/api/upstreams/{name}/enable");
             answered.push_str(&ask_admin(&gateway, Method::POST, &path, TOKEN).await);
@@ -221,14 +223,14 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         (Method::POST, "/api/reload"),
     ] {
         for token in [TOKEN, "wrong", ""] {
-            heard.push_str(&ask_admin(&gateway, method.clone(), path, token).await);
+            output.push_str(&ask_admin(&gateway, method.clone(), path, token).await);
         }
     }
-    for file in broken(&config) {
+    for file in invalid_files(&config) {
         gateway.write(&file);
         let told = ask_admin(&gateway, Method::POST, "/api/reload", TOKEN).await;
-        assert!(told.contains("problems"), "it was broken: {told}\n{file}");
-        heard.push_str(&told);
+        assert!(told.contains("problems"), "the file was accepted: {told}\n{file}");
+        output.push_str(&told);
         let path = gateway.file();
         let path = path.to_str().expect("UTF-8 text");
         for arguments in [
@@ -238,8 +240,8 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         ] {
             let said = steadfast(arguments).await;
             assert!(!said.status.success());
-            heard.push_str(&String::from_utf8_lossy(&said.stderr));
-            heard.push_str(&String::from_utf8_lossy(&said.stdout));
+            output.push_str(&String::from_utf8_lossy(&said.stderr));
+            output.push_str(&String::from_utf8_lossy(&said.stdout));
         }
     }
     client::raw(
@@ -256,36 +258,36 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         "stays in force",
         "ejected",
     ] {
-        assert!(log.contains(event), "there was no '{event}': {log}");
+        assert!(log.contains(event), "the log has no '{event}': {log}");
     }
-    heard.push_str(&log);
-    heard.push_str(&gateway.printed().join("\n"));
-    (heard, answered)
+    output.push_str(&log);
+    output.push_str(&gateway.printed().join("\n"));
+    (output, answered)
 }
 
 #[tokio::test]
-async fn nothing_secret_is_heard_or_answered() {
+async fn no_secret_is_printed_or_returned() {
     let (own, all) = (
         canaries(&GATEWAY_SECRETS),
         canaries(&[&GATEWAY_SECRETS[..], &CALLER_SECRETS, &UPSTREAM_TEXTS].concat()),
     );
-    // Where callers need a key, theirs is one that is good, and its hash is no more to be told than the key.
+    // In the second run callers need a key. Their key is valid, and its hash is as secret as the key.
     let digest = sha256_hex(CALLER_KEY);
     let keyed = group("team", "requests_per_minute = 1000000") + &key("caller", CALLER_KEY, "team", "");
     for (format, keys) in [("text", ""), ("json", keyed.as_str())] {
-        let (heard, answered) = overheard(format, keys).await;
-        assert_none(&all, &heard, "what the program says");
-        assert!(!heard.contains(&digest) && !answered.contains(&digest));
+        let (output, answered) = overheard(format, keys).await;
+        assert_none(&all, &output, "the output of the program");
+        assert!(!output.contains(&digest) && !answered.contains(&digest));
         assert_eq!(
-            heard.contains("\"key\":\"caller\""),
+            output.contains("\"key\":\"caller\""),
             !keys.is_empty(),
-            "the log names who called"
+            "the log names the client key"
         );
-        assert_none(&own, &answered, "an answer to a caller");
-        assert!(answered.contains("answer-canary-9e"), "an upstream's own words pass");
+        assert_none(&own, &answered, "a response to a caller");
+        assert!(answered.contains("answer-canary-9e"), "the text of an upstream passes");
         assert!(
             answered.contains("Bearer ****"),
-            "less the key that they quote: {answered:.3000}"
+            "the key in it is masked: {answered:.3000}"
         );
     }
 }

@@ -1,6 +1,12 @@
 //! TLS towards clients: requests over TLS, failed handshakes, and invalid certificates.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use rustls::{ClientConfig, HandshakeKind};
 use steadfast::sim::{Act, Close, Point, Sim};
@@ -13,9 +19,10 @@ use tokio::{
 use crate::kit::{
     TIMEOUT, client,
     gateway::{self, Gateway},
+    h2::{PLAIN, post, speak, whole},
     sim, sim_with,
     tls::{self, TestIdentity},
-    until_true,
+    until, until_true,
     wire::{self, End},
 };
 
@@ -218,4 +225,73 @@ async fn an_invalid_certificate_is_an_error_with_its_position() {
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(&format!("{file}:3:7: key does not fit: ")), "{said}");
     assert!(!said.contains("PRIVATE"), "{said}");
+}
+
+/// The gateway requires client certificates, and its own certificate is renewed while it runs.
+#[tokio::test]
+async fn client_certificates_are_required_and_certificates_are_renewed() {
+    let sim = sim("a").await;
+    let (first, second) = (tls::identity(&["127.0.0.1"], &[]), tls::identity(&["127.0.0.1"], &[]));
+    let folder = gateway::scratch();
+    let copy = |from: &Path, to: &str| std::fs::copy(from, folder.join(to)).expect("a writable folder");
+    copy(&first.cert, "c.pem");
+    copy(&first.key, "k.pem");
+    copy(&first.ca, "ca.pem");
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"c.pem\", key = \"k.pem\", client_ca = \"ca.pem\" }}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}",
+        gateway::upstream(&sim, "")
+    );
+    std::fs::write(folder.join(gateway::FILE), config).expect("a writable folder");
+    let gateway = Gateway::over(folder.clone(), &[]).await;
+    let served = async |config: &Arc<ClientConfig>| -> bool {
+        let Ok(stream) = tls::call(gateway.address, config).await else {
+            return false;
+        };
+        let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+            return false;
+        };
+        tokio::spawn(connection);
+        matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
+    };
+    assert!(
+        served(&first.presenting(&first)).await,
+        "a certificate of the authority is accepted"
+    );
+    assert!(
+        !served(&first.trusting()).await,
+        "a client without a certificate is refused"
+    );
+    assert!(
+        !served(&first.presenting(&second)).await,
+        "a certificate of another authority is refused"
+    );
+    let open = tls::call(gateway.address, &first.presenting(&first))
+        .await
+        .expect("the TLS handshake succeeds");
+    let mut open = speak::<Full<Bytes>, _>(open).await;
+    let resuming = first.presenting(&first);
+    assert!(served(&resuming).await);
+
+    // A certificate that does not match the key changes nothing.
+    copy(&second.cert, "c.pem");
+    gateway.log_until("does not fit").await;
+    assert!(served(&first.presenting(&first)).await);
+    copy(&second.key, "k.pem");
+    copy(&second.ca, "ca.pem");
+    until("the new certificate to be presented", async || {
+        served(&second.presenting(&second)).await.then_some(())
+    })
+    .await;
+    assert!(
+        !served(&second.presenting(&first)).await,
+        "a certificate of the old authority is refused"
+    );
+    assert!(!served(&resuming).await, "an old session ticket is refused");
+    let (status, _) = whole(open.send_request(post(PLAIN)).await.expect("a response")).await;
+    assert_eq!(status, StatusCode::OK, "an open connection is still served");
+    let reply = client::get(gateway.admin, "/metrics").await.text();
+    assert!(
+        reply.contains("steadfast_reloads_total{outcome=\"applied\"}"),
+        "{reply}"
+    );
 }

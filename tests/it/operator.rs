@@ -1,4 +1,4 @@
-//! What the operator sees: metrics, probes and the admin API.
+//! The admin listener: metrics, probes and the admin API.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ async fn scrape(gateway: &Gateway) -> String {
 }
 
 #[tokio::test]
-async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
+async fn metrics_have_the_documented_names_and_bounded_labels() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     for (key, stream) in [("s1", true), ("s1", false), ("s2", true)] {
@@ -99,7 +99,7 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
 }
 
 #[tokio::test]
-async fn gauges_follow_what_runs() {
+async fn gauges_follow_running_requests() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     sims[0].script().once("/v1/responses", Act::stall(Point::Events(1)));
@@ -115,12 +115,12 @@ async fn gauges_follow_what_runs() {
     assert_eq!(
         gateway.metric("steadfast_connections").await,
         1.0,
-        "the operator's own do not count"
+        "connections to the admin listener are not counted"
     );
     let described = gateway.ask("/api/upstreams").await.json();
     assert_eq!(described["upstreams"][0]["in_flight"], 1);
     drop(streaming);
-    until("nothing to run", || async {
+    until("no running request and no connection", || async {
         let running =
             gateway.metric("steadfast_in_flight_requests").await + gateway.metric("steadfast_connections").await;
         (running == 0.0).then_some(())
@@ -129,7 +129,7 @@ async fn gauges_follow_what_runs() {
 }
 
 #[tokio::test]
-async fn the_admin_side_answers_what_it_promises() {
+async fn the_admin_api_responds_as_documented() {
     let sims = sims(2).await;
     let config = upstream(&sims[0], "weight = 7\nmodels = [\"gpt-5*\"]") + &upstream(&sims[1], "");
     let gateway = Gateway::configured(&config).await;
@@ -213,7 +213,7 @@ async fn the_admin_side_answers_what_it_promises() {
         assert_eq!(
             (reply.status.as_u16(), reply.header("allow")),
             (405, "POST"),
-            "{method}: what changes something is asked for on purpose"
+            "{method}: a request that changes state needs POST"
         );
     }
     let reply = client::send(gateway.admin, request(Method::HEAD, "/metrics", "")).await;
@@ -228,7 +228,7 @@ async fn the_admin_side_answers_what_it_promises() {
 }
 
 #[tokio::test]
-async fn an_admin_token_opens_all_but_the_probes() {
+async fn an_admin_token_is_required_except_for_probes() {
     let sim = sim("a").await;
     let head = "[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n";
     let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
@@ -263,6 +263,6 @@ async fn an_admin_token_opens_all_but_the_probes() {
             asked.body(Full::<Bytes>::default()).expect("a valid request"),
         )
         .await;
-        assert_eq!(reply.status, 200, "a scheme has no case: {scheme}");
+        assert_eq!(reply.status, 200, "the scheme is case-insensitive: {scheme}");
     }
 }

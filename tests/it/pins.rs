@@ -1,4 +1,4 @@
-//! Where a session stays, once it has been somewhere.
+//! Pins: a session stays on the upstream that served it last.
 
 use serde_json::json;
 use steadfast::sim::Act;
@@ -15,7 +15,7 @@ async fn send(gateway: &Gateway, fields: serde_json::Value) -> Reply {
 }
 
 #[tokio::test]
-async fn a_session_stays_where_its_state_led_it() {
+async fn a_session_stays_on_the_owner_of_its_state() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let (a, b) = (key_with_home(&gateway, "a").await, key_with_home(&gateway, "b").await);
@@ -33,7 +33,7 @@ async fn a_session_stays_where_its_state_led_it() {
     assert_eq!(
         send(&gateway, led).await.routed(),
         ("a", "pin"),
-        "where both agree, nothing was forced"
+        "the owner is the pinned upstream already"
     );
     let told = gateway.ask(&format!("/api/route?key={b}")).await.json();
     assert_eq!(
@@ -43,7 +43,7 @@ async fn a_session_stays_where_its_state_led_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_success_pins_nothing() {
+async fn only_a_successful_response_pins_a_session() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -63,7 +63,7 @@ async fn an_answer_that_is_no_success_pins_nothing() {
 }
 
 #[tokio::test]
-async fn a_pin_ends_when_its_session_was_idle_for_long() {
+async fn a_pin_of_an_idle_session_expires() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "[affinity]\nidle = \"1s\"\n").await;
     let key = key_with_home(&gateway, "a").await;
@@ -71,7 +71,7 @@ async fn a_pin_ends_when_its_session_was_idle_for_long() {
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "home");
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "pin");
     let asked = format!("/api/route?key={key}");
-    crate::kit::until("the pin to end", || async {
+    crate::kit::until("the pin to expire", || async {
         gateway.ask(&asked).await.json()["pin"].is_null().then_some(())
     })
     .await;
@@ -79,7 +79,7 @@ async fn a_pin_ends_when_its_session_was_idle_for_long() {
 }
 
 #[tokio::test]
-async fn requests_of_one_session_at_once_agree() {
+async fn concurrent_requests_of_a_session_use_one_upstream() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let (address, home) = (gateway.address, gateway.home("crowd").await);
@@ -96,7 +96,7 @@ async fn requests_of_one_session_at_once_agree() {
 }
 
 #[tokio::test]
-async fn the_order_of_the_file_changes_nothing() {
+async fn the_order_of_upstreams_in_the_file_does_not_matter() {
     let sims = sims(4).await;
     let one = Gateway::before(&sims, "").await;
     let reversed: String = sims.iter().rev().map(|sim| upstream(sim, "")).collect();
@@ -112,14 +112,14 @@ async fn the_order_of_the_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_model_that_its_upstream_lacks_leaves_the_pin() {
+async fn a_request_for_a_model_of_another_upstream_keeps_the_pin() {
     let sims = sims(3).await;
     let models = |list: &str| format!("models = {list}");
     let config: String = [(0, r#"["m1"]"#), (1, r#"["m2"]"#), (2, r#"["m1"]"#)]
         .map(|(index, list): (usize, _)| upstream(&sims[index], &models(list)))
         .concat();
     let gateway = Gateway::configured(&config).await;
-    // A session that lives at `a` and is led to `c` by what `c` owns.
+    // The home of this session is `a`; a response that `c` owns routes it to `c`.
     let ask = |key: &str, more: serde_json::Value| {
         let mut fields = json!({"model": "m1", "input": "hi", "prompt_cache_key": key});
         fields

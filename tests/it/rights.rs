@@ -1,4 +1,4 @@
-//! What a group may call: its upstreams, its models, and nothing of other groups in the accounts that they share.
+//! The rights of a group: its upstreams, its models, and the separation of groups that share an account.
 
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -12,7 +12,7 @@ use crate::kit::{
 };
 
 #[tokio::test]
-async fn a_group_reaches_its_own_upstreams_only() {
+async fn a_group_uses_only_its_own_upstreams() {
     let sims = sims(3).await;
     let gateway = two_groups(&sims, "upstreams = [\"a\"]", "upstreams = [\"b\", \"c\"]").await;
     for number in 0..12 {
@@ -29,14 +29,14 @@ async fn a_group_reaches_its_own_upstreams_only() {
     assert_eq!(sims[1].requests().len() + sims[2].requests().len(), 12);
     assert!(sims[1..].iter().all(|sim| !sim.requests().is_empty()));
     assert_eq!(gateway.order(&["s", "--group", "red"]).await, ["a"]);
-    // When its own are gone, nobody else's will do.
+    // When the upstreams of a group are unavailable, the upstreams of other groups are not used.
     let drain = client::post("/api/upstreams/a/drain", "");
     assert_eq!(client::send(gateway.admin, drain).await.status, StatusCode::OK);
     assert_eq!(
         post_as(&gateway, ALICE, &turn_body("s1")).await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
-    // Nobody else calls `a`: what it holds is all theirs, also what was made before.
+    // Only the group `red` uses the account `a`, so its callers may use every path there.
     assert_eq!(
         get_as(&gateway, ALICE, "/v1/files").await.status,
         StatusCode::SERVICE_UNAVAILABLE
@@ -44,7 +44,7 @@ async fn a_group_reaches_its_own_upstreams_only() {
 }
 
 #[tokio::test]
-async fn a_group_uses_its_models_only() {
+async fn a_group_uses_only_its_own_models() {
     let a = sim_with("a", |config| {
         config.models = ["gpt-5.2", "gpt-5.2-mini", "o4-mini"].map(str::to_owned).into()
     })
@@ -200,12 +200,16 @@ async fn a_group_uses_its_models_only() {
             "{path} {body}"
         );
     }
-    assert_eq!(sims[0].requests().len(), reached, "nothing of it reached an account");
+    assert_eq!(
+        sims[0].requests().len(),
+        reached,
+        "no refused request reached an account"
+    );
     assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn what_nobody_serves_is_said_with_what_is() {
+async fn an_error_for_an_unserved_model_lists_the_served_ones() {
     let sims = sims(2).await;
     let config = group("red", "upstreams = [\"a\"]")
         + &key("alice", ALICE, "red", "")
@@ -222,7 +226,7 @@ async fn what_nobody_serves_is_said_with_what_is() {
 }
 
 #[tokio::test]
-async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
+async fn an_allowed_but_unserved_model_is_not_listed() {
     let sim = sim("a").await;
     let config = group("red", "models = [\"gpt-5*\", \"o4-mini\"]")
         + &key("alice", ALICE, "red", "")
@@ -235,7 +239,7 @@ async fn what_is_allowed_and_served_by_nobody_is_not_offered() {
 }
 
 #[tokio::test]
-async fn who_failed_is_not_told_to_strangers() {
+async fn an_error_does_not_name_the_failed_upstream() {
     let config = group("red", "") + &key("alice", ALICE, "red", "");
     for (head, is_told) in [("", false), ("[server]\nroute_headers = true\n", true)] {
         let sim = sim("secret-account").await;
@@ -248,7 +252,7 @@ async fn who_failed_is_not_told_to_strangers() {
 }
 
 #[tokio::test]
-async fn accounts_that_groups_share_show_nothing_of_the_other() {
+async fn groups_that_share_an_account_cannot_list_its_objects() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
     for path in [
@@ -269,7 +273,7 @@ async fn accounts_that_groups_share_show_nothing_of_the_other() {
 }
 
 #[tokio::test]
-async fn one_account_under_two_names_is_shared_all_the_same() {
+async fn one_account_under_two_names_is_a_shared_account() {
     let sim = sim("a").await;
     let url = sim.base_url();
     let config = group("red", "upstreams = [\"a\"]")
@@ -290,7 +294,7 @@ async fn one_account_under_two_names_is_shared_all_the_same() {
 }
 
 #[tokio::test]
-async fn one_account_is_shared_however_its_port_is_written() {
+async fn one_account_with_two_spellings_of_its_url_is_a_shared_account() {
     let place = crate::kit::gateway::upstream_at;
     let config = group("red", "upstreams = [\"a\"]")
         + &group("blue", "upstreams = [\"b\"]")
@@ -306,7 +310,7 @@ async fn one_account_is_shared_however_its_port_is_written() {
 }
 
 #[tokio::test]
-async fn no_response_of_another_group_is_named_where_nobody_looks() {
+async fn an_uninspected_body_cannot_name_a_response_of_another_group() {
     let sim = sim("a").await;
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
     let made = post_as(&gateway, ALICE, &turn_body("s")).await.json();
@@ -330,11 +334,11 @@ async fn no_response_of_another_group_is_named_where_nobody_looks() {
             "{path} {field}: {value}"
         );
     }
-    assert_eq!(sim.requests().len(), reached, "nothing of it reached the account");
+    assert_eq!(sim.requests().len(), reached, "no refused request reached the account");
 }
 
 #[tokio::test]
-async fn a_model_is_called_by_its_upstreams_name() {
+async fn a_model_is_renamed_for_its_upstream() {
     let sims = sims(2).await;
     let config = upstream(
         &sims[0],

@@ -1,13 +1,14 @@
-//! Request targets, hosts and methods (RFC 9112 section 3): what two servers could read differently reaches none.
+//! Request targets, hosts and methods (RFC 9112 section 3): an ambiguous target or host reaches no upstream.
 
 use crate::kit::{gateway_with_sim, wire};
 
+/// Returns a request with this request line and these header lines.
 fn request(line: &str, headers: &str) -> String {
     format!("{line}\r\n{headers}content-length: 0\r\n\r\n")
 }
 
 #[tokio::test]
-async fn a_target_with_two_readings_is_refused() {
+async fn an_ambiguous_target_is_refused() {
     let (sim, gateway) = gateway_with_sim("").await;
     let targets = [
         "/v1/../responses",
@@ -50,7 +51,7 @@ async fn a_target_with_two_readings_is_refused() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_not_written_as_one_is_no_request() {
+async fn an_invalid_target_is_refused() {
     let (sim, gateway) = gateway_with_sim("").await;
     for target in ["v1/responses", "/v1/a b", "", "?x"] {
         let answer = wire::Wire::open(gateway.address).await;
@@ -68,7 +69,7 @@ async fn a_target_that_is_not_written_as_one_is_no_request() {
 }
 
 #[tokio::test]
-async fn a_target_with_one_reading_is_passed_on_as_it_came() {
+async fn an_unambiguous_target_is_forwarded_unchanged() {
     let (sim, gateway) = gateway_with_sim("").await;
     let cases = [
         ("/v1/files/a%2Fb", "/v1/files/a%2Fb"),
@@ -96,7 +97,7 @@ async fn a_target_with_one_reading_is_passed_on_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_none_is_refused() {
+async fn an_invalid_host_is_refused() {
     let (sim, gateway) = gateway_with_sim("").await;
     let hosts = [
         "",
@@ -148,7 +149,7 @@ async fn http_1_0_needs_no_host() {
 }
 
 #[tokio::test]
-async fn a_method_of_no_use_here_is_refused() {
+async fn an_unsupported_method_is_refused() {
     let (sim, gateway) = gateway_with_sim("").await;
     let lines = [
         "get /v1/models HTTP/1.1",
@@ -172,7 +173,7 @@ async fn a_method_of_no_use_here_is_refused() {
 }
 
 #[tokio::test]
-async fn a_path_that_does_not_exist_names_the_one_that_was_meant() {
+async fn an_unknown_path_suggests_the_path_that_was_meant() {
     let (sim, gateway) = gateway_with_sim("").await;
     let cases = [
         ("/v1/v1/responses", "/v1/responses"),

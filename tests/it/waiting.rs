@@ -1,4 +1,4 @@
-//! Slots and patience: who waits for its own upstream, for how long, and who goes elsewhere.
+//! Waiting for a slot: which requests wait for their own upstream, for how long, and which move to another one.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ use crate::kit::{
     wire::{self, Wire},
 };
 
-/// A gateway before `a` with so many slots, and `b` with none to count.
-async fn slotted(sims: &[Sim], slots: u32) -> Gateway {
+/// Starts a gateway before `a`, which has `slots` slots, and `b`, which has no limit.
+async fn gateway_with_slots(sims: &[Sim], slots: u32) -> Gateway {
     let config = upstream(&sims[0], &format!("max_in_flight = {slots}")) + &upstream(&sims[1], "");
     Gateway::configured(&config).await
 }
 
 #[tokio::test]
-async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
+async fn pinned_sessions_wait_for_a_slot_and_new_ones_move() {
     let sims = sims(2).await;
-    let gateway = slotted(&sims, 1).await;
+    let gateway = gateway_with_slots(&sims, 1).await;
     let key = key_with_home(&gateway, "a").await;
     assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
     let slow = Act::delay(Duration::from_millis(600));
     sims[0].script().add(Rule::new(slow).times(1));
     let (first, second) = tokio::join!(send_turn(&gateway, &key), async {
-        until("it is full", || async {
+        until("the slot of a to be taken", || async {
             (gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 1.0).then_some(())
         })
         .await;
@@ -45,7 +45,7 @@ async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not() {
+async fn a_session_waits_for_a_short_limit_and_moves_for_a_long_one() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
@@ -53,7 +53,7 @@ async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not
     sims[0].script().once("/v1/responses", usage_limit_reached(1));
     let begun = Instant::now();
     let reply = send_turn(&gateway, &key).await;
-    assert_eq!(reply.routed(), ("a", "pin"), "its cache is worth a second");
+    assert_eq!(reply.routed(), ("a", "pin"), "the session waits a second for its cache");
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     sims[0].script().once("/v1/responses", usage_limit_reached(600));
     let begun = Instant::now();
@@ -62,12 +62,12 @@ async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not
     assert_eq!(
         send_turn(&gateway, &key).await.routed(),
         ("b", "pin"),
-        "and there it stays"
+        "the session stays on its new upstream"
     );
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_gives_its_place_up() {
+async fn a_waiting_client_that_disconnects_leaves_the_queue() {
     let sims = sims(1).await;
     let config = format!(
         "[affinity]\nwait = \"30s\"\n{}",
@@ -80,7 +80,7 @@ async fn a_client_that_leaves_gives_its_place_up() {
     let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": "k"}).to_string();
     let mut holds = Wire::open(gateway.address).await;
     holds.send(wire::post("/v1/responses", &body)).await;
-    until("it is taken", || async {
+    until("the slot to be taken", || async {
         (gateway.metric("steadfast_in_flight_requests").await == 1.0).then_some(())
     })
     .await;
@@ -90,24 +90,24 @@ async fn a_client_that_leaves_gives_its_place_up() {
         wire.send(wire::post("/v1/responses", &body)).await;
         waits.push(wire);
     }
-    until("all wait", || async {
+    until("all requests to wait", || async {
         (gateway.metric("steadfast_waiting_requests").await == 20.0).then_some(())
     })
     .await;
     let last = waits.pop().expect("twenty waiting requests");
     drop(waits);
-    until("one waits", || async {
+    until("one waiting request", || async {
         (gateway.metric("steadfast_waiting_requests").await == 1.0).then_some(())
     })
     .await;
     drop(holds);
     let mut last = last;
     assert_eq!(last.answer().await.status, 200);
-    until_true("all are written", || gateway.access().len() == 21).await;
+    until_true("all access log lines", || gateway.access().len() == 21).await;
 }
 
 #[tokio::test]
-async fn aborted_requests_leave_no_slot_taken() {
+async fn aborted_requests_release_their_slots() {
     let sims = sims(1).await;
     let config = format!(
         "[affinity]\nwait = \"30s\"\n{}",

@@ -3,9 +3,11 @@
 
 pub mod canary;
 pub mod client;
+pub mod commands;
 pub mod encoders;
 pub mod frames;
 pub mod gateway;
+pub mod h2;
 pub mod keys;
 pub mod secrets;
 pub mod sessions;
