@@ -11,23 +11,24 @@ use crate::kit::{
     sim, sims,
 };
 
+/// The two client keys of one caller during a key rotation.
+const ROTATED_KEYS: [&str; 2] = ["sk-steadfast-old", "sk-steadfast-new"];
+
+/// Returns the configuration of keys that are valid, rotated, expired and disabled.
+fn keys_in_every_state() -> String {
+    let [old, new] = ROTATED_KEYS.map(sha256_hex);
+    group("team", "")
+        + &key("alice", ALICE, "team", "")
+        + &format!("[[key]]\nname = \"carol\"\nsha256 = [\"{old}\", \"{new}\"]\ngroup = \"team\"\n")
+        + &key("dave", "sk-steadfast-gone", "team", "expires = 2020-01-01T00:00:00Z")
+        + &key("erin", "sk-steadfast-off", "team", "disabled = true")
+}
+
 #[tokio::test]
 async fn only_valid_keys_are_accepted() {
     let sim = sim("a").await;
-    let gone = "sk-steadfast-gone";
-    let (old, new) = ("sk-steadfast-old", "sk-steadfast-new");
-    let rotated = format!(
-        "[[key]]\nname = \"carol\"\nsha256 = [\"{}\", \"{}\"]\ngroup = \"team\"\n",
-        sha256_hex(old),
-        sha256_hex(new)
-    );
-    let head = group("team", "")
-        + &key("alice", ALICE, "team", "")
-        + &rotated
-        + &key("dave", gone, "team", "expires = 2020-01-01T00:00:00Z")
-        + &key("erin", "sk-steadfast-off", "team", "disabled = true");
-    let gateway = Gateway::before(std::slice::from_ref(&sim), &head).await;
-    for good in [ALICE, old, new] {
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &keys_in_every_state()).await;
+    for good in [ALICE, ROTATED_KEYS[0], ROTATED_KEYS[1]] {
         assert_eq!(
             post_as(&gateway, good, &turn_body("s")).await.status,
             StatusCode::OK,
@@ -51,7 +52,7 @@ async fn only_valid_keys_are_accepted() {
         ("sk-steadfast-unknown", "Incorrect"),
         (&ALICE[1..], "Incorrect"),
         (&*format!("{ALICE} "), "OK"),
-        (gone, "expired"),
+        ("sk-steadfast-gone", "expired"),
         ("sk-steadfast-off", "disabled"),
         (&"x".repeat(60_000), "Incorrect"),
     ] {

@@ -26,10 +26,8 @@ fn with_id(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> 
     request
 }
 
-#[tokio::test]
-async fn each_request_has_one_line_with_its_outcome() {
-    let sims = sims(1).await;
-    let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
+/// Sends a request with the id `whole` and checks every field of its line.
+async fn assert_line_of_a_whole_response(gateway: &Gateway) {
     let whole = client::send(
         gateway.address,
         with_id(
@@ -58,7 +56,13 @@ async fn each_request_has_one_line_with_its_outcome() {
     assert!(
         line["duration_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["first_byte_ms"].as_f64() > Some(0.0)
     );
+}
 
+#[tokio::test]
+async fn each_request_has_one_line_with_its_outcome() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
+    assert_line_of_a_whole_response(&gateway).await;
     client::send(
         gateway.address,
         with_id(request(Method::POST, "/v1/responses", "[]"), "refused"),

@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -84,6 +85,30 @@ async fn send_until_stopped(address: SocketAddr, stop: Arc<AtomicBool>) -> (usiz
     (served, slowest)
 }
 
+/// Starts the slow clients: tasks that send slowly, and connections that request a large response and do not read it.
+async fn start_slow_clients(gateway: &Gateway) -> (Vec<JoinHandle<()>>, Vec<Wire>) {
+    let address = gateway.address;
+    let (mut senders, mut readers) = (Vec::new(), Vec::new());
+    for number in 0..SLOW_CLIENTS {
+        senders.push(tokio::spawn(slow_head(address, number)));
+        senders.push(tokio::spawn(slow_body(address, number)));
+        readers.push(connect_with_small_buffer(address).await);
+        if number % 25 == 24 {
+            // The listener's accept queue holds 128 connections.
+            let connected = 3.0 * (number + 1) as f64;
+            let all = || async { (gateway.metric("steadfast_connections").await >= connected).then_some(()) };
+            until("all clients to be connected", all).await;
+        }
+    }
+    // Each reader requests 64 MiB and reads nothing.
+    for reader in &mut readers {
+        reader
+            .send(wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nx-slow: 1\r\n", 1))
+            .await;
+    }
+    (senders, readers)
+}
+
 #[tokio::test]
 async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
     let limit = LIMIT.as_millis();
@@ -98,24 +123,7 @@ async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
     sim.script().add(slow.head(|head| head.headers.contains_key("x-slow")));
 
     let (address, begun) = (gateway.address, Instant::now());
-    let metric = "steadfast_connections";
-    let (mut slow, mut readers) = (Vec::new(), Vec::new());
-    for number in 0..SLOW_CLIENTS {
-        slow.push(tokio::spawn(slow_head(address, number)));
-        slow.push(tokio::spawn(slow_body(address, number)));
-        readers.push(connect_with_small_buffer(address).await);
-        if number % 25 == 24 {
-            // The listener's accept queue holds 128 connections.
-            let all = || async { (gateway.metric(metric).await >= 3.0 * (number + 1) as f64).then_some(()) };
-            until("all clients to be connected", all).await;
-        }
-    }
-    // Each reader requests 64 MiB and reads nothing.
-    for reader in &mut readers {
-        reader
-            .send(wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nx-slow: 1\r\n", 1))
-            .await;
-    }
+    let (slow, readers) = start_slow_clients(&gateway).await;
     let stop = Arc::new(AtomicBool::new(false));
     let served: Vec<_> = (0..4)
         .map(|_| tokio::spawn(send_until_stopped(address, stop.clone())))
@@ -142,7 +150,11 @@ async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
             "{served} responses, the slowest after {slowest:?}"
         );
     }
-    for metric in [metric, "steadfast_in_flight_requests", "steadfast_buffered_bytes"] {
+    for metric in [
+        "steadfast_connections",
+        "steadfast_in_flight_requests",
+        "steadfast_buffered_bytes",
+    ] {
         gateway.metric_reaches(metric, 0.0).await;
     }
     for mut reader in readers {

@@ -171,9 +171,45 @@ fn invalid_files(config: &str) -> Vec<String> {
     files
 }
 
+/// Sends eight sessions' requests and a request for the models. Returns the responses.
+async fn responses_of_round(gateway: &Gateway, round: usize) -> String {
+    let mut answered = String::new();
+    for number in 8 * round..8 * (round + 1) {
+        let asked = post("/v1/responses?key=query-canary-b3", &session_body(number).to_string());
+        answered.push_str(&client::raw(gateway.address, asked.as_bytes()).await);
+    }
+    answered.push_str(&client::raw(gateway.address, request_head("GET /v1/models", "").as_bytes()).await);
+    // Upstreams that were disabled by the responses are enabled again.
+    for name in ["a", "b", "c", "h2"] {
+        let path = format!("/api/upstreams/{name}/enable");
+        answered.push_str(&ask_admin(gateway, Method::POST, &path, TOKEN).await);
+    }
+    answered
+}
+
+/// Reloads the invalid configuration `file` and runs each command with it. Returns all output.
+async fn output_for_invalid_file(gateway: &Gateway, file: &str) -> String {
+    gateway.write(file);
+    let mut output = ask_admin(gateway, Method::POST, "/api/reload", TOKEN).await;
+    assert!(output.contains("problems"), "the file was accepted: {output}\n{file}");
+    let path = gateway.file();
+    let path = path.to_str().expect("UTF-8 text");
+    for arguments in [
+        &["check", "-c", path][..],
+        &["route", "k", "-c", path],
+        &["serve", "-c", path],
+    ] {
+        let said = steadfast(arguments).await;
+        assert!(!said.status.success());
+        output.push_str(&String::from_utf8_lossy(&said.stderr));
+        output.push_str(&String::from_utf8_lossy(&said.stdout));
+    }
+    output
+}
+
 /// Runs a gateway through all requests, responses and files. Returns its own output, with the log in the format
 /// `format`, and the responses to its callers.
-async fn overheard(format: &str, keys: &str) -> (String, String) {
+async fn run_gateway(format: &str, keys: &str) -> (String, String) {
     let (folder, sims) = (scratch(), sims(3).await);
     let config = configuration(&folder, &sims).await + keys;
     fs::write(folder.join(FILE), &config).expect("a writable folder");
@@ -190,22 +226,12 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
     let gateway = Gateway::over(folder.clone(), &flags).await;
     let mut output = fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).expect("the program runs");
     let mut answered = String::new();
-    let mut numbers = 0..;
-    for act in upstream_acts() {
+    for (round, act) in upstream_acts().into_iter().enumerate() {
         for sim in &sims {
             sim.script().clear();
             sim.script().always(act.clone());
         }
-        for number in numbers.by_ref().take(8) {
-            let asked = post("/v1/responses?key=query-canary-b3", &session_body(number).to_string());
-            answered.push_str(&client::raw(gateway.address, asked.as_bytes()).await);
-        }
-        answered.push_str(&client::raw(gateway.address, request_head("GET /v1/models", "").as_bytes()).await);
-        // Upstreams that were disabled by the responses are enabled again.
-        for name in ["a", "b", "c", "h2"] {
-            let path = format!("/api/upstreams/{name}/enable");
-            answered.push_str(&ask_admin(&gateway, Method::POST, &path, TOKEN).await);
-        }
+        answered.push_str(&responses_of_round(&gateway, round).await);
     }
     for sim in &sims {
         sim.script().clear();
@@ -219,7 +245,7 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         (Method::GET, "/api/route?key=x"),
         (Method::GET, "/livez"),
         (Method::GET, "/nothing"),
-        (Method::POST, "/api/upstreams/nobody/drain"),
+        (Method::POST, "/api/upstreams/unknown/drain"),
         (Method::POST, "/api/reload"),
     ] {
         for token in [TOKEN, "wrong", ""] {
@@ -227,22 +253,7 @@ async fn overheard(format: &str, keys: &str) -> (String, String) {
         }
     }
     for file in invalid_files(&config) {
-        gateway.write(&file);
-        let told = ask_admin(&gateway, Method::POST, "/api/reload", TOKEN).await;
-        assert!(told.contains("problems"), "the file was accepted: {told}\n{file}");
-        output.push_str(&told);
-        let path = gateway.file();
-        let path = path.to_str().expect("UTF-8 text");
-        for arguments in [
-            &["check", "-c", path][..],
-            &["route", "k", "-c", path],
-            &["serve", "-c", path],
-        ] {
-            let said = steadfast(arguments).await;
-            assert!(!said.status.success());
-            output.push_str(&String::from_utf8_lossy(&said.stderr));
-            output.push_str(&String::from_utf8_lossy(&said.stdout));
-        }
+        output.push_str(&output_for_invalid_file(&gateway, &file).await);
     }
     client::raw(
         gateway.address,
@@ -275,7 +286,7 @@ async fn no_secret_is_printed_or_returned() {
     let digest = sha256_hex(CALLER_KEY);
     let keyed = group("team", "requests_per_minute = 1000000") + &key("caller", CALLER_KEY, "team", "");
     for (format, keys) in [("text", ""), ("json", keyed.as_str())] {
-        let (output, answered) = overheard(format, keys).await;
+        let (output, answered) = run_gateway(format, keys).await;
         assert_none(&all, &output, "the output of the program");
         assert!(!output.contains(&digest) && !answered.contains(&digest));
         assert_eq!(

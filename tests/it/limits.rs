@@ -10,7 +10,7 @@ use std::{
 
 use http::StatusCode;
 use serde_json::json;
-use steadfast::sim::Act;
+use steadfast::sim::{Act, Sim};
 
 use crate::kit::{
     client,
@@ -112,12 +112,7 @@ async fn responses_report_the_remaining_limits_and_refusals_when_to_retry() {
     assert_eq!(first.header("x-ratelimit-remaining-requests"), "2");
     assert_eq!(first.header("x-ratelimit-limit-tokens"), "5000");
     assert!(seconds(first.header("x-ratelimit-reset-requests")) > 55.0);
-    let listed = {
-        let request = http::Request::get("/v1/models")
-            .body(http_body_util::Full::default())
-            .expect("a valid request");
-        client::send(gateway.address, with_key(request, ALICE)).await
-    };
+    let listed = get_as(&gateway, ALICE, "/v1/models").await;
     assert_eq!(listed.header("x-ratelimit-remaining-requests"), "1");
     let bad = post_as(&gateway, ALICE, &json!(["no object"])).await;
     assert_eq!(
@@ -155,16 +150,7 @@ async fn tokens_are_estimated_and_corrected_by_the_reported_usage() {
         &config_with_limits("tokens_per_minute = 1000"),
     )
     .await;
-    let remaining = async || {
-        let request = http::Request::get("/v1/models")
-            .body(http_body_util::Full::default())
-            .expect("a valid request");
-        let reply = client::send(gateway.address, with_key(request, ALICE)).await;
-        reply
-            .header("x-ratelimit-remaining-tokens")
-            .parse::<u64>()
-            .expect("a number")
-    };
+    let remaining = async || tokens_left(&gateway).await;
     assert_eq!(remaining().await, 1000);
     // About 2,000 bytes are estimated as 500 tokens; the upstream reports 30.
     let long = json!({"model": "gpt-5.2", "input": "x".repeat(1900), "prompt_cache_key": "s"});
@@ -193,6 +179,17 @@ async fn tokens_are_estimated_and_corrected_by_the_reported_usage() {
     let refused = post_as(&gateway, ALICE, &turn(0)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.json()["error"]["type"], "tokens");
+    assert_usage_is_read_from_other_endpoints(&gateway, &sim).await;
+    let totals = ["input", "cached_input", "output"]
+        .map(|kind| format!("steadfast_group_{kind}_tokens_total{{group=\"team\"}}"));
+    assert_eq!(gateway.metric(&totals[0]).await, 5034.0);
+    assert_eq!(gateway.metric(&totals[1]).await, 2.0);
+    assert_eq!(gateway.metric(&totals[2]).await, 17.0);
+    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5034.0);
+}
+
+/// Checks that the usage of chat completions, embeddings and completions is added to the 5,020 input tokens before.
+async fn assert_usage_is_read_from_other_endpoints(gateway: &Gateway, sim: &Sim) {
     let chat = json!({"model": "gpt-5.2", "messages": [{"role": "user", "content": "x"}]});
     for (path, usage, total) in [
         (
@@ -213,14 +210,8 @@ async fn tokens_are_estimated_and_corrected_by_the_reported_usage() {
         let reply = client::send(gateway.address, with_key(request, BOB)).await;
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
         let counted = "steadfast_group_input_tokens_total{group=\"team\"}";
-        until(path, async || (gateway.metric(counted).await == total).then_some(())).await;
+        gateway.metric_reaches(counted, total).await;
     }
-    let totals = ["input", "cached_input", "output"]
-        .map(|kind| format!("steadfast_group_{kind}_tokens_total{{group=\"team\"}}"));
-    assert_eq!(gateway.metric(&totals[0]).await, 5034.0);
-    assert_eq!(gateway.metric(&totals[1]).await, 2.0);
-    assert_eq!(gateway.metric(&totals[2]).await, 17.0);
-    assert_eq!(gateway.metric("steadfast_input_tokens_total{").await, 5034.0);
 }
 
 #[tokio::test]

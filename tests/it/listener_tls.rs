@@ -227,6 +227,18 @@ async fn an_invalid_certificate_is_an_error_with_its_position() {
     assert!(!said.contains("PRIVATE"), "{said}");
 }
 
+/// Returns whether a request over HTTP/2 with this TLS configuration is served.
+async fn is_served(gateway: &Gateway, config: &Arc<ClientConfig>) -> bool {
+    let Ok(stream) = tls::call(gateway.address, config).await else {
+        return false;
+    };
+    let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+        return false;
+    };
+    tokio::spawn(connection);
+    matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
+}
+
 /// The gateway requires client certificates, and its own certificate is renewed while it runs.
 #[tokio::test]
 async fn client_certificates_are_required_and_certificates_are_renewed() {
@@ -243,16 +255,7 @@ async fn client_certificates_are_required_and_certificates_are_renewed() {
     );
     std::fs::write(folder.join(gateway::FILE), config).expect("a writable folder");
     let gateway = Gateway::over(folder.clone(), &[]).await;
-    let served = async |config: &Arc<ClientConfig>| -> bool {
-        let Ok(stream) = tls::call(gateway.address, config).await else {
-            return false;
-        };
-        let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
-            return false;
-        };
-        tokio::spawn(connection);
-        matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
-    };
+    let served = async |config: &Arc<ClientConfig>| is_served(&gateway, config).await;
     assert!(
         served(&first.presenting(&first)).await,
         "a certificate of the authority is accepted"

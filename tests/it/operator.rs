@@ -58,16 +58,7 @@ async fn metrics_have_the_documented_names_and_bounded_labels() {
             "{name} has no value"
         );
     }
-    const LABELS: [&str; 10] = [
-        "state", "upstream", "group", "endpoint", "route", "status", "reason", "outcome", "version", "le",
-    ];
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.starts_with("steadfast_"), "{line}");
-        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
-        for label in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
-            assert!(LABELS.contains(&label.0), "{line}");
-        }
-    }
+    assert_labels_are_documented(&text);
     assert_eq!(gateway.metric("steadfast_requests_total").await, 4.0);
     assert_eq!(gateway.metric("steadfast_pins").await, 2.0);
     assert_eq!(
@@ -78,6 +69,25 @@ async fn metrics_have_the_documented_names_and_bounded_labels() {
     );
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
     assert_eq!(gateway.metric("steadfast_buffered_bytes").await, 0.0);
+    assert_requests_are_labelled(&text);
+}
+
+/// Checks that all series have the program's prefix and only documented labels.
+fn assert_labels_are_documented(text: &str) {
+    const LABELS: [&str; 10] = [
+        "state", "upstream", "group", "endpoint", "route", "status", "reason", "outcome", "version", "le",
+    ];
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.starts_with("steadfast_"), "{line}");
+        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
+        for label in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
+            assert!(LABELS.contains(&label.0), "{line}");
+        }
+    }
+}
+
+/// Checks that requests are counted by endpoint, route and status.
+fn assert_requests_are_labelled(text: &str) {
     let counted: BTreeSet<&str> = text
         .lines()
         .filter(|line| line.starts_with("steadfast_requests_total"))
@@ -129,7 +139,7 @@ async fn gauges_follow_running_requests() {
 }
 
 #[tokio::test]
-async fn the_admin_api_responds_as_documented() {
+async fn the_admin_api_describes_upstreams_and_routes() {
     let sims = sims(2).await;
     let config = upstream(&sims[0], "weight = 7\nmodels = [\"gpt-5*\"]") + &upstream(&sims[1], "");
     let gateway = Gateway::configured(&config).await;
@@ -176,7 +186,12 @@ async fn the_admin_api_responds_as_documented() {
             .map(Vec::len),
         Some(1)
     );
+}
 
+#[tokio::test]
+async fn the_admin_api_refuses_invalid_requests() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
     for path in [
         "/api/route",
         "/api/route?key=",

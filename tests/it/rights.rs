@@ -43,6 +43,112 @@ async fn a_group_uses_only_its_own_upstreams() {
     );
 }
 
+const JSON: &str = "application/json";
+
+/// The path, content type and body of requests that a group with the models `gpt-5*` may not send, and the expected
+/// error.
+const GROUP_REFUSALS: [(&str, &str, &str, (u16, &str)); 19] = [
+    ("/v1/responses", JSON, r#"{"input":"x"}"#, (403, "model_unreadable")),
+    (
+        "/v1/responses",
+        JSON,
+        r#"{"model":["gpt-5.2"]}"#,
+        (400, "ambiguous_body"),
+    ),
+    ("/v1/responses", JSON, r#"{"model":null}"#, (403, "model_unreadable")),
+    (
+        "/v1/responses",
+        "text/plain",
+        r#"{"model":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/responses",
+        JSON,
+        r#"{"model":"gpt-5.2","model":"o4-mini"}"#,
+        (400, "ambiguous_body"),
+    ),
+    (
+        "/v1/responses",
+        JSON,
+        r#"{"model":"gpt-5.2","mod\u0065l":"o4-mini"}"#,
+        (400, "ambiguous_body"),
+    ),
+    (
+        "/v1/responses",
+        JSON,
+        r#"{"m\u006fdel":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/responses",
+        JSON,
+        r#"{"model":"\u006f4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/chat/completions",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/embeddings",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/responses/input_tokens",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/audio/speech",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "model_not_allowed"),
+    ),
+    (
+        "/v1/audio/transcriptions",
+        "multipart/form-data; boundary=x",
+        "--x--",
+        (403, "model_unreadable"),
+    ),
+    (
+        "/v1/realtime/client_secrets",
+        JSON,
+        r#"{"model":"gpt-5.2","session":{"model":"o4-mini"}}"#,
+        (403, "path_not_allowed"),
+    ),
+    (
+        "/v1/responses/compact/",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "path_not_allowed"),
+    ),
+    (
+        "/v1/responses/",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "path_not_allowed"),
+    ),
+    (
+        "/v1/responses/resp_1/cancel/",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "path_not_allowed"),
+    ),
+    (
+        "/v1/%72esponses",
+        JSON,
+        r#"{"model":"o4-mini"}"#,
+        (403, "path_not_allowed"),
+    ),
+    ("/v1/batches", JSON, r#"{"model":"gpt-5.2"}"#, (403, "path_not_allowed")),
+];
+
 #[tokio::test]
 async fn a_group_uses_only_its_own_models() {
     let a = sim_with("a", |config| {
@@ -77,123 +183,7 @@ async fn a_group_uses_only_its_own_models() {
         request.headers_mut().insert("content-type", kind);
         error_code(&client::send(gateway.address, with_key(request, ALICE)).await)
     };
-    let json_type = "application/json";
-    for (path, kind, body, expected) in [
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"input":"x"}"#,
-            (403, "model_unreadable"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"model":["gpt-5.2"]}"#,
-            (400, "ambiguous_body"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"model":null}"#,
-            (403, "model_unreadable"),
-        ),
-        (
-            "/v1/responses",
-            "text/plain",
-            r#"{"model":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"model":"gpt-5.2","model":"o4-mini"}"#,
-            (400, "ambiguous_body"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"model":"gpt-5.2","mod\u0065l":"o4-mini"}"#,
-            (400, "ambiguous_body"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"m\u006fdel":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/responses",
-            json_type,
-            r#"{"model":"\u006f4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/chat/completions",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/embeddings",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/responses/input_tokens",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/audio/speech",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "model_not_allowed"),
-        ),
-        (
-            "/v1/audio/transcriptions",
-            "multipart/form-data; boundary=x",
-            "--x--",
-            (403, "model_unreadable"),
-        ),
-        (
-            "/v1/realtime/client_secrets",
-            json_type,
-            r#"{"model":"gpt-5.2","session":{"model":"o4-mini"}}"#,
-            (403, "path_not_allowed"),
-        ),
-        (
-            "/v1/responses/compact/",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "path_not_allowed"),
-        ),
-        (
-            "/v1/responses/",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "path_not_allowed"),
-        ),
-        (
-            "/v1/responses/resp_1/cancel/",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "path_not_allowed"),
-        ),
-        (
-            "/v1/%72esponses",
-            json_type,
-            r#"{"model":"o4-mini"}"#,
-            (403, "path_not_allowed"),
-        ),
-        (
-            "/v1/batches",
-            json_type,
-            r#"{"model":"gpt-5.2"}"#,
-            (403, "path_not_allowed"),
-        ),
-    ] {
+    for (path, kind, body, expected) in GROUP_REFUSALS {
         assert_eq!(
             post(path, kind, body).await,
             (expected.0, expected.1.to_owned()),
