@@ -21,14 +21,12 @@ use tokio::{
 };
 
 use crate::kit::{
-    TIMEOUT,
+    STREAM, TIMEOUT,
     gateway::{self, Gateway},
     gateway_with_sim, until, until_true,
     upstream::{by_hand, request},
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// The number of slow clients of each kind.
 const SLOW_CLIENTS: usize = 200;

@@ -4,11 +4,9 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Answer, Point};
 
 use crate::kit::{
-    client, gateway_with_sim, until, until_true,
+    STREAM, client, gateway_with_sim, until, until_true,
     wire::{self, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed_with_pipelined_requests() {

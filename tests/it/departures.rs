@@ -7,12 +7,11 @@ use serde_json::json;
 use steadfast::sim::{Act, Answer, Ending, Point, Sim};
 
 use crate::kit::{
+    STREAM,
     gateway::Gateway,
     gateway_with_sim, sim_with, until, until_true,
     wire::{self, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// Checks that the upstream's request has been cancelled and that the gateway has released everything.
 async fn assert_cancelled(sim: &Sim, gateway: &Gateway) {

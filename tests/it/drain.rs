@@ -6,12 +6,11 @@ use steadfast::sim::{Act, Point, Sim};
 use tokio::net::TcpStream;
 
 use crate::kit::{
+    STREAM,
     gateway::Gateway,
     gateway_with_sim, sim_with, until, until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// Starts a gateway and a stream that lasts about a second.
 async fn streaming(head: &str) -> (Sim, Gateway, Wire) {

@@ -7,14 +7,11 @@ use serde_json::json;
 use steadfast::sim::{Act, After, Answer, Close, Fixed, Point, Read, Sim, SimConfig};
 
 use crate::kit::{
-    client,
+    STREAM, WHOLE, client,
     gateway::Gateway,
     gateway_with_sim, sim, until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &str) -> Act {
     Act::answer(Answer::Raw(Bytes::from(text.to_owned())))

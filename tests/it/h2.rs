@@ -8,13 +8,12 @@ use steadfast::sim::{Act, Close, Point};
 use tokio::net::UnixStream;
 
 use crate::kit::{
+    STREAM,
     gateway::{self, Gateway},
     gateway_with_sim,
     h2::{PLAIN, known, post, request, speak, whole},
     sim, tls, until_true,
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 #[tokio::test]
 async fn requests_and_streams_pass_over_http2() {

@@ -5,11 +5,9 @@ use serde_json::json;
 use steadfast::sim::{Act, Answer, Sim};
 
 use crate::kit::{
-    gateway_with_sim, until_true,
+    WHOLE, gateway_with_sim, until_true,
     wire::{self, End, Wire},
 };
-
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 /// Lets the account answer every request with the bytes of `text`.
 fn always(sim: &Sim, text: &str) {

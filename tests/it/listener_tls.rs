@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::kit::{
-    TIMEOUT, client,
+    STREAM, TIMEOUT, client,
     gateway::{self, Gateway},
     h2::{PLAIN, post, speak, whole},
     sim, sim_with,
@@ -25,8 +25,6 @@ use crate::kit::{
     until, until_true,
     wire::{self, End},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// Starts an account and a gateway before it that listens with TLS, with further lines in `[server]`.
 async fn tls_gateway(lines: &str, flags: &[&str]) -> (Sim, Gateway, TestIdentity) {

@@ -9,12 +9,11 @@ use steadfast::sim::{Act, Answer, Fixed, Received};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::kit::{
+    STREAM,
     gateway::{self, Gateway},
     gateway_with_sim, sim_with, until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// Starts a gateway before an upstream that the test operates byte by byte.
 async fn gateway_before_listener() -> (TcpListener, Gateway) {

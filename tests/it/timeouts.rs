@@ -6,12 +6,11 @@ use serde_json::json;
 use steadfast::sim::{Act, Answer, Point};
 
 use crate::kit::{
+    STREAM,
     gateway::Gateway,
     gateway_with_sim, sim_with, until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 #[tokio::test]
 async fn an_upstream_without_a_timely_head_causes_a_504() {

@@ -13,14 +13,13 @@ use tokio::{
 };
 
 use crate::kit::{
+    STREAM,
     gateway::{self, Gateway},
     sim,
     tls::{self, TestIdentity},
     until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 
 /// Starts an account with TLS. Returns it and the configuration lines that trust its authority.
 async fn tls_account(identity: &TestIdentity) -> (Sim, String) {

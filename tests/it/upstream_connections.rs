@@ -5,12 +5,11 @@ use std::time::Duration;
 use steadfast::sim::{Act, Answer, Close, Read, Rule, Sim};
 
 use crate::kit::{
+    WHOLE,
     gateway::Gateway,
     gateway_with_sim,
     wire::{self, Wire},
 };
-
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &'static str) -> Act {
     Act::answer(Answer::Raw(text.into()))

@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 const LIMIT: &str = "[server]\nmax_body = \"16MiB\"\n";
 const START: &[u8] = b"{\"model\":\"gpt-5.2\",\"input\":\"";
 
-/// Returns the peak_memory resident memory of the process, in bytes.
+/// Returns the peak resident memory of the process, in bytes.
 fn peak_memory(gateway: &Gateway) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("the gateway runs");
     let line = status

@@ -24,6 +24,11 @@ use self::gateway::Gateway;
 /// The maximum duration of any step of a test. A step that takes longer is considered to hang.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The body of a request for a streamed response.
+pub const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+/// The body of a request for a JSON response.
+pub const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
+
 /// Returns the content of a file of `tests/fixtures/recordings`.
 pub fn recording(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
