@@ -180,11 +180,7 @@ async fn full_buffer() -> (steadfast::sim::Sim, Gateway, Wire) {
     let request = request_of_size(BOUND);
     let mut holder = Wire::open(gateway.address).await;
     holder.send(&request[..request.len() - 1]).await;
-    let metric = "steadfast_buffered_bytes";
-    until("the body buffer to be full", || async {
-        (gateway.metric(metric).await == BOUND as f64).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_buffered_bytes", BOUND as f64).await;
     (sim, gateway, holder)
 }
 
@@ -209,8 +205,7 @@ async fn bodies_wait_for_buffer_space() {
     let waiting: Vec<_> = (0..32)
         .map(|_| tokio::spawn(send_while_reading(gateway.address, request.clone())))
         .collect();
-    let connected = || async { (gateway.metric("steadfast_connections").await == 33.0).then_some(()) };
-    until("all clients to wait", connected).await;
+    gateway.metric_reaches("steadfast_connections", 33.0).await;
     // A request without a body does not wait.
     assert_eq!(crate::kit::client::get(gateway.address, "/v1/models").await.status, 200);
     assert_eq!(sim.counts().requests, 1);

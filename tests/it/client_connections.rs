@@ -33,8 +33,7 @@ async fn a_client_that_leaves_is_noticed_with_pipelined_requests() {
                 sim.counts().aborted == 1
             })
             .await;
-            let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-            until("the connection to be closed", gone).await;
+            gateway.metric_reaches("steadfast_connections", 0.0).await;
         }
     }
 }
@@ -96,8 +95,7 @@ async fn a_client_without_a_request_is_not_a_refusal() {
     let mut wire = Wire::open(gateway.address).await;
     wire.send("GET /v1/mod").await;
     drop(wire);
-    let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-    until("all connections to be closed", gone).await;
+    gateway.metric_reaches("steadfast_connections", 0.0).await;
     assert_eq!(gateway.metric("steadfast_rejected_requests_total").await, 0.0);
     assert!(gateway.access().is_empty());
 }

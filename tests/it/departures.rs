@@ -116,10 +116,7 @@ async fn half_of_an_inspected_body_is_discarded() {
     })
     .await;
     drop(wire);
-    until("the body to be released", || async {
-        (gateway.metric(metric).await == 0.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches(metric, 0.0).await;
     assert_eq!(sim.counts().requests, 0);
 }
 

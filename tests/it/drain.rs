@@ -64,10 +64,7 @@ async fn idle_connections_do_not_delay_the_exit() {
     assert_eq!(used.answer().await.status, 200);
     let mut fresh = Wire::open(gateway.address).await;
     let metric = "steadfast_connections";
-    until("both connections to be accepted", || async {
-        (gateway.metric(metric).await == 2.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches(metric, 2.0).await;
     let begun = Instant::now();
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));

@@ -14,7 +14,6 @@ use crate::kit::{
     frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, fields},
     gateway_with_sim,
     h2::{PLAIN, Sender, known, post, request, speak, whole},
-    until,
 };
 
 #[tokio::test]
@@ -77,10 +76,7 @@ async fn a_stream_that_the_client_does_not_read_times_out() {
     tokio::spawn(connection);
     let response = sender.send_request(post(PLAIN)).await.expect("a response");
     assert_eq!(response.status(), StatusCode::OK);
-    until("the place is free", async || {
-        (gateway.metric("steadfast_in_flight_requests").await == 0.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_in_flight_requests", 0.0).await;
     drop(response);
     // The connection is still usable.
     let again = sender

@@ -123,8 +123,7 @@ async fn connections_are_reused_on_both_sides() {
     assert!(counts.requests == 50 && counts.connections <= 3, "{counts:?}");
     assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
     drop(wire);
-    let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-    crate::kit::until("the client's connection is gone", gone).await;
+    gateway.metric_reaches("steadfast_connections", 0.0).await;
 }
 
 #[tokio::test]

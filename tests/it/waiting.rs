@@ -8,7 +8,7 @@ use steadfast::sim::{Act, Rule, Sim};
 use crate::kit::{
     gateway::{Gateway, upstream},
     sessions::{key_with_home, key_with_prefix, send_turn, usage_limit_reached},
-    sims, until, until_true,
+    sims, until_true,
     wire::{self, Wire},
 };
 
@@ -27,10 +27,9 @@ async fn pinned_sessions_wait_for_a_slot_and_new_ones_move() {
     let slow = Act::delay(Duration::from_millis(600));
     sims[0].script().add(Rule::new(slow).times(1));
     let (first, second) = tokio::join!(send_turn(&gateway, &key), async {
-        until("the slot of a to be taken", || async {
-            (gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 1.0).then_some(())
-        })
-        .await;
+        gateway
+            .metric_reaches("steadfast_in_flight_requests{upstream=\"a\"}", 1.0)
+            .await;
         let (new, begun) = (key_with_prefix(&gateway, "a", &key).await, Instant::now());
         let (own, new) = tokio::join!(send_turn(&gateway, &key), send_turn(&gateway, &new));
         assert_eq!(new.routed(), ("b", "moved"), "{:?}", begun.elapsed());
@@ -80,26 +79,17 @@ async fn a_waiting_client_that_disconnects_leaves_the_queue() {
     let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": "k"}).to_string();
     let mut holds = Wire::open(gateway.address).await;
     holds.send(wire::post("/v1/responses", &body)).await;
-    until("the slot to be taken", || async {
-        (gateway.metric("steadfast_in_flight_requests").await == 1.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_in_flight_requests", 1.0).await;
     let mut waits = Vec::new();
     for _ in 0..20 {
         let mut wire = Wire::open(gateway.address).await;
         wire.send(wire::post("/v1/responses", &body)).await;
         waits.push(wire);
     }
-    until("all requests to wait", || async {
-        (gateway.metric("steadfast_waiting_requests").await == 20.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_waiting_requests", 20.0).await;
     let last = waits.pop().expect("twenty waiting requests");
     drop(waits);
-    until("one waiting request", || async {
-        (gateway.metric("steadfast_waiting_requests").await == 1.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_waiting_requests", 1.0).await;
     drop(holds);
     let mut last = last;
     assert_eq!(last.answer().await.status, 200);
