@@ -111,7 +111,7 @@ fn rows() -> Vec<FrameRow> {
         get("Keep-Alive", &[("keep-alive", "5")]),
         get("Upgrade", &[("upgrade", "h2c")]),
         get("Proxy-Connection", &[("proxy-connection", "close")]),
-        get("TE that is no trailers", &[("te", "gzip")]),
+        get("TE other than trailers", &[("te", "gzip")]),
         get("TE: trailers", &[("te", "trailers")]).passes("GET /v1/files/x HTTP/1.1", &[], ""),
         get("no path", &[]).with(":path", None),
         get("no method", &[]).with(":method", None),
@@ -120,8 +120,8 @@ fn rows() -> Vec<FrameRow> {
         get("two paths", &[(":path", "/v1/files/y")]),
         get("two methods", &[(":method", "POST")]),
         get("two authorities", &[(":authority", "other")]),
-        get("a pseudo-field behind a field", &[("x-a", "1"), (":authority", "it")]),
-        get("a pseudo-field that is none", &[(":protocol", "websocket")]),
+        get("a pseudo-field after a field", &[("x-a", "1"), (":authority", "it")]),
+        get("an unknown pseudo-field", &[(":protocol", "websocket")]),
         get("a status in a request", &[(":status", "200")]),
         get("an empty name", &[("", "1")]),
         get("a name with a blank", &[("x a", "1")]),
@@ -133,29 +133,29 @@ fn rows() -> Vec<FrameRow> {
         get("a path with a blank", &[]).with(":path", Some("/v1/files/x HTTP/1.1\r\nhost: other\r\n\r\n")),
         post("a length that is too short", &[("content-length", "5")], SOUND),
         post("a length that is too long", &[("content-length", "500")], SOUND),
-        post("a length that is none", &[("content-length", "x")], SOUND),
+        post("an invalid length", &[("content-length", "x")], SOUND),
         post("a negative length", &[("content-length", "-1")], SOUND),
     ];
     rows.extend([
-        get("a Host that is another", &[("host", "other")]).refused(400, "ambiguous_target"),
+        get("another Host", &[("host", "other")]).refused(400, "ambiguous_target"),
         get("two hosts", &[("host", "it"), ("host", "it")]).refused(400, "bad_host"),
         get("no authority", &[])
             .with(":authority", None)
             .refused(400, "bad_host"),
-        get("a Host instead", &[("host", "it")])
+        get("a Host without an authority", &[("host", "it")])
             .with(":authority", None)
             .passes("GET /v1/files/x HTTP/1.1", &[], ""),
         get("the same Host", &[("host", "it")]).passes("GET /v1/files/x HTTP/1.1", &[], ""),
-        get("user information", &[])
+        get("an authority with user information", &[])
             .with(":authority", Some("user@it"))
             .refused(400, "bad_host"),
-        get("dots", &[])
+        get("a path with dots", &[])
             .with(":path", Some("/v1/files/../x"))
             .refused(400, "ambiguous_target"),
-        get("encoded dots", &[])
+        get("a path with encoded dots", &[])
             .with(":path", Some("/v1/%2e%2e/x"))
             .refused(400, "ambiguous_target"),
-        get("two slashes", &[])
+        get("a path with two slashes", &[])
             .with(":path", Some("//v1/files"))
             .refused(400, "ambiguous_target"),
         get("a method in small letters", &[])
@@ -164,11 +164,11 @@ fn rows() -> Vec<FrameRow> {
         get("TRACE", &[])
             .with(":method", Some("TRACE"))
             .refused(405, "method_not_allowed"),
-        get("a path that is none", &[])
+        get("an unknown path", &[])
             .with(":path", Some("/v2/x"))
             .refused(404, "unknown_path"),
         get(
-            "what is about the caller",
+            "fields about the caller",
             &[
                 ("cookie", "a=b"),
                 ("cookie", "c=d"),
