@@ -24,7 +24,7 @@ use crate::kit::{
     STREAM, TIMEOUT,
     gateway::{self, Gateway},
     gateway_with_sim, until, until_true,
-    upstream::{by_hand, request},
+    upstream::{request, serve_connections},
     wire::{self, End, Wire},
 };
 
@@ -301,7 +301,7 @@ async fn a_response_to_a_client_that_does_not_read_takes_no_memory() {
         let piece: Arc<str> = piece.into();
         let (total, pouring) = watch::channel(4 << 20);
         let poured = piece.clone();
-        let upstream = by_hand(move |wire| send_stream(wire, poured.clone(), pouring.clone())).await;
+        let upstream = serve_connections(move |wire| send_stream(wire, poured.clone(), pouring.clone())).await;
         let gateway = Gateway::configured(&gateway::upstream_at("a", &format!("http://{upstream}/v1"), "")).await;
         // A first request, because code and buffers stay in memory after their first use.
         let mut client = Wire::open(gateway.address).await;
@@ -345,7 +345,7 @@ async fn stream(mut wire: Wire, mut end: watch::Receiver<bool>) {
 async fn at_shutdown_streams_that_end_in_time_are_whole_and_the_rest_are_cut() {
     const GRACE: Duration = Duration::from_secs(5);
     let (end, ending) = watch::channel(false);
-    let upstream = by_hand(move |wire| stream(wire, ending.clone())).await;
+    let upstream = serve_connections(move |wire| stream(wire, ending.clone())).await;
     let config = gateway::upstream_at("a", &format!("http://{upstream}/v1"), "");
     let mut gateway = Gateway::configured(&format!("[server]\ngrace = \"5s\"\n{config}")).await;
     let (mut ends, mut held) = (Vec::new(), Vec::new());

@@ -82,7 +82,7 @@ async fn send_requests(address: std::net::SocketAddr, number: usize, until: Inst
             request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes(),
         )
         .await;
-        match verdict(&answer) {
+        match is_whole(&answer) {
             Some(true) => whole += 1,
             Some(false) => broken += 1,
             None => panic!("a broken response looks whole: {answer}"),
@@ -92,7 +92,7 @@ async fn send_requests(address: std::net::SocketAddr, number: usize, until: Inst
 }
 
 /// Returns whether a response is whole, or `None` if its framing ends correctly but its content does not.
-fn verdict(answer: &str) -> Option<bool> {
+fn is_whole(answer: &str) -> Option<bool> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         return Some(false);
     };

@@ -11,26 +11,26 @@ use crate::kit::{
     STREAM,
     gateway::{self, Gateway},
     gateway_with_sim,
-    h2::{PLAIN, known, post, request, speak, whole},
+    h2::{PLAIN, connect_h2c, post, read_whole, request, start_http2},
     sim, tls, until_true,
 };
 
 #[tokio::test]
 async fn requests_and_streams_pass_over_http2() {
     let (sim, gateway) = gateway_with_sim("[server]\nforwarded = true\n").await;
-    let mut sender = known(&gateway).await;
-    let (status, answer) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
+    let mut sender = connect_h2c(&gateway).await;
+    let (status, answer) = read_whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     let response = sender.send_request(post(STREAM)).await.expect("a response");
     assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     assert!(!response.headers().contains_key("transfer-encoding"));
-    let (_, events) = whole(response).await;
+    let (_, events) = read_whole(response).await;
     assert!(events.contains("response.completed"), "{events}");
     let long = format!(
         r#"{{"model":"gpt-5.2","input":"{}","prompt_cache_key":"k"}}"#,
         "x".repeat(700 << 10)
     );
-    let (status, _) = whole(sender.send_request(post(long.clone())).await.expect("a response")).await;
+    let (status, _) = read_whole(sender.send_request(post(long.clone())).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK);
     let requests = sim.requests();
     assert_eq!(requests[2].body, long.as_bytes());
@@ -49,7 +49,7 @@ async fn requests_and_streams_pass_over_http2() {
             .expect("a response");
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
         assert!(response.headers().contains_key("x-request-id") && !response.headers().contains_key("connection"));
-        let (_, body) = whole(response).await;
+        let (_, body) = read_whole(response).await;
         assert_eq!(body.is_empty(), method == Method::HEAD, "{method} {path}: {body}");
     }
     assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
@@ -63,18 +63,18 @@ async fn alpn_and_unix_sockets_support_both_versions() {
     let config = format!("[server]\n{}{}", identity.server_table(), gateway::upstream(&sim, ""));
     let socket = format!("unix:{}", path.display());
     let gateway = Gateway::configured_with(&config, &["--listen", &socket]).await;
-    let tls = tls::call(gateway.address, &identity.trusting())
+    let tls = tls::connect(gateway.address, &identity.trusting())
         .await
         .expect("the TLS handshake succeeds");
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let unix = UnixStream::connect(&path)
         .await
         .expect("the server accepts connections");
-    for mut sender in [speak(tls).await, speak(unix).await] {
-        let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
+    for mut sender in [start_http2(tls).await, start_http2(unix).await] {
+        let (status, _) = read_whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
         assert_eq!(status, StatusCode::OK);
     }
-    let old = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+    let old = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("the TLS handshake succeeds");
     assert_eq!(old.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -83,7 +83,7 @@ async fn alpn_and_unix_sockets_support_both_versions() {
 #[tokio::test]
 async fn a_hundred_streams_run_at_once_and_a_stalled_one_blocks_no_other() {
     let (sim, gateway) = gateway_with_sim("").await;
-    let mut sender = known(&gateway).await;
+    let mut sender = connect_h2c(&gateway).await;
     sim.script().once("/v1/responses", Act::stall(Point::Events(2)));
     let stalled = sender.send_request(post(STREAM)).await.expect("a response");
     let mut running = tokio::task::JoinSet::new();
@@ -93,7 +93,7 @@ async fn a_hundred_streams_run_at_once_and_a_stalled_one_blocks_no_other() {
             sender.ready().await.expect("the connection is open");
             let body = format!(r#"{{"model":"gpt-5.2","input":"hi","stream":true,"prompt_cache_key":"k{number}"}}"#);
             let response = sender.send_request(post(body)).await.expect("a response");
-            whole(response).await
+            read_whole(response).await
         });
     }
     while let Some(done) = running.join_next().await {
@@ -108,7 +108,7 @@ async fn a_hundred_streams_run_at_once_and_a_stalled_one_blocks_no_other() {
 #[tokio::test]
 async fn a_client_reset_cancels_the_request_and_a_broken_upstream_resets_the_stream() {
     let (sim, gateway) = gateway_with_sim("").await;
-    let mut sender = known(&gateway).await;
+    let mut sender = connect_h2c(&gateway).await;
     // The client resets the stream before the response head.
     sim.script().once("/v1/responses", Act::delay(Duration::from_secs(60)));
     let waiting = tokio::spawn(sender.send_request(post(STREAM)));
@@ -128,7 +128,7 @@ async fn a_client_reset_cancels_the_request_and_a_broken_upstream_resets_the_str
         Err(error) => error,
     };
     assert!(format!("{error:?}").contains("INTERNAL_ERROR"), "{error:?}");
-    let (status, _) = whole(
+    let (status, _) = read_whole(
         sender
             .send_request(post(PLAIN))
             .await
@@ -142,14 +142,14 @@ async fn a_client_reset_cancels_the_request_and_a_broken_upstream_resets_the_str
 async fn shutdown_lets_streams_finish_and_refuses_new_ones() {
     let sim = sim("a").await;
     let mut gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let mut sender = known(&gateway).await;
+    let mut sender = connect_h2c(&gateway).await;
     sim.script()
         .once("/v1/responses", Act::delay(Duration::from_millis(300)));
     let running = tokio::spawn(sender.send_request(post(STREAM)));
     until_true("the request to reach the upstream", || sim.counts().requests == 1).await;
     gateway.signal("TERM").await;
     let response = running.await.expect("the task finishes").expect("a response");
-    let (status, events) = whole(response).await;
+    let (status, events) = read_whole(response).await;
     assert!(
         status == StatusCode::OK && events.contains("response.completed"),
         "{events}"

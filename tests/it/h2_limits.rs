@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, time::timeout};
 use crate::kit::{
     frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, fields},
     gateway_with_sim,
-    h2::{PLAIN, Sender, known, post, request, speak, whole},
+    h2::{PLAIN, Sender, connect_h2c, post, read_whole, request, start_http2},
 };
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn long_bodies_are_refused_early_and_slow_bodies_time_out() {
     let stream = TcpStream::connect(gateway.address)
         .await
         .expect("the server accepts connections");
-    let mut sender: Sender<Channel<Bytes, std::io::Error>> = speak(stream).await;
+    let mut sender: Sender<Channel<Bytes, std::io::Error>> = start_http2(stream).await;
     let head = |length: Option<u64>| {
         let head = Request::post("http://it/v1/responses").header("content-type", "application/json");
         match length {
@@ -161,8 +161,8 @@ async fn floods_end_the_connection_and_do_not_affect_other_clients() {
             break;
         }
     }
-    let (status, _) = whole(
-        known(&gateway)
+    let (status, _) = read_whole(
+        connect_h2c(&gateway)
             .await
             .send_request(post(PLAIN))
             .await
@@ -177,7 +177,7 @@ async fn floods_end_the_connection_and_do_not_affect_other_clients() {
 #[tokio::test]
 async fn a_too_large_head_is_refused_and_other_requests_are_served() {
     let (sim, gateway) = gateway_with_sim("").await;
-    let mut sender = known(&gateway).await;
+    let mut sender = connect_h2c(&gateway).await;
     let mut large = post(PLAIN);
     for number in 0..70 {
         let name: http::HeaderName = format!("x-{number}").parse().expect("a name");
@@ -188,7 +188,7 @@ async fn a_too_large_head_is_refused_and_other_requests_are_served() {
     if let Ok(response) = sender.send_request(large).await {
         assert_eq!(response.status().as_u16(), 431);
     }
-    let mut sender = known(&gateway).await;
-    let (status, _) = whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
+    let mut sender = connect_h2c(&gateway).await;
+    let (status, _) = read_whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!((status.as_u16(), sim.counts().requests), (200, 1));
 }

@@ -13,7 +13,7 @@ use crate::kit::{
 
 /// Sends a request with the header lines `lines` and a body. Returns the headers that the upstream received, and the
 /// response.
-async fn pass(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderMap, Reply) {
+async fn forward(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderMap, Reply) {
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nhost: gateway.example\r\ncontent-length: {length}\r\n{lines}\r\n");
@@ -49,7 +49,7 @@ async fn hop_by_hop_headers_are_dropped_in_both_directions() {
         "te: trailers\r\ntrailer: x-t\r\nupgrade: h2c\r\nx-stays: 1\r\nx-stays: 2\r\n",
         "user-agent: codex_exec/0.169.0\r\noriginator: codex_exec\r\n",
     );
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", lines).await;
     let ended = [
         "x-named",
         "x-other-named",
@@ -83,7 +83,7 @@ async fn connection_cannot_remove_framing_headers() {
         upstream_with_headers("connection: content-length, content-type\r\ncontent-type: application/json\r\n").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     let lines = "connection: content-length, host, transfer-encoding, authorization, x-request-id\r\n";
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", lines).await;
     assert_eq!(arrived["host"], sim.address().to_string());
     assert_eq!(arrived["authorization"], "Bearer sk-upstream-canary");
     assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "{}"));
@@ -109,7 +109,7 @@ async fn credentials_are_not_forwarded_in_either_direction() {
         "/responses/compact",
         "/v1/models/x",
     ] {
-        let (arrived, reply) = pass(&gateway, &sim, path, CALLER_CREDENTIALS).await;
+        let (arrived, reply) = forward(&gateway, &sim, path, CALLER_CREDENTIALS).await;
         assert!(
             !format!("{arrived:?}").contains("sk-caller-canary"),
             "{path}: {arrived:?}"
@@ -133,7 +133,7 @@ async fn passthrough_forwards_the_callers_credential() {
     let url = sim.base_url();
     let config = format!("[[upstream]]\nname = \"a\"\nbase_url = \"{url}\"\napi_key = \"passthrough\"\n");
     let gateway = Gateway::configured(&config).await;
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", CALLER_CREDENTIALS).await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", CALLER_CREDENTIALS).await;
     assert_eq!(arrived["authorization"], "Bearer sk-caller-canary");
     assert_eq!(arrived.get_all("x-api-key").iter().count(), 2);
     assert!(arrived.contains_key("cookie"));
@@ -155,7 +155,7 @@ async fn host_and_configured_headers_replace_the_callers() {
     let lines = "headers = { \"openai-project\" = \"proj_1\", \"X-Replaced\" = \"ours\", \"x-secret\" = \"env:STEADFAST_TEST_KEY\" }";
     let gateway = Gateway::configured(&upstream(&sim, lines)).await;
     let lines = "x-replaced: theirs\r\nX-Replaced: again\r\nopenai-project: theirs\r\nopenai-organization: theirs\r\n";
-    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", lines).await;
+    let (arrived, _) = forward(&gateway, &sim, "/v1/responses", lines).await;
     assert_eq!(arrived["host"], sim.address().to_string());
     assert_eq!(arrived.get_all("host").iter().count(), 1);
     for (name, value) in [
@@ -180,7 +180,7 @@ const FORWARDING_HEADERS: &str = concat!(
 async fn forwarding_headers_are_dropped_by_default() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", FORWARDING_HEADERS).await;
+    let (arrived, _) = forward(&gateway, &sim, "/v1/responses", FORWARDING_HEADERS).await;
     let told =
         |name: &str| name.starts_with("x-forwarded") || name == "forwarded" || name == "x-real-ip" || name == "via";
     assert!(!arrived.keys().any(|name| told(name.as_str())), "{arrived:?}");
@@ -190,7 +190,7 @@ async fn forwarding_headers_are_dropped_by_default() {
 async fn forwarding_headers_are_set_when_enabled() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "[server]\nforwarded = true\n").await;
-    let (arrived, _) = pass(&gateway, &sim, "/v1/responses", FORWARDING_HEADERS).await;
+    let (arrived, _) = forward(&gateway, &sim, "/v1/responses", FORWARDING_HEADERS).await;
     for (name, value) in [
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
@@ -209,16 +209,16 @@ async fn forwarding_headers_are_set_when_enabled() {
 async fn a_request_id_is_created_forwarded_and_returned() {
     let sim = upstream_with_headers("").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
     assert_eq!(arrived["x-request-id"], "mine-1");
     assert_eq!(reply.header("x-request-id"), "mine-1");
-    let (first, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    let (first, reply) = forward(&gateway, &sim, "/v1/responses", "").await;
     assert_eq!(
         first["x-request-id"],
         reply.header("x-request-id"),
         "one id on both sides"
     );
-    let (second, _) = pass(&gateway, &sim, "/v1/responses", "").await;
+    let (second, _) = forward(&gateway, &sim, "/v1/responses", "").await;
     assert_ne!(first["x-request-id"], second["x-request-id"]);
     let refused = client::get(gateway.address, "/nothing").await;
     assert!(
@@ -239,7 +239,7 @@ async fn a_request_id_is_created_forwarded_and_returned() {
 async fn an_upstreams_request_id_is_returned() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let (_, reply) = pass(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
+    let (_, reply) = forward(&gateway, &sim, "/v1/responses", "x-request-id: mine-1\r\n").await;
     assert_ne!(reply.header("x-request-id"), "mine-1");
     let line = gateway.access_of("mine-1").await;
     assert_eq!(
@@ -262,10 +262,10 @@ async fn accept_encoding_is_dropped_where_usage_is_read() {
         "/v1/chat/completions",
         "/v1/embeddings",
     ] {
-        let (arrived, _) = pass(&gateway, &sim, path, lines).await;
+        let (arrived, _) = forward(&gateway, &sim, path, lines).await;
         assert!(!arrived.contains_key("accept-encoding"), "{path}");
     }
-    let (arrived, _) = pass(&gateway, &sim, "/v1/files", lines).await;
+    let (arrived, _) = forward(&gateway, &sim, "/v1/files", lines).await;
     assert_eq!(arrived["accept-encoding"], "gzip, zstd");
 }
 
@@ -278,7 +278,7 @@ async fn response_headers_that_clients_read_are_returned() {
     ))
     .await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let (_, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    let (_, reply) = forward(&gateway, &sim, "/v1/responses", "").await;
     for (name, value) in [
         ("x-codex-primary-used-percent", "12"),
         ("x-models-etag", "\"e\""),
@@ -302,7 +302,7 @@ async fn response_headers_that_clients_read_are_returned() {
 async fn route_headers_can_be_disabled() {
     let sim = upstream_with_headers("x-steadfast-route: forged\r\n").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "[server]\nroute_headers = false\n").await;
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "x-steadfast-upstream: forged\r\n").await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", "x-steadfast-upstream: forged\r\n").await;
     assert_eq!(reply.routed(), ("", ""), "an upstream cannot set the route headers");
     assert!(!arrived.contains_key("x-steadfast-upstream"));
 }
@@ -345,7 +345,7 @@ async fn configured_credential_headers_are_not_returned() {
         "headers = { \"api-key\" = \"azure-canary-123\", accept = \"application/json\" }",
     );
     let gateway = Gateway::configured(&config).await;
-    let (arrived, reply) = pass(&gateway, &sim, "/v1/responses", "").await;
+    let (arrived, reply) = forward(&gateway, &sim, "/v1/responses", "").await;
     assert_eq!(arrived["api-key"], "azure-canary-123");
     assert_eq!(reply.header("x-kept"), "azure");
     assert_eq!(
@@ -364,7 +364,7 @@ async fn configured_credential_headers_are_not_returned() {
 async fn of_two_request_ids_the_first_is_forwarded_and_logged() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    let (arrived, _) = pass(
+    let (arrived, _) = forward(
         &gateway,
         &sim,
         "/v1/responses",

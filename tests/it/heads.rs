@@ -10,7 +10,7 @@ use crate::kit::{
 };
 
 /// Lets the account answer every request with the bytes of `text`.
-fn always(sim: &Sim, text: &str) {
+fn respond_with(sim: &Sim, text: &str) {
     sim.script()
         .always(Act::answer(Answer::Raw(Bytes::from(text.to_owned()))));
 }
@@ -18,7 +18,7 @@ fn always(sim: &Sim, text: &str) {
 #[tokio::test]
 async fn interim_responses_are_skipped() {
     let (sim, gateway) = gateway_with_sim("").await;
-    always(
+    respond_with(
         &sim,
         "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
          HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -45,7 +45,7 @@ async fn responses_without_a_body_end_with_their_head() {
         ("HEAD", 200, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
     ] {
         let (sim, gateway) = gateway_with_sim("").await;
-        always(&sim, head);
+        respond_with(&sim, head);
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..2 {
             wire.send(format!("{method} /v1/files/x HTTP/1.1\r\nhost: it\r\n\r\n"))
@@ -77,7 +77,7 @@ async fn an_error_for_a_head_request_has_no_body() {
 #[tokio::test]
 async fn a_response_with_a_length_beside_a_coding_is_framed_anew() {
     let (sim, gateway) = gateway_with_sim("").await;
-    always(
+    respond_with(
         &sim,
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     );
@@ -93,7 +93,7 @@ async fn a_response_with_a_length_beside_a_coding_is_framed_anew() {
 #[tokio::test]
 async fn hop_by_hop_headers_of_a_response_are_dropped() {
     let (sim, gateway) = gateway_with_sim("").await;
-    always(
+    respond_with(
         &sim,
         "HTTP/1.1 200 OK\r\nconnection: close, x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=1\r\nupgrade: h2c\r\n\
          x-codex-primary-used-percent: 12\r\ncontent-length: 2\r\n\r\nok",

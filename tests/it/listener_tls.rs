@@ -19,7 +19,7 @@ use tokio::{
 use crate::kit::{
     STREAM, TIMEOUT, client,
     gateway::{self, Gateway},
-    h2::{PLAIN, post, speak, whole},
+    h2::{PLAIN, post, read_whole, start_http2},
     sim, sim_with,
     tls::{self, TestIdentity},
     until, until_true,
@@ -46,7 +46,7 @@ async fn tls_gateway_before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway,
 
 /// Sends `request` with `connection: close` on a new connection and reads to the end.
 async fn send(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
-    let mut stream = tls::call(gateway.address, config).await?;
+    let mut stream = tls::connect(gateway.address, config).await?;
     let request = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
@@ -88,7 +88,7 @@ async fn tls_sessions_resume_and_connections_are_reused() {
     let (sim, gateway, identity) = tls_gateway("", &[]).await;
     let config = identity.offering(&["http/1.1"]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let mut stream = tls::call(gateway.address, &config)
+        let mut stream = tls::connect(gateway.address, &config)
             .await
             .expect("the TLS handshake succeeds");
         for _ in 0..2 {
@@ -133,7 +133,7 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
 async fn a_client_that_leaves_cancels_its_request() {
     let sim = sim_with("a", |config| config.pace = Duration::from_millis(100)).await;
     let (gateway, identity) = tls_gateway_before(&sim, "", &[]).await;
-    let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+    let mut stream = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("the TLS handshake succeeds");
     stream
@@ -154,7 +154,7 @@ async fn a_client_without_a_valid_handshake_is_disconnected() {
     let plain = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
     assert!(!plain.contains("HTTP/"), "{plain:?}");
     let stranger = tls::identity(&["127.0.0.1"], &[]).offering(&["http/1.1"]);
-    assert!(tls::call(gateway.address, &stranger).await.is_err());
+    assert!(tls::connect(gateway.address, &stranger).await.is_err());
     let config = identity.offering(&["http/1.1"]);
     let answer = send(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
     assert!(answer.expect("a whole response").starts_with("HTTP/1.1 200 "));
@@ -195,7 +195,7 @@ async fn a_unix_socket_has_no_tls_and_shutdown_does_not_wait_for_handshakes() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("UTF-8 text");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let idle = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+    let idle = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("the TLS handshake succeeds");
     let mute = TcpStream::connect(gateway.address)
@@ -227,7 +227,7 @@ async fn an_invalid_certificate_is_an_error_with_its_position() {
 
 /// Returns whether a request over HTTP/2 with this TLS configuration is served.
 async fn is_served(gateway: &Gateway, config: &Arc<ClientConfig>) -> bool {
-    let Ok(stream) = tls::call(gateway.address, config).await else {
+    let Ok(stream) = tls::connect(gateway.address, config).await else {
         return false;
     };
     let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
@@ -266,10 +266,10 @@ async fn client_certificates_are_required_and_certificates_are_renewed() {
         !served(&first.presenting(&second)).await,
         "a certificate of another authority is refused"
     );
-    let open = tls::call(gateway.address, &first.presenting(&first))
+    let open = tls::connect(gateway.address, &first.presenting(&first))
         .await
         .expect("the TLS handshake succeeds");
-    let mut open = speak::<Full<Bytes>, _>(open).await;
+    let mut open = start_http2::<Full<Bytes>, _>(open).await;
     let resuming = first.presenting(&first);
     assert!(served(&resuming).await);
 
@@ -288,7 +288,7 @@ async fn client_certificates_are_required_and_certificates_are_renewed() {
         "a certificate of the old authority is refused"
     );
     assert!(!served(&resuming).await, "an old session ticket is refused");
-    let (status, _) = whole(open.send_request(post(PLAIN)).await.expect("a response")).await;
+    let (status, _) = read_whole(open.send_request(post(PLAIN)).await.expect("a response")).await;
     assert_eq!(status, StatusCode::OK, "an open connection is still served");
     let reply = client::get(gateway.admin, "/metrics").await.text();
     assert!(

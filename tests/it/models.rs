@@ -187,7 +187,7 @@ async fn a_list_for_the_callers_key_is_shown_to_that_caller_only() {
 }
 
 /// Starts a gateway before three upstreams: `new` serves gpt-5*, `old` serves o4* and gpt-4, `all` serves everything.
-async fn divided() -> (Vec<Sim>, Gateway) {
+async fn gateway_with_three_model_sets() -> (Vec<Sim>, Gateway) {
     let everything = ["gpt-5.2", "o4-mini", "gpt-4"];
     let sims = vec![
         with_models("new", &everything[..1]).await,
@@ -203,7 +203,7 @@ async fn divided() -> (Vec<Sim>, Gateway) {
 
 #[tokio::test]
 async fn an_upstream_receives_only_models_that_it_serves() {
-    let (sims, gateway) = divided().await;
+    let (sims, gateway) = gateway_with_three_model_sets().await;
     let mut used = HashSet::new();
     for number in 0..24 {
         let mut models = ["gpt-5.2", "o4-mini", "gpt-4"];
@@ -248,7 +248,7 @@ async fn an_upstream_receives_only_models_that_it_serves() {
 
 #[tokio::test]
 async fn route_names_the_home_for_a_model() {
-    let (_sims, gateway) = divided().await;
+    let (_sims, gateway) = gateway_with_three_model_sets().await;
     for number in 0..8 {
         let key = format!("session-{number}");
         for (model, others) in [("gpt-5.2", "new"), ("gpt-4", "old")] {

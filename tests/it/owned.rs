@@ -16,7 +16,7 @@ async fn post(gateway: &Gateway, body: Value) -> Reply {
 }
 
 /// Starts a gateway before `a` and `b`, which share an organization, and `c`, which has its own.
-async fn organized(sims: &[Sim]) -> Gateway {
+async fn gateway_with_organizations(sims: &[Sim]) -> Gateway {
     let shared = "organization = \"org-1\"";
     let config = upstream(&sims[0], shared) + &upstream(&sims[1], shared) + &upstream(&sims[2], "");
     Gateway::configured(&config).await
@@ -31,7 +31,7 @@ fn unavailable() -> Act {
 #[tokio::test]
 async fn a_session_that_must_move_goes_to_a_sibling_first() {
     let sims = sims(3).await;
-    let gateway = organized(&sims).await;
+    let gateway = gateway_with_organizations(&sims).await;
     let mut left = 0;
     for number in 0..30 {
         let key = format!("session-{number}");
@@ -52,7 +52,7 @@ async fn a_session_that_must_move_goes_to_a_sibling_first() {
 #[tokio::test]
 async fn an_earlier_response_is_requested_only_from_its_owner() {
     let sims = sims(3).await;
-    let gateway = organized(&sims).await;
+    let gateway = gateway_with_organizations(&sims).await;
     let key = key_with_home(&gateway, "c").await;
     let id = send_turn(&gateway, &key).await.json()["id"].clone();
     sims[2].script().always(usage_limit_reached(900));

@@ -49,7 +49,7 @@ async fn the_private_key_is_never_printed() {
     let gateway = Gateway::configured_with(&config, &["--log-level", "trace"]).await;
     let mut output = String::new();
     for _ in 0..2 {
-        let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+        let mut stream = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
             .await
             .expect("the TLS handshake succeeds");
         stream

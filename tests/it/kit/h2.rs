@@ -23,7 +23,7 @@ pub const PLAIN: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k
 pub type Sender<B = Full<Bytes>> = SendRequest<B>;
 
 /// Starts HTTP/2 on an established connection.
-pub async fn speak<B, I>(io: I) -> Sender<B>
+pub async fn start_http2<B, I>(io: I) -> Sender<B>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
@@ -37,8 +37,8 @@ where
 }
 
 /// Opens an HTTP/2 connection without TLS, by prior knowledge (RFC 9113 section 3.3).
-pub async fn known(gateway: &Gateway) -> Sender {
-    speak(
+pub async fn connect_h2c(gateway: &Gateway) -> Sender {
+    start_http2(
         TcpStream::connect(gateway.address)
             .await
             .expect("the server accepts connections"),
@@ -62,7 +62,7 @@ pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Fu
 }
 
 /// Reads a response to its end and returns its status and body.
-pub async fn whole(response: Response<Incoming>) -> (StatusCode, String) {
+pub async fn read_whole(response: Response<Incoming>) -> (StatusCode, String) {
     let status = response.status();
     let body = timeout(TIMEOUT, response.into_body().collect())
         .await

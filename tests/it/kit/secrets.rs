@@ -11,7 +11,7 @@ use super::{
     client::{self, request},
     gateway::{Gateway, upstream, upstream_at},
     tls,
-    upstream::by_hand,
+    upstream::serve_connections,
 };
 
 /// An upstream's key that the configuration reads from a file.
@@ -80,7 +80,7 @@ pub async fn configuration(folder: &Path, sims: &[Sim]) -> String {
     })
     .await;
     // This upstream responds to a TLS handshake with text, which may appear in an error message.
-    let mute = by_hand(|mut wire| async move { wire.send("\x15answer-canary-9e not TLS").await }).await;
+    let mute = serve_connections(|mut wire| async move { wire.send("\x15answer-canary-9e not TLS").await }).await;
     let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let unreachable = dead.local_addr().expect("bound");
     drop(dead);

@@ -141,7 +141,7 @@ impl TestIdentity {
 }
 
 /// Opens a TLS connection.
-pub async fn call(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+pub async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     let connector = TlsConnector::from(config.clone());
     connector.connect(address.ip().into(), tcp).await

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use super::wire::Wire;
 
 /// Starts an upstream that passes each connection to `serve` in its own task until the test ends. Returns its address.
-pub async fn by_hand<F, R>(serve: F) -> SocketAddr
+pub async fn serve_connections<F, R>(serve: F) -> SocketAddr
 where
     F: Fn(Wire) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
