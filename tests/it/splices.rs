@@ -1,4 +1,4 @@
-//! A kept body with one part replaced, on the wire of both versions.
+//! Sending a buffered body with one part replaced, over HTTP/1.1 and HTTP/2.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use steadfast::wire::{DialTarget, Framing, KeptBodyBuilder, Pool, Relay, Replay,
 
 use crate::kit::{sim, tls};
 
-/// Longer than the window of a stream of HTTP/2, and in many pieces.
+/// The number of pieces of a body that is longer than the flow-control window of an HTTP/2 stream.
 const PIECES: usize = 30;
 const HEAD: &str = r#"{"model":"gpt-5","input":""#;
 
@@ -21,7 +21,7 @@ fn body() -> Vec<u8> {
     body
 }
 
-/// `body` as a client has sent it.
+/// Returns a request with `body`, buffered in pieces as a client has sent them.
 fn request(body: &[u8], framing: Framing) -> Request<Replay> {
     let mut keep = KeptBodyBuilder::default();
     for piece in body.chunks(10_000) {
@@ -34,7 +34,7 @@ fn request(body: &[u8], framing: Framing) -> Request<Replay> {
     };
     request
         .body(Replay::kept(keep.finish(None), framing))
-        .expect("a request")
+        .expect("a valid request")
 }
 
 async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
@@ -44,13 +44,13 @@ async fn send(pool: &Arc<Pool>, request: &mut Request<Replay>) {
         idle: limit,
         is_repeatable: true,
     };
-    let answer: Response<Relay> = pool.send(request, terms).await.expect("an answer");
+    let answer: Response<Relay> = pool.send(request, terms).await.expect("a response");
     answer.into_body().collect().await.expect("a whole body");
 }
 
-/// Sends a body to `pool` with this and that in the place of its model, and as it came, and checks what `taken` has seen
-/// arrive each time.
-async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8>)) {
+/// Sends a body to `pool` several times, unchanged and with different replacements of its model. Checks each time what
+/// the upstream has received.
+async fn assert_replacements_arrive(pool: &Arc<Pool>, received: impl Fn() -> (HeaderMap, Vec<u8>)) {
     let body = body();
     let long = format!("\"{}\"", "m".repeat(3_000));
     for framing in [Framing::Length(body.len() as u64), Framing::Chunked] {
@@ -60,11 +60,14 @@ async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8
             let mut expected = body.clone();
             if let Some(name) = name {
                 let with = Bytes::copy_from_slice(name.as_bytes());
-                request.body_mut().splice(9..16, with).expect("there");
+                request
+                    .body_mut()
+                    .splice(9..16, with)
+                    .expect("the range is inside the body");
                 expected.splice(9..16, name.bytes());
             }
             send(pool, &mut request).await;
-            let (head, arrived) = taken();
+            let (head, arrived) = received();
             assert!(arrived == expected, "{framing:?} {name:?}");
             let named = head
                 .get("content-length")
@@ -76,7 +79,7 @@ async fn assert_spliced(pool: &Arc<Pool>, taken: impl Fn() -> (HeaderMap, Vec<u8
 }
 
 #[tokio::test]
-async fn a_part_is_replaced_over_http_1_1() {
+async fn a_part_of_a_body_is_replaced_over_http_1_1() {
     let sim = sim("a").await;
     let target = DialTarget {
         authority: sim.address().to_string().parse().expect("an authority"),
@@ -84,15 +87,15 @@ async fn a_part_is_replaced_over_http_1_1() {
     };
     let limit = Duration::from_secs(20);
     let pool = Pool::new(&target, limit, limit).expect("a target");
-    assert_spliced(&pool, || {
-        let seen = sim.requests().pop().expect("a request");
+    assert_replacements_arrive(&pool, || {
+        let seen = sim.requests().pop().expect("a recorded request");
         (seen.headers, seen.body.to_vec())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_part_is_replaced_over_http_2() {
+async fn a_part_of_a_body_is_replaced_over_http_2() {
     let identity = tls::identity(&["127.0.0.1"], &["h2"]);
     let seen: Arc<Mutex<Vec<Request<Bytes>>>> = Arc::default();
     let record = seen.clone();
@@ -107,8 +110,8 @@ async fn a_part_is_replaced_over_http_2() {
     };
     let limit = Duration::from_secs(20);
     let pool = Pool::new(&target, limit, limit).expect("a target");
-    assert_spliced(&pool, || {
-        let (head, body) = seen.lock().pop().expect("a request").into_parts();
+    assert_replacements_arrive(&pool, || {
+        let (head, body) = seen.lock().pop().expect("a recorded request").into_parts();
         (head.headers, body.to_vec())
     })
     .await;
