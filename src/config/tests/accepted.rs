@@ -5,10 +5,10 @@ use super::*;
 #[test]
 fn the_example_holds_the_defaults() {
     let config = read(EXAMPLE).unwrap();
-    assert_eq!(config.server, Server::default());
-    assert_eq!(config.admin, Admin::default());
-    assert_eq!(config.affinity, Affinity::default());
-    assert_eq!(config.retry, Retry::default());
+    assert_eq!(config.server, ServerSettings::default());
+    assert_eq!(config.admin, AdminSettings::default());
+    assert_eq!(config.affinity, AffinitySettings::default());
+    assert_eq!(config.retry, RetrySettings::default());
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.warnings, []);
     let url = "https://api.openai.com/v1";
@@ -27,15 +27,9 @@ fn the_example_stays_valid_with_its_options() {
     folder.write("ca.pem", ca.cert.pem());
     folder.write("cert.pem", ca.cert.pem());
     folder.write("key.pem", ca.signing_key.serialize_pem());
-    let text = EXAMPLE
-        .replace("# tls = ", "tls = ")
-        .replace("headers = {} ", "# ")
-        .replace("# headers = ", "headers = ")
-        .replace("# max_in_flight = ", "max_in_flight = ")
-        .replace("# organization = ", "organization = ");
-    let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
-    let (before, access) = text.split_once("\n# [[group]]").unwrap();
-    let text = format!("{before}\n[[group]]{}", access.replace("\n# ", "\n"));
+    folder.write("keys.toml", "");
+    std::fs::create_dir_all(folder.0.join("keys.d")).unwrap();
+    let text = example::example_with_options();
     let origin = folder.0.join("steadfast.toml");
     let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
     let config = Config::from_toml(&text, origin.to_str().unwrap(), &token, &Overrides::default()).unwrap();
@@ -125,7 +119,7 @@ fn everything_can_be_set() {
     );
     assert_eq!(
         config.retry,
-        Retry {
+        RetrySettings {
             attempts: 1,
             budget: 1.0
         }
@@ -150,7 +144,7 @@ fn everything_can_be_set() {
     assert_eq!(
         warnings,
         [
-            "f.toml:18:20: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1"
+            "f.toml:18:20: base_url has no path, so /v1/responses becomes /responses; most upstreams need a base_url that ends in /v1"
         ]
     );
 }

@@ -93,7 +93,7 @@ fn what_is_wrong_with_keys_and_groups() {
         ),
         (
             key("sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\ngroup = \"team\""),
-            "is that of an empty text",
+            "is the SHA-256 of an empty text",
         ),
         (
             key(&good.replace("team", "sk-canary")),
@@ -113,7 +113,7 @@ fn what_is_wrong_with_keys_and_groups() {
         ),
         (
             key("sha256 = []\ngroup = \"team\""),
-            "sha256 must hold one digest at least",
+            "sha256 must contain at least one digest",
         ),
         (
             key(&good.replace("team", "teem")),
@@ -128,7 +128,7 @@ fn what_is_wrong_with_keys_and_groups() {
         ),
         (
             key(&format!("{good}[[key]]\nname = \"bob\"\n{good}")),
-            "sha256 is that of another key, at f.toml:4:8",
+            "sha256 is already used by the key at f.toml:4:8",
         ),
         (
             key(&format!("{good}expires = \"soon\"")),
@@ -149,11 +149,11 @@ fn what_is_wrong_with_keys_and_groups() {
         ),
         (
             "[[group]]\nname = \"t\"\nupstreams = []".to_owned(),
-            "upstreams must name one at least",
+            "upstreams must name at least one upstream",
         ),
         (
             "[[group]]\nname = \"t\"\nmodels = []".to_owned(),
-            "models must hold one glob at least",
+            "models must contain at least one glob",
         ),
         (
             "[[group]]\nname = \"t\"\nrequests_per_minute = 0".to_owned(),
@@ -161,7 +161,7 @@ fn what_is_wrong_with_keys_and_groups() {
         ),
         (
             format!("server.allow_anonymous = true\n{}", key(&good)),
-            "allow_anonymous is for a gateway without client keys",
+            "allow_anonymous cannot be combined with client keys",
         ),
         (
             "server.keys_file = \"none.toml\"".to_owned(),
@@ -180,7 +180,7 @@ fn what_is_wrong_with_keys_and_groups() {
     let text = format!("{}\n{passthrough}", key(&good));
     if passthrough != UPSTREAM {
         let report = report(&text);
-        assert!(report.contains("no upstream may see"), "{report}");
+        assert!(report.contains("no upstream may receive"), "{report}");
     }
 }
 
@@ -235,7 +235,7 @@ fn anybody_may_be_let_in_on_purpose() {
     assert!(
         config.warnings[0]
             .message
-            .contains("whoever reaches \"0.0.0.0:80\" spends"),
+            .contains("everyone who can connect to \"0.0.0.0:80\" can use"),
         "{:?}",
         config.warnings
     );
@@ -254,10 +254,10 @@ fn models_may_have_other_names_upstream() {
     assert_eq!(upstream.models, ModelGlobs::new(["b", "gpt-5.2-codex"]));
     assert_eq!(upstream.renames["gpt-5.2-codex"], "my-deployment");
     for (models, expected) in [
-        ("{ \"gpt-*\" = \"x\" }", "must be one model's name"),
+        ("{ \"gpt-*\" = \"x\" }", "must be the name of one model"),
         ("{ a = \"\" }", "must not be empty"),
         ("{ a = 1 }", "must be a string"),
-        ("{}", "models must name one model at least"),
+        ("{}", "models must name at least one model"),
     ] {
         let report = report(&format!("{UPSTREAM}\nmodels = {models}"));
         assert!(report.contains(expected), "{report}");

@@ -13,7 +13,10 @@ fn upstreams_by_flag_need_no_file() {
         Upstream::new("b", "http://localhost:1/v1", ApiKey::Passthrough).unwrap(),
     ];
     assert_eq!(config.upstreams, expected);
-    assert_eq!((config.server, config.warnings), (Server::default(), Vec::new()));
+    assert_eq!(
+        (config.server, config.warnings),
+        (ServerSettings::default(), Vec::new())
+    );
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn errors_and_warnings_name_the_flag() {
         "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, retry, timeouts, upstream, group, key",
         "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
-        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
         "--upstream (number 2): must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough",
         "--upstream (number 3): NAME must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
         "--upstream a: the upstream name \"a\" is taken; names must be unique",
@@ -69,9 +72,9 @@ fn errors_and_warnings_name_the_flag() {
     let config = Config::from_flags_in(&env, &flags(&["a=http://a.example,sk-canary"])).unwrap();
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     let expected = [
-        "--upstream a: KEY is written out, so every user of this machine may read it; use env:NAME or file:PATH",
-        "--upstream a: base_url is not https, so keys and prompts cross the network in the clear; use https where you can",
-        "--upstream a: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1",
+        "--upstream a: KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
+        "--upstream a: base_url is not https, so keys and prompts are sent unencrypted; use https if possible",
+        "--upstream a: base_url has no path, so /v1/responses becomes /responses; most upstreams need a base_url that ends in /v1",
     ];
     assert_eq!(warnings, expected);
 }
@@ -104,7 +107,7 @@ fn nothing_printed_holds_a_secret() {
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     let expected = [
         "f.toml:7:9: token is written in the file; use \"env:NAME\" or \"file:PATH\"",
-        "--upstream b: KEY is written out, so every user of this machine may read it; use env:NAME or file:PATH",
+        "--upstream b: KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
     ];
     assert_eq!(warnings, expected);
 }
@@ -135,9 +138,9 @@ fn files_are_found_beside_the_configuration() {
         ("file:empty", "must not be empty, but \"file:empty\" is"),
         (
             "file:two-lines",
-            "holds a character that no credential has; look in \"file:two-lines\" for",
+            "contains an invalid character; check \"file:two-lines\" for",
         ),
-        ("file:binary", "/binary\", which is not text"),
+        ("file:binary", "/binary\", which is not UTF-8"),
         ("file:large", "/large\", which is larger than 64KiB"),
         ("", "must not be empty; write \"env:NAME\" or \"file:PATH\""),
         ("env:", "must have the name of an environment variable after \"env:\""),

@@ -22,12 +22,12 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         Err(errors) => {
             let problems = errors.problems();
             prop_assert!(!problems.is_empty());
-            prop_assert!(problems.is_sorted_by_key(|problem| &problem.place));
-            for Problem { place, message } in problems {
+            prop_assert!(problems.is_sorted_by_key(|problem| &problem.location));
+            for ConfigProblem { location, message } in problems {
                 prop_assert!(!message.chars().any(char::is_control), "{:?}", message);
-                if let Place::At { line, column, .. } = place {
+                if let Location::At { line, column, .. } = location {
                     let length = lines.get(line - 1);
-                    prop_assert!(length.is_some_and(|length| *column <= length + 1), "{}", place);
+                    prop_assert!(length.is_some_and(|length| *column <= length + 1), "{}", location);
                 }
             }
         }
@@ -169,7 +169,7 @@ proptest! {
         prop_assert_eq!([config.server.forwarded, config.server.route_headers, upstream.http2], flags);
         prop_assert_eq!((config.affinity.capacity, upstream.weight.get()), (capacity, weight));
         prop_assert_eq!(upstream.max_in_flight, Some(weight));
-        prop_assert_eq!(config.retry, Retry { attempts, budget });
+        prop_assert_eq!(config.retry, RetrySettings { attempts, budget });
         prop_assert_eq!((config.affinity.wait, config.affinity.wait_max), (Duration::from_millis(wait), Duration::from_millis(wait_max)));
         prop_assert!(upstream.models.patterns().eq(models.iter().map(String::as_str)));
     }

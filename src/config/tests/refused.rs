@@ -44,7 +44,7 @@ organization = "my org"
 "#;
     let sources = "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"";
     let expected = [
-        "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+        "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
         "3:43: listen has \"127.0.0.1:81\" twice; keep one",
         "3:59: listen must be a string, not an integer",
         "4:12: buffered_bodies (512MiB) must hold one body of max_body (2GiB); raise it, or lower max_body",
@@ -68,17 +68,17 @@ organization = "my org"
         "22:1: [[upstream]] has no api_key; add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
         "23:10: weight must be between 1 and 1000000",
         "26:12: base_url must end with the path: no \"?\" and no \"#\"",
-        "27:11: api_key holds a character that no credential has; look in \"env:BROKEN\" for spaces, line breaks and accents",
-        "28:11: models must hold globs of 1 to 256 bytes; \"*\" is all models",
+        "27:11: api_key contains an invalid character; check \"env:BROKEN\" for spaces, line breaks and accents",
+        "28:11: models must contain globs of 1 to 256 bytes; \"*\" is all models",
         "28:15: models must be a string, not an integer",
         "29:13: headers: \"Authorization\" is set from api_key; remove it",
-        "29:42: headers: \"a b\" is not a header's name",
+        "29:42: headers: \"a b\" is not a valid header name",
         "29:55: headers: \"x\" is written twice; keep one",
-        "29:79: headers: the value of \"y\" holds a character that no header value has; look for line breaks and accents",
+        "29:79: headers: the value of \"y\" contains an invalid character; check it for line breaks and accents",
         "31:17: max_in_flight must be between 1 and 1000000",
         "33:8: the upstream name \"c\" is taken; names must be unique",
-        "35:11: api_key is not expanded like in a shell; write \"env:NAME\"",
-        "36:9: http2 needs TLS; remove it, or let base_url start with \"https://\"",
+        "35:11: api_key starts with \"$\", but variables are not expanded; write \"env:NAME\"",
+        "36:9: http2 needs TLS; remove it, or use a base_url with \"https://\"",
         "37:16: organization must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
     ];
     let expected = expected.map(|line| format!("f.toml:{line}"));
@@ -257,7 +257,7 @@ fn wrong_kinds_of_tables() {
 #[test]
 fn listeners_must_be_apart_and_public_ones_loopback() {
     let twice =
-        |address: &str| format!("\"{address}\" is wanted by both server.listen and admin.listen; change one of them");
+        |address: &str| format!("\"{address}\" is used by both server.listen and admin.listen; change one of them");
     for (text, expected) in [
         (
             "[server]\nlisten = \"127.0.0.1:9090\"",

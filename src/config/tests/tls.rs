@@ -34,7 +34,7 @@ fn a_certificate_that_cannot_be_shown() {
             &one,
             &two,
             format!(
-                "3:7: key does not fit: the first certificate of {one} was not made for the key in {two}; name its own key"
+                "3:7: key does not fit: the first certificate of {one} belongs to another key than {two}; use its own key"
             ),
         ),
         (
