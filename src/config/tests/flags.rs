@@ -1,4 +1,4 @@
-//! Flags, files that a configuration names, and reading from disk.
+//! Flags, the files that a configuration names, and reading from disk.
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn embedded_upstreams_take_the_other_flags() {
 }
 
 #[test]
-fn nothing_printed_holds_a_secret() {
+fn no_debug_output_contains_a_secret() {
     let overrides = flags(&["b=https://b.example/v1,sk-canary"]);
     let text =
         format!("{UPSTREAM}headers = {{ x = \"env:KEY\", y = \"sk-canary\" }}\n[admin]\ntoken = \"sk-canary\"\n");
@@ -159,7 +159,7 @@ fn files_are_found_beside_the_configuration() {
 }
 
 #[test]
-fn unreadable_configurations() {
+fn unreadable_configurations_are_reported() {
     let folder = Folder::new("unreadable");
     for (path, because) in [
         (
@@ -178,7 +178,7 @@ fn unreadable_configurations() {
 }
 
 #[test]
-fn certificates() {
+fn certificate_authorities_of_upstreams() {
     let folder = Folder::new("ca");
     let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let pem = certificate.cert.pem();
@@ -191,7 +191,7 @@ fn certificates() {
         let text = format!("{UPSTREAM}ca = \"{ca}\"\n").replace(from, to);
         Config::load(&folder.write("steadfast.toml", text), &Overrides::default())
     };
-    // The key is not what this is about.
+    // The key does not matter here.
     let ca = read("ca.pem", "env:KEY", "passthrough")
         .unwrap()
         .upstreams

@@ -1,4 +1,4 @@
-//! Any text is read or refused: nothing panics, every error has its place, and what was accepted keeps its promises.
+//! Any text is read or refused: nothing panics, every error has a position, and every accepted configuration is valid.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::{super::values, *};
 
-/// Reads `text` and checks what holds for every outcome.
+/// Reads `text` and checks the properties of the result.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let seen = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<_> = seen.split('\n').map(|line| line.chars().count()).collect();
@@ -35,99 +35,101 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Text that looks like a configuration, closely enough to reach every reader.
-fn soup() -> impl Strategy<Value = String> {
-    let pieces = [
-        "[server]\n",
-        "[admin]\n",
-        "[affinity]\n",
-        "[retry]\n",
-        "[timeouts]\n",
-        "[[upstream]]\n",
-        "[upstream]\n",
-        "[[server]]\n",
-        "[",
-        "]",
-        "\n",
-        "listen",
-        "max_body",
-        "buffered_bodies",
-        "grace",
-        "token",
-        "sources",
-        "idle",
-        "wait",
-        "wait_max",
-        "reread_rate",
-        "attempts",
-        "budget",
-        "connect",
-        "name",
-        "base_url",
-        "api_key",
-        "weight",
-        "models",
-        "headers",
-        "ca",
-        "http2",
-        "max_in_flight",
-        "organization",
-        "tls",
-        "cert",
-        "key",
-        "upstream",
-        "server",
-        " = ",
-        "=",
-        ".",
-        ",",
-        "{",
-        "}",
-        "\"",
-        "\"\"\"",
-        "'''",
-        "\\u00",
-        "\"127.0.0.1:1\"",
-        "\"unix:x\"",
-        "\"64MiB\"",
-        "\"5s\"",
-        "\"owner\"",
-        "\"a\"",
-        "\"https://a/v1\"",
-        "\"env:KEY\"",
-        "\"gpt*\"",
-        "1",
-        "-1",
-        "0x",
-        "1e9",
-        "0.5",
-        "999999999999999999999999",
-        "true",
-        "1979-05-27",
-        "nan",
-        "é",
-        "\u{feff}",
-        "\r",
-        "\0",
-        "#",
-        "\t",
-    ];
-    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+/// Pieces of configurations, valid and invalid.
+const PIECES: &[&str] = &[
+    "[server]\n",
+    "[admin]\n",
+    "[affinity]\n",
+    "[retry]\n",
+    "[timeouts]\n",
+    "[[upstream]]\n",
+    "[upstream]\n",
+    "[[server]]\n",
+    "[",
+    "]",
+    "\n",
+    "listen",
+    "max_body",
+    "buffered_bodies",
+    "grace",
+    "token",
+    "sources",
+    "idle",
+    "wait",
+    "wait_max",
+    "reread_rate",
+    "attempts",
+    "budget",
+    "connect",
+    "name",
+    "base_url",
+    "api_key",
+    "weight",
+    "models",
+    "headers",
+    "ca",
+    "http2",
+    "max_in_flight",
+    "organization",
+    "tls",
+    "cert",
+    "key",
+    "upstream",
+    "server",
+    " = ",
+    "=",
+    ".",
+    ",",
+    "{",
+    "}",
+    "\"",
+    "\"\"\"",
+    "'''",
+    "\\u00",
+    "\"127.0.0.1:1\"",
+    "\"unix:x\"",
+    "\"64MiB\"",
+    "\"5s\"",
+    "\"owner\"",
+    "\"a\"",
+    "\"https://a/v1\"",
+    "\"env:KEY\"",
+    "\"gpt*\"",
+    "1",
+    "-1",
+    "0x",
+    "1e9",
+    "0.5",
+    "999999999999999999999999",
+    "true",
+    "1979-05-27",
+    "nan",
+    "é",
+    "\u{feff}",
+    "\r",
+    "\0",
+    "#",
+    "\t",
+];
+
+/// Text that resembles a configuration closely enough to reach every reader.
+fn pieces() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(PIECES), 0..40).prop_map(|pieces| pieces.concat())
 }
 
 proptest! {
     #[test]
-    fn any_text(text in any::<String>()) {
+    fn any_text_is_read_or_refused(text in any::<String>()) {
         check(&text)?;
     }
 
     #[test]
-    fn pieces_of_configurations(text in soup()) {
+    fn pieces_of_configurations_are_read_or_refused(text in pieces()) {
         check(&text)?;
     }
 
     #[test]
-    fn the_example_with_a_hole_or_a_patch(from: Index, length in 0..60usize, patch in soup()) {
+    fn the_example_with_a_replaced_part_is_read_or_refused(from: Index, length in 0..60usize, patch in pieces()) {
         let characters: Vec<char> = EXAMPLE.chars().collect();
         let from = from.index(characters.len());
         let to = (from + length).min(characters.len());
@@ -136,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_what_is_read(
+    fn written_values_are_read(
         max_body in 1u64 << 10..=3 << 30,
         more in 0u64..1 << 30,
         millis in 1u64..=86_400_000,
