@@ -65,6 +65,7 @@ pub(super) fn simulate(args: SimArgs) -> Result<(), AppError> {
     })
 }
 
+/// Runs a gateway until a signal stops it.
 async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let mut signals = StopSignals::listen()?;
     let hangups = Hangups::listen()?;
@@ -83,31 +84,17 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
-    let (phase, watcher) = watch::channel(Phase::Running);
     let limits = ServeLimits {
         client_header: config.timeouts.client_header,
         keep_alive: KEEP_ALIVE,
         stall: config.timeouts.idle,
     };
-    let service = Service {
-        limits,
-        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
-        workers: Some(Arc::new(Workers::start()?)),
-    };
-    let mut servers = JoinSet::new();
-    let proxy = Proxy::new(gateway.clone());
-    for listener in public {
-        let proxy = proxy.clone();
-        let recorder = proxy.clone();
-        let handler = move |peer, request| proxy.clone().handle(peer, request);
-        let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
-        servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
-    }
+    let (phase, mut servers) = serve_public(public, &gateway, limits)?;
     // The admin side is not drained, so that the drain can be observed there.
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
     let operator = Admin::new(gateway.clone(), reloader.clone(), token);
-    let _admin_phase = open_admin(admin, &operator, limits);
+    let _admin_phase = serve_admin(admin, &operator, limits);
     tokio::spawn(housekeeping::maintain(gateway.clone()));
     tokio::spawn(reload::reload_on_changes(reloader.clone(), hangups));
 
@@ -120,8 +107,32 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Serves clients on `listeners`. Returns the phase, by which the servers are stopped, and the tasks of the servers.
+fn serve_public(
+    listeners: Vec<Listener>,
+    gateway: &Arc<Gateway>,
+    limits: ServeLimits,
+) -> Result<(watch::Sender<Phase>, JoinSet<()>), AppError> {
+    let (phase, watcher) = watch::channel(Phase::Running);
+    let service = Service {
+        limits,
+        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
+        workers: Some(Arc::new(Workers::start()?)),
+    };
+    let mut servers = JoinSet::new();
+    let proxy = Proxy::new(gateway.clone());
+    for listener in listeners {
+        let proxy = proxy.clone();
+        let recorder = proxy.clone();
+        let handler = move |peer, request| proxy.clone().handle(peer, request);
+        let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
+        servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
+    }
+    Ok((phase, servers))
+}
+
 /// Serves `operator` on `listeners` until the returned sender is dropped.
-fn open_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<Phase> {
+fn serve_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<Phase> {
     let (phase, watcher) = watch::channel(Phase::Running);
     let service = Service {
         limits,
