@@ -1,23 +1,25 @@
-//! How many sessions a change of configuration moves, and to where.
+//! Counts how many sessions a change of the configuration moves, and where to.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::state::{Eligibility, Snapshot};
 
-/// In so many sessions a share is within 0.4 of the true one, in 100, 99 times of 100 (a binomial's standard deviation is
-/// 0.16 at most).
+/// The number of sessions in the sample. A measured share is within 0.4 percentage points of the true one in 99 of 100 samples
+/// (the standard deviation of the binomial distribution is at most 0.16 points).
 const SAMPLE: u32 = 100_000;
 
-/// The sessions of a sample whose home moved. `Display` says how many in 100, and from where to where, most first.
+/// The sessions of a sample whose home changes. `Display` prints how many in 100 move in total and between each two upstreams,
+/// the largest numbers first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Moves {
+    /// The number of sessions in the sample.
     sample: u32,
-    /// From, to, how many.
+    /// The old home, the new home, and the number of sessions that move between them.
     moves: Vec<(String, String, u32)>,
 }
 
 impl Moves {
-    /// Compares the homes of the same sessions, which name no model.
+    /// Compares the homes of the same sessions in both snapshots. The sessions name no model and no group.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let home = |snapshot: &Snapshot, key: &str| {
             let first = snapshot.route(snapshot.access.anybody(), key, &Eligibility::All).next();
@@ -32,7 +34,7 @@ impl Moves {
             }
         }
         let mut moves: Vec<_> = moves.into_iter().map(|((from, to), count)| (from, to, count)).collect();
-        // Stable: those of equal size stay in the order of their names.
+        // The sort is stable: equal numbers stay in the order of the names.
         moves.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
         Self { sample: SAMPLE, moves }
     }
@@ -51,6 +53,7 @@ impl fmt::Display for Moves {
         let all = self.moves.iter().map(|(_, _, count)| count).sum();
         write!(f, "{} of 100 sessions would move", self.in_100(all))?;
         let width = |name: fn(&(String, String, u32)) -> &str| self.moves.iter().map(|row| name(row).len()).max();
+        // Without moves there are no rows to align.
         let (left, right) = (width(|row| &row.0).unwrap_or(0), width(|row| &row.1).unwrap_or(0));
         for (from, to, count) in &self.moves {
             write!(f, "\n  {from:left$} -> {to:right$}  {:>5}", self.in_100(*count))?;
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_shown_with_one_digit_and_none_as_nothing() {
+    fn shares_are_printed_with_one_decimal_and_zero_without() {
         let row = |from: &str, to: &str, count| (from.to_owned(), to.to_owned(), count);
         let moves = Moves {
             sample: 100_000,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{Problem, embedded};
+use super::{AppError, embedded};
 use crate::{
     config::{Config, Overrides, parse_name},
     sim::SimArgs,
@@ -15,7 +15,7 @@ use crate::{
 /// Without a configuration file and without --upstream, two simulated upstreams run inside the process.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-pub(super) struct Cli {
+pub(super) struct SteadfastArgs {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
@@ -24,72 +24,78 @@ pub(super) struct Cli {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Serve requests (also without any command)
+    /// Serve requests (the default command)
     Serve(ServeArgs),
-    /// Check a configuration: every error with its place and what to do; exit code 0 or 1
+    /// Check a configuration and report every error with its position and what to do; the exit code is 0 or 1
     Check(CheckArgs),
-    /// Show the upstreams for a session key, best first
+    /// Show the upstreams for a session key, the preferred one first
     Route(RouteArgs),
-    /// Make a client key: the key on standard error, only once, and on standard output the lines for the configuration
+    /// Make a client key: print the key once on standard error, and the lines for the configuration on standard output
     Key(KeyArgs),
-    /// Run one simulated upstream account on its own
+    /// Print the JSON Schema of the configuration file, with which editors complete and check it
+    #[command(
+        after_help = "Write the schema beside the file:\n\n    steadfast schema > steadfast.schema.json\n\n\
+        and name it in the first line of the file, for editors that use Taplo:\n\n    #:schema ./steadfast.schema.json"
+    )]
+    Schema,
+    /// Run one simulated upstream account
     Sim(SimArgs),
 }
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
-    pub source: Source,
-    /// How log lines look
+    pub config: ConfigArgs,
+    /// The format of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What is logged: "warn" leaves out the line that each request gets
+    /// The least severe messages that are logged; "warn" leaves out the line of each request
     #[arg(long, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Say how many sessions in 100 would move if this file's configuration were replaced by the one that is checked, and to
-    /// where. Sessions that run keep to the upstream that they are pinned to
+    /// Also show how many sessions in 100 would move, and where to, if the checked configuration replaced this one. Active
+    /// sessions stay on the upstream to which they are pinned
     #[arg(long, value_name = "OLD")]
     pub against: Option<PathBuf>,
     #[command(flatten)]
-    pub source: Source,
+    pub config: ConfigArgs,
 }
 
 #[derive(Args)]
 pub(super) struct RouteArgs {
-    /// The session key, as clients send it in prompt_cache_key or the session-id header
+    /// The session key, as clients send it in prompt_cache_key or in the session-id header
     pub key: String,
-    /// Only upstreams that serve this model
+    /// Show only upstreams that serve this model
     #[arg(long)]
     pub model: Option<String>,
-    /// The group of the client key that calls
+    /// The group of the caller's client key
     #[arg(long)]
     pub group: Option<String>,
     #[command(flatten)]
-    pub source: Source,
-    /// Answer in JSON
+    pub config: ConfigArgs,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args)]
 pub(super) struct KeyArgs {
-    /// What the log and the limits are to know it by
+    /// The name of the key in logs and limits
     #[arg(long, default_value = "alice", value_parser = parse_name)]
     pub name: String,
-    /// Whom it belongs to: the name of a [[group]]
+    /// The name of the key's [[group]]
     #[arg(long, default_value = "team", value_parser = parse_name)]
     pub group: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// For people
+    /// Text for people
     Text,
-    /// For machines: one object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -103,33 +109,35 @@ pub(super) enum LogLevel {
     Trace,
 }
 
-/// Where the configuration comes from.
+/// The file and the flags from which the configuration is made.
 #[derive(Args)]
-pub(super) struct Source {
-    /// Configuration file
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address to listen on, repeated for more; port 0 takes a free one. Replaces server.listen [default: 127.0.0.1:8080]
+pub(super) struct ConfigArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// An address to listen on, repeatable; port 0 takes a free port. Replaces server.listen [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Address of the admin side. Replaces admin.listen [default: 127.0.0.1:9090]
+    /// The address of the admin side. Replaces admin.listen [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// An upstream, repeated for more: its name, its base URL, and its key as env:NAME, file:PATH or passthrough
+    /// An upstream, repeatable: its name, its base URL, and its key as env:NAME, file:PATH or passthrough
     #[arg(long = "upstream", value_name = "NAME=BASE_URL,KEY")]
     upstreams: Vec<String>,
 }
 
-impl Source {
-    /// Whether nothing names an upstream, so that the simulated ones are meant.
+impl ConfigArgs {
+    /// Whether no upstream is configured, so that the simulated ones are used.
     pub fn is_embedded(&self) -> bool {
-        self.config.is_none() && self.upstreams.is_empty()
+        self.file.is_none() && self.upstreams.is_empty()
     }
 
+    /// The path of the configuration file.
     pub fn file(&self) -> Option<&Path> {
-        self.config.as_deref()
+        self.file.as_deref()
     }
 
+    /// The flags that override or extend the file.
     pub fn overrides(&self) -> Overrides {
         Overrides {
             listen: self.listen.clone(),
@@ -138,15 +146,15 @@ impl Source {
         }
     }
 
-    /// What the file `old` would be with the same flags.
-    pub fn load_instead(&self, old: &Path) -> Result<Config, Problem> {
+    /// Loads the file `old` instead of the configured file, with the same flags.
+    pub fn load_instead(&self, old: &Path) -> Result<Config, AppError> {
         Ok(Config::load(old, &self.overrides())?)
     }
 
-    /// The configuration; that of the simulated upstreams without running them.
-    pub fn load(&self) -> Result<Config, Problem> {
+    /// Loads the configuration. The simulated upstreams are not started.
+    pub fn load(&self) -> Result<Config, AppError> {
         let overrides = self.overrides();
-        Ok(match &self.config {
+        Ok(match &self.file {
             Some(path) => Config::load(path, &overrides)?,
             None if self.is_embedded() => Config::embedded(embedded::placeholders()?, &overrides)?,
             None => Config::from_flags(&overrides)?,
@@ -162,13 +170,13 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        SteadfastArgs::command().debug_assert();
     }
 
     #[test]
     fn the_bare_command_takes_the_flags_of_serve() {
-        let cli = Cli::parse_from(["steadfast", "--listen", "127.0.0.1:0", "--log-format", "json"]);
-        assert!(cli.command.is_none() && cli.serve.log_format == LogFormat::Json);
-        assert_eq!(cli.serve.source.overrides().listen, ["127.0.0.1:0"]);
+        let args = SteadfastArgs::parse_from(["steadfast", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+        assert!(args.command.is_none() && args.serve.log_format == LogFormat::Json);
+        assert_eq!(args.serve.config.overrides().listen, ["127.0.0.1:0"]);
     }
 }

@@ -1,4 +1,4 @@
-//! From the first signal to the last byte.
+//! Graceful shutdown: from the first stop signal until all connections are closed.
 
 use std::{io, time::Duration};
 
@@ -10,14 +10,17 @@ use tokio::{
 
 use crate::{state::Gateway, wire::ShutdownPhase};
 
-/// SIGTERM and SIGINT, whichever comes.
+/// The signals that stop the process: SIGTERM and SIGINT.
 pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// Takes over both signals.
+    /// Registers handlers for both signals, which replace their default action.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -25,7 +28,7 @@ impl StopSignals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -34,8 +37,8 @@ impl StopSignals {
     }
 }
 
-/// Finishes what runs in `servers`: not ready, nothing new accepted, streams finish within `grace`. A second signal cuts
-/// what is left at once.
+/// Drains `servers`: the gateway becomes not ready, no new connection is accepted, and open streams have `grace` to finish. Then,
+/// or at a second signal, the remaining connections are closed.
 pub(super) async fn drain(
     gateway: &Gateway,
     phase: &watch::Sender<ShutdownPhase>,
@@ -47,21 +50,22 @@ pub(super) async fn drain(
     phase.send_replace(ShutdownPhase::Draining);
     tracing::info!(
         grace_s = grace.as_secs_f64(),
-        "stopping: finishing what runs; another signal stops at once"
+        "stopping: open requests may finish within the grace time; another signal stops at once"
     );
     tokio::select! {
-        () = finish(servers) => {
-            tracing::info!("stopped: everything finished");
+        () = join_all(servers) => {
+            tracing::info!("stopped: all requests have finished");
             return;
         }
-        () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; cutting what still runs"),
-        () = signals.next() => tracing::warn!("stopping at once"),
+        () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; closing the remaining connections"),
+        () = signals.next() => tracing::warn!("stopping at once: closing the remaining connections"),
     }
     gateway.cut();
     phase.send_replace(ShutdownPhase::Stopping);
-    finish(servers).await;
+    join_all(servers).await;
 }
 
-async fn finish(servers: &mut JoinSet<()>) {
+/// Waits until all servers have ended.
+async fn join_all(servers: &mut JoinSet<()>) {
     while servers.join_next().await.is_some() {}
 }

@@ -1,4 +1,4 @@
-//! What has to be done now and then.
+//! Periodic maintenance: cooldowns, the retry budget, idle upstream connections and memory.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -7,18 +7,18 @@ use std::{
 
 use crate::state::Gateway;
 
-/// How often somebody looks after health and the retry budget,
-const EVERY: Duration = Duration::from_secs(1);
-/// and in how many of these rounds once after connections and memory.
+/// The interval between two rounds. Each round updates health and the retry budget.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// One of this many rounds also closes idle upstream connections and returns memory.
 const ROUNDS: u32 = 5;
-/// A crowd of fewer connections leaves nothing behind that is worth a search.
-const CROWD: usize = 64;
+/// Memory is returned to the system only after a peak of at least this many connections; fewer leave too little behind.
+const PEAK: usize = 64;
 
-/// Keeps gateway until the process ends: sees cooldowns off, closes idle upstream connections that grew old, and gives memory back once a
-/// crowd of connections has gone.
-pub(super) async fn keep_house(gateway: Arc<Gateway>) {
-    let mut timer = tokio::time::interval(EVERY);
-    let mut most = 0;
+/// Maintains `gateway` until the process ends: ends cooldowns that are over, closes upstream connections that were idle for too
+/// long, and returns memory to the system after the number of connections has halved.
+pub(super) async fn maintain(gateway: Arc<Gateway>) {
+    let mut timer = tokio::time::interval(INTERVAL);
+    let mut peak = 0;
     for round in (0..ROUNDS).cycle() {
         timer.tick().await;
         gateway.settle();
@@ -29,42 +29,45 @@ pub(super) async fn keep_house(gateway: Arc<Gateway>) {
             upstream.pool.reap();
         }
         let open = gateway.connections.load(Ordering::Relaxed);
-        most = open.max(most);
-        if most >= CROWD && open <= most / 2 {
-            most = open;
-            // It walks the whole heap, which takes milliseconds where there was a crowd.
-            let _ = tokio::task::spawn_blocking(give_memory_back).await;
+        peak = open.max(peak);
+        if peak >= PEAK && open <= peak / 2 {
+            peak = open;
+            // This walks the whole heap, which takes milliseconds after a peak.
+            let returned = tokio::task::spawn_blocking(return_memory).await;
+            returned.expect("returning memory does not panic, and is not cancelled while its result is awaited");
         }
     }
 }
 
-/// What a thread has freed stays with it up to this many bytes: bodies come and go, and each page that went back to the
-/// system is cleared before it comes again.
+/// The number of freed bytes that the allocator keeps at the top of the heap. Bodies are allocated and freed all the time, and a
+/// page that was returned to the system has to be cleared before it is used again.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 16 << 20;
-/// From this size on, a block comes from the system by itself, and goes back at once. Read buffers are smaller.
+const TRIM_THRESHOLD: libc::c_int = 16 << 20;
+/// The size in bytes from which a block is mapped separately, and returned to the system when it is freed. Read buffers are
+/// smaller.
 #[cfg(target_env = "gnu")]
-const LARGE: libc::c_int = 1 << 20;
+const MMAP_THRESHOLD: libc::c_int = 1 << 20;
 
-/// Sets up the allocator, before there are threads.
+/// Configures the allocator. Must be called before the process has other threads.
 #[cfg(target_env = "gnu")]
-pub(super) fn set_up_memory() {
-    // SAFETY: mallopt takes no pointer, and nothing else runs yet (mallopt(3): not safe beside other threads' first use).
+pub(super) fn configure_allocator() {
+    // SAFETY: mallopt takes no pointer, and there are no other threads yet (mallopt(3): unsafe during their first allocation).
     unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
     }
 }
 
 #[cfg(not(target_env = "gnu"))]
-pub(super) fn set_up_memory() {}
+pub(super) fn configure_allocator() {}
 
-/// glibc keeps what lies below the highest block in use, which one long-lived connection can be, for ever.
+/// Returns free memory to the system. Without this, glibc keeps all free memory below the highest block in use, and a single
+/// long-lived connection can own that block.
 #[cfg(target_env = "gnu")]
-fn give_memory_back() {
+fn return_memory() {
     // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread (malloc_trim(3): MT-Safe).
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn give_memory_back() {}
+fn return_memory() {}

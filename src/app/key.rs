@@ -1,28 +1,28 @@
-//! `steadfast key`: a new client key.
+//! `steadfast key`: makes a client key.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Problem, cli::KeyArgs};
+use super::{cli::KeyArgs, error::AppError};
 
-/// What keys begin with, so that people and secret scanners know one when they see it.
+/// The prefix of keys, by which people and secret scanners recognize them.
 const PREFIX: &str = "sk-steadfast-";
 
-/// Makes a key of 256 random bits, and prints it once with the lines to paste.
-pub(super) fn key(args: &KeyArgs) -> Result<(), Problem> {
-    let key = made(&random()?);
+/// Makes a key of 256 random bits. Prints the key on standard error, and the lines for the configuration on standard output.
+pub(super) fn key(args: &KeyArgs) -> Result<(), AppError> {
+    let key = encode_key(&random_bits()?);
     let digest: String = Sha256::digest(&key).iter().map(|byte| format!("{byte:02x}")).collect();
     let (name, group) = (&args.name, &args.group);
     let lines = format!("[[key]]\nname = \"{name}\"\nsha256 = \"{digest}\"\ngroup = \"{group}\"\n");
-    // Apart, so that the lines can be appended to a file without the key: the key is not to be kept here.
+    // The two outputs are separate, so that the lines can be appended to a file without the key.
     let mut shown = io::stderr().lock();
     writeln!(
         shown,
-        "The key, shown only now; give it to who is to call:\n\n  {key}\n"
+        "The key, which is shown only once; give it to its user:\n\n  {key}\n"
     )?;
     if io::stdout().is_terminal() {
-        writeln!(shown, "Into the configuration, or a file of keys:\n")?;
+        writeln!(shown, "Add these lines to the configuration, or to a file of keys:\n")?;
     }
     let mut pasted = io::stdout().lock();
     pasted.write_all(lines.as_bytes())?;
@@ -30,14 +30,15 @@ pub(super) fn key(args: &KeyArgs) -> Result<(), Problem> {
     Ok(())
 }
 
-fn random() -> Result<[u8; 32], Problem> {
+fn random_bits() -> Result<[u8; 32], AppError> {
     let mut bits = [0; 32];
-    getrandom::fill(&mut bits).map_err(|error| format!("the system gives no random bits: {error}"))?;
+    getrandom::fill(&mut bits)
+        .map_err(|error| format!("cannot make a key: the system provides no random bits: {error}"))?;
     Ok(bits)
 }
 
-/// The prefix and the bits in the alphabet of base64url (RFC 4648 section 5), without padding.
-fn made(bits: &[u8; 32]) -> String {
+/// The key: the prefix, and the bits in base64url (RFC 4648 §5) without padding.
+fn encode_key(bits: &[u8; 32]) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits))
 }
@@ -47,10 +48,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_have_all_their_bits_and_are_never_the_same() {
-        let (one, other) = (random().expect("bits"), random().expect("bits"));
+    fn keys_contain_all_bits_and_differ() {
+        let (one, other) = (random_bits().expect("random bits"), random_bits().expect("random bits"));
         assert_ne!(one, other);
-        assert_eq!(made(&one).len(), PREFIX.len() + 43);
-        assert_eq!(made(&[0xff; 32]), format!("{PREFIX}{}8", "_".repeat(42)));
+        assert_eq!(encode_key(&one).len(), PREFIX.len() + 43);
+        assert_eq!(encode_key(&[0xff; 32]), format!("{PREFIX}{}8", "_".repeat(42)));
     }
 }

@@ -1,7 +1,7 @@
-//! Logs go to standard error, so that standard output stays for what was asked for.
+//! The log on standard error. Standard output is left to the results of commands.
 //!
-//! A thread of its own writes them, many lines at a time. Where nobody reads standard error, lines are dropped and counted;
-//! requests go on. A process that is killed takes the lines of its last 50 ms with it; one that stops writes them all.
+//! A separate thread writes the lines, many at a time. If standard error is not read, lines are dropped and counted, and requests
+//! continue. A process that is killed loses the lines of its last 50 ms; a process that stops writes all of them.
 
 mod line;
 mod writer;
@@ -16,13 +16,13 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::Subsc
 
 use self::{
     line::{ACCESS, AccessLines},
-    writer::{Guard, Limits},
+    writer::{WriterGuard, WriterLimits},
 };
 use super::cli::{LogFormat, LogLevel};
 
-/// A line is at most 50 ms late, and one write takes as much as a pipe holds. What waits, and as much again that is being
-/// written, is 16 MiB at most: more than half a minute of 1,000 requests a second.
-const LIMITS: Limits = Limits {
+/// A line is delayed by at most 50 ms, and a batch is as large as a pipe's buffer. Waiting lines, and as many again that are being
+/// written, take at most 16 MiB: more than half a minute of 1,000 requests per second.
+const LIMITS: WriterLimits = WriterLimits {
     gather: Duration::from_millis(50),
     batch: 64 << 10,
     waiting: 8 << 20,
@@ -30,8 +30,8 @@ const LIMITS: Limits = Limits {
     closing: Duration::from_secs(1),
 };
 
-/// Keeps the log alive; dropped, it writes what still waits.
-pub(super) struct Log(Guard);
+/// Keeps the log running. When it is dropped, the waiting lines are written.
+pub(super) struct Log(WriterGuard);
 
 impl Drop for Log {
     fn drop(&mut self) {
@@ -45,11 +45,12 @@ impl Drop for Log {
     }
 }
 
-/// Starts logging. Of the libraries below only warnings are heard, whatever was asked for: what they say of frames and
-/// handshakes further down is made for their own authors, who do not know what of it is secret.
+/// Starts the log of this process.
+///
+/// Libraries log at most warnings, whatever `level` is: their debug messages about frames and handshakes may contain secrets.
 ///
 /// # Errors
-/// Where the system has no thread to spare.
+/// If the system cannot start a thread.
 pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
     let level = match level {
         LogLevel::Off => LevelFilter::OFF,
@@ -68,8 +69,7 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
         .with_writer(lines)
         .with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(targets);
-    // The only subscriber of the process: setting it cannot fail here.
-    let _ = match format {
+    let installed = match format {
         LogFormat::Text => registry
             .with(layer.map_event_format(|library| AccessLines { format, library }))
             .try_init(),
@@ -80,5 +80,6 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
                 .try_init()
         }
     };
+    installed.expect("the log is started once in a process, and nothing else sets a subscriber");
     Ok(Log(guard))
 }

@@ -1,9 +1,10 @@
-//! The roof: what was typed becomes a running gateway.
+//! The program: parses the command line, and starts, reloads and stops a gateway.
 
 mod against;
 mod cli;
 mod drain;
 mod embedded;
+mod error;
 mod housekeeping;
 mod key;
 mod logging;
@@ -20,58 +21,58 @@ use clap::Parser as _;
 
 use self::{
     against::Moves,
-    cli::{CheckArgs, Cli, Command, LogFormat, LogLevel, RouteArgs},
+    cli::{CheckArgs, Command, LogFormat, LogLevel, RouteArgs, SteadfastArgs},
+    error::AppError,
 };
 use crate::{
-    ops,
+    config, ops,
     state::{Gateway, Snapshot},
 };
 
-/// Runs the program with the arguments that it was started with.
+/// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
-    panics::keep_quiet();
-    let cli = Cli::parse();
-    let result = match cli.command {
+    panics::install_hook();
+    let args = SteadfastArgs::parse();
+    let result = match args.command {
         Some(Command::Serve(args)) => serve::serve(args),
-        None => serve::serve(cli.serve),
-        Some(Command::Check(args)) => unless_left(check(&args)),
-        Some(Command::Route(args)) => unless_left(route(&args)),
-        Some(Command::Key(args)) => unless_left(key::key(&args)),
+        None => serve::serve(args.serve),
+        Some(Command::Check(args)) => ignore_closed_output(check(&args)),
+        Some(Command::Route(args)) => ignore_closed_output(route(&args)),
+        Some(Command::Key(args)) => ignore_closed_output(key::key(&args)),
+        Some(Command::Schema) => ignore_closed_output(schema()),
         Some(Command::Sim(args)) => serve::simulate(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            // Where even standard error is gone there is nobody to tell.
-            let _ = writeln!(io::stderr(), "{problem}");
+        Err(error) => {
+            // If standard error is closed too, the exit code is all that is left.
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Logs as `serve` does unless told otherwise, panics too, until what is returned is dropped. `benches/counts` counts that along.
+/// Logs as `serve` does by default, panics included, until the returned value is dropped. For `benches/counts` and the
+/// integration tests.
 ///
 /// # Errors
-/// Where the system has no thread to spare.
+/// If the system cannot start a thread.
 #[doc(hidden)]
 pub fn log_as_served() -> io::Result<impl Sized> {
-    panics::keep_quiet();
+    panics::install_hook();
     logging::start(LogFormat::Text, LogLevel::Info)
 }
 
-/// Anything that ends the program; its text says what to do.
-type Problem = Box<dyn std::error::Error>;
-
-/// A reader that leaves early, as `head` does, has what it wanted.
-fn unless_left(result: Result<(), Problem>) -> Result<(), Problem> {
+/// Turns a closed standard output into success: a reader such as `head` that closes it early has read what it wanted.
+fn ignore_closed_output(result: Result<(), AppError>) -> Result<(), AppError> {
     match result {
-        Err(problem) if problem.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe) => Ok(()),
+        Err(error) if error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe) => Ok(()),
         other => other,
     }
 }
 
-fn check(args: &CheckArgs) -> Result<(), Problem> {
-    let config = args.source.load()?;
+fn check(args: &CheckArgs) -> Result<(), AppError> {
+    let config = args.config.load()?;
     for warning in &config.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
@@ -83,7 +84,7 @@ fn check(args: &CheckArgs) -> Result<(), Problem> {
     }
     writeln!(io::stdout(), "valid: {}", counts.join(", "))?;
     if let Some(old) = &args.against {
-        let old = Gateway::new(&args.source.load_instead(old)?)?;
+        let old = Gateway::new(&args.config.load_instead(old)?)?;
         writeln!(io::stdout(), "{}", Moves::between(&old.snapshot(), &gateway.snapshot()))?;
     }
     Ok(())
@@ -94,29 +95,30 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-fn route(args: &RouteArgs) -> Result<(), Problem> {
-    let gateway = Gateway::new(&args.source.load()?)?;
+fn schema() -> Result<(), AppError> {
+    io::stdout().write_all(config::json_schema().as_bytes())?;
+    Ok(())
+}
+
+fn route(args: &RouteArgs) -> Result<(), AppError> {
+    let gateway = Gateway::new(&args.config.load()?)?;
     let snapshot = gateway.snapshot();
     let answer = ops::route(&snapshot, &args.key, args.model.as_deref(), args.group.as_deref())?;
     if args.json {
         writeln!(io::stdout(), "{answer}")?;
     } else {
-        list(&snapshot, args)?;
+        print_upstreams(&snapshot, args)?;
     }
     Ok(())
 }
 
-fn list(snapshot: &Snapshot, args: &RouteArgs) -> Result<(), Problem> {
+fn print_upstreams(snapshot: &Snapshot, args: &RouteArgs) -> Result<(), AppError> {
     let mut out = io::stdout();
-    // The answer in JSON, which comes first, has found the group.
-    let Some(group) = snapshot.access.group(args.group.as_deref()) else {
-        return Ok(());
-    };
+    let group = snapshot.access.group(args.group.as_deref());
+    let group = group.expect("ops::route has reported an unknown group");
     let eligibility = snapshot.eligibility(group, args.model.as_deref());
-    let order = eligibility
-        .iter()
-        .flat_map(|eligibility| snapshot.route(group, &args.key, eligibility));
-    for (place, upstream) in order.enumerate() {
+    let eligibility = eligibility.expect("ops::route has reported a model that no upstream serves");
+    for (place, upstream) in snapshot.route(group, &args.key, &eligibility).enumerate() {
         let note = if place == 0 { "  home" } else { "" };
         writeln!(
             out,

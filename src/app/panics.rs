@@ -1,8 +1,8 @@
-//! What a panic prints: where, and never with what.
+//! The panic hook: it prints where a panic happened, but no data of a request.
 //!
-//! A panic ends one connection, for the runtime catches it; the process goes on. But the message that goes with it may quote
-//! what was worked on: slicing text at a wrong place prints the text, `expect` prints the error that it met. So a message is
-//! printed only where the program holds it as a literal.
+//! The runtime catches a panic, so it ends one connection and the process continues. But the panic's message may quote the data
+//! that was processed: slicing a string at a wrong index prints the string, and `expect` prints the error. So a message is
+//! printed only if it is a string literal of the program.
 
 use std::{
     any::Any,
@@ -11,17 +11,19 @@ use std::{
     panic::{self, PanicHookInfo},
 };
 
-/// Replaces the message that panics print in this process.
-pub(super) fn keep_quiet() {
+/// Installs the panic hook of this process.
+pub(super) fn install_hook() {
     panic::set_hook(Box::new(report));
 }
 
 fn report(info: &PanicHookInfo<'_>) {
     let message = literal(info.payload());
-    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let place = info
+        .location()
+        .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let thread = std::thread::current();
-    let thread = thread.name().unwrap_or_default();
-    // Only where RUST_BACKTRACE asks for one. It names functions, and no values.
+    let thread = thread.name().unwrap_or("unnamed");
+    // Captured only if RUST_BACKTRACE asks for it. A backtrace contains names of functions, but no values.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(&backtrace);
     if tracing::dispatcher::has_been_set() {
@@ -33,7 +35,7 @@ fn report(info: &PanicHookInfo<'_>) {
             "panicked: {message}; this is a bug, please report it"
         );
     } else {
-        // Where even standard error is gone there is nobody to tell.
+        // If standard error is closed, the message is lost.
         let _ = writeln!(
             io::stderr(),
             "panicked at {place}: {message}; this is a bug, please report it"
@@ -44,12 +46,12 @@ fn report(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// The message where it is a literal of the program; what was formatted comes as a `String`.
+/// The message of a panic if it is a string literal of the program. A formatted message is a `String`, and is replaced.
 fn literal(payload: &(dyn Any + Send)) -> &'static str {
     payload
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("(the message is withheld: it may quote a request)")
+        .unwrap_or("(the message is not printed, because it may quote a request)")
 }
 
 #[cfg(test)]
@@ -61,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn only_literals_are_shown() {
+    fn only_literal_messages_are_printed() {
         assert_eq!(literal(&*payload(|| panic!("a literal"))), "a literal");
         let secret = "sk-canaré".to_owned();
         for payload in [

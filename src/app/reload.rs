@@ -1,4 +1,4 @@
-//! What makes the configuration be read again: SIGHUP, and a file that changed.
+//! Reloads the configuration at SIGHUP and when one of its files changes.
 
 use std::{
     future::pending,
@@ -20,27 +20,30 @@ use tokio::{
 
 use crate::ops::{Reloader, Trigger};
 
-/// An editor takes several steps to save a file: how long none must have come for all to have been taken,
+/// The time without a change after which a file counts as saved. An editor saves a file in several steps.
 const QUIET: Duration = Duration::from_millis(200);
-/// and how long that is waited for where something goes on all the time.
-const LATEST: Duration = Duration::from_secs(2);
+/// The maximum time to wait for such a pause.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// SIGHUP, which would end the process otherwise.
+/// The signal SIGHUP, whose default action would end the process.
 pub(super) struct Hangups(Signal);
 
 impl Hangups {
-    /// Takes the signal over.
+    /// Registers a handler for the signal.
+    ///
+    /// # Errors
+    /// If the system refuses the handler.
     pub fn listen() -> io::Result<Self> {
         Ok(Self(signal(SignalKind::hangup())?))
     }
 }
 
-/// Reloads at each signal and each change of the file until the process ends.
-pub(super) async fn keep_up_to_date(reloader: Arc<Reloader>, mut hangups: Hangups) {
+/// Reloads the configuration at each signal and after each change of a file, until the process ends.
+pub(super) async fn reload_on_changes(reloader: Arc<Reloader>, mut hangups: Hangups) {
     let mut paths = reloader.paths();
-    let mut watch = Watch::start(&paths);
-    // What changed between the start's reading and the watch, nobody would tell.
-    let mut trigger = watch.as_ref().map(|_| Trigger::File);
+    let mut watcher = FileWatcher::start(&paths);
+    // A change between the first reading of the files and the start of the watcher would go unnoticed.
+    let mut trigger = watcher.as_ref().map(|_| Trigger::File);
     loop {
         if let Some(trigger) = trigger {
             reloader.clone().reload(trigger).await;
@@ -51,66 +54,72 @@ pub(super) async fn keep_up_to_date(reloader: Arc<Reloader>, mut hangups: Hangup
         trigger = if is_watched {
             tokio::select! {
                 hangup = hangups.0.recv() => hangup.map(|()| Trigger::Signal),
-                () = settled(watch.as_ref()) => Some(Trigger::File),
+                () = wait_for_change(watcher.as_ref()) => Some(Trigger::File),
             }
         } else {
-            // Files that are named only now may have changed since they were read.
+            // Files that are newly named may have changed since they were read.
             Some(Trigger::File)
         };
-        if let Some(watch) = &mut watch {
-            watch.follow(&paths);
+        if let Some(watcher) = &mut watcher {
+            watcher.watch_only(&paths);
         }
     }
 }
 
-/// Waits until something has happened where the file is, and nothing more does.
-async fn settled(watch: Option<&Watch>) {
-    let Some(Watch { happened, .. }) = watch else {
+/// Waits for a change in a watched folder, and then until [`QUIET`] has passed without another one. Without a watcher, waits
+/// for ever.
+async fn wait_for_change(watcher: Option<&FileWatcher>) {
+    let Some(FileWatcher { changed, .. }) = watcher else {
         return pending().await;
     };
-    happened.notified().await;
-    let latest = Instant::now() + LATEST;
-    while Instant::now() < latest {
+    changed.notified().await;
+    let deadline = Instant::now() + MAX_WAIT;
+    while Instant::now() < deadline {
         tokio::select! {
-            () = happened.notified() => {}
+            () = changed.notified() => {}
             () = sleep(QUIET) => return,
         }
     }
 }
 
-/// Watches files by their folders, since a file itself may be replaced: by a rename, or, where it is a link, by another
-/// target; and folders by themselves. Kubernetes mounts a ConfigMap as links to `..data/NAME`, where `..data` is a link to a folder that is
-/// written anew for each version.
-struct Watch {
+/// Watches the folders of files, and folders themselves.
+///
+/// A file cannot be watched by itself, because it may be replaced: by a rename, or, if it is a link, by another target.
+/// Kubernetes mounts a ConfigMap as links to `..data/NAME`, where `..data` is a link to a folder that is created for each
+/// version.
+struct FileWatcher {
     watcher: RecommendedWatcher,
-    happened: Arc<Notify>,
+    /// Notified after each change in one of the folders.
+    changed: Arc<Notify>,
+    /// The folders that are watched.
     folders: Vec<PathBuf>,
 }
 
-impl Watch {
-    /// `None` where the system cannot watch, which is logged.
+impl FileWatcher {
+    /// Watches `paths`. Returns `None`, and logs a warning, if the system cannot watch any of them.
     fn start(paths: &[PathBuf]) -> Option<Self> {
         let first = paths.first()?.clone();
-        let happened = Arc::new(Notify::new());
-        let tell = happened.clone();
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // What cannot be told exactly, as when events got lost, may concern the file.
+            // After an error, such as lost events, the file may have changed.
             if event.is_err() || event.is_ok_and(|event| is_change(&event.kind)) {
-                tell.notify_one();
+                notify.notify_one();
             }
         });
-        let watcher = watcher.map_err(|error| unwatched(&first, &error)).ok()?;
-        let mut watch = Self {
+        let watcher = watcher.map_err(|error| warn_unwatched(&first, &error)).ok()?;
+        let mut watcher = Self {
             watcher,
-            happened,
+            changed,
             folders: Vec::new(),
         };
-        watch.follow(paths);
-        (!watch.folders.is_empty()).then_some(watch)
+        watcher.watch_only(paths);
+        (!watcher.folders.is_empty()).then_some(watcher)
     }
 
-    /// Watches the folder of each file, where the file is a link, that of its target, and what is a folder itself.
-    fn follow(&mut self, paths: &[PathBuf]) {
+    /// Watches, for each path, its folder; if it is a link, also the folder of its target; if it is a folder, also itself. Stops
+    /// watching other folders.
+    fn watch_only(&mut self, paths: &[PathBuf]) {
         let mut folders: Vec<PathBuf> = Vec::new();
         for path in paths {
             folders.push(folder_of(path));
@@ -124,33 +133,36 @@ impl Watch {
         folders.sort_unstable();
         folders.dedup();
         for left in self.folders.extract_if(.., |folder| !folders.contains(folder)) {
-            // It is mostly gone, and its watch with it.
+            // This fails if the folder was removed, which has ended its watch.
             let _ = self.watcher.unwatch(&left);
         }
         for folder in folders {
-            // A folder of the same name may be another one by now, so it is watched anew in any case.
+            // The name may refer to another folder by now, so each folder is watched again.
             match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) if self.folders.contains(&folder) => {}
                 Ok(()) => self.folders.push(folder),
                 Err(error) => {
                     self.folders.retain(|known| *known != folder);
-                    unwatched(&folder, &error);
+                    warn_unwatched(&folder, &error);
                 }
             }
         }
     }
 }
 
-fn unwatched(file: &Path, error: &notify::Error) {
+fn warn_unwatched(file: &Path, error: &notify::Error) {
     let file = file.display();
-    tracing::warn!("changes of {file} go unnoticed ({error}); send SIGHUP, or POST /api/reload to the admin side");
+    tracing::warn!(
+        "cannot watch {file} for changes ({error}); to reload, send SIGHUP, or POST /api/reload to the admin side"
+    );
 }
 
-/// To read the file is an event too, and must not lead to reading it again.
+/// Whether an event may have changed a file. Reading a file is an event too, and a reload must not trigger the next one.
 fn is_change(kind: &EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
 }
 
+/// The folder that contains `file`.
 fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),

@@ -1,4 +1,4 @@
-//! `steadfast serve`: wire the gateway, open its doors, close them on a signal.
+//! `steadfast serve`: sets the gateway up, starts its listeners, and stops them at a signal.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +14,11 @@ use tokio::{
 };
 
 use super::{
-    Problem,
-    cli::{ServeArgs, Source},
+    cli::{ConfigArgs, ServeArgs},
     drain::{self, StopSignals},
-    embedded, housekeeping, logging,
+    embedded,
+    error::AppError,
+    housekeeping, logging,
     reload::{self, Hangups},
 };
 use crate::{
@@ -29,25 +30,32 @@ use crate::{
     wire::{self, Address, Capacity, Listener, ServeLimits, Service, ShutdownPhase, TlsIdentity, Workers},
 };
 
-/// How long a client's connection may be idle between two requests: as long as nginx's.
+/// The maximum time between two requests of a client's connection; the default of nginx.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Open connections to the admin side: it must stay reachable when clients take all the room that there is.
+/// The maximum number of connections to the admin side. They are counted separately, so that the admin side stays reachable when
+/// clients use all connections of the public listener.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Serves until a signal.
-pub(super) fn serve(args: ServeArgs) -> Result<(), Problem> {
-    housekeeping::set_up_memory();
+/// Serves until a signal stops the process.
+///
+/// # Errors
+/// If the configuration is invalid, or an address, a thread or a signal handler is not available.
+pub(super) fn serve(args: ServeArgs) -> Result<(), AppError> {
+    housekeeping::configure_allocator();
     let _log = logging::start(args.log_format, args.log_level)?;
-    // Requests have threads of their own; here is what has to be done beside them.
+    // Requests are served by threads of their own. This runtime is for the admin side and for background tasks.
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(run(&args.source));
-    // What a second signal cut must not hold the process.
+    let served = runtime.block_on(run(&args.config));
+    // Tasks that a second signal has aborted must not delay the exit.
     runtime.shutdown_background();
     served
 }
 
-/// `steadfast sim`.
-pub(super) fn simulate(args: SimArgs) -> Result<(), Problem> {
+/// `steadfast sim`: runs a simulated account until a signal stops the process.
+///
+/// # Errors
+/// If the account cannot listen on its address.
+pub(super) fn simulate(args: SimArgs) -> Result<(), AppError> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
@@ -57,10 +65,11 @@ pub(super) fn simulate(args: SimArgs) -> Result<(), Problem> {
     })
 }
 
-async fn run(source: &Source) -> Result<(), Problem> {
+/// Runs a gateway until a signal stops it.
+async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let mut signals = StopSignals::listen()?;
     let hangups = Hangups::listen()?;
-    let (config, file, sims) = configure(source).await?;
+    let (config, file, sims) = configure(args).await?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -75,33 +84,19 @@ async fn run(source: &Source) -> Result<(), Problem> {
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
-    let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let limits = ServeLimits {
         client_header: config.timeouts.client_header,
         keep_alive: KEEP_ALIVE,
         stall: config.timeouts.idle,
     };
-    let service = Service {
-        limits,
-        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
-        workers: Some(Arc::new(Workers::start()?)),
-    };
-    let mut servers = JoinSet::new();
-    let proxy = Proxy::new(gateway.clone());
-    for listener in public {
-        let proxy = proxy.clone();
-        let recorder = proxy.clone();
-        let handler = move |peer, request| proxy.clone().handle(peer, request);
-        let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
-        servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
-    }
-    // The operator's side stays to the end: it is where the drain can be watched.
+    let (phase, mut servers) = serve_public(public, &gateway, limits)?;
+    // The admin side is not drained, so that the drain can be observed there.
     let token = config.admin.token.clone();
-    let reloader = Reloader::new(gateway.clone(), config, file, source.overrides(), identity);
+    let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
     let operator = Admin::new(gateway.clone(), reloader.clone(), token);
-    let _admin_phase = open_admin(admin, &operator, limits);
-    tokio::spawn(housekeeping::keep_house(gateway.clone()));
-    tokio::spawn(reload::keep_up_to_date(reloader.clone(), hangups));
+    let _admin_phase = serve_admin(admin, &operator, limits);
+    tokio::spawn(housekeeping::maintain(gateway.clone()));
+    tokio::spawn(reload::reload_on_changes(reloader.clone(), hangups));
 
     signals.next().await;
     let grace = reloader.config().server.grace;
@@ -112,8 +107,32 @@ async fn run(source: &Source) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Serves `operator` until what is returned is dropped.
-fn open_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<ShutdownPhase> {
+/// Serves clients on `listeners`. Returns the phase, by which the servers are stopped, and the tasks of the servers.
+fn serve_public(
+    listeners: Vec<Listener>,
+    gateway: &Arc<Gateway>,
+    limits: ServeLimits,
+) -> Result<(watch::Sender<ShutdownPhase>, JoinSet<()>), AppError> {
+    let (phase, watcher) = watch::channel(ShutdownPhase::Running);
+    let service = Service {
+        limits,
+        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
+        workers: Some(Arc::new(Workers::start()?)),
+    };
+    let mut servers = JoinSet::new();
+    let proxy = Proxy::new(gateway.clone());
+    for listener in listeners {
+        let proxy = proxy.clone();
+        let recorder = proxy.clone();
+        let handler = move |peer, request| proxy.clone().handle(peer, request);
+        let refuse = move |peer, refusal| recorder.refuse(peer, refusal);
+        servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
+    }
+    Ok((phase, servers))
+}
+
+/// Serves `operator` on `listeners` until the returned sender is dropped.
+fn serve_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<ShutdownPhase> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let service = Service {
         limits,
@@ -134,16 +153,16 @@ fn open_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimi
     phase
 }
 
-/// The configuration, the file that it was read from, and the accounts that run inside this process.
-async fn configure(source: &Source) -> Result<(Config, Option<File>, Vec<Sim>), Problem> {
-    if source.is_embedded() {
+/// The configuration, the file from which it was read, and the simulated accounts that run inside this process.
+async fn configure(args: &ConfigArgs) -> Result<(Config, Option<File>, Vec<Sim>), AppError> {
+    if args.is_embedded() {
         let (sims, upstreams) = embedded::start().await?;
-        return Ok((Config::embedded(upstreams, &source.overrides())?, None, sims));
+        return Ok((Config::embedded(upstreams, &args.overrides())?, None, sims));
     }
-    let file = source.file().map(File::read);
+    let file = args.file().map(File::read);
     let config = match &file {
-        Some(file) => file.parse(&source.overrides())?,
-        None => source.load()?,
+        Some(file) => file.parse(&args.overrides())?,
+        None => args.load()?,
     };
     Ok((config, file, Vec::new()))
 }
@@ -155,7 +174,7 @@ fn address(listen: &Listen) -> Address {
     }
 }
 
-async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>, Problem> {
+async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>, AppError> {
     let mut listeners = Vec::new();
     for address in addresses {
         listeners.push(Listener::bind(&address).await?);
@@ -163,7 +182,7 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
     Ok(listeners)
 }
 
-/// The listener with TLS, where that is configured.
+/// The listener, with TLS if there is an identity for it.
 fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener {
     match identity {
         Some(identity) => listener.secured(identity.clone()),
@@ -171,8 +190,8 @@ fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener 
     }
 }
 
-/// Says on standard output where to call, and how to try it.
-fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), Problem> {
+/// Prints on standard output the addresses, the upstreams, and for simulated ones a request to try.
+fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), AppError> {
     let mut text = String::new();
     for listener in public {
         writeln!(text, "Steadfast listens on {}", url(listener))?;
@@ -187,7 +206,7 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
         let names: Vec<&str> = sims.iter().map(Sim::name).collect();
         writeln!(
             text,
-            "Its upstreams are simulated: {} run inside this process, no model behind them.",
+            "Its upstreams are simulated: {} run inside this process, without a model.",
             names.join(" and ")
         )?;
         if let Some(address) = public.first().map(Listener::address) {
@@ -195,7 +214,7 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
                 Address::Tcp(address) => format!("http://{address}"),
                 Address::Unix(path) => format!("--unix-socket '{}' http://localhost", path.display()),
             };
-            writeln!(text, "\nPaste this twice, then change the key:\n")?;
+            writeln!(text, "\nRun this twice, then change the key:\n")?;
             writeln!(
                 text,
                 "  curl -i {target}/v1/responses -H 'content-type: application/json' \\"

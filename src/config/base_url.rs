@@ -1,4 +1,4 @@
-//! The URL that an upstream's paths are appended to.
+//! The base URL of an upstream, to which the paths of requests are appended.
 
 use std::{
     fmt,
@@ -8,7 +8,8 @@ use std::{
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 
-/// `https://host:port/prefix`: http or https, without user name, query and fragment, its path with one reading only.
+/// A URL such as `https://host:port/prefix`: http or https, without user name, query and fragment. Its path is unambiguous, so
+/// that every reader of the path sees the same segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
@@ -17,18 +18,22 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Reads a base URL; the error is a predicate ("must …") and holds nothing of the URL, which may be secret.
+    /// Parses a base URL.
+    ///
+    /// # Errors
+    /// What the text must be, as a predicate that follows the field's name. It does not repeat the URL, which may contain a
+    /// secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = split_scheme(text).ok_or("must start with \"https://\" or \"http://\"")?;
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("holds a space or another character that no URL has".to_owned());
+            return Err("contains a space or another character that is invalid in a URL".to_owned());
         }
         if rest.contains(['?', '#']) {
             return Err("must end with the path: no \"?\" and no \"#\"".to_owned());
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err("must not hold a user name or password; give the credential as the API key".to_owned());
+            return Err("must not contain a user name or password; give the credential as the API key".to_owned());
         }
         let authority = parse_authority(authority)
             .ok_or("must have a host, and a port from 1 to 65535 if any, such as \"https://api.openai.com/v1\"")?;
@@ -43,42 +48,42 @@ impl BaseUrl {
         })
     }
 
-    /// Whether TLS is spoken.
+    /// Whether connections use TLS.
     pub fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// http or https.
+    /// The scheme: http or https.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// Host and port as written, which is what the `Host` header says.
+    /// Host and port as written, which is the value of the `Host` header.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// The host to resolve and to check the certificate against: a name or an IP address, without brackets.
+    /// The host, which is resolved and compared with the certificate: a name or an IP address, without brackets.
     pub fn host(&self) -> &str {
-        bare(self.authority.host())
+        without_brackets(self.authority.host())
     }
 
-    /// The port, the scheme's own when none is written.
+    /// The port; without one, the default port of the scheme.
     pub fn port(&self) -> u16 {
         self.authority
             .port_u16()
             .unwrap_or(if self.is_https() { 443 } else { 80 })
     }
 
-    /// The path before every request's own: empty, or with a slash at its start and none at its end.
+    /// The path in front of the path of each request: empty, or with a slash at its start and none at its end.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Whether the host is this machine by its name or address.
+    /// Whether the host is a name or an address of this machine.
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
-        // RFC 6761 §6.3: localhost and what is below it.
+        // RFC 6761 §6.3: localhost and its subdomains.
         let name = host
             .rsplit('.')
             .next()
@@ -108,7 +113,7 @@ fn parse_authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let host = authority.host();
     let valid_host = match host.strip_prefix('[') {
-        Some(_) => bare(host).parse::<Ipv6Addr>().is_ok(),
+        Some(_) => without_brackets(host).parse::<Ipv6Addr>().is_ok(),
         None => ServerName::try_from(host).is_ok(),
     };
     let port = text.strip_prefix(host)?;
@@ -121,13 +126,14 @@ fn parse_authority(text: &str) -> Option<Authority> {
     (valid_host && valid_port).then_some(authority)
 }
 
-fn bare(host: &str) -> &str {
+/// The host without the brackets of an IPv6 address.
+fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
 }
 
-/// Whether every reader of the path sees the same segment (RFC 3986 §3.3, without what normalisation would change).
+/// Whether a path segment is valid (RFC 3986 §3.3) and not changed by any normalisation.
 fn is_plain_segment(segment: &str) -> bool {
     if segment.is_empty() || segment == "." || segment == ".." {
         return false;
@@ -156,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts() {
+    fn parts_of_a_url() {
         for (written, host, port, prefix, shown) in [
             (
                 "https://api.openai.com/v1",
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn invalid_urls_are_refused() {
         for (written, because) in [
             ("", "start with"),
             ("api.openai.com/v1", "start with"),
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback() {
+    fn loopback_hosts_are_recognized() {
         for (written, expected) in [
             ("http://localhost:1", true),
             ("http://a.LOCALHOST", true),
@@ -253,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(text in "https?://[a-z0-9.:\\[\\]@-]{0,12}(/[a-z%2.?#]{0,4}){0,3}/?") {
+        fn a_printed_url_is_parsed_to_the_same_url(text in "https?://[a-z0-9.:\\[\\]@-]{0,12}(/[a-z%2.?#]{0,4}){0,3}/?") {
             if let Ok(url) = BaseUrl::parse(&text) {
                 prop_assert_eq!(BaseUrl::parse(&url.to_string()), Ok(url.clone()));
                 let uri: http::Uri = url.to_string().parse().unwrap();
@@ -263,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in any::<String>()) {
+        fn any_text_is_parsed_or_refused(text in any::<String>()) {
             let _ = BaseUrl::parse(&text);
             let _ = BaseUrl::parse(&format!("http://{text}"));
         }

@@ -1,4 +1,4 @@
-//! Checks what concerns more than one field, once file and flags are both read.
+//! Checks what concerns more than one field, after file and flags are both read.
 
 use std::{
     collections::HashSet,
@@ -6,109 +6,113 @@ use std::{
 };
 
 use super::{
-    Admin, Listen, Server,
-    errors::{Notes, Place},
-    values::is_loopback,
+    errors::{Located, Location, ProblemList},
+    listen::{Listen, is_loopback},
+    settings::{AdminSettings, ServerSettings},
 };
 
-/// A value that was written down, and where.
-pub(super) type Placed<T> = (Place, T);
-
-/// Checks the addresses as written; where nothing was written, the defaults hold.
-pub(super) struct Listeners<'a> {
-    pub(super) public: Option<&'a [Placed<Listen>]>,
-    pub(super) admin: Option<&'a [Placed<SocketAddr>]>,
+/// The addresses as written, and what decides whether they are allowed. `None` stands for the default addresses.
+pub(super) struct ListenerCheck<'a> {
+    pub(super) public: Option<&'a [Located<Listen>]>,
+    pub(super) admin: Option<&'a [Located<SocketAddr>]>,
     pub(super) has_token: bool,
     pub(super) has_client_keys: bool,
     pub(super) has_tls: bool,
-    /// Where it is said that anybody may call.
-    pub(super) anonymous: Option<&'a Place>,
+    /// Where `allow_anonymous` is set to true, if it is.
+    pub(super) anonymous: Option<&'a Location>,
 }
 
-impl Listeners<'_> {
-    pub(super) fn check(&self, notes: &mut Notes) {
-        let public = self.public.unwrap_or_default();
-        for (index, (place, address)) in public.iter().enumerate() {
+impl ListenerCheck<'_> {
+    /// Reports everything that is wrong with the addresses.
+    pub(super) fn run(&self, problems: &mut ProblemList) {
+        self.check_public(problems);
+        if let (true, Some(location)) = (self.has_client_keys, self.anonymous) {
+            let message = "allow_anonymous cannot be combined with client keys; remove it, or the keys";
+            problems.error(location.clone(), message);
+        }
+        self.check_admin(problems);
+        self.check_between(problems);
+    }
+
+    fn check_public(&self, problems: &mut ProblemList) {
+        let mut earlier: Vec<&Listen> = Vec::new();
+        for (location, address) in self.public.into_iter().flatten() {
             if let Listen::Tcp(tcp) = address
                 && !is_loopback(tcp)
             {
-                self.check_open(place, tcp, notes);
+                self.check_reachable(location, tcp, problems);
             }
-            let earlier = public.iter().take(index).any(|(_, other)| clash(other, address));
-            if earlier {
-                notes.error(place.clone(), format!("listen has \"{address}\" twice; keep one"));
+            if earlier.iter().any(|other| clash(other, address)) {
+                let message = format!("listen has \"{address}\" twice; keep one");
+                problems.error(location.clone(), message);
             }
+            earlier.push(address);
         }
-        if let (true, Some(place)) = (self.has_client_keys, self.anonymous) {
-            let message =
-                "allow_anonymous is for a gateway without client keys, and there are some; remove it, or them";
-            notes.error(place.clone(), message);
-        }
-        let admin = self.admin.unwrap_or_default();
-        for (index, (place, address)) in admin.iter().enumerate() {
-            if !is_loopback(address) && !self.has_token {
-                notes.error(
-                    place.clone(),
-                    format!(
-                        "admin.listen \"{address}\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:{}\"",
-                        address.port()
-                    ),
-                );
-            }
-            if admin
-                .iter()
-                .take(index)
-                .any(|(_, other)| other == address && address.port() != 0)
-            {
-                notes.error(place.clone(), format!("admin.listen has \"{address}\" twice; keep one"));
-            }
-        }
-        self.check_between(notes);
     }
 
-    /// An address that others can reach.
-    fn check_open(&self, place: &Place, address: &SocketAddr, notes: &mut Notes) {
+    fn check_admin(&self, problems: &mut ProblemList) {
+        let mut earlier: Vec<&SocketAddr> = Vec::new();
+        for (location, address) in self.admin.into_iter().flatten() {
+            if !is_loopback(address) && !self.has_token {
+                let message = format!(
+                    "admin.listen \"{address}\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:{}\"",
+                    address.port()
+                );
+                problems.error(location.clone(), message);
+            }
+            if address.port() != 0 && earlier.contains(&address) {
+                let message = format!("admin.listen has \"{address}\" twice; keep one");
+                problems.error(location.clone(), message);
+            }
+            earlier.push(address);
+        }
+    }
+
+    /// Checks a public address that other machines can reach.
+    fn check_reachable(&self, location: &Location, address: &SocketAddr, problems: &mut ProblemList) {
         let port = address.port();
         if self.has_client_keys {
             if !self.has_tls {
                 let message = format!(
-                    "listen \"{address}\" is plain HTTP, so client keys cross the network in the clear; set server.tls, or put what ends TLS on this machine"
+                    "listen \"{address}\" is plain HTTP, so client keys are sent unencrypted; set server.tls, or listen on a loopback address behind a proxy that terminates TLS"
                 );
-                notes.warn(place.clone(), message);
+                problems.warn(location.clone(), message);
             }
         } else if self.anonymous.is_some() {
             let message = format!(
-                "whoever reaches \"{address}\" spends your upstream keys: allow_anonymous is set and there are no client keys"
+                "everyone who can connect to \"{address}\" can use your upstream keys: allow_anonymous is set and there are no client keys"
             );
-            notes.warn(place.clone(), message);
+            problems.warn(location.clone(), message);
         } else {
             let message = format!(
-                "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{address}\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant"
+                "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{address}\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant"
             );
-            notes.error(place.clone(), message);
+            problems.error(location.clone(), message);
         }
     }
 
-    /// The two listeners must be apart. A clash of a written address with a default is reported at the written one.
-    fn check_between(&self, notes: &mut Notes) {
+    /// Checks that the two listeners do not share an address. If a written address clashes with a default one, the written one
+    /// is reported.
+    fn check_between(&self, problems: &mut ProblemList) {
         let message = |address: &SocketAddr| {
-            format!("\"{address}\" is wanted by both server.listen and admin.listen; change one of them")
+            format!("\"{address}\" is used by both server.listen and admin.listen; change one of them")
         };
         match (self.public, self.admin) {
             (public, Some(admin)) => {
-                let default = Server::default().listen;
-                let taken = |address: &Listen| match public {
+                let default = ServerSettings::default().listen;
+                let is_taken = |address: &Listen| match public {
                     Some(public) => public.iter().any(|(_, other)| clash(other, address)),
                     None => default.iter().any(|other| clash(other, address)),
                 };
-                for (place, address) in admin.iter().filter(|(_, address)| taken(&Listen::Tcp(*address))) {
-                    notes.error(place.clone(), message(address));
+                for (location, address) in admin.iter().filter(|(_, address)| is_taken(&Listen::Tcp(*address))) {
+                    problems.error(location.clone(), message(address));
                 }
             }
             (Some(public), None) => {
-                for address in Admin::default().listen {
-                    let clashing = public.iter().filter(|(_, other)| clash(other, &Listen::Tcp(address)));
-                    clashing.for_each(|(place, _)| notes.error(place.clone(), message(&address)));
+                for address in AdminSettings::default().listen {
+                    for (location, _) in public.iter().filter(|(_, other)| clash(other, &Listen::Tcp(address))) {
+                        problems.error(location.clone(), message(&address));
+                    }
                 }
             }
             (None, None) => {}
@@ -116,7 +120,7 @@ impl Listeners<'_> {
     }
 }
 
-/// Whether the two cannot be listened on at once. Port 0 is another port each time.
+/// Whether one process cannot listen on both addresses. Port 0 is a different port each time.
 fn clash(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Tcp(a), Listen::Tcp(b)) => {
@@ -128,20 +132,18 @@ fn clash(a: &Listen, b: &Listen) -> bool {
     }
 }
 
-/// Whether listening on `any` takes `other` too: the unspecified address of IPv6 takes IPv4 along (RFC 3493 §5.3).
+/// Whether listening on `any` includes `other`: the unspecified address of IPv6 includes IPv4 (RFC 3493 §5.3).
 fn covers(any: IpAddr, other: IpAddr) -> bool {
     any.is_unspecified() && (any.is_ipv6() || other.is_ipv4())
 }
 
-/// Names are identities: two upstreams of one name would be one to every session.
-pub(super) fn names(names: &[Placed<String>], notes: &mut Notes) {
+/// Reports upstream names that are used twice. A name is an identity: sessions could not tell two upstreams of one name apart.
+pub(super) fn check_upstream_names(names: &[Located<String>], problems: &mut ProblemList) {
     let mut seen = HashSet::with_capacity(names.len());
-    for (place, name) in names {
+    for (location, name) in names {
         if !seen.insert(name) {
-            notes.error(
-                place.clone(),
-                format!("the upstream name \"{name}\" is taken; names must be unique"),
-            );
+            let message = format!("the upstream name \"{name}\" is taken; names must be unique");
+            problems.error(location.clone(), message);
         }
     }
 }

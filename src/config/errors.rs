@@ -1,26 +1,26 @@
-//! What is wrong with a configuration, and where.
+//! The problems of a configuration, each with its location.
 
 use std::{fmt, sync::Arc};
 
-/// Where a problem stands. The order is the order of reports: by position, then what concerns a whole file, then flags.
+/// Where a problem is. The order is the order of reports: positions in a file, then files as a whole, then flags.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// A position in a file.
     At {
-        /// The file as the user named it.
+        /// The path of the file as the user gave it.
         file: Arc<str>,
-        /// The line, from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// The column, from 1, in characters (not bytes).
+        /// The column, counted from 1 in characters (not bytes).
         column: usize,
     },
     /// A file as a whole.
     File(Arc<str>),
-    /// A command-line flag, with as much of its value as may be shown.
+    /// A command-line flag, with the part of its value that is safe to print.
     Flag(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At { file, line, column } => write!(f, "{file}:{line}:{column}"),
@@ -30,28 +30,31 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that is wrong, or that deserves a warning: where, what, and what to do. It never holds a secret.
+/// A value with the location at which the user wrote it.
+pub(super) type Located<T> = (Location, T);
+
+/// One error or one warning: its location, what is wrong, and what to do. It never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it stands.
-    pub place: Place,
-    /// What it is and what to do, in one line.
+pub struct ConfigProblem {
+    /// Where the problem is.
+    pub location: Location,
+    /// What is wrong and what to do, in one line.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
+        write!(f, "{}: {}", self.location, self.message)
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of [`Place`]. `Display` prints one problem a line.
+/// All errors of a configuration, in the order of [`Location`]. `Display` prints one problem per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errors(Vec<Problem>);
+pub struct Errors(Vec<ConfigProblem>);
 
 impl Errors {
-    /// The problems, at least one.
-    pub fn problems(&self) -> &[Problem] {
+    /// The errors, at least one.
+    pub fn problems(&self) -> &[ConfigProblem] {
         &self.0
     }
 }
@@ -70,35 +73,40 @@ impl std::error::Error for Errors {}
 
 /// Collects problems while a configuration is read, so that one mistake does not hide the next.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
-    errors: Vec<Problem>,
-    warnings: Vec<Problem>,
+pub(super) struct ProblemList {
+    errors: Vec<ConfigProblem>,
+    warnings: Vec<ConfigProblem>,
 }
 
-impl Notes {
-    pub(super) fn error(&mut self, place: Place, message: impl Into<String>) {
+impl ProblemList {
+    /// Adds an error.
+    pub(super) fn error(&mut self, location: Location, message: impl Into<String>) {
         let message = message.into();
-        self.errors.push(Problem { place, message });
+        self.errors.push(ConfigProblem { location, message });
     }
 
-    pub(super) fn warn(&mut self, place: Place, message: impl Into<String>) {
+    /// Adds a warning.
+    pub(super) fn warn(&mut self, location: Location, message: impl Into<String>) {
         let message = message.into();
-        self.warnings.push(Problem { place, message });
+        self.warnings.push(ConfigProblem { location, message });
     }
 
-    /// The warnings, or all errors when there is one.
-    pub(super) fn finish(mut self) -> Result<Vec<Problem>, Errors> {
+    /// Returns the warnings.
+    ///
+    /// # Errors
+    /// All errors, if there is at least one.
+    pub(super) fn finish(mut self) -> Result<Vec<ConfigProblem>, Errors> {
         if !self.errors.is_empty() {
-            return Err(self.fail());
+            return Err(self.into_errors());
         }
-        self.warnings.sort_by(|a, b| a.place.cmp(&b.place));
+        self.warnings.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(self.warnings)
     }
 
-    /// All errors, of which there is one at least.
-    pub(super) fn fail(mut self) -> Errors {
-        debug_assert!(!self.errors.is_empty(), "failed without an error");
-        self.errors.sort_by(|a, b| a.place.cmp(&b.place));
+    /// Returns all errors; there must be at least one.
+    pub(super) fn into_errors(mut self) -> Errors {
+        debug_assert!(!self.errors.is_empty(), "a list without errors is no failure");
+        self.errors.sort_by(|a, b| a.location.cmp(&b.location));
         Errors(self.errors)
     }
 }

@@ -1,33 +1,31 @@
-//! The configuration file as bytes: read once, and compared with what it held before.
+//! The configuration file: it is read once, and compared with its earlier content at a reload.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, Errors, Overrides,
-    errors::{Notes, Place},
-    load::process_env,
-    secrets::read_file,
+    errors::{Errors, Location, ProblemList},
+    load::Config,
+    secrets::{process_env, read_file},
+    settings::Overrides,
 };
 
-/// The most that a configuration file may hold.
+/// The maximum size of a configuration file in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// What a configuration file held when it was read, be it valid or not. Equal ones come from the same bytes.
+/// The content of a configuration file at the time it was read, valid or not. Two values are equal if path and bytes are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     path: PathBuf,
+    /// The text, or the reason why there is none, as a predicate whose subject is the file.
     text: Result<String, String>,
 }
 
 impl File {
-    /// Reads the file at `path`. That it cannot be read is one of the things that it may hold.
+    /// Reads the file at `path`. An unreadable file is not an error yet: [`File::parse`] reports it.
     pub fn read(path: &Path) -> Self {
         let text = read_file(path, MAX_FILE).and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| {
-                let valid = error
-                    .as_bytes()
-                    .get(..error.utf8_error().valid_up_to())
-                    .unwrap_or_default();
+                let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
                 let line = memchr::memchr_iter(b'\n', valid).count() + 1;
                 format!("is not UTF-8 in line {line}; save it as UTF-8")
             })
@@ -38,24 +36,34 @@ impl File {
         }
     }
 
-    /// Where it was read.
+    /// The path from which the file was read.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The configuration that it describes, with the environment of this process. The files that it names are read now.
+    /// Parses the configuration with the environment of this process. The files that it names are read by this call.
     ///
     /// # Errors
-    /// Everything that is wrong with the file, the flags and what they name.
+    /// Everything that is wrong with the file, the flags and the files that they name.
     pub fn parse(&self, overrides: &Overrides) -> Result<Config, Errors> {
         let origin = self.path.display().to_string();
         match &self.text {
             Ok(text) => Config::from_toml(text, &origin, &process_env, overrides),
             Err(problem) => {
-                let mut notes = Notes::default();
-                notes.error(Place::File(origin.into()), problem.as_str());
-                Err(notes.fail())
+                let mut problems = ProblemList::default();
+                problems.error(Location::File(origin.into()), problem.as_str());
+                Err(problems.into_errors())
             }
         }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path` with the environment of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, the flags and the files that they name.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, Errors> {
+        File::read(path).parse(overrides)
     }
 }

@@ -1,37 +1,39 @@
-//! Globs over model names: `*` stands for any text, also none, and `?` for one character. Nothing else is special.
+//! Globs over model names: `*` matches any text, the empty one included, and `?` matches one character. No other character is
+//! special.
 //!
-//! The only point to return to after a mismatch is the latest `*`: whatever an earlier one could have swallowed instead, the
-//! latest can swallow too. So a match takes at most text × pattern steps, whatever a caller sends.
+//! After a mismatch, matching continues at the latest `*` with one more character: any text that an earlier `*` could match
+//! instead, the latest `*` can match too. So a match takes at most text length × pattern length steps, even for hostile input.
 
-/// Which models an upstream serves.
+/// A set of models, as globs over their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelGlobs(Vec<Box<str>>);
 
 impl ModelGlobs {
-    /// The models that match any of `patterns`; without any pattern, all models.
+    /// The models that match at least one of `patterns`. Without a pattern, all models.
     pub fn new<P: Into<Box<str>>>(patterns: impl IntoIterator<Item = P>) -> Self {
         Self(patterns.into_iter().map(Into::into).collect())
     }
 
-    /// Whether `model` is among them.
+    /// Whether the set contains `model`.
     pub fn matches(&self, model: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| matches(pattern, model))
     }
 
-    /// Whether no model is left out.
+    /// Whether the set contains all models because it has no pattern.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The patterns as written; none where all models are served.
+    /// The patterns as written; none if the set contains all models.
     pub fn patterns(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)
     }
 }
 
+/// Whether the whole `text` matches `pattern`.
 fn matches(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.chars(), text.chars());
-    // Behind the latest `*`, and where in the text its rest is tried next.
+    // The pattern after the latest `*`, and the text at which it is tried next.
     let mut retry = None;
     loop {
         let (mut rest, mut after) = (pattern.clone(), text.clone());
@@ -64,14 +66,14 @@ mod tests {
 
     use super::*;
 
-    /// The definition, written down.
-    fn oracle(pattern: &[char], text: &[char]) -> bool {
+    /// The definition as a recursive function, which takes exponential time.
+    fn matches_by_definition(pattern: &[char], text: &[char]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
-            Some(('*', rest)) => (0..=text.len()).any(|skip| oracle(rest, &text[skip..])),
+            Some(('*', rest)) => (0..=text.len()).any(|skip| matches_by_definition(rest, &text[skip..])),
             Some((wanted, rest)) => text
                 .split_first()
-                .is_some_and(|(found, text)| (*wanted == '?' || wanted == found) && oracle(rest, text)),
+                .is_some_and(|(found, text)| (*wanted == '?' || wanted == found) && matches_by_definition(rest, text)),
         }
     }
 
@@ -79,11 +81,11 @@ mod tests {
         #[test]
         fn agrees_with_the_definition(pattern in "[ab*?é]{0,8}", text in "[abé*]{0,10}") {
             let (p, t): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
-            prop_assert_eq!(matches(&pattern, &text), oracle(&p, &t), "{} on {}", pattern, text);
+            prop_assert_eq!(matches(&pattern, &text), matches_by_definition(&p, &t), "{} on {}", pattern, text);
         }
 
         #[test]
-        fn a_pattern_cut_out_of_a_text_matches_it(text in "[a-z0-9.-]{0,20}", from in 0..20usize, to in 0..20usize) {
+        fn a_text_with_a_part_replaced_by_wildcards_matches_itself(text in "[a-z0-9.-]{0,20}", from in 0..20usize, to in 0..20usize) {
             let (from, to) = (from.min(to).min(text.len()), from.max(to).min(text.len()));
             let (head, tail) = (&text[..from], &text[to..]);
             let starred = format!("{head}*{tail}");
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_models() {
+    fn globs_over_names_of_models() {
         let globs = ModelGlobs::new(["gpt-5*", "o?"]);
         for (model, served) in [
             ("gpt-5", true),
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_do_not_explode() {
+    fn many_stars_do_not_take_exponential_time() {
         let pattern = format!("{}b", "*a".repeat(100));
         assert!(!matches(&pattern, &"a".repeat(100_000)));
     }

@@ -1,16 +1,21 @@
-//! `headers` of an upstream: fields that every request to it carries.
+//! `headers` of an upstream: the headers that are set on every request to it.
 
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 use toml::de::DeValue;
 
 use super::{
-    Headers,
-    reader::{Reader, Section},
-    secrets::{Surroundings, header_value},
+    document::DocumentReader,
+    fields::upstream::HEADERS,
+    reader::Section,
+    secrets::{ResolveContext, header_value},
     values::{kind, quoted, text},
 };
 
-/// What Steadfast sets itself, what frames the message, and what belongs to one connection (RFC 9110 §7.6.1).
+/// Configured headers, in the order of their names.
+pub(super) type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// Why a header may not be configured: Steadfast sets it, or it frames the message, or it belongs to one connection
+/// (RFC 9110 §7.6.1). `None` if it may.
 fn reserved(name: &HeaderName) -> Option<&'static str> {
     const OWN: [HeaderName; 13] = [
         header::HOST,
@@ -36,8 +41,9 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, section: &Section<'_>, around: Surroundings<'_>) -> Headers {
-    let Some(value) = section.get("headers") else {
+/// Reads `headers` of an upstream. Invalid entries are reported and left out.
+pub(super) fn read(reader: &mut DocumentReader<'_>, section: &Section<'_>, context: ResolveContext<'_>) -> Headers {
+    let Some(value) = section.get(&HEADERS) else {
         return Vec::new();
     };
     let DeValue::Table(table) = value.get_ref() else {
@@ -52,7 +58,7 @@ pub(super) fn read(reader: &mut Reader<'_>, section: &Section<'_>, around: Surro
     for (key, value) in table {
         let shown = quoted(key.get_ref());
         let Ok(name) = key.get_ref().parse::<HeaderName>() else {
-            reader.error(key, format!("headers: {shown} is not a header's name"));
+            reader.error(key, format!("headers: {shown} is not a valid header name"));
             continue;
         };
         if let Some(why) = reserved(&name) {
@@ -60,7 +66,7 @@ pub(super) fn read(reader: &mut Reader<'_>, section: &Section<'_>, around: Surro
         } else if headers.iter().any(|(other, _)| *other == name) {
             reader.error(key, format!("headers: {shown} is written twice; keep one"));
         } else {
-            match text(value.get_ref()).and_then(|text| header_value(text, around)) {
+            match text(value.get_ref()).and_then(|text| header_value(text, context)) {
                 Ok(value) => headers.push((name, value)),
                 Err(problem) => reader.error(value, format!("headers: the value of {shown} {problem}")),
             }

@@ -1,4 +1,4 @@
-//! Resolves secrets and reads the files that a configuration names. No error and no warning holds a secret.
+//! Resolves secrets and reads the files that a configuration names. No error and no warning contains a secret.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -7,89 +7,107 @@ use http::HeaderValue;
 use super::values::{quoted, show_size};
 use crate::secret::Secret;
 
-/// The most that a secret's file may hold.
+/// The maximum size of a secret's file in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// What a secret is looked up in.
+/// Returns the value of an environment variable.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The environment of this process.
+pub(super) fn process_env(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// What the references of a configuration (`env:NAME`, `file:PATH`, paths) are resolved with.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
-    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// What relative paths are relative to.
+pub(super) struct ResolveContext<'a> {
+    pub(super) env: Env<'a>,
+    /// The folder to which relative paths are relative.
     pub(super) folder: &'a Path,
 }
 
-/// A secret and whether it was written out instead of named.
-pub(super) type Resolved = (Secret, bool);
+/// How a secret is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SecretForm {
+    /// By the name of an environment variable or a file.
+    Reference,
+    /// By the secret itself, which deserves a warning.
+    Literal,
+}
 
-/// The warning for a secret that is written out in a file; follows the field's name.
-pub(super) const WRITTEN_OUT: &str = "is written in the file; use \"env:NAME\" or \"file:PATH\"";
+/// The warning for a literal secret in a file; follows the field's name.
+pub(super) const LITERAL_WARNING: &str = "is written in the file; use \"env:NAME\" or \"file:PATH\"";
 
-/// Resolves `env:NAME`, `file:PATH` or a literal into a credential that fits a header.
-pub(super) fn credential(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
+/// Resolves `env:NAME`, `file:PATH` or a literal to a credential that may be sent in a header.
+pub(super) fn credential(text: &str, context: ResolveContext<'_>) -> Result<(Secret, SecretForm), String> {
     if text.starts_with('$') {
-        return Err("is not expanded like in a shell; write \"env:NAME\"".to_owned());
+        return Err("starts with \"$\", but variables are not expanded; write \"env:NAME\"".to_owned());
     }
-    let (secret, literal) = resolve(text, around)?;
+    let (secret, form) = resolve(text, context)?;
     if is_credential(&secret) {
-        return Ok((secret, literal));
+        return Ok((secret, form));
     }
-    let from = if literal { "it".to_owned() } else { quoted(text) };
+    let origin = match form {
+        SecretForm::Literal => "it".to_owned(),
+        SecretForm::Reference => quoted(text),
+    };
     Err(format!(
-        "holds a character that no credential has; look in {from} for spaces, line breaks and accents"
+        "contains an invalid character; check {origin} for spaces, line breaks and accents"
     ))
 }
 
-/// Stricter than a header value must be (RFC 9110 §5.5): no known credential holds a space, a copied line break is common.
+/// Whether `secret` is visible ASCII. This is stricter than a header value must be (RFC 9110 §5.5), because no known credential
+/// contains a space, and a copied line break is a common mistake.
 pub(super) fn is_credential(secret: &Secret) -> bool {
     !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Resolves `env:NAME`, `file:PATH` or a literal into a header value that `Debug` does not print.
-pub(super) fn header_value(text: &str, around: Surroundings<'_>) -> Result<HeaderValue, String> {
-    let (secret, _) = resolve(text, around)?;
+/// Resolves `env:NAME`, `file:PATH` or a literal to a header value that `Debug` does not print.
+pub(super) fn header_value(text: &str, context: ResolveContext<'_>) -> Result<HeaderValue, String> {
+    let (secret, _) = resolve(text, context)?;
     let mut value = HeaderValue::from_str(secret.expose())
-        .map_err(|_| "holds a character that no header value has; look for line breaks and accents".to_owned())?;
+        .map_err(|_| "contains an invalid character; check it for line breaks and accents".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn resolve(text: &str, around: Surroundings<'_>) -> Result<Resolved, String> {
-    let (secret, literal) = if let Some(name) = text.strip_prefix("env:") {
-        (from_environment(name, around)?, false)
+fn resolve(text: &str, context: ResolveContext<'_>) -> Result<(Secret, SecretForm), String> {
+    let (secret, form) = if let Some(name) = text.strip_prefix("env:") {
+        (from_environment(name, context)?, SecretForm::Reference)
     } else if let Some(path) = text.strip_prefix("file:") {
-        (from_file(path, around)?, false)
+        (from_file(path, context)?, SecretForm::Reference)
     } else {
-        (text.to_owned(), true)
+        (text.to_owned(), SecretForm::Literal)
     };
-    match (secret.is_empty(), literal) {
-        (false, _) => Ok((Secret::new(secret), literal)),
-        (true, false) => Err(format!("must not be empty, but {} is", quoted(text))),
-        (true, true) => Err("must not be empty; write \"env:NAME\" or \"file:PATH\"".to_owned()),
+    match (secret.is_empty(), form) {
+        (false, _) => Ok((Secret::new(secret), form)),
+        (true, SecretForm::Reference) => Err(format!("must not be empty, but {} is", quoted(text))),
+        (true, SecretForm::Literal) => Err("must not be empty; write \"env:NAME\" or \"file:PATH\"".to_owned()),
     }
 }
 
-fn from_environment(name: &str, around: Surroundings<'_>) -> Result<String, String> {
-    // Whatever is no name is not printed: it may be the secret itself.
+fn from_environment(name: &str, context: ResolveContext<'_>) -> Result<String, String> {
+    // An invalid name is not printed, because it may be the secret itself.
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !is_name {
         return Err("must have the name of an environment variable after \"env:\"".to_owned());
     }
     let missing = || format!("needs the environment variable {name}, which is not set; set it, or name another");
-    (around.env)(name).ok_or_else(missing)
+    (context.env)(name).ok_or_else(missing)
 }
 
-fn from_file(path: &str, around: Surroundings<'_>) -> Result<String, String> {
+fn from_file(path: &str, context: ResolveContext<'_>) -> Result<String, String> {
     if path.is_empty() {
         return Err("must have a path after \"file:\"".to_owned());
     }
-    let path = around.folder.join(path);
+    let path = context.folder.join(path);
     let text = read_file(&path, MAX_SECRET)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not text".to_owned()))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()))
         .map_err(|problem| format!("needs the file {}, which {problem}", shown(&path)))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// A path, safe to print on a terminal.
+/// A path in quotes, escaped for a terminal.
 pub(super) fn shown(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }

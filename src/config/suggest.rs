@@ -1,8 +1,9 @@
-//! Guesses what a user meant to write.
+//! Suggests the name that a user probably meant.
 
 use std::cmp::Reverse;
 
-/// The candidate that `name` was probably meant to be: few edits away, or the one that holds it or is held by it.
+/// The candidate that the user probably meant by `name`: one that is a few edits away, else one that contains `name` or is
+/// contained in it. `None` if there is no such candidate.
 pub(super) fn closest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
     const LONGEST: usize = 64;
     if name.len() > LONGEST {
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guesses_what_was_meant() {
+    fn similar_names_are_suggested() {
         let fields = ["name", "base_url", "api_key", "weight", "ca"];
         for (typed, meant) in [
             ("wieght", Some("weight")),

@@ -1,4 +1,4 @@
-//! `server.tls`: the certificate that clients see.
+//! `[server.tls]`: the certificate for clients.
 
 use std::{
     fmt,
@@ -6,31 +6,34 @@ use std::{
 };
 
 use super::{
-    reader::{Reader, Schema, Section},
-    secrets::{Surroundings, read_file, shown},
-    values::text,
+    document::DocumentReader,
+    fields::{server, tls},
+    kinds::Text,
+    reader::Section,
+    schema::ConfigField,
+    secrets::{ResolveContext, read_file, shown},
 };
 use crate::{
     secret::Secret,
     wire::{self, IdentityError},
 };
 
-/// The most that either file may hold.
-const MOST: u64 = 1 << 20;
+/// The maximum size of each of the files in bytes.
+const MAX_PEM: u64 = 1 << 20;
 
-/// A certificate and its key, which fit each other.
+/// A certificate and its private key, which match each other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Where the certificates were read.
+    /// The path of the certificates.
     pub cert: PathBuf,
-    /// Certificates in PEM form: the server's own, then those that vouch for it.
+    /// The certificates in PEM form: the server's own, followed by those that vouch for it.
     pub certificates: Vec<u8>,
-    /// Where the key was read.
+    /// The path of the private key.
     pub key: PathBuf,
     /// The private key in PEM form.
     pub private_key: Secret,
-    /// Where the certificates of those were read that vouch for clients, and these in PEM form; without, any client may
-    /// shake hands.
+    /// The path and content (PEM) of the authorities that client certificates must come from; `None` asks clients for no
+    /// certificate.
     pub client_ca: Option<(PathBuf, Vec<u8>)>,
 }
 
@@ -43,44 +46,32 @@ impl fmt::Debug for Tls {
     }
 }
 
-pub(super) const SCHEMA: Schema = Schema {
-    name: "[server.tls]",
-    prefix: "server.tls.",
-    fields: &["cert", "key", "client_ca"],
-};
-
-/// Reads the table `tls` of `server`, where there is one.
-pub(super) fn read(reader: &mut Reader<'_>, server: &Section<'_>, around: Surroundings<'_>) -> Option<Tls> {
-    let section = reader.section(server, "tls", &SCHEMA);
+/// Reads the table `tls` of `server`. Returns `None` if there is none or it is invalid.
+pub(super) fn read(reader: &mut DocumentReader<'_>, server: &Section<'_>, context: ResolveContext<'_>) -> Option<Tls> {
+    let section = reader.section(server, &server::TLS);
     if !section.is_written() {
         return None;
     }
-    for (field, remedy) in [("cert", "add cert = \"c.pem\""), ("key", "add key = \"k.pem\"")] {
-        if section.get(field).is_none() {
-            reader.missing(&section, format!("[server.tls] has no {field}; {remedy}"));
-        }
-    }
-    let mut file = |field| {
-        reader.read(&section, field, |value| {
-            let path = text(value)?;
+    let mut file = |field: &ConfigField<Text>| {
+        reader.read_text(&section, field, |path| {
             if path.is_empty() {
                 return Err("must be the path of a PEM file".to_owned());
             }
-            let path = around.folder.join(path);
-            let pem = read_file(&path, MOST).map_err(|why| needs(&path, &why))?;
+            let path = context.folder.join(path);
+            let pem = read_file(&path, MAX_PEM).map_err(|why| needs(&path, &why))?;
             Ok((path, pem))
         })
     };
-    let (cert, key, client_ca) = (file("cert"), file("key"), file("client_ca"));
+    let (cert, key, client_ca) = (file(&tls::CERT), file(&tls::KEY), file(&tls::CLIENT_CA));
     let ((cert, certificates), (key, private_key)) = cert.zip(key)?;
-    // What is written and cannot be read must not let everybody in.
-    if client_ca.is_none() && section.get("client_ca").is_some() {
+    // An unreadable client_ca must not admit clients without a certificate.
+    if client_ca.is_none() && section.get(&tls::CLIENT_CA).is_some() {
         return None;
     }
     let authorities = client_ca.as_ref().map(|(_, pem)| pem.as_slice());
     let (field, problem) = match wire::server_config(&certificates, &private_key, authorities) {
         Ok(_) => {
-            // What lies between PEM sections may be no text, and is of no use.
+            // Bytes between the PEM sections may be no UTF-8, and are not used.
             let private_key = Secret::new(String::from_utf8_lossy(&private_key));
             return Some(Tls {
                 cert,
@@ -90,18 +81,17 @@ pub(super) fn read(reader: &mut Reader<'_>, server: &Section<'_>, around: Surrou
                 client_ca,
             });
         }
-        Err(IdentityError::Certificate(why)) => ("cert", needs(&cert, &why)),
-        Err(IdentityError::Key(why)) => ("key", needs(&key, &why)),
+        Err(IdentityError::Certificate(why)) => (&tls::CERT, needs(&cert, &why)),
+        Err(IdentityError::Key(why)) => (&tls::KEY, needs(&key, &why)),
         Err(IdentityError::Authority(why)) => {
-            let path = client_ca.as_ref().map_or(Path::new(""), |(path, _)| path);
-            ("client_ca", needs(path, &why))
+            let (path, _) = client_ca.as_ref().expect("only a client_ca has authorities");
+            (&tls::CLIENT_CA, needs(path, &why))
         }
-        Err(IdentityError::Mismatch) => ("key", misfit(&cert, &key)),
-        Err(error @ IdentityError::Library(_)) => ("cert", format!("is of no use: {error}")),
+        Err(IdentityError::Mismatch) => (&tls::KEY, mismatch(&cert, &key)),
+        Err(error @ IdentityError::Library(_)) => (&tls::CERT, format!("cannot be used: {error}")),
     };
-    if let Some(value) = section.get(field) {
-        reader.error(value, format!("{field} {problem}"));
-    }
+    let value = section.get(field).expect("the value of the field has been read");
+    reader.error(value, format!("{} {problem}", field.name));
     None
 }
 
@@ -109,7 +99,7 @@ fn needs(path: &Path, why: &str) -> String {
     format!("needs the file {}, which {why}", shown(path))
 }
 
-fn misfit(cert: &Path, key: &Path) -> String {
+fn mismatch(cert: &Path, key: &Path) -> String {
     let (cert, key) = (shown(cert), shown(key));
-    format!("does not fit: the first certificate of {cert} was not made for the key in {key}; name its own key")
+    format!("does not fit: the first certificate of {cert} belongs to another key than {key}; use its own key")
 }

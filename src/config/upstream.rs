@@ -1,4 +1,4 @@
-//! `[[upstream]]` and `--upstream`: one account.
+//! `[[upstream]]` and `--upstream`: the upstream accounts.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -9,59 +9,63 @@ use rustls::{
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    BaseUrl, Headers, ModelGlobs,
-    errors::{Notes, Place},
-    headers,
-    reader::{Reader, Schema, Section},
-    secrets::{Surroundings, WRITTEN_OUT, credential, is_credential, read_file, shown},
-    values::{boolean, integer, quoted, text},
+    base_url::BaseUrl,
+    document::DocumentReader,
+    errors::{Located, Location, ProblemList},
+    fields::upstream,
+    glob::ModelGlobs,
+    headers::{self, Headers},
+    reader::Section,
+    schema::AnyField,
+    secrets::{LITERAL_WARNING, ResolveContext, SecretForm, credential, is_credential, read_file, shown},
+    values::{quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
 
-/// One account to send requests to.
+/// One upstream account.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// The identity that sessions hash to: 1 to 64 letters, digits, `.`, `_` and `-`.
+    /// The name, which is the identity that sessions hash to: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// What stands before every request's path after `/v1`.
+    /// The URL that replaces `/v1` at the beginning of each request's path.
     pub base_url: BaseUrl,
-    /// The credential.
+    /// The credential of the account.
     pub api_key: ApiKey,
-    /// The share of the sessions, relative to the others.
+    /// The share of the sessions relative to the other upstreams.
     pub weight: Weight,
-    /// The models that it serves, by the names that callers use.
+    /// The models that the upstream serves, by the names that callers use.
     pub models: ModelGlobs,
-    /// What it calls models that callers call otherwise, by their names for them.
+    /// The upstream's own names of models, by the names that callers use; empty if they are the same.
     pub renames: BTreeMap<String, String>,
-    /// Headers set on every request, each name once; none frames the message, belongs to the connection or is a credential that
-    /// [`Upstream::api_key`] sets. A value may be named by `env:` or `file:` like a secret. All values are marked as sensitive, so that `Debug` does not print them.
+    /// Headers that are set on every request, each name once. None of them frames the message, belongs to the connection or is
+    /// set from [`Upstream::api_key`]. All values are marked as sensitive, so that `Debug` does not print them.
     pub headers: Headers,
-    /// Certificates trusted beside the platform's; only with https.
+    /// Certificate authorities that are trusted in addition to the platform's; only with https.
     pub ca: Option<Ca>,
     /// Whether HTTP/2 is offered; only with https.
     pub http2: bool,
-    /// How many requests it gets at a time: 1 to 1,000,000; without, as many as come.
+    /// The maximum number of concurrent requests: 1 to 1,000,000; `None` is no limit.
     pub max_in_flight: Option<u32>,
-    /// Whom the account belongs to, written like a name: upstreams that share it share prompt cache and response state.
-    /// Without, it belongs to nobody else.
+    /// The organization that owns the account, written like a name. Upstreams of one organization share prompt cache and
+    /// response state. `None` is an organization of its own.
     pub organization: Option<String>,
 }
 
 /// How requests to an upstream are authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiKey {
-    /// With the upstream's own key, visible ASCII, which `authorization: Bearer` carries.
+    /// The upstream's own key, in visible ASCII, is sent as `authorization: Bearer`.
     Key(Secret),
-    /// With what the caller sent.
+    /// The credential of the caller is passed on.
     Passthrough,
 }
 
 /// A file of PEM certificates, at least one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ca {
-    /// Where it was read.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it held.
+    /// The content of the file.
     pub pem: Vec<u8>,
 }
 
@@ -74,7 +78,7 @@ impl fmt::Debug for Ca {
     }
 }
 
-/// Why [`Upstream::new`] refused.
+/// Why [`Upstream::new`] refused its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidUpstream(String);
 
@@ -87,15 +91,15 @@ impl fmt::Display for InvalidUpstream {
 impl std::error::Error for InvalidUpstream {}
 
 impl Upstream {
-    /// Whether it is called with whatever its callers send.
+    /// Whether the upstream receives the caller's credential.
     pub fn is_passthrough(&self) -> bool {
         self.api_key == ApiKey::Passthrough
     }
 
-    /// An upstream of weight 1 for all models.
+    /// An upstream of weight 1 that serves all models.
     ///
     /// # Errors
-    /// When the name, the URL or the key would be refused in a file too.
+    /// If the name, the URL or the key would be refused in a file.
     pub fn new(name: &str, base_url: &str, api_key: ApiKey) -> Result<Self, InvalidUpstream> {
         let invalid = |field, problem| InvalidUpstream(format!("{field} {problem}"));
         let name = parse_name(name).map_err(|problem| invalid("name", problem))?;
@@ -125,81 +129,84 @@ impl Upstream {
     }
 }
 
-pub(super) const SCHEMA: Schema = Schema {
-    name: "[[upstream]]",
-    prefix: "upstream.",
-    fields: &[
-        "name",
-        "base_url",
-        "api_key",
-        "weight",
-        "models",
-        "max_in_flight",
-        "headers",
-        "organization",
-        "ca",
-        "http2",
-    ],
-};
-
-/// Reads one `[[upstream]]`. Its name comes apart, with its place, so that it can be compared even where the rest is invalid.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    around: Surroundings<'_>,
-) -> (Option<(Place, String)>, Option<Upstream>) {
-    let name = reader.read(section, "name", |value| parse_name(text(value)?));
-    let base_url = reader.read(section, "base_url", |value| BaseUrl::parse(text(value)?));
-    let api_key = reader.read(section, "api_key", |value| parse_key(text(value)?, around));
-    if let (Some((_, true)), Some(value)) = (&api_key, section.get("api_key")) {
-        reader
-            .notes
-            .warn(reader.place_of(value), format!("api_key {WRITTEN_OUT}"));
-    }
-    let weight = reader.read(section, "weight", parse_weight);
-    let (models, renames) = read_models(reader, section);
-    let headers = headers::read(reader, section, around);
-    let ca = reader.read(section, "ca", |value| parse_ca(text(value)?, around));
-    let http2 = reader.read(section, "http2", boolean).unwrap_or(false);
-    let max_in_flight = reader.read(section, "max_in_flight", |value| integer(value, 1..=1_000_000));
-    let organization = reader.read(section, "organization", |value| parse_name(text(value)?));
-    note_missing(reader, section);
-    if let (Some(url), Some(value)) = (&base_url, section.get("base_url")) {
-        let place = reader.place_of(value);
-        warn_of_url(&mut reader.notes, &place, url);
-        for (field, set) in [("ca", ca.is_some()), ("http2", http2)] {
-            if let (false, true, Some(value)) = (url.is_https(), set, section.get(field)) {
-                reader.error(
-                    value,
-                    format!("{field} needs TLS; remove it, or let base_url start with \"https://\""),
-                );
-            }
-        }
-    }
-    let place = section.get("name").map(|value| reader.place_of(value));
-    let named = place.zip(name.clone());
-    let (Some(name), Some(base_url), Some((api_key, _))) = (name, base_url, api_key) else {
-        return (named, None);
-    };
-    let upstream = Upstream {
-        weight: weight.unwrap_or(Weight::ONE),
-        models,
-        renames,
-        headers,
-        ca,
-        http2,
-        max_in_flight: max_in_flight.and_then(|most| u32::try_from(most).ok()),
-        organization,
-        ..Upstream::with_defaults(name, base_url, api_key)
-    };
-    (named, Some(upstream))
+/// The result of reading one upstream. The name is separate, so that it is compared with others even if the rest is invalid.
+pub(super) struct ReadUpstream {
+    pub(super) name: Option<Located<String>>,
+    /// The upstream; `None` if something is wrong with it.
+    pub(super) upstream: Option<Upstream>,
 }
 
-/// Reads `models`: globs, or a table from names that callers use to names that the upstream uses.
-fn read_models(reader: &mut Reader<'_>, section: &Section<'_>) -> (ModelGlobs, BTreeMap<String, String>) {
+/// Reads one `[[upstream]]`.
+pub(super) fn read(
+    reader: &mut DocumentReader<'_>,
+    section: &Section<'_>,
+    context: ResolveContext<'_>,
+) -> ReadUpstream {
+    let name = reader.read_text(section, &upstream::NAME, parse_name);
+    let base_url = reader.read_text(section, &upstream::BASE_URL, BaseUrl::parse);
+    let api_key = reader.read_text(section, &upstream::API_KEY, |text| parse_key(text, context));
+    if let (Some((_, SecretForm::Literal)), Some(value)) = (&api_key, section.get(&upstream::API_KEY)) {
+        reader.warn(value, format!("api_key {LITERAL_WARNING}"));
+    }
+    let weight = reader.read(section, &upstream::WEIGHT).map_or(Weight::ONE, |weight| {
+        Weight::new(weight).expect("the declared range of weight is that of Weight")
+    });
+    let (models, renames) = read_models(reader, section);
+    let headers = headers::read(reader, section, context);
+    let ca = reader.read_text(section, &upstream::CA, |path| parse_ca(path, context));
+    let http2 = reader.read(section, &upstream::HTTP2).unwrap_or(false);
+    let max_in_flight = reader.read(section, &upstream::MAX_IN_FLIGHT);
+    let organization = reader.read_text(section, &upstream::ORGANIZATION, parse_name);
+    if let (Some(url), Some(value)) = (&base_url, section.get(&upstream::BASE_URL)) {
+        let location = reader.location_of(value);
+        warn_of_url(&mut reader.problems, &location, url);
+        if !url.is_https() && ca.is_some() {
+            needs_tls(reader, section, &upstream::CA);
+        }
+        if !url.is_https() && http2 {
+            needs_tls(reader, section, &upstream::HTTP2);
+        }
+    }
+    let location = section.get(&upstream::NAME).map(|value| reader.location_of(value));
+    let located_name = location.zip(name.clone());
+    let upstream = match (name, base_url, api_key) {
+        (Some(name), Some(base_url), Some((api_key, _))) => Some(Upstream {
+            weight,
+            models,
+            renames,
+            headers,
+            ca,
+            http2,
+            max_in_flight,
+            organization,
+            ..Upstream::with_defaults(name, base_url, api_key)
+        }),
+        _ => None,
+    };
+    ReadUpstream {
+        name: located_name,
+        upstream,
+    }
+}
+
+fn needs_tls(reader: &mut DocumentReader<'_>, section: &Section<'_>, field: &dyn AnyField) {
+    if let Some(value) = section.get(field) {
+        let message = format!(
+            "{} needs TLS; remove it, or use a base_url with \"https://\"",
+            field.name()
+        );
+        reader.error(value, message);
+    }
+}
+
+/// Reads `models`: globs, or a table from the models' names for callers to their names at the upstream.
+fn read_models(reader: &mut DocumentReader<'_>, section: &Section<'_>) -> (ModelGlobs, BTreeMap<String, String>) {
     let mut renames = BTreeMap::new();
-    let Some(DeValue::Table(table)) = section.get("models").map(Spanned::get_ref) else {
-        let globs = reader.list(section, "models", false, parse_glob);
+    let Some(value) = section.get(&upstream::MODELS) else {
+        return (ModelGlobs::default(), renames);
+    };
+    let DeValue::Table(table) = value.get_ref() else {
+        let globs = reader.strings(section, &upstream::MODELS, parse_glob);
         let globs = globs.into_iter().flatten().map(|(_, glob)| glob);
         return (ModelGlobs::new(globs), renames);
     };
@@ -207,17 +214,13 @@ fn read_models(reader: &mut Reader<'_>, section: &Section<'_>) -> (ModelGlobs, B
         let name: &str = ours.get_ref();
         if name.is_empty() || name.contains(['*', '?']) {
             let problem = format!(
-                "models: {} must be one model's name; globs are for a list",
+                "models: {} must be the name of one model; only a list may contain globs",
                 quoted(name)
             );
             reader.error(ours, problem);
             continue;
         }
-        match text(theirs.get_ref()) {
-            Ok("") => reader.error(
-                theirs,
-                format!("models: the upstream's name for {} must not be empty", quoted(name)),
-            ),
+        match read_rename(theirs) {
             Ok(theirs) => {
                 renames.insert(name.to_owned(), theirs.to_owned());
             }
@@ -227,127 +230,114 @@ fn read_models(reader: &mut Reader<'_>, section: &Section<'_>) -> (ModelGlobs, B
             ),
         }
     }
-    if let (true, Some(value)) = (table.is_empty(), section.get("models")) {
-        reader.error(value, "models must name one model at least; leave it out for all");
+    if table.is_empty() {
+        reader.error(
+            value,
+            "models must name at least one model; remove the field for all models",
+        );
     }
     (ModelGlobs::new(renames.keys().map(String::as_str)), renames)
 }
 
-fn note_missing(reader: &mut Reader<'_>, section: &Section<'_>) {
-    let required = [
-        (
-            "name",
-            "add name = \"account-a\"; sessions hash to it, so keep it later",
-        ),
-        ("base_url", "add base_url = \"https://api.openai.com/v1\""),
-        (
-            "api_key",
-            "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
-        ),
-    ];
-    for (field, remedy) in required {
-        if section.get(field).is_none() {
-            reader.missing(section, format!("[[upstream]] has no {field}; {remedy}"));
-        }
+fn read_rename<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, String> {
+    match text(value.get_ref())? {
+        "" => Err("must not be empty".to_owned()),
+        name => Ok(name),
     }
 }
 
-/// Reads `NAME=BASE_URL,KEY`, the `nth` flag of its kind.
+/// Reads the flag `--upstream NAME=BASE_URL,KEY`, the `nth` of its kind, counted from 1.
 pub(super) fn read_flag(
-    notes: &mut Notes,
+    problems: &mut ProblemList,
     flag: &str,
     nth: usize,
-    around: Surroundings<'_>,
-) -> (Option<(Place, String)>, Option<Upstream>) {
+    context: ResolveContext<'_>,
+) -> ReadUpstream {
     const SHAPE: &str = "must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough";
-    // Only a name is shown: what is not one may hold the key.
+    // Only a valid name is printed: any other text may contain the key.
     let (name, rest) = flag.split_once('=').unwrap_or(("", flag));
     let name = parse_name(name);
-    let place = Place::Flag(match &name {
+    let location = Location::Flag(match &name {
         Ok(name) => format!("--upstream {name}"),
         Err(_) => format!("--upstream (number {nth})"),
     });
     let Some((url, key)) = rest.split_once(',') else {
-        notes.error(place, SHAPE);
-        return (None, None);
+        problems.error(location, SHAPE);
+        return ReadUpstream {
+            name: None,
+            upstream: None,
+        };
     };
-    let mut noted = |field: &str, problem: String| notes.error(place.clone(), format!("{field} {problem}"));
-    let name = name.map_err(|problem| noted("NAME", problem)).ok();
-    let url = BaseUrl::parse(url).map_err(|problem| noted("BASE_URL", problem)).ok();
-    let key = parse_key(key, around).map_err(|problem| noted("KEY", problem)).ok();
-    if let Some((_, true)) = key {
-        notes.warn(
-            place.clone(),
-            "KEY is written out, so every user of this machine may read it; use env:NAME or file:PATH",
+    let mut report = |part: &str, problem: String| problems.error(location.clone(), format!("{part} {problem}"));
+    let name = name.map_err(|problem| report("NAME", problem)).ok();
+    let url = BaseUrl::parse(url).map_err(|problem| report("BASE_URL", problem)).ok();
+    let key = parse_key(key, context).map_err(|problem| report("KEY", problem)).ok();
+    if let Some((_, SecretForm::Literal)) = key {
+        problems.warn(
+            location.clone(),
+            "KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
         );
     }
     if let Some(url) = &url {
-        warn_of_url(notes, &place, url);
+        warn_of_url(problems, &location, url);
     }
-    let named = name.clone().map(|name| (place, name));
-    let (Some(name), Some(url), Some((key, _))) = (name, url, key) else {
-        return (named, None);
+    let located_name = name.clone().map(|name| (location, name));
+    let upstream = match (name, url, key) {
+        (Some(name), Some(url), Some((key, _))) => Some(Upstream::with_defaults(name, url, key)),
+        _ => None,
     };
-    (named, Some(Upstream::with_defaults(name, url, key)))
+    ReadUpstream {
+        name: located_name,
+        upstream,
+    }
 }
 
-fn warn_of_url(notes: &mut Notes, place: &Place, url: &BaseUrl) {
+fn warn_of_url(problems: &mut ProblemList, location: &Location, url: &BaseUrl) {
     if !url.is_https() && !url.is_loopback() {
-        let message =
-            "base_url is not https, so keys and prompts cross the network in the clear; use https where you can";
-        notes.warn(place.clone(), message);
+        let message = "base_url is not https, so keys and prompts are sent unencrypted; use https if possible";
+        problems.warn(location.clone(), message);
     }
     if url.prefix().is_empty() {
-        let message = "base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1";
-        notes.warn(place.clone(), message);
+        let message = "base_url has no path, so /v1/responses becomes /responses; most upstreams need a base_url that ends in /v1";
+        problems.warn(location.clone(), message);
     }
 }
 
 /// Reads the name of an upstream, a group or a key.
 ///
 /// # Errors
-/// What it must be like, for a sentence that begins with what is named.
+/// What the name must be, as a predicate that follows what is named.
 pub fn parse_name(name: &str) -> Result<String, String> {
     const MOST: usize = 64;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > MOST || !name.bytes().all(allowed) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > MOST || !name.bytes().all(is_allowed) {
         return Err(format!("must be 1 to {MOST} letters, digits, \".\", \"_\" or \"-\""));
     }
     Ok(name.to_owned())
 }
 
-fn parse_key(text: &str, around: Surroundings<'_>) -> Result<(ApiKey, bool), String> {
+fn parse_key(text: &str, context: ResolveContext<'_>) -> Result<(ApiKey, SecretForm), String> {
     if text == "passthrough" {
-        return Ok((ApiKey::Passthrough, false));
+        return Ok((ApiKey::Passthrough, SecretForm::Reference));
     }
-    credential(text, around).map(|(secret, literal)| (ApiKey::Key(secret), literal))
+    credential(text, context).map(|(secret, form)| (ApiKey::Key(secret), form))
 }
 
-fn parse_weight(value: &DeValue<'_>) -> Result<Weight, String> {
-    let range = 1..=u64::from(Weight::MAX);
-    let out_of_range = || format!("must be between 1 and {}", Weight::MAX);
-    let number = integer(value, range)?;
-    u32::try_from(number)
-        .ok()
-        .and_then(Weight::new)
-        .ok_or_else(out_of_range)
-}
-
-pub(super) fn parse_glob<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
+/// Reads one glob of a list of models.
+pub(super) fn parse_glob(glob: &str) -> Result<&str, String> {
     const MOST: usize = 256;
-    let glob = text(value)?;
     if glob.is_empty() || glob.len() > MOST {
-        return Err(format!("must hold globs of 1 to {MOST} bytes; \"*\" is all models"));
+        return Err(format!("must contain globs of 1 to {MOST} bytes; \"*\" is all models"));
     }
     Ok(glob)
 }
 
-fn parse_ca(path: &str, around: Surroundings<'_>) -> Result<Ca, String> {
+fn parse_ca(path: &str, context: ResolveContext<'_>) -> Result<Ca, String> {
     const MOST: u64 = 4 << 20;
     if path.is_empty() {
         return Err("must be the path of a PEM file".to_owned());
     }
-    let path = around.folder.join(path);
+    let path = context.folder.join(path);
     let unusable = |why: String| format!("needs the file {}, which {why}", shown(&path));
     let pem = read_file(&path, MOST).map_err(unusable)?;
     let mut roots = RootCertStore::empty();

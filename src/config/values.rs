@@ -1,20 +1,12 @@
-//! Reads single values: durations, sizes, numbers, addresses.
+//! Reads single values: strings, numbers, durations, sizes.
 //!
-//! Errors are predicates that follow the field's name: `must be between 1 and 9`.
+//! An error is a predicate that follows the field's name: `must be between 1 and 9`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
-    os::unix::net::SocketAddr as UnixAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{ops::RangeInclusive, time::Duration};
 
 use toml::de::DeValue;
 
-use super::Listen;
-
-/// A value's type as a word with its article.
+/// The type of a value, with its article.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -27,35 +19,37 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// What the credentials of most providers begin with, client keys of Steadfast among them.
+/// The prefix of most providers' credentials, and of the client keys of Steadfast.
 pub(super) const CREDENTIAL: &str = "sk-";
 
-/// What the user wrote, safe to print on a terminal and not too long. What looks like a credential in the place of
-/// something else is not repeated.
+/// What the user wrote, in quotes, escaped for a terminal and at most 200 characters long. A text that looks like a credential
+/// is not repeated, since users paste credentials into the wrong field.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 200;
     if text.starts_with(CREDENTIAL) {
         return format!("\"{CREDENTIAL}…\"");
     }
     match text.char_indices().nth(MOST) {
-        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or_default()),
+        Some((cut, _)) => format!("{:?}…", text.split_at(cut).0),
         None => format!("{text:?}"),
     }
 }
 
+/// A string.
 pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
     value
         .as_str()
         .ok_or_else(|| format!("must be a string, not {}", kind(value)))
 }
 
+/// A boolean.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value
         .as_bool()
         .ok_or_else(|| format!("must be true or false, not {}", kind(value)))
 }
 
-/// An integer within `range`. Any width may be written; what does not fit 128 bits is out of every range.
+/// An integer within `range`. An integer that does not fit 128 bits is out of every range.
 pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<u64, String> {
     let DeValue::Integer(written) = value else {
         return Err(format!("must be an integer, not {}", kind(value)));
@@ -67,7 +61,7 @@ pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result
         .ok_or_else(|| format!("must be between {} and {}", range.start(), range.end()))
 }
 
-/// A number within `range`, with or without a fraction.
+/// A number within `range`, with or without a fractional part.
 pub(super) fn fraction(value: &DeValue<'_>, range: RangeInclusive<f64>) -> Result<f64, String> {
     let number = match value {
         DeValue::Float(written) => written.as_str().parse().ok(),
@@ -81,7 +75,7 @@ pub(super) fn fraction(value: &DeValue<'_>, range: RangeInclusive<f64>) -> Resul
         .ok_or_else(|| format!("must be between {:?} and {:?}", range.start(), range.end()))
 }
 
-/// Units of time in milliseconds, largest first: the order in which they may be written.
+/// The units of time in milliseconds, largest first. This is the order in which a duration must use them.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// A duration within `range`, such as `"1h30m"`.
@@ -108,7 +102,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         let (number, after) = leading_number(rest)?;
         let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at_checked(letters)?;
-        // The search goes on where the last one ended, so that units stand in order and once.
+        // The iterator continues after the previous unit, so each unit is accepted once and in order.
         let (_, scale) = units.find(|(name, _)| *name == unit)?;
         millis = millis.checked_add(number.checked_mul(*scale)?)?;
         rest = after;
@@ -118,7 +112,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// A duration as the user would write it.
+/// A duration as a user would write it.
 pub(super) fn show_duration(duration: Duration) -> String {
     let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut shown = String::new();
@@ -131,7 +125,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if shown.is_empty() { "0s".to_owned() } else { shown }
 }
 
-/// Units of size in bytes. The binary ones come first, for [`show_size`].
+/// The units of size in bytes. The binary units come first, because [`show_size`] prefers them.
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -167,7 +161,7 @@ pub(super) fn size(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<u6
     })
 }
 
-/// A size as the user would write it.
+/// A size as a user would write it.
 pub(super) fn show_size(bytes: u64) -> String {
     let whole = SIZE_UNITS
         .iter()
@@ -178,52 +172,11 @@ pub(super) fn show_size(bytes: u64) -> String {
     }
 }
 
-/// The number that `text` starts with, and the rest. Digits only; one that is too large is the largest.
+/// The number that `text` starts with, and the rest. A number has digits only; a number over `u64::MAX` counts as `u64::MAX`.
 fn leading_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at_checked(end)?;
     (!digits.is_empty()).then(|| (digits.parse().unwrap_or(u64::MAX), rest))
-}
-
-/// Where to listen: `IP:PORT`, `localhost:PORT`, or `unix:PATH` relative to `folder`.
-pub(super) fn listen(text: &str, folder: &Path) -> Result<Listen, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        let path = folder.join(path);
-        return match UnixAddr::from_pathname(&path) {
-            Ok(address) if !address.is_unnamed() && !text.ends_with(['/', ':']) => Ok(Listen::Unix(path)),
-            Ok(_) => Err("must name a socket's path after \"unix:\"".to_owned()),
-            Err(_) => Err("names a socket's path that is too long for this system; use a shorter one".to_owned()),
-        };
-    }
-    socket_addr(text).map(Listen::Tcp)
-}
-
-/// An IP address and port; `localhost` is 127.0.0.1 without asking a resolver (RFC 6761 §6.3).
-pub(super) fn socket_addr(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let wrong = || {
-        format!(
-            "must be an IP address and port such as \"127.0.0.1:8080\", not {}",
-            quoted(text)
-        )
-    };
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let port: u16 = port.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
-    match host {
-        "localhost" => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
-        "" | "*" => Err(format!(
-            "must name the address to listen on; write \"127.0.0.1:{port}\""
-        )),
-        _ => Err(wrong()),
-    }
-}
-
-/// Whether only this machine can connect to `address`.
-pub(super) fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -239,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed() {
         for (written, millis) in [
             ("5s", Some(5_000)),
             ("500ms", Some(500)),
@@ -268,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         for (written, bytes) in [
             ("64MiB", Some(64 << 20)),
             ("64 MiB", Some(64 << 20)),
@@ -288,51 +241,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn addresses() {
-        for (written, read) in [
-            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
-            ("[::1]:0", Some("[::1]:0")),
-            ("localhost:80", Some("127.0.0.1:80")),
-            ("localhost:+80", None),
-            ("localhost", None),
-            ("localhost:65536", None),
-            (":8080", None),
-            ("*:8080", None),
-            ("8080", None),
-            ("example.com:80", None),
-            ("", None),
-        ] {
-            let expected = read.map(|address| address.parse().unwrap());
-            assert_eq!(socket_addr(written).ok(), expected, "{written}");
-        }
-        let folder = Path::new("/etc/steadfast");
-        assert_eq!(
-            listen("unix:s.sock", folder),
-            Ok(Listen::Unix("/etc/steadfast/s.sock".into()))
-        );
-        assert_eq!(
-            listen("unix:/run/s.sock", folder),
-            Ok(Listen::Unix("/run/s.sock".into()))
-        );
-        for wrong in ["unix:", "unix:/run/", "unix:a\0b", &format!("unix:{}", "x".repeat(200))] {
-            assert!(listen(wrong, folder).is_err(), "{wrong}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(millis in prop_oneof![0..100_000u64, any::<u64>()], bytes: u64) {
+        fn printed_values_are_parsed_to_the_same_values(millis in prop_oneof![0..100_000u64, any::<u64>()], bytes: u64) {
             let time = Duration::from_millis(millis);
             prop_assert_eq!(duration(&string(&show_duration(time)), ANY_TIME), Ok(time));
             prop_assert_eq!(size(&string(&show_size(bytes)), 0..=u64::MAX), Ok(bytes));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in any::<String>()) {
+        fn any_text_is_parsed_or_refused(text in any::<String>()) {
             let _ = duration(&string(&text), ANY_TIME);
             let _ = size(&string(&text), 0..=u64::MAX);
-            let _ = listen(&text, Path::new(""));
             prop_assert!(quoted(&text).chars().all(|c| !c.is_control()));
         }
     }

@@ -27,7 +27,7 @@ pub struct Shrinking {
 
 impl Buffers {
     /// Room for `server.buffered_bodies`.
-    pub fn new(server: &config::Server) -> Self {
+    pub fn new(server: &config::ServerSettings) -> Self {
         let bound = bound(server);
         Self {
             permits: Arc::new(Semaphore::new(bound)),
@@ -48,7 +48,7 @@ impl Buffers {
 
     /// Makes room for `server.buffered_bodies`. What is free is given up at once, the rest by [`Shrinking::finish`]. One caller
     /// at a time.
-    pub fn resize(&self, server: &config::Server) -> Option<Shrinking> {
+    pub fn resize(&self, server: &config::ServerSettings) -> Option<Shrinking> {
         let bound = bound(server);
         let before = self.bound.swap(bound, Relaxed);
         if let Some(more) = bound.checked_sub(before) {
@@ -82,7 +82,7 @@ impl Shrinking {
     }
 }
 
-fn bound(server: &config::Server) -> usize {
+fn bound(server: &config::ServerSettings) -> usize {
     usize::try_from(server.buffered_bodies)
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS)
@@ -97,10 +97,10 @@ mod tests {
 
     use super::*;
 
-    fn server(bytes: usize) -> config::Server {
-        config::Server {
+    fn server(bytes: usize) -> config::ServerSettings {
+        config::ServerSettings {
             buffered_bodies: bytes as u64,
-            ..config::Server::default()
+            ..config::ServerSettings::default()
         }
     }
 

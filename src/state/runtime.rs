@@ -50,7 +50,7 @@ impl Drop for WaitPermit {
 
 impl RuntimeState {
     /// Empty tables, as large as configured.
-    pub fn new(affinity: &config::Affinity, retry: config::Retry, clock: Clock) -> Self {
+    pub fn new(affinity: &config::AffinitySettings, retry: config::RetrySettings, clock: Clock) -> Self {
         Self {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNED_FOR),
@@ -63,7 +63,7 @@ impl RuntimeState {
     }
 
     /// Makes the tables as large as configured; what does not fit is forgotten, the longest unused first.
-    pub fn resize(&self, affinity: &config::Affinity) {
+    pub fn resize(&self, affinity: &config::AffinitySettings) {
         self.pins.resize(affinity.capacity, affinity.idle);
         self.owners.resize(affinity.capacity, OWNED_FOR);
     }

@@ -270,3 +270,12 @@ async fn a_key_is_shown_once_and_its_lines_can_be_appended() {
     assert_ne!(lossy_text(&again.stderr), shown);
     assert_eq!(steadfast(&["key", "--name", "a b"]).await.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn schema_prints_the_committed_json_schema() {
+    let output = steadfast(&["schema"]).await;
+    assert!(output.status.success(), "{}", lossy_text(&output.stderr));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/steadfast.schema.json");
+    let committed = std::fs::read_to_string(path).expect("the schema is committed");
+    assert_eq!(lossy_text(&output.stdout), committed);
+}

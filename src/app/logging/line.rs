@@ -1,7 +1,7 @@
-//! The access log's lines, without the detours: one a request is too many for a formatter that is made for anything.
+//! A fast formatter for the lines of the access log, since each request writes one.
 //!
-//! What is printed is what [`tracing_subscriber::fmt`] prints, byte for byte. [`AccessLines`] knows the plain case: an event
-//! of the access log, outside spans, without colours. Whatever is not plain it leaves to the library's own format.
+//! The output is that of [`tracing_subscriber::fmt`], byte for byte. [`AccessLines`] formats the common case itself: an event of
+//! the access log outside spans, without colours. It leaves every other event to the library's formatter.
 
 #[cfg(test)]
 mod tests;
@@ -28,10 +28,10 @@ use tracing_subscriber::{
 
 use crate::app::cli::LogFormat;
 
-/// The target of the access log's events.
+/// The `tracing` target of the access log's events.
 pub(super) const ACCESS: &str = "access";
 
-/// The library's format `L` with a faster way for the access log.
+/// The library's formatter `L` with a fast path for the access log.
 pub(super) struct AccessLines<L> {
     pub format: LogFormat,
     pub library: L,
@@ -45,7 +45,7 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         thread_local! {
-            static LINE: RefCell<(Clock, String)> = const { RefCell::new((Clock::UNREAD, String::new())) };
+            static LINE: RefCell<(TimestampCache, String)> = const { RefCell::new((TimestampCache::EMPTY, String::new())) };
         }
         let is_plain = event.metadata().target() == ACCESS
             && *event.metadata().level() == Level::INFO
@@ -57,9 +57,9 @@ where
                 let Ok(mut line) = line.try_borrow_mut() else {
                     return false;
                 };
-                let (clock, text) = &mut *line;
+                let (timestamps, text) = &mut *line;
                 text.clear();
-                format_plain(self.format, clock, text, event).is_ok() && out.write_str(text).is_ok()
+                format_plain(self.format, timestamps, text, event).is_ok() && out.write_str(text).is_ok()
             });
         if written {
             Ok(())
@@ -69,24 +69,29 @@ where
     }
 }
 
-/// Appends the line of a plain event.
+/// Appends the line of an event.
 ///
 /// # Errors
-/// A field that is not plain.
-fn format_plain(format: LogFormat, clock: &mut Clock, text: &mut String, event: &Event<'_>) -> fmt::Result {
-    let mut fields = Fields {
+/// If a field needs the library's formatter.
+fn format_plain(
+    format: LogFormat,
+    timestamps: &mut TimestampCache,
+    text: &mut String,
+    event: &Event<'_>,
+) -> fmt::Result {
+    let mut fields = FieldWriter {
         format,
         text,
         result: Ok(()),
     };
     match format {
         LogFormat::Text => {
-            clock.read_into(fields.text)?;
+            timestamps.append_now(fields.text)?;
             fields.text.push_str("  INFO access:");
         }
         LogFormat::Json => {
             fields.text.push_str("{\"timestamp\":\"");
-            clock.read_into(fields.text)?;
+            timestamps.append_now(fields.text)?;
             fields.text.push_str("\",\"level\":\"INFO\"");
         }
     }
@@ -99,21 +104,24 @@ fn format_plain(format: LogFormat, clock: &mut Clock, text: &mut String, event: 
     Ok(())
 }
 
-/// Appends fields as it visits them.
-struct Fields<'a> {
+/// Appends the fields of an event to its line.
+struct FieldWriter<'a> {
     format: LogFormat,
+    /// The line.
     text: &'a mut String,
+    /// An error as soon as a field needs the library's formatter.
     result: fmt::Result,
 }
 
-impl Fields<'_> {
+impl FieldWriter<'_> {
+    /// Appends the name of a field.
     fn name(&mut self, field: &Field) {
         let name = field.name();
         debug_assert!(
             name.bytes().all(is_plain),
-            "{name}: the fields of the access log are words"
+            "{name}: the names of the access log's fields need no escapes"
         );
-        // The library prints a message without its name.
+        // The library prints a message without a name.
         if name == "message" {
             self.result = Err(fmt::Error);
         }
@@ -135,7 +143,7 @@ impl Fields<'_> {
             return;
         }
         match self.format {
-            LogFormat::Text => self.shown(format_args!("{text:?}")),
+            LogFormat::Text => self.formatted(format_args!("{text:?}")),
             LogFormat::Json => match serde_json::to_string(text) {
                 Ok(escaped) => self.text.push_str(&escaped),
                 Err(_) => self.result = Err(fmt::Error),
@@ -143,19 +151,19 @@ impl Fields<'_> {
         }
     }
 
-    fn shown(&mut self, value: fmt::Arguments<'_>) {
+    fn formatted(&mut self, value: fmt::Arguments<'_>) {
         if self.text.write_fmt(value).is_err() {
             self.result = Err(fmt::Error);
         }
     }
 }
 
-/// Whether both formats print `byte` of a string as it is.
+/// Whether both formats print `byte` of a string without an escape.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
 }
 
-impl Visit for Fields<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.name(field);
         self.text.push_str(itoa::Buffer::new().format(value));
@@ -171,8 +179,8 @@ impl Visit for Fields<'_> {
         self.text.push_str(if value { "true" } else { "false" });
     }
 
-    /// A number of thousandths is printed from its whole number: with at most 15 digits no other decimal reads as the same
-    /// float, so this is also its shortest form.
+    /// Formats a multiple of 0.001 as an integer number of thousandths. With at most 15 digits, no shorter decimal has the same
+    /// value as a float, so the output is the shortest form, which the library prints.
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.name(field);
         let thousandths = (value * 1e3 + 0.5) as u64;
@@ -204,12 +212,12 @@ impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.name(field);
         if self.format == LogFormat::Text {
-            self.shown(format_args!("{value:?}"));
+            self.formatted(format_args!("{value:?}"));
             return;
         }
         self.text.push('"');
         let start = self.text.len();
-        self.shown(format_args!("{value:?}"));
+        self.formatted(format_args!("{value:?}"));
         if self.text.bytes().skip(start).all(is_plain) {
             self.text.push('"');
         } else {
@@ -229,24 +237,29 @@ fn digits<const N: usize>(mut number: u64) -> [u8; N] {
 }
 
 fn text_of(digits: &[u8]) -> &str {
-    // Digits are text.
-    str::from_utf8(digits).unwrap_or_default()
+    str::from_utf8(digits).expect("digits are ASCII")
 }
 
-/// The wall clock as text. The calendar is asked once a second; in between only the digits behind the point change.
-struct Clock {
+/// The text of the current time. The date and the second are formatted once per second; only the digits after the decimal point
+/// are formatted each time.
+struct TimestampCache {
+    /// The second whose text is cached, in Unix time.
     second: u64,
-    /// The text of `second`, with the point; empty before the first reading.
+    /// The text of `second` up to and including the decimal point; empty if nothing is cached.
     text: String,
 }
 
-impl Clock {
-    const UNREAD: Self = Self {
+impl TimestampCache {
+    const EMPTY: Self = Self {
         second: 0,
         text: String::new(),
     };
 
-    fn read_into(&mut self, out: &mut String) -> fmt::Result {
+    /// Appends the current time.
+    ///
+    /// # Errors
+    /// If the clock is before 1970.
+    fn append_now(&mut self, out: &mut String) -> fmt::Result {
         let now = UNIX_EPOCH.elapsed().map_err(|_| fmt::Error)?;
         if now.as_secs() == self.second && !self.text.is_empty() {
             out.push_str(&self.text);
@@ -257,7 +270,7 @@ impl Clock {
         self.text.clear();
         SystemTime.format_time(&mut Writer::new(&mut self.text))?;
         out.push_str(&self.text);
-        // The library has read the clock itself: its second is `now`'s only if it has not passed meanwhile.
+        // The library has read the clock itself. Its second is that of `now` only if no second has begun since.
         let is_same = UNIX_EPOCH.elapsed().is_ok_and(|later| later.as_secs() == now.as_secs());
         match self.text.find('.') {
             Some(point) if is_same => {

@@ -1,7 +1,7 @@
-//! A writer that gathers lines: whoever logs appends to a buffer in memory, one thread writes it out in large pieces.
+//! A buffered writer of log lines: threads that log append lines to a buffer, and one thread writes the buffer in large pieces.
 //!
-//! In the steady state a line costs a lock and a copy, no system call: it wakes the thread only where it finds the buffer
-//! empty, fills a batch, or is a warning. The thread then waits for a moment, so that more comes along.
+//! Under load a line costs a lock and a copy, but no system call: it wakes the writing thread only if the buffer was empty, if a
+//! batch is full, or if it is a warning. The writing thread then waits for a moment, so that more lines arrive.
 
 #[cfg(test)]
 mod tests;
@@ -17,81 +17,101 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How lines are gathered.
+/// How much is buffered, and for how long.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// How long a line waits for others.
+pub(super) struct WriterLimits {
+    /// The maximum time that a line waits for others.
     pub gather: Duration,
-    /// Bytes that are written without waiting for more.
+    /// The number of bytes that are written without waiting for more.
     pub batch: usize,
-    /// Bytes that may wait while nobody reads; what comes then is dropped.
+    /// The maximum number of bytes that wait while the output is blocked. Lines over it are dropped.
     pub waiting: usize,
-    /// Bytes of warnings and errors that may wait beyond that.
+    /// The number of bytes that warnings and errors may use in addition to `waiting`.
     pub waiting_urgent: usize,
-    /// How long the end waits for what is still to be written.
+    /// The maximum time that dropping the [`WriterGuard`] waits until everything is written.
     pub closing: Duration,
 }
 
-struct Shared {
-    limits: Limits,
-    state: Mutex<State>,
-    /// Wakes the thread.
+/// The lines between the threads that log and the thread that writes.
+struct LogBuffer {
+    limits: WriterLimits,
+    state: Mutex<BufferState>,
+    /// Wakes the writing thread.
     wake: Condvar,
-    /// Wakes who waits for the thread's end.
+    /// Wakes the thread that waits for the end of the writing thread.
     ended: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct BufferState {
+    /// Lines that are not yet written.
     lines: Vec<u8>,
+    /// Whether a warning or an error is among the lines.
     is_urgent: bool,
+    /// Whether the writing thread must end when everything is written.
     is_closing: bool,
+    /// Whether the writing thread has ended.
     has_ended: bool,
+    /// The number of lines that were dropped.
     dropped: u64,
 }
 
-impl State {
-    fn must_write(&self, limits: &Limits) -> bool {
+/// Whether a line may wait for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// It may.
+    Normal,
+    /// It is written at once: a warning or an error.
+    Urgent,
+}
+
+impl BufferState {
+    fn must_write(&self, limits: &WriterLimits) -> bool {
         self.is_urgent || self.is_closing || self.lines.len() >= limits.batch
     }
 }
 
-/// Where lines go.
-pub(super) struct Lines(Arc<Shared>);
+/// Makes writers that append lines to the buffer.
+pub(super) struct LogSink(Arc<LogBuffer>);
 
-/// Keeps the thread; dropped, it waits until everything is written, but not for long.
-pub(super) struct Guard(Arc<Shared>);
+/// Keeps the writing thread running. Dropping it waits until everything is written, at most [`WriterLimits::closing`].
+pub(super) struct WriterGuard(Arc<LogBuffer>);
 
 /// Starts the thread that writes to `out`.
 ///
 /// # Errors
-/// Where the system has no thread to spare.
-pub(super) fn start(out: impl Write + Send + 'static, limits: Limits) -> io::Result<(Lines, Guard)> {
-    let shared = Arc::new(Shared {
+/// If the system cannot start a thread.
+pub(super) fn start(out: impl Write + Send + 'static, limits: WriterLimits) -> io::Result<(LogSink, WriterGuard)> {
+    let buffer = Arc::new(LogBuffer {
         limits,
         state: Mutex::default(),
         wake: Condvar::new(),
         ended: Condvar::new(),
     });
-    let worker = shared.clone();
+    let worker = buffer.clone();
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || worker.write_until_closed(out))?;
-    Ok((Lines(shared.clone()), Guard(shared)))
+    Ok((LogSink(buffer.clone()), WriterGuard(buffer)))
 }
 
-impl Shared {
-    fn append(&self, line: &[u8], is_urgent: bool) {
+impl LogBuffer {
+    /// Appends a line, or drops it if the buffer is full.
+    fn append(&self, line: &[u8], urgency: Urgency) {
         let limits = &self.limits;
         let mut state = self.state.lock();
         let before = state.lines.len();
         let after = before + line.len();
-        let room = limits.waiting + if is_urgent { limits.waiting_urgent } else { 0 };
-        if after > room {
+        let most = match urgency {
+            Urgency::Normal => limits.waiting,
+            Urgency::Urgent => limits.waiting + limits.waiting_urgent,
+        };
+        if after > most {
             state.dropped += 1;
             return;
         }
         state.lines.extend_from_slice(line);
+        let is_urgent = urgency == Urgency::Urgent;
         state.is_urgent |= is_urgent;
         let wakes = is_urgent || before == 0 || (before < limits.batch && after >= limits.batch);
         drop(state);
@@ -100,6 +120,7 @@ impl Shared {
         }
     }
 
+    /// The writing thread: writes batches until the guard is dropped and everything is written.
     fn write_until_closed(&self, mut out: impl Write) {
         let mut batch = Vec::new();
         while self.take(&mut batch) {
@@ -107,7 +128,7 @@ impl Shared {
             if lost > 0 {
                 self.state.lock().dropped += lost;
             }
-            // A burst's memory is given back.
+            // The memory of a burst is freed.
             if batch.capacity() > 4 * self.limits.batch {
                 batch = Vec::new();
             }
@@ -117,7 +138,8 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    /// Waits for lines, gathers, and swaps them for `batch`, which is empty; `false` at the end.
+    /// Waits for lines, waits until a batch is complete, and swaps it with `batch`, which must be empty. Returns `false` at the
+    /// end.
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         let mut state = self.state.lock();
         self.wake
@@ -131,13 +153,13 @@ impl Shared {
     }
 }
 
-/// Writes `rest`, and answers how many lines of it could not be written.
+/// Writes `rest`. Returns the number of lines that could not be written.
 fn write_all(out: &mut impl Write, mut rest: &[u8]) -> u64 {
     while !rest.is_empty() {
         match out.write(rest) {
-            Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+            Ok(written) if written > 0 => rest = rest.get(written..).expect("a writer takes at most what it is given"),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that shares the pipe has made it non-blocking.
+            // Another process that shares the pipe has made it non-blocking, and it is full.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(10)),
             Ok(_) | Err(_) => return memchr::memchr_iter(b'\n', rest).count() as u64,
         }
@@ -145,14 +167,14 @@ fn write_all(out: &mut impl Write, mut rest: &[u8]) -> u64 {
     0
 }
 
-impl Guard {
-    /// Lines that were dropped because nobody read.
+impl WriterGuard {
+    /// The number of lines that were dropped because the output was blocked or failed.
     pub fn dropped(&self) -> u64 {
         self.0.state.lock().dropped
     }
 }
 
-impl Drop for Guard {
+impl Drop for WriterGuard {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.is_closing = true;
@@ -163,33 +185,37 @@ impl Drop for Guard {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for LogSink {
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line {
-            shared: &self.0,
-            is_urgent: false,
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine {
+            buffer: &self.0,
+            urgency: Urgency::Normal,
         }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
-        Line {
-            shared: &self.0,
-            is_urgent: *metadata.level() <= Level::WARN,
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LogLine<'a> {
+        LogLine {
+            buffer: &self.0,
+            urgency: if *metadata.level() <= Level::WARN {
+                Urgency::Urgent
+            } else {
+                Urgency::Normal
+            },
         }
     }
 }
 
-/// One line on its way: each write is one whole line.
-pub(super) struct Line<'a> {
-    shared: &'a Shared,
-    is_urgent: bool,
+/// A writer of one line. `tracing_subscriber` writes each line by a single call.
+pub(super) struct LogLine<'a> {
+    buffer: &'a LogBuffer,
+    urgency: Urgency,
 }
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.shared.append(line, self.is_urgent);
+        self.buffer.append(line, self.urgency);
         Ok(line.len())
     }
 

@@ -1,14 +1,14 @@
-//! Files that are accepted, and what they mean.
+//! Files that are accepted, and the configuration that they describe.
 
 use super::*;
 
 #[test]
-fn the_example_holds_the_defaults() {
+fn the_example_contains_the_defaults() {
     let config = read(EXAMPLE).unwrap();
-    assert_eq!(config.server, Server::default());
-    assert_eq!(config.admin, Admin::default());
-    assert_eq!(config.affinity, Affinity::default());
-    assert_eq!(config.retry, Retry::default());
+    assert_eq!(config.server, ServerSettings::default());
+    assert_eq!(config.admin, AdminSettings::default());
+    assert_eq!(config.affinity, AffinitySettings::default());
+    assert_eq!(config.retry, RetrySettings::default());
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.warnings, []);
     let url = "https://api.openai.com/v1";
@@ -19,7 +19,7 @@ fn the_example_holds_the_defaults() {
     assert_eq!(config.upstreams, expected);
 }
 
-/// What is commented out in the example is as valid as the rest.
+/// The settings that the example shows in comments are valid too.
 #[test]
 fn the_example_stays_valid_with_its_options() {
     let folder = Folder::new("example");
@@ -27,15 +27,9 @@ fn the_example_stays_valid_with_its_options() {
     folder.write("ca.pem", ca.cert.pem());
     folder.write("cert.pem", ca.cert.pem());
     folder.write("key.pem", ca.signing_key.serialize_pem());
-    let text = EXAMPLE
-        .replace("# tls = ", "tls = ")
-        .replace("headers = {} ", "# ")
-        .replace("# headers = ", "headers = ")
-        .replace("# max_in_flight = ", "max_in_flight = ")
-        .replace("# organization = ", "organization = ");
-    let text = text.replace("# ca = ", "ca = ").replace("# token = ", "token = ");
-    let (before, access) = text.split_once("\n# [[group]]").unwrap();
-    let text = format!("{before}\n[[group]]{}", access.replace("\n# ", "\n"));
+    folder.write("keys.toml", "");
+    std::fs::create_dir_all(folder.0.join("keys.d")).unwrap();
+    let text = example::example_with_options();
     let origin = folder.0.join("steadfast.toml");
     let token = |name: &str| env(name).or((name == "STEADFAST_ADMIN_TOKEN").then(|| "t".to_owned()));
     let config = Config::from_toml(&text, origin.to_str().unwrap(), &token, &Overrides::default()).unwrap();
@@ -70,11 +64,11 @@ fn the_example_stays_valid_with_its_options() {
 }
 
 #[test]
-fn everything_can_be_set() {
-    let config = read(
+fn all_settings_of_the_gateway_are_read() {
+    let config = read(&format!(
         r#"
-        affinity = { sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10, wait = "0s", reread_rate = 1, wait_max = "0s" }
-        retry = { attempts = 1, budget = 1 }
+        affinity = {{ sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10, wait = "0s", reread_rate = 1, wait_max = "0s" }}
+        retry = {{ attempts = 1, budget = 1 }}
         [server]
         listen = ["[::1]:80", "localhost:0", "127.0.0.1:0", "127.0.0.1:0", "unix:/run/steadfast.sock"]
         max_body = 1024
@@ -87,17 +81,8 @@ fn everything_can_be_set() {
         [timeouts]
         connect = "1ms"
         head = "24h"
-        [[upstream]]
-        name = "A.b_c-9"
-        base_url = "http://localhost:9001/"
-        api_key = "passthrough"
-        weight = 1_000_000
-        models = ["gpt-5*", "o?"]
-        max_in_flight = 1
-        organization = "A.b_c-9"
-        headers = { B = "env:KEY", "a" = "1" }
-        "#,
-    )
+        {UPSTREAM}"#
+    ))
     .unwrap();
     let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
     let expected = [
@@ -112,26 +97,38 @@ fn everything_can_be_set() {
     assert_eq!(config.server.grace, Duration::ZERO);
     assert!(config.server.forwarded && !config.server.route_headers);
     assert!(config.admin.listen.is_empty());
-    let sources: Vec<_> = config.affinity.sources.iter().map(ToString::to_string).collect();
-    assert_eq!(sources, ["header:x-thread", "content"]);
-    assert_eq!(
-        (config.affinity.idle, config.affinity.capacity),
-        (Duration::from_secs(5400), 16)
-    );
     let affinity = &config.affinity;
+    let sources: Vec<_> = affinity.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["header:x-thread", "content"]);
+    assert_eq!((affinity.idle, affinity.capacity), (Duration::from_secs(5400), 16));
     assert_eq!(
         (affinity.wait, affinity.reread_rate, affinity.wait_max),
         (Duration::ZERO, 1, Duration::ZERO)
     );
-    assert_eq!(
-        config.retry,
-        Retry {
-            attempts: 1,
-            budget: 1.0
-        }
-    );
+    let retry = RetrySettings {
+        attempts: 1,
+        budget: 1.0,
+    };
+    assert_eq!(config.retry, retry);
     assert_eq!(config.timeouts.connect, Duration::from_millis(1));
     assert_eq!(config.timeouts.idle, Timeouts::default().idle);
+}
+
+#[test]
+fn all_settings_of_an_upstream_are_read() {
+    let config = read(
+        r#"[[upstream]]
+        name = "A.b_c-9"
+        base_url = "http://localhost:9001/"
+        api_key = "passthrough"
+        weight = 1_000_000
+        models = ["gpt-5*", "o?"]
+        max_in_flight = 1
+        organization = "A.b_c-9"
+        headers = { B = "env:KEY", "a" = "1" }
+        "#,
+    )
+    .unwrap();
     let upstream = &config.upstreams[0];
     assert_eq!((upstream.name.as_str(), upstream.weight.get()), ("A.b_c-9", 1_000_000));
     assert_eq!(upstream.api_key, ApiKey::Passthrough);
@@ -150,7 +147,7 @@ fn everything_can_be_set() {
     assert_eq!(
         warnings,
         [
-            "f.toml:18:20: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1"
+            "f.toml:3:20: base_url has no path, so /v1/responses becomes /responses; most upstreams need a base_url that ends in /v1"
         ]
     );
 }

@@ -1,11 +1,12 @@
-//! Groups and keys.
+//! Groups and client keys.
 
 use super::*;
 
 const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 const OTHER: &str = "5ff3ad1f0b1b1ac9b3b0f0a2d6e6f1f4c9a7b8d0e1f2031425364758697a8b9c";
 
-fn both(text: &str) -> String {
+/// `text`, followed by a valid upstream.
+fn with_upstream(text: &str) -> String {
     format!("{text}\n{UPSTREAM}")
 }
 
@@ -14,7 +15,7 @@ fn digest(text: &str) -> [u8; 32] {
 }
 
 #[test]
-fn groups_and_keys_as_written() {
+fn groups_and_keys_are_read() {
     let text = format!(
         r#"
         [server]
@@ -43,7 +44,7 @@ fn groups_and_keys_as_written() {
         DIGEST.to_uppercase(),
         OTHER.replace('5', "6"),
     );
-    let config = read(&both(&text)).unwrap();
+    let config = read(&with_upstream(&text)).unwrap();
     assert!(config.has_client_keys && !config.server.route_headers);
     let team = &config.groups[0];
     assert_eq!(team.upstreams.as_deref(), Some(&["a".to_owned()][..]));
@@ -72,97 +73,109 @@ fn groups_and_keys_as_written() {
     );
 }
 
+const GROUP: &str = "[[group]]\nname = \"team\"\n";
+
+/// A group, and a key "alice" with these lines.
+fn key(lines: &str) -> String {
+    format!("{GROUP}[[key]]\nname = \"alice\"\n{lines}")
+}
+
+/// The lines of a valid key beside its name.
+fn valid() -> String {
+    format!("sha256 = \"{DIGEST}\"\ngroup = \"team\"\n")
+}
+
+/// Checks that the report on each text contains what is expected, and no key and no digest.
+fn check_reports(rows: &[(String, &str)]) {
+    for (text, expected) in rows {
+        let report = report_above_upstream(text);
+        assert!(report.contains(expected), "{text}\n{report}");
+        assert!(!report.contains("canary") && !report.contains(DIGEST), "{report}");
+    }
+}
+
 #[test]
-fn what_is_wrong_with_keys_and_groups() {
-    let group = "[[group]]\nname = \"team\"\n";
-    let key = |lines: &str| format!("{group}[[key]]\nname = \"alice\"\n{lines}");
-    let good = format!("sha256 = \"{DIGEST}\"\ngroup = \"team\"\n");
-    for (text, expected) in [
+fn digests_that_are_refused() {
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let with = |sha256: &str| key(&format!("sha256 = {sha256}\ngroup = \"team\""));
+    check_reports(&[
+        (
+            with("\"sk-canary-written-here\""),
+            "must be the SHA-256 of a key as 64 hexadecimal digits",
+        ),
+        (with(&format!("\"{}g\"", &DIGEST[1..])), "must be the SHA-256"),
+        (with(&format!("\"{empty}\"")), "is the SHA-256 of an empty text"),
+        (with("[]"), "sha256 must contain at least one digest"),
+        (
+            key(&format!("{}[[key]]\nname = \"bob\"\n{}", valid(), valid())),
+            "sha256 is already used by the key at f.toml:4:8",
+        ),
+    ]);
+}
+
+#[test]
+fn keys_that_are_refused() {
+    let valid = valid();
+    let expires = |moment: &str| key(&format!("{valid}expires = {moment}"));
+    let taken = format!("{valid}[[key]]\nname = \"alice\"\n{}", valid.replace(DIGEST, OTHER));
+    check_reports(&[
         (
             key("group = \"team\""),
             "[[key]] has no sha256; make a key with: steadfast key",
         ),
         (key(&format!("sha256 = \"{DIGEST}\"")), "[[key]] has no group"),
         (
-            key("sha256 = \"sk-canary-written-here\"\ngroup = \"team\""),
-            "must be the SHA-256 of a key as 64 hexadecimal digits",
-        ),
-        (
-            key(&format!("sha256 = \"{}g\"\ngroup = \"team\"", &DIGEST[1..])),
-            "must be the SHA-256",
-        ),
-        (
-            key("sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\ngroup = \"team\""),
-            "is that of an empty text",
-        ),
-        (
-            key(&good.replace("team", "sk-canary")),
+            key(&valid.replace("team", "sk-canary")),
             "there is no group \"sk-…\"; add [[group]]",
         ),
         (
-            key(&good).replace("alice", "sk-canary"),
+            key(&valid).replace("alice", "sk-canary"),
             "name must be a name, not the key itself",
         ),
         (
-            key(&format!("{good}sk-canary = \"alice\"")),
+            key(&format!("{valid}sk-canary = \"alice\"")),
             "unknown field \"sk-…\" in [[key]]",
         ),
         (
-            key(&format!("{good}sk-canary = 1\nsk-canary = 1")),
+            key(&format!("{valid}sk-canary = 1\nsk-canary = 1")),
             "\"sk-…\" is written twice",
         ),
         (
-            key("sha256 = []\ngroup = \"team\""),
-            "sha256 must hold one digest at least",
-        ),
-        (
-            key(&good.replace("team", "teem")),
+            key(&valid.replace("team", "teem")),
             "there is no group \"teem\"; add [[group]]",
         ),
+        (key(&taken), "the key name \"alice\" is taken at f.toml:4:8"),
+        (expires("\"soon\""), "expires must be a date such as 2027-01-31"),
+        (expires("12:00:00"), "expires must be a date such as 2027-01-31"),
         (
-            key(&format!(
-                "{good}[[key]]\nname = \"alice\"\n{}",
-                good.replace(DIGEST, OTHER)
-            )),
-            "the key name \"alice\" is taken at f.toml:4:8",
+            format!("server.allow_anonymous = true\n{}", key(&valid)),
+            "allow_anonymous cannot be combined with client keys",
         ),
+    ]);
+}
+
+#[test]
+fn groups_that_are_refused() {
+    let group = |lines: &str| format!("[[group]]\nname = \"t\"\n{lines}");
+    check_reports(&[
         (
-            key(&format!("{good}[[key]]\nname = \"bob\"\n{good}")),
-            "sha256 is that of another key, at f.toml:4:8",
-        ),
-        (
-            key(&format!("{good}expires = \"soon\"")),
-            "expires must be a date such as 2027-01-31",
-        ),
-        (
-            key(&format!("{good}expires = 12:00:00")),
-            "expires must be a date such as 2027-01-31",
-        ),
-        (
-            key(&format!("{good}[[group]]\nname = \"team\"")),
+            key(&format!("{}[[group]]\nname = \"team\"", valid())),
             "the group name \"team\" is taken",
         ),
         ("[[group]]\nmodels = [\"x\"]".to_owned(), "[[group]] has no name"),
+        (group("upstreams = [\"z\"]"), "there is no upstream \"z\""),
+        (group("upstreams = []"), "upstreams must name at least one upstream"),
+        (group("models = []"), "models must contain at least one glob"),
         (
-            "[[group]]\nname = \"t\"\nupstreams = [\"z\"]".to_owned(),
-            "there is no upstream \"z\"",
-        ),
-        (
-            "[[group]]\nname = \"t\"\nupstreams = []".to_owned(),
-            "upstreams must name one at least",
-        ),
-        (
-            "[[group]]\nname = \"t\"\nmodels = []".to_owned(),
-            "models must hold one glob at least",
-        ),
-        (
-            "[[group]]\nname = \"t\"\nrequests_per_minute = 0".to_owned(),
+            group("requests_per_minute = 0"),
             "requests_per_minute must be between 1 and",
         ),
-        (
-            format!("server.allow_anonymous = true\n{}", key(&good)),
-            "allow_anonymous is for a gateway without client keys",
-        ),
+    ]);
+}
+
+#[test]
+fn unreadable_files_of_keys_are_reported() {
+    check_reports(&[
         (
             "server.keys_file = \"none.toml\"".to_owned(),
             "needs the file \"none.toml\", which cannot be read",
@@ -171,21 +184,18 @@ fn what_is_wrong_with_keys_and_groups() {
             "server.keys_directory = \"none.d\"".to_owned(),
             "keys_directory needs the folder \"none.d\", which cannot be read",
         ),
-    ] {
-        let report = report_above_upstream(&text);
-        assert!(report.contains(expected), "{text}\n{report}");
-        assert!(!report.contains("canary") && !report.contains(DIGEST), "{report}");
-    }
-    let passthrough = UPSTREAM.replace("env:KEY", "passthrough");
-    let text = format!("{}\n{passthrough}", key(&good));
-    if passthrough != UPSTREAM {
-        let report = report(&text);
-        assert!(report.contains("no upstream may see"), "{report}");
-    }
+    ]);
 }
 
 #[test]
-fn keys_of_other_files_join() {
+fn passthrough_is_refused_together_with_client_keys() {
+    let passthrough = UPSTREAM.replace("env:KEY", "passthrough");
+    let report = report(&format!("{}\n{passthrough}", key(&valid())));
+    assert!(report.contains("no upstream may receive"), "{report}");
+}
+
+#[test]
+fn keys_of_further_files_are_added() {
     let folder = Folder::new("keys");
     let entry =
         |name: &str, digest: &str| format!("[[key]]\nname = \"{name}\"\nsha256 = \"{digest}\"\ngroup = \"team\"\n");
@@ -194,7 +204,9 @@ fn keys_of_other_files_join() {
     folder.write("keys.d/bob.toml", entry("bob", OTHER));
     folder.write("keys.d/.hidden.toml", "no TOML");
     folder.write("keys.d/notes.txt", "no TOML");
-    let text = both("server = { keys_file = \"keys.toml\", keys_directory = \"keys.d\" }\n[[group]]\nname = \"team\"");
+    let text = with_upstream(
+        "server = { keys_file = \"keys.toml\", keys_directory = \"keys.d\" }\n[[group]]\nname = \"team\"",
+    );
     let origin = folder.0.join("steadfast.toml");
     let load = || Config::from_toml(&text, origin.to_str().unwrap(), &env, &Overrides::default());
     let config = load().unwrap();
@@ -208,7 +220,7 @@ fn keys_of_other_files_join() {
         report.contains("bob.toml:5:1: unknown field \"sha265\" in [[key]]; did you mean \"sha256\"?"),
         "{report}"
     );
-    // A place for keys that holds none lets nobody in.
+    // A configured file of keys without a key admits no caller.
     std::fs::remove_file(folder.0.join("keys.d/bob.toml")).unwrap();
     folder.write("keys.toml", "");
     let config = load().unwrap();
@@ -216,36 +228,38 @@ fn keys_of_other_files_join() {
 }
 
 #[test]
-fn thousands_of_keys_are_read_at_once() {
+fn thousands_of_keys_are_read() {
     let folder = Folder::new("many-keys");
     let entries: String = (0..20_000)
         .map(|number| format!("[[key]]\nname = \"k{number}\"\nsha256 = \"{number:064x}\"\ngroup = \"team\"\n"))
         .collect();
     folder.write("keys.toml", entries.replacen(&format!("{:064x}", 0), DIGEST, 1));
-    let text = both("server.keys_file = \"keys.toml\"\n[[group]]\nname = \"team\"");
+    let text = with_upstream("server.keys_file = \"keys.toml\"\n[[group]]\nname = \"team\"");
     let origin = folder.0.join("steadfast.toml");
     let config = Config::from_toml(&text, origin.to_str().unwrap(), &env, &Overrides::default()).unwrap();
     assert_eq!(config.keys.len(), 20_000);
 }
 
 #[test]
-fn anybody_may_be_let_in_on_purpose() {
+fn callers_without_a_key_are_admitted_on_purpose_only() {
     let open = "[server]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true";
-    let config = read(&both(open)).unwrap();
+    let config = read(&with_upstream(open)).unwrap();
     assert!(
         config.warnings[0]
             .message
-            .contains("whoever reaches \"0.0.0.0:80\" spends"),
+            .contains("everyone who can connect to \"0.0.0.0:80\" can use"),
         "{:?}",
         config.warnings
     );
     assert!(!config.has_client_keys && config.server.route_headers);
-    let closed = read(&both("[server]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = false"));
+    let closed = read(&with_upstream(
+        "[server]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = false",
+    ));
     assert!(closed.is_err());
 }
 
 #[test]
-fn models_may_have_other_names_upstream() {
+fn models_may_have_other_names_at_the_upstream() {
     let config = read(&format!(
         "{UPSTREAM}\nmodels = {{ \"gpt-5.2-codex\" = \"my-deployment\", \"b\" = \"b\" }}"
     ))
@@ -254,10 +268,10 @@ fn models_may_have_other_names_upstream() {
     assert_eq!(upstream.models, ModelGlobs::new(["b", "gpt-5.2-codex"]));
     assert_eq!(upstream.renames["gpt-5.2-codex"], "my-deployment");
     for (models, expected) in [
-        ("{ \"gpt-*\" = \"x\" }", "must be one model's name"),
+        ("{ \"gpt-*\" = \"x\" }", "must be the name of one model"),
         ("{ a = \"\" }", "must not be empty"),
         ("{ a = 1 }", "must be a string"),
-        ("{}", "models must name one model at least"),
+        ("{}", "models must name at least one model"),
     ] {
         let report = report(&format!("{UPSTREAM}\nmodels = {models}"));
         assert!(report.contains(expected), "{report}");

@@ -1,4 +1,4 @@
-//! Flags, files that a configuration names, and reading from disk.
+//! Flags, the files that a configuration names, and reading from disk.
 
 use super::*;
 
@@ -13,7 +13,10 @@ fn upstreams_by_flag_need_no_file() {
         Upstream::new("b", "http://localhost:1/v1", ApiKey::Passthrough).unwrap(),
     ];
     assert_eq!(config.upstreams, expected);
-    assert_eq!((config.server, config.warnings), (Server::default(), Vec::new()));
+    assert_eq!(
+        (config.server, config.warnings),
+        (ServerSettings::default(), Vec::new())
+    );
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn errors_and_warnings_name_the_flag() {
         "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, retry, timeouts, upstream, group, key",
         "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
-        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
         "--upstream (number 2): must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough",
         "--upstream (number 3): NAME must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
         "--upstream a: the upstream name \"a\" is taken; names must be unique",
@@ -69,9 +72,9 @@ fn errors_and_warnings_name_the_flag() {
     let config = Config::from_flags_in(&env, &flags(&["a=http://a.example,sk-canary"])).unwrap();
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     let expected = [
-        "--upstream a: KEY is written out, so every user of this machine may read it; use env:NAME or file:PATH",
-        "--upstream a: base_url is not https, so keys and prompts cross the network in the clear; use https where you can",
-        "--upstream a: base_url has no path, so /v1/responses goes to /responses; most upstreams want it to end in /v1",
+        "--upstream a: KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
+        "--upstream a: base_url is not https, so keys and prompts are sent unencrypted; use https if possible",
+        "--upstream a: base_url has no path, so /v1/responses becomes /responses; most upstreams need a base_url that ends in /v1",
     ];
     assert_eq!(warnings, expected);
 }
@@ -94,7 +97,7 @@ fn embedded_upstreams_take_the_other_flags() {
 }
 
 #[test]
-fn nothing_printed_holds_a_secret() {
+fn no_debug_output_contains_a_secret() {
     let overrides = flags(&["b=https://b.example/v1,sk-canary"]);
     let text =
         format!("{UPSTREAM}headers = {{ x = \"env:KEY\", y = \"sk-canary\" }}\n[admin]\ntoken = \"sk-canary\"\n");
@@ -104,7 +107,7 @@ fn nothing_printed_holds_a_secret() {
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     let expected = [
         "f.toml:7:9: token is written in the file; use \"env:NAME\" or \"file:PATH\"",
-        "--upstream b: KEY is written out, so every user of this machine may read it; use env:NAME or file:PATH",
+        "--upstream b: KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
     ];
     assert_eq!(warnings, expected);
 }
@@ -135,9 +138,9 @@ fn files_are_found_beside_the_configuration() {
         ("file:empty", "must not be empty, but \"file:empty\" is"),
         (
             "file:two-lines",
-            "holds a character that no credential has; look in \"file:two-lines\" for",
+            "contains an invalid character; check \"file:two-lines\" for",
         ),
-        ("file:binary", "/binary\", which is not text"),
+        ("file:binary", "/binary\", which is not UTF-8"),
         ("file:large", "/large\", which is larger than 64KiB"),
         ("", "must not be empty; write \"env:NAME\" or \"file:PATH\""),
         ("env:", "must have the name of an environment variable after \"env:\""),
@@ -156,7 +159,7 @@ fn files_are_found_beside_the_configuration() {
 }
 
 #[test]
-fn unreadable_configurations() {
+fn unreadable_configurations_are_reported() {
     let folder = Folder::new("unreadable");
     for (path, because) in [
         (
@@ -175,7 +178,7 @@ fn unreadable_configurations() {
 }
 
 #[test]
-fn certificates() {
+fn certificate_authorities_of_upstreams() {
     let folder = Folder::new("ca");
     let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let pem = certificate.cert.pem();
@@ -188,7 +191,7 @@ fn certificates() {
         let text = format!("{UPSTREAM}ca = \"{ca}\"\n").replace(from, to);
         Config::load(&folder.write("steadfast.toml", text), &Overrides::default())
     };
-    // The key is not what this is about.
+    // The key does not matter here.
     let ca = read("ca.pem", "env:KEY", "passthrough")
         .unwrap()
         .upstreams

@@ -1,15 +1,20 @@
-//! Whole files: what is accepted, and the exact report for what is not.
+//! Tests of whole files: what is accepted, and the exact report on what is refused.
 
 mod accepted;
 mod access;
+mod example;
 mod flags;
 mod properties;
 mod refused;
+mod schema;
 mod tls;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue};
 
 use super::*;
+use crate::secret::Secret;
 
 const EXAMPLE: &str = include_str!("../../../deploy/steadfast.example.toml");
 const UPSTREAM: &str = "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example/v1\"\napi_key = \"env:KEY\"\n";
@@ -45,7 +50,7 @@ fn flags(upstreams: &[&str]) -> Overrides {
     }
 }
 
-/// A folder of this test's own, gone with its end.
+/// A temporary folder of one test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {

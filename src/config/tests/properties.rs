@@ -1,4 +1,4 @@
-//! Any text is read or refused: nothing panics, every error has its place, and what was accepted keeps its promises.
+//! Any text is read or refused: nothing panics, every error has a position, and every accepted configuration is valid.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::{super::values, *};
 
-/// Reads `text` and checks what holds for every outcome.
+/// Reads `text` and checks the properties of the result.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let seen = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<_> = seen.split('\n').map(|line| line.chars().count()).collect();
@@ -22,12 +22,12 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         Err(errors) => {
             let problems = errors.problems();
             prop_assert!(!problems.is_empty());
-            prop_assert!(problems.is_sorted_by_key(|problem| &problem.place));
-            for Problem { place, message } in problems {
+            prop_assert!(problems.is_sorted_by_key(|problem| &problem.location));
+            for ConfigProblem { location, message } in problems {
                 prop_assert!(!message.chars().any(char::is_control), "{:?}", message);
-                if let Place::At { line, column, .. } = place {
+                if let Location::At { line, column, .. } = location {
                     let length = lines.get(line - 1);
-                    prop_assert!(length.is_some_and(|length| *column <= length + 1), "{}", place);
+                    prop_assert!(length.is_some_and(|length| *column <= length + 1), "{}", location);
                 }
             }
         }
@@ -35,99 +35,101 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Text that looks like a configuration, closely enough to reach every reader.
-fn soup() -> impl Strategy<Value = String> {
-    let pieces = [
-        "[server]\n",
-        "[admin]\n",
-        "[affinity]\n",
-        "[retry]\n",
-        "[timeouts]\n",
-        "[[upstream]]\n",
-        "[upstream]\n",
-        "[[server]]\n",
-        "[",
-        "]",
-        "\n",
-        "listen",
-        "max_body",
-        "buffered_bodies",
-        "grace",
-        "token",
-        "sources",
-        "idle",
-        "wait",
-        "wait_max",
-        "reread_rate",
-        "attempts",
-        "budget",
-        "connect",
-        "name",
-        "base_url",
-        "api_key",
-        "weight",
-        "models",
-        "headers",
-        "ca",
-        "http2",
-        "max_in_flight",
-        "organization",
-        "tls",
-        "cert",
-        "key",
-        "upstream",
-        "server",
-        " = ",
-        "=",
-        ".",
-        ",",
-        "{",
-        "}",
-        "\"",
-        "\"\"\"",
-        "'''",
-        "\\u00",
-        "\"127.0.0.1:1\"",
-        "\"unix:x\"",
-        "\"64MiB\"",
-        "\"5s\"",
-        "\"owner\"",
-        "\"a\"",
-        "\"https://a/v1\"",
-        "\"env:KEY\"",
-        "\"gpt*\"",
-        "1",
-        "-1",
-        "0x",
-        "1e9",
-        "0.5",
-        "999999999999999999999999",
-        "true",
-        "1979-05-27",
-        "nan",
-        "é",
-        "\u{feff}",
-        "\r",
-        "\0",
-        "#",
-        "\t",
-    ];
-    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+/// Pieces of configurations, valid and invalid.
+const PIECES: &[&str] = &[
+    "[server]\n",
+    "[admin]\n",
+    "[affinity]\n",
+    "[retry]\n",
+    "[timeouts]\n",
+    "[[upstream]]\n",
+    "[upstream]\n",
+    "[[server]]\n",
+    "[",
+    "]",
+    "\n",
+    "listen",
+    "max_body",
+    "buffered_bodies",
+    "grace",
+    "token",
+    "sources",
+    "idle",
+    "wait",
+    "wait_max",
+    "reread_rate",
+    "attempts",
+    "budget",
+    "connect",
+    "name",
+    "base_url",
+    "api_key",
+    "weight",
+    "models",
+    "headers",
+    "ca",
+    "http2",
+    "max_in_flight",
+    "organization",
+    "tls",
+    "cert",
+    "key",
+    "upstream",
+    "server",
+    " = ",
+    "=",
+    ".",
+    ",",
+    "{",
+    "}",
+    "\"",
+    "\"\"\"",
+    "'''",
+    "\\u00",
+    "\"127.0.0.1:1\"",
+    "\"unix:x\"",
+    "\"64MiB\"",
+    "\"5s\"",
+    "\"owner\"",
+    "\"a\"",
+    "\"https://a/v1\"",
+    "\"env:KEY\"",
+    "\"gpt*\"",
+    "1",
+    "-1",
+    "0x",
+    "1e9",
+    "0.5",
+    "999999999999999999999999",
+    "true",
+    "1979-05-27",
+    "nan",
+    "é",
+    "\u{feff}",
+    "\r",
+    "\0",
+    "#",
+    "\t",
+];
+
+/// Text that resembles a configuration closely enough to reach every reader.
+fn pieces() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(PIECES), 0..40).prop_map(|pieces| pieces.concat())
 }
 
 proptest! {
     #[test]
-    fn any_text(text in any::<String>()) {
+    fn any_text_is_read_or_refused(text in any::<String>()) {
         check(&text)?;
     }
 
     #[test]
-    fn pieces_of_configurations(text in soup()) {
+    fn pieces_of_configurations_are_read_or_refused(text in pieces()) {
         check(&text)?;
     }
 
     #[test]
-    fn the_example_with_a_hole_or_a_patch(from: Index, length in 0..60usize, patch in soup()) {
+    fn the_example_with_a_replaced_part_is_read_or_refused(from: Index, length in 0..60usize, patch in pieces()) {
         let characters: Vec<char> = EXAMPLE.chars().collect();
         let from = from.index(characters.len());
         let to = (from + length).min(characters.len());
@@ -136,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_what_is_read(
+    fn written_values_are_read(
         max_body in 1u64 << 10..=3 << 30,
         more in 0u64..1 << 30,
         millis in 1u64..=86_400_000,
@@ -169,7 +171,7 @@ proptest! {
         prop_assert_eq!([config.server.forwarded, config.server.route_headers, upstream.http2], flags);
         prop_assert_eq!((config.affinity.capacity, upstream.weight.get()), (capacity, weight));
         prop_assert_eq!(upstream.max_in_flight, Some(weight));
-        prop_assert_eq!(config.retry, Retry { attempts, budget });
+        prop_assert_eq!(config.retry, RetrySettings { attempts, budget });
         prop_assert_eq!((config.affinity.wait, config.affinity.wait_max), (Duration::from_millis(wait), Duration::from_millis(wait_max)));
         prop_assert!(upstream.models.patterns().eq(models.iter().map(String::as_str)));
     }

@@ -1,10 +1,9 @@
-//! Files that are refused, and the exact report.
+//! Files that are refused, and the exact reports on them.
 
 use super::*;
 
-#[test]
-fn all_errors_of_a_file_are_reported_at_once() {
-    let text = r#"# größer
+/// A file with many errors.
+const MANY_ERRORS: &str = r#"# größer
 [server]
 listen = ["0.0.0.0:8080", "127.0.0.1:81", "127.0.0.1:81", 5]
 max_body = "2GiB"
@@ -42,52 +41,56 @@ api_key = "$KEY"
 http2 = true
 organization = "my org"
 "#;
-    let sources = "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"";
-    let expected = [
-        "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": there are no client keys, so whoever connects spends your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
-        "3:43: listen has \"127.0.0.1:81\" twice; keep one",
-        "3:59: listen must be a string, not an integer",
-        "4:12: buffered_bodies (512MiB) must hold one body of max_body (2GiB); raise it, or lower max_body",
-        "5:7: [server.tls] has no key; add key = \"k.pem\"",
-        "5:16: cert needs the file \"c.pem\", which cannot be read: No such file or directory (os error 2)",
-        "6:9: grace must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"soon\"",
-        "8:10: admin.listen \"10.0.0.1:9090\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:9090\"",
-        &format!("10:21: sources has an unknown source: {sources}"),
-        "10:31: sources has \"owner\" twice; keep the first",
-        "11:8: wait (1m1s) must not be longer than wait_max (1m); lower it, or raise wait_max",
-        "12:12: capacity must be between 1 and 100000000",
-        "14:11: connect must be between 1ms and 24h",
-        "15:1: unknown field \"é\" in [timeouts]; it may hold connect, head, idle, client_header",
-        "16:1: unknown field \"retry\" in [timeouts]; it belongs at the top level",
-        "18:8: name must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
-        "19:12: base_url must start with \"https://\" or \"http://\"",
-        "20:11: api_key needs the environment variable UNSET, which is not set; set it, or name another",
-        "21:1: unknown field \"wieght\" in [[upstream]]; did you mean \"weight\"?",
-        "22:1: [[upstream]] has no name; add name = \"account-a\"; sessions hash to it, so keep it later",
-        "22:1: [[upstream]] has no base_url; add base_url = \"https://api.openai.com/v1\"",
-        "22:1: [[upstream]] has no api_key; add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
-        "23:10: weight must be between 1 and 1000000",
-        "26:12: base_url must end with the path: no \"?\" and no \"#\"",
-        "27:11: api_key holds a character that no credential has; look in \"env:BROKEN\" for spaces, line breaks and accents",
-        "28:11: models must hold globs of 1 to 256 bytes; \"*\" is all models",
-        "28:15: models must be a string, not an integer",
-        "29:13: headers: \"Authorization\" is set from api_key; remove it",
-        "29:42: headers: \"a b\" is not a header's name",
-        "29:55: headers: \"x\" is written twice; keep one",
-        "29:79: headers: the value of \"y\" holds a character that no header value has; look for line breaks and accents",
-        "31:17: max_in_flight must be between 1 and 1000000",
-        "33:8: the upstream name \"c\" is taken; names must be unique",
-        "35:11: api_key is not expanded like in a shell; write \"env:NAME\"",
-        "36:9: http2 needs TLS; remove it, or let base_url start with \"https://\"",
-        "37:16: organization must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
-    ];
-    let expected = expected.map(|line| format!("f.toml:{line}"));
-    let report = report(text);
+
+/// The report on [`MANY_ERRORS`].
+const REPORT: &[&str] = &[
+    "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+    "3:43: listen has \"127.0.0.1:81\" twice; keep one",
+    "3:59: listen must be a string, not an integer",
+    "4:12: buffered_bodies (512MiB) must hold one body of max_body (2GiB); raise it, or lower max_body",
+    "5:7: [server.tls] has no key; add key = \"k.pem\"",
+    "5:16: cert needs the file \"c.pem\", which cannot be read: No such file or directory (os error 2)",
+    "6:9: grace must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"soon\"",
+    "8:10: admin.listen \"10.0.0.1:9090\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:9090\"",
+    "10:21: sources has an unknown source: a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"",
+    "10:31: sources has \"owner\" twice; keep the first",
+    "11:8: wait (1m1s) must not be longer than wait_max (1m); lower it, or raise wait_max",
+    "12:12: capacity must be between 1 and 100000000",
+    "14:11: connect must be between 1ms and 24h",
+    "15:1: unknown field \"é\" in [timeouts]; it may hold connect, head, idle, client_header",
+    "16:1: unknown field \"retry\" in [timeouts]; it belongs at the top level",
+    "18:8: name must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
+    "19:12: base_url must start with \"https://\" or \"http://\"",
+    "20:11: api_key needs the environment variable UNSET, which is not set; set it, or name another",
+    "21:1: unknown field \"wieght\" in [[upstream]]; did you mean \"weight\"?",
+    "22:1: [[upstream]] has no name; add name = \"account-a\"; sessions hash to it, so keep it later",
+    "22:1: [[upstream]] has no base_url; add base_url = \"https://api.openai.com/v1\"",
+    "22:1: [[upstream]] has no api_key; add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
+    "23:10: weight must be between 1 and 1000000",
+    "26:12: base_url must end with the path: no \"?\" and no \"#\"",
+    "27:11: api_key contains an invalid character; check \"env:BROKEN\" for spaces, line breaks and accents",
+    "28:11: models must contain globs of 1 to 256 bytes; \"*\" is all models",
+    "28:15: models must be a string, not an integer",
+    "29:13: headers: \"Authorization\" is set from api_key; remove it",
+    "29:42: headers: \"a b\" is not a valid header name",
+    "29:55: headers: \"x\" is written twice; keep one",
+    "29:79: headers: the value of \"y\" contains an invalid character; check it for line breaks and accents",
+    "31:17: max_in_flight must be between 1 and 1000000",
+    "33:8: the upstream name \"c\" is taken; names must be unique",
+    "35:11: api_key starts with \"$\", but variables are not expanded; write \"env:NAME\"",
+    "36:9: http2 needs TLS; remove it, or use a base_url with \"https://\"",
+    "37:16: organization must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
+];
+
+#[test]
+fn all_errors_of_a_file_are_reported_at_once() {
+    let expected: Vec<_> = REPORT.iter().map(|line| format!("f.toml:{line}")).collect();
+    let report = report(MANY_ERRORS);
     assert_eq!(report.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn retries_and_patience_out_of_range() {
+fn retries_and_waits_out_of_range_are_refused() {
     for (text, expected) in [
         ("[retry]\nattempts = 11", "2:12: attempts must be between 1 and 10"),
         (
@@ -124,16 +127,15 @@ fn retries_and_patience_out_of_range() {
     }
 }
 
-/// Syntax errors do not hide other errors, and one mistake is reported once.
 #[test]
-fn syntax_errors() {
+fn syntax_errors_hide_no_other_error_and_are_reported_once() {
     for (text, expected) in [
-        // A broken header makes what follows it doubtful, up to the next header.
+        // The lines between a broken header and the next one are not checked, except for their syntax.
         (
             "[server\nlisten = 1\n[admin]\nlisten = 3\n",
             "1:8: unclosed table, expected `]`\n4:10: listen must be a string, not an integer",
         ),
-        // A broken value makes its line doubtful; the missing upstream may have stood there.
+        // A line with a broken value is not checked. The missing upstream is not reported, because the broken line may be its.
         (
             "[server]\nlisten = \"127\nmax_body = 3\n[adm]\n",
             "2:14: invalid basic string, expected `\"`\n3:12: max_body must be between 1KiB and 3GiB\n\
@@ -147,7 +149,7 @@ fn syntax_errors() {
             "[server]\nlisten = localhost:80\n",
             "2:10: string values must be quoted, expected literal string",
         ),
-        // An array that is never closed swallows the rest.
+        // An unclosed array swallows the rest of the file.
         (
             "[server]\nlisten = [ \"x\"\nmax_body = 4\n[admin]\nx = 1\n",
             "2:12: listen must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"\n\
@@ -180,7 +182,7 @@ fn syntax_errors() {
 }
 
 #[test]
-fn columns_count_characters_whatever_the_line_ends_and_the_byte_order_mark() {
+fn columns_count_characters_with_any_line_end_and_byte_order_mark() {
     for text in ["\u{feff}é = 1\r\n\r\n\"日本\".x = 1\r\n", "é = 1\n\n\"日本\".x = 1\n"] {
         let report = report_above_upstream(text);
         let places: Vec<_> = report.lines().map(|line| line.split(": ").next().unwrap()).collect();
@@ -193,7 +195,7 @@ fn columns_count_characters_whatever_the_line_ends_and_the_byte_order_mark() {
 }
 
 #[test]
-fn an_empty_file_says_what_to_write() {
+fn the_report_on_an_empty_file_says_what_to_write() {
     let expected = "f.toml: there is no upstream; add [[upstream]] with name, base_url and api_key";
     for text in [
         "",
@@ -208,7 +210,7 @@ fn an_empty_file_says_what_to_write() {
 }
 
 #[test]
-fn wrong_kinds_of_tables() {
+fn values_in_place_of_tables_are_refused() {
     for (text, expected) in [
         (
             "server = 3",
@@ -243,7 +245,7 @@ fn wrong_kinds_of_tables() {
             "{text}"
         );
     }
-    // A lone [upstream] is read all the same.
+    // A single [upstream] is an error, but is read, so that its other errors are reported too.
     let report = report(
         &UPSTREAM
             .replace("[[", "[")
@@ -255,9 +257,9 @@ fn wrong_kinds_of_tables() {
 }
 
 #[test]
-fn listeners_must_be_apart_and_public_ones_loopback() {
+fn listeners_must_not_clash() {
     let twice =
-        |address: &str| format!("\"{address}\" is wanted by both server.listen and admin.listen; change one of them");
+        |address: &str| format!("\"{address}\" is used by both server.listen and admin.listen; change one of them");
     for (text, expected) in [
         (
             "[server]\nlisten = \"127.0.0.1:9090\"",
@@ -315,7 +317,7 @@ fn listeners_must_be_apart_and_public_ones_loopback() {
 }
 
 #[test]
-fn header_names_that_are_not_the_users_to_set() {
+fn headers_that_steadfast_sets_are_refused() {
     for name in [
         "Host",
         "content-length",
@@ -335,9 +337,8 @@ fn header_names_that_are_not_the_users_to_set() {
     }
 }
 
-/// Whatever is wrong around a secret, the report does not hold it.
 #[test]
-fn no_report_holds_a_secret() {
+fn no_report_contains_a_secret() {
     for field in [
         "api_key = \"sk-canary x\"",
         "api_key = \"sk-canary\\n\"",

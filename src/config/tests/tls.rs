@@ -1,9 +1,9 @@
-//! Certificates that are refused, and the exact report.
+//! Certificates that are refused, and the exact reports on them.
 
 use super::*;
 
 #[test]
-fn a_certificate_that_cannot_be_shown() {
+fn invalid_certificates_are_refused() {
     let folder = Folder::new("tls");
     for name in ["one", "two"] {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
@@ -34,7 +34,7 @@ fn a_certificate_that_cannot_be_shown() {
             &one,
             &two,
             format!(
-                "3:7: key does not fit: the first certificate of {one} was not made for the key in {two}; name its own key"
+                "3:7: key does not fit: the first certificate of {one} belongs to another key than {two}; use its own key"
             ),
         ),
         (
@@ -47,6 +47,10 @@ fn a_certificate_that_cannot_be_shown() {
         let expected: Vec<_> = expected.lines().map(|line| format!("f.toml:{line}")).collect();
         assert_eq!(report.lines().collect::<Vec<_>>(), expected);
     }
+}
+
+#[test]
+fn invalid_tables_are_refused() {
     for (text, expected) in [
         (
             "server.tls = 3",

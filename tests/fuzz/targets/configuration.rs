@@ -1,6 +1,6 @@
-//! A configuration is read or refused, with a place for each mistake, and no report tells a secret.
+//! A configuration is read or refused, with a location for each mistake, and no error message contains a secret.
 
-use steadfast::config::{Config, Overrides, Place};
+use steadfast::config::{Config, Location, Overrides};
 
 const SECRET: &str = "sk-canary-5f2d9c";
 
@@ -12,15 +12,15 @@ pub fn run(input: &[u8]) {
         Ok(config) => {
             assert!(!config.upstreams.is_empty() && !config.server.listen.is_empty());
             assert!(!format!("{config:?}").contains(SECRET));
-            // What is valid may be read again, and is the same.
+            // A valid configuration is read to the same value again.
             let again = Config::from_toml(text, "fuzz.toml", &env, &Overrides::default());
             assert_eq!(again.as_ref(), Ok(&config));
         }
         Err(errors) => {
             assert!(!errors.problems().is_empty());
             for problem in errors.problems() {
-                assert!(!matches!(problem.place, Place::Flag(_)) && !problem.message.is_empty());
-                // Where the text itself holds it, it may stand where a name belongs.
+                assert!(!matches!(problem.location, Location::Flag(_)) && !problem.message.is_empty());
+                // If the text itself contains the secret, it may be in the place of a name, which is printed.
                 assert!(
                     text.contains(SECRET) || !problem.to_string().contains(SECRET),
                     "{problem}"

@@ -1,4 +1,4 @@
-//! The oracle is the library's own format, beside which every line is printed a second time.
+//! The oracle is the library's formatter: every event is formatted by both.
 
 use std::{io, sync::Arc};
 
@@ -38,34 +38,50 @@ impl<'a> MakeWriter<'a> for Memory {
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// A layer that prints to `memory`: with [`AccessLines`], or without.
-fn layer(format: LogFormat, ansi: bool, memory: &Memory, ours: bool) -> Boxed {
-    let layer = tracing_subscriber::fmt::layer().with_writer(memory.clone());
-    match (format, ours) {
-        (LogFormat::Text, false) => layer.with_ansi(ansi).boxed(),
-        (LogFormat::Text, true) => layer
-            .with_ansi(ansi)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Colours {
+    On,
+    Off,
+}
+
+/// A layer that prints to `memory` by [`AccessLines`].
+fn own_layer(format: LogFormat, colours: Colours, memory: &Memory) -> Boxed {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(memory.clone())
+        .with_ansi(colours == Colours::On);
+    match format {
+        LogFormat::Text => layer
             .map_event_format(|library| AccessLines { format, library })
             .boxed(),
-        (LogFormat::Json, false) => layer.json().flatten_event(true).with_ansi(ansi).boxed(),
-        (LogFormat::Json, true) => layer
+        LogFormat::Json => layer
             .json()
             .flatten_event(true)
-            .with_ansi(ansi)
             .map_event_format(|library| AccessLines { format, library })
             .boxed(),
     }
 }
 
-/// What is printed of `events` by [`AccessLines`] and by the library, the digits of the timestamps made zeros.
-fn both(format: LogFormat, ansi: bool, events: impl FnOnce()) -> (String, String) {
-    let printed = [true, false].map(|ours| (ours, Memory::default()));
-    let layers: Vec<Boxed> = printed
-        .iter()
-        .map(|(ours, memory)| layer(format, ansi, memory, *ours))
-        .collect();
+/// A layer that prints to `memory` by the library's formatter.
+fn library_layer(format: LogFormat, colours: Colours, memory: &Memory) -> Boxed {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(memory.clone())
+        .with_ansi(colours == Colours::On);
+    match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// The lines of `events` as printed by [`AccessLines`] and by the library, with zeros for the digits of the timestamps.
+fn both(format: LogFormat, colours: Colours, events: impl FnOnce()) -> (String, String) {
+    let printed = [Memory::default(), Memory::default()];
+    let [ours, library] = &printed;
+    let layers = vec![
+        own_layer(format, colours, ours),
+        library_layer(format, colours, library),
+    ];
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), events);
-    let [ours, library] = printed.map(|(_, memory)| {
+    let [ours, library] = printed.map(|memory| {
         let lines = memory.text();
         let lines = lines.split_inclusive('\n').map(|line| {
             let (head, rest) = line.split_at(line.find('Z').expect("a timestamp") + 1);
@@ -76,7 +92,7 @@ fn both(format: LogFormat, ansi: bool, events: impl FnOnce()) -> (String, String
     (ours, library)
 }
 
-/// Events as the proxy makes them, and others that may come by.
+/// Events of the proxy, and others that the formatter may meet.
 fn events() {
     tracing::info!(
         target: "access",
@@ -107,31 +123,31 @@ fn events() {
 }
 
 #[test]
-fn prints_what_the_library_prints() {
+fn both_formatters_print_the_same() {
     for format in [LogFormat::Text, LogFormat::Json] {
-        for ansi in [false, true] {
-            let (ours, library) = both(format, ansi, events);
-            assert_eq!(ours, library, "{format:?}, colours: {ansi}");
+        for colours in [Colours::Off, Colours::On] {
+            let (ours, library) = both(format, colours, events);
+            assert_eq!(ours, library, "{format:?}, colours: {colours:?}");
             assert_eq!(ours.lines().count(), 11);
         }
     }
 }
 
-/// Stands where the library's format does, to show which events come to it.
-struct Elsewhere;
+/// A formatter in place of the library's, which shows the events that are left to it.
+struct LeftToLibrary;
 
-impl<S, N> FormatEvent<S, N> for Elsewhere
+impl<S, N> FormatEvent<S, N> for LeftToLibrary
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, _: &Event<'_>) -> fmt::Result {
-        writeln!(out, "elsewhere")
+        writeln!(out, "left to the library")
     }
 }
 
 #[test]
-fn the_plain_case_takes_the_short_way() {
+fn only_access_events_outside_spans_take_the_fast_path() {
     for format in [LogFormat::Text, LogFormat::Json] {
         let memory = Memory::default();
         let layer = tracing_subscriber::fmt::layer()
@@ -139,13 +155,13 @@ fn the_plain_case_takes_the_short_way() {
             .with_ansi(false)
             .event_format(AccessLines {
                 format,
-                library: Elsewhere,
+                library: LeftToLibrary,
             });
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
         let text = memory.text();
-        let elsewhere: Vec<bool> = text.lines().map(|line| line == "elsewhere").collect();
-        assert!(!elsewhere[0] && !elsewhere[1], "{text}");
-        assert!(elsewhere[3..].iter().all(|elsewhere| *elsewhere), "{text}");
+        let is_left: Vec<bool> = text.lines().map(|line| line == "left to the library").collect();
+        assert!(!is_left[0] && !is_left[1], "{text}");
+        assert!(is_left[3..].iter().all(|is_left| *is_left), "{text}");
     }
 }
 
@@ -155,7 +171,7 @@ fn access_line(text: &str, shown: &str, number: u64, float: f64, maybe: Option<u
 
 proptest! {
     #[test]
-    fn any_values_are_printed_as_the_library_does(
+    fn any_value_is_printed_as_by_the_library(
         text in prop_oneof!["\\PC{0,20}", any::<String>()],
         shown in prop_oneof!["[ -~]{0,20}", any::<String>()],
         number: u64,
@@ -167,7 +183,7 @@ proptest! {
         maybe: Option<u16>,
     ) {
         for format in [LogFormat::Text, LogFormat::Json] {
-            let (ours, library) = both(format, false, || access_line(&text, &shown, number, float, maybe));
+            let (ours, library) = both(format, Colours::Off, || access_line(&text, &shown, number, float, maybe));
             prop_assert_eq!(&ours, &library);
             if format == LogFormat::Json {
                 let line: serde_json::Value = serde_json::from_str(&ours).expect("an object");
@@ -182,23 +198,23 @@ proptest! {
 }
 
 #[test]
-fn the_clock_never_leaves_the_library_s() {
+fn cached_timestamps_are_those_of_the_library() {
     let library = || {
         let mut text = String::new();
         SystemTime.format_time(&mut Writer::new(&mut text)).expect("a time");
         text
     };
-    let mut clock = Clock::UNREAD;
+    let mut timestamps = TimestampCache::EMPTY;
     for round in 0..2_000 {
         if round % 100 == 99 {
-            // As if the second had passed.
-            clock = Clock {
-                second: clock.second.saturating_sub(1),
+            // As if a second had begun.
+            timestamps = TimestampCache {
+                second: timestamps.second.saturating_sub(1),
                 text: "a second ago.".to_owned(),
             };
         }
         let (mut read, before) = (String::new(), library());
-        clock.read_into(&mut read).expect("a time");
+        timestamps.append_now(&mut read).expect("a time");
         let after = library();
         assert!(before <= read && read <= after, "{before} {read} {after}");
         assert_eq!(read.len(), after.len());

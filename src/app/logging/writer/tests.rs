@@ -2,12 +2,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{Urgency::*, *};
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-const PATIENT: Limits = Limits {
+/// Lines wait for others until the end.
+const PATIENT: WriterLimits = WriterLimits {
     gather: NEVER,
     batch: 1 << 30,
     waiting: usize::MAX / 2,
@@ -30,7 +31,7 @@ impl Write for Pipe {
     }
 }
 
-fn piped(limits: Limits) -> (Lines, Guard, Receiver<String>) {
+fn piped(limits: WriterLimits) -> (LogSink, WriterGuard, Receiver<String>) {
     let (sender, receiver) = mpsc::channel();
     let (lines, guard) = start(Pipe(sender), limits).expect("a thread");
     (lines, guard, receiver)
@@ -40,9 +41,9 @@ fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("line {number}\n")).collect()
 }
 
-fn append(lines: &Lines, texts: &[String]) {
+fn append(lines: &LogSink, texts: &[String]) {
     for text in texts {
-        lines.0.append(text.as_bytes(), false);
+        lines.0.append(text.as_bytes(), Normal);
     }
 }
 
@@ -56,41 +57,41 @@ fn lines_wait_for_others_until_the_end() {
 }
 
 #[test]
-fn a_warning_waits_for_nobody() {
+fn a_warning_is_written_at_once() {
     let (lines, _guard, written) = piped(PATIENT);
     let texts = numbered(10);
     append(&lines, &texts);
-    lines.0.append(b"warning\n", true);
+    lines.0.append(b"warning\n", Urgent);
     assert_eq!(written.recv().expect("a write"), texts.concat() + "warning\n");
     append(&lines, &texts);
-    lines.0.append(b"another\n", true);
+    lines.0.append(b"another\n", Urgent);
     assert_eq!(written.recv().expect("a write"), texts.concat() + "another\n");
 }
 
 #[test]
-fn a_full_batch_waits_no_longer() {
+fn a_full_batch_is_written_at_once() {
     let texts = numbered(100);
     let batch = texts.concat().len();
-    let (lines, _guard, written) = piped(Limits { batch, ..PATIENT });
+    let (lines, _guard, written) = piped(WriterLimits { batch, ..PATIENT });
     append(&lines, &texts);
     assert_eq!(written.recv().expect("a write"), texts.concat());
 }
 
 #[test]
-fn a_single_line_comes_by_itself() {
+fn a_single_line_is_written_after_the_gather_time() {
     let gather = Duration::from_millis(1);
-    let (lines, _guard, written) = piped(Limits { gather, ..PATIENT });
+    let (lines, _guard, written) = piped(WriterLimits { gather, ..PATIENT });
     for text in numbered(3) {
-        lines.0.append(text.as_bytes(), false);
+        lines.0.append(text.as_bytes(), Normal);
         assert_eq!(written.recv().expect("a write"), text);
     }
 }
 
 #[test]
-fn lines_of_many_threads_are_kept_in_each_thread_s_order() {
+fn the_lines_of_each_thread_stay_in_order() {
     const THREADS: usize = 4;
     const EACH: usize = 5_000;
-    let (lines, guard, written) = piped(Limits {
+    let (lines, guard, written) = piped(WriterLimits {
         gather: Duration::ZERO,
         batch: 512,
         ..PATIENT
@@ -101,7 +102,8 @@ fn lines_of_many_threads_are_kept_in_each_thread_s_order() {
             scope.spawn(move || {
                 for number in 0..EACH {
                     let line = format!("{thread} {number}\n");
-                    lines.0.append(line.as_bytes(), number % 1_000 == 7);
+                    let urgency = if number % 1_000 == 7 { Urgent } else { Normal };
+                    lines.0.append(line.as_bytes(), urgency);
                 }
             });
         }
@@ -119,16 +121,16 @@ fn lines_of_many_threads_are_kept_in_each_thread_s_order() {
     assert_eq!(next, [EACH; THREADS]);
 }
 
-/// Nobody reads until the other end says so.
-struct Stuck {
+/// An output that blocks until the test opens it.
+struct BlockedOutput {
     entered: Sender<()>,
     opened: Receiver<()>,
     out: Pipe,
 }
 
-impl Write for Stuck {
+impl Write for BlockedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Either end may have gone by the test's end.
+        // At the end of a test the other end may be closed.
         let _ = self.entered.send(());
         let _ = self.opened.recv();
         self.out.write(bytes)
@@ -139,59 +141,62 @@ impl Write for Stuck {
     }
 }
 
-/// Lines whose first is being written, to nobody.
-fn stuck(limits: Limits) -> (Lines, Guard, Sender<()>, Receiver<String>) {
+/// A writer whose first line is being written to a blocked output.
+fn blocked(limits: WriterLimits) -> (LogSink, WriterGuard, Sender<()>, Receiver<String>) {
     let (entered, has_entered) = mpsc::channel();
     let (open, opened) = mpsc::channel();
     let (sender, written) = mpsc::channel();
-    let out = Stuck {
+    let out = BlockedOutput {
         entered,
         opened,
         out: Pipe(sender),
     };
     let (lines, guard) = start(out, limits).expect("a thread");
-    lines.0.append(b"first\n", true);
+    lines.0.append(b"first\n", Urgent);
     has_entered.recv().expect("a write");
     (lines, guard, open, written)
 }
 
 #[test]
-fn over_the_bound_lines_are_dropped_and_counted() {
+fn lines_over_the_limit_are_dropped_and_counted() {
     let texts = numbered(20);
     let waiting = texts[..10].concat().len();
-    let (lines, guard, open, written) = stuck(Limits { waiting, ..PATIENT });
+    let (lines, guard, open, written) = blocked(WriterLimits { waiting, ..PATIENT });
     append(&lines, &texts);
     assert_eq!(guard.dropped(), 10);
-    lines.0.append(b"warnings have room of their own\n", true);
+    lines.0.append(b"warnings have space of their own\n", Urgent);
     assert_eq!(guard.dropped(), 10);
-    lines.0.append(&[b'x'; 100], true);
-    assert_eq!(guard.dropped(), 11, "but not for ever");
+    lines.0.append(&[b'x'; 100], Urgent);
+    assert_eq!(guard.dropped(), 11, "the space for warnings is bounded too");
     drop(open);
     drop(guard);
     let text: String = written.iter().collect();
     assert_eq!(
         text,
-        format!("first\n{}warnings have room of their own\n", texts[..10].concat())
+        format!("first\n{}warnings have space of their own\n", texts[..10].concat())
     );
 }
 
 #[test]
-fn the_end_does_not_wait_for_ever() {
+fn closing_a_blocked_writer_does_not_wait_for_ever() {
     let closing = Duration::from_millis(1);
-    let (lines, guard, open, written) = stuck(Limits { closing, ..PATIENT });
+    let (lines, guard, open, written) = blocked(WriterLimits { closing, ..PATIENT });
     append(&lines, &numbered(10));
     drop(guard);
-    assert!(written.try_recv().is_err(), "it went on while nothing was written");
+    assert!(
+        written.try_recv().is_err(),
+        "dropping the guard returned while the output was blocked"
+    );
     drop(open);
 }
 
-/// Takes pieces and fails as it is told: a count of bytes, or an error.
-struct Shaky {
+/// An output that takes pieces and fails as given: each step is a number of bytes or an error. The last step comes first.
+struct FaultyOutput {
     steps: Vec<Result<usize, ErrorKind>>,
     taken: Vec<u8>,
 }
 
-impl Write for Shaky {
+impl Write for FaultyOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = self.steps.pop().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
         self.taken.extend_from_slice(&bytes[..piece]);
@@ -205,7 +210,7 @@ impl Write for Shaky {
 
 proptest! {
     #[test]
-    fn what_cannot_be_written_is_counted(
+    fn lines_that_cannot_be_written_are_counted(
         steps in prop::collection::vec(
             prop_oneof![
                 8 => (1..20usize).prop_map(Ok),
@@ -218,7 +223,7 @@ proptest! {
         count in 0..8usize,
     ) {
         let text = numbered(count).concat();
-        let mut out = Shaky { steps, taken: Vec::new() };
+        let mut out = FaultyOutput { steps, taken: Vec::new() };
         let lost = write_all(&mut out, text.as_bytes());
         prop_assert!(text.as_bytes().starts_with(&out.taken));
         let whole = out.taken.iter().filter(|byte| **byte == b'\n').count();
@@ -228,9 +233,9 @@ proptest! {
 }
 
 #[test]
-fn a_pipe_that_is_full_for_a_moment_is_tried_again() {
+fn a_full_non_blocking_pipe_is_tried_again() {
     let steps = vec![Ok(3), Err(ErrorKind::WouldBlock), Ok(2)];
-    let mut out = Shaky {
+    let mut out = FaultyOutput {
         steps,
         taken: Vec::new(),
     };

@@ -1,0 +1,273 @@
+//! The fields of the configuration file, each declared once.
+//!
+//! From a declaration follow how the field is read and within which range ([`super::reader`]), that its name is known (an
+//! unknown field is an error), the JSON Schema ([`super::schema`]) and the example file (a test compares
+//! `deploy/steadfast.example.toml` with the text that the declarations make). A reader takes a field as a value of this module,
+//! so a field that is not declared cannot be read; a test checks that each declared field is read.
+
+use std::time::Duration;
+
+use super::{
+    kinds::{
+        ByteSize, Fraction, HeaderTable, ListOf, ModelNames, Moment, OneOrMore, Text, TimeSpan, Toggle, WholeNumber,
+    },
+    schema::{ConfigField, ConfigTable, NestedTable, Presence::*, TableArray},
+};
+use crate::ids::Weight;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+const NAME: Text = Text::matching("^[A-Za-z0-9._-]{1,64}$");
+const NOT_EMPTY: Text = Text::matching(r"[\s\S]");
+const ADDRESS: Text = Text::matching("^.+:[0-9]+$");
+const ADDRESS_OR_SOCKET: Text = Text::matching("^(unix:|.+:[0-9]+$)");
+const BASE_URL: Text = Text::matching("^[Hh][Tt][Tt][Pp][Ss]?://[^?# ]+$");
+const DIGEST: Text = Text::matching("^[0-9A-Fa-f]{64}$");
+const API_KEY: Text = Text {
+    choices: &["passthrough"],
+    ..NOT_EMPTY
+};
+const SOURCE: Text = Text {
+    choices: &[
+        "body:prompt_cache_key",
+        "body:client_metadata.session_id",
+        "owner",
+        "content",
+    ],
+    pattern: "^header:.+$",
+};
+
+/// Declares tables and their fields. Each table becomes a module with a static for each field, and `TABLE`, which lists them.
+macro_rules! tables {
+    ($(
+        $(#[doc = $table_doc:literal])+
+        $table:ident = $header:literal {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident($name:literal): $kind:ty = $value:expr, $presence:expr;
+            )+
+        }
+    )+) => {$(
+        $(#[doc = $table_doc])+
+        pub(super) mod $table {
+            use super::*;
+
+            $(
+                $(#[doc = $doc])+
+                pub(in crate::config) static $field: ConfigField<$kind> = ConfigField {
+                    name: $name,
+                    kind: $value,
+                    presence: $presence,
+                    doc: &[$($doc),+],
+                };
+            )+
+
+            pub(in crate::config) static TABLE: ConfigTable = ConfigTable {
+                header: $header,
+                doc: &[$($table_doc),+],
+                fields: &[$(&$field),+],
+            };
+        }
+    )+};
+}
+
+/// All tables of the main file. A misplaced field is looked for in this order; the example file shows the tables in this order.
+pub(super) static TABLES: &[&ConfigTable] = &[
+    &server::TABLE,
+    &tls::TABLE,
+    &admin::TABLE,
+    &affinity::TABLE,
+    &retry::TABLE,
+    &timeouts::TABLE,
+    &upstream::TABLE,
+    &group::TABLE,
+    &key::TABLE,
+    &root::TABLE,
+];
+
+/// All tables of a file of client keys.
+pub(super) static KEYS_FILE_TABLES: &[&ConfigTable] = &[&key::TABLE, &keys_file::TABLE];
+
+tables! {
+    /// The configuration of Steadfast.
+    root = "the top level" {
+        /// The public listener.
+        SERVER("server"): NestedTable = NestedTable(&server::TABLE), Table;
+        /// The operator's listener.
+        ADMIN("admin"): NestedTable = NestedTable(&admin::TABLE), Table;
+        /// How sessions find their upstream.
+        AFFINITY("affinity"): NestedTable = NestedTable(&affinity::TABLE), Table;
+        /// Failover.
+        RETRY("retry"): NestedTable = NestedTable(&retry::TABLE), Table;
+        /// Timeouts.
+        TIMEOUTS("timeouts"): NestedTable = NestedTable(&timeouts::TABLE), Table;
+        /// The upstream accounts.
+        UPSTREAM("upstream"): TableArray = TableArray(&upstream::TABLE), Table;
+        /// The groups of callers.
+        GROUP("group"): TableArray = TableArray(&group::TABLE), Table;
+        /// The client keys.
+        KEY("key"): TableArray = TableArray(&key::TABLE), Table;
+    }
+
+    /// A file of client keys.
+    keys_file = "the top level of a file of keys" {
+        /// The client keys.
+        KEY("key"): TableArray = TableArray(&key::TABLE), Table;
+    }
+
+    /// The public listener.
+    server = "[server]" {
+        /// The addresses to listen on: one "IP:PORT" or "unix:PATH", or a list of them. Without client keys only loopback
+        /// addresses and Unix sockets are allowed, unless allow_anonymous is set.
+        LISTEN("listen"): OneOrMore = OneOrMore(ADDRESS_OR_SOCKET, 1), Default(r#""127.0.0.1:8080""#);
+        /// The maximum size of a request body, applied to the body as sent and after decompression. A larger body is answered
+        /// with 413.
+        MAX_BODY("max_body"): ByteSize = ByteSize(1 << 10..=3 << 30), Default(r#""64MiB""#);
+        /// The maximum amount of request bodies that is kept in memory over all requests. At least max_body.
+        BUFFERED_BODIES("buffered_bodies"): ByteSize = ByteSize(1 << 10..=1 << 40), Default(r#""512MiB""#);
+        /// How long open streams may continue after a stop was requested.
+        GRACE("grace"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""30s""#);
+        /// Whether upstreams receive the client's address, scheme and host, as x-forwarded-for, -proto and -host.
+        FORWARDED("forwarded"): Toggle = Toggle, Default("false");
+        /// Whether responses carry x-steadfast-upstream and x-steadfast-route. Default: true without client keys, false with
+        /// them.
+        ROUTE_HEADERS("route_headers"): Toggle = Toggle, Optional("true");
+        /// TLS towards clients.
+        TLS("tls"): NestedTable = NestedTable(&tls::TABLE), Table;
+        /// Whether every client that reaches a listener may call without a key, on addresses that are not loopback too. Not
+        /// allowed together with client keys.
+        ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
+        /// A file with further [[key]] tables. It is read again when it changes.
+        KEYS_FILE("keys_file"): Text = NOT_EMPTY, Optional(r#""keys.toml""#);
+        /// A folder of which each *.toml is a file with further [[key]] tables. It is read again when it changes.
+        KEYS_DIRECTORY("keys_directory"): Text = NOT_EMPTY, Optional(r#""keys.d""#);
+    }
+
+    /// TLS towards clients on all TCP addresses of the public listener. Without this table they speak plain HTTP.
+    tls = "[server.tls]" {
+        /// The PEM file with the server's certificate, followed by the certificates that vouch for it.
+        CERT("cert"): Text = NOT_EMPTY, Required(r#""cert.pem""#, "add cert = \"c.pem\"");
+        /// The PEM file with the private key of the certificate.
+        KEY("key"): Text = NOT_EMPTY, Required(r#""key.pem""#, "add key = \"k.pem\"");
+        /// The PEM file with the authorities that client certificates must come from. Default: clients need no certificate.
+        CLIENT_CA("client_ca"): Text = NOT_EMPTY, Optional(r#""ca.pem""#);
+    }
+
+    /// The operator's listener: metrics, probes and the admin API.
+    admin = "[admin]" {
+        /// The addresses to listen on: one "IP:PORT" or a list of them; [] turns the admin side off.
+        LISTEN("listen"): OneOrMore = OneOrMore(ADDRESS, 0), Default(r#""127.0.0.1:9090""#);
+        /// The bearer token that callers must send. Needed if an address is not loopback. Default: no token.
+        TOKEN("token"): Text = NOT_EMPTY, Optional(r#""env:STEADFAST_ADMIN_TOKEN""#);
+    }
+
+    /// How sessions find their upstream, and how long they wait for it.
+    affinity = "[affinity]" {
+        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the response or
+        /// the turn that the request names; "content" is the beginning that all requests of a conversation share;
+        /// "header:NAME" is any header.
+        SOURCES("sources"): ListOf = ListOf(SOURCE, 1), Default(r#"[
+    "body:prompt_cache_key",
+    "header:session-id",
+    "header:session_id",
+    "body:client_metadata.session_id",
+    "owner",
+    "content",
+]"#);
+        /// How long a pin stays valid after its last use: the time for which upstreams keep a prompt cached.
+        IDLE("idle"): TimeSpan = TimeSpan(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600)), Default(r#""1h""#);
+        /// The maximum number of pins. Over it, the least recently used pin is dropped.
+        CAPACITY("capacity"): WholeNumber<u32> = WholeNumber(1..=100_000_000), Default("1_000_000");
+        /// The minimum time that a session waits for its own upstream before it moves to another. At most wait_max.
+        WAIT("wait"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""2s""#);
+        /// The number of uncached prompt tokens that an upstream reads per second. A session with a long prompt waits longer
+        /// than wait: as long as another upstream would need to read its prompt.
+        REREAD_RATE("reread_rate"): WholeNumber<u32> = WholeNumber(1..=10_000_000), Default("5000");
+        /// The maximum time that a session waits for its own upstream.
+        WAIT_MAX("wait_max"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""60s""#);
+    }
+
+    /// Failover of requests whose upstream failed before any part of its answer was passed on.
+    retry = "[retry]" {
+        /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off.
+        ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
+        /// The maximum share of requests that may be sent again.
+        BUDGET("budget"): Fraction = Fraction(0.0..=1.0), Default("0.2");
+    }
+
+    /// Timeouts.
+    timeouts = "[timeouts]" {
+        /// The maximum time to establish a connection to an upstream, TLS included.
+        CONNECT("connect"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5s""#);
+        /// The maximum time until the head of an upstream's response has arrived.
+        HEAD("head"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""10m""#);
+        /// The maximum time between two pieces of a body, in either direction.
+        IDLE("idle"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5m""#);
+        /// The maximum time until the head of a client's request is complete.
+        CLIENT_HEADER("client_header"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""15s""#);
+    }
+
+    /// An upstream account. At least one is needed.
+    upstream = "[[upstream]]" {
+        /// The name that sessions hash to. Keep it when the URL or the key changes, because a new name moves its sessions.
+        NAME("name"): Text = super::NAME,
+            Required(r#""account-a""#, "add name = \"account-a\"; sessions hash to it, so keep it later");
+        /// The URL that replaces /v1 of each request's path.
+        BASE_URL("base_url"): Text = super::BASE_URL,
+            Required(r#""https://api.openai.com/v1""#, "add base_url = \"https://api.openai.com/v1\"");
+        /// The credential of the account: "env:NAME", "file:PATH", or "passthrough" to send the caller's own.
+        API_KEY("api_key"): Text = super::API_KEY,
+            Required(r#""env:OPENAI_KEY_A""#, "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"");
+        /// The share of the sessions relative to the other upstreams.
+        WEIGHT("weight"): WholeNumber<u32> = WholeNumber(1..=Weight::MAX), Default("1");
+        /// The models that it serves, as globs such as "gpt-5*"; [] is all models. Or a table from the models' names for
+        /// callers to their names at the upstream: { "gpt-5.2" = "my-deployment" }.
+        MODELS("models"): ModelNames = ModelNames(NOT_EMPTY), Default("[]");
+        /// The maximum number of requests that it receives at the same time. Default: no limit.
+        MAX_IN_FLIGHT("max_in_flight"): WholeNumber<u32> = WholeNumber(1..=1_000_000), Optional("64");
+        /// Headers that are set on every request to it. A value may be "env:NAME" or "file:PATH". Default: none.
+        HEADERS("headers"): HeaderTable = HeaderTable, Optional(r#"{ "openai-project" = "proj_1" }"#);
+        /// The organization that owns the account. Upstreams of one organization share prompt cache and response state.
+        /// Default: an organization of its own.
+        ORGANIZATION("organization"): Text = super::NAME, Optional(r#""org-1""#);
+        /// A PEM file with certificate authorities that are trusted in addition to the platform's. Default: none.
+        CA("ca"): Text = NOT_EMPTY, Optional(r#""ca.pem""#);
+        /// Whether HTTP/2 is offered. With HTTP/1.1 no stream can hold another one up.
+        HTTP2("http2"): Toggle = Toggle, Default("false");
+    }
+
+    /// A group of callers, which share sessions, response state and rights. With client keys, no caller is served without one.
+    group = "[[group]]" {
+        /// The name, to which its keys refer.
+        NAME("name"): Text = super::NAME, Required(r#""team""#, "add name = \"team\"");
+        /// The names of the upstreams that its keys may use. Default: all.
+        UPSTREAMS("upstreams"): ListOf = ListOf(super::NAME, 1), Optional(r#"["account-a", "account-b"]"#);
+        /// The models that its keys may use, as globs. Default: all.
+        MODELS("models"): ListOf = ListOf(NOT_EMPTY, 1), Optional(r#"["gpt-5*"]"#);
+        /// The maximum number of requests of each key in any 60 seconds. Default: no limit.
+        REQUESTS_PER_MINUTE("requests_per_minute"): WholeNumber<u32> = WholeNumber(1..=u32::MAX), Optional("600");
+        /// The maximum number of tokens of each key in any 60 seconds. Default: no limit.
+        TOKENS_PER_MINUTE("tokens_per_minute"): WholeNumber<u64> = WholeNumber(1..=1_000_000_000_000_000),
+            Optional("2_000_000");
+        /// The maximum number of requests of each key at the same time. Default: no limit.
+        MAX_CONCURRENT("max_concurrent"): WholeNumber<u32> = WholeNumber(1..=u32::MAX), Optional("50");
+    }
+
+    /// A client key. `steadfast key --name alice --group team` makes one and prints these lines.
+    key = "[[key]]" {
+        /// The name of the key in logs and limits.
+        NAME("name"): Text = super::NAME, Required(r#""alice""#, "add name = \"alice\"");
+        /// The SHA-256 of the key in hexadecimal, or a list of two while an old key is replaced by a new one.
+        SHA256("sha256"): OneOrMore = OneOrMore(DIGEST, 1), Required(
+            r#""2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b""#,
+            "make a key with: steadfast key"
+        );
+        /// The name of its group.
+        GROUP("group"): Text = NOT_EMPTY, Required(r#""team""#, "add group with the name of a [[group]]");
+        /// The date, or the date and time, from which the key is refused. Default: never.
+        EXPIRES("expires"): Moment = Moment, Optional("2031-01-31");
+        /// Whether the key is refused.
+        DISABLED("disabled"): Toggle = Toggle, Default("false");
+    }
+}

@@ -1,0 +1,160 @@
+//! The settings of the tables `[server]`, `[admin]`, `[affinity]`, `[retry]` and `[timeouts]`, and the flags that override
+//! them. The default of each setting is here, and [`super::fields`] shows it in the example file; a test compares the two.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{listen::Listen, tls::Tls};
+use crate::{policy::Source, secret::Secret};
+
+/// `[server]`: the public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The addresses to listen on: at least one, and no two that clash (port 0 never clashes). Without client keys and without
+    /// `allow_anonymous` all of them are loopback addresses or Unix sockets.
+    pub listen: Vec<Listen>,
+    /// The certificate with which TCP clients are served over TLS; `None` serves plain HTTP.
+    pub tls: Option<Tls>,
+    /// The maximum size of a request body in bytes, applied to the body as sent and after decompression: 1 KiB to 3 GiB.
+    pub max_body: u64,
+    /// The maximum number of bytes of request bodies that are kept over all requests: `max_body` to 1 TiB.
+    pub buffered_bodies: u64,
+    /// How long open streams may continue after a stop was requested: 0 to 24 h.
+    pub grace: Duration,
+    /// Whether upstreams receive the client's address, scheme and host (`x-forwarded-for`, `-proto`, `-host`).
+    pub forwarded: bool,
+    /// Whether responses carry `x-steadfast-upstream` and `x-steadfast-route`.
+    pub route_headers: bool,
+    /// Whether every client that reaches a listener may call without a key. Never `true` together with client keys.
+    pub allow_anonymous: bool,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))],
+            tls: None,
+            max_body: 64 << 20,
+            buffered_bodies: 512 << 20,
+            grace: Duration::from_secs(30),
+            forwarded: false,
+            route_headers: true,
+            allow_anonymous: false,
+        }
+    }
+}
+
+/// `[admin]`: the operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// The addresses to listen on; an empty list turns the admin side off. None of them clashes with the public listener.
+    pub listen: Vec<SocketAddr>,
+    /// The bearer token that callers must send; always set if one of the addresses is not loopback.
+    pub token: Option<Secret>,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))],
+            token: None,
+        }
+    }
+}
+
+/// `[affinity]`: how sessions find their upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AffinitySettings {
+    /// The places that are searched for the session key, in this order: at least one, each once.
+    pub sources: Vec<Source>,
+    /// How long a pin stays valid after its last use: 1 s to 720 h.
+    pub idle: Duration,
+    /// The maximum number of pins: 1 to 100,000,000.
+    pub capacity: usize,
+    /// The minimum time that a session waits for its own upstream before it moves: 0 to 24 h, at most `wait_max`.
+    pub wait: Duration,
+    /// The number of uncached prompt tokens that an upstream reads per second: 1 to 10,000,000. A session waits as long as
+    /// another upstream would need to read its prompt.
+    pub reread_rate: u32,
+    /// The maximum time that a session waits for its own upstream: 0 to 24 h.
+    pub wait_max: Duration,
+}
+
+impl Default for AffinitySettings {
+    fn default() -> Self {
+        Self {
+            sources: Source::default_order(),
+            idle: Duration::from_secs(3600),
+            capacity: 1_000_000,
+            wait: Duration::from_secs(2),
+            reread_rate: 5_000,
+            wait_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[retry]`: failover of requests whose upstream failed before any part of its answer was passed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetrySettings {
+    /// The maximum number of upstreams that one request is sent to, the first included: 1 to 10.
+    pub attempts: u32,
+    /// The maximum share of requests that may be sent again: 0 to 1.
+    pub budget: f64,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            budget: 0.2,
+        }
+    }
+}
+
+/// `[timeouts]`: each is 1 ms to 24 h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The maximum time to establish a connection to an upstream, TLS included.
+    pub connect: Duration,
+    /// The maximum time until the head of an upstream's response has arrived.
+    pub head: Duration,
+    /// The maximum time between two pieces of a body, in either direction.
+    pub idle: Duration,
+    /// The maximum time until the head of a client's request is complete.
+    pub client_header: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            head: Duration::from_secs(600),
+            idle: Duration::from_secs(300),
+            client_header: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The flags of the command line that override or extend the file.
+#[derive(Clone, Default)]
+pub struct Overrides {
+    /// `--listen ADDR`, repeatable: replaces `server.listen`.
+    pub listen: Vec<String>,
+    /// `--admin ADDR`: replaces `admin.listen`.
+    pub admin: Option<String>,
+    /// `--upstream NAME=BASE_URL,KEY`, repeatable: adds upstreams to those of the file. `KEY` is written like `api_key`.
+    pub upstreams: Vec<String>,
+}
+
+/// Prints the number of upstreams only, since their flags may contain a key.
+impl std::fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overrides")
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .field("upstreams", &self.upstreams.len())
+            .finish()
+    }
+}
