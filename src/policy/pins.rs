@@ -43,6 +43,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    cache_padded::CachePadded,
     ids::{OwnedKey, SessionKey, UpstreamId},
     tick::Tick,
 };
@@ -86,18 +87,14 @@ const REMOVALS: usize = 2;
 /// after their [`AffinityTable::get`]; then there is nothing to write.
 const FRESH_SHIFT: u32 = 10;
 
-/// What shares no cache line with its neighbours. Two lines, because processors prefetch them in pairs.
-#[repr(align(128))]
-struct Aligned<T>(T);
-
 /// A bounded concurrent table from key to upstream that keeps what was used last. See the [module](self).
 pub struct AffinityTable<K> {
-    shards: Box<[Aligned<Mutex<Shard>>]>,
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// For each shard, a moment before which none of its entries was last used, in nanoseconds. Written under the
     /// shard's lock.
     oldest: Box<[AtomicU64]>,
     /// Apart from what every call reads.
-    len: Aligned<AtomicUsize>,
+    len: CachePadded<AtomicUsize>,
     capacity: AtomicUsize,
     /// In nanoseconds.
     idle: AtomicU64,
@@ -110,9 +107,11 @@ impl<K: HashedKey> AffinityTable<K> {
     /// longer than `idle`. Memory is taken as entries come.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let table = Self {
-            shards: (0..SHARDS).map(|_| Aligned(Mutex::new(Shard::new()))).collect(),
+            shards: (0..SHARDS)
+                .map(|_| CachePadded::new(Mutex::new(Shard::new())))
+                .collect(),
             oldest: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            len: Aligned(AtomicUsize::new(0)),
+            len: CachePadded::new(AtomicUsize::new(0)),
             capacity: AtomicUsize::new(0),
             idle: AtomicU64::new(0),
             secret: RandomState::new().hash_one(0u64),
@@ -152,7 +151,7 @@ impl<K: HashedKey> AffinityTable<K> {
             }
             let is_new = shard.put(key, upstream, now);
             if is_new {
-                self.len.0.fetch_add(1, Relaxed);
+                self.len.fetch_add(1, Relaxed);
                 self.drop_idle(shard, now, idle);
             }
             (upstream, is_new)
@@ -174,7 +173,7 @@ impl<K: HashedKey> AffinityTable<K> {
     /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be
     /// above the capacity by one for each of them.
     pub fn len(&self) -> usize {
-        self.len.0.load(Relaxed)
+        self.len.load(Relaxed)
     }
 
     /// Whether there is no entry.
@@ -197,7 +196,7 @@ impl<K: HashedKey> AffinityTable<K> {
         }
         let mut uses = Vec::with_capacity(self.len());
         for shard in &self.shards {
-            uses.extend(shard.0.lock().uses());
+            uses.extend(shard.lock().uses());
         }
         let excess = uses.len().saturating_sub(self.capacity());
         // The earliest use that stays.
@@ -207,7 +206,7 @@ impl<K: HashedKey> AffinityTable<K> {
             Tick::from_nanos(u64::MAX)
         };
         for at in 0..self.shards.len() {
-            self.with_shard_at(at, |shard| self.len.0.fetch_sub(shard.shrink(limit), Relaxed));
+            self.with_shard_at(at, |shard| self.len.fetch_sub(shard.shrink(limit), Relaxed));
         }
         // Of those last used at that very moment, some are too many.
         for _ in self.capacity()..self.len() {
@@ -243,7 +242,7 @@ impl<K: HashedKey> AffinityTable<K> {
     }
 
     fn with_shard_at<R>(&self, at: usize, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
-        let mut shard = self.shards.get(at)?.0.lock();
+        let mut shard = self.shards.get(at)?.lock();
         let result = act(&mut shard);
         let published = self.oldest.get(at)?;
         let oldest = oldest_of(&shard);
@@ -286,7 +285,7 @@ impl<K: HashedKey> AffinityTable<K> {
         let earliest = moments.min_by_key(|(_, oldest)| oldest.load(Relaxed));
         let Some((at, published)) = earliest else { return true };
         let Some(shard) = self.shards.get(at) else { return true };
-        let mut shard = shard.0.lock();
+        let mut shard = shard.lock();
         let is_exact = oldest_of(&shard) <= published.load(Relaxed);
         if is_exact || even_if_used {
             self.counted(shard.remove_oldest());
@@ -298,7 +297,7 @@ impl<K: HashedKey> AffinityTable<K> {
     /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is
     /// in.
     fn counted(&self, removed: bool) -> bool {
-        self.len.0.fetch_sub(usize::from(removed), Relaxed);
+        self.len.fetch_sub(usize::from(removed), Relaxed);
         removed
     }
 }
@@ -310,7 +309,7 @@ fn oldest_of(shard: &Shard) -> u64 {
 
 impl<K> std::fmt::Debug for AffinityTable<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (len, capacity) = (self.len.0.load(Relaxed), self.capacity.load(Relaxed));
+        let (len, capacity) = (self.len.load(Relaxed), self.capacity.load(Relaxed));
         f.debug_struct("AffinityTable")
             .field("len", &len)
             .field("capacity", &capacity)

@@ -23,9 +23,10 @@ use prometheus::{
 
 use self::{
     exposition::Exposed,
-    striped::{Bounds, Histogram, Observed, Padded, Striped, add, count},
+    striped::{Bounds, Histogram, Observed, Striped, add, count},
 };
 use crate::{
+    cache_padded::CachePadded,
     endpoint::Endpoint,
     fault::Fault,
     policy::{Route, health::State},
@@ -273,28 +274,28 @@ impl UpstreamMetrics {
 /// flight must hold exactly, so the value must be as cheap to read as to change. It has cache lines of its own, so that
 /// changing it disturbs nobody who reads something else, and only requests of one upstream meet here.
 #[derive(Default)]
-pub struct Gauge(Padded<AtomicI64>);
+pub struct Gauge(CachePadded<AtomicI64>);
 
 impl Gauge {
     /// One more.
     pub fn inc(&self) {
-        self.0.0.fetch_add(1, SeqCst);
+        self.0.fetch_add(1, SeqCst);
     }
 
     /// One more, if there are fewer than `limit`; false otherwise.
     pub fn try_inc(&self, limit: u32) -> bool {
         let more = |level: i64| (level < i64::from(limit)).then_some(level + 1);
-        self.0.0.fetch_update(SeqCst, SeqCst, more).is_ok()
+        self.0.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     /// One less.
     pub fn dec(&self) {
-        self.0.0.fetch_sub(1, SeqCst);
+        self.0.fetch_sub(1, SeqCst);
     }
 
     /// The value at this moment.
     pub fn get(&self) -> i64 {
-        self.0.0.load(SeqCst)
+        self.0.load(SeqCst)
     }
 }
 

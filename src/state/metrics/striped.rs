@@ -25,17 +25,14 @@ use std::{
     time::Duration,
 };
 
+use crate::cache_padded::CachePadded;
+
 /// Blocks of one [`Striped`] at most.
 const STRIPES: usize = 64;
 
-/// What shares no cache line with its neighbours. Two lines, because processors prefetch them in pairs.
-#[derive(Default)]
-#[repr(align(128))]
-pub(super) struct Padded<T>(pub T);
-
 /// A `T` for each thread that asks for one. See the [module](self).
 pub(super) struct Striped<T> {
-    blocks: [OnceLock<Box<Padded<T>>>; STRIPES],
+    blocks: [OnceLock<Box<CachePadded<T>>>; STRIPES],
 }
 
 impl<T: Default> Striped<T> {
@@ -47,12 +44,12 @@ impl<T: Default> Striped<T> {
 
     /// This thread's block. As a rule no other thread writes to it.
     pub fn mine(&self) -> &T {
-        &self.blocks[stripe() % STRIPES].get_or_init(Box::default).0
+        &self.blocks[stripe() % STRIPES].get_or_init(Box::default)
     }
 
     /// Every block that there is.
     pub fn blocks(&self) -> impl Iterator<Item = &T> {
-        self.blocks.iter().filter_map(OnceLock::get).map(|block| &block.0)
+        self.blocks.iter().filter_map(OnceLock::get).map(|block| &***block)
     }
 
     /// What the counters that `of` names, one in each block, have counted together.
