@@ -1,13 +1,16 @@
 //! The closed list of what can go wrong with a request on Steadfast's own account.
 //!
 //! An upstream's own error is no fault: it passes through byte for byte. Every match here is exhaustive, so a new fault
-//! does not compile until it has a status, a code, a label and a retry rule. `proxy::reply` is the only maker of error bodies.
+//! does not compile until it has a status, a code, a reason and a retry rule. `proxy::reply` is the only maker of error bodies.
 
 mod message;
+mod reason;
 
 use std::time::Duration;
 
 use http::StatusCode;
+
+pub use self::reason::RejectReason;
 
 /// Why Steadfast answers a request itself, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +116,7 @@ pub enum RateLimit {
 
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryAdvice {
     /// Not as it stands: the caller has to change it.
     Never,
     /// After this delay, sent as `retry-after`.
@@ -121,14 +124,13 @@ pub enum Retry {
 }
 
 /// What callers, and their programs, see of a fault.
-struct Traits {
+struct FaultTraits {
     status: StatusCode,
     /// `error.code`
     code: &'static str,
     /// `error.type`
     kind: &'static str,
-    /// The metric label `reason`.
-    label: &'static str,
+    reason: RejectReason,
 }
 
 /// The caller has to change the request.
@@ -141,36 +143,36 @@ const PERMISSION: &str = "permission_error";
 const SERVER: &str = "server_error";
 
 impl Fault {
-    fn traits(&self) -> Traits {
-        use StatusCode as S;
-        let (status, code, kind, label) = match self {
-            Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, "path"),
-            Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, "head"),
-            Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, "head"),
-            Self::BadHead { .. } => (S::BAD_REQUEST, "bad_head", INVALID, "head"),
-            Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, "head"),
-            Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, "head"),
-            Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, "head"),
-            Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, "body"),
-            Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, "body"),
-            Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, "body"),
-            Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, "too_large"),
-            Self::BodyTimeout { .. } => (S::REQUEST_TIMEOUT, "request_timeout", INVALID, "body_timeout"),
-            Self::BuffersFull => (S::SERVICE_UNAVAILABLE, "server_overloaded", SERVER, "buffers_full"),
-            Self::WebSocketUnsupported => (S::UPGRADE_REQUIRED, "websocket_unsupported", INVALID, "websocket"),
-            Self::MissingCredential => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, "credential"),
-            Self::MissingKey => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, "key"),
-            Self::InvalidKey { .. } => (S::UNAUTHORIZED, "invalid_api_key", AUTHENTICATION, "key"),
-            Self::ModelForbidden { .. } => (S::FORBIDDEN, "model_not_allowed", PERMISSION, "forbidden"),
-            Self::ModelUnreadable { .. } => (S::FORBIDDEN, "model_unreadable", PERMISSION, "forbidden"),
-            Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, "forbidden"),
-            Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, "model"),
-            Self::ResponseNotFound { in_path: true } => (S::NOT_FOUND, "response_not_found", INVALID, "owner_unknown"),
+    fn traits(&self) -> FaultTraits {
+        use {RejectReason as R, StatusCode as S};
+        let (status, code, kind, reason) = match self {
+            Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, R::Path),
+            Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, R::Head),
+            Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, R::Head),
+            Self::BadHead { .. } => (S::BAD_REQUEST, "bad_head", INVALID, R::Head),
+            Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, R::Head),
+            Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, R::Head),
+            Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, R::Head),
+            Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
+            Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, R::Body),
+            Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, R::Body),
+            Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, R::TooLarge),
+            Self::BodyTimeout { .. } => (S::REQUEST_TIMEOUT, "request_timeout", INVALID, R::BodyTimeout),
+            Self::BuffersFull => (S::SERVICE_UNAVAILABLE, "server_overloaded", SERVER, R::BuffersFull),
+            Self::WebSocketUnsupported => (S::UPGRADE_REQUIRED, "websocket_unsupported", INVALID, R::WebSocket),
+            Self::MissingCredential => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, R::Credential),
+            Self::MissingKey => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, R::Key),
+            Self::InvalidKey { .. } => (S::UNAUTHORIZED, "invalid_api_key", AUTHENTICATION, R::Key),
+            Self::ModelForbidden { .. } => (S::FORBIDDEN, "model_not_allowed", PERMISSION, R::Forbidden),
+            Self::ModelUnreadable { .. } => (S::FORBIDDEN, "model_unreadable", PERMISSION, R::Forbidden),
+            Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, R::Forbidden),
+            Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, R::Model),
+            Self::ResponseNotFound { in_path: true } => (S::NOT_FOUND, "response_not_found", INVALID, R::OwnerUnknown),
             // The words of OpenAI, which clients know.
             Self::ResponseNotFound { in_path: false } => {
-                (S::BAD_REQUEST, "previous_response_not_found", INVALID, "owner_unknown")
+                (S::BAD_REQUEST, "previous_response_not_found", INVALID, R::OwnerUnknown)
             }
-            Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, "body"),
+            Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
             // OpenAI's types say which limit it was.
             Self::RateLimited { kind, .. } => {
                 let which = match kind {
@@ -178,26 +180,26 @@ impl Fault {
                     RateLimit::Tokens => "tokens",
                     RateLimit::Concurrent => "concurrent_requests",
                 };
-                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, "rate_limited")
+                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
             }
-            Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, "upstream"),
-            Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, "upstream"),
-            Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, "upstream"),
-            Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, "upstream"),
+            Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
+            Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
+            Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
+            Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
             // Codex goes by the type, and shows when the limit resets.
             Self::Limited { .. } => {
                 let code = "usage_limit_reached";
-                (S::TOO_MANY_REQUESTS, code, code, "limited")
+                (S::TOO_MANY_REQUESTS, code, code, R::Limited)
             }
-            Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, "unavailable"),
-            Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, "owner_gone"),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, "internal"),
+            Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
+            Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, R::OwnerGone),
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, R::Internal),
         };
-        Traits {
+        FaultTraits {
             status,
             code,
             kind,
-            label,
+            reason,
         }
     }
 
@@ -216,35 +218,13 @@ impl Fault {
         self.traits().kind
     }
 
-    /// The metric label `reason`: one of few.
-    pub fn label(&self) -> &'static str {
-        self.traits().label
+    /// Why the request is rejected, for metrics.
+    pub fn reject_reason(&self) -> RejectReason {
+        self.traits().reason
     }
 
-    /// Every value of [`Fault::label`], so that metrics can be registered up front.
-    pub const LABELS: [&'static str; 18] = [
-        "path",
-        "head",
-        "body",
-        "too_large",
-        "body_timeout",
-        "buffers_full",
-        "websocket",
-        "credential",
-        "key",
-        "forbidden",
-        "model",
-        "owner_unknown",
-        "rate_limited",
-        "upstream",
-        "limited",
-        "unavailable",
-        "owner_gone",
-        "internal",
-    ];
-
     /// Whether the caller may repeat the request as it stands.
-    pub fn retry(&self) -> Retry {
+    pub fn retry(&self) -> RetryAdvice {
         match self {
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
@@ -268,16 +248,16 @@ impl Fault {
             | Self::ModelNotServed { .. }
             | Self::ResponseNotFound { .. }
             | Self::RenameCompressed { .. }
-            | Self::OwnerGone => Retry::Never,
+            | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
             | Self::RateLimited { retry, .. }
-            | Self::Unavailable { retry, .. } => Retry::After(*retry),
-            Self::BuffersFull => Retry::After(Duration::from_secs(1)),
+            | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
+            Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),
             Self::ModelsUnavailable
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamBroken { .. }
             | Self::UpstreamTimeout { .. }
-            | Self::Internal => Retry::After(Duration::from_secs(2)),
+            | Self::Internal => RetryAdvice::After(Duration::from_secs(2)),
         }
     }
 
@@ -316,17 +296,4 @@ impl Fault {
 /// Whole seconds, rounded up: who comes back too early is refused again. At least one.
 pub fn seconds(delay: Duration) -> u64 {
     (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_label_is_listed_once() {
-        let mut labels = Fault::LABELS.to_vec();
-        labels.sort_unstable();
-        labels.dedup();
-        assert_eq!(labels.len(), Fault::LABELS.len());
-    }
 }

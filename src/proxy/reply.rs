@@ -8,7 +8,7 @@ use http::{
 use serde::Serialize;
 
 use super::{exchange::outgoing::Outgoing, request::headers::X_REQUEST_ID, request_log::RequestLog};
-use crate::fault::{self, Fault, Retry};
+use crate::fault::{self, Fault, RetryAdvice};
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -60,8 +60,8 @@ fn error(fault: &Fault, request_id: HeaderValue, log: Option<RequestLog>) -> Res
     let mut response = own(status, text.into(), request_id, log);
     let headers = response.headers_mut();
     match retry {
-        Retry::Never => {}
-        Retry::After(delay) => {
+        RetryAdvice::Never => {}
+        RetryAdvice::After(delay) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(fault::seconds(delay)));
         }
     }

@@ -19,7 +19,6 @@ use crate::proxy::{
     turn::turn_state::TurnState,
 };
 use crate::{
-    endpoint::Endpoint,
     fault::Fault,
     ids::Namespace,
     policy::{Affinity, Event, Route, Verdict},
@@ -137,7 +136,7 @@ fn last_word<'a>(last: Option<Failed<'a>>, nobody: Fault) -> Result<Exchange<'a>
 
 impl<'a, 'j> Journey<'a, 'j> {
     fn new(snapshot: &'a Snapshot, admitted: Admitted, inspected: Inspected, log: &'j mut RequestLog) -> Self {
-        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
+        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let (namespace, is_plain) = (admitted.namespace(), admitted.coding == EncodingKind::Identity);
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;

@@ -177,14 +177,7 @@ fn facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
 /// What reads the body as it passes: only where there is something to learn (an id, a usage, an error), or an end to see: SDKs
 /// close a stream of chat completions at `[DONE]`, before its last chunk.
 fn reader(response: &Response<Relay>, endpoint: Option<Endpoint>, is_unframed: bool) -> Option<ResponseReader> {
-    let reads = match endpoint? {
-        Endpoint::Responses
-        | Endpoint::Compact
-        | Endpoint::Response
-        | Endpoint::ChatCompletions
-        | Endpoint::Embeddings => true,
-        Endpoint::Models | Endpoint::Other => false,
-    };
+    let reads = endpoint?.is_usage_read();
     let is_plain = !response.headers().contains_key(CONTENT_ENCODING);
     if !reads || !is_plain || response.status() != StatusCode::OK {
         return None;

@@ -48,7 +48,7 @@ pub(in crate::proxy) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut 
     );
 
     let (mut parts, relay) = response.into_parts();
-    let names_response = !matches!(log.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
+    let names_response = log.endpoint.is_some_and(Endpoint::has_response_ids);
     let must_be_whole = is_unframed && reader.is_some();
 
     parts.version = Version::HTTP_11;

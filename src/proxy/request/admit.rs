@@ -15,7 +15,7 @@ use crate::proxy::{
     turn::turn_state::{self, TurnState},
 };
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Inspection},
     fault::Fault,
     ids::Namespace,
     scan::{Encoding, EncodingKind},
@@ -55,9 +55,9 @@ impl Admitted<'_> {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {
             return false;
         }
-        match self.target.endpoint {
-            Endpoint::Responses | Endpoint::Compact | Endpoint::ChatCompletions | Endpoint::Embeddings => true,
-            Endpoint::Response | Endpoint::Models | Endpoint::Other => self.is_json,
+        match self.target.endpoint.inspection() {
+            Inspection::Always => true,
+            Inspection::IfJson => self.is_json,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::proxy::{
     request::target::{Target, bounded},
 };
 use crate::{
-    endpoint::Endpoint,
+    endpoint::ConfinedAccess,
     fault::{Fault, KeyProblem},
     state::{ClientKey, Group, RateLimits, Snapshot},
     wire::Framing,
@@ -107,11 +107,11 @@ pub(in crate::proxy) fn may_call(group: &Group, method: &Method, target: &Target
         return Ok(());
     }
     let is_post = method == Method::POST;
-    let is_judged = match target.endpoint {
-        Endpoint::Responses | Endpoint::Compact | Endpoint::ChatCompletions | Endpoint::Embeddings => is_post,
-        Endpoint::Response => target.is_of_response(method) || is_post && target.counts_tokens(),
-        Endpoint::Models => method == Method::GET,
-        Endpoint::Other => is_post && is_stateless(target.tail()),
+    let is_judged = match target.endpoint.confined_access() {
+        ConfinedAccess::Post => is_post,
+        ConfinedAccess::Get => method == Method::GET,
+        ConfinedAccess::NamedResponse => target.is_of_response(method) || is_post && target.counts_tokens(),
+        ConfinedAccess::StatelessPost => is_post && is_stateless(target.tail()),
     };
     if is_judged {
         return Ok(());
@@ -151,7 +151,7 @@ pub(in crate::proxy) fn may_use(
 ) -> Result<(), Fault> {
     let (group, target) = (admitted.caller.group, &admitted.target);
     // What names a response runs no model of its own.
-    if target.is_of_response(&admitted.method) || target.endpoint == Endpoint::Models {
+    if target.is_of_response(&admitted.method) || !target.endpoint.runs_model() {
         return Ok(());
     }
     let is_read = admitted.is_inspected();
@@ -183,11 +183,9 @@ pub(in crate::proxy) fn may_use(
 
 /// Whether a body that is not looked into may name the response of another group.
 fn hides_response(admitted: &Admitted<'_>) -> bool {
-    let may_name_one = matches!(
-        admitted.target.endpoint,
-        Endpoint::Responses | Endpoint::Compact | Endpoint::Response
-    );
-    may_name_one && admitted.caller.group.shares_accounts && admitted.framing != Framing::None
+    admitted.target.endpoint.has_response_ids()
+        && admitted.caller.group.shares_accounts
+        && admitted.framing != Framing::None
 }
 
 #[cfg(test)]

@@ -167,21 +167,13 @@ pub(in crate::proxy) fn cleanse_request(
     endpoint: Endpoint,
     wanted: bool,
 ) -> CallersCredential {
-    let is_read = match endpoint {
-        // Usage and response ids are read from these as they stream by.
-        Endpoint::Responses
-        | Endpoint::Compact
-        | Endpoint::Response
-        | Endpoint::ChatCompletions
-        | Endpoint::Embeddings => true,
-        Endpoint::Models | Endpoint::Other => false,
-    };
+    let drops_accept_encoding = endpoint.drops_accept_encoding();
     strip(headers, |name, _| {
         is_about_caller(name.as_str())
             || is_override(name.as_str())
             || is_disguised(name.as_str())
             || [EXPECT, ROUTED_TO, ROUTED_BY].contains(name)
-            || (is_read && name == ACCEPT_ENCODING)
+            || (drops_accept_encoding && name == ACCEPT_ENCODING)
             || (!wanted && (CALLERS_PROOFS.contains(name) || CALLERS_ACCOUNT.contains(name)))
     });
     if wanted {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::proxy::{request::admit::Admitted, request::target::bounded};
 use crate::{
-    endpoint::Endpoint,
+    endpoint::KeylessRouting,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
     policy::{self, Affinity, Candidate, Clues, Content, Decision, Route, Standing, Terms},
@@ -265,14 +265,12 @@ impl<'a> Pick<'a> {
 const RETRY: Duration = Duration::from_secs(2);
 
 fn affinity(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
-    let content = match admitted.target.endpoint {
-        Endpoint::Responses | Endpoint::Compact => Content {
+    let content = match admitted.target.endpoint.keyless_routing() {
+        KeylessRouting::ByContent => Content {
             instructions: facts.content.instructions(),
             input: facts.content.input(),
         },
-        Endpoint::Response | Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {
-            Content::default()
-        }
+        KeylessRouting::Balanced => Content::default(),
     };
     let clues = Clues {
         prompt_cache_key: facts.prompt_cache_key.as_deref(),
