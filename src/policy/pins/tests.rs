@@ -126,7 +126,7 @@ fn heap_bytes<K>(table: &AffinityTable<K>) -> usize {
     let shards = table
         .shards
         .iter()
-        .map(|shard| shard.0.lock().heap_bytes())
+        .map(|shard| shard.lock().heap_bytes())
         .sum::<usize>();
     shards + size_of_val(&*table.shards) + size_of_val(&*table.oldest)
 }
@@ -265,7 +265,7 @@ fn threads_keep_the_bound_and_what_was_used_last() {
         parts.iter().all(|(most, _)| *most <= CAPACITY + 16),
         "one entry too many for each thread"
     );
-    let counted: usize = pins.shards.iter().map(|shard| shard.0.lock().len()).sum();
+    let counted: usize = pins.shards.iter().map(|shard| shard.lock().len()).sum();
     assert_eq!(counted, pins.len());
 
     // What is left of the cold keys is what came last, but for what threads that ran at once did to the order.
