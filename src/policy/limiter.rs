@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use self::window::Window;
 pub use self::window::in_units;
-use crate::tick::Tick;
+use crate::{fault::LimitKind, tick::Tick};
 
 /// When one of many requests at a time ends is not known; this is when to look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -47,17 +47,6 @@ impl Quota {
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    /// Requests a minute.
-    Requests,
-    /// Tokens a minute.
-    Tokens,
-    /// Requests at a time.
-    Concurrent,
 }
 
 /// Why a request is not let in.

@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
 use crate::{
-    fault::{Fault, RateLimit},
-    policy::limiter::{Denial, LimitKind, Meter},
+    fault::Fault,
+    policy::limiter::{Denial, Meter},
     scan::{EncodingKind, Usage},
     state::{ClientKey, Permit},
     wire::Framing,
@@ -65,11 +65,7 @@ fn tokens(bytes: u64) -> u64 {
 
 fn fault(denial: Denial) -> Fault {
     Fault::RateLimited {
-        kind: match denial.limit {
-            LimitKind::Requests => RateLimit::Requests,
-            LimitKind::Tokens => RateLimit::Tokens,
-            LimitKind::Concurrent => RateLimit::Concurrent,
-        },
+        kind: denial.limit,
         limit: denial.allowed,
         retry: denial.retry_after,
     }
