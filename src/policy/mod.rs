@@ -24,11 +24,11 @@ pub mod verdict;
 
 pub use balance::less_loaded_of_two;
 pub use budget::RetryBudget;
-pub use health::{Attempt, Availability, Event, Health};
+pub use health::{Attempt, Availability, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
 pub use select::{Decision, Standing, Terms, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
 pub use source::{Source, UnknownSource};
-pub use verdict::{ErrorFacts, Verdict};
+pub use verdict::{ErrorFacts, Scope, Verdict};

@@ -31,7 +31,7 @@ use super::metrics::UpstreamMetrics;
 use crate::{
     ids::ModelKey,
     policy::{
-        Attempt, Availability, Event, Health, Standing,
+        Attempt, Availability, Health, Standing, Verdict,
         health::{Badness, Status, Transition},
     },
     tick::{Clock, Tick},
@@ -82,9 +82,9 @@ impl Lease {
     }
 
     /// Tells what became of the request, as far as its response head (or first event) says.
-    pub fn report(&mut self, event: Event) {
+    pub fn report(&mut self, verdict: Verdict) {
         self.has_verdict = true;
-        self.state.observe(self.attempt, event);
+        self.state.observe(self.attempt, verdict);
     }
 }
 
@@ -313,11 +313,11 @@ impl UpstreamState {
         }
     }
 
-    fn observe(self: &Arc<Self>, attempt: Attempt, event: Event) {
-        if event == Event::Success && self.is_plain.load(SeqCst) {
+    fn observe(self: &Arc<Self>, attempt: Attempt, verdict: Verdict) {
+        if verdict == Verdict::Served && self.is_plain.load(SeqCst) {
             return;
         }
-        self.change(|health, now| health.observe(attempt, event, now, fastrand::u64(..)));
+        self.change(|health, now| health.observe(attempt, verdict, now, fastrand::u64(..)));
         if self.waiting.load(SeqCst) > 0 {
             self.let_in();
         }

@@ -9,9 +9,7 @@ use super::{
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Candidate, Decision, Route, Standing, Terms, candidates,
-        health::{Event, Transition},
-        select,
+        Affinity, Attempt, Candidate, Decision, Route, Standing, Terms, Verdict, candidates, health::Transition, select,
     },
     tick::Tick,
 };
@@ -48,7 +46,7 @@ pub(super) struct Sent {
     at: Tick,
     route: Route,
     attempt: Attempt,
-    outcome: Event,
+    outcome: Verdict,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -235,15 +233,15 @@ impl World {
         self.observe(&sent);
         let Sent { to, route, outcome, .. } = sent;
         match outcome {
-            Event::Success | Event::Answered => {
-                self.served(request, to, route, outcome == Event::Success);
+            Verdict::Served | Verdict::Answered => {
+                self.served(request, to, route, outcome == Verdict::Served);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
                 self.enter(request, Stage::Streaming { from: to }, streams);
                 self.changed.push(to);
                 return;
             }
-            Event::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
-            Event::Limited { .. } | Event::Failure | Event::CredentialRefused => self.requests[request].tried.push(to),
+            Verdict::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
         }
         self.release(to);
         self.requests[request].stage = Stage::Arrived;
@@ -261,7 +259,7 @@ impl World {
         } = sent;
         let health = &mut self.upstreams[to].health;
         while health.settle(self.now).is_some() {}
-        if health.is_plain() && matches!(outcome, Event::Success | Event::Answered) {
+        if health.is_plain() && matches!(outcome, Verdict::Served | Verdict::Answered) {
             return;
         }
         let transition = health.observe(attempt, outcome, self.now, self.rng.u64(..));

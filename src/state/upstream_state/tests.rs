@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{policy::health::Scope, state::Metrics};
+use crate::{policy::Scope, state::Metrics};
 
 fn state(slots: Option<u32>) -> Arc<UpstreamState> {
     let state = UpstreamState::new("a", Metrics::new().upstream("a"), Clock::start());
@@ -13,8 +13,8 @@ fn after(state: &UpstreamState, millis: u64) -> Tick {
     state.clock.now().after(Duration::from_millis(millis))
 }
 
-fn limited(seconds: u64) -> Event {
-    Event::Limited {
+fn limited(seconds: u64) -> Verdict {
+    Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
     }
