@@ -31,7 +31,7 @@ pub use self::{
     outage::{EJECTION, EJECTION_MAX, PROBE_DISABLED, PROBE_PATIENCE},
     status::{Badness, Reason, State, Status, Transition},
 };
-use super::{hash::unit, verdict::Verdict};
+use super::{availability::Availability, hash::unit, verdict::Verdict};
 use crate::{ids::ModelKey, tick::Tick};
 
 mod limits;
@@ -69,22 +69,6 @@ impl Attempt {
     pub fn is_probe(self) -> bool {
         self.is_probe
     }
-}
-
-/// Whether an upstream can be sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its field is")]
-pub enum Availability {
-    /// Yes; the request may be the probe that is due.
-    Ready,
-    /// It is limited, until then.
-    Cooling { until: Tick },
-    /// It does not work. A probe may go then at the earliest.
-    Ejected { until: Tick },
-    /// It refused our credential. A probe may go then at the earliest.
-    Disabled { until: Tick },
-    /// The operator wants it to take nothing.
-    Draining,
 }
 
 /// The health of one upstream. See the [module](self).

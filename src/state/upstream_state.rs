@@ -31,7 +31,7 @@ use super::metrics::UpstreamMetrics;
 use crate::{
     ids::ModelKey,
     policy::{
-        Attempt, Availability, Health, Standing, Verdict,
+        Attempt, Availability, Health, Verdict,
         health::{Badness, Status, Transition},
     },
     tick::{Clock, Tick},
@@ -138,8 +138,11 @@ impl UpstreamState {
     }
 
     /// How it stands to a request for `model` that comes now.
-    pub fn standing(&self, model: Option<ModelKey>) -> Standing {
-        Standing::new(self.availability(model), self.is_full())
+    pub fn standing(&self, model: Option<ModelKey>) -> Availability {
+        match self.availability(model) {
+            Availability::Ready if self.is_full() => Availability::Full,
+            availability => availability,
+        }
     }
 
     /// How bad it would be to send it a request for `model` though it is not ready; `None` if that is out of the question.
@@ -172,7 +175,7 @@ impl UpstreamState {
             changed.as_mut().enable();
             // Before anybody is let in: what becomes possible after this look is seen at `look_again`.
             let look_again = match self.availability(model) {
-                Availability::Ready => deadline,
+                Availability::Ready | Availability::Full => deadline,
                 Availability::Cooling { until }
                 | Availability::Ejected { until }
                 | Availability::Disabled { until } => until,

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Candidate, Decision, Route, Standing, Terms, Verdict, candidates, health::Transition, select,
+        Affinity, Attempt, Availability, Candidate, Decision, Route, Terms, Verdict, candidates, health::Transition,
+        select,
     },
     tick::Tick,
 };
@@ -122,10 +123,13 @@ impl World {
         )
     }
 
-    pub(super) fn standing(&self, request: usize, upstream: usize) -> Standing {
+    pub(super) fn availability_to(&self, request: usize, upstream: usize) -> Availability {
         let it = &self.upstreams[upstream];
         let availability = it.health.availability(Some(self.requests[request].model), self.now);
-        Standing::new(availability, !self.has_slot(request, upstream))
+        match availability {
+            Availability::Ready if !self.has_slot(request, upstream) => Availability::Full,
+            availability => availability,
+        }
     }
 
     /// Whether there is a slot for the request that nobody waits for who came before it.
@@ -147,7 +151,7 @@ impl World {
         let decision = select(
             self.candidates(request),
             |index| it.tried.contains(&upstream(index)),
-            |index| self.standing(request, upstream(index)),
+            |index| self.availability_to(request, upstream(index)),
             |index| {
                 let it = &self.upstreams[upstream(index)];
                 let badness = it.health.badness(Some(self.requests[request].model), self.now);

@@ -154,6 +154,7 @@ impl Run {
                 Availability::Ejected { until } => status.state == State::Ejected && ahead(until, RESET_MAX),
                 Availability::Disabled { until } => status.state == State::Disabled && ahead(until, RESET_MAX),
                 Availability::Draining => status.state == State::Draining,
+                Availability::Full => false,
             };
             assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
             assert!(availability == Availability::Ready || !self.health.is_plain());
