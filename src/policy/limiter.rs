@@ -60,7 +60,7 @@ pub struct Denial {
     pub retry_after: Duration,
 }
 
-/// A request that was let in. It holds a place until it is [settled](Limiter::settle).
+/// A request that was let in. It holds a place until it is [finished](Limiter::finish).
 #[derive(Debug)]
 #[must_use = "an admission holds a place until it is settled"]
 pub struct Admission {
@@ -77,7 +77,7 @@ impl Admission {
 
 /// How far a limit has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meter {
+pub struct LimitUsage {
     /// How much is allowed in a minute.
     pub limit: u64,
     /// How much is left of it now.
@@ -88,11 +88,11 @@ pub struct Meter {
 
 /// How far the limits by the minute have been used; `None` where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct QuotaUsage {
     /// Requests.
-    pub requests: Option<Meter>,
+    pub requests: Option<LimitUsage>,
     /// Tokens.
-    pub tokens: Option<Meter>,
+    pub tokens: Option<LimitUsage>,
 }
 
 /// The limits of one key, and what it has used.
@@ -178,7 +178,7 @@ impl Limiter {
     }
 
     /// The request is over, and has cost `actual` tokens: where that is not known, what was estimated.
-    pub fn settle(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
+    pub fn finish(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
         self.running = self.running.saturating_sub(1);
         let actual = actual.unwrap_or(admission.tokens);
         match actual.checked_sub(admission.tokens) {
@@ -190,16 +190,16 @@ impl Limiter {
     }
 
     /// How far the limits have been used.
-    pub fn used(&mut self, now: Tick) -> Used {
+    pub fn usage(&mut self, now: Tick) -> QuotaUsage {
         let meter = |window: &mut Window, limit: u64| {
             let (used, reset) = window.used(now);
-            Meter {
+            LimitUsage {
                 limit,
                 remaining: limit.saturating_sub(used),
                 reset,
             }
         };
-        Used {
+        QuotaUsage {
             requests: self
                 .quota
                 .requests_per_minute

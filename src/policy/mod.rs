@@ -21,6 +21,7 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 mod source;
+pub mod tokens;
 pub mod verdict;
 
 pub use availability::Availability;
