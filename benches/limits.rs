@@ -84,8 +84,8 @@ fn limits(c: &mut Criterion) {
             let now = Tick::from_nanos(nanos);
             if let Ok(mut admission) = limiter.admit(1_000, now) {
                 let _ = limiter.recharge(&mut admission, 1_200, now);
-                black_box(limiter.used(now));
-                limiter.settle(admission, Some(900), now);
+                black_box(limiter.usage(now));
+                limiter.finish(admission, Some(900), now);
             }
         });
     });

@@ -65,7 +65,7 @@ pub enum Fault {
     RenameCompressed { model: String },
     /// The client key has reached one of its limits. `limit` is what it may use, in units of `kind`.
     RateLimited {
-        kind: RateLimit,
+        kind: LimitKind,
         limit: u64,
         retry: Duration,
     },
@@ -103,14 +103,14 @@ pub enum KeyProblem {
     Disabled,
 }
 
-/// What a client key may use only so much of.
+/// The quantity that a client key's limit bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateLimit {
-    /// Requests in a minute.
+pub enum LimitKind {
+    /// Requests per minute.
     Requests,
-    /// Tokens in a minute.
+    /// Tokens per minute.
     Tokens,
-    /// Requests at a time.
+    /// Requests at the same time.
     Concurrent,
 }
 
@@ -176,9 +176,9 @@ impl Fault {
             // OpenAI's types say which limit it was.
             Self::RateLimited { kind, .. } => {
                 let which = match kind {
-                    RateLimit::Requests => "requests",
-                    RateLimit::Tokens => "tokens",
-                    RateLimit::Concurrent => "concurrent_requests",
+                    LimitKind::Requests => "requests",
+                    LimitKind::Tokens => "tokens",
+                    LimitKind::Concurrent => "concurrent_requests",
                 };
                 (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, KeyProblem, RateLimit, seconds};
+use super::{Fault, KeyProblem, LimitKind, seconds};
 
 const OWNER: &str = "What this request refers to (an earlier response, a turn or encrypted content) is known to one upstream organization only, which";
 
@@ -41,9 +41,9 @@ impl Fault {
             Self::RenameCompressed { model } => format!("The model '{model}' has another name upstream, and that cannot be written into a compressed body. Send it uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
                 let what = match kind {
-                    RateLimit::Requests => format!("{limit} requests per minute"),
-                    RateLimit::Tokens => format!("{limit} tokens per minute"),
-                    RateLimit::Concurrent => format!("{limit} requests at a time"),
+                    LimitKind::Requests => format!("{limit} requests per minute"),
+                    LimitKind::Tokens => format!("{limit} tokens per minute"),
+                    LimitKind::Concurrent => format!("{limit} requests at a time"),
                 };
                 // Codex waits for as long as the message says.
                 format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))

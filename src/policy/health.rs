@@ -2,16 +2,16 @@
 //!
 //! # Three reasons to stay away
 //!
-//! **Failures** ([`Event::Failure`]): the upstream does not work. After [`EJECT_AFTER`] in a row it is ejected, for
+//! **Failures** ([`Verdict::Failed`]): the upstream does not work. After [`EJECT_AFTER`] in a row it is ejected, for
 //! [`EJECTION`] at first and twice as long each time up to [`EJECTION_MAX`]. Then one request at a time probes it: the
 //! first that is answered ends the ejection, the first that fails prolongs it. (Envoy calls this outlier detection, and
 //! lets everybody back in at the end of the time; with prompts that cost minutes a single probe is cheaper.)
 //!
-//! **Limits** ([`Event::Limited`]): the upstream works, but has had enough of this account, or of one model of it. It
+//! **Limits** ([`Verdict::Limited`]): the upstream works, but has had enough of this account, or of one model of it. It
 //! cools down until the moment that it named. Where it named none, the cooldown grows from [`COOLDOWN`] to
 //! [`COOLDOWN_MAX`] from one limited request to the next. A cooldown ends by itself and needs no probe.
 //!
-//! **Refusal** ([`Event::CredentialRefused`]): the credential is no good, and will not become so by waiting. The
+//! **Refusal** ([`Verdict::Refused`]): the credential is no good, and will not become so by waiting. The
 //! upstream is disabled, and probed every [`PROBE_DISABLED`] and after a reload.
 //!
 //! Apart from all this the operator can drain an upstream: then it takes nothing, however healthy it is.
@@ -31,7 +31,7 @@ pub use self::{
     outage::{EJECTION, EJECTION_MAX, PROBE_DISABLED, PROBE_PATIENCE},
     status::{Badness, Reason, State, Status, Transition},
 };
-use super::hash::unit;
+use super::{availability::Availability, hash::unit, verdict::Verdict};
 use crate::{ids::ModelKey, tick::Tick};
 
 mod limits;
@@ -44,36 +44,6 @@ mod tests;
 pub const EJECT_AFTER: u32 = 5;
 /// A failure this long ago is no part of a row any more.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
-
-/// How much of an upstream a limit is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// All of it.
-    Upstream,
-    /// One model.
-    Model(ModelKey),
-}
-
-/// What a request came to, as far as its upstream's health is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It was served: the upstream works and has room.
-    Success,
-    /// It was answered, though not served: the upstream works. Whether it has room was not put to the test.
-    Answered,
-    /// The upstream did not work: no connection, no response head, or a 5xx.
-    Failure,
-    /// The upstream has had enough for now.
-    Limited {
-        /// When it will take requests again, from now; bounded to [`RESET_MIN`] and [`RESET_MAX`]. `None` if it did not
-        /// say.
-        reset: Option<Duration>,
-        /// What it has had enough of.
-        scope: Scope,
-    },
-    /// Our credential is not accepted.
-    CredentialRefused,
-}
 
 /// A request that was sent, as its verdict needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,22 +69,6 @@ impl Attempt {
     pub fn is_probe(self) -> bool {
         self.is_probe
     }
-}
-
-/// Whether an upstream can be sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its field is")]
-pub enum Availability {
-    /// Yes; the request may be the probe that is due.
-    Ready,
-    /// It is limited, until then.
-    Cooling { until: Tick },
-    /// It does not work. A probe may go then at the earliest.
-    Ejected { until: Tick },
-    /// It refused our credential. A probe may go then at the earliest.
-    Disabled { until: Tick },
-    /// The operator wants it to take nothing.
-    Draining,
 }
 
 /// The health of one upstream. See the [module](self).
@@ -159,7 +113,7 @@ impl Health {
         }
     }
 
-    /// Whether it is ready for every model, and neither [`Event::Success`] nor [`Event::Answered`] would change
+    /// Whether it is ready for every model, and neither [`Verdict::Served`] nor [`Verdict::Answered`] would change
     /// anything. While that holds nobody needs to ask or tell it anything else.
     pub fn is_plain(&self) -> bool {
         matches!(self.phase, Phase::Working { failures: 0, .. }) && self.limits.is_empty() && !self.is_draining
@@ -197,21 +151,21 @@ impl Health {
     /// Takes note of what `attempt` came to. `random` is 64 uniformly random bits, for the jitter.
     ///
     /// Returns what an operator should know of: not every verdict that moves an end by a little.
-    pub fn observe(&mut self, attempt: Attempt, event: Event, now: Tick, random: u64) -> Option<Transition> {
+    pub fn observe(&mut self, attempt: Attempt, verdict: Verdict, now: Tick, random: u64) -> Option<Transition> {
         self.abandon(attempt);
-        match event {
-            Event::Success => {
+        match verdict {
+            Verdict::Served => {
                 let recovered = self.works(attempt, now);
                 let ended = self.limits.succeeded(attempt, now);
                 recovered.or(ended.map(|scope| Transition::CooldownOver { scope }))
             }
-            Event::Answered => self.works(attempt, now),
-            Event::Failure => self.failed(attempt, now, random),
-            Event::Limited { reset, scope } => {
+            Verdict::Answered => self.works(attempt, now),
+            Verdict::Failed => self.failed(attempt, now, random),
+            Verdict::Limited { reset, scope } => {
                 let recovered = self.works(attempt, now);
                 self.limits.limited(attempt, scope, reset, now, random).or(recovered)
             }
-            Event::CredentialRefused => self.refused(attempt, now),
+            Verdict::Refused => self.refused(attempt, now),
         }
     }
 

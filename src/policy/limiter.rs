@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use self::window::Window;
 pub use self::window::in_units;
-use crate::tick::Tick;
+use crate::{fault::LimitKind, tick::Tick};
 
 /// When one of many requests at a time ends is not known; this is when to look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -49,17 +49,6 @@ impl Quota {
     }
 }
 
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    /// Requests a minute.
-    Requests,
-    /// Tokens a minute.
-    Tokens,
-    /// Requests at a time.
-    Concurrent,
-}
-
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial {
@@ -71,7 +60,7 @@ pub struct Denial {
     pub retry_after: Duration,
 }
 
-/// A request that was let in. It holds a place until it is [settled](Limiter::settle).
+/// A request that was let in. It holds a place until it is [finished](Limiter::finish).
 #[derive(Debug)]
 #[must_use = "an admission holds a place until it is settled"]
 pub struct Admission {
@@ -88,7 +77,7 @@ impl Admission {
 
 /// How far a limit has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meter {
+pub struct LimitUsage {
     /// How much is allowed in a minute.
     pub limit: u64,
     /// How much is left of it now.
@@ -99,11 +88,11 @@ pub struct Meter {
 
 /// How far the limits by the minute have been used; `None` where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct QuotaUsage {
     /// Requests.
-    pub requests: Option<Meter>,
+    pub requests: Option<LimitUsage>,
     /// Tokens.
-    pub tokens: Option<Meter>,
+    pub tokens: Option<LimitUsage>,
 }
 
 /// The limits of one key, and what it has used.
@@ -189,7 +178,7 @@ impl Limiter {
     }
 
     /// The request is over, and has cost `actual` tokens: where that is not known, what was estimated.
-    pub fn settle(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
+    pub fn finish(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
         self.running = self.running.saturating_sub(1);
         let actual = actual.unwrap_or(admission.tokens);
         match actual.checked_sub(admission.tokens) {
@@ -201,16 +190,16 @@ impl Limiter {
     }
 
     /// How far the limits have been used.
-    pub fn used(&mut self, now: Tick) -> Used {
+    pub fn usage(&mut self, now: Tick) -> QuotaUsage {
         let meter = |window: &mut Window, limit: u64| {
             let (used, reset) = window.used(now);
-            Meter {
+            LimitUsage {
                 limit,
                 remaining: limit.saturating_sub(used),
                 reset,
             }
         };
-        Used {
+        QuotaUsage {
             requests: self
                 .quota
                 .requests_per_minute

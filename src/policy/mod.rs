@@ -7,6 +7,7 @@
 //! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
 //! there is another try. What a caller may use at all is counted by [`limiter`].
 
+pub mod availability;
 pub mod balance;
 pub mod budget;
 mod hash;
@@ -20,15 +21,17 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 mod source;
+pub mod tokens;
 pub mod verdict;
 
+pub use availability::Availability;
 pub use balance::less_loaded_of_two;
 pub use budget::RetryBudget;
-pub use health::{Attempt, Availability, Event, Health};
+pub use health::{Attempt, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
-pub use select::{Decision, Standing, Terms, select};
+pub use select::{Decision, Terms, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
 pub use source::{Source, UnknownSource};
-pub use verdict::{ErrorFacts, Verdict};
+pub use verdict::{ErrorFacts, Scope, Verdict};

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-/// How many bytes of a request's body make a token, about, in English text and in code.
-const BYTES_PER_TOKEN: u128 = 4;
+use super::tokens::BYTES_PER_TOKEN;
 
 /// What a session's patience is reckoned by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ impl Patience {
     /// How long a session waits whose request's body has this many bytes, uncompressed.
     pub fn of_session(&self, body_bytes: u64) -> Duration {
         let nanos = u128::from(body_bytes) * 1_000_000_000;
-        let reread = match nanos.checked_div(BYTES_PER_TOKEN * u128::from(self.reread_rate)) {
+        let reread = match nanos.checked_div(u128::from(BYTES_PER_TOKEN) * u128::from(self.reread_rate)) {
             Some(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
             None => Duration::MAX,
         };

@@ -25,46 +25,11 @@
 //! nobody probes. One that is full is never the least bad: its requests wait in order, and whoever came later would go
 //! in before them. Nor is one that the operator drains.
 
-use super::{
-    health::{Availability, Badness},
-    session::Candidate,
-};
+use super::{availability::Availability, health::Badness, session::Candidate};
 use crate::tick::Tick;
 
 #[cfg(test)]
 mod tests;
-
-/// Whether an upstream can take a request, seen from the outside: its health and its slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its field is")]
-pub enum Standing {
-    /// Now.
-    Ready,
-    /// When one of its slots is free and those who wait already have had their turn.
-    Full,
-    /// It is limited until then.
-    Cooling { until: Tick },
-    /// It does not work. A probe may go then at the earliest.
-    Ejected { until: Tick },
-    /// It refused our credential.
-    Disabled,
-    /// The operator wants it to take nothing.
-    Draining,
-}
-
-impl Standing {
-    /// The standing of an upstream of this health; `is_full` when it has no free slot, or others wait for one.
-    pub const fn new(availability: Availability, is_full: bool) -> Self {
-        match availability {
-            Availability::Ready if is_full => Self::Full,
-            Availability::Ready => Self::Ready,
-            Availability::Cooling { until } => Self::Cooling { until },
-            Availability::Ejected { until } => Self::Ejected { until },
-            Availability::Disabled { .. } => Self::Disabled,
-            Availability::Draining => Self::Draining,
-        }
-    }
-}
 
 /// What a request can put up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +59,13 @@ pub enum Decision {
 
 /// Selects among `candidates`, of which the first is the request's own. See the [module](self).
 ///
-/// `tried` says who has failed this request already, `standing` who can take it, and `badness` how bad it would be to
+/// `tried` says who has failed this request already, `availability` who can take it, and `badness` how bad it would be to
 /// send it to somebody who cannot: `None` if that is out of the question, because the upstream is draining or all its
 /// slots are taken. As long as a request's own upstream is ready nothing is asked but that.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
     tried: impl Fn(usize) -> bool,
-    mut standing: impl FnMut(usize) -> Standing,
+    mut availability: impl FnMut(usize) -> Availability,
     badness: impl FnMut(usize) -> Option<Badness>,
     terms: &Terms,
 ) -> Decision {
@@ -110,44 +75,46 @@ pub fn select(
     let own = if tried(own.index) {
         None
     } else {
-        match standing(own.index) {
-            Standing::Ready => return Decision::Send(own),
-            standing => Some((own, standing)),
+        match availability(own.index) {
+            Availability::Ready => return Decision::Send(own),
+            availability => Some((own, availability)),
         }
     };
-    if let Some((candidate, standing)) = own
-        && let Some(until) = room(standing, terms.now, terms.stays_until)
+    if let Some((candidate, availability)) = own
+        && let Some(until) = room(availability, terms.now, terms.stays_until)
     {
         return Decision::Wait { candidate, until };
     }
     let others = candidates.filter(|candidate| !tried(candidate.index));
-    let others = others.map(|candidate| (candidate, standing(candidate.index)));
+    let others = others.map(|candidate| (candidate, availability(candidate.index)));
     select_any(own.into_iter().chain(others), badness, terms)
 }
 
 /// Rules 3 to 5.
 #[cold]
 fn select_any(
-    untried: impl Iterator<Item = (Candidate, Standing)>,
+    untried: impl Iterator<Item = (Candidate, Availability)>,
     mut badness: impl FnMut(usize) -> Option<Badness>,
     terms: &Terms,
 ) -> Decision {
     let limit = terms.stays_until.max(terms.waits_until);
     let (mut wait, mut least_bad) = (None, None::<(Badness, Candidate)>);
-    for (candidate, standing) in untried {
-        if standing == Standing::Ready {
+    for (candidate, availability) in untried {
+        if availability == Availability::Ready {
             return Decision::Send(candidate);
         }
         if wait.is_some() {
             continue;
         }
-        let badness = match standing {
-            Standing::Ready | Standing::Full | Standing::Draining => None,
-            Standing::Cooling { .. } | Standing::Ejected { .. } | Standing::Disabled => badness(candidate.index),
+        let badness = match availability {
+            Availability::Ready | Availability::Full | Availability::Draining => None,
+            Availability::Cooling { .. } | Availability::Ejected { .. } | Availability::Disabled { .. } => {
+                badness(candidate.index)
+            }
         };
-        let until = room(standing, terms.now, limit).or(match (standing, badness) {
-            (Standing::Ejected { until }, _) if until <= limit => Some(until),
-            (Standing::Ejected { .. }, Some(Badness::Probing(_))) if terms.now < limit => Some(limit),
+        let until = room(availability, terms.now, limit).or(match (availability, badness) {
+            (Availability::Ejected { until }, _) if until <= limit => Some(until),
+            (Availability::Ejected { .. }, Some(Badness::Probing(_))) if terms.now < limit => Some(limit),
             _ => None,
         });
         wait = until.map(|until| Decision::Wait { candidate, until });
@@ -162,10 +129,12 @@ fn select_any(
 }
 
 /// Until when to wait for somebody who works, but has no room now; `None` where none is known to come before `limit`.
-fn room(standing: Standing, now: Tick, limit: Tick) -> Option<Tick> {
-    match standing {
-        Standing::Full => (now < limit).then_some(limit),
-        Standing::Cooling { until } => (until <= limit).then_some(until),
-        Standing::Ready | Standing::Ejected { .. } | Standing::Disabled | Standing::Draining => None,
+fn room(availability: Availability, now: Tick, limit: Tick) -> Option<Tick> {
+    match availability {
+        Availability::Full => (now < limit).then_some(limit),
+        Availability::Cooling { until } => (until <= limit).then_some(until),
+        Availability::Ready | Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => {
+            None
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::health::{Event, Scope};
 use crate::ids::ModelKey;
 
 #[cfg(test)]
@@ -28,38 +27,39 @@ pub struct ErrorFacts<'a> {
     pub names_model: bool,
 }
 
-/// What an answer means.
+/// The part of an upstream that a limit applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The whole upstream.
+    Upstream,
+    /// One model of the upstream.
+    Model(ModelKey),
+}
+
+/// The meaning of an upstream's answer, for the request and for the upstream's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request is served: pass it on.
+    /// The upstream served the request: it works and has capacity. The answer is passed on.
     Served,
-    /// It is not, for a reason that is the caller's or that no other upstream would see differently: pass it on.
+    /// The upstream answered but did not serve the request, because the request is at fault or because every other
+    /// upstream would answer the same. The upstream works, but the answer does not show whether it has capacity. The
+    /// answer is passed on.
     Answered,
-    /// The account, or one model of it, has had enough: another may serve the request.
+    /// The account, or one model of it, has reached a limit. Another upstream may serve the request.
     Limited {
-        /// When the limit resets, from now, if the answer says so.
+        /// The time from now until the limit resets; `None` if the answer does not name it.
         reset: Option<Duration>,
-        /// What is limited.
+        /// The part of the upstream that is limited.
         scope: Scope,
     },
-    /// The upstream does not work: another may serve the request.
+    /// The upstream does not work: no connection, no response head, or a 5xx status. Another upstream may serve the
+    /// request.
     Failed,
-    /// The account or its credential is no good: another may serve the request.
+    /// The upstream refuses the account or its credential. Another upstream may serve the request.
     Refused,
 }
 
 impl Verdict {
-    /// What to tell the upstream's health.
-    pub fn event(self) -> Event {
-        match self {
-            Self::Served => Event::Success,
-            Self::Answered => Event::Answered,
-            Self::Limited { reset, scope } => Event::Limited { reset, scope },
-            Self::Failed => Event::Failure,
-            Self::Refused => Event::CredentialRefused,
-        }
-    }
-
     /// Whether the request may be tried elsewhere.
     pub fn fails_over(self) -> bool {
         match self {

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    policy::limiter::{Admission, Denial, Limiter, Quota, Used},
+    policy::limiter::{Admission, Denial, Limiter, Quota, QuotaUsage},
     tick::Clock,
 };
 
@@ -80,8 +80,8 @@ impl RateLimits {
     }
 
     /// How far the limits have been used.
-    pub fn used(&self) -> Used {
-        self.limiter.lock().used(self.clock.now())
+    pub fn used(&self) -> QuotaUsage {
+        self.limiter.lock().usage(self.clock.now())
     }
 }
 
@@ -112,7 +112,7 @@ impl Permit {
     fn end(&mut self, actual: Option<u64>) {
         if let Some(admission) = self.admission.take() {
             let mut limiter = self.rate_limits.limiter.lock();
-            limiter.settle(admission, actual, self.rate_limits.clock.now());
+            limiter.finish(admission, actual, self.rate_limits.clock.now());
         }
     }
 }

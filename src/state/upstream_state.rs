@@ -31,7 +31,7 @@ use super::metrics::UpstreamMetrics;
 use crate::{
     ids::ModelKey,
     policy::{
-        Attempt, Availability, Event, Health, Standing,
+        Attempt, Availability, Health, Verdict,
         health::{Badness, Status, Transition},
     },
     tick::{Clock, Tick},
@@ -82,9 +82,9 @@ impl Lease {
     }
 
     /// Tells what became of the request, as far as its response head (or first event) says.
-    pub fn report(&mut self, event: Event) {
+    pub fn report(&mut self, verdict: Verdict) {
         self.has_verdict = true;
-        self.state.observe(self.attempt, event);
+        self.state.observe(self.attempt, verdict);
     }
 }
 
@@ -138,8 +138,11 @@ impl UpstreamState {
     }
 
     /// How it stands to a request for `model` that comes now.
-    pub fn standing(&self, model: Option<ModelKey>) -> Standing {
-        Standing::new(self.availability(model), self.is_full())
+    pub fn standing(&self, model: Option<ModelKey>) -> Availability {
+        match self.availability(model) {
+            Availability::Ready if self.is_full() => Availability::Full,
+            availability => availability,
+        }
     }
 
     /// How bad it would be to send it a request for `model` though it is not ready; `None` if that is out of the question.
@@ -172,7 +175,7 @@ impl UpstreamState {
             changed.as_mut().enable();
             // Before anybody is let in: what becomes possible after this look is seen at `look_again`.
             let look_again = match self.availability(model) {
-                Availability::Ready => deadline,
+                Availability::Ready | Availability::Full => deadline,
                 Availability::Cooling { until }
                 | Availability::Ejected { until }
                 | Availability::Disabled { until } => until,
@@ -313,11 +316,11 @@ impl UpstreamState {
         }
     }
 
-    fn observe(self: &Arc<Self>, attempt: Attempt, event: Event) {
-        if event == Event::Success && self.is_plain.load(SeqCst) {
+    fn observe(self: &Arc<Self>, attempt: Attempt, verdict: Verdict) {
+        if verdict == Verdict::Served && self.is_plain.load(SeqCst) {
             return;
         }
-        self.change(|health, now| health.observe(attempt, event, now, fastrand::u64(..)));
+        self.change(|health, now| health.observe(attempt, verdict, now, fastrand::u64(..)));
         if self.waiting.load(SeqCst) > 0 {
             self.let_in();
         }

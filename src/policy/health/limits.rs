@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Scope, Transition, jittered};
+use super::{Attempt, Transition, jittered};
+use crate::policy::verdict::Scope;
 use crate::{ids::ModelKey, tick::Tick};
 
 /// The shortest time that a named reset can lie ahead: clocks differ, and nobody gains by asking sooner.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Availability, Badness, Reason, State, Transition, jittered};
-use crate::tick::Tick;
+use super::{Attempt, Badness, Reason, State, Transition, jittered};
+use crate::{policy::availability::Availability, tick::Tick};
 
 /// How long the first ejection lasts, give or take a quarter.
 pub const EJECTION: Duration = Duration::from_secs(30);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Health, Phase, Scope};
+use super::{Health, Phase};
+use crate::policy::verdict::Scope;
 use crate::{ids::ModelKey, tick::Tick};
 
 /// What an upstream is, in a word.

@@ -1,6 +1,7 @@
 //! Each rule by itself; `properties` throws all of them at one upstream.
 
 use super::*;
+use crate::policy::verdict::Scope;
 
 mod cooling;
 mod properties;
@@ -17,13 +18,13 @@ fn model(n: u8) -> ModelKey {
 }
 
 /// A request from `from` to `to` that comes to `event`.
-fn request(health: &mut Health, from: f64, to: f64, event: Event) -> Option<Transition> {
+fn request(health: &mut Health, from: f64, to: f64, event: Verdict) -> Option<Transition> {
     let attempt = health.begin(None, at(from));
     health.observe(attempt, event, at(to), MIDDLE)
 }
 
-fn limited(reset: Option<f64>) -> Event {
-    Event::Limited {
+fn limited(reset: Option<f64>) -> Verdict {
+    Verdict::Limited {
         reset: reset.map(Duration::from_secs_f64),
         scope: Scope::Upstream,
     }
@@ -33,13 +34,13 @@ fn limited(reset: Option<f64>) -> Event {
 fn ejected() -> Health {
     let mut health = Health::new();
     for _ in 1..EJECT_AFTER {
-        assert_eq!(request(&mut health, 0.0, 1.0, Event::Failure), None);
+        assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), None);
     }
     let ejection = Transition::Ejected {
         until: about(31.0),
         failures: EJECT_AFTER,
     };
-    assert_eq!(request(&mut health, 0.0, 1.0, Event::Failure), Some(ejection));
+    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), Some(ejection));
     health
 }
 
@@ -75,10 +76,10 @@ fn five_failures_in_a_row_eject() {
 
 #[test]
 fn whatever_shows_that_it_works_breaks_the_row() {
-    for event in [Event::Success, Event::Answered, limited(None)] {
+    for event in [Verdict::Served, Verdict::Answered, limited(None)] {
         let mut health = Health::new();
         for n in 0..20 {
-            let event = if n % 5 == 4 { event } else { Event::Failure };
+            let event = if n % 5 == 4 { event } else { Verdict::Failed };
             let transition = request(&mut health, 10.0 * f64::from(n), 10.0 * f64::from(n) + 1.0, event);
             assert!(!matches!(transition, Some(Transition::Ejected { .. })), "{event:?}");
         }
@@ -90,7 +91,7 @@ fn failures_are_forgotten() {
     let mut health = Health::new();
     for n in 0..20 {
         assert_eq!(
-            request(&mut health, 301.0 * f64::from(n), 301.0 * f64::from(n), Event::Failure),
+            request(&mut health, 301.0 * f64::from(n), 301.0 * f64::from(n), Verdict::Failed),
             None
         );
         assert_eq!(health.describe(at(301.0 * f64::from(n))).failures, 1);
@@ -112,7 +113,7 @@ fn one_probe_at_a_time_decides() {
     );
     assert!(!health.begin(None, at(41.0)).is_probe());
     assert_eq!(
-        health.observe(probe, Event::Success, at(42.0), MIDDLE),
+        health.observe(probe, Verdict::Served, at(42.0), MIDDLE),
         Some(Transition::Recovered { from: State::Ejected })
     );
     assert!(health.is_plain());
@@ -136,10 +137,10 @@ fn a_probe_that_is_left_or_says_nothing_lets_the_next_one_go() {
     assert!(second.is_probe());
     // The first one still counts, and what comes of the second no longer does.
     assert_eq!(
-        health.observe(silent, Event::Answered, at(51.0), MIDDLE),
+        health.observe(silent, Verdict::Answered, at(51.0), MIDDLE),
         Some(Transition::Recovered { from: State::Ejected })
     );
-    assert_eq!(health.observe(second, Event::Failure, at(52.0), MIDDLE), None);
+    assert_eq!(health.observe(second, Verdict::Failed, at(52.0), MIDDLE), None);
     assert!(health.is_plain());
 }
 
@@ -150,14 +151,14 @@ fn a_failed_probe_doubles_up_to_five_minutes() {
     for (count, seconds) in [(6, 60.0), (7, 120.0), (8, 240.0), (9, 300.0), (10, 300.0)] {
         now += 400.0;
         let probe = health.begin(None, at(now));
-        let transition = health.observe(probe, Event::Failure, at(now), MIDDLE);
+        let transition = health.observe(probe, Verdict::Failed, at(now), MIDDLE);
         let until = at(now).after(jittered(Duration::from_secs_f64(seconds), MIDDLE).min(EJECTION_MAX));
         assert_eq!(transition, Some(Transition::Ejected { until, failures: count }));
     }
-    assert!(request(&mut health, now + 400.0, now + 401.0, Event::Success).is_some());
+    assert!(request(&mut health, now + 400.0, now + 401.0, Verdict::Served).is_some());
     now += 500.0;
-    (1..EJECT_AFTER).for_each(|_| assert_eq!(request(&mut health, now, now, Event::Failure), None));
-    let again = request(&mut health, now, now, Event::Failure);
+    (1..EJECT_AFTER).for_each(|_| assert_eq!(request(&mut health, now, now, Verdict::Failed), None));
+    let again = request(&mut health, now, now, Verdict::Failed);
     let until = at(now).after(jittered(EJECTION, MIDDLE));
     assert_eq!(
         again,
@@ -171,24 +172,19 @@ fn old_news_changes_nothing() {
     let mut health = Health::new();
     let old: Vec<_> = (0..20).map(|_| health.begin(None, at(0.0))).collect();
     let verdict = |health: &mut Health, n: usize, event, now| health.observe(old[n], event, at(now), MIDDLE);
-    (0..5).for_each(|n| _ = verdict(&mut health, n, Event::Failure, 1.0));
+    (0..5).for_each(|n| _ = verdict(&mut health, n, Verdict::Failed, 1.0));
     let before = health.describe(at(2.0));
-    for (n, event) in [
-        Event::Failure,
-        Event::Success,
-        Event::Answered,
-        Event::CredentialRefused,
-    ]
-    .into_iter()
-    .enumerate()
+    for (n, event) in [Verdict::Failed, Verdict::Served, Verdict::Answered, Verdict::Refused]
+        .into_iter()
+        .enumerate()
     {
         assert_eq!(verdict(&mut health, 5 + n, event, 2.0), None, "{event:?}");
         assert_eq!(health.describe(at(2.0)), before, "{event:?}");
     }
-    assert!(request(&mut health, 40.0, 41.0, Event::Success).is_some());
-    (9..20).for_each(|n| assert_eq!(verdict(&mut health, n, Event::Failure, 42.0), None));
+    assert!(request(&mut health, 40.0, 41.0, Verdict::Served).is_some());
+    (9..20).for_each(|n| assert_eq!(verdict(&mut health, n, Verdict::Failed, 42.0), None));
     assert!(health.is_plain());
-    assert_eq!(verdict(&mut health, 19, Event::CredentialRefused, 43.0), None);
+    assert_eq!(verdict(&mut health, 19, Verdict::Refused, 43.0), None);
     assert!(health.is_plain());
 }
 
@@ -198,9 +194,9 @@ fn a_request_sent_for_want_of_better_can_end_an_ejection_but_not_prolong_it() {
     let desperate = health.begin(None, at(5.0));
     assert!(desperate.is_probe());
     assert_eq!(health.badness(None, at(6.0)), Some(Badness::Probing(about(31.0))));
-    assert_eq!(health.observe(desperate, Event::Failure, at(7.0), MIDDLE), None);
+    assert_eq!(health.observe(desperate, Verdict::Failed, at(7.0), MIDDLE), None);
     assert_eq!(health.badness(None, at(7.0)), Some(Badness::Back(about(31.0))));
-    assert!(request(&mut health, 8.0, 9.0, Event::Success).is_some());
+    assert!(request(&mut health, 8.0, 9.0, Verdict::Served).is_some());
     assert!(health.is_plain());
 }
 
@@ -221,30 +217,26 @@ fn a_refused_credential_disables_until_a_probe_is_taken() {
     let mut health = Health::new();
     let others = [(); 3].map(|()| health.begin(None, at(0.0)));
     assert_eq!(
-        request(&mut health, 0.0, 1.0, Event::CredentialRefused),
+        request(&mut health, 0.0, 1.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
     let disabled = |until| Availability::Disabled { until: at(until) };
     assert_eq!(health.availability(None, at(2.0)), disabled(301.0));
     for other in others {
-        assert_eq!(health.observe(other, Event::CredentialRefused, at(3.0), MIDDLE), None);
+        assert_eq!(health.observe(other, Verdict::Refused, at(3.0), MIDDLE), None);
     }
     assert_eq!(health.availability(None, at(4.0)), disabled(301.0), "not prolonged");
     assert_eq!(health.availability(None, at(301.0)), Availability::Ready);
-    assert_eq!(
-        request(&mut health, 301.0, 302.0, Event::CredentialRefused),
-        None,
-        "no news"
-    );
+    assert_eq!(request(&mut health, 301.0, 302.0, Verdict::Refused), None, "no news");
     assert_eq!(health.availability(None, at(303.0)), disabled(602.0));
     assert_eq!(
-        request(&mut health, 700.0, 701.0, Event::Failure),
+        request(&mut health, 700.0, 701.0, Verdict::Failed),
         None,
         "says nothing on the credential"
     );
     assert_eq!(health.availability(None, at(702.0)), disabled(1001.0));
     assert_eq!(
-        request(&mut health, 1002.0, 1003.0, Event::Answered),
+        request(&mut health, 1002.0, 1003.0, Verdict::Answered),
         Some(Transition::Recovered { from: State::Disabled })
     );
     assert!(health.is_plain());
@@ -254,15 +246,15 @@ fn a_refused_credential_disables_until_a_probe_is_taken() {
 fn a_reload_makes_a_probe_of_the_disabled_due() {
     let mut health = Health::new();
     let old = [(); 2].map(|()| health.begin(None, at(0.0)));
-    request(&mut health, 0.0, 1.0, Event::CredentialRefused);
+    request(&mut health, 0.0, 1.0, Verdict::Refused);
     health.reloaded(at(10.0));
     assert_eq!(health.availability(None, at(10.0)), Availability::Ready);
     let probe = health.begin(None, at(10.0));
     assert!(probe.is_probe());
-    assert_eq!(health.observe(old[0], Event::CredentialRefused, at(11.0), MIDDLE), None);
-    assert!(health.observe(probe, Event::Success, at(12.0), MIDDLE).is_some());
+    assert_eq!(health.observe(old[0], Verdict::Refused, at(11.0), MIDDLE), None);
+    assert!(health.observe(probe, Verdict::Served, at(12.0), MIDDLE).is_some());
     // The old credential's refusal arrives after the new one was taken.
-    assert_eq!(health.observe(old[1], Event::CredentialRefused, at(13.0), MIDDLE), None);
+    assert_eq!(health.observe(old[1], Verdict::Refused, at(13.0), MIDDLE), None);
     assert!(health.is_plain());
 
     let mut health = ejected();
@@ -278,7 +270,7 @@ fn a_reload_makes_a_probe_of_the_disabled_due() {
 fn what_refuses_while_ejected_is_disabled() {
     let mut health = ejected();
     assert_eq!(
-        request(&mut health, 40.0, 41.0, Event::CredentialRefused),
+        request(&mut health, 40.0, 41.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
     assert_eq!(state(&health, 42.0), State::Disabled);
@@ -291,7 +283,7 @@ fn draining_is_the_operators_alone() {
     assert_eq!(health.drain(), Some(Transition::Drained));
     assert_eq!(health.drain(), None);
     assert!(!health.is_plain());
-    assert_eq!(request(&mut health, 0.0, 1.0, Event::Success), None);
+    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Served), None);
     assert_eq!(health.settle(at(1e6)), None);
     assert_eq!(health.availability(None, at(1e6)), Availability::Draining);
     assert_eq!(health.badness(None, at(1e6)), None);
@@ -304,19 +296,14 @@ fn draining_is_the_operators_alone() {
 #[test]
 fn enabling_lifts_whatever_is_held_against_it() {
     let mut disabled = Health::new();
-    request(&mut disabled, 0.0, 1.0, Event::CredentialRefused);
+    request(&mut disabled, 0.0, 1.0, Verdict::Refused);
     let mut cooling = Health::new();
     request(&mut cooling, 0.0, 1.0, limited(Some(1e5)));
     for mut health in [ejected(), disabled, cooling] {
         let old = health.begin(None, at(2.0));
         health.drain();
         assert_eq!(health.enable(at(3.0)), Some(Transition::Enabled));
-        for event in [
-            Event::Failure,
-            Event::CredentialRefused,
-            limited(Some(9.0)),
-            limited(None),
-        ] {
+        for event in [Verdict::Failed, Verdict::Refused, limited(Some(9.0)), limited(None)] {
             assert_eq!(
                 health.observe(old, event, at(4.0), MIDDLE),
                 None,
@@ -332,7 +319,7 @@ fn the_least_bad_is_back_soonest() {
     let mut probing = ejected();
     let probe = probing.begin(None, at(5.0));
     let mut disabled = Health::new();
-    request(&mut disabled, 0.0, 1.0, Event::CredentialRefused);
+    request(&mut disabled, 0.0, 1.0, Verdict::Refused);
     let mut cooling = Health::new();
     request(&mut cooling, 0.0, 1.0, limited(Some(20.0)));
     let order = [Health::new(), cooling, ejected(), probing, disabled].map(|health| health.badness(None, at(6.0)));

@@ -45,8 +45,8 @@ fn of_several_limits_the_longest_counts_and_nothing_is_charged() {
         limiter.admit(1, at(1000)).expect_err("all").retry_after,
         Duration::from_secs(59)
     );
-    limiter.settle(first, None, at(1000));
-    let used = limiter.used(at(1000));
+    limiter.finish(first, None, at(1000));
+    let used = limiter.usage(at(1000));
     assert_eq!(used.requests.map(|meter| meter.remaining), Some(0));
     assert_eq!(
         used.tokens.map(|meter| (meter.remaining, meter.reset)),
@@ -65,9 +65,9 @@ fn what_was_estimated_too_high_comes_back_and_what_was_too_low_is_charged_later(
     let mut limiter = Limiter::new(quota(None, Some(100), None));
     let high = limiter.admit(90, at(0)).expect("room");
     assert!(limiter.admit(20, at(1)).is_err());
-    limiter.settle(high, Some(5), at(10_000));
+    limiter.finish(high, Some(5), at(10_000));
     let low = limiter.admit(20, at(10_000)).expect("85 came back");
-    limiter.settle(low, Some(500), at(20_000));
+    limiter.finish(low, Some(500), at(20_000));
     let denial = limiter.admit(1, at(20_000)).expect_err("over the limit");
     // 525 are used: only when the 480 of the end have gone there is room again.
     assert_eq!(denial.retry_after, MINUTE_OF_TESTS);
@@ -83,11 +83,11 @@ fn a_refused_correction_leaves_everything_as_it_was() {
     let mut admission = limiter.admit(10, at(5_000)).expect("room");
     let denial = limiter.recharge(&mut admission, 50, at(6_000)).expect_err("too much");
     assert_eq!(denial.retry_after, Duration::from_secs(54));
-    assert_eq!(limiter.used(at(6_000)).tokens.map(|meter| meter.remaining), Some(30));
+    assert_eq!(limiter.usage(at(6_000)).tokens.map(|meter| meter.remaining), Some(30));
     limiter.recharge(&mut admission, 40, at(6_000)).expect("just fits");
-    limiter.settle(admission, Some(0), at(7_000));
-    limiter.settle(other, Some(0), at(7_000));
-    assert_eq!(limiter.used(at(7_000)).tokens.map(|meter| meter.remaining), Some(100));
+    limiter.finish(admission, Some(0), at(7_000));
+    limiter.finish(other, Some(0), at(7_000));
+    assert_eq!(limiter.usage(at(7_000)).tokens.map(|meter| meter.remaining), Some(100));
     assert_eq!(limiter.running(), 0);
 }
 
@@ -97,7 +97,7 @@ fn the_largest_numbers_do_no_harm() {
     for _ in 0..3 {
         let admission = limiter.admit(u64::MAX / 2, at(0));
         if let Ok(admission) = admission {
-            limiter.settle(admission, Some(u64::MAX), at(0));
+            limiter.finish(admission, Some(u64::MAX), at(0));
         }
     }
     assert!(limiter.admit(u64::MAX, Tick::from_nanos(u64::MAX)).is_ok());
@@ -159,7 +159,7 @@ proptest! {
                     match limiter.admit(cost, at(now)) {
                         Ok(admission) => {
                             oracle.requests.push((now, cost));
-                            limiter.settle(admission, None, at(now));
+                            limiter.finish(admission, None, at(now));
                         }
                         Err(denial) => {
                             let wait = u64::try_from(denial.retry_after.as_millis()).unwrap();
@@ -169,7 +169,7 @@ proptest! {
                             let admission = limiter.admit(cost, at(now));
                             prop_assert!(admission.is_ok(), "{admission:?} at {now}");
                             oracle.requests.push((now, cost));
-                            limiter.settle(admission.unwrap(), None, at(now));
+                            limiter.finish(admission.unwrap(), None, at(now));
                         }
                     }
                     prop_assert!(oracle.within(now, |_| 1) <= u64::from(requests));
@@ -194,14 +194,14 @@ proptest! {
                     }
                 }
                 Step::Settle(place, actual) if place < running.len() => {
-                    limiter.settle(running.remove(place), actual, at(now));
+                    limiter.finish(running.remove(place), actual, at(now));
                 }
                 Step::Settle(..) => {}
             }
             prop_assert_eq!(limiter.running() as usize, running.len());
             prop_assert!(running.len() <= concurrent as usize);
             let held: u64 = running.iter().map(|admission| admission.tokens).sum();
-            let used = limiter.used(at(now)).tokens.unwrap();
+            let used = limiter.usage(at(now)).tokens.unwrap();
             prop_assert!(used.remaining <= tokens);
             // What still runs and came just now is charged in full.
             if running.iter().all(|admission| at(now).since(admission.charged_at) < Duration::from_secs(59)) {
@@ -209,9 +209,9 @@ proptest! {
             }
         }
         for admission in running {
-            limiter.settle(admission, Some(0), at(now));
+            limiter.finish(admission, Some(0), at(now));
         }
-        let used = limiter.used(at(now + 61_000)).tokens.unwrap();
+        let used = limiter.usage(at(now + 61_000)).tokens.unwrap();
         prop_assert_eq!((used.remaining, used.reset), (tokens, Duration::ZERO));
         prop_assert_eq!(limiter.running(), 0);
     }

@@ -14,7 +14,7 @@ const NOW: u64 = 100;
 /// One upstream as a request finds it.
 #[derive(Clone, Copy, Debug)]
 struct Found {
-    standing: Standing,
+    availability: Availability,
     is_probing: bool,
     is_full: bool,
     is_tried: bool,
@@ -22,13 +22,13 @@ struct Found {
 
 impl Found {
     fn badness(self) -> Option<Badness> {
-        match self.standing {
-            Standing::Draining | Standing::Full => None,
+        match self.availability {
+            Availability::Draining | Availability::Full => None,
             _ if self.is_full => None,
-            Standing::Ready => Some(Badness::Back(at(NOW))),
-            Standing::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
-            Standing::Cooling { until } | Standing::Ejected { until } => Some(Badness::Back(until)),
-            Standing::Disabled => Some(Badness::Disabled(at(NOW + 300))),
+            Availability::Ready => Some(Badness::Back(at(NOW))),
+            Availability::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
+            Availability::Cooling { until } | Availability::Ejected { until } => Some(Badness::Back(until)),
+            Availability::Disabled { .. } => Some(Badness::Disabled(at(NOW + 300))),
         }
     }
 }
@@ -47,12 +47,12 @@ fn terms(stays: u64, waits: u64) -> Terms {
 }
 
 fn decide(pool: &[Found], terms: &Terms) -> Decision {
-    let standing = |index: usize| pool[index].standing;
+    let availability = |index: usize| pool[index].availability;
     let badness = |index: usize| pool[index].badness();
     select(
         (0..pool.len()).map(candidate),
         |index| pool[index].is_tried,
-        standing,
+        availability,
         badness,
         terms,
     )
@@ -61,17 +61,17 @@ fn decide(pool: &[Found], terms: &Terms) -> Decision {
 /// The five rules, one after the other, each over the whole pool.
 fn oracle(pool: &[Found], terms: &Terms) -> Decision {
     let untried = || (0..pool.len()).filter(|index| !pool[*index].is_tried);
-    let ready = |index: &usize| pool[*index].standing == Standing::Ready;
+    let ready = |index: &usize| pool[*index].availability == Availability::Ready;
     let wait = |index: usize, until| Decision::Wait {
         candidate: candidate(index),
         until,
     };
 
     if let Some(0) = untried().next() {
-        match pool[0].standing {
-            Standing::Ready => return Decision::Send(candidate(0)),
-            Standing::Full if terms.stays_until > terms.now => return wait(0, terms.stays_until),
-            Standing::Cooling { until } if until <= terms.stays_until => return wait(0, until),
+        match pool[0].availability {
+            Availability::Ready => return Decision::Send(candidate(0)),
+            Availability::Full if terms.stays_until > terms.now => return wait(0, terms.stays_until),
+            Availability::Cooling { until } if until <= terms.stays_until => return wait(0, until),
             _ => {}
         }
     }
@@ -81,10 +81,12 @@ fn oracle(pool: &[Found], terms: &Terms) -> Decision {
     let limit = terms.stays_until.max(terms.waits_until);
     for index in untried() {
         let is_probing = pool[index].is_probing && !pool[index].is_full;
-        match pool[index].standing {
-            Standing::Full if limit > terms.now => return wait(index, limit),
-            Standing::Cooling { until } | Standing::Ejected { until } if until <= limit => return wait(index, until),
-            Standing::Ejected { .. } if is_probing && limit > terms.now => return wait(index, limit),
+        match pool[index].availability {
+            Availability::Full if limit > terms.now => return wait(index, limit),
+            Availability::Cooling { until } | Availability::Ejected { until } if until <= limit => {
+                return wait(index, until);
+            }
+            Availability::Ejected { .. } if is_probing && limit > terms.now => return wait(index, limit),
             _ => {}
         }
     }
@@ -94,9 +96,9 @@ fn oracle(pool: &[Found], terms: &Terms) -> Decision {
     least.map_or(Decision::Nobody, |(_, index)| Decision::LeastBad(candidate(index)))
 }
 
-fn found(standing: Standing) -> Found {
+fn found(availability: Availability) -> Found {
     Found {
-        standing,
+        availability,
         is_probing: false,
         is_full: false,
         is_tried: false,
@@ -105,18 +107,18 @@ fn found(standing: Standing) -> Found {
 
 #[test]
 fn a_session_waits_for_its_own_and_for_nobody_else() {
-    let (cooling, ready) = (Standing::Cooling { until: at(NOW + 5) }, found(Standing::Ready));
+    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, found(Availability::Ready));
     let [own, other] = [0, 1].map(candidate);
-    for (standing, stays, decision) in [
+    for (availability, stays, decision) in [
         (
-            Standing::Full,
+            Availability::Full,
             5,
             Decision::Wait {
                 candidate: own,
                 until: at(NOW + 5),
             },
         ),
-        (Standing::Full, 0, Decision::Send(other)),
+        (Availability::Full, 0, Decision::Send(other)),
         (
             cooling,
             5,
@@ -126,14 +128,18 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
             },
         ),
         (cooling, 4, Decision::Send(other)),
-        (Standing::Ejected { until: at(NOW + 1) }, 60, Decision::Send(other)),
-        (Standing::Disabled, 60, Decision::Send(other)),
-        (Standing::Draining, 60, Decision::Send(other)),
+        (Availability::Ejected { until: at(NOW + 1) }, 60, Decision::Send(other)),
+        (
+            Availability::Disabled { until: at(NOW + 300) },
+            60,
+            Decision::Send(other),
+        ),
+        (Availability::Draining, 60, Decision::Send(other)),
     ] {
         assert_eq!(
-            decide(&[found(standing), ready], &terms(stays, 2)),
+            decide(&[found(availability), ready], &terms(stays, 2)),
             decision,
-            "{standing:?} {stays}"
+            "{availability:?} {stays}"
         );
     }
     let tried = Found {
@@ -151,7 +157,7 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
 #[test]
 fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
     let ejected = |seconds| {
-        found(Standing::Ejected {
+        found(Availability::Ejected {
             until: at(NOW + seconds),
         })
     };
@@ -169,7 +175,10 @@ fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
         Decision::LeastBad(second)
     );
     assert_eq!(
-        decide(&[probing, found(Standing::Disabled)], &terms(0, 0)),
+        decide(
+            &[probing, found(Availability::Disabled { until: at(NOW + 300) })],
+            &terms(0, 0)
+        ),
         Decision::LeastBad(first)
     );
     let verdict = Decision::Wait {
@@ -178,7 +187,10 @@ fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
     };
     assert_eq!(decide(&[probing, ejected(20)], &terms(0, 2)), verdict);
     assert_eq!(
-        decide(&[found(Standing::Full), found(Standing::Draining)], &terms(0, 0)),
+        decide(
+            &[found(Availability::Full), found(Availability::Draining)],
+            &terms(0, 0)
+        ),
         Decision::Nobody
     );
     assert_eq!(decide(&[], &terms(60, 60)), Decision::Nobody);
@@ -192,34 +204,38 @@ fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
             .map(candidate)
             .inspect(|candidate| asked.borrow_mut().push(candidate.index)),
         |_| false,
-        |_| Standing::Ready,
+        |_| Availability::Ready,
         |_| panic!("nobody is bad"),
         &terms(0, 0),
     );
     assert_eq!((decision, asked.into_inner()), (Decision::Send(candidate(0)), vec![0]));
 }
 
-fn standings() -> impl Strategy<Value = Standing> {
+fn availabilities() -> impl Strategy<Value = Availability> {
     let until = || (1u64..8).prop_map(|seconds| at(NOW + seconds));
     prop_oneof![
-        Just(Standing::Ready),
-        Just(Standing::Full),
-        until().prop_map(|until| Standing::Cooling { until }),
-        until().prop_map(|until| Standing::Ejected { until }),
-        Just(Standing::Disabled),
-        Just(Standing::Draining),
+        Just(Availability::Ready),
+        Just(Availability::Full),
+        until().prop_map(|until| Availability::Cooling { until }),
+        until().prop_map(|until| Availability::Ejected { until }),
+        Just(Availability::Disabled { until: at(NOW + 300) }),
+        Just(Availability::Draining),
     ]
 }
 
 fn pools() -> impl Strategy<Value = Vec<Found>> {
-    let found = (standings(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3)).prop_map(
-        |(standing, is_probing, is_full, is_tried)| Found {
-            standing,
+    let found = (
+        availabilities(),
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.3),
+    )
+        .prop_map(|(availability, is_probing, is_full, is_tried)| Found {
+            availability,
             is_probing,
             is_full,
             is_tried,
-        },
-    );
+        });
     prop::collection::vec(found, 0..6)
 }
 

@@ -34,7 +34,7 @@ impl World {
     fn soon_ready(&self, request: usize, upstream: usize, limit: Tick) -> bool {
         self.is_untried(request, upstream)
             && match self.availability(request, upstream) {
-                Availability::Ready => self.now < limit,
+                Availability::Ready | Availability::Full => self.now < limit,
                 Availability::Cooling { until } => until <= limit,
                 Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
             }

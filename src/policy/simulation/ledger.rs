@@ -6,9 +6,9 @@ use super::SHARE;
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Attempt,
+        Attempt, Scope, Verdict,
         budget::{FREE, WINDOW},
-        health::{Event, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Scope, State, Transition},
+        health::{PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, State, Transition},
     },
     tick::Tick,
 };
@@ -80,14 +80,14 @@ impl Ledger {
     pub(super) fn observed(
         &mut self,
         upstream: usize,
-        outcome: Event,
+        outcome: Verdict,
         transition: Option<Transition>,
         sent: Tick,
         now: Tick,
     ) {
         match outcome {
-            Event::Success => self.cooldowns.retain(|(of, _), _| *of != upstream),
-            Event::Limited {
+            Verdict::Served => self.cooldowns.retain(|(of, _), _| *of != upstream),
+            Verdict::Limited {
                 reset: Some(reset),
                 scope,
             } => {
@@ -96,10 +96,10 @@ impl Ledger {
                     .entry((upstream, scope))
                     .and_modify(|until| *until = named.min(*until));
             }
-            Event::Limited { .. } | Event::Answered | Event::Failure | Event::CredentialRefused => {}
+            Verdict::Limited { .. } | Verdict::Answered | Verdict::Failed | Verdict::Refused => {}
         }
         // Whoever answers works, if it was asked after it did not.
-        let is_answer = matches!(outcome, Event::Success | Event::Answered | Event::Limited { .. });
+        let is_answer = matches!(outcome, Verdict::Served | Verdict::Answered | Verdict::Limited { .. });
         let is_over = is_answer && self.outages.get(&upstream).is_some_and(|outage| outage.since < sent);
         if is_over {
             self.outages.remove(&upstream);

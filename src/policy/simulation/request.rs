@@ -9,8 +9,7 @@ use super::{
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Candidate, Decision, Route, Standing, Terms, candidates,
-        health::{Event, Transition},
+        Affinity, Attempt, Availability, Candidate, Decision, Route, Terms, Verdict, candidates, health::Transition,
         select,
     },
     tick::Tick,
@@ -48,7 +47,7 @@ pub(super) struct Sent {
     at: Tick,
     route: Route,
     attempt: Attempt,
-    outcome: Event,
+    outcome: Verdict,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,10 +123,13 @@ impl World {
         )
     }
 
-    pub(super) fn standing(&self, request: usize, upstream: usize) -> Standing {
+    pub(super) fn availability_to(&self, request: usize, upstream: usize) -> Availability {
         let it = &self.upstreams[upstream];
         let availability = it.health.availability(Some(self.requests[request].model), self.now);
-        Standing::new(availability, !self.has_slot(request, upstream))
+        match availability {
+            Availability::Ready if !self.has_slot(request, upstream) => Availability::Full,
+            availability => availability,
+        }
     }
 
     /// Whether there is a slot for the request that nobody waits for who came before it.
@@ -149,7 +151,7 @@ impl World {
         let decision = select(
             self.candidates(request),
             |index| it.tried.contains(&upstream(index)),
-            |index| self.standing(request, upstream(index)),
+            |index| self.availability_to(request, upstream(index)),
             |index| {
                 let it = &self.upstreams[upstream(index)];
                 let badness = it.health.badness(Some(self.requests[request].model), self.now);
@@ -235,15 +237,15 @@ impl World {
         self.observe(&sent);
         let Sent { to, route, outcome, .. } = sent;
         match outcome {
-            Event::Success | Event::Answered => {
-                self.served(request, to, route, outcome == Event::Success);
+            Verdict::Served | Verdict::Answered => {
+                self.served(request, to, route, outcome == Verdict::Served);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
                 self.enter(request, Stage::Streaming { from: to }, streams);
                 self.changed.push(to);
                 return;
             }
-            Event::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
-            Event::Limited { .. } | Event::Failure | Event::CredentialRefused => self.requests[request].tried.push(to),
+            Verdict::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
         }
         self.release(to);
         self.requests[request].stage = Stage::Arrived;
@@ -261,7 +263,7 @@ impl World {
         } = sent;
         let health = &mut self.upstreams[to].health;
         while health.settle(self.now).is_some() {}
-        if health.is_plain() && matches!(outcome, Event::Success | Event::Answered) {
+        if health.is_plain() && matches!(outcome, Verdict::Served | Verdict::Answered) {
             return;
         }
         let transition = health.observe(attempt, outcome, self.now, self.rng.u64(..));

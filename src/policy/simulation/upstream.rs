@@ -7,10 +7,7 @@ use fastrand::Rng;
 use super::secs;
 use crate::{
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
-    policy::{
-        Availability, Health, Member,
-        health::{Event, Scope},
-    },
+    policy::{Availability, Health, Member, Scope, Verdict},
     tick::Tick,
 };
 
@@ -81,13 +78,13 @@ impl Upstream {
     }
 
     /// What a request comes to that is sent now, and after what time.
-    pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Event) {
+    pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Verdict) {
         let soon = Duration::from_millis(rng.u64(20..400));
         let normal = Duration::from_millis(rng.u64(200..4_000));
         match self.mood {
-            Mood::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Event::Failure),
-            Mood::Hangs => (HEAD_TIMEOUT, Event::Failure),
-            Mood::Refuses => (soon, Event::CredentialRefused),
+            Mood::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Verdict::Failed),
+            Mood::Hangs => (HEAD_TIMEOUT, Verdict::Failed),
+            Mood::Refuses => (soon, Verdict::Refused),
             Mood::Limited {
                 until,
                 named,
@@ -95,14 +92,14 @@ impl Upstream {
                 model: limited,
             } if now < until && limited.is_none_or(|it| it == model) => {
                 let reset = until.since(now.after(soon));
-                let event = Event::Limited {
+                let event = Verdict::Limited {
                     reset: named.then_some(if honest { reset } else { reset / 4 }),
                     scope: limited.map_or(Scope::Upstream, Scope::Model),
                 };
                 (soon, event)
             }
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } if rng.u8(..20) == 0 => (soon, Event::Answered),
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } => (normal, Event::Success),
+            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } if rng.u8(..20) == 0 => (soon, Verdict::Answered),
+            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } => (normal, Verdict::Served),
         }
     }
 }

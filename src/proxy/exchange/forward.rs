@@ -21,7 +21,7 @@ use crate::proxy::{
 use crate::{
     fault::Fault,
     ids::Namespace,
-    policy::{Affinity, Event, Route, Verdict},
+    policy::{Affinity, Route, Verdict},
     scan::EncodingKind,
     state::{Credential, FailoverReason, Lease, Snapshot, Upstream},
     wire::{Relay, Replay, SendError, Terms},
@@ -205,7 +205,7 @@ impl<'a, 'j> Journey<'a, 'j> {
         };
         let answer = self.judge(upstream, response).await;
         let verdict = answer.verdict;
-        lease.report(verdict.event());
+        lease.report(verdict);
         let mut exchange = Exchange {
             answer,
             upstream,
@@ -279,7 +279,7 @@ impl<'a, 'j> Journey<'a, 'j> {
         // What the caller broke off is nothing to warn the operator of, or to hold against the upstream.
         if !matches!(error, SendError::Body(_)) {
             tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
-            lease.report(Event::Failure);
+            lease.report(Verdict::Failed);
         }
         let name = self.shown(upstream);
         let fault = match error {

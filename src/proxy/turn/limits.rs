@@ -4,15 +4,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
 use crate::{
-    fault::{Fault, RateLimit},
-    policy::limiter::{Denial, LimitKind, Meter},
+    fault::Fault,
+    policy::{
+        limiter::{Denial, LimitUsage},
+        tokens,
+    },
     scan::{EncodingKind, Usage},
     state::{ClientKey, Permit},
     wire::Framing,
 };
 
-/// About how many bytes of a body are a token.
-const BYTES_PER_TOKEN: u64 = 4;
 /// About how many bytes of an event stream are a token: each comes in an event of its own, with much around it.
 const STREAMED_BYTES_PER_TOKEN: u64 = 256;
 
@@ -39,7 +40,7 @@ pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, log: &mut RequestLog) -> 
     };
     let tokens = match admitted.framing {
         Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => {
-            tokens(length)
+            tokens::estimated(length)
         }
         _ => 0,
     };
@@ -53,23 +54,14 @@ pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, log: &mut RequestLog) -> 
 /// Where it is more than was estimated, and a limit is reached by that.
 pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, log: &mut RequestLog) -> Result<(), Fault> {
     match &mut log.permit {
-        Some(permit) if admitted.is_inspected() => permit.recharge(tokens(bytes)).map_err(fault),
+        Some(permit) if admitted.is_inspected() => permit.recharge(tokens::estimated(bytes)).map_err(fault),
         _ => Ok(()),
     }
 }
 
-/// What a body of this length probably costs.
-fn tokens(bytes: u64) -> u64 {
-    bytes.div_ceil(BYTES_PER_TOKEN)
-}
-
 fn fault(denial: Denial) -> Fault {
     Fault::RateLimited {
-        kind: match denial.limit {
-            LimitKind::Requests => RateLimit::Requests,
-            LimitKind::Tokens => RateLimit::Tokens,
-            LimitKind::Concurrent => RateLimit::Concurrent,
-        },
+        kind: denial.limit,
         limit: denial.allowed,
         retry: denial.retry_after,
     }
@@ -97,17 +89,17 @@ pub(in crate::proxy) fn show(headers: &mut HeaderMap, key: &ClientKey) {
     }
     let Some(rate_limits) = &key.rate_limits else { return };
     let used = rate_limits.used();
-    for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
-        if let Some(meter) = meter {
-            insert(headers, names, &meter);
+    for (names, usage) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
+        if let Some(usage) = usage {
+            insert(headers, names, &usage);
         }
     }
 }
 
-fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], meter: &Meter) {
-    headers.insert(limit, HeaderValue::from(meter.limit));
-    headers.insert(remaining, HeaderValue::from(meter.remaining));
-    if let Ok(value) = HeaderValue::try_from(crate::policy::limiter::in_units(meter.reset)) {
+fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], usage: &LimitUsage) {
+    headers.insert(limit, HeaderValue::from(usage.limit));
+    headers.insert(remaining, HeaderValue::from(usage.remaining));
+    if let Ok(value) = HeaderValue::try_from(crate::policy::limiter::in_units(usage.reset)) {
         headers.insert(reset, value);
     }
 }

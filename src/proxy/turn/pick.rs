@@ -9,7 +9,7 @@ use crate::{
     endpoint::KeylessRouting,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
-    policy::{self, Affinity, Candidate, Clues, Content, Decision, Route, Standing, Terms},
+    policy::{self, Affinity, Availability, Candidate, Clues, Content, Decision, Route, Terms},
     scan::RequestFacts,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -171,7 +171,7 @@ impl<'a> Pick<'a> {
     /// patient: then it is not given up.
     pub fn is_worth_waiting(&self, index: usize) -> bool {
         let is_own = self.candidates().next().is_some_and(|own| own.index == index);
-        is_own && matches!(self.standing(index), Standing::Cooling { until } if until <= self.terms.stays_until)
+        is_own && matches!(self.standing(index), Availability::Cooling { until } if until <= self.terms.stays_until)
     }
 
     /// Why nobody is left.
@@ -182,7 +182,7 @@ impl<'a> Pick<'a> {
         for candidate in self.candidates() {
             any = true;
             match self.standing(candidate.index) {
-                Standing::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
+                Availability::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
                 _ => all_limited = false,
             }
         }
@@ -238,10 +238,10 @@ impl<'a> Pick<'a> {
         lease
     }
 
-    fn standing(&self, index: usize) -> Standing {
+    fn standing(&self, index: usize) -> Availability {
         self.snapshot
             .upstream(index)
-            .map_or(Standing::Draining, |upstream| upstream.state.standing(self.model))
+            .map_or(Availability::Draining, |upstream| upstream.state.standing(self.model))
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {

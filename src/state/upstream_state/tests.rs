@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{policy::health::Scope, state::Metrics};
+use crate::{policy::Scope, state::Metrics};
 
 fn state(slots: Option<u32>) -> Arc<UpstreamState> {
     let state = UpstreamState::new("a", Metrics::new().upstream("a"), Clock::start());
@@ -13,8 +13,8 @@ fn after(state: &UpstreamState, millis: u64) -> Tick {
     state.clock.now().after(Duration::from_millis(millis))
 }
 
-fn limited(seconds: u64) -> Event {
-    Event::Limited {
+fn limited(seconds: u64) -> Verdict {
+    Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
     }
@@ -37,7 +37,7 @@ async fn in_line(state: &Arc<UpstreamState>, millis: u64) -> tokio::task::JoinHa
 async fn slots_are_handed_over_in_order() {
     let state = state(Some(1));
     let first = state.enter(None).expect("there is a slot");
-    assert_eq!(state.standing(None), Standing::Full);
+    assert_eq!(state.standing(None), Availability::Full);
     let (second, third) = (in_line(&state, 10_000).await, in_line(&state, 10_000).await);
     drop(first);
     assert!(state.enter(None).is_none(), "nobody overtakes those in line");
@@ -71,7 +71,7 @@ async fn the_end_of_a_cooldown_lets_everybody_in() {
     let mut lease = state.enter(None).expect("it is ready");
     lease.report(limited(3));
     drop(lease);
-    assert!(matches!(state.standing(None), Standing::Cooling { .. }));
+    assert!(matches!(state.standing(None), Availability::Cooling { .. }));
     assert!(state.enter(None).is_none());
     let waiting = [in_line(&state, 5_000).await, in_line(&state, 5_000).await];
     let begun = state.clock.now();

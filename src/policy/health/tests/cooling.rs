@@ -10,8 +10,8 @@ fn cooling(health: &Health, now: f64) -> Option<Tick> {
     }
 }
 
-fn limited_model(n: u8, reset: f64) -> Event {
-    Event::Limited {
+fn limited_model(n: u8, reset: f64) -> Verdict {
+    Verdict::Limited {
         reset: Some(Duration::from_secs_f64(reset)),
         scope: Scope::Model(model(n)),
     }
@@ -62,16 +62,16 @@ fn a_success_ends_a_cooldown_if_it_was_sent_in_spite_of_it() {
     let mut health = Health::new();
     let old = health.begin(None, at(0.0));
     request(&mut health, 0.0, 1.0, limited(Some(10.0)));
-    assert_eq!(health.observe(old, Event::Success, at(2.0), MIDDLE), None);
+    assert_eq!(health.observe(old, Verdict::Served, at(2.0), MIDDLE), None);
     assert_eq!(
-        request(&mut health, 2.0, 3.0, Event::Answered),
+        request(&mut health, 2.0, 3.0, Verdict::Answered),
         None,
         "room was not put to the test"
     );
     assert_eq!(cooling(&health, 3.0), Some(at(11.0)));
     let over = Transition::CooldownOver { scope: Scope::Upstream };
     let late = health.begin(None, at(3.5));
-    assert_eq!(request(&mut health, 3.0, 4.0, Event::Success), Some(over));
+    assert_eq!(request(&mut health, 3.0, 4.0, Verdict::Served), Some(over));
     assert!(health.is_plain());
     assert_eq!(
         health.observe(old, limited(Some(60.0)), at(5.0), MIDDLE),
@@ -140,7 +140,7 @@ fn without_a_named_reset_each_cooldown_is_twice_the_last() {
         while health.settle(at(now)).is_some() {}
         assert!(!health.is_plain(), "the backoff is remembered");
     }
-    request(&mut health, now, now + 1.0, Event::Success);
+    request(&mut health, now, now + 1.0, Verdict::Served);
     assert!(health.is_plain());
     request(&mut health, now + 2.0, now + 2.0, limited(None));
     assert_eq!(
@@ -195,7 +195,7 @@ fn one_model_cools_alone() {
     let other = health.begin(Some(model(2)), at(4.0));
     let over = |scope| Some(Transition::CooldownOver { scope });
     assert_eq!(
-        health.observe(other, Event::Success, at(5.0), MIDDLE),
+        health.observe(other, Verdict::Served, at(5.0), MIDDLE),
         over(Scope::Upstream)
     );
     assert_eq!(
@@ -204,7 +204,7 @@ fn one_model_cools_alone() {
     );
     let same = health.begin(Some(model(1)), at(6.0));
     assert_eq!(
-        health.observe(same, Event::Success, at(7.0), MIDDLE),
+        health.observe(same, Verdict::Served, at(7.0), MIDDLE),
         over(Scope::Model(model(1)))
     );
     assert!(health.is_plain());

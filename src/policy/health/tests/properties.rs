@@ -9,7 +9,7 @@ enum Step {
     Pause(u64),
     Begin(Option<u8>),
     /// Of the requests under way, this one (modulo their number) comes to that.
-    End(usize, Event),
+    End(usize, Verdict),
     Abandon(usize),
     Settle,
     Drain,
@@ -17,19 +17,19 @@ enum Step {
     Reload,
 }
 
-fn events() -> impl Strategy<Value = Event> {
+fn events() -> impl Strategy<Value = Verdict> {
     let scope = prop_oneof![Just(Scope::Upstream), (0u8..20).prop_map(|n| Scope::Model(model(n)))];
     let reset = prop::option::of(prop_oneof![0u64..1_000, 0u64..100_000, any::<u64>()]);
-    let limited = (reset, scope).prop_map(|(reset, scope)| Event::Limited {
+    let limited = (reset, scope).prop_map(|(reset, scope)| Verdict::Limited {
         reset: reset.map(Duration::from_millis),
         scope,
     });
     prop_oneof![
-        2 => Just(Event::Success),
-        1 => Just(Event::Answered),
-        8 => Just(Event::Failure),
+        2 => Just(Verdict::Served),
+        1 => Just(Verdict::Answered),
+        8 => Just(Verdict::Failed),
         3 => limited,
-        1 => Just(Event::CredentialRefused),
+        1 => Just(Verdict::Refused),
     ]
 }
 
@@ -107,22 +107,22 @@ impl Run {
         self.under_way.push(attempt);
     }
 
-    fn end(&mut self, attempt: Attempt, event: Event, random: u64) {
+    fn end(&mut self, attempt: Attempt, event: Verdict, random: u64) {
         match event {
-            Event::Failure => self.failures += 1,
+            Verdict::Failed => self.failures += 1,
             // From before a reload it says nothing, not even that it works.
-            Event::CredentialRefused => {}
-            Event::Success | Event::Answered | Event::Limited { .. } => self.failures = 0,
+            Verdict::Refused => {}
+            Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
         }
         let was_plain = self.health.is_plain();
         let before = self.health.describe(self.now);
         let transition = self.health.observe(attempt, event, self.now, random);
         let after = self.health.describe(self.now);
-        if was_plain && matches!(event, Event::Success | Event::Answered) {
+        if was_plain && matches!(event, Verdict::Served | Verdict::Answered) {
             assert!(transition.is_none() && self.health.is_plain());
         }
         if after.state == State::Ejected && before.state != State::Ejected {
-            assert!(self.failures >= EJECT_AFTER && event == Event::Failure);
+            assert!(self.failures >= EJECT_AFTER && event == Verdict::Failed);
             assert!(matches!(transition, Some(Transition::Ejected { .. })));
         }
         if let Some(Transition::Ejected { .. }) = transition {
@@ -131,10 +131,7 @@ impl Run {
             assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
         }
         if after.state == State::Disabled && before.state != State::Disabled {
-            assert_eq!(
-                (event, transition),
-                (Event::CredentialRefused, Some(Transition::Disabled))
-            );
+            assert_eq!((event, transition), (Verdict::Refused, Some(Transition::Disabled)));
         }
     }
 
@@ -157,6 +154,7 @@ impl Run {
                 Availability::Ejected { until } => status.state == State::Ejected && ahead(until, RESET_MAX),
                 Availability::Disabled { until } => status.state == State::Disabled && ahead(until, RESET_MAX),
                 Availability::Draining => status.state == State::Draining,
+                Availability::Full => false,
             };
             assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
             assert!(availability == Availability::Ready || !self.health.is_plain());
@@ -191,12 +189,12 @@ proptest! {
         }
         // One request is enough.
         let attempt = run.health.begin(None, run.now);
-        let transition = run.health.observe(attempt, Event::Success, run.now, 0);
+        let transition = run.health.observe(attempt, Verdict::Served, run.now, 0);
         prop_assert!(run.health.is_plain(), "{:?}", run.health);
         // If it was out until now, what is still under way was sent before it came back.
         if let Some(Transition::Recovered { .. }) = transition {
             for attempt in run.under_way {
-                for event in [Event::Failure, Event::CredentialRefused] {
+                for event in [Verdict::Failed, Verdict::Refused] {
                     prop_assert_eq!(run.health.observe(attempt, event, run.now, 0), None);
                 }
             }
