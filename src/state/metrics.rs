@@ -6,7 +6,6 @@
 mod exposition;
 mod group;
 mod labels;
-mod striped;
 
 use std::{
     sync::{
@@ -21,10 +20,8 @@ use prometheus::{
     Encoder as _, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use self::{
-    exposition::Exposed,
-    striped::{Bounds, Histogram, Observed, Striped, add, count},
-};
+use self::exposition::Exposed;
+use super::striped::{Bounds, Histogram, Observed, Striped, add, count};
 use crate::{
     cache_padded::CachePadded,
     endpoint::Endpoint,

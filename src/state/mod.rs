@@ -7,6 +7,7 @@ mod metrics;
 mod rate_limits;
 mod runtime;
 mod snapshot;
+mod striped;
 mod upstream;
 mod upstream_state;
 

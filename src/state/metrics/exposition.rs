@@ -9,9 +9,13 @@ use prometheus::{
 
 use super::{
     FailoverReason, GroupMetrics, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMetrics, made,
-    striped::{Bounds, NANOS_PER_SECOND, Observed},
 };
-use crate::{endpoint::Endpoint, fault::RejectReason, policy::Route};
+use crate::{
+    endpoint::Endpoint,
+    fault::RejectReason,
+    policy::Route,
+    state::striped::{Bounds, NANOS_PER_SECOND, Observed},
+};
 
 /// A tally as the registry knows it.
 pub(super) struct Exposed {

@@ -4,11 +4,11 @@ use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
 
-use super::{
-    StatusClass, Tokens,
-    striped::{Striped, count},
+use super::{StatusClass, Tokens};
+use crate::{
+    scan::Usage,
+    state::striped::{Striped, count},
 };
-use crate::scan::Usage;
 
 /// What one group has used.
 pub struct GroupMetrics {
