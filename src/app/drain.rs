@@ -43,7 +43,7 @@ pub(super) async fn drain(
     grace: Duration,
     signals: &mut StopSignals,
 ) {
-    gateway.leave();
+    gateway.mark_not_ready();
     phase.send_replace(Phase::Draining);
     tracing::info!(
         grace_s = grace.as_secs_f64(),
@@ -57,7 +57,7 @@ pub(super) async fn drain(
         () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; cutting what still runs"),
         () = signals.next() => tracing::warn!("stopping at once"),
     }
-    gateway.cut();
+    gateway.mark_aborting();
     phase.send_replace(Phase::Stopping);
     finish(servers).await;
 }

@@ -69,7 +69,7 @@ fn describe(gateway: &Gateway, upstream: &Upstream) -> Value {
         "cooling_models": status.cooling_models,
         "cooling_models_until": status.models_until.map(moment),
         "in_flight": state.in_flight(),
-        "max_in_flight": state.slots(),
+        "max_in_flight": state.max_in_flight(),
         "waiting": state.waiting(),
         "idle_connections": upstream.pool.idle(),
     })

@@ -21,7 +21,7 @@ use rustls::ServerConfig;
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
-    state::{Gateway, ReloadOutcome, Shrinking},
+    state::{Gateway, PendingShrink, ReloadOutcome},
     wire::{self, Identity, IdentityError},
 };
 
@@ -145,7 +145,7 @@ impl Reloader {
         reloaded
     }
 
-    fn run(&self, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
+    fn run(&self, trigger: Trigger) -> (Reloaded, Option<PendingShrink>) {
         let mut last = self.last.lock();
         let Some(path) = last.file.as_ref().map(File::path) else {
             tracing::warn!(
@@ -173,7 +173,7 @@ impl Reloader {
         (reloaded, shrinking)
     }
 
-    fn take_over(&self, file: &File, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
+    fn take_over(&self, file: &File, trigger: Trigger) -> (Reloaded, Option<PendingShrink>) {
         let refused = |problems| (Reloaded::Refused(problems), None);
         let config = match file.parse(&self.overrides) {
             Ok(config) => config,
@@ -187,7 +187,7 @@ impl Reloader {
         let before = self.config.load();
         if config == **before {
             if trigger != Trigger::File {
-                self.gateway.reprobe();
+                self.gateway.probe_credentials();
             }
             return (Reloaded::Unchanged, None);
         }
@@ -246,7 +246,7 @@ impl Reloader {
             }
             Reloaded::NoFile => return,
         };
-        self.gateway.metrics.count_reload(outcome);
+        self.gateway.metrics.reloads.increment(outcome);
     }
 }
 

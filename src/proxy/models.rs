@@ -220,9 +220,7 @@ async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, 
         let _ = headers::address(request.headers_mut(), upstream, callers);
         let snapshot = snapshot.clone();
         questions.spawn(async move {
-            let Some(upstream) = snapshot.upstream(index) else {
-                return (index, None);
-            };
+            let upstream = snapshot.upstream(index);
             let list = tokio::time::timeout(PATIENCE, ask(upstream, request)).await;
             let list = list.unwrap_or_else(|_| Err(format!("no list within {} s", PATIENCE.as_secs())));
             if let Err(problem) = &list {

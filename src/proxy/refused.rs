@@ -4,7 +4,7 @@ use http::{HeaderMap, Response};
 
 use super::{Proxy, exchange::outgoing::Outgoing, reply, request::admit};
 use crate::{
-    fault::Fault,
+    fault::{Fault, RejectReason},
     wire::{Peer, Refusal},
 };
 
@@ -12,7 +12,7 @@ impl Proxy {
     /// The answer to a request whose head could not be read; none where nobody would understand it.
     pub fn refuse(&self, peer: Peer, refusal: Refusal) -> Option<Response<Outgoing>> {
         let request_id = admit::request_id(&mut HeaderMap::new());
-        self.gateway.metrics.count_rejected_head();
+        self.gateway.metrics.rejected_requests.increment(RejectReason::Head);
         let (fault, code) = match refusal {
             Refusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),
             Refusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),

@@ -17,7 +17,7 @@ use crate::{
     fault::Fault,
     policy::Route,
     scan::Usage,
-    state::{ClientKey, Gateway, Lease, Permit, RequestLabels, StatusClass, UpstreamState},
+    state::{ClientKey, Gateway, Lease, NoLabels, Permit, RequestLabels, StatusClass, UpstreamState},
 };
 
 /// How a request ended.
@@ -143,10 +143,10 @@ impl RequestLog {
     pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
         self.usage = Some(usage);
         if let (Some(lease), Some(answer)) = (lease, &self.answer) {
-            lease.metrics().count_usage(answer.route, usage);
+            lease.metrics().tokens.add(answer.route, usage);
         }
         if let Some(metrics) = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref()) {
-            metrics.count_usage(usage);
+            metrics.tokens.add(NoLabels, usage);
         }
     }
 
@@ -176,9 +176,9 @@ impl RequestLog {
         upstream_request_id: Option<&HeaderValue>,
     ) {
         let first_byte = self.started.elapsed();
-        state.metrics.observe_first_byte(first_byte);
+        state.metrics.time_to_first_byte.observe(NoLabels, first_byte);
         if let Some(endpoint) = self.endpoint {
-            state.metrics.count(RequestLabels {
+            state.metrics.requests.increment(RequestLabels {
                 endpoint,
                 route,
                 status: StatusClass::of(status),
@@ -200,7 +200,7 @@ impl RequestLog {
 
     /// Notes that what Steadfast answers is an error.
     pub fn refused(&mut self, fault: &Fault) {
-        self.gateway.metrics.count_rejected(fault);
+        self.gateway.metrics.rejected_requests.increment(fault.reject_reason());
         self.outcome = Some(Outcome::Refused);
         self.refusal = Some(fault.code());
     }
@@ -219,16 +219,16 @@ impl RequestLog {
         }
         let metrics = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref());
         if let (Some(metrics), Some(status)) = (metrics, answered.or(self.own_status)) {
-            metrics.count(status);
+            metrics.requests.increment(StatusClass::of(status));
         }
     }
 
     fn write(&self) {
         let took = self.started.elapsed();
         if let Some(endpoint) = self.endpoint {
-            self.gateway.metrics.observe_duration(endpoint, took);
+            self.gateway.metrics.request_duration.observe(endpoint, took);
         }
-        let unfinished = if self.gateway.is_cutting() {
+        let unfinished = if self.gateway.is_aborting() {
             Outcome::Stopped
         } else {
             Outcome::ClientGone

@@ -50,7 +50,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
         is_secure: false,
     };
     let Head(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
-    let upstream = snapshot.upstream(0)?;
+    let upstream = snapshot.upstreams().first()?;
     let uri = admitted.target.at(&upstream.prefix)?;
     let mut headers = admitted.headers;
     let _ = headers::address(&mut headers, upstream, &admitted.callers);

@@ -23,7 +23,7 @@ use crate::{
     ids::Namespace,
     policy::{Affinity, Route, Verdict},
     scan::EncodingKind,
-    state::{Credential, FailoverReason, Lease, Snapshot, Upstream},
+    state::{Credential, FailoverReason, Lease, NoLabels, Snapshot, Upstream},
     wire::{Relay, Replay, SendError, Terms},
 };
 
@@ -73,7 +73,7 @@ struct Failed<'a> {
 impl Failed<'_> {
     /// Counts that the request goes on to somebody else.
     fn count(&self) {
-        self.upstream.state.metrics.count_failover(self.reason);
+        self.upstream.state.metrics.failovers.increment(self.reason);
     }
 }
 
@@ -158,14 +158,14 @@ impl<'a, 'j> Journey<'a, 'j> {
 
     /// Whether the retry budget has one more.
     fn may_retry(&self) -> bool {
-        let gateway = self.log.gateway();
-        let mut retries = gateway.runtime.retries.lock();
-        retries.try_spend(gateway.clock.now(), gateway.metrics.forwarded())
+        self.log.gateway().runtime.retries.try_spend()
     }
 
     fn observe_overhead(&self, inspected_at: Instant, pick: &Pick<'_>) {
         let overhead = inspected_at.elapsed().saturating_sub(pick.waited);
-        self.log.gateway().metrics.observe_overhead(overhead);
+        let gateway = self.log.gateway();
+        gateway.runtime.retries.count_request();
+        gateway.metrics.proxy_overhead.observe(NoLabels, overhead);
     }
 
     /// Sends the request to the upstream that was picked. What that came to is told to its health.

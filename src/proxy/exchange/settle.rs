@@ -14,7 +14,7 @@ use crate::proxy::{
 use crate::{
     endpoint::Endpoint,
     policy::Verdict,
-    state::{Gateway, Snapshot},
+    state::{Gateway, NoLabels, Snapshot},
 };
 
 /// Turns an upstream's answer into the caller's.
@@ -90,8 +90,8 @@ fn confirm(exchange: &Exchange<'_>, gateway: &Gateway) {
     let upstream = exchange.upstream.id;
     let standing = gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
     if let Some(left) = seen.filter(|seen| *seen != upstream && standing == upstream)
-        && let Some(left) = gateway.runtime.find(left)
+        && let Some(left) = gateway.runtime.upstream_state(left)
     {
-        left.metrics.count_moved();
+        left.metrics.sessions_moved.increment(NoLabels);
     }
 }

@@ -14,7 +14,7 @@ use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
 use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
-    state::Limits,
+    state::RequestLimits,
     wire::{BodyError, Framing, Intake, Keep, Replay},
 };
 
@@ -37,7 +37,7 @@ pub(in crate::proxy) struct Inspected {
 pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
-    limits: Limits,
+    limits: RequestLimits,
     log: &RequestLog,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
@@ -59,7 +59,7 @@ pub(in crate::proxy) async fn inspect(
 async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
-    limits: Limits,
+    limits: RequestLimits,
     log: &RequestLog,
 ) -> Result<Inspected, Fault> {
     let mut room = Room::new(&log.gateway().buffers, limits.max_body);

@@ -54,7 +54,7 @@ pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, log: &mut RequestLog) -> 
 /// Where it is more than was estimated, and a limit is reached by that.
 pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, log: &mut RequestLog) -> Result<(), Fault> {
     match &mut log.permit {
-        Some(permit) if admitted.is_inspected() => permit.recharge(tokens::estimated(bytes)).map_err(fault),
+        Some(permit) if admitted.is_inspected() => permit.correct_estimate(tokens::estimated(bytes)).map_err(fault),
         _ => Ok(()),
     }
 }
@@ -71,9 +71,9 @@ fn fault(denial: Denial) -> Fault {
 /// estimated, and what `streamed` bytes of an answer stand for: who leaves a stream before its end has had what came.
 pub(in crate::proxy) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, streamed: u64) {
     match usage {
-        Some(usage) => permit.settle(usage.total()),
-        None if was_served => permit.settle_estimated(streamed / STREAMED_BYTES_PER_TOKEN),
-        None => permit.settle(0),
+        Some(usage) => permit.charge(usage.total()),
+        None if was_served => permit.charge_estimate(streamed / STREAMED_BYTES_PER_TOKEN),
+        None => permit.charge(0),
     }
 }
 

@@ -132,7 +132,7 @@ impl<'a> Pick<'a> {
                 // In a box, as that is rare: a request's future is as large as its largest branch.
                 Next::Wait { candidate, until } => {
                     if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
-                        return self.picked(candidate, lease, false);
+                        return Some(self.picked(candidate, lease, false));
                     }
                 }
                 Next::Raced => {}
@@ -150,15 +150,13 @@ impl<'a> Pick<'a> {
             Decision::Wait { candidate, until } => return Next::Wait { candidate, until },
             Decision::Nobody => return Next::Nobody,
         };
-        let Some(upstream) = self.snapshot.upstream(candidate.index) else {
-            return Next::Nobody;
-        };
+        let upstream = self.snapshot.upstream(candidate.index);
         let lease = if is_last_resort {
-            upstream.state.enter_anyway(self.model)
+            upstream.state.try_acquire_unhealthy(self.model)
         } else {
-            upstream.state.enter(self.model)
+            upstream.state.try_acquire(self.model)
         };
-        let picked = lease.and_then(|lease| self.picked(candidate, lease, is_last_resort));
+        let picked = lease.map(|lease| self.picked(candidate, lease, is_last_resort));
         picked.map_or(Next::Raced, Next::Picked)
     }
 
@@ -200,14 +198,14 @@ impl<'a> Pick<'a> {
         }
     }
 
-    fn picked(&self, candidate: Candidate, lease: Lease, is_last_resort: bool) -> Option<Picked<'a>> {
-        Some(Picked {
-            upstream: self.snapshot.upstream(candidate.index)?,
+    fn picked(&self, candidate: Candidate, lease: Lease, is_last_resort: bool) -> Picked<'a> {
+        Picked {
+            upstream: self.snapshot.upstream(candidate.index),
             index: candidate.index,
             route: candidate.route,
             lease,
             is_last_resort,
-        })
+        }
     }
 
     fn decide(&self) -> Decision {
@@ -219,7 +217,7 @@ impl<'a> Pick<'a> {
             self.candidates(),
             |index| self.tried.contains(&index),
             |index| self.standing(index),
-            |index| self.snapshot.upstream(index)?.state.badness(self.model),
+            |index| self.snapshot.upstream(index).state.badness(self.model),
             &terms,
         )
     }
@@ -232,24 +230,18 @@ impl<'a> Pick<'a> {
             return None;
         };
         let begun = self.gateway.clock.now();
-        let state = &self.snapshot.upstream(candidate.index)?.state;
-        let lease = state.wait(self.model, until).await;
+        let state = &self.snapshot.upstream(candidate.index).state;
+        let lease = state.acquire(self.model, until).await;
         self.waited += self.gateway.clock.now().since(begun);
         lease
     }
 
     fn standing(&self, index: usize) -> Availability {
-        self.snapshot
-            .upstream(index)
-            .map_or(Availability::Draining, |upstream| upstream.state.standing(self.model))
+        self.snapshot.upstream(index).state.availability(self.model)
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
-        let in_flight = |index| {
-            self.snapshot
-                .upstream(index)
-                .map_or(0, |upstream| upstream.state.in_flight())
-        };
+        let in_flight = |index| self.snapshot.upstream(index).state.in_flight();
         policy::candidates(
             &self.snapshot.rendezvous,
             self.affinity,
