@@ -183,7 +183,7 @@ families! {
         /// Requests with a key of this group, whether an upstream or Steadfast answered them.
         pub requests: Counter<StatusClass> = Counter::new(
             "group_requests_total",
-            "Requests with a key of this group, whoever answered them.",
+            "Requests with a key of this group, whether an upstream or Steadfast answered them.",
             Zeros::Shown,
         );
         /// The tokens of this group's requests.
