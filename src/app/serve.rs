@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{Config, File, Listen},
-    ops::{self, Admin, Reloader},
+    ops::{self, AdminService, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::Gateway,
@@ -98,7 +98,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
     // The operator's side stays to the end: it is where the drain can be watched.
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, source.overrides(), identity);
-    let operator = Admin::new(gateway.clone(), reloader.clone(), token);
+    let operator = AdminService::new(gateway.clone(), reloader.clone(), token);
     let _admin_phase = open_admin(admin, &operator, limits);
     tokio::spawn(housekeeping::keep_house(gateway.clone()));
     tokio::spawn(reload::keep_up_to_date(reloader.clone(), hangups));
@@ -113,7 +113,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
 }
 
 /// Serves `operator` until what is returned is dropped.
-fn open_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<Phase> {
+fn open_admin(listeners: Vec<Listener>, operator: &Arc<AdminService>, limits: ServeLimits) -> watch::Sender<Phase> {
     let (phase, watcher) = watch::channel(Phase::Running);
     let service = Service {
         limits,
