@@ -14,33 +14,33 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// Retries per window that no request needs to pay for: 10 a second.
 pub const FREE: u64 = 100;
 
-/// Time is told in slots of this length.
-const SLOT: Duration = Duration::from_millis(100);
-/// How many slots lie within a window that ends in the middle of one, with the two that it cuts.
-const SLOTS: u64 = (WINDOW.as_nanos() / SLOT.as_nanos()) as u64 + 1;
+/// Time is told in buckets of this length.
+const BUCKET: Duration = Duration::from_millis(100);
+/// How many buckets lie within a window that ends in the middle of one, with the two that it cuts.
+const BUCKETS: u64 = (WINDOW.as_nanos() / BUCKET.as_nanos()) as u64 + 1;
 
 /// Grants retries as a share of requests.
 ///
 /// # Guarantee
 ///
 /// Whenever a retry is granted, those granted within the last [`WINDOW`], this one among them, are at most [`FREE`] plus
-/// `share` times the requests within the same window. Time is told in slots of 0.1 s and requests are counted only
+/// `share` times the requests within the same window. Time is told in buckets of 0.1 s and requests are counted only
 /// where the budget is told of them; where that leaves a doubt, it does not grant: a retry weighs for up to 0.1 s longer
 /// than the window, and requests count from the first moment within the window at which the budget was told their
 /// number.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     share: f64,
-    /// By slot, in order, those that are older than the window dropped, and those left out in which nothing happened.
-    slots: VecDeque<Slot>,
-    /// The sum over `slots`.
+    /// By bucket, in order, those that are older than the window dropped, and those left out in which nothing happened.
+    buckets: VecDeque<WindowBucket>,
+    /// The sum over `buckets`.
     retries: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct WindowBucket {
     number: u64,
-    /// The running total of requests when the slot was first heard of.
+    /// The running total of requests when the bucket was first heard of.
     requests: u64,
     retries: u64,
 }
@@ -50,7 +50,7 @@ impl RetryBudget {
     pub fn new(share: f64) -> Self {
         let mut budget = Self {
             share: 0.0,
-            slots: VecDeque::new(),
+            buckets: VecDeque::new(),
             retries: 0,
         };
         budget.set_share(share);
@@ -66,15 +66,16 @@ impl RetryBudget {
     /// requests since the last call do not count in the next window.
     pub fn sample(&mut self, now: Tick, requests: u64) {
         // Threads read their clocks and then meet here in any order: a moment that has passed counts as the present.
-        let number = (now.as_nanos() / SLOT.as_nanos() as u64).max(self.slots.back().map_or(0, |slot| slot.number));
-        while let Some(first) = self.slots.front()
-            && first.number + SLOTS <= number
+        let number =
+            (now.as_nanos() / BUCKET.as_nanos() as u64).max(self.buckets.back().map_or(0, |bucket| bucket.number));
+        while let Some(first) = self.buckets.front()
+            && first.number + BUCKETS <= number
         {
             self.retries -= first.retries;
-            self.slots.pop_front();
+            self.buckets.pop_front();
         }
-        if self.slots.back().is_none_or(|last| last.number != number) {
-            self.slots.push_back(Slot {
+        if self.buckets.back().is_none_or(|last| last.number != number) {
+            self.buckets.push_back(WindowBucket {
                 number,
                 requests,
                 retries: 0,
@@ -85,16 +86,16 @@ impl RetryBudget {
     /// Grants a retry if there is one to spare. `requests` is as in [`RetryBudget::sample`].
     pub fn try_spend(&mut self, now: Tick, requests: u64) -> bool {
         self.sample(now, requests);
-        let Some(last) = self.slots.back().map(|slot| slot.number) else {
+        let Some(last) = self.buckets.back().map(|bucket| bucket.number) else {
             return false;
         };
-        // The window cuts its first slot: what was counted in there may have been counted before it.
-        let whole = self.slots.iter().find(|slot| slot.number + SLOTS > last + 1);
-        let counted = requests.saturating_sub(whole.map_or(requests, |slot| slot.requests));
+        // The window cuts its first bucket: what was counted in there may have been counted before it.
+        let whole = self.buckets.iter().find(|bucket| bucket.number + BUCKETS > last + 1);
+        let counted = requests.saturating_sub(whole.map_or(requests, |bucket| bucket.requests));
         let allowed = FREE + (self.share * counted as f64) as u64;
         let is_granted = self.retries < allowed;
-        if is_granted && let Some(slot) = self.slots.back_mut() {
-            slot.retries += 1;
+        if is_granted && let Some(bucket) = self.buckets.back_mut() {
+            bucket.retries += 1;
             self.retries += 1;
         }
         is_granted
@@ -155,12 +156,12 @@ mod tests {
         let mut budget = RetryBudget::new(0.0);
         assert_eq!(spend(&mut budget, 20_000, 0), FREE);
         assert_eq!(spend(&mut budget, 5_000, 0), 0);
-        assert!(budget.slots.len() == 1);
+        assert!(budget.buckets.len() == 1);
     }
 
     /// Remembers everything.
     #[derive(Default)]
-    struct Oracle {
+    struct OracleBudget {
         granted: Vec<Tick>,
         /// When each request came.
         requests: Vec<Tick>,
@@ -176,7 +177,7 @@ mod tests {
             share in 0.0f64..1.0,
             steps in prop::collection::vec((0u64..1_500, 0u64..200, 0u64..100), 1..100),
         ) {
-            let (mut budget, mut oracle) = (RetryBudget::new(share), Oracle::default());
+            let (mut budget, mut oracle) = (RetryBudget::new(share), OracleBudget::default());
             let mut now = at(0);
             budget.sample(now, 0);
             for (pause, requests, wanted) in steps {
@@ -193,13 +194,13 @@ mod tests {
                     let allowed = FREE as f64 + share * within(&oracle.requests, now, WINDOW) as f64;
                     prop_assert!(!is_granted || retries as f64 <= allowed, "{retries} > {allowed}");
                     // Each step tells the number of requests, so at most what came within two pauses is in doubt.
-                    let sure = WINDOW - 2 * Duration::from_millis(1_500) - SLOT;
+                    let sure = WINDOW - 2 * Duration::from_millis(1_500) - BUCKET;
                     let certain = FREE as f64 + share * within(&oracle.requests, now, sure) as f64;
-                    let weighed = within(&oracle.granted, now, WINDOW + SLOT);
+                    let weighed = within(&oracle.granted, now, WINDOW + BUCKET);
                     prop_assert!(is_granted || weighed as f64 + 1.0 > certain, "{weighed} < {certain}");
                 }
             }
-            prop_assert!(budget.slots.len() as u64 <= SLOTS);
+            prop_assert!(budget.buckets.len() as u64 <= BUCKETS);
         }
     }
 }

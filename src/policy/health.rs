@@ -7,7 +7,7 @@
 //! first that is answered ends the ejection, the first that fails prolongs it. (Envoy calls this outlier detection, and
 //! lets everybody back in at the end of the time; with prompts that cost minutes a single probe is cheaper.)
 //!
-//! **Limits** ([`Verdict::Limited`]): the upstream works, but has had enough of this account, or of one model of it. It
+//! **Cooldowns** ([`Verdict::Limited`]): the upstream works, but has had enough of this account, or of one model of it. It
 //! cools down until the moment that it named. Where it named none, the cooldown grows from [`COOLDOWN`] to
 //! [`COOLDOWN_MAX`] from one limited request to the next. A cooldown ends by itself and needs no probe.
 //!
@@ -25,16 +25,16 @@
 
 use std::time::Duration;
 
-use self::{limits::Limits, outage::Outage};
+use self::{cooldowns::Cooldowns, outage::Outage};
 pub use self::{
-    limits::{COOLDOWN, COOLDOWN_MAX, MODELS_MAX, RESET_MAX, RESET_MIN},
+    cooldowns::{COOLDOWN, COOLDOWN_MAX, MODELS_MAX, RESET_MAX, RESET_MIN},
     outage::{EJECTION, EJECTION_MAX, PROBE_DISABLED, PROBE_PATIENCE},
-    status::{Badness, Reason, State, Status, Transition},
+    status::{Badness, HealthState, HealthStatus, Reason, Transition},
 };
 use super::{availability::Availability, hash::unit, verdict::Verdict};
 use crate::{ids::ModelKey, tick::Tick};
 
-mod limits;
+mod cooldowns;
 mod outage;
 mod status;
 #[cfg(test)]
@@ -74,15 +74,15 @@ impl Attempt {
 /// The health of one upstream. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Health {
-    phase: Phase,
-    limits: Limits,
+    phase: HealthPhase,
+    cooldowns: Cooldowns,
     is_draining: bool,
     /// When it last came back, or was given another credential: what was sent before says nothing on its phase.
     renewed: Option<Tick>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+enum HealthPhase {
     /// `latest` is when the last of `failures` in a row was seen.
     Working {
         failures: u32,
@@ -91,7 +91,7 @@ enum Phase {
     Out(Outage),
 }
 
-const WORKING: Phase = Phase::Working {
+const WORKING: HealthPhase = HealthPhase::Working {
     failures: 0,
     latest: Tick::ZERO,
 };
@@ -107,7 +107,7 @@ impl Health {
     pub const fn new() -> Self {
         Self {
             phase: WORKING,
-            limits: Limits::new(),
+            cooldowns: Cooldowns::new(),
             is_draining: false,
             renewed: None,
         }
@@ -116,7 +116,7 @@ impl Health {
     /// Whether it is ready for every model, and neither [`Verdict::Served`] nor [`Verdict::Answered`] would change
     /// anything. While that holds nobody needs to ask or tell it anything else.
     pub fn is_plain(&self) -> bool {
-        matches!(self.phase, Phase::Working { failures: 0, .. }) && self.limits.is_empty() && !self.is_draining
+        matches!(self.phase, HealthPhase::Working { failures: 0, .. }) && self.cooldowns.is_empty() && !self.is_draining
     }
 
     /// Whether it can be sent a request for `model`. What is said to be not before a moment may be so for longer when
@@ -125,8 +125,8 @@ impl Health {
         if self.is_draining {
             return Availability::Draining;
         }
-        let cooling = self.limits.until(model, now);
-        if let Phase::Out(outage) = &self.phase {
+        let cooling = self.cooldowns.until(model, now);
+        if let HealthPhase::Out(outage) = &self.phase {
             let next = outage.next_probe();
             if now < next {
                 return outage.availability(cooling.map_or(next, |until| until.max(next)));
@@ -139,8 +139,8 @@ impl Health {
     /// holds too when no probe is due yet and the request goes there for want of anything better.
     pub fn begin(&mut self, model: Option<ModelKey>, now: Tick) -> Attempt {
         let is_probe = match &mut self.phase {
-            Phase::Out(outage) => outage.claim(now),
-            Phase::Working { .. } => false,
+            HealthPhase::Out(outage) => outage.claim(now),
+            HealthPhase::Working { .. } => false,
         };
         Attempt {
             is_probe,
@@ -156,14 +156,14 @@ impl Health {
         match verdict {
             Verdict::Served => {
                 let recovered = self.works(attempt, now);
-                let ended = self.limits.succeeded(attempt, now);
+                let ended = self.cooldowns.succeeded(attempt, now);
                 recovered.or(ended.map(|scope| Transition::CooldownOver { scope }))
             }
             Verdict::Answered => self.works(attempt, now),
             Verdict::Failed => self.failed(attempt, now, random),
             Verdict::Limited { reset, scope } => {
                 let recovered = self.works(attempt, now);
-                self.limits.limited(attempt, scope, reset, now, random).or(recovered)
+                self.cooldowns.limited(attempt, scope, reset, now, random).or(recovered)
             }
             Verdict::Refused => self.refused(attempt, now),
         }
@@ -171,20 +171,20 @@ impl Health {
 
     /// `attempt` ended without a verdict, because the client left. If it was the probe, another may go.
     pub fn abandon(&mut self, attempt: Attempt) {
-        if let Phase::Out(outage) = &mut self.phase {
+        if let HealthPhase::Out(outage) = &mut self.phase {
             outage.release(attempt);
         }
     }
 
     /// Forgets what is over by now, so that it can become [plain](Self::is_plain) again. To be called until it returns
     /// `None`: each call reports one cooldown that has ended by itself.
-    pub fn settle(&mut self, now: Tick) -> Option<Transition> {
-        if let Phase::Working { latest, .. } = self.phase
+    pub fn expire(&mut self, now: Tick) -> Option<Transition> {
+        if let HealthPhase::Working { latest, .. } = self.phase
             && now.since(latest) > FAILURE_MEMORY
         {
             self.phase = WORKING;
         }
-        let scope = self.limits.settle(now)?;
+        let scope = self.cooldowns.expire(now)?;
         Some(Transition::CooldownOver { scope })
     }
 
@@ -198,7 +198,7 @@ impl Health {
     pub fn enable(&mut self, now: Tick) -> Option<Transition> {
         let was_plain = self.is_plain();
         self.phase = WORKING;
-        self.limits.clear(now);
+        self.cooldowns.clear(now);
         self.is_draining = false;
         self.renewed = Some(now);
         (!was_plain).then_some(Transition::Enabled)
@@ -208,16 +208,16 @@ impl Health {
     /// What was sent before is no news on the credential.
     pub fn reloaded(&mut self, now: Tick) {
         self.renewed = Some(now);
-        if let Phase::Out(outage) = &mut self.phase {
+        if let HealthPhase::Out(outage) = &mut self.phase {
             outage.reloaded(now);
         }
     }
 
     fn works(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
         let from = match &self.phase {
-            Phase::Working { .. } => None,
-            Phase::Out(outage) if attempt.began <= outage.since() => return None,
-            Phase::Out(outage) => Some(outage.state()),
+            HealthPhase::Working { .. } => None,
+            HealthPhase::Out(outage) if attempt.began <= outage.since() => return None,
+            HealthPhase::Out(outage) => Some(outage.state()),
         };
         self.phase = WORKING;
         let from = from?;
@@ -228,9 +228,9 @@ impl Health {
     fn failed(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
         let is_old = self.is_old(attempt);
         match &mut self.phase {
-            Phase::Out(outage) => outage.failed(attempt, now, random),
-            Phase::Working { .. } if is_old => None,
-            Phase::Working { failures, latest } => {
+            HealthPhase::Out(outage) => outage.failed(attempt, now, random),
+            HealthPhase::Working { .. } if is_old => None,
+            HealthPhase::Working { failures, latest } => {
                 *failures = if now.since(*latest) > FAILURE_MEMORY {
                     1
                 } else {
@@ -241,7 +241,7 @@ impl Health {
                     return None;
                 }
                 let (outage, transition) = Outage::ejected(*failures, now, random);
-                self.phase = Phase::Out(outage);
+                self.phase = HealthPhase::Out(outage);
                 Some(transition)
             }
         }
@@ -249,13 +249,13 @@ impl Health {
 
     fn refused(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
         let is_news = match &mut self.phase {
-            Phase::Working { .. } => !self.is_old(attempt),
-            Phase::Out(outage) => outage.refused(attempt, now),
+            HealthPhase::Working { .. } => !self.is_old(attempt),
+            HealthPhase::Out(outage) => outage.refused(attempt, now),
         };
         if !is_news {
             return None;
         }
-        self.phase = Phase::Out(Outage::disabled(now));
+        self.phase = HealthPhase::Out(Outage::disabled(now));
         Some(Transition::Disabled)
     }
 

@@ -18,9 +18,9 @@ pub mod pins;
 pub mod rendezvous;
 pub mod select;
 pub mod session;
+mod session_source;
 #[cfg(test)]
 mod simulation;
-mod source;
 pub mod tokens;
 pub mod verdict;
 
@@ -31,7 +31,7 @@ pub use health::{Attempt, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
-pub use select::{Decision, Terms, select};
-pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
-pub use source::{Source, UnknownSource};
+pub use select::{Decision, WaitLimits, select};
+pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Route, candidates};
+pub use session_source::{SessionSource, UnknownSessionSource};
 pub use verdict::{ErrorFacts, Scope, Verdict};

@@ -68,13 +68,13 @@ pub struct Rendezvous {
     /// For each of `ids`, whose it is.
     index: Box<[u32]>,
     /// Stretches of `ids` that share weight and class.
-    runs: Box<[Run]>,
+    runs: Box<[WeightRun]>,
     /// The same ids in ascending order, each with whose it is.
     by_id: Box<[(UpstreamId, u32)]>,
 }
 
 #[derive(Debug)]
-struct Run {
+struct WeightRun {
     ids: Range<usize>,
     weight: f64,
     inverse: f64,
@@ -84,7 +84,7 @@ struct Run {
 /// One member's draw for one key.
 #[derive(Clone, Copy, Debug)]
 struct Draw<'a> {
-    run: &'a Run,
+    run: &'a WeightRun,
     hash: u64,
     /// Where in [`Rendezvous::ids`].
     at: usize,
@@ -120,12 +120,12 @@ impl Rendezvous {
     pub fn new(members: &[Member]) -> Self {
         let mut order: Vec<(u32, &Member)> = (0..).zip(members).collect();
         order.sort_by_key(|(_, member)| (Reverse(member.weight), member.class, member.id));
-        let mut runs = Vec::<Run>::new();
+        let mut runs = Vec::<WeightRun>::new();
         for (at, (_, member)) in order.iter().enumerate() {
             let (weight, class) = (f64::from(member.weight.get()), member.class);
             match runs.last_mut() {
                 Some(run) if (run.weight, run.class) == (weight, class) => run.ids.end = at + 1,
-                _ => runs.push(Run {
+                _ => runs.push(WeightRun {
                     ids: at..at + 1,
                     weight,
                     inverse: 1.0 / weight,
@@ -184,7 +184,7 @@ impl Rendezvous {
             pool: self,
             key: Key::new(key),
             eligible,
-            stage: Stage::Few([None; FEW]),
+            stage: RankedStage::Few([None; FEW]),
         }
     }
 
@@ -324,11 +324,11 @@ pub struct Ranked<'a, F> {
     pool: &'a Rendezvous,
     key: Key,
     eligible: F,
-    stage: Stage<'a>,
+    stage: RankedStage<'a>,
 }
 
 #[derive(Clone, Debug)]
-enum Stage<'a> {
+enum RankedStage<'a> {
     /// The draws that were yielded so far, in order.
     Few([Option<Draw<'a>>; FEW]),
     /// Those that are still to come, the last first.
@@ -351,7 +351,7 @@ impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
 
     fn next(&mut self) -> Option<usize> {
         let draw = match &mut self.stage {
-            Stage::Few(draws) => {
+            RankedStage::Few(draws) => {
                 let len = draws.iter().flatten().count();
                 let (taken, free) = draws.split_at_mut_checked(len)?;
                 match free.first_mut() {
@@ -360,12 +360,12 @@ impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
                         let is_taken = |at| taken.iter().flatten().any(|draw| draw.at == at);
                         let mut left = self.pool.sorted(self.key, &self.eligible, |at| !is_taken(at));
                         let draw = left.pop();
-                        self.stage = Stage::Many(left);
+                        self.stage = RankedStage::Many(left);
                         draw?.1
                     }
                 }
             }
-            Stage::Many(left) => left.pop()?.1,
+            RankedStage::Many(left) => left.pop()?.1,
         };
         self.pool.index_of(draw)
     }

@@ -33,7 +33,7 @@ mod tests;
 
 /// What a request can put up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct WaitLimits {
     /// The present moment.
     pub now: Tick,
     /// Until when it waits for its own upstream, though others are ready; in the past (say [`Tick::ZERO`]) when it would
@@ -54,7 +54,7 @@ pub enum Decision {
     /// There, if the retry budget pays for it: nobody can take it, and this one refuses it with the least certainty.
     LeastBad(Candidate),
     /// Nowhere: nobody is left to try.
-    Nobody,
+    NoUpstream,
 }
 
 /// Selects among `candidates`, of which the first is the request's own. See the [module](self).
@@ -67,10 +67,10 @@ pub fn select(
     tried: impl Fn(usize) -> bool,
     mut availability: impl FnMut(usize) -> Availability,
     badness: impl FnMut(usize) -> Option<Badness>,
-    terms: &Terms,
+    limits: &WaitLimits,
 ) -> Decision {
     let Some(own) = candidates.next() else {
-        return Decision::Nobody;
+        return Decision::NoUpstream;
     };
     let own = if tried(own.index) {
         None
@@ -81,13 +81,13 @@ pub fn select(
         }
     };
     if let Some((candidate, availability)) = own
-        && let Some(until) = room(availability, terms.now, terms.stays_until)
+        && let Some(until) = room(availability, limits.now, limits.stays_until)
     {
         return Decision::Wait { candidate, until };
     }
     let others = candidates.filter(|candidate| !tried(candidate.index));
     let others = others.map(|candidate| (candidate, availability(candidate.index)));
-    select_any(own.into_iter().chain(others), badness, terms)
+    select_any(own.into_iter().chain(others), badness, limits)
 }
 
 /// Rules 3 to 5.
@@ -95,9 +95,9 @@ pub fn select(
 fn select_any(
     untried: impl Iterator<Item = (Candidate, Availability)>,
     mut badness: impl FnMut(usize) -> Option<Badness>,
-    terms: &Terms,
+    limits: &WaitLimits,
 ) -> Decision {
-    let limit = terms.stays_until.max(terms.waits_until);
+    let limit = limits.stays_until.max(limits.waits_until);
     let (mut wait, mut least_bad) = (None, None::<(Badness, Candidate)>);
     for (candidate, availability) in untried {
         if availability == Availability::Ready {
@@ -112,9 +112,9 @@ fn select_any(
                 badness(candidate.index)
             }
         };
-        let until = room(availability, terms.now, limit).or(match (availability, badness) {
+        let until = room(availability, limits.now, limit).or(match (availability, badness) {
             (Availability::Ejected { until }, _) if until <= limit => Some(until),
-            (Availability::Ejected { .. }, Some(Badness::Probing(_))) if terms.now < limit => Some(limit),
+            (Availability::Ejected { .. }, Some(Badness::Probing(_))) if limits.now < limit => Some(limit),
             _ => None,
         });
         wait = until.map(|until| Decision::Wait { candidate, until });
@@ -125,7 +125,7 @@ fn select_any(
         }
     }
     let least_bad = least_bad.map(|(_, candidate)| Decision::LeastBad(candidate));
-    wait.or(least_bad).unwrap_or(Decision::Nobody)
+    wait.or(least_bad).unwrap_or(Decision::NoUpstream)
 }
 
 /// Until when to wait for somebody who works, but has no room now; `None` where none is known to come before `limit`.

@@ -23,7 +23,7 @@
 use http::HeaderName;
 
 use super::{
-    Source,
+    SessionSource,
     balance::less_loaded_of_two,
     rendezvous::{Member, Ranked, Rendezvous},
 };
@@ -42,14 +42,14 @@ pub struct Clues<'a, H> {
     /// The value of a request header, if it is there once and is UTF-8.
     pub header: H,
     /// How the conversation begins.
-    pub content: Content<'a>,
+    pub content: ConversationStart<'a>,
     /// The upstream that owns the `previous_response_id`, the turn state or the response id in the path.
     pub owner: Option<UpstreamId>,
 }
 
 /// The first bytes of what all requests of a conversation repeat; empty where the body has none.
 #[derive(Clone, Copy, Default)]
-pub struct Content<'a> {
+pub struct ConversationStart<'a> {
     /// Of the body's `instructions`.
     pub instructions: &'a [u8],
     /// Of the body's `input`.
@@ -69,24 +69,24 @@ impl Affinity {
     /// Reads the clues in the configured `order`.
     ///
     /// The key comes from the first source that has a text which is not blank; the same text from any source is the
-    /// same key, byte for byte. The owner counts if [`Source::Owner`] is in the order at all. Behind a known owner
+    /// same key, byte for byte. The owner counts if [`SessionSource::Owner`] is in the order at all. Behind a known owner
     /// content makes no key: such a request sends only what is new, so that its beginning is not the conversation's.
-    pub fn find<'a, H>(order: &[Source], namespace: Namespace, clues: &Clues<'a, H>) -> Self
+    pub fn find<'a, H>(order: &[SessionSource], namespace: Namespace, clues: &Clues<'a, H>) -> Self
     where
         H: Fn(&HeaderName) -> Option<&'a str>,
     {
         let mut found = Self::default();
         for source in order {
             let text = match source {
-                Source::PromptCacheKey => clues.prompt_cache_key,
-                Source::ClientSessionId => clues.session_id,
-                Source::Header(name) if found.key.is_none() => (clues.header)(name),
-                Source::Header(_) => None,
-                Source::Owner => {
+                SessionSource::PromptCacheKey => clues.prompt_cache_key,
+                SessionSource::ClientSessionId => clues.session_id,
+                SessionSource::Header(name) if found.key.is_none() => (clues.header)(name),
+                SessionSource::Header(_) => None,
+                SessionSource::Owner => {
                     found.owner = clues.owner;
                     None
                 }
-                Source::Content => {
+                SessionSource::Content => {
                     if found == Self::default() {
                         found.key = clues.content.key(namespace);
                     }
@@ -102,7 +102,7 @@ impl Affinity {
     }
 }
 
-impl Content<'_> {
+impl ConversationStart<'_> {
     fn key(&self, namespace: Namespace) -> Option<SessionKey> {
         let is_blank = self.instructions.trim_ascii().is_empty() && self.input.trim_ascii().is_empty();
         (!is_blank).then(|| SessionKey::from_content(namespace, self.instructions, self.input))

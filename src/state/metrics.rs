@@ -28,7 +28,7 @@ use self::{
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
-    policy::{Route, health::State},
+    policy::{Route, health::HealthState},
     scan::Usage,
 };
 
@@ -207,11 +207,11 @@ impl Metrics {
     }
 
     /// Shows the upstreams that there are at this moment: each one's name, its state, and for how long it stays away.
-    pub(super) fn show_upstreams<'a>(&self, upstreams: impl Iterator<Item = (&'a str, State, Duration)>) {
+    pub(super) fn show_upstreams<'a>(&self, upstreams: impl Iterator<Item = (&'a str, HealthState, Duration)>) {
         self.states.reset();
         self.cooldowns.reset();
         for (name, present, cooldown) in upstreams {
-            for state in State::ALL {
+            for state in HealthState::ALL {
                 let gauge = self.states.with_label_values(&[name, state.label()]);
                 gauge.set(i64::from(state == present));
             }

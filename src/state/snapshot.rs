@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, Patience, Rendezvous, Source},
+    policy::{Member, Patience, Rendezvous, SessionSource},
     wire,
 };
 
@@ -35,7 +35,7 @@ pub struct Snapshot {
     /// The distinct rights to upstreams; an upstream's eligibility class is its index here.
     classes: Box<[Class]>,
     /// Where session keys are looked for.
-    pub sources: Box<[Source]>,
+    pub sources: Box<[SessionSource]>,
     /// Bounds and times.
     pub limits: Limits,
     /// How long sessions wait for their own upstream.

@@ -32,7 +32,7 @@ use crate::{
     ids::ModelKey,
     policy::{
         Attempt, Availability, Health, Verdict,
-        health::{Badness, Status, Transition},
+        health::{Badness, HealthStatus, Transition},
     },
     tick::{Clock, Tick},
 };
@@ -220,7 +220,7 @@ impl UpstreamState {
     }
 
     /// What is known of its health.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> HealthStatus {
         self.health.lock().describe(self.clock.now())
     }
 
@@ -233,7 +233,7 @@ impl UpstreamState {
         loop {
             let transition = {
                 let mut health = self.health.lock();
-                let transition = health.settle(now);
+                let transition = health.expire(now);
                 self.is_plain.store(health.is_plain(), SeqCst);
                 transition
             };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Badness, Reason, State, Transition, jittered};
+use super::{Attempt, Badness, HealthState, Reason, Transition, jittered};
 use crate::{policy::availability::Availability, tick::Tick};
 
 /// How long the first ejection lasts, give or take a quarter.
@@ -133,10 +133,10 @@ impl Outage {
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> HealthState {
         match self.cause {
-            Cause::Failures { .. } => State::Ejected,
-            Cause::Refusal => State::Disabled,
+            Cause::Failures { .. } => HealthState::Ejected,
+            Cause::Refusal => HealthState::Disabled,
         }
     }
 

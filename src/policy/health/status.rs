@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{Health, Phase};
+use super::{Health, HealthPhase};
 use crate::policy::verdict::Scope;
 use crate::{ids::ModelKey, tick::Tick};
 
 /// What an upstream is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum HealthState {
     /// It takes requests.
     Ready,
     /// It is limited as a whole.
@@ -21,7 +21,7 @@ pub enum State {
     Draining,
 }
 
-impl State {
+impl HealthState {
     /// Every state.
     pub const ALL: [Self; 5] = [
         Self::Ready,
@@ -73,9 +73,9 @@ impl Reason {
 
 /// The whole of an upstream's health, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct HealthStatus {
     /// What it is.
-    pub state: State,
+    pub state: HealthState,
     /// Why; `None` if it is ready.
     pub reason: Option<Reason>,
     /// When it is back, or when the next probe is due (which may have passed, if nobody came).
@@ -112,7 +112,7 @@ pub enum Transition {
     /// It refused our credential.
     Disabled,
     /// A request was answered: it is no longer ejected or disabled.
-    Recovered { from: State },
+    Recovered { from: HealthState },
     /// The operator took it out.
     Drained,
     /// The operator put it back.
@@ -155,19 +155,19 @@ impl fmt::Display for Transition {
 
 impl Health {
     /// What to show of it at `now`.
-    pub fn describe(&self, now: Tick) -> Status {
-        let (cooling_models, models_until) = self.limits.models(now);
-        let limit = self.limits.upstream(now);
+    pub fn describe(&self, now: Tick) -> HealthStatus {
+        let (cooling_models, models_until) = self.cooldowns.models(now);
+        let limit = self.cooldowns.upstream(now);
         let (state, reason, until) = match &self.phase {
-            _ if self.is_draining => (State::Draining, Some(Reason::Operator), None),
-            Phase::Out(outage) => (outage.state(), Some(outage.reason()), Some(outage.next_probe())),
-            Phase::Working { .. } => match limit {
-                Some((until, true)) => (State::Cooling, Some(Reason::LimitNamed), Some(until)),
-                Some((until, false)) => (State::Cooling, Some(Reason::LimitUnnamed), Some(until)),
-                None => (State::Ready, None, None),
+            _ if self.is_draining => (HealthState::Draining, Some(Reason::Operator), None),
+            HealthPhase::Out(outage) => (outage.state(), Some(outage.reason()), Some(outage.next_probe())),
+            HealthPhase::Working { .. } => match limit {
+                Some((until, true)) => (HealthState::Cooling, Some(Reason::LimitNamed), Some(until)),
+                Some((until, false)) => (HealthState::Cooling, Some(Reason::LimitUnnamed), Some(until)),
+                None => (HealthState::Ready, None, None),
             },
         };
-        Status {
+        HealthStatus {
             state,
             reason,
             until,
@@ -183,17 +183,17 @@ impl Health {
         if self.is_draining {
             return None;
         }
-        let cooling = self.limits.until(model, now).unwrap_or(now);
+        let cooling = self.cooldowns.until(model, now).unwrap_or(now);
         Some(match &self.phase {
-            Phase::Out(outage) => outage.badness(outage.next_probe().max(cooling), now),
-            Phase::Working { .. } => Badness::Back(cooling),
+            HealthPhase::Out(outage) => outage.badness(outage.next_probe().max(cooling), now),
+            HealthPhase::Working { .. } => Badness::Back(cooling),
         })
     }
 
     fn failures(&self) -> u32 {
         match &self.phase {
-            Phase::Working { failures, .. } => *failures,
-            Phase::Out(outage) => outage.failures(),
+            HealthPhase::Working { failures, .. } => *failures,
+            HealthPhase::Out(outage) => outage.failures(),
         }
     }
 }

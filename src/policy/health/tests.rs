@@ -50,7 +50,7 @@ fn about(seconds: f64) -> Tick {
     at(seconds - base).after(jittered(Duration::from_secs_f64(base), MIDDLE))
 }
 
-fn state(health: &Health, now: f64) -> State {
+fn state(health: &Health, now: f64) -> HealthState {
     health.describe(at(now)).state
 }
 
@@ -66,7 +66,7 @@ fn five_failures_in_a_row_eject() {
         Availability::Ready,
         "a probe is due"
     );
-    assert_eq!(state(&health, 31.1), State::Ejected);
+    assert_eq!(state(&health, 31.1), HealthState::Ejected);
     let status = health.describe(at(2.0));
     assert_eq!((status.failures, status.reason), (5, Some(Reason::ConsecutiveFailures)));
     assert_eq!(status.until, Some(about(31.0)));
@@ -96,9 +96,9 @@ fn failures_are_forgotten() {
         );
         assert_eq!(health.describe(at(301.0 * f64::from(n))).failures, 1);
     }
-    assert_eq!(health.settle(at(19.0 * 301.0 + 300.0)), None);
+    assert_eq!(health.expire(at(19.0 * 301.0 + 300.0)), None);
     assert!(!health.is_plain());
-    assert_eq!(health.settle(at(19.0 * 301.0 + 300.1)), None);
+    assert_eq!(health.expire(at(19.0 * 301.0 + 300.1)), None);
     assert!(health.is_plain());
 }
 
@@ -114,7 +114,9 @@ fn one_probe_at_a_time_decides() {
     assert!(!health.begin(None, at(41.0)).is_probe());
     assert_eq!(
         health.observe(probe, Verdict::Served, at(42.0), MIDDLE),
-        Some(Transition::Recovered { from: State::Ejected })
+        Some(Transition::Recovered {
+            from: HealthState::Ejected
+        })
     );
     assert!(health.is_plain());
 }
@@ -138,7 +140,9 @@ fn a_probe_that_is_left_or_says_nothing_lets_the_next_one_go() {
     // The first one still counts, and what comes of the second no longer does.
     assert_eq!(
         health.observe(silent, Verdict::Answered, at(51.0), MIDDLE),
-        Some(Transition::Recovered { from: State::Ejected })
+        Some(Transition::Recovered {
+            from: HealthState::Ejected
+        })
     );
     assert_eq!(health.observe(second, Verdict::Failed, at(52.0), MIDDLE), None);
     assert!(health.is_plain());
@@ -237,7 +241,9 @@ fn a_refused_credential_disables_until_a_probe_is_taken() {
     assert_eq!(health.availability(None, at(702.0)), disabled(1001.0));
     assert_eq!(
         request(&mut health, 1002.0, 1003.0, Verdict::Answered),
-        Some(Transition::Recovered { from: State::Disabled })
+        Some(Transition::Recovered {
+            from: HealthState::Disabled
+        })
     );
     assert!(health.is_plain());
 }
@@ -259,7 +265,7 @@ fn a_reload_makes_a_probe_of_the_disabled_due() {
 
     let mut health = ejected();
     health.reloaded(at(10.0));
-    assert_eq!(state(&health, 11.0), State::Ejected);
+    assert_eq!(state(&health, 11.0), HealthState::Ejected);
     assert_eq!(
         health.availability(None, at(11.0)),
         Availability::Ejected { until: about(31.0) }
@@ -273,7 +279,7 @@ fn what_refuses_while_ejected_is_disabled() {
         request(&mut health, 40.0, 41.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
-    assert_eq!(state(&health, 42.0), State::Disabled);
+    assert_eq!(state(&health, 42.0), HealthState::Disabled);
     assert_eq!(health.describe(at(42.0)).reason, Some(Reason::CredentialRefused));
 }
 
@@ -284,7 +290,7 @@ fn draining_is_the_operators_alone() {
     assert_eq!(health.drain(), None);
     assert!(!health.is_plain());
     assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Served), None);
-    assert_eq!(health.settle(at(1e6)), None);
+    assert_eq!(health.expire(at(1e6)), None);
     assert_eq!(health.availability(None, at(1e6)), Availability::Draining);
     assert_eq!(health.badness(None, at(1e6)), None);
     assert_eq!(health.describe(at(1e6)).reason, Some(Reason::Operator));
@@ -329,10 +335,10 @@ fn the_least_bad_is_back_soonest() {
 
 #[test]
 fn labels_differ() {
-    let mut labels: Vec<_> = State::ALL.into_iter().map(State::label).collect();
+    let mut labels: Vec<_> = HealthState::ALL.into_iter().map(HealthState::label).collect();
     labels.sort_unstable();
     labels.dedup();
-    assert_eq!(labels.len(), State::ALL.len());
+    assert_eq!(labels.len(), HealthState::ALL.len());
     let line = Transition::Ejected {
         until: at(1.0),
         failures: 5,

@@ -107,32 +107,32 @@ fn the_largest_numbers_do_no_harm() {
 
 /// What comes to one key.
 #[derive(Clone, Debug)]
-enum Step {
+enum LimiterStep {
     Wait(u64),
     Admit(u64),
     /// Settles the request at this place with these tokens.
-    Settle(usize, Option<u64>),
+    Finish(usize, Option<u64>),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<LimiterStep>> {
     let step = prop_oneof![
-        (0..20_000_u64).prop_map(Step::Wait),
-        (0..400_u64).prop_map(Step::Wait),
-        (0..60_u64).prop_map(Step::Admit),
-        (0..60_u64).prop_map(Step::Admit),
-        (0..8_usize, proptest::option::of(0..80_u64)).prop_map(|(at, tokens)| Step::Settle(at, tokens)),
+        (0..20_000_u64).prop_map(LimiterStep::Wait),
+        (0..400_u64).prop_map(LimiterStep::Wait),
+        (0..60_u64).prop_map(LimiterStep::Admit),
+        (0..60_u64).prop_map(LimiterStep::Admit),
+        (0..8_usize, proptest::option::of(0..80_u64)).prop_map(|(at, tokens)| LimiterStep::Finish(at, tokens)),
     ];
     proptest::collection::vec(step, 1..200)
 }
 
 /// Remembers everything for ever.
 #[derive(Default)]
-struct Oracle {
+struct OracleLimiter {
     /// When, and how many tokens.
     requests: Vec<(u64, u64)>,
 }
 
-impl Oracle {
+impl OracleLimiter {
     /// What stands in the minute that ends now.
     fn within(&self, now: u64, of: impl Fn(&(u64, u64)) -> u64) -> u64 {
         let fresh = self.requests.iter().filter(|(when, _)| now - when < 60_000);
@@ -148,13 +148,13 @@ proptest! {
     #[test]
     fn no_minute_has_more_than_its_limit(steps in steps(), requests in 1..12_u32, tokens in 1..200_u64) {
         let mut limiter = Limiter::new(quota(Some(requests), Some(tokens), None));
-        let mut oracle = Oracle::default();
+        let mut oracle = OracleLimiter::default();
         let mut now = 0;
         for step in steps {
             match step {
-                Step::Wait(millis) => now += millis,
-                Step::Settle(..) => {}
-                Step::Admit(cost) => {
+                LimiterStep::Wait(millis) => now += millis,
+                LimiterStep::Finish(..) => {}
+                LimiterStep::Admit(cost) => {
                     let cost = cost.min(tokens);
                     match limiter.admit(cost, at(now)) {
                         Ok(admission) => {
@@ -187,16 +187,16 @@ proptest! {
         let mut now = 0;
         for step in steps {
             match step {
-                Step::Wait(millis) => now += millis,
-                Step::Admit(cost) => {
+                LimiterStep::Wait(millis) => now += millis,
+                LimiterStep::Admit(cost) => {
                     if let Ok(admission) = limiter.admit(cost, at(now)) {
                         running.push(admission);
                     }
                 }
-                Step::Settle(place, actual) if place < running.len() => {
+                LimiterStep::Finish(place, actual) if place < running.len() => {
                     limiter.finish(running.remove(place), actual, at(now));
                 }
-                Step::Settle(..) => {}
+                LimiterStep::Finish(..) => {}
             }
             prop_assert_eq!(limiter.running() as usize, running.len());
             prop_assert!(running.len() <= concurrent as usize);

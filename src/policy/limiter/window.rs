@@ -12,12 +12,12 @@ const JOINED: Duration = Duration::from_millis(250);
 /// The amounts of the last minute, oldest first: at most 241 entries.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<WindowEntry>,
     sum: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct WindowEntry {
     /// When its first part came; rising from entry to entry.
     first: Tick,
     /// When its last part came.
@@ -56,7 +56,7 @@ impl Window {
                 entry.first
             }
             _ => {
-                self.entries.push_back(Entry {
+                self.entries.push_back(WindowEntry {
                     first: now,
                     last: now,
                     amount,

@@ -12,7 +12,7 @@ const CHUNK: usize = 32;
 /// An entry is a member of two lists: its bucket's, and the list of all entries by last use. The classic cache node, as
 /// in memcached; indexes instead of pointers make it 40 bytes, and safe.
 #[derive(Clone, Copy)]
-struct Entry {
+struct PinEntry {
     key: u64,
     upstream: UpstreamId,
     last: Tick,
@@ -22,7 +22,7 @@ struct Entry {
     newer: u32,
 }
 
-const FREE: Entry = Entry {
+const FREE: PinEntry = PinEntry {
     key: 0,
     upstream: UpstreamId::from_u64(0),
     last: Tick::ZERO,
@@ -36,7 +36,7 @@ pub(super) struct Shard {
     /// First entries of the buckets: a power of two of them, or none yet.
     buckets: Box<[u32]>,
     #[expect(clippy::vec_box, reason = "entries stay where they are when the list grows")]
-    chunks: Vec<Box<[Entry; CHUNK]>>,
+    chunks: Vec<Box<[PinEntry; CHUNK]>>,
     free: u32,
     newest: u32,
     oldest: u32,
@@ -103,7 +103,7 @@ impl Shard {
         self.unlink(at);
         let free = self.free;
         if let Some(entry) = self.entry_mut(at) {
-            *entry = Entry { chain: free, ..FREE };
+            *entry = PinEntry { chain: free, ..FREE };
         }
         self.free = at;
         self.len -= 1;
@@ -133,22 +133,22 @@ impl Shard {
         dropped
     }
 
-    fn in_order_of_use(&self) -> impl Iterator<Item = &Entry> {
+    fn in_order_of_use(&self) -> impl Iterator<Item = &PinEntry> {
         std::iter::successors(self.entry(self.oldest), |entry| self.entry(entry.newer))
     }
 
     /// Bytes on the heap, without the allocator's own.
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        let pointers = self.chunks.capacity() * size_of::<Box<[Entry; CHUNK]>>();
-        size_of_val(&*self.buckets) + pointers + self.chunks.len() * size_of::<[Entry; CHUNK]>()
+        let pointers = self.chunks.capacity() * size_of::<Box<[PinEntry; CHUNK]>>();
+        size_of_val(&*self.buckets) + pointers + self.chunks.len() * size_of::<[PinEntry; CHUNK]>()
     }
 
-    fn entry(&self, at: u32) -> Option<&Entry> {
+    fn entry(&self, at: u32) -> Option<&PinEntry> {
         self.chunks.get(at as usize / CHUNK)?.get(at as usize % CHUNK)
     }
 
-    fn entry_mut(&mut self, at: u32) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, at: u32) -> Option<&mut PinEntry> {
         self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)
     }
 
@@ -194,7 +194,7 @@ impl Shard {
         let chain = std::mem::replace(head, at);
         let Some(entry) = self.entry_mut(at) else { return };
         let free = entry.chain;
-        *entry = Entry {
+        *entry = PinEntry {
             key,
             upstream,
             last: now,
@@ -221,7 +221,7 @@ impl Shard {
     fn grow_buckets(&mut self) {
         self.buckets = vec![NIL; (self.buckets.len() * 2).max(4)].into();
         let mut next = self.oldest;
-        while let Some(Entry { key, newer, .. }) = self.entry(next).copied() {
+        while let Some(PinEntry { key, newer, .. }) = self.entry(next).copied() {
             let Some(head) = self.bucket(key) else { return };
             let chain = std::mem::replace(head, next);
             if let Some(entry) = self.entry_mut(next) {
@@ -252,7 +252,7 @@ impl Shard {
 
     /// Takes an entry out of the order of use.
     fn unlink(&mut self, at: u32) {
-        let Some(Entry { older, newer, .. }) = self.entry(at).copied() else {
+        let Some(PinEntry { older, newer, .. }) = self.entry(at).copied() else {
             return;
         };
         match self.entry_mut(older) {

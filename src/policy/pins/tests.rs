@@ -154,12 +154,12 @@ fn a_full_table_stays_full_and_small() {
 
 /// Searches and sorts by hand. `entries` are in the order of use, the last used last.
 #[derive(Default)]
-struct Oracle {
+struct OraclePins {
     entries: Vec<(usize, u64, Tick)>,
     capacity: usize,
 }
 
-impl Oracle {
+impl OraclePins {
     fn get(&mut self, key: usize, now: Tick, idle: Duration) -> Option<UpstreamId> {
         let found = self
             .entries
@@ -185,7 +185,7 @@ proptest! {
         steps in prop::collection::vec((0usize..60, 0u64..3, 0u8..5, 1u64..9), 1..600),
     ) {
         let idle = Duration::from_secs(100);
-        let (pins, mut oracle) = (Pins::new(capacity, idle), Oracle { capacity, ..Oracle::default() });
+        let (pins, mut oracle) = (Pins::new(capacity, idle), OraclePins { capacity, ..OraclePins::default() });
         let mut now = Tick::ZERO;
         for (n, to, what, pause) in steps {
             now = now.after(Duration::from_secs(pause));

@@ -18,7 +18,7 @@ fn text(text: &str) -> Option<SessionKey> {
 }
 
 fn find<'a, H: Fn(&HeaderName) -> Option<&'a str>>(order: &[&str], clues: Clues<'a, H>) -> Affinity {
-    let order: Vec<Source> = order.iter().map(|source| source.parse().unwrap()).collect();
+    let order: Vec<SessionSource> = order.iter().map(|source| source.parse().unwrap()).collect();
     Affinity::find(&order, NAMESPACE(), &clues)
 }
 
@@ -26,20 +26,20 @@ const NOTHING: Clues<'static, fn(&HeaderName) -> Option<&'static str>> = Clues {
     prompt_cache_key: None,
     session_id: None,
     header: no_header,
-    content: Content {
+    content: ConversationStart {
         instructions: b"",
         input: b"",
     },
     owner: None,
 };
-const CONTENT: Content<'static> = Content {
+const CONTENT: ConversationStart<'static> = ConversationStart {
     instructions: b"Be brief.",
     input: b"Hello",
 };
 
 #[test]
 fn the_same_text_from_any_source_is_the_same_key() {
-    let order = Source::default_order();
+    let order = SessionSource::default_order();
     let header: fn(&HeaderName) -> Option<&'static str> = |name| (name == "session_id").then_some("s-1");
     for clues in [
         Clues {
@@ -169,7 +169,7 @@ fn content_is_the_last_resort_unless_it_is_first() {
         .key,
         content
     );
-    let blank = Content {
+    let blank = ConversationStart {
         instructions: b" ",
         input: b"\n",
     };

@@ -9,7 +9,7 @@ use crate::{
     endpoint::Endpoint,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Clues, Content, Decision, Route, Terms},
+    policy::{self, Affinity, Availability, Candidate, Clues, ConversationStart, Decision, Route, WaitLimits},
     scan::RequestFacts,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Pick<'a> {
     /// Decides what nothing else does; the same each time, so that the order stays.
     random: u64,
     /// Until when it waits for whom.
-    terms: Terms,
+    terms: WaitLimits,
     /// Who has failed it, by index.
     tried: Vec<usize>,
     /// How long it has waited.
@@ -106,7 +106,7 @@ pub(in crate::proxy) fn pick<'a>(
         pin,
         pinning,
         random: fastrand::u64(..),
-        terms: Terms {
+        terms: WaitLimits {
             now,
             // A session whose cache, or state, is nowhere yet loses nothing by leaving.
             stays_until: match is_settled {
@@ -148,7 +148,7 @@ impl<'a> Pick<'a> {
             Decision::Send(candidate) => (candidate, false),
             Decision::LeastBad(candidate) => (candidate, true),
             Decision::Wait { candidate, until } => return Next::Wait { candidate, until },
-            Decision::Nobody => return Next::Nobody,
+            Decision::NoUpstream => return Next::Nobody,
         };
         let Some(upstream) = self.snapshot.upstream(candidate.index) else {
             return Next::Nobody;
@@ -211,7 +211,7 @@ impl<'a> Pick<'a> {
     }
 
     fn decide(&self) -> Decision {
-        let terms = Terms {
+        let terms = WaitLimits {
             now: self.gateway.clock.now(),
             ..self.terms
         };
@@ -266,12 +266,12 @@ const RETRY: Duration = Duration::from_secs(2);
 
 fn affinity(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint {
-        Endpoint::Responses | Endpoint::Compact => Content {
+        Endpoint::Responses | Endpoint::Compact => ConversationStart {
             instructions: facts.content.instructions(),
             input: facts.content.input(),
         },
         Endpoint::Response | Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {
-            Content::default()
+            ConversationStart::default()
         }
     };
     let clues = Clues {

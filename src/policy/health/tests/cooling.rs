@@ -1,4 +1,4 @@
-//! Limits, named and unnamed, of the upstream and of its models.
+//! Cooldowns, named and unnamed, of the upstream and of its models.
 
 use super::*;
 
@@ -28,16 +28,16 @@ fn a_named_reset_ends_by_itself() {
     };
     assert_eq!(request(&mut health, 0.0, 1.0, limited(Some(10.0))), Some(began));
     assert_eq!(cooling(&health, 10.9), Some(at(11.0)));
-    assert_eq!(health.settle(at(10.9)), None);
+    assert_eq!(health.expire(at(10.9)), None);
     let status = health.describe(at(10.9));
     assert_eq!(
         (status.state, status.reason),
-        (State::Cooling, Some(Reason::LimitNamed))
+        (HealthState::Cooling, Some(Reason::LimitNamed))
     );
     assert_eq!(cooling(&health, 11.0), None);
-    assert_eq!(state(&health, 11.0), State::Ready);
-    assert_eq!(health.settle(at(11.0)), Some(over));
-    assert_eq!(health.settle(at(11.0)), None);
+    assert_eq!(state(&health, 11.0), HealthState::Ready);
+    assert_eq!(health.expire(at(11.0)), Some(over));
+    assert_eq!(health.expire(at(11.0)), None);
     assert!(health.is_plain());
 }
 
@@ -137,7 +137,7 @@ fn without_a_named_reset_each_cooldown_is_twice_the_last() {
         // Stragglers that arrive after the end double nothing either.
         now += base.as_secs_f64() * 1.01;
         assert_eq!(health.observe(straggler, limited(None), at(now), MIDDLE), None);
-        while health.settle(at(now)).is_some() {}
+        while health.expire(at(now)).is_some() {}
         assert!(!health.is_plain(), "the backoff is remembered");
     }
     request(&mut health, now, now + 1.0, Verdict::Served);
@@ -154,10 +154,10 @@ fn the_backoff_is_forgotten() {
     let mut health = Health::new();
     request(&mut health, 0.0, 0.0, limited(None));
     request(&mut health, 2.0, 2.0, limited(None));
-    assert!(health.settle(at(5.0)).is_some());
-    assert_eq!(health.settle(at(303.0)), None);
+    assert!(health.expire(at(5.0)).is_some());
+    assert_eq!(health.expire(at(303.0)), None);
     assert!(!health.is_plain());
-    assert_eq!(health.settle(at(304.1)), None);
+    assert_eq!(health.expire(at(304.1)), None);
     assert!(health.is_plain());
 }
 
@@ -184,7 +184,7 @@ fn one_model_cools_alone() {
     let status = health.describe(at(2.0));
     assert_eq!(
         (status.state, status.cooling_models, status.models_until),
-        (State::Ready, 1, Some(until))
+        (HealthState::Ready, 1, Some(until))
     );
 
     // Both: the later end holds.
@@ -218,7 +218,7 @@ fn each_end_is_reported_once() {
     }
     request(&mut health, 0.0, 1.0, limited(Some(5.0)));
     let mut reported = Vec::new();
-    while let Some(Transition::CooldownOver { scope }) = health.settle(at(11.0)) {
+    while let Some(Transition::CooldownOver { scope }) = health.expire(at(11.0)) {
         reported.push(scope);
     }
     let models = (0..3).map(|n| Scope::Model(model(n)));

@@ -2,16 +2,16 @@
 
 use proptest::prelude::*;
 
-use super::{super::limits::BACKOFF_MEMORY, *};
+use super::{super::cooldowns::BACKOFF_MEMORY, *};
 
 #[derive(Clone, Debug)]
-enum Step {
+enum HealthStep {
     Pause(u64),
     Begin(Option<u8>),
     /// Of the requests under way, this one (modulo their number) comes to that.
     End(usize, Verdict),
     Abandon(usize),
-    Settle,
+    Expire,
     Drain,
     Enable,
     Reload,
@@ -33,23 +33,23 @@ fn events() -> impl Strategy<Value = Verdict> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<HealthStep>> {
     let pause = prop_oneof![0u64..2_000, 0u64..40_000, 0u64..400_000];
     let step = prop_oneof![
-        6 => pause.prop_map(Step::Pause),
-        10 => prop::option::of(0u8..20).prop_map(Step::Begin),
-        10 => (any::<usize>(), events()).prop_map(|(at, event)| Step::End(at, event)),
-        1 => any::<usize>().prop_map(Step::Abandon),
-        2 => Just(Step::Settle),
-        1 => Just(Step::Drain),
-        1 => Just(Step::Enable),
-        1 => Just(Step::Reload),
+        6 => pause.prop_map(HealthStep::Pause),
+        10 => prop::option::of(0u8..20).prop_map(HealthStep::Begin),
+        10 => (any::<usize>(), events()).prop_map(|(at, event)| HealthStep::End(at, event)),
+        1 => any::<usize>().prop_map(HealthStep::Abandon),
+        2 => Just(HealthStep::Expire),
+        1 => Just(HealthStep::Drain),
+        1 => Just(HealthStep::Enable),
+        1 => Just(HealthStep::Reload),
     ];
     prop::collection::vec(step, 0..300)
 }
 
 /// One upstream and what is known of it from outside.
-struct Run {
+struct HealthRun {
     health: Health,
     now: Tick,
     under_way: Vec<Attempt>,
@@ -59,7 +59,7 @@ struct Run {
     ejected: Option<Tick>,
 }
 
-impl Run {
+impl HealthRun {
     fn new() -> Self {
         Self {
             health: Health::new(),
@@ -70,24 +70,24 @@ impl Run {
         }
     }
 
-    fn step(&mut self, step: Step, random: u64) {
+    fn step(&mut self, step: HealthStep, random: u64) {
         let under_way = self.under_way.len();
         match step {
-            Step::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
-            Step::Begin(wanted) => self.begin(wanted.map(model)),
-            Step::End(at, event) if under_way > 0 => {
+            HealthStep::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
+            HealthStep::Begin(wanted) => self.begin(wanted.map(model)),
+            HealthStep::End(at, event) if under_way > 0 => {
                 let attempt = self.under_way.swap_remove(at % under_way);
                 self.end(attempt, event, random);
             }
-            Step::Abandon(at) if under_way > 0 => {
+            HealthStep::Abandon(at) if under_way > 0 => {
                 let attempt = self.under_way.swap_remove(at % under_way);
                 self.health.abandon(attempt);
             }
-            Step::End(..) | Step::Abandon(_) => {}
-            Step::Settle => while self.health.settle(self.now).is_some() {},
-            Step::Drain => _ = self.health.drain(),
-            Step::Enable => _ = self.health.enable(self.now),
-            Step::Reload => self.health.reloaded(self.now),
+            HealthStep::End(..) | HealthStep::Abandon(_) => {}
+            HealthStep::Expire => while self.health.expire(self.now).is_some() {},
+            HealthStep::Drain => _ = self.health.drain(),
+            HealthStep::Enable => _ = self.health.enable(self.now),
+            HealthStep::Reload => self.health.reloaded(self.now),
         }
         self.check();
     }
@@ -96,7 +96,7 @@ impl Run {
         let was_plain = self.health.is_plain();
         let was_ready = self.health.availability(model, self.now) == Availability::Ready;
         let attempt = self.health.begin(model, self.now);
-        if was_ready && matches!(self.health.phase, Phase::Out(_)) {
+        if was_ready && matches!(self.health.phase, HealthPhase::Out(_)) {
             assert!(attempt.is_probe);
             assert_ne!(self.health.availability(model, self.now), Availability::Ready);
         }
@@ -121,7 +121,7 @@ impl Run {
         if was_plain && matches!(event, Verdict::Served | Verdict::Answered) {
             assert!(transition.is_none() && self.health.is_plain());
         }
-        if after.state == State::Ejected && before.state != State::Ejected {
+        if after.state == HealthState::Ejected && before.state != HealthState::Ejected {
             assert!(self.failures >= EJECT_AFTER && event == Verdict::Failed);
             assert!(matches!(transition, Some(Transition::Ejected { .. })));
         }
@@ -130,7 +130,7 @@ impl Run {
             let shortest = EJECTION.mul_f64(0.75);
             assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
         }
-        if after.state == State::Disabled && before.state != State::Disabled {
+        if after.state == HealthState::Disabled && before.state != HealthState::Disabled {
             assert_eq!((event, transition), (Verdict::Refused, Some(Transition::Disabled)));
         }
     }
@@ -138,7 +138,8 @@ impl Run {
     fn check(&mut self) {
         let ahead = |until: Tick, most: Duration| self.now < until && until.since(self.now) <= most;
         let status = self.health.describe(self.now);
-        let is_ejected = matches!(&self.health.phase, Phase::Out(outage) if outage.state() == State::Ejected);
+        let is_ejected =
+            matches!(&self.health.phase, HealthPhase::Out(outage) if outage.state() == HealthState::Ejected);
         if !is_ejected {
             self.ejected = None;
         }
@@ -146,14 +147,17 @@ impl Run {
             let availability = self.health.availability(wanted, self.now);
             let is_possible = match availability {
                 Availability::Ready => {
-                    assert!(matches!(status.state, State::Ready | State::Ejected | State::Disabled));
+                    assert!(matches!(
+                        status.state,
+                        HealthState::Ready | HealthState::Ejected | HealthState::Disabled
+                    ));
                     true
                 }
                 Availability::Cooling { until } => ahead(until, RESET_MAX),
                 // As long as a limit that was known before, or else as an ejection.
-                Availability::Ejected { until } => status.state == State::Ejected && ahead(until, RESET_MAX),
-                Availability::Disabled { until } => status.state == State::Disabled && ahead(until, RESET_MAX),
-                Availability::Draining => status.state == State::Draining,
+                Availability::Ejected { until } => status.state == HealthState::Ejected && ahead(until, RESET_MAX),
+                Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),
+                Availability::Draining => status.state == HealthState::Draining,
                 Availability::Full => false,
             };
             assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
@@ -161,7 +165,7 @@ impl Run {
             let badness = self.health.badness(wanted, self.now);
             assert_eq!(badness.is_none(), availability == Availability::Draining);
         }
-        let out = matches!(status.state, State::Ejected | State::Disabled);
+        let out = matches!(status.state, HealthState::Ejected | HealthState::Disabled);
         assert!(!out || status.until.is_some_and(|until| until.since(self.now) <= EJECTION_MAX));
         assert!(status.cooling_models <= MODELS_MAX);
     }
@@ -172,7 +176,7 @@ proptest! {
 
     #[test]
     fn nothing_impossible_happens_and_nothing_sticks(steps in steps(), seed: u64) {
-        let mut run = Run::new();
+        let mut run = HealthRun::new();
         let mut rng = fastrand::Rng::with_seed(seed);
         for step in steps {
             run.step(step, rng.u64(..));
@@ -183,7 +187,7 @@ proptest! {
             run.health.enable(run.now);
         }
         run.now = run.now.after(RESET_MAX + PROBE_DISABLED + BACKOFF_MEMORY);
-        while run.health.settle(run.now).is_some() {}
+        while run.health.expire(run.now).is_some() {}
         for wanted in (0..20).map(model).map(Some).chain([None]) {
             prop_assert_eq!(run.health.availability(wanted, run.now), Availability::Ready);
         }

@@ -23,17 +23,17 @@ pub(super) const BACKOFF_MEMORY: Duration = Duration::from_secs(300);
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
-    upstream: Option<Limit>,
+pub(super) struct Cooldowns {
+    upstream: Option<Cooldown>,
     /// At most [`MODELS_MAX`].
-    models: Vec<(ModelKey, Limit)>,
+    models: Vec<(ModelKey, Cooldown)>,
     /// When a limit was last proved wrong: what was sent before says nothing on any.
     cleared: Option<Tick>,
 }
 
 /// A cooldown, and what remains to be known of it afterwards.
 #[derive(Clone, Copy, Debug)]
-struct Limit {
+struct Cooldown {
     /// When it was last confirmed.
     since: Tick,
     until: Tick,
@@ -44,7 +44,7 @@ struct Limit {
     unnamed: u32,
 }
 
-impl Limits {
+impl Cooldowns {
     pub(super) const fn new() -> Self {
         Self {
             upstream: None,
@@ -107,8 +107,8 @@ impl Limits {
         }
         let known = self.get(scope);
         let limit = match reset {
-            Some(reset) => Limit::named(known, attempt, reset, now),
-            None => Limit::unnamed(known, attempt, now, random),
+            Some(reset) => Cooldown::named(known, attempt, reset, now),
+            None => Cooldown::unnamed(known, attempt, now, random),
         }?;
         self.set(scope, Some(limit));
         let (until, named) = (limit.until, limit.is_named);
@@ -120,7 +120,7 @@ impl Limits {
     }
 
     /// Reports one cooldown that has ended; when there is none left to report, forgets what needs no remembering.
-    pub(super) fn settle(&mut self, now: Tick) -> Option<Scope> {
+    pub(super) fn expire(&mut self, now: Tick) -> Option<Scope> {
         let scopes = self
             .models
             .iter_mut()
@@ -146,7 +146,7 @@ impl Limits {
         };
     }
 
-    fn get(&self, scope: Scope) -> Option<Limit> {
+    fn get(&self, scope: Scope) -> Option<Cooldown> {
         match scope {
             Scope::Upstream => self.upstream,
             Scope::Model(wanted) => self
@@ -157,7 +157,7 @@ impl Limits {
         }
     }
 
-    fn set(&mut self, scope: Scope, limit: Option<Limit>) {
+    fn set(&mut self, scope: Scope, limit: Option<Cooldown>) {
         let Scope::Model(wanted) = scope else {
             self.upstream = limit;
             return;
@@ -173,7 +173,7 @@ impl Limits {
     }
 }
 
-impl Limit {
+impl Cooldown {
     /// What becomes of a `known` limit when `attempt` was told a reset; `None` if nothing does.
     fn named(known: Option<Self>, attempt: Attempt, reset: Duration, now: Tick) -> Option<Self> {
         let until = now.after(reset.clamp(RESET_MIN, RESET_MAX));
