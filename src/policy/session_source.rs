@@ -1,10 +1,10 @@
-//! Where a session key may come from.
+//! The sources of a session key, as the configuration names them.
 
 use std::{fmt, str::FromStr};
 
 use http::HeaderName;
 
-/// One place to look for what a session is keyed by.
+/// A place in a request where Steadfast looks for the session key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionSource {
     /// The body's top-level `prompt_cache_key`.
@@ -13,14 +13,14 @@ pub enum SessionSource {
     Header(HeaderName),
     /// The body's `client_metadata.session_id`.
     ClientSessionId,
-    /// The upstream that owns the `previous_response_id`, the turn state or the response id in the path.
+    /// The upstream that owns the `previous_response_id`, the turn state, or the response id in the path.
     Owner,
-    /// The text that a conversation's requests share.
+    /// The beginning of the conversation, which all requests of the conversation repeat.
     Content,
 }
 
 impl SessionSource {
-    /// The order that holds where the configuration names none.
+    /// The default order of sources, used if the configuration names none.
     pub fn default_order() -> Vec<Self> {
         vec![
             Self::PromptCacheKey,
@@ -33,7 +33,7 @@ impl SessionSource {
     }
 }
 
-/// The text names no source.
+/// The error for a text that is not the name of a session source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownSessionSource;
 
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_is_read() {
+    fn every_source_is_parsed_from_its_own_text() {
         for source in SessionSource::default_order() {
             assert_eq!(source.to_string().parse(), Ok(source));
         }
