@@ -213,7 +213,7 @@ impl UpstreamState {
     /// The configuration was read again: a credential that was refused may be another now.
     pub fn reloaded(self: &Arc<Self>) {
         self.change(|health, now| {
-            health.reloaded(now);
+            health.record_reload(now);
             None
         });
         self.let_in();

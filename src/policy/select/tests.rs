@@ -11,16 +11,16 @@ fn at(seconds: u64) -> Tick {
 
 const NOW: u64 = 100;
 
-/// One upstream as a request finds it.
+/// The state of one upstream at the time of a request.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct UpstreamCase {
     availability: Availability,
     is_probing: bool,
     is_full: bool,
     is_tried: bool,
 }
 
-impl Found {
+impl UpstreamCase {
     fn badness(self) -> Option<Badness> {
         match self.availability {
             Availability::Draining | Availability::Full => None,
@@ -46,7 +46,7 @@ fn limits(stays: u64, waits: u64) -> WaitLimits {
     }
 }
 
-fn decide(pool: &[Found], limits: &WaitLimits) -> Decision {
+fn decide(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let availability = |index: usize| pool[index].availability;
     let badness = |index: usize| pool[index].badness();
     select(
@@ -58,8 +58,8 @@ fn decide(pool: &[Found], limits: &WaitLimits) -> Decision {
     )
 }
 
-/// The five rules, one after the other, each over the whole pool.
-fn oracle(pool: &[Found], limits: &WaitLimits) -> Decision {
+/// The five rules, one after the other, each applied to the whole pool.
+fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let untried = || (0..pool.len()).filter(|index| !pool[*index].is_tried);
     let ready = |index: &usize| pool[*index].availability == Availability::Ready;
     let wait = |index: usize, until| Decision::Wait {
@@ -96,8 +96,8 @@ fn oracle(pool: &[Found], limits: &WaitLimits) -> Decision {
     least.map_or(Decision::NoUpstream, |(_, index)| Decision::LeastBad(candidate(index)))
 }
 
-fn found(availability: Availability) -> Found {
-    Found {
+fn case(availability: Availability) -> UpstreamCase {
+    UpstreamCase {
         availability,
         is_probing: false,
         is_full: false,
@@ -106,8 +106,8 @@ fn found(availability: Availability) -> Found {
 }
 
 #[test]
-fn a_session_waits_for_its_own_and_for_nobody_else() {
-    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, found(Availability::Ready));
+fn a_session_waits_only_for_its_own_upstream() {
+    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, case(Availability::Ready));
     let [own, other] = [0, 1].map(candidate);
     for (availability, stays, decision) in [
         (
@@ -137,17 +137,17 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
         (Availability::Draining, 60, Decision::Send(other)),
     ] {
         assert_eq!(
-            decide(&[found(availability), ready], &limits(stays, 2)),
+            decide(&[case(availability), ready], &limits(stays, 2)),
             decision,
             "{availability:?} {stays}"
         );
     }
-    let tried = Found {
+    let tried = UpstreamCase {
         is_tried: true,
-        ..found(cooling)
+        ..case(cooling)
     };
     assert_eq!(decide(&[tried, ready], &limits(60, 2)), Decision::Send(other));
-    let no_patience_for_others = [tried, found(cooling), ready];
+    let no_patience_for_others = [tried, case(cooling), ready];
     assert_eq!(
         decide(&no_patience_for_others, &limits(60, 2)),
         Decision::Send(candidate(2))
@@ -155,13 +155,13 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
 }
 
 #[test]
-fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
+fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being_probed() {
     let ejected = |seconds| {
-        found(Availability::Ejected {
+        case(Availability::Ejected {
             until: at(NOW + seconds),
         })
     };
-    let probing = Found {
+    let probing = UpstreamCase {
         is_probing: true,
         ..ejected(8)
     };
@@ -176,7 +176,7 @@ fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
     );
     assert_eq!(
         decide(
-            &[probing, found(Availability::Disabled { until: at(NOW + 300) })],
+            &[probing, case(Availability::Disabled { until: at(NOW + 300) })],
             &limits(0, 0)
         ),
         Decision::LeastBad(first)
@@ -187,17 +187,14 @@ fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
     };
     assert_eq!(decide(&[probing, ejected(20)], &limits(0, 2)), verdict);
     assert_eq!(
-        decide(
-            &[found(Availability::Full), found(Availability::Draining)],
-            &limits(0, 0)
-        ),
+        decide(&[case(Availability::Full), case(Availability::Draining)], &limits(0, 0)),
         Decision::NoUpstream
     );
     assert_eq!(decide(&[], &limits(60, 60)), Decision::NoUpstream);
 }
 
 #[test]
-fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
+fn if_the_own_upstream_is_ready_no_other_is_looked_at() {
     let asked = RefCell::new(Vec::new());
     let decision = select(
         (0..)
@@ -205,7 +202,7 @@ fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
             .inspect(|candidate| asked.borrow_mut().push(candidate.index)),
         |_| false,
         |_| Availability::Ready,
-        |_| panic!("nobody is bad"),
+        |_| panic!("badness is not needed"),
         &limits(0, 0),
     );
     assert_eq!((decision, asked.into_inner()), (Decision::Send(candidate(0)), vec![0]));
@@ -223,26 +220,26 @@ fn availabilities() -> impl Strategy<Value = Availability> {
     ]
 }
 
-fn pools() -> impl Strategy<Value = Vec<Found>> {
-    let found = (
+fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
+    let case = (
         availabilities(),
         any::<bool>(),
         any::<bool>(),
         prop::bool::weighted(0.3),
     )
-        .prop_map(|(availability, is_probing, is_full, is_tried)| Found {
+        .prop_map(|(availability, is_probing, is_full, is_tried)| UpstreamCase {
             availability,
             is_probing,
             is_full,
             is_tried,
         });
-    prop::collection::vec(found, 0..6)
+    prop::collection::vec(case, 0..6)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn the_rules_hold_one_after_the_other(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
+    fn a_selection_follows_the_rules_in_their_order(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
         let limits = limits(stays, waits);
         prop_assert_eq!(decide(&pool, &limits), oracle(&pool, &limits));
     }

@@ -238,7 +238,7 @@ impl World {
     fn reload(&mut self) {
         self.snapshot = Rc::new(configuration(&self.upstreams));
         for upstream in 0..self.upstreams.len() {
-            self.upstreams[upstream].health.reloaded(self.now);
+            self.upstreams[upstream].health.record_reload(self.now);
             self.history.reloaded(upstream, self.now);
             self.changed.push(upstream);
         }

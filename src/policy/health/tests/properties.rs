@@ -1,4 +1,4 @@
-//! Whatever happens to an upstream, in any order.
+//! Random sequences of verdicts of one upstream.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::{super::cooldowns::BACKOFF_MEMORY, *};
 enum HealthStep {
     Pause(u64),
     Begin(Option<u8>),
-    /// Of the requests under way, this one (modulo their number) comes to that.
+    /// The request in flight with this index (modulo their number) gets this verdict.
     End(usize, Verdict),
     Abandon(usize),
     Expire,
@@ -17,7 +17,7 @@ enum HealthStep {
     Reload,
 }
 
-fn events() -> impl Strategy<Value = Verdict> {
+fn verdicts() -> impl Strategy<Value = Verdict> {
     let scope = prop_oneof![Just(Scope::Upstream), (0u8..20).prop_map(|n| Scope::Model(model(n)))];
     let reset = prop::option::of(prop_oneof![0u64..1_000, 0u64..100_000, any::<u64>()]);
     let limited = (reset, scope).prop_map(|(reset, scope)| Verdict::Limited {
@@ -38,7 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<HealthStep>> {
     let step = prop_oneof![
         6 => pause.prop_map(HealthStep::Pause),
         10 => prop::option::of(0u8..20).prop_map(HealthStep::Begin),
-        10 => (any::<usize>(), events()).prop_map(|(at, event)| HealthStep::End(at, event)),
+        10 => (any::<usize>(), verdicts()).prop_map(|(at, verdict)| HealthStep::End(at, verdict)),
         1 => any::<usize>().prop_map(HealthStep::Abandon),
         2 => Just(HealthStep::Expire),
         1 => Just(HealthStep::Drain),
@@ -48,14 +48,14 @@ fn steps() -> impl Strategy<Value = Vec<HealthStep>> {
     prop::collection::vec(step, 0..300)
 }
 
-/// One upstream and what is known of it from outside.
+/// One upstream, and the facts about it that an observer knows.
 struct HealthRun {
     health: Health,
     now: Tick,
-    under_way: Vec<Attempt>,
-    /// Failures since it was last seen to work.
+    in_flight: Vec<Attempt>,
+    /// The number of failures since the upstream last answered.
     failures: u32,
-    /// When it was last ejected, or its ejection prolonged, if it has not been back since.
+    /// When the upstream was last ejected or its ejection was prolonged, unless it has recovered since.
     ejected: Option<Tick>,
 }
 
@@ -64,30 +64,30 @@ impl HealthRun {
         Self {
             health: Health::new(),
             now: Tick::ZERO,
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
             failures: 0,
             ejected: None,
         }
     }
 
     fn step(&mut self, step: HealthStep, random: u64) {
-        let under_way = self.under_way.len();
+        let in_flight = self.in_flight.len();
         match step {
             HealthStep::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
             HealthStep::Begin(wanted) => self.begin(wanted.map(model)),
-            HealthStep::End(at, event) if under_way > 0 => {
-                let attempt = self.under_way.swap_remove(at % under_way);
-                self.end(attempt, event, random);
+            HealthStep::End(at, verdict) if in_flight > 0 => {
+                let attempt = self.in_flight.swap_remove(at % in_flight);
+                self.end(attempt, verdict, random);
             }
-            HealthStep::Abandon(at) if under_way > 0 => {
-                let attempt = self.under_way.swap_remove(at % under_way);
+            HealthStep::Abandon(at) if in_flight > 0 => {
+                let attempt = self.in_flight.swap_remove(at % in_flight);
                 self.health.abandon(attempt);
             }
             HealthStep::End(..) | HealthStep::Abandon(_) => {}
             HealthStep::Expire => while self.health.expire(self.now).is_some() {},
             HealthStep::Drain => _ = self.health.drain(),
             HealthStep::Enable => _ = self.health.enable(self.now),
-            HealthStep::Reload => self.health.reloaded(self.now),
+            HealthStep::Reload => self.health.record_reload(self.now),
         }
         self.check();
     }
@@ -104,25 +104,25 @@ impl HealthRun {
             assert_eq!(attempt, Attempt::plain(model, self.now));
             assert!(self.health.is_plain());
         }
-        self.under_way.push(attempt);
+        self.in_flight.push(attempt);
     }
 
-    fn end(&mut self, attempt: Attempt, event: Verdict, random: u64) {
-        match event {
+    fn end(&mut self, attempt: Attempt, verdict: Verdict, random: u64) {
+        match verdict {
             Verdict::Failed => self.failures += 1,
-            // From before a reload it says nothing, not even that it works.
+            // A refusal from before a reload says nothing, not even that the upstream works.
             Verdict::Refused => {}
             Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
         }
         let was_plain = self.health.is_plain();
         let before = self.health.describe(self.now);
-        let transition = self.health.observe(attempt, event, self.now, random);
+        let transition = self.health.observe(attempt, verdict, self.now, random);
         let after = self.health.describe(self.now);
-        if was_plain && matches!(event, Verdict::Served | Verdict::Answered) {
+        if was_plain && matches!(verdict, Verdict::Served | Verdict::Answered) {
             assert!(transition.is_none() && self.health.is_plain());
         }
         if after.state == HealthState::Ejected && before.state != HealthState::Ejected {
-            assert!(self.failures >= EJECT_AFTER && event == Verdict::Failed);
+            assert!(self.failures >= EJECT_AFTER && verdict == Verdict::Failed);
             assert!(matches!(transition, Some(Transition::Ejected { .. })));
         }
         if let Some(Transition::Ejected { .. }) = transition {
@@ -131,7 +131,7 @@ impl HealthRun {
             assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
         }
         if after.state == HealthState::Disabled && before.state != HealthState::Disabled {
-            assert_eq!((event, transition), (Verdict::Refused, Some(Transition::Disabled)));
+            assert_eq!((verdict, transition), (Verdict::Refused, Some(Transition::Disabled)));
         }
     }
 
@@ -154,7 +154,7 @@ impl HealthRun {
                     true
                 }
                 Availability::Cooling { until } => ahead(until, RESET_MAX),
-                // As long as a limit that was known before, or else as an ejection.
+                // An ejection lasts at most as long as a limit that was known before it.
                 Availability::Ejected { until } => status.state == HealthState::Ejected && ahead(until, RESET_MAX),
                 Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),
                 Availability::Draining => status.state == HealthState::Draining,
@@ -175,14 +175,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_impossible_happens_and_nothing_sticks(steps in steps(), seed: u64) {
+    fn every_state_is_possible_and_none_outlives_its_cause(steps in steps(), seed: u64) {
         let mut run = HealthRun::new();
         let mut rng = fastrand::Rng::with_seed(seed);
         for step in steps {
             run.step(step, rng.u64(..));
         }
 
-        // The causes go: the operator takes back what he did, and every limit has passed.
+        // All causes end: the operator enables the upstream, and every limit has passed.
         if run.health.availability(None, run.now) == Availability::Draining {
             run.health.enable(run.now);
         }
@@ -191,15 +191,15 @@ proptest! {
         for wanted in (0..20).map(model).map(Some).chain([None]) {
             prop_assert_eq!(run.health.availability(wanted, run.now), Availability::Ready);
         }
-        // One request is enough.
+        // One request is enough to make the health plain again.
         let attempt = run.health.begin(None, run.now);
         let transition = run.health.observe(attempt, Verdict::Served, run.now, 0);
         prop_assert!(run.health.is_plain(), "{:?}", run.health);
-        // If it was out until now, what is still under way was sent before it came back.
+        // If the upstream was out until now, the requests in flight were sent before it recovered.
         if let Some(Transition::Recovered { .. }) = transition {
-            for attempt in run.under_way {
-                for event in [Verdict::Failed, Verdict::Refused] {
-                    prop_assert_eq!(run.health.observe(attempt, event, run.now, 0), None);
+            for attempt in run.in_flight {
+                for verdict in [Verdict::Failed, Verdict::Refused] {
+                    prop_assert_eq!(run.health.observe(attempt, verdict, run.now, 0), None);
                 }
             }
             prop_assert!(run.health.is_plain());
@@ -207,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn jitter_is_a_quarter_at_most(seconds in 1u64..300, random: u64) {
+    fn the_jitter_is_at_most_a_quarter(seconds in 1u64..300, random: u64) {
         let base = Duration::from_secs(seconds);
         let got = jittered(base, random);
         prop_assert!(base.mul_f64(0.75) <= got && got <= base.mul_f64(1.25));
