@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
-    policy::{Affinity, Clues, ConversationStart, Member, Pins, Rendezvous, SessionSource, candidates},
+    policy::{Affinity, Clues, ConversationStart, Member, Pins, Preference, Rendezvous, SessionSource, candidates},
     tick::Tick,
 };
 
@@ -127,7 +127,8 @@ fn choose(c: &mut Criterion) {
         owner: None,
     };
     let pin = UpstreamId::from_name("account-42");
-    let first = |affinity, pin| candidates(&pool, affinity, pin, |_| true, 1, |index| index as u32).next();
+    let first =
+        |affinity, pin| candidates(&pool, Preference { affinity, pin }, |_| true, 1, |index| index as u32).next();
     let mut group_of = c.benchmark_group("choose among 100");
     group_of.bench_function("affinity", |b| {
         b.iter(|| Affinity::find(&order, group, black_box(&clues)))

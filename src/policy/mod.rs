@@ -39,6 +39,6 @@ pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
 pub use select::{Decision, WaitLimits, select};
-pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Route, candidates};
+pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Preference, Route, candidates};
 pub use session_source::{SessionSource, UnknownSessionSource};
 pub use verdict::{ErrorFacts, Scope, Verdict};

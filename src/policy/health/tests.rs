@@ -175,7 +175,7 @@ fn a_failed_probe_doubles_the_ejection_up_to_five_minutes() {
 fn outdated_verdicts_change_nothing() {
     let mut health = Health::new();
     let old: Vec<_> = (0..20).map(|_| health.begin(None, at(0.0))).collect();
-    let verdict = |health: &mut Health, n: usize, verdict, now| health.observe(old[n], verdict, at(now), MIDDLE);
+    let observe_old = |health: &mut Health, n: usize, verdict, now| health.observe(old[n], verdict, at(now), MIDDLE);
     (0..5).for_each(|n| _ = observe_old(&mut health, n, Verdict::Failed, 1.0));
     let before = health.describe(at(2.0));
     for (n, verdict) in [Verdict::Failed, Verdict::Served, Verdict::Answered, Verdict::Refused]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Availability, Candidate, Decision, Route, Verdict, WaitLimits, candidates,
+        Affinity, Attempt, Availability, Candidate, Decision, Preference, Route, Verdict, WaitLimits, candidates,
         health::Transition, select,
     },
     tick::Tick,
@@ -115,8 +115,10 @@ impl World {
         let in_flight = |index: usize| self.upstreams[snapshot.upstreams[index]].in_flight;
         candidates(
             &snapshot.pool,
-            *affinity,
-            *pin,
+            Preference {
+                affinity: *affinity,
+                pin: *pin,
+            },
             move |class| class == 0 || serves_all,
             *random,
             in_flight,

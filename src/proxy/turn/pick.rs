@@ -9,7 +9,9 @@ use crate::{
     endpoint::Endpoint,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Clues, ConversationStart, Decision, Route, WaitLimits},
+    policy::{
+        self, Affinity, Availability, Candidate, Clues, ConversationStart, Decision, Preference, Route, WaitLimits,
+    },
     scan::RequestFacts,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -252,8 +254,10 @@ impl<'a> Pick<'a> {
         };
         policy::candidates(
             &self.snapshot.rendezvous,
-            self.affinity,
-            self.pin,
+            Preference {
+                affinity: self.affinity,
+                pin: self.pin,
+            },
             |class| self.eligibility.allows(class),
             self.random,
             in_flight,
