@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
-    policy::{Affinity, Clues, Content, Member, Pins, Rendezvous, Source, candidates},
+    policy::{Affinity, Clues, ConversationStart, Member, Pins, Preference, Rendezvous, SessionSource, candidates},
     tick::Tick,
 };
 
@@ -117,17 +117,18 @@ fn pins(c: &mut Criterion) {
 /// From clues to the first candidate, with a pin and without one, and what is balanced.
 fn choose(c: &mut Criterion) {
     let pool = pool(100, |n| 1 + n % 10);
-    let order = Source::default_order();
+    let order = SessionSource::default_order();
     let group = Namespace::of_group("");
     let clues = Clues {
         prompt_cache_key: Some("0199a213-81c0-7800-8aa1-bbab2a035a53"),
         session_id: None,
         header: |_: &HeaderName| None,
-        content: Content::default(),
+        content: ConversationStart::default(),
         owner: None,
     };
     let pin = UpstreamId::from_name("account-42");
-    let first = |affinity, pin| candidates(&pool, affinity, pin, |_| true, 1, |index| index as u32).next();
+    let first =
+        |affinity, pin| candidates(&pool, Preference { affinity, pin }, |_| true, 1, |index| index as u32).next();
     let mut group_of = c.benchmark_group("choose among 100");
     group_of.bench_function("affinity", |b| {
         b.iter(|| Affinity::find(&order, group, black_box(&clues)))

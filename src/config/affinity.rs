@@ -8,7 +8,7 @@ use super::{
     reader::{Reader, Schema, Section},
     values::{duration, integer, show_duration, text},
 };
-use crate::policy::Source;
+use crate::policy::SessionSource;
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "[affinity]",
@@ -33,10 +33,10 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, affinity: &mut A
     read_patience(reader, &section, affinity);
 }
 
-fn read_sources(reader: &mut Reader<'_>, section: &Section<'_>, sources: &mut Vec<Source>) {
+fn read_sources(reader: &mut Reader<'_>, section: &Section<'_>, sources: &mut Vec<SessionSource>) {
     let source = |value| {
         text(value)?
-            .parse::<Source>()
+            .parse::<SessionSource>()
             .map_err(|unknown| format!("has an unknown source: {unknown}"))
     };
     let Some(written) = reader.list(section, "sources", false, source) else {

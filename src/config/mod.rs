@@ -47,7 +47,7 @@ pub use self::{
     tls::Tls,
     upstream::{ApiKey, Ca, InvalidUpstream, Upstream, parse_name},
 };
-use crate::{policy::Source, secret::Secret};
+use crate::{policy::SessionSource, secret::Secret};
 
 /// Everything that can be configured, valid and complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,7 +174,7 @@ impl Default for Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affinity {
     /// Where to look for the session key, best first; at least one, each once.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SessionSource>,
     /// How long a pin outlives its last use: 1 s to 720 h.
     pub idle: Duration,
     /// The largest number of pins: 1 to 100,000,000.
@@ -191,7 +191,7 @@ pub struct Affinity {
 impl Default for Affinity {
     fn default() -> Self {
         Self {
-            sources: Source::default_order(),
+            sources: SessionSource::default_order(),
             idle: Duration::from_secs(3600),
             capacity: 1_000_000,
             wait: Duration::from_secs(2),

@@ -1,4 +1,4 @@
-//! Whether an upstream can take a request now.
+//! The availability of an upstream: whether it can take a request now.
 
 use crate::tick::Tick;
 

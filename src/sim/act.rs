@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::script::Head;
+use super::script::ReceivedHead;
 
 /// How a connection is broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Read {
         /// The interval.
         every: Duration,
     },
-    /// Not at all. With [`Answer::Usual`] there is then no answer either.
+    /// Not at all. With [`ScriptedAnswer::Usual`] there is then no answer either.
     Never,
 }
 
@@ -48,11 +48,11 @@ pub struct Fixed {
     pub pieces: Vec<Bytes>,
 }
 
-/// The request that [`Answer::Custom`] answers.
+/// The request that [`ScriptedAnswer::Custom`] answers.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// Its head.
-    pub head: Head,
+    pub head: ReceivedHead,
     /// Its body as sent.
     pub body: Bytes,
 }
@@ -62,7 +62,7 @@ pub type CustomAnswer = dyn Fn(&Received) -> Fixed + Send + Sync;
 
 /// What a request is answered with.
 #[derive(Clone, Default)]
-pub enum Answer {
+pub enum ScriptedAnswer {
     /// What the account would say anyway.
     #[default]
     Usual,
@@ -80,7 +80,7 @@ pub enum Answer {
     Never,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ScriptedAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Usual => "Usual",
@@ -123,7 +123,7 @@ pub struct Act {
     /// Wait between the end of the request and the response's head.
     pub delay: Duration,
     /// The response.
-    pub answer: Answer,
+    pub answer: ScriptedAnswer,
     /// Where the response's body is cut off, and how.
     pub cut: Option<(Point, Close)>,
     /// Where the response's body stops, the connection staying open.
@@ -139,7 +139,7 @@ impl Act {
     pub fn reply(status: StatusCode, json: &Value) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let pieces = vec![Bytes::from(json.to_string())];
-        Self::answer(Answer::Fixed(Fixed {
+        Self::answer(ScriptedAnswer::Fixed(Fixed {
             status,
             headers,
             pieces,
@@ -160,7 +160,7 @@ impl Act {
         };
         let pieces = events.iter().map(|data| Bytes::from(event(data))).collect();
         let status = StatusCode::OK;
-        Self::answer(Answer::Fixed(Fixed {
+        Self::answer(ScriptedAnswer::Fixed(Fixed {
             status,
             headers,
             pieces,
@@ -168,7 +168,7 @@ impl Act {
     }
 
     /// Answers as told.
-    pub fn answer(answer: Answer) -> Self {
+    pub fn answer(answer: ScriptedAnswer) -> Self {
         Self {
             answer,
             ..Self::default()
@@ -199,9 +199,9 @@ impl Act {
         }
     }
 
-    /// Adds a response header to an [`Answer::Fixed`]; changes nothing on another.
+    /// Adds a response header to an [`ScriptedAnswer::Fixed`]; changes nothing on another.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Answer::Fixed(fixed) = &mut self.answer {
+        if let ScriptedAnswer::Fixed(fixed) = &mut self.answer {
             fixed.headers.append(name, value);
         }
         self

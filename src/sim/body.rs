@@ -12,30 +12,30 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::act::{Act, After, Close, Point};
-use super::chat::Chunks;
-use super::events::{Event, Events};
-use super::journal::{Ending, Ticket};
-use super::line::Breaker;
+use super::chat::CompletionChunks;
+use super::events::{ResponseEvents, StreamEvent};
+use super::recorder::{Ending, RequestGuard};
+use super::transport::ConnectionBreaker;
 
 /// Where a body's pieces come from.
-pub(super) enum Source {
+pub(super) enum BodySource {
     /// All at once, with a known length.
     Whole(Option<Bytes>),
     /// These pieces, chunked.
     Pieces(VecDeque<Bytes>),
     /// A response's events.
-    Events(Box<Events>),
+    Events(Box<ResponseEvents>),
     /// A chat completion's chunks.
-    Chunks(Box<Chunks>),
+    Chunks(Box<CompletionChunks>),
 }
 
-impl Source {
-    fn next(&mut self) -> Option<Event> {
+impl BodySource {
+    fn next(&mut self) -> Option<StreamEvent> {
         match self {
-            Self::Whole(whole) => whole.take().map(|bytes| Event { bytes, terminal: true }),
+            Self::Whole(whole) => whole.take().map(|bytes| StreamEvent { bytes, terminal: true }),
             Self::Pieces(pieces) => {
                 let bytes = pieces.pop_front()?;
-                Some(Event {
+                Some(StreamEvent {
                     bytes,
                     terminal: pieces.is_empty(),
                 })
@@ -47,8 +47,8 @@ impl Source {
 }
 
 /// The body of every response of the account.
-pub(super) struct Outgoing {
-    source: Source,
+pub(super) struct PacedBody {
+    source: BodySource,
     /// What is left of a piece that is being split.
     rest: Bytes,
     rest_is_terminal: bool,
@@ -61,13 +61,19 @@ pub(super) struct Outgoing {
     stuck: bool,
     events: usize,
     bytes: usize,
-    breaker: Arc<Breaker>,
-    ticket: Ticket,
+    breaker: Arc<ConnectionBreaker>,
+    guard: RequestGuard,
 }
 
-impl Outgoing {
+impl PacedBody {
     /// The pieces of `source`, `pace` apart, with what `act` does to them.
-    pub(super) fn new(source: Source, pace: Duration, act: &Act, breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+    pub(super) fn new(
+        source: BodySource,
+        pace: Duration,
+        act: &Act,
+        breaker: Arc<ConnectionBreaker>,
+        guard: RequestGuard,
+    ) -> Self {
         Self {
             source,
             rest: Bytes::new(),
@@ -82,7 +88,7 @@ impl Outgoing {
             events: 0,
             bytes: 0,
             breaker,
-            ticket,
+            guard,
         }
     }
 
@@ -106,7 +112,7 @@ impl Outgoing {
     }
 
     fn is_drained(&self) -> bool {
-        self.rest.is_empty() && matches!(self.source, Source::Whole(None))
+        self.rest.is_empty() && matches!(self.source, BodySource::Whole(None))
     }
 
     /// Fetches the next piece when its time has come; false at the end.
@@ -131,7 +137,7 @@ impl Outgoing {
         let piece = self.rest.split_to(self.room().min(self.rest.len()));
         self.bytes += piece.len();
         if self.rest.is_empty() && self.rest_is_terminal {
-            self.ticket.end(Ending::Complete);
+            self.guard.end(Ending::Complete);
         }
         // A body of known length is not polled again after its last byte.
         if self.close_at_end && self.is_drained() {
@@ -141,7 +147,7 @@ impl Outgoing {
     }
 }
 
-impl Body for Outgoing {
+impl Body for PacedBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -154,7 +160,7 @@ impl Body for Outgoing {
             && this.reached(at)
         {
             this.stuck = true;
-            this.ticket.end(Ending::Cut);
+            this.guard.end(Ending::Cut);
             this.breaker.arm(how);
             return Poll::Pending;
         }
@@ -163,7 +169,7 @@ impl Body for Outgoing {
             return Poll::Pending;
         }
         if this.rest.is_empty() && !ready!(this.poll_next(cx)) {
-            this.ticket.end(Ending::Complete);
+            this.guard.end(Ending::Complete);
             if this.close_at_end {
                 this.breaker.arm(Close::Fin);
             }
@@ -178,8 +184,8 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
+            BodySource::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
             _ => SizeHint::default(),
         }
     }
@@ -192,24 +198,24 @@ mod tests {
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
-    use super::super::journal::Journal;
-    use super::super::script::Head;
+    use super::super::recorder::RequestRecorder;
+    use super::super::script::ReceivedHead;
     use super::*;
     use crate::tick::Clock;
 
     /// Everything that comes out before the body ends (true) or sticks (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
-        let journal = Arc::new(Journal::new(Clock::start(), true));
-        let head = Head {
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let head = ReceivedHead {
             method: Method::GET,
             target: "/".to_owned(),
             headers: HeaderMap::new(),
             connection: 1,
             nth: 1,
         };
-        let ticket = journal.begin(&head);
-        let source = Source::Pieces(pieces.iter().cloned().map(Bytes::from).collect());
-        let mut body = Outgoing::new(source, Duration::ZERO, act, Arc::default(), ticket);
+        let guard = recorder.begin(&head);
+        let source = BodySource::Pieces(pieces.iter().cloned().map(Bytes::from).collect());
+        let mut body = PacedBody::new(source, Duration::ZERO, act, Arc::default(), guard);
         let mut out = Vec::new();
         let ended = loop {
             match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -218,7 +224,7 @@ mod tests {
                 Poll::Pending => break false,
             }
         };
-        (out, ended, journal.recorded()[0].ending)
+        (out, ended, recorder.recorded()[0].ending)
     }
 
     proptest! {

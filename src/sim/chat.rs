@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 use twox_hash::XxHash3_64;
 
-use super::events::{Event, piece_end};
-use super::responses::{Usage, new_id, put_json, tokens, unix_seconds};
+use super::events::{StreamEvent, piece_end};
+use super::responses::{TokenUsage, new_id, put_json, tokens, unix_seconds};
 
 /// Dimensions of an embedding when the request names none.
 const DIMENSIONS: u64 = 16;
@@ -16,7 +16,7 @@ const MAX_DIMENSIONS: u64 = 4096;
 pub(super) struct Completion {
     pub model: String,
     pub text: String,
-    pub usage: Usage,
+    pub usage: TokenUsage,
     /// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
     pub include_usage: bool,
 }
@@ -43,7 +43,7 @@ impl Completion {
     }
 }
 
-enum Step {
+enum ChunkStep {
     Role,
     Text(usize),
     Stop,
@@ -53,59 +53,63 @@ enum Step {
 }
 
 /// The `chat.completion.chunk` events of one completion and the `[DONE]` behind them.
-pub(super) struct Chunks {
+pub(super) struct CompletionChunks {
     completion: Completion,
     id: String,
     created: u64,
-    step: Step,
+    step: ChunkStep,
     out: BytesMut,
 }
 
-impl Chunks {
+impl CompletionChunks {
     pub(super) fn new(completion: Completion) -> Self {
         Self {
             completion,
             id: new_id("chatcmpl"),
             created: unix_seconds(),
-            step: Step::Role,
+            step: ChunkStep::Role,
             out: BytesMut::new(),
         }
     }
 
     /// The next event, or `None` after the last.
-    pub(super) fn next(&mut self) -> Option<Event> {
+    pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let text = self.completion.text.as_str();
         let (choices, next) = match self.step {
-            Step::Role => (
+            ChunkStep::Role => (
                 choice(&json!({"role": "assistant", "content": ""}), None),
-                Step::Text(0),
+                ChunkStep::Text(0),
             ),
-            Step::Text(from) => {
+            ChunkStep::Text(from) => {
                 let end = piece_end(text, from);
                 let delta = json!({"content": text.get(from..end).unwrap_or_default()});
-                let next = if end < text.len() { Step::Text(end) } else { Step::Stop };
+                let next = if end < text.len() {
+                    ChunkStep::Text(end)
+                } else {
+                    ChunkStep::Stop
+                };
                 (choice(&delta, None), next)
             }
-            Step::Stop if self.completion.include_usage => (choice(&json!({}), Some("stop")), Step::Usage),
-            Step::Stop => (choice(&json!({}), Some("stop")), Step::Done),
-            Step::Usage => (json!([]), Step::Done),
-            Step::Done => {
-                self.step = Step::End;
-                return Some(Event {
+            ChunkStep::Stop if self.completion.include_usage => (choice(&json!({}), Some("stop")), ChunkStep::Usage),
+            ChunkStep::Stop => (choice(&json!({}), Some("stop")), ChunkStep::Done),
+            ChunkStep::Usage => (json!([]), ChunkStep::Done),
+            ChunkStep::Done => {
+                self.step = ChunkStep::End;
+                return Some(StreamEvent {
                     bytes: Bytes::from_static(b"data: [DONE]\n\n"),
                     terminal: true,
                 });
             }
-            Step::End => return None,
+            ChunkStep::End => return None,
         };
-        let usage = matches!(self.step, Step::Usage).then(|| self.completion.usage());
+        let usage = matches!(self.step, ChunkStep::Usage).then(|| self.completion.usage());
         let chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": self.created,
             "model": self.completion.model, "choices": choices, "usage": usage, "system_fingerprint": null});
         self.step = next;
         self.out.put_slice(b"data: ");
         put_json(&mut self.out, &chunk);
         self.out.put_slice(b"\n\n");
-        Some(Event {
+        Some(StreamEvent {
             bytes: self.out.split().freeze(),
             terminal: false,
         })
@@ -181,7 +185,7 @@ mod tests {
     use super::*;
 
     fn completion(include_usage: bool) -> Completion {
-        let usage = Usage {
+        let usage = TokenUsage {
             input: 8,
             cached: 4,
             output: 2,
@@ -196,7 +200,7 @@ mod tests {
     }
 
     fn stream(include_usage: bool) -> Vec<Value> {
-        let mut chunks = Chunks::new(completion(include_usage));
+        let mut chunks = CompletionChunks::new(completion(include_usage));
         let mut seen = Vec::new();
         while let Some(event) = chunks.next() {
             let text = String::from_utf8(event.bytes.to_vec()).unwrap();

@@ -87,14 +87,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Cli {
+    struct SimCli {
         #[command(flatten)]
         sim: SimArgs,
     }
 
     fn parse(arguments: &[&str]) -> Result<SimArgs, clap::Error> {
         let arguments = ["sim"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map(|cli| cli.sim)
+        SimCli::try_parse_from(arguments).map(|cli| cli.sim)
     }
 
     #[test]

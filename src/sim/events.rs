@@ -9,13 +9,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::responses::{Reply, Status, put, put_json};
+use super::responses::{GeneratedResponse, ResponseStatus, put, put_json};
 
 /// Bytes taken from the allocator at a time, for some ten deltas.
 const EVENTS_AT_ONCE: usize = 2048;
 
 /// One event on the wire.
-pub(super) struct Event {
+pub(super) struct StreamEvent {
     /// The event's text, with its blank line.
     pub bytes: Bytes,
     /// Whether a client has all it wants after this one.
@@ -24,7 +24,7 @@ pub(super) struct Event {
 
 /// What comes next; positions inside an item are byte offsets into its text.
 #[derive(Clone, Copy)]
-enum Step {
+enum ResponseStep {
     Created,
     InProgress,
     ItemAdded,
@@ -45,19 +45,19 @@ enum Shape<'a> {
 }
 
 /// The events of one reply, in order.
-pub(super) struct Events {
-    reply: Arc<Reply>,
-    step: Step,
+pub(super) struct ResponseEvents {
+    reply: Arc<GeneratedResponse>,
+    step: ResponseStep,
     item: usize,
     sequence: u64,
     out: BytesMut,
 }
 
-impl Events {
-    pub(super) fn new(reply: Arc<Reply>) -> Self {
+impl ResponseEvents {
+    pub(super) fn new(reply: Arc<GeneratedResponse>) -> Self {
         Self {
             reply,
-            step: Step::Created,
+            step: ResponseStep::Created,
             item: 0,
             sequence: 0,
             out: BytesMut::with_capacity(EVENTS_AT_ONCE),
@@ -65,27 +65,27 @@ impl Events {
     }
 
     /// The next event, or `None` after the last.
-    pub(super) fn next(&mut self) -> Option<Event> {
+    pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let reply = Arc::clone(&self.reply);
         let Some(item) = reply.items().get(self.item) else {
             return self.outside(&reply);
         };
         let shape = shape(item);
         match (self.step, &shape) {
-            (Step::ItemAdded, _) => {
+            (ResponseStep::ItemAdded, _) => {
                 self.item_event("response.output_item.added", "item", &begun(item));
                 self.step = match shape {
-                    Shape::Text(_) => Step::PartAdded,
-                    Shape::Arguments(_) => Step::Delta(0),
-                    Shape::Whole => Step::ItemDone,
+                    Shape::Text(_) => ResponseStep::PartAdded,
+                    Shape::Arguments(_) => ResponseStep::Delta(0),
+                    Shape::Whole => ResponseStep::ItemDone,
                 };
             }
-            (Step::PartAdded, _) => {
+            (ResponseStep::PartAdded, _) => {
                 let part = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
                 self.part_event("response.content_part.added", item, "part", &part);
-                self.step = Step::Delta(0);
+                self.step = ResponseStep::Delta(0);
             }
-            (Step::Delta(from), Shape::Text(text)) => {
+            (ResponseStep::Delta(from), Shape::Text(text)) => {
                 let end = piece_end(text, from);
                 self.text_event(
                     "response.output_text.delta",
@@ -94,34 +94,34 @@ impl Events {
                     text.get(from..end).unwrap_or_default(),
                 );
                 self.step = if end < text.len() {
-                    Step::Delta(end)
+                    ResponseStep::Delta(end)
                 } else {
-                    Step::TextDone
+                    ResponseStep::TextDone
                 };
             }
-            (Step::TextDone, Shape::Text(text)) => {
+            (ResponseStep::TextDone, Shape::Text(text)) => {
                 self.text_event("response.output_text.done", item, "text", text);
-                self.step = Step::PartDone;
+                self.step = ResponseStep::PartDone;
             }
-            (Step::Delta(_), Shape::Arguments(arguments)) => {
+            (ResponseStep::Delta(_), Shape::Arguments(arguments)) => {
                 self.call_event("response.function_call_arguments.delta", item, "delta", arguments);
-                self.step = Step::TextDone;
+                self.step = ResponseStep::TextDone;
             }
-            (Step::TextDone, Shape::Arguments(arguments)) => {
+            (ResponseStep::TextDone, Shape::Arguments(arguments)) => {
                 self.call_event("response.function_call_arguments.done", item, "arguments", arguments);
-                self.step = Step::ItemDone;
+                self.step = ResponseStep::ItemDone;
             }
-            (Step::PartDone, _) => {
+            (ResponseStep::PartDone, _) => {
                 self.part_event("response.content_part.done", item, "part", &item["content"][0]);
-                self.step = Step::ItemDone;
+                self.step = ResponseStep::ItemDone;
             }
-            (Step::ItemDone, _) => {
+            (ResponseStep::ItemDone, _) => {
                 self.item_event("response.output_item.done", "item", item);
                 self.item += 1;
                 self.step = if self.item < reply.items().len() {
-                    Step::ItemAdded
+                    ResponseStep::ItemAdded
                 } else {
-                    Step::Completed
+                    ResponseStep::Completed
                 };
             }
             _ => return self.outside(&reply),
@@ -129,21 +129,27 @@ impl Events {
         Some(self.event(false))
     }
 
-    /// Events that belong to no item.
-    fn outside(&mut self, reply: &Reply) -> Option<Event> {
+    /// ResponseEvents that belong to no item.
+    fn outside(&mut self, reply: &GeneratedResponse) -> Option<StreamEvent> {
         let (name, status, next) = match self.step {
-            Step::Created => ("response.created", Status::InProgress, Step::InProgress),
-            Step::InProgress if reply.items().is_empty() => {
-                ("response.in_progress", Status::InProgress, Step::Completed)
-            }
-            Step::InProgress => ("response.in_progress", Status::InProgress, Step::ItemAdded),
-            Step::Completed => ("response.completed", Status::Completed, Step::End),
+            ResponseStep::Created => ("response.created", ResponseStatus::InProgress, ResponseStep::InProgress),
+            ResponseStep::InProgress if reply.items().is_empty() => (
+                "response.in_progress",
+                ResponseStatus::InProgress,
+                ResponseStep::Completed,
+            ),
+            ResponseStep::InProgress => (
+                "response.in_progress",
+                ResponseStatus::InProgress,
+                ResponseStep::ItemAdded,
+            ),
+            ResponseStep::Completed => ("response.completed", ResponseStatus::Completed, ResponseStep::End),
             _ => return None,
         };
         self.begin(name);
         self.out.put_slice(br#","response":"#);
         reply.write(status, &mut self.out);
-        let terminal = matches!(self.step, Step::Completed);
+        let terminal = matches!(self.step, ResponseStep::Completed);
         self.step = next;
         Some(self.event(terminal))
     }
@@ -191,9 +197,9 @@ impl Events {
         self.field("item_id", &item["id"]);
     }
 
-    fn event(&mut self, terminal: bool) -> Event {
+    fn event(&mut self, terminal: bool) -> StreamEvent {
         self.out.put_slice(b"}\n\n");
-        Event {
+        StreamEvent {
             bytes: self.out.split().freeze(),
             terminal,
         }
@@ -236,12 +242,12 @@ pub(super) fn piece_end(text: &str, from: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::responses::{Usage, answer_text, message};
+    use super::super::responses::{TokenUsage, answer_text, message};
     use super::*;
 
     fn stream(items: Vec<Value>) -> Vec<(String, Value)> {
-        let reply = Reply::new(&json!({"model": "m"}), items, Usage::default());
-        let mut events = Events::new(Arc::new(reply));
+        let reply = GeneratedResponse::new(&json!({"model": "m"}), items, TokenUsage::default());
+        let mut events = ResponseEvents::new(Arc::new(reply));
         let mut seen = Vec::new();
         while let Some(event) = events.next() {
             let text = String::from_utf8(event.bytes.to_vec()).unwrap();

@@ -1,7 +1,7 @@
 //! A simulated upstream account: the embedded default, and the upstream of tests and benches.
 //!
 //! There is no model behind it, but it is an account in all that matters to a proxy: it listens on a real socket, speaks
-//! the OpenAI API (Responses whole and streamed, compaction, chat completions, embeddings, models), keeps a prompt cache
+//! the OpenAI API (ResponseStore whole and streamed, compaction, chat completions, embeddings, models), keeps a prompt cache
 //! of its own, and refuses what another account issued: a `previous_response_id`, an `encrypted_content`, a turn state. So a
 //! session that is sent to the wrong account fails here as it fails at the real ones.
 //!
@@ -15,12 +15,13 @@
 //! | `server` | connections, and one request's way through |
 //! | `routes` | what is answered where: the account's usual behaviour |
 //! | `responses`, `events`, `chat`, `catalog`, `refusal` | the shapes on the wire |
-//! | `cache`, `ledger` | what the account remembers: prompts read, things issued |
-//! | `script`, `act`, `line`, `body` | faults: when, what, and how it is done to a socket or a body |
-//! | `intake`, `journal` | request bodies; what has been seen |
+//! | `cache`, `issued` | what the account remembers: prompts read, things issued |
+//! | `script`, `act`, `transport`, `body` | faults: when, what, and how it is done to a socket or a body |
+//! | `intake`, `recorder` | request bodies; what has been seen |
 //! | `cli` | `steadfast sim` |
 
 mod act;
+mod api_error;
 mod body;
 mod cache;
 mod catalog;
@@ -28,16 +29,15 @@ mod chat;
 mod cli;
 mod events;
 mod intake;
-mod journal;
-mod ledger;
-mod line;
-mod refusal;
+mod issued;
+mod recorder;
 mod responses;
 mod routes;
 mod script;
 mod server;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -50,10 +50,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub use act::{Act, After, Answer, Close, CustomAnswer, Fixed, Point, Read, Received};
+pub use act::{Act, After, Close, CustomAnswer, Fixed, Point, Read, Received, ScriptedAnswer};
 pub use cli::{SimArgs, run};
-pub use journal::{Counts, Ending, Recorded};
-pub use script::{Accept, Head, Rule, Script};
+pub use recorder::{Ending, RequestRecord, SimCounts};
+pub use script::{Accept, ReceivedHead, Rule, Script};
 
 use crate::secret::Secret;
 use crate::tick::Clock;
@@ -110,9 +110,9 @@ struct Account {
     config: SimConfig,
     clock: Clock,
     cache: Mutex<cache::PromptCache>,
-    ledger: ledger::Ledger,
+    issued: issued::IssuedObjects,
     script: Script,
-    journal: Arc<journal::Journal>,
+    recorder: Arc<recorder::RequestRecorder>,
 }
 
 /// A running account. Dropped, it stops by itself, a moment later.
@@ -151,9 +151,9 @@ impl Sim {
         let clock = Clock::start();
         let account = Arc::new(Account {
             cache: Mutex::new(cache::PromptCache::new(config.cache_marks, config.cache_ttl)),
-            ledger: ledger::Ledger::new(&config.name),
+            issued: issued::IssuedObjects::new(&config.name),
             script: Script::default(),
-            journal: Arc::new(journal::Journal::new(clock, config.record)),
+            recorder: Arc::new(recorder::RequestRecorder::new(clock, config.record)),
             clock,
             config,
         });
@@ -199,13 +199,13 @@ impl Sim {
 
     /// The requests that reached it, in the order of their heads; empty unless [`SimConfig::record`] is on. The last
     /// 10,000 are kept.
-    pub fn requests(&self) -> Vec<Recorded> {
-        self.account.journal.recorded()
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.account.recorder.recorded()
     }
 
     /// Its counters.
-    pub fn counts(&self) -> Counts {
-        self.account.journal.counts()
+    pub fn counts(&self) -> SimCounts {
+        self.account.recorder.counts()
     }
 
     /// Stops as if killed: drops all connections at once and refuses new ones. When this returns, the address is free.

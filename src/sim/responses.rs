@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::ledger::Ledger;
+use super::issued::IssuedObjects;
 
 /// Writes formatted text into a buffer in memory, which never fails.
 macro_rules! put {
@@ -40,15 +40,15 @@ const ECHO: [(&str, &str); 17] = [
 
 /// Tokens read and written, as the account bills them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usage {
+pub(super) struct TokenUsage {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
     pub reasoning: u64,
 }
 
-impl Usage {
-    /// The Responses API's shape.
+impl TokenUsage {
+    /// The ResponseStore API's shape.
     pub(super) fn json(self) -> Value {
         json!({
             "input_tokens": self.input,
@@ -67,25 +67,25 @@ pub(super) fn tokens(bytes: u64) -> u64 {
 
 /// Where a response stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum ResponseStatus {
     InProgress,
     Completed,
     Cancelled,
 }
 
 /// One answer, complete before its first event is sent.
-pub(super) struct Reply {
+pub(super) struct GeneratedResponse {
     id: String,
     created_at: u64,
     model: String,
     echo: String,
     items: Vec<Value>,
-    usage: Usage,
+    usage: TokenUsage,
 }
 
-impl Reply {
+impl GeneratedResponse {
     /// The answer `items` to `request`.
-    pub(super) fn new(request: &Value, items: Vec<Value>, usage: Usage) -> Self {
+    pub(super) fn new(request: &Value, items: Vec<Value>, usage: TokenUsage) -> Self {
         let mut echo = String::new();
         for (name, default) in ECHO {
             put!(&mut echo, ",\"{name}\":");
@@ -119,11 +119,11 @@ impl Reply {
     }
 
     /// Writes the response object.
-    pub(super) fn write(&self, status: Status, out: &mut BytesMut) {
+    pub(super) fn write(&self, status: ResponseStatus, out: &mut BytesMut) {
         let (status, done) = match status {
-            Status::InProgress => ("in_progress", false),
-            Status::Completed => ("completed", true),
-            Status::Cancelled => ("cancelled", true),
+            ResponseStatus::InProgress => ("in_progress", false),
+            ResponseStatus::Completed => ("completed", true),
+            ResponseStatus::Cancelled => ("cancelled", true),
         };
         let created = self.created_at;
         put!(
@@ -211,13 +211,13 @@ pub(super) fn input_item(mut item: Value) -> Value {
 }
 
 /// A reasoning item that only this account can read again.
-pub(super) fn reasoning(ledger: &Ledger) -> Value {
-    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": ledger.encrypt()})
+pub(super) fn reasoning(issued: &IssuedObjects) -> Value {
+    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": issued.encrypt()})
 }
 
 /// A conversation so far, compacted into what only this account can read again.
-pub(super) fn compaction(ledger: &Ledger) -> Value {
-    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": ledger.encrypt()})
+pub(super) fn compaction(issued: &IssuedObjects) -> Value {
+    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": issued.encrypt()})
 }
 
 /// Gives a scripted item the id and status that it does not name.
@@ -242,7 +242,7 @@ pub(super) fn complete_item(mut item: Value) -> Value {
 mod tests {
     use super::*;
 
-    fn object(reply: &Reply, status: Status) -> Value {
+    fn object(reply: &GeneratedResponse, status: ResponseStatus) -> Value {
         let mut out = BytesMut::new();
         reply.write(status, &mut out);
         serde_json::from_slice(&out).unwrap()
@@ -252,14 +252,14 @@ mod tests {
     fn objects_echo_the_request_and_report_usage_when_done() {
         let request = json!({"model": "gpt-\"5\"", "tools": [{"type": "function", "name": "f"}], "store": false,
             "prompt_cache_key": "k", "metadata": null});
-        let usage = Usage {
+        let usage = TokenUsage {
             input: 10,
             cached: 4,
             output: 3,
             reasoning: 1,
         };
-        let reply = Reply::new(&request, vec![message("hi")], usage);
-        let done = object(&reply, Status::Completed);
+        let reply = GeneratedResponse::new(&request, vec![message("hi")], usage);
+        let done = object(&reply, ResponseStatus::Completed);
         assert_eq!(done["model"], "gpt-\"5\"");
         assert_eq!(done["tools"], request["tools"]);
         assert_eq!((&done["store"], &done["metadata"]), (&json!(false), &json!({})));
@@ -269,7 +269,7 @@ mod tests {
             json!({"cached_tokens": 4, "cache_write_tokens": 6})
         );
         assert_eq!(done["usage"]["total_tokens"], 13);
-        let begun = object(&reply, Status::InProgress);
+        let begun = object(&reply, ResponseStatus::InProgress);
         assert_eq!(
             (&begun["status"], &begun["usage"]),
             (&json!("in_progress"), &Value::Null)

@@ -9,11 +9,11 @@ use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::act::{Act, Answer, Close};
+use super::act::{Act, Close, ScriptedAnswer};
 
 /// A request's head, as rules see it.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub struct ReceivedHead {
     /// The method.
     pub method: Method,
     /// Path and query as they stood in the request line.
@@ -26,7 +26,7 @@ pub struct Head {
     pub nth: u64,
 }
 
-impl Head {
+impl ReceivedHead {
     /// The target without its query.
     pub fn path(&self) -> &str {
         self.target
@@ -35,7 +35,7 @@ impl Head {
     }
 }
 
-type OnHead = Box<dyn Fn(&Head) -> bool + Send>;
+type OnHead = Box<dyn Fn(&ReceivedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 
 /// An [`Act`] and the requests that it happens to: all of them for ever, unless narrowed down.
@@ -72,7 +72,7 @@ impl Rule {
     }
 
     /// Only where the head meets this condition.
-    pub fn head(mut self, matches: impl Fn(&Head) -> bool + Send + 'static) -> Self {
+    pub fn head(mut self, matches: impl Fn(&ReceivedHead) -> bool + Send + 'static) -> Self {
         self.head = Some(Box::new(matches));
         self
     }
@@ -83,7 +83,7 @@ impl Rule {
         self
     }
 
-    fn matches(&self, head: &Head) -> bool {
+    fn matches(&self, head: &ReceivedHead) -> bool {
         self.path.as_deref().is_none_or(|path| path == head.path()) && self.head.as_ref().is_none_or(|on| on(head))
     }
 }
@@ -125,7 +125,7 @@ impl Script {
 
     /// Answers the next `POST /v1/responses` with these output items.
     pub fn reply_items(&self, items: Vec<Value>) {
-        let act = Act::answer(Answer::Items(items));
+        let act = Act::answer(ScriptedAnswer::Items(items));
         self.add(
             Rule::new(act)
                 .path("/v1/responses")
@@ -150,12 +150,12 @@ impl Script {
     }
 
     /// The act for a request whose head is there.
-    pub(super) fn on_head(&self, head: &Head) -> Option<Act> {
+    pub(super) fn on_head(&self, head: &ReceivedHead) -> Option<Act> {
         self.take(|rule| rule.body.is_none() && rule.matches(head))
     }
 
     /// The act for a request whose body is there.
-    pub(super) fn on_body(&self, head: &Head, body: &Value) -> Option<Act> {
+    pub(super) fn on_body(&self, head: &ReceivedHead, body: &Value) -> Option<Act> {
         self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
     }
 
@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
 
-    fn head(target: &str) -> Head {
-        Head {
+    fn head(target: &str) -> ReceivedHead {
+        ReceivedHead {
             method: Method::POST,
             target: target.to_owned(),
             headers: HeaderMap::new(),

@@ -20,15 +20,15 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::Account;
-use super::act::{Act, After, Answer, Fixed, Read, Received};
-use super::body::{Outgoing, Source};
+use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
+use super::api_error::ApiError;
+use super::body::{BodySource, PacedBody};
 use super::intake;
-use super::journal::{Ending, Ticket};
-use super::line::{self, Breaker, Line, Seizure, Socket};
-use super::refusal::Refusal;
+use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::{Call, Made};
-use super::script::{Accept, Head};
+use super::routes::{ParsedRequest, SimResponse};
+use super::script::{Accept, ReceivedHead};
+use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
 
 /// How long accepting pauses after it failed, which is when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -51,18 +51,18 @@ pub(super) async fn listen(
             Some(_) = connections.join_next() => {}
         }
     }
-    account.journal.stop();
+    account.recorder.stop();
     drop(listener);
     connections.shutdown().await;
 }
 
 /// Serves one connection.
 async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) {
-    let connected = account.journal.connect();
+    let connected = account.recorder.connect();
     match account.script.on_accept() {
         Accept::Serve => {}
         Accept::Delay(delay) => sleep(delay).await,
-        Accept::Close(how) => return line::close(&tcp, how),
+        Accept::Close(how) => return transport::close(&tcp, how),
     }
     // Without it, small events would wait for the acknowledgement of the one before.
     let _ = tcp.set_nodelay(true);
@@ -73,12 +73,12 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
             Err(_) => return,
         },
     };
-    let breaker = Arc::new(Breaker::default());
-    let line = TokioIo::new(Line::new(socket, Arc::clone(&breaker)));
+    let breaker = Arc::new(ConnectionBreaker::default());
+    let transport = TokioIo::new(BreakableStream::new(socket, Arc::clone(&breaker)));
     let (nth, connection) = (AtomicU64::new(1), connected.number);
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, body) = request.into_parts();
-        let head = Head {
+        let head = ReceivedHead {
             method: parts.method,
             target: parts.uri.to_string(),
             headers: parts.headers,
@@ -91,42 +91,43 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
         .timer(TokioTimer::new())
         // An idle connection goes stale only when a script says so.
         .header_read_timeout(None)
-        .serve_connection(line, service);
-    let seizure = tokio::select! {
+        .serve_connection(transport, service);
+    let takeover = tokio::select! {
         // How a connection ended shows in its requests.
         _ = &mut serving => return,
-        seizure = breaker.seized() => seizure,
+        takeover = breaker.taken_over() => takeover,
     };
-    serving.into_parts().io.into_inner().end(seizure).await;
+    serving.into_parts().io.into_inner().end(takeover).await;
 }
 
 /// One request and its response.
 async fn exchange(
     account: Arc<Account>,
-    breaker: Arc<Breaker>,
-    head: Head,
+    breaker: Arc<ConnectionBreaker>,
+    head: ReceivedHead,
     body: Incoming,
-) -> Result<Response<Outgoing>, Infallible> {
+) -> Result<Response<PacedBody>, Infallible> {
     let started = account.clock.now();
-    let mut ticket = account.journal.begin(&head);
+    let mut guard = account.recorder.begin(&head);
     let scripted = account.script.on_head(&head);
     let how = scripted.as_ref().map_or(Read::Eager, |act| act.read);
     // A body that is not to be read is held: dropped, hyper would drain it.
     let (raw, _unread) = match how {
         Read::Never => (None, Some(body)),
-        how => (Some(intake::read(body, how, &mut ticket).await), None),
+        how => (Some(intake::read(body, how, &mut guard).await), None),
     };
     let raw = match raw.transpose() {
         Ok(raw) => raw,
-        Err(refusal) => {
-            let mut made = refusal.into();
+        Err(error) => {
+            let mut made = error.into();
             account.sign(&mut made, started);
-            return Ok(respond(made, &account, &Act::default(), breaker, ticket));
+            return Ok(respond(made, &account, &Act::default(), breaker, guard));
         }
     };
-    let (plain, json) = raw
-        .as_ref()
-        .map_or_else(|| (Bytes::new(), Err(Refusal::broken_body())), |raw| decode(&head, raw));
+    let (plain, json) = raw.as_ref().map_or_else(
+        || (Bytes::new(), Err(ApiError::broken_body())),
+        |raw| decode(&head, raw),
+    );
     let scripted = match (scripted, &json) {
         (None, Ok(json)) => account.script.on_body(&head, json),
         (scripted, _) => scripted,
@@ -137,60 +138,66 @@ async fn exchange(
     }
     let usual = |items| {
         account
-            .answer(Call {
+            .answer(ParsedRequest {
                 head: &head,
                 plain,
                 json,
                 items,
             })
-            .unwrap_or_else(Made::from)
+            .unwrap_or_else(SimResponse::from)
     };
     let mut made = match &act.answer {
-        Answer::Usual | Answer::Items(_) if raw.is_none() => pending().await,
-        Answer::Usual => usual(None),
-        Answer::Items(items) => usual(Some(items.clone())),
-        Answer::Fixed(fixed) => fixed.clone().into(),
-        Answer::Custom(custom) => custom(&Received {
+        ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if raw.is_none() => pending().await,
+        ScriptedAnswer::Usual => usual(None),
+        ScriptedAnswer::Items(items) => usual(Some(items.clone())),
+        ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
+        ScriptedAnswer::Custom(custom) => custom(&Received {
             head: head.clone(),
             body: raw.unwrap_or_default(),
         })
         .into(),
-        Answer::Raw(bytes) => break_off(Seizure::Raw(bytes.clone()), &breaker, &mut ticket).await,
-        Answer::Close(how) => break_off(Seizure::Close(*how), &breaker, &mut ticket).await,
-        Answer::Never => pending().await,
+        ScriptedAnswer::Raw(bytes) => break_off(Takeover::Raw(bytes.clone()), &breaker, &mut guard).await,
+        ScriptedAnswer::Close(how) => break_off(Takeover::Close(*how), &breaker, &mut guard).await,
+        ScriptedAnswer::Never => pending().await,
     };
     if !made.thinking.is_zero() {
         sleep(made.thinking).await;
     }
-    if matches!(act.answer, Answer::Usual | Answer::Items(_)) {
+    if matches!(act.answer, ScriptedAnswer::Usual | ScriptedAnswer::Items(_)) {
         account.sign(&mut made, started);
     }
-    Ok(respond(made, &account, &act, breaker, ticket))
+    Ok(respond(made, &account, &act, breaker, guard))
 }
 
 /// Gives the connection up. Never returns: the connection takes this request with it.
-async fn break_off(seizure: Seizure, breaker: &Breaker, ticket: &mut Ticket) -> Made {
-    ticket.end(Ending::Cut);
-    breaker.seize(seizure);
+async fn break_off(takeover: Takeover, breaker: &ConnectionBreaker, guard: &mut RequestGuard) -> SimResponse {
+    guard.end(Ending::Cut);
+    breaker.take_over(takeover);
     pending().await
 }
 
 /// The body as it was meant: without its encoding, and as JSON.
-fn decode(head: &Head, raw: &Bytes) -> (Bytes, Result<serde_json::Value, Refusal>) {
+fn decode(head: &ReceivedHead, raw: &Bytes) -> (Bytes, Result<serde_json::Value, ApiError>) {
     if head.method != Method::POST {
-        return (Bytes::new(), Err(Refusal::not_json("no body is read here")));
+        return (Bytes::new(), Err(ApiError::not_json("no body is read here")));
     }
     match intake::decompress(&head.headers, raw) {
         Ok(plain) => {
             let json = intake::parse(&plain);
             (plain, json)
         }
-        Err(refusal) => (Bytes::new(), Err(refusal)),
+        Err(error) => (Bytes::new(), Err(error)),
     }
 }
 
-fn respond(made: Made, account: &Account, act: &Act, breaker: Arc<Breaker>, ticket: Ticket) -> Response<Outgoing> {
-    let mut response = Response::new(Outgoing::new(made.source, account.config.pace, act, breaker, ticket));
+fn respond(
+    made: SimResponse,
+    account: &Account,
+    act: &Act,
+    breaker: Arc<ConnectionBreaker>,
+    guard: RequestGuard,
+) -> Response<PacedBody> {
+    let mut response = Response::new(PacedBody::new(made.source, account.config.pace, act, breaker, guard));
     *response.status_mut() = made.status;
     *response.headers_mut() = made.headers;
     if act.after == After::Announced {
@@ -203,7 +210,7 @@ fn respond(made: Made, account: &Account, act: &Act, breaker: Arc<Breaker>, tick
 
 impl Account {
     /// Adds the headers that every answer of the account carries.
-    fn sign(&self, made: &mut Made, started: crate::tick::Tick) {
+    fn sign(&self, made: &mut SimResponse, started: crate::tick::Tick) {
         let took = self.clock.now().since(started).as_millis();
         let signature = [
             ("x-request-id", new_id("req")),
@@ -219,7 +226,7 @@ impl Account {
     }
 }
 
-impl From<Fixed> for Made {
+impl From<Fixed> for SimResponse {
     fn from(fixed: Fixed) -> Self {
         let Fixed {
             status,
@@ -227,8 +234,8 @@ impl From<Fixed> for Made {
             mut pieces,
         } = fixed;
         let source = match pieces.len() {
-            0 | 1 => Source::Whole(Some(pieces.pop().unwrap_or_default())),
-            _ => Source::Pieces(pieces.into()),
+            0 | 1 => BodySource::Whole(Some(pieces.pop().unwrap_or_default())),
+            _ => BodySource::Pieces(pieces.into()),
         };
         Self {
             status,

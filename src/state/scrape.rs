@@ -6,7 +6,7 @@ use super::{
     Gateway, Upstream,
     metrics::{Description, Exposition},
 };
-use crate::{policy::health::State, tick::Tick};
+use crate::{policy::health::HealthState, tick::Tick};
 
 impl Gateway {
     /// Returns all metrics in Prometheus' text format.
@@ -64,7 +64,7 @@ fn expose_health(upstream: &Upstream, now: Tick, exposition: &mut Exposition) {
     let status = upstream.state.status();
     let help = "1 for the state that an upstream is in, 0 for the others.";
     let family = Description::new("upstream_state", help);
-    for state in State::ALL {
+    for state in HealthState::ALL {
         let labels = [("upstream", &*upstream.name), ("state", state.label())];
         exposition.gauge(family, &labels, f64::from(u8::from(state == status.state)));
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, Patience, Rendezvous, Source},
+    policy::{Member, Patience, Rendezvous, SessionSource},
     wire,
 };
 
@@ -35,7 +35,7 @@ pub struct Snapshot {
     /// The distinct rights to upstreams. The eligibility class of an upstream is an index into this.
     classes: Box<[EligibilityClass]>,
     /// Where session keys are looked for, in order.
-    pub sources: Box<[Source]>,
+    pub sources: Box<[SessionSource]>,
     /// Bounds and timeouts of each request.
     pub limits: RequestLimits,
     /// How long a session waits for its own upstream.

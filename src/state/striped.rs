@@ -30,16 +30,16 @@ use crate::cache_padded::CachePadded;
 /// The maximum number of blocks in one [`Striped`].
 const MAX_STRIPES: usize = 64;
 
-/// The number of counters in one [`Line`].
+/// The number of counters in one [`CacheLine`].
 const PER_LINE: usize = 16;
 
 /// The unit that blocks are allocated in: 128 bytes that belong to one thread.
-type Line = CachePadded<[AtomicU64; PER_LINE]>;
+type CacheLine = CachePadded<[AtomicU64; PER_LINE]>;
 
 /// A fixed number of counters that start at zero. See the [module](self).
 pub(super) struct Striped {
     /// One block per stripe, allocated on its first use. The length is a power of two.
-    blocks: Box<[OnceLock<Box<[Line]>>]>,
+    blocks: Box<[OnceLock<Box<[CacheLine]>>]>,
     /// The number of lines in each block.
     lines: usize,
 }
@@ -57,7 +57,7 @@ impl Striped {
     #[inline]
     pub fn mine(&self) -> Stripe<'_> {
         let at = thread_number() & (self.blocks.len() - 1);
-        Stripe(self.blocks[at].get_or_init(|| (0..self.lines).map(|_| Line::default()).collect()))
+        Stripe(self.blocks[at].get_or_init(|| (0..self.lines).map(|_| CacheLine::default()).collect()))
     }
 
     /// Returns the value of the counter numbered `counter` in each block.
@@ -74,7 +74,7 @@ impl Striped {
 
 /// One thread's block of a [`Striped`].
 #[derive(Clone, Copy)]
-pub(super) struct Stripe<'a>(&'a [Line]);
+pub(super) struct Stripe<'a>(&'a [CacheLine]);
 
 impl Stripe<'_> {
     /// Adds `more` to the counter numbered `counter`.

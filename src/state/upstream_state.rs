@@ -26,7 +26,7 @@ use crate::{
     ids::ModelKey,
     policy::{
         Attempt, Availability, Verdict,
-        health::{Badness, Status},
+        health::{Badness, HealthStatus},
     },
     tick::{Clock, Tick},
 };
@@ -195,7 +195,7 @@ impl UpstreamState {
     }
 
     /// What operators see of the upstream's health.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> HealthStatus {
         self.health.status()
     }
 

@@ -1,7 +1,7 @@
 //! Clients' connections themselves: what is on them beside one request and its answer.
 
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Point};
+use steadfast::sim::{Act, Point, ScriptedAnswer};
 
 use crate::kit::{
     client, house, until, until_true,
@@ -19,7 +19,7 @@ async fn a_client_that_goes_is_missed_whatever_it_asked_for_next() {
         ("a request in a write of its own", "", vec![next.as_str()]),
         ("several writes", "GET", vec![next.as_str(), "P", next.as_str()]),
     ] {
-        for act in [Act::answer(Answer::Never), Act::stall(Point::Events(2))] {
+        for act in [Act::answer(ScriptedAnswer::Never), Act::stall(Point::Events(2))] {
             let (sim, gateway) = house("").await;
             sim.script().always(act);
             let mut wire = Wire::open(gateway.address).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Ending, Point, Sim};
+use steadfast::sim::{Act, Ending, Point, ScriptedAnswer, Sim};
 
 use crate::kit::{
     gateway::Gateway,
@@ -35,7 +35,7 @@ async fn working(sim: &Sim) {
 #[tokio::test]
 async fn a_client_that_goes_before_the_head_cancels() {
     let (sim, gateway) = house("").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     working(&sim).await;
@@ -46,7 +46,7 @@ async fn a_client_that_goes_before_the_head_cancels() {
 #[tokio::test]
 async fn a_client_that_resets_cancels() {
     let (sim, gateway) = house("").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     working(&sim).await;
@@ -167,8 +167,9 @@ async fn clients_that_come_and_go_leave_nothing_behind() {
 async fn a_stream_cut_behind_its_last_event_is_aborted_but_was_complete() {
     let (sim, gateway) = house("").await;
     let event = wire::chunk("data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\"}}\n\n");
-    sim.script()
-        .always(Act::answer(Answer::Raw(format!("{}{event}", wire::EVENTS).into())));
+    sim.script().always(Act::answer(ScriptedAnswer::Raw(
+        format!("{}{event}", wire::EVENTS).into(),
+    )));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     wire.skip_to("response.completed").await;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Point, Sim};
+use steadfast::sim::{Act, Close, Point, ScriptedAnswer, Sim};
 
 use crate::kit::{
     client::{self, Reply},
@@ -60,8 +60,8 @@ fn unix_now() -> u64 {
 #[tokio::test]
 async fn what_an_upstream_fails_the_next_one_serves() {
     let acts = [
-        ("fin", Act::answer(Answer::Close(Close::Fin))),
-        ("reset", Act::answer(Answer::Close(Close::Reset))),
+        ("fin", Act::answer(ScriptedAnswer::Close(Close::Fin))),
+        ("reset", Act::answer(ScriptedAnswer::Close(Close::Reset))),
         ("429", limited(3600)),
         ("401", error(401)),
         ("500", error(500)),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use steadfast::sim::{Act, After, Answer, Close, Fixed, Point, Read, Sim, SimConfig};
+use steadfast::sim::{Act, After, Close, Fixed, Point, Read, ScriptedAnswer, Sim, SimConfig};
 
 use crate::kit::{
     client,
@@ -16,7 +16,7 @@ const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &str) -> Act {
-    Act::answer(Answer::Raw(Bytes::from(text.to_owned())))
+    Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned())))
 }
 
 /// An error answer gives nothing away, and the log says more than it.
@@ -63,8 +63,8 @@ async fn an_upstream_that_refuses_connections_is_a_502() {
 #[tokio::test]
 async fn an_upstream_that_gives_no_head_is_a_502() {
     let acts = [
-        Act::answer(Answer::Close(Close::Fin)),
-        Act::answer(Answer::Close(Close::Reset)),
+        Act::answer(ScriptedAnswer::Close(Close::Fin)),
+        Act::answer(ScriptedAnswer::Close(Close::Reset)),
         raw(""),
         raw("garbage\r\n\r\n"),
         raw("HTTP/1.1 200 OK\r\ncontent-type: text/pl"),
@@ -244,7 +244,7 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
     };
     sim.script().always(Act {
         read: Read::Never,
-        answer: Answer::Fixed(early),
+        answer: ScriptedAnswer::Fixed(early),
         ..Act::default()
     });
     // Its connection is reset while the body is still on its way.
@@ -265,7 +265,9 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
 async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
     let sims = [sim("a").await, sim("b").await];
     let gateway = Gateway::before(&sims, "").await;
-    sims[0].script().always(Act::answer(Answer::Close(Close::Reset)));
+    sims[0]
+        .script()
+        .always(Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let mut seen = [0, 0];
     for number in 0..20 {
         let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": format!("k{number}")}).to_string();
@@ -289,7 +291,7 @@ async fn a_json_answer_that_only_its_connection_ends_must_close_its_root() {
     ] {
         sim.script().once(
             "/v1/responses",
-            Act::answer(Answer::Raw(format!("{head}{body}").into())),
+            Act::answer(ScriptedAnswer::Raw(format!("{head}{body}").into())),
         );
         let answer = wire::ask(
             gateway.address,

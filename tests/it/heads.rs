@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Sim};
+use steadfast::sim::{Act, ScriptedAnswer, Sim};
 
 use crate::kit::{
     house, until_true,
@@ -13,7 +13,7 @@ const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn always(sim: &Sim, text: &str) {
     sim.script()
-        .always(Act::answer(Answer::Raw(Bytes::from(text.to_owned()))));
+        .always(Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned()))));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use steadfast::sim::{Act, Answer, Close, Fixed, Point, Received, Sim};
+use steadfast::sim::{Act, Close, Fixed, Point, Received, ScriptedAnswer, Sim};
 
 use crate::access::{group, key};
 use crate::kit::{
@@ -126,7 +126,7 @@ fn requests() -> Vec<String> {
 /// Everything that an upstream may do, most of it wrong. It shows what it got wherever it can.
 fn acts() -> Vec<Act> {
     let echo = |status: u16| {
-        Act::answer(Answer::Custom(Arc::new(move |received: &Received| {
+        Act::answer(ScriptedAnswer::Custom(Arc::new(move |received: &Received| {
             let shown: Vec<String> = received
                 .head
                 .headers
@@ -161,7 +161,7 @@ fn acts() -> Vec<Act> {
             }
         })))
     };
-    let raw = |text: &'static str| Act::answer(Answer::Raw(text.into()));
+    let raw = |text: &'static str| Act::answer(ScriptedAnswer::Raw(text.into()));
     let failed = json!({"type": "response.failed", "response": {"id": "resp_canary_6f", "status": "failed",
         "error": {"code": "server_is_overloaded", "message": "error-canary-c4"}}});
     // The list of models comes first: it is not asked for again soon.
@@ -169,8 +169,8 @@ fn acts() -> Vec<Act> {
     acts.extend([200, 400, 401, 403, 404, 429, 500, 503].map(echo));
     acts.extend([
         Act::events(&[failed]),
-        Act::answer(Answer::Close(Close::Reset)),
-        Act::answer(Answer::Close(Close::Fin)),
+        Act::answer(ScriptedAnswer::Close(Close::Reset)),
+        Act::answer(ScriptedAnswer::Close(Close::Fin)),
         Act::cut(Point::Events(2), Close::Reset),
         Act::cut(Point::Bytes(40), Close::Fin),
         raw("answer-canary-9e\r\n\r\n"),

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use serde_json::Value;
-use steadfast::sim::{Recorded, Sim};
+use steadfast::sim::{RequestRecord, Sim};
 
 use crate::kit::{client::Reply, gateway::Gateway, recording, recordings, sim_with, wire};
 
@@ -110,7 +110,7 @@ async fn strangers() -> Vec<Sim> {
 }
 
 /// What reached any account with this body.
-fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, Recorded)> {
+fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, RequestRecord)> {
     let all = sims.iter().flat_map(|sim| {
         sim.requests()
             .into_iter()

@@ -285,9 +285,7 @@ async fn no_reload_opens_the_door_of_before() {
     assert_eq!(say(&gateway, "s").await.status, 401);
     gateway.write(&(head("127.0.0.1") + &file(&sims)));
     counted(&gateway, "refused", 1.0).await;
-    gateway
-        .log_until("until the next start, and without client keys")
-        .await;
+    gateway.log_until("until the next start, and without client keys").await;
     assert_eq!(say(&gateway, "s").await.status, 401);
     // Said on purpose, it is taken.
     gateway.write(&(head("127.0.0.1") + "server.allow_anonymous = true\n" + &file(&sims)));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Point};
+use steadfast::sim::{Act, Point, ScriptedAnswer};
 
 use crate::kit::{
     gateway::Gateway,
@@ -16,7 +16,7 @@ const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
 #[tokio::test]
 async fn an_upstream_without_a_head_in_time_is_a_504() {
     let (sim, gateway) = house("[timeouts]\nhead = \"200ms\"\n").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     let answer = wire.answer().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steadfast::sim::{Act, Answer, Close, Read, Rule, Sim};
+use steadfast::sim::{Act, Close, Read, Rule, ScriptedAnswer, Sim};
 
 use crate::kit::{
     gateway::Gateway,
@@ -13,7 +13,7 @@ use crate::kit::{
 const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &'static str) -> Act {
-    Act::answer(Answer::Raw(text.into()))
+    Act::answer(ScriptedAnswer::Raw(text.into()))
 }
 
 /// Does `act` to the request that comes as the `nth` of any connection.
@@ -52,7 +52,7 @@ async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
     for how in [Close::Fin, Close::Reset] {
         let act = Act {
             delay: Duration::from_millis(1200),
-            ..Act::answer(Answer::Close(how))
+            ..Act::answer(ScriptedAnswer::Close(how))
         };
         assert_sent_once(&sim, &gateway, act).await;
     }
@@ -62,7 +62,7 @@ async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
 async fn a_request_on_a_connection_that_was_closed_meanwhile_is_sent_again() {
     let (sim, gateway) = house("").await;
     for how in [Close::Fin, Close::Reset] {
-        on_nth(&sim, 2, Act::answer(Answer::Close(how)));
+        on_nth(&sim, 2, Act::answer(ScriptedAnswer::Close(how)));
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..10 {
             assert_eq!(ask(&mut wire).await, 200);
@@ -76,7 +76,7 @@ async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
     let (sim, gateway) = house("").await;
     let act = Act {
         read: Read::Never,
-        ..Act::answer(Answer::Close(Close::Fin))
+        ..Act::answer(ScriptedAnswer::Close(Close::Fin))
     };
     on_nth(&sim, 2, act);
     let mut wire = Wire::open(gateway.address).await;
@@ -142,7 +142,7 @@ async fn the_time_until_the_head_runs_from_the_end_of_the_request() {
     let answer = wire.answer().await;
     assert!(!matches!(answer.status, 502..=504), "{answer:?}");
     assert_eq!(sim.requests().pop().expect("a request").body, "x".repeat(8));
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_timeout"));

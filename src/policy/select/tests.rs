@@ -11,16 +11,16 @@ fn at(seconds: u64) -> Tick {
 
 const NOW: u64 = 100;
 
-/// One upstream as a request finds it.
+/// The state of one upstream at the time of a request.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct UpstreamCase {
     availability: Availability,
     is_probing: bool,
     is_full: bool,
     is_tried: bool,
 }
 
-impl Found {
+impl UpstreamCase {
     fn badness(self) -> Option<Badness> {
         match self.availability {
             Availability::Draining | Availability::Full => None,
@@ -38,15 +38,15 @@ fn candidate(index: usize) -> Candidate {
     Candidate { index, route }
 }
 
-fn terms(stays: u64, waits: u64) -> Terms {
-    Terms {
+fn limits(stays: u64, waits: u64) -> WaitLimits {
+    WaitLimits {
         now: at(NOW),
         stays_until: if stays == 0 { Tick::ZERO } else { at(NOW + stays) },
         waits_until: at(NOW + waits),
     }
 }
 
-fn decide(pool: &[Found], terms: &Terms) -> Decision {
+fn decide(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let availability = |index: usize| pool[index].availability;
     let badness = |index: usize| pool[index].badness();
     select(
@@ -54,12 +54,12 @@ fn decide(pool: &[Found], terms: &Terms) -> Decision {
         |index| pool[index].is_tried,
         availability,
         badness,
-        terms,
+        limits,
     )
 }
 
-/// The five rules, one after the other, each over the whole pool.
-fn oracle(pool: &[Found], terms: &Terms) -> Decision {
+/// The five rules, one after the other, each applied to the whole pool.
+fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let untried = || (0..pool.len()).filter(|index| !pool[*index].is_tried);
     let ready = |index: &usize| pool[*index].availability == Availability::Ready;
     let wait = |index: usize, until| Decision::Wait {
@@ -70,34 +70,34 @@ fn oracle(pool: &[Found], terms: &Terms) -> Decision {
     if let Some(0) = untried().next() {
         match pool[0].availability {
             Availability::Ready => return Decision::Send(candidate(0)),
-            Availability::Full if terms.stays_until > terms.now => return wait(0, terms.stays_until),
-            Availability::Cooling { until } if until <= terms.stays_until => return wait(0, until),
+            Availability::Full if limits.stays_until > limits.now => return wait(0, limits.stays_until),
+            Availability::Cooling { until } if until <= limits.stays_until => return wait(0, until),
             _ => {}
         }
     }
     if let Some(index) = untried().find(ready) {
         return Decision::Send(candidate(index));
     }
-    let limit = terms.stays_until.max(terms.waits_until);
+    let limit = limits.stays_until.max(limits.waits_until);
     for index in untried() {
         let is_probing = pool[index].is_probing && !pool[index].is_full;
         match pool[index].availability {
-            Availability::Full if limit > terms.now => return wait(index, limit),
+            Availability::Full if limit > limits.now => return wait(index, limit),
             Availability::Cooling { until } | Availability::Ejected { until } if until <= limit => {
                 return wait(index, until);
             }
-            Availability::Ejected { .. } if is_probing && limit > terms.now => return wait(index, limit),
+            Availability::Ejected { .. } if is_probing && limit > limits.now => return wait(index, limit),
             _ => {}
         }
     }
     let least = untried()
         .filter_map(|index| Some((pool[index].badness()?, index)))
         .min();
-    least.map_or(Decision::Nobody, |(_, index)| Decision::LeastBad(candidate(index)))
+    least.map_or(Decision::NoUpstream, |(_, index)| Decision::LeastBad(candidate(index)))
 }
 
-fn found(availability: Availability) -> Found {
-    Found {
+fn case(availability: Availability) -> UpstreamCase {
+    UpstreamCase {
         availability,
         is_probing: false,
         is_full: false,
@@ -106,8 +106,8 @@ fn found(availability: Availability) -> Found {
 }
 
 #[test]
-fn a_session_waits_for_its_own_and_for_nobody_else() {
-    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, found(Availability::Ready));
+fn a_session_waits_only_for_its_own_upstream() {
+    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, case(Availability::Ready));
     let [own, other] = [0, 1].map(candidate);
     for (availability, stays, decision) in [
         (
@@ -137,47 +137,47 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
         (Availability::Draining, 60, Decision::Send(other)),
     ] {
         assert_eq!(
-            decide(&[found(availability), ready], &terms(stays, 2)),
+            decide(&[case(availability), ready], &limits(stays, 2)),
             decision,
             "{availability:?} {stays}"
         );
     }
-    let tried = Found {
+    let tried = UpstreamCase {
         is_tried: true,
-        ..found(cooling)
+        ..case(cooling)
     };
-    assert_eq!(decide(&[tried, ready], &terms(60, 2)), Decision::Send(other));
-    let no_patience_for_others = [tried, found(cooling), ready];
+    assert_eq!(decide(&[tried, ready], &limits(60, 2)), Decision::Send(other));
+    let no_patience_for_others = [tried, case(cooling), ready];
     assert_eq!(
-        decide(&no_patience_for_others, &terms(60, 2)),
+        decide(&no_patience_for_others, &limits(60, 2)),
         Decision::Send(candidate(2))
     );
 }
 
 #[test]
-fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
+fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being_probed() {
     let ejected = |seconds| {
-        found(Availability::Ejected {
+        case(Availability::Ejected {
             until: at(NOW + seconds),
         })
     };
-    let probing = Found {
+    let probing = UpstreamCase {
         is_probing: true,
         ..ejected(8)
     };
     let [first, second] = [0, 1].map(candidate);
     assert_eq!(
-        decide(&[ejected(30), ejected(20)], &terms(0, 2)),
+        decide(&[ejected(30), ejected(20)], &limits(0, 2)),
         Decision::LeastBad(second)
     );
     assert_eq!(
-        decide(&[probing, ejected(20)], &terms(0, 0)),
+        decide(&[probing, ejected(20)], &limits(0, 0)),
         Decision::LeastBad(second)
     );
     assert_eq!(
         decide(
-            &[probing, found(Availability::Disabled { until: at(NOW + 300) })],
-            &terms(0, 0)
+            &[probing, case(Availability::Disabled { until: at(NOW + 300) })],
+            &limits(0, 0)
         ),
         Decision::LeastBad(first)
     );
@@ -185,19 +185,16 @@ fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
         candidate: first,
         until: at(NOW + 2),
     };
-    assert_eq!(decide(&[probing, ejected(20)], &terms(0, 2)), verdict);
+    assert_eq!(decide(&[probing, ejected(20)], &limits(0, 2)), verdict);
     assert_eq!(
-        decide(
-            &[found(Availability::Full), found(Availability::Draining)],
-            &terms(0, 0)
-        ),
-        Decision::Nobody
+        decide(&[case(Availability::Full), case(Availability::Draining)], &limits(0, 0)),
+        Decision::NoUpstream
     );
-    assert_eq!(decide(&[], &terms(60, 60)), Decision::Nobody);
+    assert_eq!(decide(&[], &limits(60, 60)), Decision::NoUpstream);
 }
 
 #[test]
-fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
+fn if_the_own_upstream_is_ready_no_other_is_looked_at() {
     let asked = RefCell::new(Vec::new());
     let decision = select(
         (0..)
@@ -205,8 +202,8 @@ fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
             .inspect(|candidate| asked.borrow_mut().push(candidate.index)),
         |_| false,
         |_| Availability::Ready,
-        |_| panic!("nobody is bad"),
-        &terms(0, 0),
+        |_| panic!("badness is not needed"),
+        &limits(0, 0),
     );
     assert_eq!((decision, asked.into_inner()), (Decision::Send(candidate(0)), vec![0]));
 }
@@ -223,27 +220,27 @@ fn availabilities() -> impl Strategy<Value = Availability> {
     ]
 }
 
-fn pools() -> impl Strategy<Value = Vec<Found>> {
-    let found = (
+fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
+    let case = (
         availabilities(),
         any::<bool>(),
         any::<bool>(),
         prop::bool::weighted(0.3),
     )
-        .prop_map(|(availability, is_probing, is_full, is_tried)| Found {
+        .prop_map(|(availability, is_probing, is_full, is_tried)| UpstreamCase {
             availability,
             is_probing,
             is_full,
             is_tried,
         });
-    prop::collection::vec(found, 0..6)
+    prop::collection::vec(case, 0..6)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn the_rules_hold_one_after_the_other(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
-        let terms = terms(stays, waits);
-        prop_assert_eq!(decide(&pool, &terms), oracle(&pool, &terms));
+    fn a_selection_follows_the_rules_in_their_order(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
+        let limits = limits(stays, waits);
+        prop_assert_eq!(decide(&pool, &limits), oracle(&pool, &limits));
     }
 }

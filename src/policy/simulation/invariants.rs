@@ -1,6 +1,6 @@
 //! What must hold whatever happens, said in terms of the rules.
 
-use super::{request::Stage, seconds, world::World};
+use super::{request::RequestStage, seconds, world::World};
 use crate::{
     ids::{SessionKey, UpstreamId},
     policy::{Availability, Decision},
@@ -45,7 +45,7 @@ impl World {
         let it = &self.requests[request];
         let pool = &it.snapshot.pool;
         if let Some(key) = it.affinity.key {
-            let remembered = self.ledger.pins.get(&key.as_u64()).copied();
+            let remembered = self.history.pins.get(&key.as_u64()).copied();
             self.check(it.pin == remembered, "a pin stays what it became");
         }
         let member = |id: UpstreamId| pool.position(id).and_then(|index| pool.member(index));
@@ -125,7 +125,7 @@ impl World {
                 );
                 self.check(self.upstreams[to].has_free_slot(), "nor who is full");
             }
-            Decision::Nobody => {
+            Decision::NoUpstream => {
                 self.check(
                     !order.iter().any(could_serve),
                     "nobody is refused whom another can serve",
@@ -136,7 +136,7 @@ impl World {
 
     /// The first to finish decides, and the others leave the pin alone.
     pub(super) fn check_pin(&mut self, key: SessionKey, seen: Option<UpstreamId>, by: UpstreamId, now_is: UpstreamId) {
-        let before = self.ledger.pins.insert(key.as_u64(), now_is);
+        let before = self.history.pins.insert(key.as_u64(), now_is);
         let expected = before.filter(|before| Some(*before) != seen).unwrap_or(by);
         self.check(now_is == expected, "a pin changes only from what the request saw");
     }
@@ -159,11 +159,11 @@ impl World {
         let all_ended = self
             .requests
             .iter()
-            .all(|request| matches!(request.stage, Stage::Ended));
+            .all(|request| matches!(request.stage, RequestStage::Ended));
         self.check(all_ended, "every request ends");
         let now = self.now;
         for upstream in &mut self.upstreams {
-            while upstream.health.settle(now).is_some() {}
+            while upstream.health.expire(now).is_some() {}
         }
         for upstream in &self.upstreams {
             self.check(upstream.in_flight == 0, "every slot is freed");

@@ -13,8 +13,8 @@ use std::{ops::AddAssign, panic, thread, time::Duration};
 use super::Patience;
 use crate::tick::Tick;
 
+mod history;
 mod invariants;
-mod ledger;
 mod request;
 mod upstream;
 mod world;
@@ -63,7 +63,7 @@ impl Plan {
 
 /// How often something happened.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct SimulationCounts {
     requests: u64,
     served: u64,
     retries: u64,
@@ -84,7 +84,7 @@ struct Counts {
     cached_bytes: u64,
 }
 
-impl Counts {
+impl SimulationCounts {
     fn as_array(&mut self) -> [&mut u64; 15] {
         [
             &mut self.requests,
@@ -106,7 +106,7 @@ impl Counts {
     }
 }
 
-impl AddAssign for Counts {
+impl AddAssign for SimulationCounts {
     fn add_assign(&mut self, mut other: Self) {
         for (sum, count) in self.as_array().into_iter().zip(other.as_array()) {
             *sum += *count;
@@ -114,19 +114,19 @@ impl AddAssign for Counts {
     }
 }
 
-fn run(plan: &Plan) -> Counts {
+fn run(plan: &Plan) -> SimulationCounts {
     let story = panic::AssertUnwindSafe(|| World::new(plan).run());
     panic::catch_unwind(story)
         .unwrap_or_else(|_| panic!("the simulation with seed {} failed, as said above", plan.seed))
 }
 
 /// The sum over many worlds, on all processors.
-fn run_all(plans: &[Plan]) -> Counts {
+fn run_all(plans: &[Plan]) -> SimulationCounts {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut sum = Counts::default();
+    let mut sum = SimulationCounts::default();
     thread::scope(|scope| {
         let part = |first: usize| {
-            let mut sum = Counts::default();
+            let mut sum = SimulationCounts::default();
             plans
                 .iter()
                 .skip(first)
@@ -170,7 +170,7 @@ fn patience_keeps_sessions_and_their_caches_where_they_are() {
         wait_max: Duration::ZERO,
         ..Plan::chaos(0).patience
     });
-    let cached = |counts: &Counts| counts.cached_bytes as f64 / counts.input_bytes as f64;
+    let cached = |counts: &SimulationCounts| counts.cached_bytes as f64 / counts.input_bytes as f64;
     assert!(patient.moves < impatient.moves, "{patient:?} {impatient:?}");
     assert!(cached(&patient) > cached(&impatient), "{patient:?} {impatient:?}");
 }

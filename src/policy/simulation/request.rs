@@ -4,45 +4,45 @@ use std::{rc::Rc, time::Duration};
 
 use super::{
     ATTEMPTS,
-    world::{Happening, Snapshot, World},
+    world::{Happening, SimulatedConfig, World},
 };
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Availability, Candidate, Decision, Route, Terms, Verdict, candidates, health::Transition,
-        select,
+        Affinity, Attempt, Availability, Candidate, Decision, Preference, Route, Verdict, WaitLimits, candidates,
+        health::Transition, select,
     },
     tick::Tick,
 };
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Caller {
+pub(super) enum RequestOrigin {
     Session(usize),
-    Nobody,
+    Keyless,
 }
 
-pub(super) struct Request {
-    pub caller: Caller,
+pub(super) struct SimulatedRequest {
+    pub caller: RequestOrigin,
     pub model: ModelKey,
     pub affinity: Affinity,
     pub pin: Option<UpstreamId>,
     /// The configuration that it began with.
-    pub snapshot: Rc<Snapshot>,
+    pub snapshot: Rc<SimulatedConfig>,
     random: u64,
     pub stays_until: Tick,
     pub waits_until: Tick,
     /// Upstreams that have failed it.
     pub tried: Vec<usize>,
     pub sent: u32,
-    pub stage: Stage,
-    /// Counts the stages, so that what was planned for an earlier one is not done.
+    pub stage: RequestStage,
+    /// SimulationCounts the stages, so that what was planned for an earlier one is not done.
     turn: u32,
 }
 
 /// What becomes of a request that was sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
+pub(super) struct SentRequest {
     to: usize,
     at: Tick,
     route: Route,
@@ -51,23 +51,23 @@ pub(super) struct Sent {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
+pub(super) enum RequestStage {
     Arrived,
     Waiting { at: usize },
-    Sent(Sent),
+    Sent(SentRequest),
     Streaming { from: usize },
     Ended,
 }
 
 impl World {
-    pub(super) fn arrive(&mut self, caller: Caller) {
+    pub(super) fn arrive(&mut self, caller: RequestOrigin) {
         self.counts.requests += 1;
-        self.ledger.arrived(self.now);
+        self.history.arrived(self.now);
         self.budget.sample(self.now, self.counts.requests);
         let is_owned = !self.plan.only_limits && self.rng.u8(..3) == 0;
         let mut affinity = Affinity::default();
         let mut bytes = 0;
-        if let Caller::Session(session) = caller {
+        if let RequestOrigin::Session(session) = caller {
             let session = &self.sessions[session];
             affinity.key = Some(session.key);
             affinity.owner = session.owner.filter(|_| is_owned);
@@ -78,7 +78,7 @@ impl World {
         let is_settled = pin.is_some() || affinity.owner.is_some();
         let patience = self.plan.patience;
         let stays = self.now.after(patience.of_session(bytes));
-        self.requests.push(Request {
+        self.requests.push(SimulatedRequest {
             caller,
             model: self.models[usize::from(self.rng.bool())],
             affinity,
@@ -89,7 +89,7 @@ impl World {
             waits_until: self.now.after(patience.wait.min(patience.wait_max)),
             tried: Vec::new(),
             sent: 0,
-            stage: Stage::Arrived,
+            stage: RequestStage::Arrived,
             turn: 0,
         });
         let request = self.requests.len() - 1;
@@ -103,7 +103,7 @@ impl World {
 
     /// Where the request may go, best first: positions in its configuration's pool.
     pub(super) fn candidates(&self, request: usize) -> impl Iterator<Item = Candidate> {
-        let Request {
+        let SimulatedRequest {
             affinity,
             pin,
             model,
@@ -115,8 +115,10 @@ impl World {
         let in_flight = |index: usize| self.upstreams[snapshot.upstreams[index]].in_flight;
         candidates(
             &snapshot.pool,
-            *affinity,
-            *pin,
+            Preference {
+                affinity: *affinity,
+                pin: *pin,
+            },
             move |class| class == 0 || serves_all,
             *random,
             in_flight,
@@ -143,7 +145,7 @@ impl World {
     fn advance(&mut self, request: usize) {
         let it = &self.requests[request];
         let upstream = |index: usize| it.snapshot.upstreams[index];
-        let terms = Terms {
+        let limits = WaitLimits {
             now: self.now,
             stays_until: it.stays_until,
             waits_until: it.waits_until,
@@ -157,7 +159,7 @@ impl World {
                 let badness = it.health.badness(Some(self.requests[request].model), self.now);
                 badness.filter(|_| it.has_free_slot())
             },
-            &terms,
+            &limits,
         );
         self.check_decision(request, decision);
         match decision {
@@ -170,14 +172,14 @@ impl World {
                 let at = self.requests[request].snapshot.upstreams[candidate.index];
                 self.wait(request, at, until);
             }
-            Decision::Nobody => self.end(request),
+            Decision::NoUpstream => self.end(request),
         }
     }
 
     fn wait(&mut self, request: usize, at: usize, until: Tick) {
-        if !matches!(self.requests[request].stage, Stage::Waiting { at: already } if already == at) {
+        if !matches!(self.requests[request].stage, RequestStage::Waiting { at: already } if already == at) {
             self.counts.waits += 1;
-            self.enter(request, Stage::Waiting { at }, until.since(self.now));
+            self.enter(request, RequestStage::Waiting { at }, until.since(self.now));
             self.upstreams[at].waiting.push(request);
         } else {
             // It keeps its place.
@@ -197,7 +199,7 @@ impl World {
                 return self.end(request);
             }
             self.counts.retries += 1;
-            self.ledger.retried(self.now);
+            self.history.retried(self.now);
         }
         let upstream = &mut self.upstreams[to];
         let (after, outcome) = upstream.answer(model, self.now, &mut self.rng);
@@ -208,16 +210,16 @@ impl World {
             upstream.health.begin(Some(model), self.now)
         };
         self.counts.probes += u64::from(attempt.is_probe());
-        self.ledger.sent(to, model, attempt, is_least_bad, self.now);
+        self.history.sent(to, model, attempt, is_least_bad, self.now);
         self.requests[request].sent += 1;
-        let sent = Sent {
+        let sent = SentRequest {
             to,
             at: self.now,
             route: candidate.route,
             attempt,
             outcome,
         };
-        self.enter(request, Stage::Sent(sent), after);
+        self.enter(request, RequestStage::Sent(sent), after);
     }
 
     /// The time has come for which the request's next turn was planned.
@@ -226,21 +228,21 @@ impl World {
             return;
         }
         match self.requests[request].stage {
-            Stage::Arrived | Stage::Ended => panic!("it has nothing planned"),
-            Stage::Waiting { .. } => self.advance(request),
-            Stage::Sent(sent) => self.answered(request, sent),
-            Stage::Streaming { .. } => self.end(request),
+            RequestStage::Arrived | RequestStage::Ended => panic!("it has nothing planned"),
+            RequestStage::Waiting { .. } => self.advance(request),
+            RequestStage::Sent(sent) => self.answered(request, sent),
+            RequestStage::Streaming { .. } => self.end(request),
         }
     }
 
-    fn answered(&mut self, request: usize, sent: Sent) {
+    fn answered(&mut self, request: usize, sent: SentRequest) {
         self.observe(&sent);
-        let Sent { to, route, outcome, .. } = sent;
+        let SentRequest { to, route, outcome, .. } = sent;
         match outcome {
             Verdict::Served | Verdict::Answered => {
                 self.served(request, to, route, outcome == Verdict::Served);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
-                self.enter(request, Stage::Streaming { from: to }, streams);
+                self.enter(request, RequestStage::Streaming { from: to }, streams);
                 self.changed.push(to);
                 return;
             }
@@ -248,7 +250,7 @@ impl World {
             Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
         }
         self.release(to);
-        self.requests[request].stage = Stage::Arrived;
+        self.requests[request].stage = RequestStage::Arrived;
         if self.requests[request].sent < ATTEMPTS {
             self.advance(request);
         } else {
@@ -257,12 +259,12 @@ impl World {
         self.changed.push(to);
     }
 
-    fn observe(&mut self, sent: &Sent) {
-        let &Sent {
+    fn observe(&mut self, sent: &SentRequest) {
+        let &SentRequest {
             to, attempt, outcome, ..
         } = sent;
         let health = &mut self.upstreams[to].health;
-        while health.settle(self.now).is_some() {}
+        while health.expire(self.now).is_some() {}
         if health.is_plain() && matches!(outcome, Verdict::Served | Verdict::Answered) {
             return;
         }
@@ -273,16 +275,16 @@ impl World {
             Some(Transition::Disabled) => self.counts.disabled += 1,
             _ => {}
         }
-        self.ledger.observed(to, outcome, transition, sent.at, self.now);
-        self.ledger.probe_over(to, attempt);
+        self.history.observed(to, outcome, transition, sent.at, self.now);
+        self.history.probe_over(to, attempt);
     }
 
     fn served(&mut self, request: usize, by: usize, route: Route, is_pinned: bool) {
         self.counts.served += 1;
-        let Request {
+        let SimulatedRequest {
             caller, pin, affinity, ..
         } = self.requests[request];
-        let (Caller::Session(session), Some(key), true) = (caller, affinity.key, is_pinned) else {
+        let (RequestOrigin::Session(session), Some(key), true) = (caller, affinity.key, is_pinned) else {
             return;
         };
         let id = self.upstreams[by].member.id;
@@ -305,16 +307,16 @@ impl World {
 
     pub(super) fn leave(&mut self, request: usize) {
         let stage = self.requests[request].stage;
-        if let Stage::Sent(Sent { to, attempt, .. }) = stage {
+        if let RequestStage::Sent(SentRequest { to, attempt, .. }) = stage {
             self.upstreams[to].health.abandon(attempt);
-            self.ledger.probe_over(to, attempt);
+            self.history.probe_over(to, attempt);
             self.release(to);
         }
-        if !matches!(stage, Stage::Ended) {
+        if !matches!(stage, RequestStage::Ended) {
             self.counts.left += 1;
             self.end(request);
         }
-        if let Stage::Sent(Sent { to, .. }) = stage {
+        if let RequestStage::Sent(SentRequest { to, .. }) = stage {
             self.changed.push(to);
         }
     }
@@ -322,8 +324,8 @@ impl World {
     /// It is over; its slot, or its place in the queue, is free.
     fn end(&mut self, request: usize) {
         let before = self.requests[request].stage;
-        self.enter(request, Stage::Ended, Duration::ZERO);
-        if let Stage::Streaming { from } = before {
+        self.enter(request, RequestStage::Ended, Duration::ZERO);
+        if let RequestStage::Streaming { from } = before {
             self.release(from);
             self.changed.push(from);
         }
@@ -348,14 +350,14 @@ impl World {
         }
     }
 
-    fn enter(&mut self, request: usize, stage: Stage, lasts: Duration) {
+    fn enter(&mut self, request: usize, stage: RequestStage, lasts: Duration) {
         let turn = self.next_turn(request);
         let before = std::mem::replace(&mut self.requests[request].stage, stage);
-        if let Stage::Waiting { at } = before {
+        if let RequestStage::Waiting { at } = before {
             self.upstreams[at].waiting.retain(|waiting| *waiting != request);
             self.changed.push(at);
         }
-        if !matches!(stage, Stage::Ended) {
+        if !matches!(stage, RequestStage::Ended) {
             self.schedule(lasts, Happening::Turn { request, turn });
         }
     }

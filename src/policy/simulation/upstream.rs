@@ -14,7 +14,7 @@ use crate::{
 /// The response head must come within this time.
 const HEAD_TIMEOUT: Duration = secs(30);
 
-pub(super) struct Upstream {
+pub(super) struct SimulatedUpstream {
     pub member: Member,
     pub is_configured: bool,
     pub slots: Option<u32>,
@@ -45,7 +45,7 @@ pub(super) enum Mood {
     },
 }
 
-impl Upstream {
+impl SimulatedUpstream {
     pub(super) fn new(n: usize, rng: &mut Rng) -> Self {
         let id = UpstreamId::from_name(&format!("account-{n}"));
         let organization = match rng.u8(..4) {

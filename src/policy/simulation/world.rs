@@ -10,11 +10,11 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    Counts, Plan, SHARE,
-    ledger::Ledger,
-    request::{Caller, Request},
+    Plan, SHARE, SimulationCounts,
+    history::History,
+    request::{RequestOrigin, SimulatedRequest},
     secs,
-    upstream::{Mood, Upstream},
+    upstream::{Mood, SimulatedUpstream},
 };
 use crate::{
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId},
@@ -30,14 +30,14 @@ const CALM_ROUND: Duration = secs(50);
 const CACHE_LIFE: Duration = secs(300);
 
 /// A configuration.
-pub(super) struct Snapshot {
+pub(super) struct SimulatedConfig {
     pub pool: Rendezvous,
     /// For each member of the pool, which upstream of the world it is.
     pub upstreams: Vec<usize>,
 }
 
 /// A conversation.
-pub(super) struct Session {
+pub(super) struct SimulatedSession {
     pub key: SessionKey,
     /// Of a request's body.
     pub bytes: u64,
@@ -49,7 +49,7 @@ pub(super) struct Session {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Happening {
-    Arrival(Caller),
+    Arrival(RequestOrigin),
     /// A request's next turn, unless it has had it already.
     Turn {
         request: usize,
@@ -78,23 +78,25 @@ pub(super) struct World {
     pub now: Tick,
     agenda: BinaryHeap<Reverse<(Tick, u64, Happening)>>,
     entries: u64,
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<SimulatedUpstream>,
     /// Those whose slots, health or queue have changed just now.
     pub changed: Vec<usize>,
-    pub snapshot: Rc<Snapshot>,
-    pub sessions: Vec<Session>,
-    pub requests: Vec<Request>,
+    pub snapshot: Rc<SimulatedConfig>,
+    pub sessions: Vec<SimulatedSession>,
+    pub requests: Vec<SimulatedRequest>,
     pub models: [ModelKey; 2],
     pub pins: Pins,
     pub budget: RetryBudget,
-    pub ledger: Ledger,
-    pub counts: Counts,
+    pub history: History,
+    pub counts: SimulationCounts,
 }
 
 impl World {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut rng = Rng::with_seed(plan.seed);
-        let mut upstreams: Vec<Upstream> = (0..rng.usize(2..7)).map(|n| Upstream::new(n, &mut rng)).collect();
+        let mut upstreams: Vec<SimulatedUpstream> = (0..rng.usize(2..7))
+            .map(|n| SimulatedUpstream::new(n, &mut rng))
+            .collect();
         // Somebody must be there who serves everything.
         upstreams[0].is_configured = true;
         upstreams[0].member.class = 0;
@@ -115,14 +117,14 @@ impl World {
             models: ["a", "b"].map(ModelKey::from_name),
             pins: Pins::new(10_000, secs(3_600)),
             budget: RetryBudget::new(SHARE),
-            ledger: Ledger::default(),
-            counts: Counts::default(),
+            history: History::default(),
+            counts: SimulationCounts::default(),
         };
         world.make_plans();
         world
     }
 
-    pub(super) fn run(mut self) -> Counts {
+    pub(super) fn run(mut self) -> SimulationCounts {
         while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
             self.now = at;
             self.happens(happening);
@@ -150,8 +152,8 @@ impl World {
         let chaos = self.plan.chaos;
         for _ in 0..self.plan.requests {
             let caller = match self.rng.u8(..12) {
-                0 if !self.plan.only_limits => Caller::Nobody,
-                _ => Caller::Session(self.rng.usize(..self.sessions.len())),
+                0 if !self.plan.only_limits => RequestOrigin::Keyless,
+                _ => RequestOrigin::Session(self.rng.usize(..self.sessions.len())),
             };
             let at = self.within(chaos);
             self.schedule(at, Happening::Arrival(caller));
@@ -199,7 +201,7 @@ impl World {
             }
             Happening::Enable(upstream) => {
                 self.upstreams[upstream].health.enable(self.now);
-                self.ledger.enabled(upstream);
+                self.history.enabled(upstream);
                 self.changed.push(upstream);
             }
             Happening::Reload => {
@@ -236,8 +238,8 @@ impl World {
     fn reload(&mut self) {
         self.snapshot = Rc::new(configuration(&self.upstreams));
         for upstream in 0..self.upstreams.len() {
-            self.upstreams[upstream].health.reloaded(self.now);
-            self.ledger.reloaded(upstream, self.now);
+            self.upstreams[upstream].health.record_reload(self.now);
+            self.history.reloaded(upstream, self.now);
             self.changed.push(upstream);
         }
     }
@@ -273,7 +275,7 @@ impl World {
                 }
             };
             self.sessions.push(session);
-            self.arrive(Caller::Session(self.sessions.len() - 1));
+            self.arrive(RequestOrigin::Session(self.sessions.len() - 1));
         }
     }
 
@@ -288,8 +290,8 @@ impl World {
     }
 }
 
-fn session(name: &str, rng: &mut Rng) -> Session {
-    Session {
+fn session(name: &str, rng: &mut Rng) -> SimulatedSession {
+    SimulatedSession {
         key: SessionKey::from_text(Namespace::of_group(""), name),
         bytes: rng.u64(..1_500_000),
         owner: None,
@@ -297,13 +299,13 @@ fn session(name: &str, rng: &mut Rng) -> Session {
     }
 }
 
-fn configuration(upstreams: &[Upstream]) -> Snapshot {
+fn configuration(upstreams: &[SimulatedUpstream]) -> SimulatedConfig {
     let configured = upstreams
         .iter()
         .enumerate()
         .filter(|(_, upstream)| upstream.is_configured);
     let (upstreams, members): (Vec<_>, Vec<_>) = configured.map(|(n, upstream)| (n, upstream.member)).unzip();
-    Snapshot {
+    SimulatedConfig {
         pool: Rendezvous::new(&members),
         upstreams,
     }

@@ -15,7 +15,7 @@ use crate::{
     endpoint::Endpoint,
     policy::{
         Verdict,
-        verdict::{self, ErrorFacts},
+        verdict::{self, CredentialOwner, ErrorFacts},
     },
     scan::{ErrorNotice, FirstEvent, ResponseReader, error_notice, event_notice},
     state::{Credential, Upstream},
@@ -64,11 +64,16 @@ impl Question<'_> {
         let status = answer.response.status();
         answer.verdict = if answer.is_stream() {
             self.first_event(&mut answer).await
-        } else if verdict::needs_body(status, self.is_ours()) {
+        } else if verdict::needs_body(status, self.credential_owner()) {
             let notice = self.error(&mut answer.response).await;
-            verdict::of_status(status, &facts(&notice), self.model_key(), self.is_ours())
+            verdict::of_status(status, &facts(&notice), self.model_key(), self.credential_owner())
         } else {
-            verdict::of_status(status, &ErrorFacts::default(), self.model_key(), self.is_ours())
+            verdict::of_status(
+                status,
+                &ErrorFacts::default(),
+                self.model_key(),
+                self.credential_owner(),
+            )
         };
         answer
     }
@@ -97,7 +102,7 @@ impl Question<'_> {
                 FirstEvent::Failure(data) => {
                     let notice = event_notice(data, self.model, self.clock.unix_time());
                     return notice.map_or(Verdict::Served, |notice| {
-                        verdict::of_first_event(&facts(&notice), self.model_key(), self.is_ours())
+                        verdict::of_first_event(&facts(&notice), self.model_key(), self.credential_owner())
                     });
                 }
             }
@@ -120,8 +125,11 @@ impl Question<'_> {
         self.model.map(crate::ids::ModelKey::from_name)
     }
 
-    fn is_ours(&self) -> bool {
-        matches!(self.upstream.credential, Credential::Own(_))
+    fn credential_owner(&self) -> CredentialOwner {
+        match self.upstream.credential {
+            Credential::Own(_) => CredentialOwner::Upstream,
+            Credential::Callers => CredentialOwner::Caller,
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use crate::{
     endpoint::KeylessRouting,
     fault::Fault,
     ids::{ModelKey, OwnedKey, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Clues, Content, Decision, Route, Terms},
+    policy::{
+        self, Affinity, Availability, Candidate, Clues, ConversationStart, Decision, Preference, Route, WaitLimits,
+    },
     scan::RequestFacts,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -30,7 +32,7 @@ pub(in crate::proxy) struct Pick<'a> {
     /// Decides what nothing else does; the same each time, so that the order stays.
     random: u64,
     /// Until when it waits for whom.
-    terms: Terms,
+    terms: WaitLimits,
     /// Who has failed it, by index.
     tried: Vec<usize>,
     /// How long it has waited.
@@ -106,7 +108,7 @@ pub(in crate::proxy) fn pick<'a>(
         pin,
         pinning,
         random: fastrand::u64(..),
-        terms: Terms {
+        terms: WaitLimits {
             now,
             // A session whose cache, or state, is nowhere yet loses nothing by leaving.
             stays_until: match is_settled {
@@ -148,7 +150,7 @@ impl<'a> Pick<'a> {
             Decision::Send(candidate) => (candidate, false),
             Decision::LeastBad(candidate) => (candidate, true),
             Decision::Wait { candidate, until } => return Next::Wait { candidate, until },
-            Decision::Nobody => return Next::Nobody,
+            Decision::NoUpstream => return Next::Nobody,
         };
         let upstream = self.snapshot.upstream(candidate.index);
         let lease = if is_last_resort {
@@ -209,7 +211,7 @@ impl<'a> Pick<'a> {
     }
 
     fn decide(&self) -> Decision {
-        let terms = Terms {
+        let terms = WaitLimits {
             now: self.gateway.clock.now(),
             ..self.terms
         };
@@ -244,8 +246,10 @@ impl<'a> Pick<'a> {
         let in_flight = |index| self.snapshot.upstream(index).state.in_flight();
         policy::candidates(
             &self.snapshot.rendezvous,
-            self.affinity,
-            self.pin,
+            Preference {
+                affinity: self.affinity,
+                pin: self.pin,
+            },
             |class| self.eligibility.allows(class),
             self.random,
             in_flight,
@@ -258,11 +262,11 @@ const RETRY: Duration = Duration::from_secs(2);
 
 fn affinity(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
     let content = match admitted.target.endpoint.keyless_routing() {
-        KeylessRouting::ByContent => Content {
+        KeylessRouting::ByContent => ConversationStart {
             instructions: facts.content.instructions(),
             input: facts.content.input(),
         },
-        KeylessRouting::Balanced => Content::default(),
+        KeylessRouting::Balanced => ConversationStart::default(),
     };
     let clues = Clues {
         prompt_cache_key: facts.prompt_cache_key.as_deref(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::HeaderName;
 use http::header::RETRY_AFTER;
 
-use super::super::{Accept, Act, After, Answer, Close, Ending, Fixed, Point, Read, Rule};
+use super::super::{Accept, Act, After, Close, Ending, Fixed, Point, Read, Rule, ScriptedAnswer};
 use super::*;
 
 fn count(haystack: &[u8], needle: &str) -> usize {
@@ -34,7 +34,7 @@ async fn statuses_headers_and_bodies_are_as_scripted() {
     );
     assert_eq!(ask(&sim, &hello_stream()).await.events()[1], failed);
 
-    let echo = Answer::Custom(Arc::new(|received| Fixed {
+    let echo = ScriptedAnswer::Custom(Arc::new(|received| Fixed {
         status: StatusCode::ACCEPTED,
         headers: HeaderMap::from_iter([(HeaderName::from_static("x-echo"), received.head.headers["host"].clone())]),
         pieces: vec![received.body.clone()],
@@ -52,7 +52,7 @@ async fn statuses_headers_and_bodies_are_as_scripted() {
 async fn scripted_items_are_streamed_to_the_request_they_are_for() {
     let sim = start_named("sim-a").await;
     let call = json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "call_1"});
-    let act = Act::answer(Answer::Items(vec![call.clone()]));
+    let act = Act::answer(ScriptedAnswer::Items(vec![call.clone()]));
     sim.script()
         .add(Rule::new(act).times(1).body(|body| body["input"] == "Say hello."));
     assert_eq!(
@@ -119,7 +119,7 @@ async fn a_reset_is_one() {
         std::io::ErrorKind::ConnectionReset
     );
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Close(Close::Reset)));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let (seen, end) = read_all(&mut dial(&sim, &raw(&hello())).await).await;
     assert_eq!(
         (seen.len(), end.unwrap_err().kind()),
@@ -132,12 +132,12 @@ async fn a_reset_is_one() {
 async fn connections_close_before_the_head_or_speak_no_http() {
     let sim = start_named("sim-a").await;
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Close(Close::Fin)));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Close(Close::Fin)));
     let (seen, end) = read_all(&mut dial(&sim, &raw(&hello())).await).await;
     assert!(seen.is_empty() && end.is_ok());
     let garbage = Bytes::from_static(b"HTTP/1.1 two hundred\r\n\r\n");
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Raw(garbage.clone())));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Raw(garbage.clone())));
     assert_eq!(read_all(&mut dial(&sim, &raw(&hello())).await).await.0, garbage);
     sim.script().accept(Accept::Close(Close::Fin));
     assert!(read_all(&mut dial(&sim, b"").await).await.0.is_empty());
@@ -152,7 +152,7 @@ async fn a_client_that_leaves_is_noticed_wherever_the_request_stands() {
     let acts = [
         (Act::stall(Point::Events(3)), "event: response.output_item.added"),
         (Act::stall(Point::Bytes(10)), "\r\n\r\n"),
-        (Act::answer(Answer::Never), ""),
+        (Act::answer(ScriptedAnswer::Never), ""),
         (Act::delay(PATIENCE), ""),
     ];
     for (n, (act, marker)) in acts.into_iter().enumerate() {
@@ -236,7 +236,7 @@ async fn connections_close_as_announced_or_in_silence() {
 async fn a_reused_connection_can_be_treated_apart() {
     let sim = start_named("sim-a").await;
     sim.script()
-        .add(Rule::new(Act::answer(Answer::Close(Close::Fin))).head(|head| head.nth > 1));
+        .add(Rule::new(Act::answer(ScriptedAnswer::Close(Close::Fin))).head(|head| head.nth > 1));
     let mut tcp = dial(&sim, &raw(&hello_stream())).await;
     read_until(&mut tcp, "0\r\n\r\n").await;
     tcp.write_all(&raw(&hello())).await.unwrap();
@@ -274,7 +274,8 @@ async fn events_can_be_split_anywhere() {
         },
     );
     let split = ask(&sim, &hello_stream()).await;
-    let types = |reply: &Reply| -> Vec<Value> { reply.events().iter().map(|event| event["type"].clone()).collect() };
+    let types =
+        |reply: &TestResponse| -> Vec<Value> { reply.events().iter().map(|event| event["type"].clone()).collect() };
     assert_eq!(types(&split), types(&whole));
     sim.stop().await;
 }

@@ -18,13 +18,13 @@ async fn a_stopped_account_cuts_its_streams() {
     sim.stop().await;
     let (seen, _) = read_all(&mut tcp).await;
     assert!(!seen.ends_with(b"0\r\n\r\n"));
-    assert_eq!(account.journal.recorded()[0].ending, Ending::Cut);
+    assert_eq!(account.recorder.recorded()[0].ending, Ending::Cut);
     assert_eq!(
-        account.journal.counts(),
-        Counts {
+        account.recorder.counts(),
+        SimCounts {
             connections: 1,
             requests: 1,
-            ..Counts::default()
+            ..SimCounts::default()
         }
     );
 }
@@ -68,10 +68,10 @@ async fn many_streams_at_once_are_complete_and_counted() {
     until(&sim, |counts| counts.open_connections == 0).await;
     assert_eq!(
         sim.counts(),
-        Counts {
+        SimCounts {
             connections: 100,
             requests: 100,
-            ..Counts::default()
+            ..SimCounts::default()
         }
     );
 }

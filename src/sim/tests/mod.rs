@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Counts, Sim, SimConfig};
+use super::{Sim, SimConfig, SimCounts};
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Longer than anything here takes: only a failure waits for it.
@@ -35,13 +35,13 @@ async fn start_named(name: &str) -> Sim {
     .await
 }
 
-struct Reply {
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Reply {
+impl TestResponse {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
@@ -74,14 +74,14 @@ impl Reply {
 }
 
 /// One request on a connection of its own; an error where the response is no complete one.
-async fn send(sim: &Sim, request: Request<Full<Bytes>>) -> hyper::Result<Reply> {
+async fn send(sim: &Sim, request: Request<Full<Bytes>>) -> hyper::Result<TestResponse> {
     let tcp = TcpStream::connect(sim.address()).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
     tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
-    Ok(Reply {
+    Ok(TestResponse {
         status: parts.status,
         headers: parts.headers,
         body,
@@ -96,15 +96,15 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: impl Into
     request.body(Full::new(body.into())).unwrap()
 }
 
-async fn get(sim: &Sim, target: &str) -> Reply {
+async fn get(sim: &Sim, target: &str) -> TestResponse {
     send(sim, request("GET", target, &[], Bytes::new())).await.unwrap()
 }
 
-async fn post(sim: &Sim, target: &str, body: &Value) -> Reply {
+async fn post(sim: &Sim, target: &str, body: &Value) -> TestResponse {
     send(sim, request("POST", target, &[], body.to_string())).await.unwrap()
 }
 
-async fn ask(sim: &Sim, body: &Value) -> Reply {
+async fn ask(sim: &Sim, body: &Value) -> TestResponse {
     post(sim, "/v1/responses", body).await
 }
 
@@ -155,7 +155,7 @@ async fn dial(sim: &Sim, bytes: &[u8]) -> TcpStream {
 }
 
 /// Waits until the counters are as described.
-async fn until(sim: &Sim, met: impl Fn(Counts) -> bool) {
+async fn until(sim: &Sim, met: impl Fn(SimCounts) -> bool) {
     let poll = async {
         while !met(sim.counts()) {
             tokio::task::yield_now().await;

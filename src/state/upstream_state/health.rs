@@ -19,7 +19,7 @@ use crate::{
     ids::ModelKey,
     policy::{
         Attempt, Availability, Health, Verdict,
-        health::{Badness, Status, Transition},
+        health::{Badness, HealthStatus, Transition},
     },
     tick::{Clock, Tick},
 };
@@ -72,7 +72,7 @@ impl UpstreamHealth {
     }
 
     /// What operators see of it.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> HealthStatus {
         self.health.lock().describe(self.clock.now())
     }
 
@@ -128,14 +128,14 @@ impl UpstreamHealth {
     /// Makes a probe due now if the upstream is disabled, because its credential may be another one now.
     pub fn probe_credential(&self) {
         self.change(|health, now| {
-            health.reloaded(now);
+            health.record_reload(now);
             None
         });
     }
 
     /// Ends the cooldowns whose time is over, and logs that.
     pub fn end_cooldowns(&self) {
-        while !self.is_plain() && self.update(Health::settle).is_some() {}
+        while !self.is_plain() && self.update(Health::expire).is_some() {}
     }
 
     fn is_plain(&self) -> bool {

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
-use super::script::Head;
+use super::script::ReceivedHead;
 use crate::tick::{Clock, Tick};
 
-/// Recorded requests that are kept, the latest ones.
+/// RequestRecord requests that are kept, the latest ones.
 const MAX_RECORDED: usize = 10_000;
 /// Bytes of one body that are kept.
 const MAX_BODY: usize = 16 << 20;
@@ -31,7 +31,7 @@ pub enum Ending {
 
 /// A request that reached the account.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct RequestRecord {
     /// The method.
     pub method: Method,
     /// Path and query as they stood in the request line.
@@ -50,7 +50,7 @@ pub struct Recorded {
 
 /// Counters, as they stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct SimCounts {
     /// Connections open now.
     pub open_connections: u64,
     /// Connections accepted since the start.
@@ -63,8 +63,8 @@ pub struct Counts {
     pub aborted: u64,
 }
 
-struct Entry {
-    head: Head,
+struct RecordEntry {
+    head: ReceivedHead,
     at: Tick,
     progress: Mutex<Progress>,
 }
@@ -76,9 +76,9 @@ struct Progress {
 }
 
 /// The account's memory of requests.
-pub(super) struct Journal {
+pub(super) struct RequestRecorder {
     clock: Clock,
-    entries: Option<Mutex<VecDeque<Arc<Entry>>>>,
+    entries: Option<Mutex<VecDeque<Arc<RecordEntry>>>>,
     stopping: AtomicBool,
     open_connections: AtomicU64,
     connections: AtomicU64,
@@ -87,8 +87,8 @@ pub(super) struct Journal {
     aborted: AtomicU64,
 }
 
-impl Journal {
-    /// A journal that keeps whole requests only if `record`.
+impl RequestRecorder {
+    /// A recorder that keeps whole requests only if `record`.
     pub(super) fn new(clock: Clock, record: bool) -> Self {
         Self {
             clock,
@@ -107,21 +107,21 @@ impl Journal {
         self.stopping.store(true, Relaxed);
     }
 
-    /// Counts a connection for as long as the guard lives; its number is in it.
-    pub(super) fn connect(self: &Arc<Self>) -> Connected {
+    /// SimCounts a connection for as long as the guard lives; its number is in it.
+    pub(super) fn connect(self: &Arc<Self>) -> ConnectionGuard {
         self.open_connections.fetch_add(1, Relaxed);
-        Connected {
+        ConnectionGuard {
             number: self.connections.fetch_add(1, Relaxed) + 1,
-            journal: Arc::clone(self),
+            recorder: Arc::clone(self),
         }
     }
 
     /// Begins a request.
-    pub(super) fn begin(self: &Arc<Self>, head: &Head) -> Ticket {
+    pub(super) fn begin(self: &Arc<Self>, head: &ReceivedHead) -> RequestGuard {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         let entry = self.entries.as_ref().map(|entries| {
-            let entry = Arc::new(Entry {
+            let entry = Arc::new(RecordEntry {
                 head: head.clone(),
                 at: self.clock.now(),
                 progress: Mutex::new(Progress {
@@ -137,16 +137,16 @@ impl Journal {
             entries.push_back(Arc::clone(&entry));
             entry
         });
-        Ticket {
-            journal: Arc::clone(self),
+        RequestGuard {
+            recorder: Arc::clone(self),
             entry,
             ended: false,
         }
     }
 
     /// The counters.
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
+    pub(super) fn counts(&self) -> SimCounts {
+        SimCounts {
             open_connections: self.open_connections.load(Relaxed),
             connections: self.connections.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
@@ -156,19 +156,19 @@ impl Journal {
     }
 
     /// The recorded requests in the order in which their heads arrived.
-    pub(super) fn recorded(&self) -> Vec<Recorded> {
+    pub(super) fn recorded(&self) -> Vec<RequestRecord> {
         let Some(entries) = &self.entries else {
             return Vec::new();
         };
-        let entries: Vec<Arc<Entry>> = entries.lock().iter().cloned().collect();
+        let entries: Vec<Arc<RecordEntry>> = entries.lock().iter().cloned().collect();
         entries.iter().map(|entry| entry.snapshot()).collect()
     }
 }
 
-impl Entry {
-    fn snapshot(&self) -> Recorded {
+impl RecordEntry {
+    fn snapshot(&self) -> RequestRecord {
         let progress = self.progress.lock();
-        Recorded {
+        RequestRecord {
             method: self.head.method.clone(),
             target: self.head.target.clone(),
             headers: self.head.headers.clone(),
@@ -181,26 +181,26 @@ impl Entry {
 }
 
 /// A connection being counted.
-pub(super) struct Connected {
-    journal: Arc<Journal>,
+pub(super) struct ConnectionGuard {
+    recorder: Arc<RequestRecorder>,
     /// The connection's number, from 1.
     pub number: u64,
 }
 
-impl Drop for Connected {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.journal.open_connections.fetch_sub(1, Relaxed);
+        self.recorder.open_connections.fetch_sub(1, Relaxed);
     }
 }
 
 /// A request in flight. It ends once; dropped before, its client has gone.
-pub(super) struct Ticket {
-    journal: Arc<Journal>,
-    entry: Option<Arc<Entry>>,
+pub(super) struct RequestGuard {
+    recorder: Arc<RequestRecorder>,
+    entry: Option<Arc<RecordEntry>>,
     ended: bool,
 }
 
-impl Ticket {
+impl RequestGuard {
     /// A piece of the body has been read.
     pub(super) fn read(&self, piece: &Bytes) {
         let Some(entry) = &self.entry else { return };
@@ -219,15 +219,15 @@ impl Ticket {
             entry.progress.lock().ending = ending;
         }
         if ending == Ending::Aborted {
-            self.journal.aborted.fetch_add(1, Relaxed);
+            self.recorder.aborted.fetch_add(1, Relaxed);
         }
-        self.journal.in_flight.fetch_sub(1, Relaxed);
+        self.recorder.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let stopping = self.journal.stopping.load(Relaxed);
+        let stopping = self.recorder.stopping.load(Relaxed);
         self.end(if stopping { Ending::Cut } else { Ending::Aborted });
     }
 }
@@ -236,8 +236,8 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    fn head() -> Head {
-        Head {
+    fn head() -> ReceivedHead {
+        ReceivedHead {
             method: Method::GET,
             target: "/t".into(),
             headers: HeaderMap::new(),
@@ -248,44 +248,44 @@ mod tests {
 
     #[test]
     fn a_request_ends_once_and_a_dropped_one_is_aborted() {
-        let journal = Arc::new(Journal::new(Clock::start(), true));
-        let mut ticket = journal.begin(&head());
-        ticket.read(&Bytes::from_static(b"ab"));
-        ticket.read(&Bytes::from_static(b"c"));
-        assert_eq!(journal.recorded()[0].ending, Ending::Open);
-        ticket.end(Ending::Complete);
-        drop(ticket);
-        drop(journal.begin(&head()));
-        let recorded = journal.recorded();
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let mut guard = recorder.begin(&head());
+        guard.read(&Bytes::from_static(b"ab"));
+        guard.read(&Bytes::from_static(b"c"));
+        assert_eq!(recorder.recorded()[0].ending, Ending::Open);
+        guard.end(Ending::Complete);
+        drop(guard);
+        drop(recorder.begin(&head()));
+        let recorded = recorder.recorded();
         assert_eq!(
             (recorded[0].body.as_ref(), recorded[0].ending),
             (&b"abc"[..], Ending::Complete)
         );
         assert_eq!((recorded[1].connection, recorded[1].ending), (7, Ending::Aborted));
-        let counts = journal.counts();
+        let counts = recorder.counts();
         assert_eq!((counts.requests, counts.in_flight, counts.aborted), (2, 0, 1));
     }
 
     #[test]
     fn without_recording_only_counters_are_kept() {
-        let journal = Arc::new(Journal::new(Clock::start(), false));
-        journal.begin(&head()).end(Ending::Complete);
-        assert!(journal.recorded().is_empty());
-        assert_eq!(journal.counts().requests, 1);
-        let connected = journal.connect();
-        assert_eq!((connected.number, journal.counts().open_connections), (1, 1));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), false));
+        recorder.begin(&head()).end(Ending::Complete);
+        assert!(recorder.recorded().is_empty());
+        assert_eq!(recorder.counts().requests, 1);
+        let connected = recorder.connect();
+        assert_eq!((connected.number, recorder.counts().open_connections), (1, 1));
         drop(connected);
-        assert_eq!(journal.counts().open_connections, 0);
+        assert_eq!(recorder.counts().open_connections, 0);
     }
 
     #[test]
     fn records_are_bounded() {
-        let journal = Arc::new(Journal::new(Clock::start(), true));
-        (0..=MAX_RECORDED).for_each(|_| drop(journal.begin(&head())));
-        assert_eq!(journal.recorded().len(), MAX_RECORDED);
-        let ticket = journal.begin(&head());
-        ticket.read(&Bytes::from(vec![b'x'; MAX_BODY - 1]));
-        ticket.read(&Bytes::from_static(b"yz"));
-        assert_eq!(journal.recorded().last().unwrap().body.len(), MAX_BODY);
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        (0..=MAX_RECORDED).for_each(|_| drop(recorder.begin(&head())));
+        assert_eq!(recorder.recorded().len(), MAX_RECORDED);
+        let guard = recorder.begin(&head());
+        guard.read(&Bytes::from(vec![b'x'; MAX_BODY - 1]));
+        guard.read(&Bytes::from_static(b"yz"));
+        assert_eq!(recorder.recorded().last().unwrap().body.len(), MAX_BODY);
     }
 }

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 /// An error response.
 #[derive(Debug, PartialEq)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub status: StatusCode,
     body: Value,
 }
 
-impl Refusal {
+impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, param: Option<&str>, code: Option<&str>) -> Self {
         let error = json!({"message": message.into(), "type": "invalid_request_error", "param": param, "code": code});
         Self {

@@ -8,18 +8,18 @@ use crate::{
     policy::{
         Attempt, Scope, Verdict,
         budget::{FREE, WINDOW},
-        health::{PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, State, Transition},
+        health::{HealthState, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Transition},
     },
     tick::Tick,
 };
 
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(super) struct History {
     arrivals: VecDeque<Tick>,
     retries: VecDeque<Tick>,
     pub pins: HashMap<u64, UpstreamId>,
     /// By upstream.
-    outages: HashMap<usize, Outage>,
+    outages: HashMap<usize, KnownOutage>,
     /// A moment before which it is not over.
     cooldowns: HashMap<(usize, Scope), Tick>,
     /// By upstream, the probe without a verdict and when it was sent.
@@ -27,13 +27,13 @@ pub(super) struct Ledger {
 }
 
 /// Ejected or disabled.
-struct Outage {
-    state: State,
+struct KnownOutage {
+    state: HealthState,
     since: Tick,
     until: Tick,
 }
 
-impl Ledger {
+impl History {
     pub(super) fn arrived(&mut self, now: Tick) {
         self.arrivals.push_back(now);
     }
@@ -105,19 +105,19 @@ impl Ledger {
             self.outages.remove(&upstream);
             self.probes.remove(&upstream);
         }
-        let outage = |state, until| Outage {
+        let outage = |state, until| KnownOutage {
             state,
             since: now,
             until,
         };
         match transition {
             Some(Transition::Ejected { until, .. }) => {
-                self.outages.insert(upstream, outage(State::Ejected, until));
+                self.outages.insert(upstream, outage(HealthState::Ejected, until));
             }
             Some(Transition::Disabled) => {
                 self.probes.remove(&upstream);
                 self.outages
-                    .insert(upstream, outage(State::Disabled, now.after(PROBE_DISABLED)));
+                    .insert(upstream, outage(HealthState::Disabled, now.after(PROBE_DISABLED)));
             }
             Some(Transition::Recovered { .. }) => assert!(is_over, "what was sent before an outage cannot end it"),
             Some(Transition::Cooling { until, scope, .. }) => {
@@ -143,7 +143,7 @@ impl Ledger {
     /// The credential may be another one.
     pub(super) fn reloaded(&mut self, upstream: usize, now: Tick) {
         if let Some(outage) = self.outages.get_mut(&upstream)
-            && outage.state == State::Disabled
+            && outage.state == HealthState::Disabled
         {
             outage.until = now;
             self.probes.remove(&upstream);

@@ -13,18 +13,18 @@ use parking_lot::Mutex;
 use twox_hash::XxHash3_64;
 
 use super::cache::Prefix;
-use super::responses::Reply;
+use super::responses::GeneratedResponse;
 
-/// Responses that stay known.
+/// ResponseStore that stay known.
 const MAX_RESPONSES: usize = 10_000;
 /// Bytes of requests and replies kept for those responses.
 const MAX_BYTES: usize = 32 << 20;
 
 /// A response that the account made.
 #[derive(Clone)]
-pub(super) struct Issued {
+pub(super) struct IssuedResponse {
     /// What was answered.
-    pub reply: Arc<Reply>,
+    pub reply: Arc<GeneratedResponse>,
     /// The request's JSON, for its input items.
     pub request: Bytes,
     /// The conversation up to and including the answer.
@@ -33,27 +33,27 @@ pub(super) struct Issued {
     pub cancelled: bool,
 }
 
-impl Issued {
+impl IssuedResponse {
     fn weight(&self) -> usize {
         self.request.len() + self.reply.weight()
     }
 }
 
 /// See the module's documentation.
-pub(super) struct Ledger {
+pub(super) struct IssuedObjects {
     name: String,
     turns: AtomicU64,
-    responses: Mutex<Responses>,
+    responses: Mutex<ResponseStore>,
 }
 
 #[derive(Default)]
-struct Responses {
-    known: HashMap<Arc<str>, Issued>,
+struct ResponseStore {
+    known: HashMap<Arc<str>, IssuedResponse>,
     oldest: VecDeque<Arc<str>>,
     bytes: usize,
 }
 
-impl Ledger {
+impl IssuedObjects {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     /// Remembers a response by its id.
-    pub(super) fn issue(&self, issued: Issued) {
+    pub(super) fn issue(&self, issued: IssuedResponse) {
         let id: Arc<str> = issued.reply.id().into();
         let mut responses = self.responses.lock();
         responses.bytes += issued.weight();
@@ -78,7 +78,7 @@ impl Ledger {
     }
 
     /// The response called `id`, if this account made it and still knows it.
-    pub(super) fn find(&self, id: &str) -> Option<Issued> {
+    pub(super) fn find(&self, id: &str) -> Option<IssuedResponse> {
         self.responses.lock().known.get(id).cloned()
     }
 
@@ -88,7 +88,7 @@ impl Ledger {
     }
 
     /// Marks a response as cancelled and returns it.
-    pub(super) fn cancel(&self, id: &str) -> Option<Issued> {
+    pub(super) fn cancel(&self, id: &str) -> Option<IssuedResponse> {
         let mut responses = self.responses.lock();
         let issued = responses.known.get_mut(id)?;
         issued.cancelled = true;
@@ -132,7 +132,7 @@ impl Ledger {
     }
 }
 
-impl Responses {
+impl ResponseStore {
     fn forget(&mut self, id: &str) -> bool {
         match self.known.remove(id) {
             Some(issued) => {
@@ -150,10 +150,10 @@ mod tests {
 
     use super::*;
 
-    fn issued(ledger: &Ledger, request: Bytes) -> String {
-        let reply = Reply::new(&json!({"model": "m"}), Vec::new(), Default::default());
+    fn remember(issued: &IssuedObjects, request: Bytes) -> String {
+        let reply = GeneratedResponse::new(&json!({"model": "m"}), Vec::new(), Default::default());
         let id = reply.id().to_owned();
-        ledger.issue(Issued {
+        issued.issue(IssuedResponse {
             reply: Arc::new(reply),
             request,
             prefix: Prefix::new("m"),
@@ -164,12 +164,15 @@ mod tests {
 
     #[test]
     fn only_its_own_encrypted_items_and_turns_are_recognised() {
-        let (a, b) = (Ledger::new("sim-a"), Ledger::new("sim-b"));
+        let (a, b) = (IssuedObjects::new("sim-a"), IssuedObjects::new("sim-b"));
         let (item, turn) = (a.encrypt(), a.begin_turn());
         assert!(a.decrypts(&item) && !b.decrypts(&item));
         assert!(a.knows_turn(&turn) && !b.knows_turn(&turn));
         assert_eq!(turn, "sim-a-1");
-        assert!(Ledger::new("sim-a").decrypts(&item), "a restarted account honours it");
+        assert!(
+            IssuedObjects::new("sim-a").decrypts(&item),
+            "a restarted account honours it"
+        );
         for forged in [
             "",
             "enc_sim-a_",
@@ -179,30 +182,30 @@ mod tests {
         ] {
             assert!(!a.decrypts(forged), "{forged}");
         }
-        assert!(!Ledger::new("sim").decrypts(&item) && !Ledger::new("sim").knows_turn("sim-a-1"));
+        assert!(!IssuedObjects::new("sim").decrypts(&item) && !IssuedObjects::new("sim").knows_turn("sim-a-1"));
     }
 
     #[test]
     fn responses_are_found_cancelled_and_deleted() {
-        let ledger = Ledger::new("a");
-        let id = issued(&ledger, Bytes::new());
-        assert!(ledger.find(&id).is_some_and(|found| !found.cancelled));
-        assert!(ledger.cancel(&id).is_some());
-        assert!(ledger.find(&id).is_some_and(|found| found.cancelled));
-        assert!(ledger.delete(&id) && !ledger.delete(&id));
-        assert!(ledger.find(&id).is_none() && ledger.cancel(&id).is_none());
+        let issued = IssuedObjects::new("a");
+        let id = remember(&issued, Bytes::new());
+        assert!(issued.find(&id).is_some_and(|found| !found.cancelled));
+        assert!(issued.cancel(&id).is_some());
+        assert!(issued.find(&id).is_some_and(|found| found.cancelled));
+        assert!(issued.delete(&id) && !issued.delete(&id));
+        assert!(issued.find(&id).is_none() && issued.cancel(&id).is_none());
     }
 
     #[test]
     fn memory_is_bounded_in_number_and_bytes() {
-        let ledger = Ledger::new("a");
-        let first = issued(&ledger, Bytes::new());
-        let second = issued(&ledger, Bytes::new());
-        (1..MAX_RESPONSES).for_each(|_| drop(issued(&ledger, Bytes::new())));
-        assert!(ledger.find(&first).is_none() && ledger.find(&second).is_some());
-        let big = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2]));
-        let bigger = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
-        assert!(ledger.find(&second).is_none() && ledger.find(&big).is_none() && ledger.find(&bigger).is_some());
-        assert!(ledger.responses.lock().bytes <= MAX_BYTES);
+        let issued = IssuedObjects::new("a");
+        let first = remember(&issued, Bytes::new());
+        let second = remember(&issued, Bytes::new());
+        (1..MAX_RESPONSES).for_each(|_| drop(remember(&issued, Bytes::new())));
+        assert!(issued.find(&first).is_none() && issued.find(&second).is_some());
+        let big = remember(&issued, Bytes::from(vec![0; MAX_BYTES / 2]));
+        let bigger = remember(&issued, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
+        assert!(issued.find(&second).is_none() && issued.find(&big).is_none() && issued.find(&bigger).is_some());
+        assert!(issued.responses.lock().bytes <= MAX_BYTES);
     }
 }

@@ -1,7 +1,7 @@
 //! A connection that can be cut, from below hyper, at the moment a script wants.
 //!
 //! Hyper flushes its transport when all that it had to write is written. So a body that wants the connection cut after
-//! its latest piece arms the [`Breaker`] and waits: the next flush is exactly behind that piece, and cuts.
+//! its latest piece arms the [`ConnectionBreaker`] and waits: the next flush is exactly behind that piece, and cuts.
 
 use std::io;
 use std::net::Shutdown;
@@ -22,7 +22,7 @@ use super::act::Close;
 
 /// What to do with a connection instead of answering.
 #[derive(Debug)]
-pub(super) enum Seizure {
+pub(super) enum Takeover {
     /// Send these bytes, then close.
     Raw(Bytes),
     /// Close.
@@ -31,17 +31,17 @@ pub(super) enum Seizure {
 
 /// The handle by which a request's handler or body breaks its connection.
 #[derive(Default)]
-pub(super) struct Breaker {
+pub(super) struct ConnectionBreaker {
     armed: AtomicU8,
-    seizure: Mutex<Option<Seizure>>,
-    seized: Notify,
+    takeover: Mutex<Option<Takeover>>,
+    taken_over: Notify,
 }
 
 const UNARMED: u8 = 0;
 const FIN: u8 = 1;
 const RESET: u8 = 2;
 
-impl Breaker {
+impl ConnectionBreaker {
     /// Cuts the connection as soon as everything given to it is written.
     pub(super) fn arm(&self, how: Close) {
         let armed = match how {
@@ -60,17 +60,17 @@ impl Breaker {
     }
 
     /// Takes the connection away from hyper at once.
-    pub(super) fn seize(&self, seizure: Seizure) {
-        *self.seizure.lock() = Some(seizure);
-        self.seized.notify_one();
+    pub(super) fn take_over(&self, takeover: Takeover) {
+        *self.takeover.lock() = Some(takeover);
+        self.taken_over.notify_one();
     }
 
-    /// Waits until the connection is seized.
-    pub(super) async fn seized(&self) -> Seizure {
+    /// Waits until the connection is taken_over.
+    pub(super) async fn taken_over(&self) -> Takeover {
         loop {
-            self.seized.notified().await;
-            if let Some(seizure) = self.seizure.lock().take() {
-                return seizure;
+            self.taken_over.notified().await;
+            if let Some(takeover) = self.takeover.lock().take() {
+                return takeover;
             }
         }
     }
@@ -101,21 +101,21 @@ pub(super) fn close(tcp: &TcpStream, how: Close) {
 }
 
 /// The transport that hyper is given.
-pub(super) struct Line {
+pub(super) struct BreakableStream {
     socket: Socket,
-    breaker: Arc<Breaker>,
+    breaker: Arc<ConnectionBreaker>,
 }
 
-impl Line {
-    pub(super) fn new(socket: Socket, breaker: Arc<Breaker>) -> Self {
+impl BreakableStream {
+    pub(super) fn new(socket: Socket, breaker: Arc<ConnectionBreaker>) -> Self {
         Self { socket, breaker }
     }
 
-    /// Carries out a seizure.
-    pub(super) async fn end(mut self, seizure: Seizure) {
-        let how = match seizure {
-            Seizure::Close(how) => how,
-            Seizure::Raw(bytes) => {
+    /// Carries out a takeover.
+    pub(super) async fn end(mut self, takeover: Takeover) {
+        let how = match takeover {
+            Takeover::Close(how) => how,
+            Takeover::Raw(bytes) => {
                 // The peer may be gone; there is nobody to tell.
                 let _ = self.write_all(&bytes).await;
                 let _ = self.flush().await;
@@ -126,7 +126,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for BreakableStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.socket {
             Socket::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
@@ -135,7 +135,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for BreakableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.socket {
             Socket::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
