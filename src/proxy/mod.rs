@@ -19,12 +19,12 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 
-pub use exchange::outgoing::Outgoing;
+pub use exchange::body::Outgoing;
 
 use self::{
     exchange::{
         forward::{self, Exchange},
-        settle,
+        response,
     },
     models::Catalogue,
     request::{admit, caller, inspect},
@@ -67,7 +67,7 @@ impl Proxy {
         let intake = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
         let mut log = RequestLog::open(&self.gateway, &parts.method, &parts.uri, request_id, intake.counter());
         match self.answer(&snapshot, peer, parts, framing, intake, &mut log).await {
-            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, log),
+            Ok(Answer::Upstream(exchange)) => response::settle(&snapshot, *exchange, log),
             Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, log),
             Err(fault) => reply::render(fault, log),
         }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Response};
 
-use super::{Proxy, exchange::outgoing::Outgoing, reply, request::admit};
+use super::{Proxy, exchange::body::Outgoing, reply, request::admit};
 use crate::{
     fault::Fault,
     wire::{Peer, Refusal},

@@ -7,7 +7,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{exchange::outgoing::Outgoing, request::headers::X_REQUEST_ID, request_log::RequestLog};
+use super::{exchange::body::Outgoing, request::headers::X_REQUEST_ID, request_log::RequestLog};
 use crate::fault::{self, Fault, Retry};
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::proxy::{
-    exchange::judge::{Answer, Question},
+    exchange::peek::{Answer, Question},
     request::admit::Admitted,
     request::headers::{self, Addressed, CallersCredential, TURN_STATE},
     request::inspect::{self, Inspected},

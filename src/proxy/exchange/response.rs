@@ -3,9 +3,9 @@
 use http::{HeaderValue, Response, Version};
 
 use crate::proxy::{
+    exchange::body::{Learn, Outgoing, Stream},
     exchange::forward::Exchange,
-    exchange::judge::Answer,
-    exchange::outgoing::{Learn, Outgoing, Stream},
+    exchange::peek::Answer,
     request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
     request_log::RequestLog,
     turn::pick::Pinning,
