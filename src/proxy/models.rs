@@ -137,7 +137,7 @@ impl Catalogue {
                 let id = percent_decode_str(id).decode_utf8_lossy();
                 let model = models.iter().find(|model| model.id == id);
                 model.map(json).ok_or_else(|| Fault::ModelNotServed {
-                    model: super::request::target::bounded(&id),
+                    model: super::text::bounded(&id),
                     served: models.iter().map(|model| model.id.clone()).collect(),
                 })
             }

@@ -1,4 +1,4 @@
-//! Response bodies on their way to a caller.
+//! Response bodies on their way to a caller. A body ends its request: at its own end, or when it is dropped.
 
 use std::{
     pin::Pin,
@@ -8,116 +8,220 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::proxy::request_log::{Outcome, RequestLog};
 use crate::{
-    ids::{Namespace, OwnedKey, UpstreamId},
+    proxy::{
+        exchange::peek::BodyDelimiter,
+        request_end::{RequestEnd, ResponseSummary},
+        request_log::Outcome,
+        turn::{confirm::OwnerRecorder, limits::FinalUsage},
+    },
     scan::ResponseReader,
     state::Lease,
     wire::{BodyError, Relay},
 };
 
-/// A response body that keeps its request's log: dropped at the end, or when the caller goes.
-pub struct Outgoing(Content);
+#[cfg(test)]
+mod tests;
 
-enum Content {
-    /// Of our own; without a log where there was no request.
-    Text(Bytes, Option<RequestLog>),
-    Stream(Box<Stream>, RequestLog),
+/// The body of a response to a caller.
+pub struct ResponseBody(BodyKind);
+
+enum BodyKind {
+    Own(OwnBody),
+    Relayed(Box<RelayedBody<Relay>>),
 }
 
-/// An upstream's body, read as it passes.
-pub(in crate::proxy) struct Stream {
-    pub relay: Relay,
+/// A body that Steadfast has made.
+struct OwnBody {
+    text: Bytes,
+    kind: OwnBodyKind,
+    /// Taken when the request ends.
+    end: Option<RequestEnd>,
+}
+
+/// What a body that Steadfast has made says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum OwnBodyKind {
+    /// The answer to the request.
+    Answer,
+    /// An error. The request counts as refused even if the caller does not wait for the error.
+    Error,
+}
+
+/// The body of an upstream's response, read as it passes.
+pub(super) struct RelayedBody<B> {
+    pub relay: B,
+    /// Reads the body as it passes; `None` where nothing in it is of interest.
     pub reader: Option<ResponseReader>,
-    /// How many of the pieces that are still to pass have been read before.
+    /// How many of the pieces that are still to pass the reader has read already.
     pub pieces_read: usize,
-    /// Where the response that passes belongs.
-    pub learn: Option<Learn>,
-    /// The body ends where its connection ends, so that only what it says tells whether it is whole.
-    pub must_be_whole: bool,
-    /// The place at the upstream, given back with the body.
+    /// Records who owns the response; `None` where the endpoint makes no responses.
+    pub owner: Option<OwnerRecorder>,
+    /// What delimits the body. If only its connection does, the reader has to tell whether it is whole.
+    pub delimiter: BodyDelimiter,
+    /// The slot at the upstream, given back with the body.
     pub lease: Option<Lease>,
+    /// How many bytes have passed.
+    pub bytes_out: u64,
+    /// Taken when the request ends.
+    pub end: Option<RequestEnd>,
 }
 
-/// Whose response this is.
-pub(in crate::proxy) struct Learn {
-    pub namespace: Namespace,
-    pub upstream: UpstreamId,
-    /// The response's id is known.
-    pub has_id: bool,
-}
-
-impl Outgoing {
-    /// A body of our own.
-    pub(in crate::proxy) fn text(text: impl Into<Bytes>, log: Option<RequestLog>) -> Self {
-        Self(Content::Text(text.into(), log))
+impl ResponseBody {
+    /// A body that Steadfast has made.
+    pub(in crate::proxy) fn own(text: Bytes, kind: OwnBodyKind, end: RequestEnd) -> Self {
+        Self(BodyKind::Own(OwnBody {
+            text,
+            kind,
+            end: Some(end),
+        }))
     }
 
-    /// An upstream's body.
-    pub(in crate::proxy) fn stream(stream: Stream, mut log: RequestLog) -> Self {
-        if stream.is_end() {
-            log.outcome = Some(Outcome::Complete);
+    /// The body of an upstream.
+    pub(super) fn relayed(mut body: RelayedBody<Relay>) -> Self {
+        if body.is_at_end() {
+            body.complete();
         }
-        Self(Content::Stream(Box::new(stream), log))
+        Self(BodyKind::Relayed(Box::new(body)))
     }
 }
 
-impl Stream {
-    fn observe(&mut self, data: &Bytes, log: &RequestLog) {
+impl OwnBody {
+    fn poll_frame(&mut self) -> Option<Frame<Bytes>> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let text = std::mem::take(&mut self.text);
+        let outcome = match self.kind {
+            OwnBodyKind::Answer => Outcome::Complete,
+            OwnBodyKind::Error => Outcome::Refused,
+        };
+        self.end(Some(outcome), text.len() as u64);
+        Some(Frame::data(text))
+    }
+
+    fn end(&mut self, outcome: Option<Outcome>, bytes_out: u64) {
+        if let Some(end) = self.end.take() {
+            let summary = ResponseSummary {
+                bytes_out,
+                usage: FinalUsage::NONE,
+                lease: None,
+            };
+            end.end(outcome, summary);
+        }
+    }
+}
+
+impl Drop for OwnBody {
+    fn drop(&mut self) {
+        let outcome = (self.kind == OwnBodyKind::Error).then_some(Outcome::Refused);
+        self.end(outcome, 0);
+    }
+}
+
+impl<B> RelayedBody<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.bytes_out += data.len() as u64;
+                    self.read(data);
+                }
+                if self.is_at_end() {
+                    self.complete();
+                }
+                Some(Ok(frame))
+            }
+            None if self.must_be_whole() && !self.is_whole() => {
+                self.end(Some(Outcome::UpstreamBroken));
+                Some(Err(BodyError::Broken(
+                    "the connection closed before the end".to_owned(),
+                )))
+            }
+            None => {
+                self.complete();
+                None
+            }
+            Some(Err(error)) => {
+                self.end(Some(match error {
+                    // The last event has passed; only the framing is missing.
+                    _ if self.ended_with_event() => Outcome::Complete,
+                    BodyError::Idle(_) => Outcome::Idle,
+                    BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
+                }));
+                Some(Err(error))
+            }
+        })
+    }
+
+    /// Whether nothing more will come, and what came is all.
+    fn is_at_end(&self) -> bool {
+        self.relay.is_end_stream() && !self.must_be_whole()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.must_be_whole() {
+            // How much there is may be known by now, but not whether that is all.
+            true => SizeHint::default(),
+            false => self.relay.size_hint(),
+        }
+    }
+}
+
+impl<B> RelayedBody<B> {
+    /// Whether the end of the body counts only if what was read says that it is whole.
+    fn must_be_whole(&self) -> bool {
+        self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.is_some()
+    }
+
+    fn read(&mut self, data: &Bytes) {
         if let Some(reader) = &mut self.reader {
             match self.pieces_read {
                 0 => reader.feed(data),
                 _ => self.pieces_read -= 1,
             }
-            self.learn(log);
+            self.record_owner();
         }
     }
 
-    fn complete(&mut self, log: &mut RequestLog) {
-        log.outcome = Some(Outcome::Complete);
+    fn record_owner(&mut self) {
+        if let (Some(reader), Some(owner)) = (&mut self.reader, &mut self.owner) {
+            owner.record(reader);
+        }
+    }
+
+    /// The caller gets the whole body.
+    fn complete(&mut self) {
         if let Some(reader) = &mut self.reader {
             reader.finish();
-            self.learn(log);
         }
-        self.count(log);
+        self.record_owner();
+        self.end(Some(Outcome::Complete));
     }
 
-    /// Counts what the request has used, as far as is known: once, when nothing more is learnt.
-    fn count(&mut self, log: &mut RequestLog) {
-        let Some(reader) = self.reader.take() else { return };
-        match reader.usage() {
-            Some(usage) => log.used(usage, self.lease.as_ref()),
-            None if reader.is_stream() => log.used_unknown(),
-            None => {}
-        }
-    }
-
-    /// Remembers whose response this is, and whose the encrypted items in it are, as they become known.
-    fn learn(&mut self, log: &RequestLog) {
-        let (Some(reader), Some(learn)) = (&mut self.reader, &mut self.learn) else {
-            return;
+    /// Ends the request, unless it has ended. Without an `outcome` the caller has left before the end.
+    fn end(&mut self, outcome: Option<Outcome>) {
+        let Some(end) = self.end.take() else { return };
+        let usage = match &self.reader {
+            Some(reader) => match reader.usage() {
+                Some(usage) => FinalUsage::Reported(usage),
+                None if reader.is_stream() => FinalUsage::Unreported {
+                    stream_bytes: self.bytes_out,
+                },
+                None => FinalUsage::NONE,
+            },
+            None => FinalUsage::NONE,
         };
-        let gateway = log.gateway();
-        let remember = |key| {
-            gateway
-                .runtime
-                .owners
-                .confirm(key, None, learn.upstream, gateway.clock.now())
+        let summary = ResponseSummary {
+            bytes_out: self.bytes_out,
+            usage,
+            lease: self.lease.as_ref(),
         };
-        for content in reader.take_encrypted() {
-            remember(OwnedKey::from_encrypted_content(learn.namespace, content));
-        }
-        if !learn.has_id
-            && let Some(id) = reader.response_id()
-        {
-            remember(OwnedKey::from_response_id(learn.namespace, id));
-            learn.has_id = true;
-        }
-    }
-
-    /// Whether nothing more will come, and what came is all.
-    fn is_end(&self) -> bool {
-        self.relay.is_end_stream() && !self.must_be_whole
+        end.end(outcome, summary);
     }
 
     fn is_whole(&mut self) -> bool {
@@ -130,88 +234,38 @@ impl Stream {
     fn ended_with_event(&self) -> bool {
         self.reader.as_ref().is_some_and(ResponseReader::is_terminal)
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>, log: &mut RequestLog) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
-        let frame = match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    log.bytes_out += data.len() as u64;
-                    self.observe(data, log);
-                }
-                if self.is_end() {
-                    self.complete(log);
-                }
-                Some(Ok(frame))
-            }
-            None if self.must_be_whole && !self.is_whole() => {
-                log.outcome = Some(Outcome::UpstreamBroken);
-                Some(Err(BodyError::Broken(
-                    "the connection closed before the end".to_owned(),
-                )))
-            }
-            None => {
-                self.complete(log);
-                None
-            }
-            Some(Err(error)) => {
-                log.outcome = Some(match error {
-                    // The last event has passed; only the framing is missing.
-                    _ if self.ended_with_event() => Outcome::Complete,
-                    BodyError::Idle(_) => Outcome::Idle,
-                    BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
-                });
-                Some(Err(error))
-            }
-        };
-        Poll::Ready(frame)
+impl<B> Drop for RelayedBody<B> {
+    fn drop(&mut self) {
+        // A client that has read the last event may close before the last chunk: it has everything.
+        let outcome = self.ended_with_event().then_some(Outcome::Complete);
+        self.end(outcome);
     }
 }
 
-impl Body for Outgoing {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Content::Text(text, _) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text, log) => {
-                let text = std::mem::take(text);
-                if let Some(log) = log {
-                    log.bytes_out += text.len() as u64;
-                    log.outcome.get_or_insert(Outcome::Complete);
-                }
-                Poll::Ready(Some(Ok(Frame::data(text))))
-            }
-            Content::Stream(stream, log) => stream.poll(cx, log),
+            BodyKind::Own(body) => Poll::Ready(body.poll_frame().map(Ok)),
+            BodyKind::Relayed(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Content::Text(text, _) => text.is_empty(),
-            Content::Stream(stream, _) => stream.is_end(),
+            BodyKind::Own(body) => body.text.is_empty(),
+            BodyKind::Relayed(body) => body.is_at_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
-            // How much there is of it may be known by now; whether that is all is not.
-            Content::Stream(stream, _) if stream.must_be_whole => SizeHint::default(),
-            Content::Stream(stream, _) => stream.relay.size_hint(),
-        }
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        // A client that has read the last event may close before the last chunk: it has everything.
-        if let Content::Stream(stream, log) = &mut self.0 {
-            if log.outcome.is_none() && stream.ended_with_event() {
-                log.outcome = Some(Outcome::Complete);
-            }
-            stream.count(log);
+            BodyKind::Own(body) => SizeHint::with_exact(body.text.len() as u64),
+            BodyKind::Relayed(body) => body.size_hint(),
         }
     }
 }

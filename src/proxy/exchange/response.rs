@@ -1,97 +1,95 @@
-//! The last stage: learn from the response head, and hand the body to the caller.
+//! Builds the response for the caller from an upstream's.
 
-use http::{HeaderValue, Response, Version};
+use std::sync::Arc;
 
-use crate::proxy::{
-    exchange::body::{Learn, Outgoing, Stream},
-    exchange::forward::Exchange,
-    exchange::peek::Answer,
-    request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
-    request_log::RequestLog,
-    turn::pick::Pinning,
-    turn::turn_state,
-};
+use http::{HeaderMap, HeaderValue, Response, Version};
+
 use crate::{
     endpoint::Endpoint,
-    policy::Verdict,
-    state::{Gateway, Snapshot},
+    ids::Namespace,
+    policy::Route,
+    proxy::{
+        exchange::{
+            body::{RelayedBody, ResponseBody},
+            peek::PeekedResponse,
+            rate_limit_headers,
+        },
+        identity::RequestIdentity,
+        request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+        request_end::RequestEnd,
+        turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state},
+    },
+    state::{Gateway, Snapshot, Upstream},
 };
 
-/// Turns an upstream's answer into the caller's.
-pub(in crate::proxy) fn settle(snapshot: &Snapshot, exchange: Exchange<'_>, mut log: RequestLog) -> Response<Outgoing> {
-    if exchange.answer.verdict == Verdict::Served {
-        confirm(&exchange, log.gateway());
-    }
-    let Exchange {
-        answer,
-        upstream,
-        route,
-        lease,
-        namespace,
-        ..
-    } = exchange;
-    let Answer {
-        response,
-        reader,
-        pieces_read,
-        is_unframed,
-        ..
-    } = answer;
-    let upstream_request_id = response.headers().get(X_REQUEST_ID);
-    let has_request_id = upstream_request_id.is_some();
-    log.answered(
-        &upstream.state,
-        &upstream.name,
-        route,
-        response.status(),
-        upstream_request_id,
-    );
+#[cfg(test)]
+mod tests;
 
-    let (mut parts, relay) = response.into_parts();
-    let names_response = !matches!(log.endpoint, Some(Endpoint::ChatCompletions | Endpoint::Embeddings));
-    let must_be_whole = is_unframed && reader.is_some();
+/// Builds the caller's response: its head, and a body that ends the request with `end`.
+pub(in crate::proxy) fn build(
+    gateway: &Arc<Gateway>,
+    snapshot: &Snapshot,
+    served: TurnAnswer<'_, PeekedResponse>,
+    identity: RequestIdentity<'_>,
+    mut end: RequestEnd,
+) -> Response<ResponseBody> {
+    let origin = ResponseOrigin {
+        upstream: served.upstream,
+        route: served.route,
+        namespace: served.namespace,
+    };
+    let peeked = served.answer.response;
+    let (mut parts, relay) = peeked.response.into_parts();
+    let upstream_request_id = parts.headers.get(X_REQUEST_ID);
+    end.log()
+        .answered(origin.upstream, origin.route, parts.status, upstream_request_id);
+    end.mark_answered(parts.status);
 
     parts.version = Version::HTTP_11;
-    headers::cleanse_response(&mut parts.headers, upstream);
-    log.show_limits(&mut parts.headers);
-    if let Some(issued) = parts.headers.remove(TURN_STATE)
-        && let Some(sealed) = turn_state::seal(upstream.id, &upstream.seal, namespace, &issued)
-    {
-        parts.headers.insert(TURN_STATE, sealed);
-    }
-    if !has_request_id {
-        parts.headers.insert(X_REQUEST_ID, log.request_id.clone());
-    }
-    if snapshot.route_headers {
-        parts.headers.insert(ROUTED_TO, upstream.name_header.clone());
-        parts.headers.insert(ROUTED_BY, HeaderValue::from_static(route.label()));
-    }
-    let learn = (reader.is_some() && names_response).then_some(Learn {
-        namespace,
-        upstream: upstream.id,
-        has_id: false,
-    });
-    let stream = Stream {
+    origin.rewrite_headers(&mut parts.headers, snapshot, identity);
+    let has_owner = peeked.reader.is_some() && names_responses(peeked.endpoint);
+    let body = RelayedBody {
         relay,
-        reader,
-        pieces_read,
-        learn,
-        must_be_whole,
-        lease,
+        reader: peeked.reader,
+        pieces_read: peeked.pieces_read,
+        owner: has_owner.then(|| OwnerRecorder::new(gateway.clone(), origin.namespace, origin.upstream.id)),
+        delimiter: peeked.delimiter,
+        lease: served.lease,
+        bytes_out: 0,
+        end: Some(end),
     };
-    Response::from_parts(parts, Outgoing::stream(stream, log))
+    Response::from_parts(parts, ResponseBody::relayed(body))
 }
 
-/// The session's cache is now where it was served.
-fn confirm(exchange: &Exchange<'_>, gateway: &Gateway) {
-    let (Some(key), Pinning::From(seen)) = (exchange.affinity.key, exchange.pinning) else {
-        return;
-    };
-    let upstream = exchange.upstream.id;
-    let standing = gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
-    if let Some(left) = seen.filter(|seen| *seen != upstream && standing == upstream)
-        && let Some(left) = gateway.runtime.find(left)
-    {
-        left.metrics.count_moved();
+/// Whether the ids in the answers of `endpoint` are ids of responses, which later requests may refer to.
+fn names_responses(endpoint: Endpoint) -> bool {
+    !matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings)
+}
+
+/// Where a response comes from, and to whom it goes.
+struct ResponseOrigin<'a> {
+    upstream: &'a Upstream,
+    route: Route,
+    /// The namespace of the caller's group.
+    namespace: Namespace,
+}
+
+impl ResponseOrigin<'_> {
+    /// Changes the upstream's response headers into the caller's.
+    fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
+        headers::cleanse_response(headers, self.upstream);
+        rate_limit_headers::replace_with_callers(headers, identity.key.map(|key| &**key));
+        if let Some(issued) = headers.remove(TURN_STATE)
+            && let Some(sealed) = turn_state::seal(self.upstream.id, &self.upstream.seal, self.namespace, &issued)
+        {
+            headers.insert(TURN_STATE, sealed);
+        }
+        if !headers.contains_key(X_REQUEST_ID) {
+            headers.insert(X_REQUEST_ID, identity.id);
+        }
+        if snapshot.route_headers {
+            headers.insert(ROUTED_TO, self.upstream.name_header.clone());
+            headers.insert(ROUTED_BY, HeaderValue::from_static(self.route.label()));
+        }
     }
 }

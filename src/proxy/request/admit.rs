@@ -11,13 +11,12 @@ use crate::proxy::{
     request::headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
     request::host,
     request::target::{self, Target},
-    request_log::copied,
+    text::copied,
     turn::turn_state::{self, TurnState},
 };
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
-    ids::Namespace,
     scan::{Encoding, EncodingKind},
     state::Snapshot,
     wire::{Framing, Peer},
@@ -45,11 +44,6 @@ pub(in crate::proxy) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Keeps its group's sessions and state apart from those of others.
-    pub fn namespace(&self) -> Namespace {
-        self.caller.group.namespace
-    }
-
     /// Whether the body is looked into: where an upstream will read JSON, and where we can.
     pub fn is_inspected(&self) -> bool {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {

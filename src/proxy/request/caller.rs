@@ -9,10 +9,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
 
 use crate::proxy::{
-    request::admit::Admitted,
-    request::headers::X_API_KEY,
-    request::inspect::Inspected,
-    request::target::{Target, bounded},
+    request::admit::Admitted, request::headers::X_API_KEY, request::inspect::Inspected, request::target::Target,
+    text::bounded,
 };
 use crate::{
     endpoint::Endpoint,

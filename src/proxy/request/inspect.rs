@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
+use crate::proxy::request::admit::Admitted;
 use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
@@ -38,11 +38,11 @@ pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
     limits: Limits,
-    log: &RequestLog,
+    buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if admitted.is_inspected() {
-        return read(admitted, intake, limits, log).await;
+        return read(admitted, intake, limits, buffers).await;
     }
     let body = match framing {
         Framing::None => Replay::empty(framing),
@@ -60,9 +60,9 @@ async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
     limits: Limits,
-    log: &RequestLog,
+    buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
-    let mut room = Room::new(&log.gateway().buffers, limits.max_body);
+    let mut room = Room::new(buffers, limits.max_body);
     // Only what can be read comes here, see `Admitted::is_inspected`.
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
     let mut keep = Keep::default();

@@ -5,7 +5,7 @@
 
 use http::{Method, Uri, uri::PathAndQuery};
 
-use crate::{endpoint::Endpoint, fault::Fault};
+use crate::{endpoint::Endpoint, fault::Fault, proxy::text::bounded};
 
 /// An endpoint, and what of the path an upstream gets to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,17 +223,6 @@ fn meant(path: &str) -> &'static str {
         .iter()
         .find(|(word, _)| path.contains(word))
         .map_or("/v1/responses", |(_, endpoint)| endpoint)
-}
-
-/// Text of a caller's, short enough for a message or a log line.
-pub(in crate::proxy) fn bounded(text: &str) -> String {
-    const LONGEST: usize = 200;
-    if text.len() <= LONGEST {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(LONGEST).collect();
-    short.push('…');
-    short
 }
 
 #[cfg(test)]
