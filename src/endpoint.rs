@@ -1,22 +1,71 @@
-//! The closed list of endpoints: what a request asks for.
+//! The closed list of endpoints, and one table of what each of them may do.
+//!
+//! [`Endpoint::traits`] is that table. Each row is one endpoint and each column is one question that the proxy asks. The
+//! match has no `_` arm, so that a new endpoint does not compile until it has an answer to every question. No other
+//! module matches on an endpoint to find out what it may do.
 
-/// What a request asks for, as far as metrics tell.
+/// What a request asks for, as the metric label `endpoint` distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `POST /v1/responses`
+    /// `/v1/responses`
     Responses,
     /// `POST /v1/responses/compact`
     Compact,
-    /// `/v1/responses/{id}` and below
+    /// `/v1/responses/{id}` and the paths below it
     Response,
     /// `/v1/models` and `/v1/models/{id}`
     Models,
-    /// `/v1/chat/completions`
+    /// `/v1/chat/completions`, and the older `/v1/completions`
     ChatCompletions,
     /// `/v1/embeddings`
     Embeddings,
     /// Any other path under `/v1`
     Other,
+}
+
+/// When the body of a request is read for its model, its session key and the responses that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspection {
+    /// Always: the endpoint takes JSON only, so an upstream reads the body as JSON whatever its content type says.
+    Always,
+    /// Only if the content type of the request is JSON.
+    IfJson,
+}
+
+/// Where a request goes that names neither a session key nor an object that an upstream owns. Every endpoint is sticky
+/// for a request that names one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeylessRouting {
+    /// To the upstream of its conversation, which is recognised by its instructions and its first input.
+    ByContent,
+    /// To the less loaded of two random upstreams.
+    Balanced,
+}
+
+/// Which requests a confined group may send: a group that may use some models only, or that shares its upstream accounts
+/// with other groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfinedAccess {
+    /// `POST` only: the body names the model, and the request reads and changes nothing that is stored.
+    Post,
+    /// `GET` only.
+    Get,
+    /// Operations on the one response that the path names, and the token count.
+    NamedResponse,
+    /// `POST` to one of the paths that read and change nothing that is stored.
+    StatelessPost,
+}
+
+/// One row of the table.
+struct EndpointTraits {
+    label: &'static str,
+    inspection: Inspection,
+    keyless_routing: KeylessRouting,
+    is_repeatable: bool,
+    is_usage_read: bool,
+    has_response_ids: bool,
+    runs_model: bool,
+    confined_access: ConfinedAccess,
 }
 
 impl Endpoint {
@@ -31,16 +80,116 @@ impl Endpoint {
         Self::Other,
     ];
 
-    /// The label `endpoint`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Responses => "responses",
-            Self::Compact => "compact",
-            Self::Response => "response",
-            Self::Models => "models",
-            Self::ChatCompletions => "chat_completions",
-            Self::Embeddings => "embeddings",
-            Self::Other => "other",
+    /// The table of what each endpoint may do.
+    #[rustfmt::skip]
+    const fn traits(self) -> EndpointTraits {
+        use ConfinedAccess::{Get, NamedResponse, Post, StatelessPost};
+        use Inspection::{Always, IfJson};
+        use KeylessRouting::{Balanced, ByContent};
+        const YES: bool = true;
+        const NO: bool = false;
+        let (label, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access) = match self {
+            //                        label               body       without    repeat- usage response runs a  confined
+            //                                            inspected  a key      able    read  ids      model  groups may
+            Self::Responses       => ("responses",        Always,    ByContent, YES,    YES,  YES,     YES,   Post),
+            Self::Compact         => ("compact",          Always,    ByContent, YES,    YES,  YES,     YES,   Post),
+            Self::Response        => ("response",         IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
+            Self::Models          => ("models",           IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
+            Self::ChatCompletions => ("chat_completions", Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::Embeddings      => ("embeddings",       Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::Other           => ("other",            IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+        };
+        EndpointTraits {
+            label, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access,
+        }
+    }
+
+    /// The metric label `endpoint`.
+    pub const fn label(self) -> &'static str {
+        self.traits().label
+    }
+
+    /// When the body of a request is inspected.
+    pub const fn inspection(self) -> Inspection {
+        self.traits().inspection
+    }
+
+    /// Where a request goes that names neither a session key nor an owned object.
+    pub const fn keyless_routing(self) -> KeylessRouting {
+        self.traits().keyless_routing
+    }
+
+    /// Whether a request may be sent once more although an upstream may have begun to work on it, whatever its method:
+    /// it generates something, or reads, or names the one object that it changes.
+    pub const fn is_repeatable(self) -> bool {
+        self.traits().is_repeatable
+    }
+
+    /// Whether the response is read for its usage, its ids and its errors as it streams by.
+    pub const fn is_usage_read(self) -> bool {
+        self.traits().is_usage_read
+    }
+
+    /// Whether `accept-encoding` is removed from the request: a compressed response could not be read.
+    pub const fn drops_accept_encoding(self) -> bool {
+        self.is_usage_read()
+    }
+
+    /// Whether requests can name an earlier response, and responses have an id that a later request can name.
+    pub const fn has_response_ids(self) -> bool {
+        self.traits().has_response_ids
+    }
+
+    /// Whether a request can run a model, so that the caller's group must be allowed to use it.
+    pub const fn runs_model(self) -> bool {
+        self.traits().runs_model
+    }
+
+    /// Which requests a confined group may send.
+    pub const fn confined_access(self) -> ConfinedAccess {
+        self.traits().confined_access
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_table() {
+        let yes_or_no = |answer| if answer { "yes" } else { "no" };
+        let row = |endpoint: Endpoint| {
+            format!(
+                "{:<16} | {:<6} | {:<9} | {:<10} | {:<10} | {:<12} | {:<10} | {:<10} | {:?}",
+                endpoint.label(),
+                format!("{:?}", endpoint.inspection()),
+                format!("{:?}", endpoint.keyless_routing()),
+                yes_or_no(endpoint.is_repeatable()),
+                yes_or_no(endpoint.is_usage_read()),
+                yes_or_no(endpoint.drops_accept_encoding()),
+                yes_or_no(endpoint.has_response_ids()),
+                yes_or_no(endpoint.runs_model()),
+                endpoint.confined_access(),
+            )
+        };
+        let table = Endpoint::ALL.map(row).join("\n");
+        // label | inspected | without a key | repeatable | usage read | drops accept-encoding | response ids | runs a
+        // model | confined groups may
+        let expected = "\
+responses        | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
+compact          | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
+response         | IfJson | Balanced  | yes        | yes        | yes          | yes        | yes        | NamedResponse
+models           | IfJson | Balanced  | yes        | no         | no           | no         | no         | Get
+chat_completions | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+embeddings       | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+other            | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn all_endpoints_are_listed_in_the_order_of_their_discriminants() {
+        for (index, endpoint) in Endpoint::ALL.into_iter().enumerate() {
+            assert_eq!(endpoint as usize, index);
         }
     }
 }

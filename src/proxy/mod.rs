@@ -5,7 +5,7 @@
 //!     │                                                                                          │
 //!     │ head ─▶ identify ─▶ admit ─▶ charge ─┬─▶ models: the catalogue answers                   │
 //!     │          (request/)          (turn/) │                                                   │
-//!     │ body ───────────────────────────────▶└─▶ inspect ─▶ may_use ─▶ Turn::open                │
+//!     │ body ───────────────────────────────▶└─▶ inspect ─▶ model_access ─▶ Turn::open                │
 //!     │                                           (request/)              (turn/)                │
 //!     │                                                                     │                    │
 //!     │                                              ┌──▶ next_upstream ◀───┘                    │
@@ -27,6 +27,7 @@
 //! the request and a [`Charge`] charges its client key; [`request_end`] ends both, once.
 
 mod exchange;
+mod headers;
 mod identity;
 mod models;
 mod refused;
@@ -44,7 +45,7 @@ mod turn;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use tokio::time::Instant;
 
 pub use exchange::body::ResponseBody;
@@ -55,7 +56,8 @@ use self::{
     models::Catalogue,
     request::{
         admit::{self, Identified},
-        caller, inspect,
+        inspect, model_access,
+        received::ReceivedHead,
     },
     request_end::RequestEnd,
     request_log::RequestLog,
@@ -68,24 +70,13 @@ use self::{
 use crate::{
     fault::Fault,
     state::{Gateway, Snapshot},
-    wire::{Framing, Intake, Peer, Refusal, RequestBody},
+    wire::{Intake, Peer, Refusal, RequestBody},
 };
 
 /// The public side of a gateway.
 pub struct Proxy {
     gateway: Arc<Gateway>,
     catalogue: Arc<Catalogue>,
-}
-
-/// A request as it has arrived.
-struct ReceivedRequest {
-    /// The client that sent it.
-    peer: Peer,
-    parts: Parts,
-    framing: Framing,
-    body: Intake,
-    /// The caller's id of the request, or the one that was made for it.
-    id: http::HeaderValue,
 }
 
 /// What a request is answered with, unless it fails.
@@ -112,29 +103,22 @@ impl Proxy {
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<ResponseBody> {
         let snapshot = self.gateway.snapshot();
-        let received = ReceivedRequest::new(peer, request, &snapshot);
-        let (parts, id) = (&received.parts, received.id.clone());
-        let mut log = RequestLog::open(
-            &self.gateway,
-            &parts.method,
-            &parts.uri,
-            id.clone(),
-            received.body.counter(),
-        );
+        let (parts, body) = request.into_parts();
+        let head = ReceivedHead::new(parts, body.framing(), peer);
+        let body = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
+        let mut log = RequestLog::open(&self.gateway, &head, body.counter());
         let mut charge = Charge::default();
 
-        let identity = RequestIdentity::of_unknown_caller(id);
+        let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
         let now = self.gateway.clock.unix_time().as_secs();
-        let identified = match admit::identify(&snapshot, parts, now) {
+        let identified = match admit::identify(&snapshot, head, now) {
             Ok(identified) => identified,
             Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
         };
         let identity = identity.of_caller(&identified);
         log.identified(identified.target.endpoint, identity.key);
 
-        let answered = self
-            .answer(&snapshot, received, identified, &mut log, &mut charge)
-            .await;
+        let answered = self.answer(&snapshot, identified, body, &mut log, &mut charge).await;
         let end = RequestEnd::new(log, charge);
         match answered {
             Ok(Answered::ByUpstream(served)) => response::build(&self.gateway, &snapshot, *served, identity, end),
@@ -147,49 +131,28 @@ impl Proxy {
     async fn answer<'a>(
         &'a self,
         snapshot: &'a Arc<Snapshot>,
-        received: ReceivedRequest,
         identified: Identified<'a>,
+        body: Intake,
         log: &mut RequestLog,
         charge: &mut Charge,
     ) -> Result<Answered<'a>, Fault> {
-        let ReceivedRequest {
-            peer,
-            parts,
-            framing,
-            body,
-            id,
-        } = received;
-        let admitted = admit::admit(snapshot, identified, parts, framing, peer)?;
+        let admitted = admit::admit(snapshot, identified)?;
         charge.admit(admitted.caller.rate_limits(), facts::announced_body_bytes(&admitted))?;
-        if let Some(question) = models::question(&admitted) {
+        if let Some(query) = models::query(&admitted) {
             // Boxed, because it is rare and a request's future is as large as its largest branch.
-            let answer = self.catalogue.answer(question, snapshot, &admitted, &self.gateway);
+            let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
         let inspected = inspect::inspect(&admitted, body, snapshot.limits, &self.gateway.buffers).await?;
         let complete_since = Instant::now();
-        caller::may_use(snapshot, &admitted, &inspected)?;
+        model_access::check(snapshot, &admitted, &inspected)?;
         if admitted.is_inspected() {
             charge.correct_estimate(inspected.decompressed)?;
         }
         let turn = Turn::open(&self.gateway, snapshot, &facts::turn_facts(&admitted, &inspected))?;
-        let sender = HttpSender::new(admitted, inspected, id, snapshot.limits, self.gateway.clock);
+        let sender = HttpSender::new(admitted, inspected, snapshot.limits, self.gateway.clock);
         attempts::run(turn, sender, log, charge, complete_since)
             .await
             .map(|served| Answered::ByUpstream(Box::new(served)))
-    }
-}
-
-impl ReceivedRequest {
-    fn new(peer: Peer, request: Request<RequestBody>, snapshot: &Snapshot) -> Self {
-        let (mut parts, body) = request.into_parts();
-        let id = admit::request_id(&mut parts.headers);
-        Self {
-            peer,
-            framing: body.framing(),
-            body: Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle),
-            parts,
-            id,
-        }
     }
 }

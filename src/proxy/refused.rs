@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::Response;
 
 use super::{
     exchange::body::ResponseBody,
     identity::RequestIdentity,
     reply,
-    request::admit,
+    request::received,
     request_end::RequestEnd,
     request_log::{Outcome, RequestLog},
     turn::limits::Charge,
@@ -22,7 +22,7 @@ use crate::{
 /// The response to a request whose head could not be read. `None` where the head did not arrive in time: the client has
 /// not asked for anything yet.
 pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: Refusal) -> Option<Response<ResponseBody>> {
-    let id = admit::request_id(&mut HeaderMap::new());
+    let id = received::new_request_id();
     let mut log = RequestLog::open_unreadable(gateway, id.clone(), peer.address);
     let fault = match refusal {
         Refusal::BadHead { problem } => Fault::BadHead { problem },

@@ -12,11 +12,11 @@ use super::{
         body::{OwnBodyKind, ResponseBody},
         rate_limit_headers,
     },
+    headers::X_REQUEST_ID,
     identity::RequestIdentity,
-    request::headers::X_REQUEST_ID,
     request_end::RequestEnd,
 };
-use crate::fault::{self, Fault, Retry};
+use crate::fault::{self, Fault, RetryAdvice};
 
 /// How a caller presents its key (RFC 6750 section 3).
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
@@ -50,8 +50,8 @@ pub(super) fn error(fault: &Fault, identity: RequestIdentity<'_>, mut end: Reque
     let mut response = own(status, error_text(fault), OwnBodyKind::Error, identity, end);
     let headers = response.headers_mut();
     match fault.retry() {
-        Retry::Never => {}
-        Retry::After(delay) => {
+        RetryAdvice::Never => {}
+        RetryAdvice::After(delay) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(fault::seconds(delay)));
         }
     }

@@ -16,7 +16,10 @@ use std::{
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::text::{bounded, copied};
+use super::{
+    request::received::ReceivedHead,
+    text::{bounded, copied},
+};
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
@@ -109,20 +112,14 @@ struct AnswerRecord {
 
 impl RequestLog {
     /// Opens the log of a request that has just arrived. `bytes_in` counts the bytes of its body.
-    pub fn open(
-        gateway: &Arc<Gateway>,
-        method: &Method,
-        uri: &Uri,
-        request_id: HeaderValue,
-        bytes_in: Arc<AtomicU64>,
-    ) -> Self {
+    pub fn open(gateway: &Arc<Gateway>, head: &ReceivedHead, bytes_in: Arc<AtomicU64>) -> Self {
         Self::new(
             gateway,
             Record {
-                method: Some(method.clone()),
-                path: Some(logged_path(uri)),
+                method: Some(head.parts.method.clone()),
+                path: Some(logged_path(&head.parts.uri)),
                 bytes_in: Some(bytes_in),
-                ..Record::new(request_id)
+                ..Record::new(head.request_id.clone())
             },
         )
     }

@@ -6,9 +6,12 @@
 use http::{HeaderMap, Method, Uri, request::Parts};
 
 use super::{
-    exchange::facts,
-    request::admit::{self, Admitted},
-    request::headers::{self, CallersCredential},
+    exchange::{facts, response_headers::cleanse_response},
+    request::{
+        admit::{self, Admitted},
+        headers::{CallersCredential, CredentialHandling, cleanse_request, set_upstream_headers},
+        received::ReceivedHead,
+    },
     turn::pick::{PickStep, PickedUpstream, Turn},
 };
 use crate::{
@@ -28,10 +31,9 @@ pub struct Head<'a>(Admitted<'a>);
 ///
 /// # Errors
 /// The fault that refuses the request.
-pub fn admit(snapshot: &Snapshot, mut parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
-    admit::request_id(&mut parts.headers);
-    let identified = admit::identify(snapshot, &parts, 0)?;
-    admit::admit(snapshot, identified, parts, framing, peer).map(Head)
+pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
+    let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
+    admit::admit(snapshot, identified).map(Head)
 }
 
 /// A head as it is sent to an upstream.
@@ -56,7 +58,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
     let upstream = snapshot.upstream(0)?;
     let uri = admitted.target.at(&upstream.prefix)?;
     let mut headers = admitted.headers;
-    let _ = headers::address(&mut headers, upstream, &admitted.callers);
+    let _ = set_upstream_headers(&mut headers, upstream, &admitted.callers);
     Some(Passed {
         method: admitted.method,
         uri,
@@ -104,11 +106,11 @@ fn pick_now<'a>(turn: &Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
 
 /// Rewrites the head of `POST /v1/responses` into what `upstream` gets.
 pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
-    headers::cleanse_request(headers, Endpoint::Responses, false);
-    let _ = headers::address(headers, upstream, &CallersCredential::default());
+    cleanse_request(headers, Endpoint::Responses, CredentialHandling::Discard);
+    let _ = set_upstream_headers(headers, upstream, &CallersCredential::default());
 }
 
 /// Rewrites the head of an upstream's response into what the caller gets.
 pub fn rewrite_response(headers: &mut HeaderMap, upstream: &Upstream) {
-    headers::cleanse_response(headers, upstream);
+    cleanse_response(headers, upstream);
 }

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     endpoint::Endpoint,
-    fault::Fault,
+    fault::{Fault, RejectReason},
     policy::{Route, health::State},
     scan::Usage,
 };
@@ -169,21 +169,18 @@ impl Metrics {
         group
     }
 
-    /// Counts a fault by its label.
+    /// Counts a request that Steadfast answered with this fault.
     pub fn count_rejected(&self, fault: &Fault) {
-        self.count_reason(fault.label());
+        self.count_reason(fault.reject_reason());
     }
 
-    /// Counts a request whose head could not be read, so that no fault tells of it.
+    /// Counts a request whose head could not be read, for which there is not always a fault.
     pub fn count_rejected_head(&self) {
-        self.count_reason("head");
+        self.count_reason(RejectReason::Head);
     }
 
-    fn count_reason(&self, label: &str) {
-        let rejected = &self.tally.shared.mine().rejected;
-        if let Some((_, counter)) = Fault::LABELS.iter().zip(rejected).find(|(reason, _)| **reason == label) {
-            count(counter);
-        }
+    fn count_reason(&self, reason: RejectReason) {
+        count(&self.tally.shared.mine().rejected[reason as usize]);
     }
 
     /// Counts a reload.
@@ -350,7 +347,7 @@ impl UpstreamCounts {
 struct SharedCounts {
     durations: [Histogram; Endpoint::ALL.len()],
     overhead: Histogram,
-    rejected: [AtomicU64; Fault::LABELS.len()],
+    rejected: [AtomicU64; RejectReason::ALL.len()],
 }
 
 impl Default for SharedCounts {

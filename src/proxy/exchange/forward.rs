@@ -5,15 +5,15 @@ use std::ops::Range;
 use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
-    endpoint::Endpoint,
     fault::Fault,
     proxy::{
         exchange::peek::{PeekContext, PeekedResponse},
+        headers::TURN_STATE,
         request::{
             admit::Admitted,
-            headers::{self, Addressed, CallersCredential, TURN_STATE},
+            headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
             inspect::{self, Inspected},
-            target::Target,
+            target::RequestTarget,
         },
         text::bounded,
         turn::{
@@ -33,9 +33,9 @@ pub(in crate::proxy) struct HttpSender {
     request: Request<Replay>,
     /// The id of the request, for the log.
     request_id: HeaderValue,
-    target: Target,
-    /// What the present upstream has changed in the request's head.
-    addressed: Addressed,
+    target: RequestTarget,
+    /// What the present upstream has changed in the request's headers.
+    upstream_headers: UpstreamHeaders,
     callers: CallersCredential,
     turn_state: Option<TurnState>,
     model: Option<String>,
@@ -48,25 +48,19 @@ pub(in crate::proxy) struct HttpSender {
 
 impl HttpSender {
     /// A sender of the request `admitted`, whose body has been `inspected`.
-    pub fn new(
-        admitted: Admitted<'_>,
-        inspected: Inspected,
-        request_id: HeaderValue,
-        limits: Limits,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(admitted: Admitted<'_>, inspected: Inspected, limits: Limits, clock: Clock) -> Self {
         // Generations are repeated before they are answered: the caller pays for them again at most. What else an upstream
         // may have begun is not.
-        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint != Endpoint::Other;
+        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let is_plain = admitted.coding == EncodingKind::Identity;
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
         *request.headers_mut() = admitted.headers;
         Self {
             request,
-            request_id,
+            request_id: admitted.request_id,
             target: admitted.target,
-            addressed: Addressed::default(),
+            upstream_headers: UpstreamHeaders::default(),
             callers: admitted.callers,
             turn_state: admitted.turn_state,
             model: inspected.facts.model,
@@ -87,8 +81,8 @@ impl HttpSender {
         }
         *self.request.uri_mut() = self.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
         let head = self.request.headers_mut();
-        self.addressed.undo(head);
-        self.addressed = headers::address(head, upstream, &self.callers);
+        self.upstream_headers.undo(head);
+        self.upstream_headers = set_upstream_headers(head, upstream, &self.callers);
         // Turn state is sent to no upstream but its issuer.
         head.remove(TURN_STATE);
         if let Some(turn_state) = &self.turn_state

@@ -8,6 +8,7 @@
 //! - [`forward`] builds the request for one upstream, sends it, and reports the result to the turn's attempt loop.
 //! - [`peek`] reads what an answer means from its head and as little of its body as possible.
 //! - [`response`] builds the caller's response head from the upstream's.
+//! - [`response_headers`] removes from that head what the caller must not receive.
 //! - [`rate_limit_headers`] tells the caller what is left of its limits.
 //! - [`body`] passes the response body on, reads usage and response ids from it, and ends the request's log and charge.
 //!
@@ -22,3 +23,4 @@ pub(super) mod forward;
 pub(super) mod peek;
 pub(super) mod rate_limit_headers;
 pub(super) mod response;
+pub(super) mod response_headers;

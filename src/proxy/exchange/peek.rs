@@ -18,7 +18,7 @@ use crate::{
     endpoint::Endpoint,
     policy::Verdict,
     proxy::{
-        request::admit::names_json,
+        headers::names_json,
         turn::{
             attempts::{BufferedRest, UpstreamAnswer},
             verdict::VerdictRules,
@@ -191,15 +191,7 @@ fn reader(
     endpoint: Endpoint,
     delimiter: BodyDelimiter,
 ) -> Option<ResponseReader> {
-    let is_read = match endpoint {
-        Endpoint::Responses
-        | Endpoint::Compact
-        | Endpoint::Response
-        | Endpoint::ChatCompletions
-        | Endpoint::Embeddings => true,
-        Endpoint::Models | Endpoint::Other => false,
-    };
-    if !is_read || status != StatusCode::OK || headers.contains_key(CONTENT_ENCODING) {
+    if !endpoint.is_usage_read() || status != StatusCode::OK || headers.contains_key(CONTENT_ENCODING) {
         return None;
     }
     match headers.get(CONTENT_TYPE) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, Version};
 
 use crate::{
-    endpoint::Endpoint,
     ids::Namespace,
     policy::Route,
     proxy::{
@@ -13,9 +12,10 @@ use crate::{
             body::{RelayedBody, ResponseBody},
             peek::PeekedResponse,
             rate_limit_headers,
+            response_headers::cleanse_response,
         },
+        headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
         identity::RequestIdentity,
-        request::headers::{self, ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
         request_end::RequestEnd,
         turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state},
     },
@@ -47,7 +47,7 @@ pub(in crate::proxy) fn build(
 
     parts.version = Version::HTTP_11;
     origin.rewrite_headers(&mut parts.headers, snapshot, identity);
-    let has_owner = peeked.reader.is_some() && names_responses(peeked.endpoint);
+    let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
     let body = RelayedBody {
         relay,
         reader: peeked.reader,
@@ -61,11 +61,6 @@ pub(in crate::proxy) fn build(
     Response::from_parts(parts, ResponseBody::relayed(body))
 }
 
-/// Whether the ids in the answers of `endpoint` are ids of responses, which later requests may refer to.
-fn names_responses(endpoint: Endpoint) -> bool {
-    !matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings)
-}
-
 /// Where a response comes from, and to whom it goes.
 struct ResponseOrigin<'a> {
     upstream: &'a Upstream,
@@ -77,7 +72,7 @@ struct ResponseOrigin<'a> {
 impl ResponseOrigin<'_> {
     /// Changes the upstream's response headers into the caller's.
     fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
-        headers::cleanse_response(headers, self.upstream);
+        cleanse_response(headers, self.upstream);
         rate_limit_headers::replace_with_callers(headers, identity.key.map(|key| &**key));
         if let Some(issued) = headers.remove(TURN_STATE)
             && let Some(sealed) = turn_state::seal(self.upstream.id, &self.upstream.seal, self.namespace, &issued)

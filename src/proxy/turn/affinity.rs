@@ -2,7 +2,7 @@
 
 use super::facts::{HeaderLookup, NamedState, TurnFacts};
 use crate::{
-    endpoint::Endpoint,
+    endpoint::KeylessRouting,
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
     policy::{Affinity, Clues, Content},
@@ -17,14 +17,12 @@ pub(super) fn affinity<'a>(
 ) -> Affinity {
     let namespace = facts.group.namespace;
     let session = &facts.session;
-    let content = match facts.endpoint {
-        Endpoint::Responses | Endpoint::Compact => Content {
+    let content = match facts.endpoint.keyless_routing() {
+        KeylessRouting::ByContent => Content {
             instructions: session.instructions,
             input: session.input,
         },
-        Endpoint::Response | Endpoint::Models | Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Other => {
-            Content::default()
-        }
+        KeylessRouting::Balanced => Content::default(),
     };
     let clues = Clues {
         prompt_cache_key: session.prompt_cache_key,

@@ -11,7 +11,7 @@ use super::{
     FailoverReason, GroupMetrics, LONG, PREFIX, RequestLabels, SHORT, StatusClass, Tally, UpstreamMetrics, made,
     striped::{Bounds, NANOS_PER_SECOND, Observed},
 };
-use crate::{endpoint::Endpoint, fault::Fault, policy::Route};
+use crate::{endpoint::Endpoint, fault::RejectReason, policy::Route};
 
 /// A tally as the registry knows it.
 pub(super) struct Exposed {
@@ -119,13 +119,14 @@ impl Exposed {
             histogram(&[("endpoint", endpoint.label())], LONG, &Observed::add_up(LONG, parts))
         };
         let overhead = Observed::add_up(SHORT, shared.blocks().map(|block| &block.overhead));
-        let rejected = |(at, reason): (usize, &&'static str)| {
-            counter(&[("reason", reason)], shared.total(|block| &block.rejected[at]))
+        let rejected = |reason: RejectReason| {
+            let total = shared.total(|block| &block.rejected[reason as usize]);
+            counter(&[("reason", reason.label())], total)
         };
         [
             self.durations.of(Endpoint::ALL.map(duration)),
             self.overhead.of([histogram(&[], SHORT, &overhead)]),
-            self.rejected.of(Fault::LABELS.iter().enumerate().map(rejected)),
+            self.rejected.of(RejectReason::ALL.map(rejected)),
         ]
     }
 

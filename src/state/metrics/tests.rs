@@ -134,8 +134,8 @@ impl Oracle {
         for endpoint in Endpoint::ALL {
             oracle.durations.with_label_values(&[endpoint.label()]);
         }
-        for reason in Fault::LABELS {
-            oracle.rejected.with_label_values(&[reason]);
+        for reason in RejectReason::ALL {
+            oracle.rejected.with_label_values(&[reason.label()]);
         }
         oracle
     }
