@@ -1,10 +1,14 @@
-//! The closed list of what can go wrong with a request on Steadfast's own account.
+//! The closed list of the errors with which Steadfast itself answers a request.
 //!
-//! An upstream's own error is no fault: it passes through byte for byte. Every match here is exhaustive, so a new fault
-//! does not compile until it has a status, a code, a reason and a retry rule. `proxy::reply` is the only maker of error bodies.
+//! An upstream's own error is not a fault: it is passed on byte for byte. The matches in [`Fault::traits`],
+//! [`Fault::message`] and [`Fault::retry`] are exhaustive, so that a new fault does not compile until it has a status, a
+//! code, a type, a reason, a message and an advice on retrying. `proxy::reply` is the only place that makes error bodies of
+//! faults.
 
 mod message;
 mod reason;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -12,81 +16,83 @@ use http::StatusCode;
 
 pub use self::reason::RejectReason;
 
-/// Why Steadfast answers a request itself, and with what.
+/// Why Steadfast answers a request itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its fields are")]
+#[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Fault {
-    /// No endpoint has this path; `meant` is the one that the caller probably meant.
+    /// No endpoint has this path. `meant` is the path that the caller probably meant.
     UnknownPath { path: String, meant: &'static str },
-    /// The request target has no single reading (`..`, `%2e`, `//`, a foreign authority, …).
+    /// Servers could read the request target in several ways (`..`, `%2e`, `//`, another authority than `Host`, …).
     AmbiguousTarget { problem: &'static str },
-    /// The `Host` header is missing, repeated or not a host.
+    /// The `Host` header is missing, repeated or invalid.
     BadHost { problem: &'static str },
-    /// The request's head is no HTTP/1; the connection closes.
+    /// The request's head is not valid HTTP/1. The connection is closed.
     BadHead { problem: &'static str },
-    /// The request's head is longer, or has more fields, than is read; the connection closes.
+    /// The request's head is over the limit in bytes or in fields. The connection is closed.
     HeadTooLarge,
-    /// The message framing has no single reading; the connection closes.
+    /// The request's framing is invalid or ambiguous, so that the end of its body is not certain. The connection is closed.
     BadFraming { problem: &'static str },
-    /// A method that this endpoint, or any, does not take.
+    /// The method is not supported.
     BadMethod { problem: &'static str },
-    /// The body is not JSON with a single reading. `offset` counts bytes of the (decompressed) body.
+    /// The body is not JSON, or parsers could read it in several ways. `offset` is in bytes of the decompressed body.
     AmbiguousBody { problem: String, offset: u64 },
-    /// The body does not decompress as its `content-encoding` says.
+    /// The body cannot be decompressed as its `content-encoding` says.
     UndecodableBody { problem: String },
-    /// The body ended or broke off before it was complete.
+    /// The body ended before it was complete.
     IncompleteBody,
-    /// The body is over `limit` bytes, as sent or decompressed.
+    /// The body is larger than `limit` bytes, as sent or after decompression.
     BodyTooLarge { limit: u64 },
-    /// No piece of the body arrived for this long.
+    /// No part of the body arrived for the time `idle`.
     BodyTimeout { idle: Duration },
-    /// Bodies held for all requests together are at their bound.
+    /// The bodies of all requests together have reached the limit of memory for them.
     BuffersFull,
-    /// WebSocket was asked for; the caller falls back to server-sent events.
+    /// The client asked for a WebSocket. Clients fall back to server-sent events.
     WebSocketUnsupported,
-    /// The upstream takes the caller's own credential, and the caller sent none.
+    /// The upstream is called with the caller's own credential, and the request has none.
     MissingCredential,
-    /// The caller sent no client key.
+    /// The request has no client key.
     MissingKey,
-    /// What the caller sent is no client key, or none that is good now.
+    /// The request's client key is not valid.
     InvalidKey { problem: KeyProblem },
-    /// The key's group may not use the model; it may use those that `allowed` matches.
+    /// The key's group may not use the model. It may use the models that match `allowed`.
     ModelForbidden { model: String, allowed: Vec<String> },
-    /// The key's group may use some models only, and which one the upstream would use cannot be read.
+    /// The key's group may use some models only, and the request's model cannot be read. `problem` says why.
     ModelUnreadable { problem: &'static str },
-    /// The key's group may not call this path; `why` ends the message.
+    /// The key's group may not call this path. `why` says the reason and what the caller can do.
     PathForbidden { path: String, why: &'static str },
-    /// No upstream of the key's group serves this model; those that `served` matches are served.
+    /// No upstream of the key's group serves this model. They serve the models that match `served`.
     ModelNotServed { model: String, served: Vec<String> },
-    /// Nobody of the caller's group is known to have made the response that the request names: in its path, or else as
-    /// `previous_response_id`.
+    /// The response that the request names was not made by the caller's group, as far as is known. The request names it in
+    /// its path if `in_path`, else as `previous_response_id`.
     ResponseNotFound { in_path: bool },
-    /// The upstream calls the model by another name, and a compressed body cannot be changed.
+    /// The upstream knows the model by another name, which cannot be written into a compressed body.
     RenameCompressed { model: String },
-    /// The client key has reached one of its limits. `limit` is what it may use, in units of `kind`.
+    /// The client key has reached one of its limits. `limit` is the limit in units of `kind`.
     RateLimited {
         kind: LimitKind,
         limit: u64,
         retry: Duration,
     },
-    /// Nobody can say which models there are: no upstream answered.
+    /// No upstream returned its list of models.
     ModelsUnavailable,
-    /// The upstream could not be connected to. Here and below it has no name where callers are not told who serves them.
+    /// No connection to the upstream could be made. `upstream` is its name, here and below, or `None` if callers are not
+    /// told the names of upstreams.
     UpstreamUnreachable { upstream: Option<String> },
-    /// The upstream broke off, or answered something that is not HTTP, before its response head.
+    /// The upstream closed the connection, or sent something that is not HTTP, before its response head.
     UpstreamBroken { upstream: Option<String> },
-    /// The upstream sent no response head in time.
+    /// The upstream sent no response head within `limit`.
     UpstreamTimeout { upstream: Option<String>, limit: Duration },
-    /// Every upstream that may serve the request has reached its limit. `is_owned`: others would not know the state that
-    /// the request refers to. `resets_at` is in seconds of Unix time.
+    /// Every upstream that may serve the request has reached its limit. `resets_at` is the Unix time in seconds at which the
+    /// first limit resets. With `is_owned`, the request refers to state that other upstreams do not know.
     Limited {
         resets_in: Duration,
         resets_at: u64,
         is_owned: bool,
     },
-    /// No upstream that may serve the request can take it now.
+    /// No upstream that may serve the request is available now. With `is_owned`, the request refers to state that other
+    /// upstreams do not know.
     Unavailable { retry: Duration, is_owned: bool },
-    /// Nobody who knows the state that the request refers to is configured for it.
+    /// No upstream that knows the state which the request refers to is configured for it.
     OwnerGone,
     /// A bug in Steadfast.
     Internal,
@@ -95,11 +101,11 @@ pub enum Fault {
 /// What is wrong with a client key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyProblem {
-    /// Nobody has it, or it is not readable as one key.
+    /// It is not a key of the configuration, or cannot be read.
     Unknown,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// The operator has switched it off.
+    /// The operator has disabled it.
     Disabled,
 }
 
@@ -117,13 +123,13 @@ pub enum LimitKind {
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAdvice {
-    /// Not as it stands: the caller has to change it.
+    /// No: the caller has to change the request.
     Never,
-    /// After this delay, sent as `retry-after`.
+    /// Yes, after this delay, which is sent as `retry-after`.
     After(Duration),
 }
 
-/// What callers, and their programs, see of a fault.
+/// One row of the table of faults.
 struct FaultTraits {
     status: StatusCode,
     /// `error.code`
@@ -133,16 +139,17 @@ struct FaultTraits {
     reason: RejectReason,
 }
 
-/// The caller has to change the request.
+/// The `error.type` if the caller has to change the request.
 const INVALID: &str = "invalid_request_error";
-/// The caller has to prove who it is.
+/// The `error.type` if the caller has to prove its identity.
 const AUTHENTICATION: &str = "authentication_error";
-/// The caller may not.
+/// The `error.type` if the caller lacks a permission.
 const PERMISSION: &str = "permission_error";
-/// The caller can do nothing about it.
+/// The `error.type` if the caller is not the cause.
 const SERVER: &str = "server_error";
 
 impl Fault {
+    /// The table of faults.
     fn traits(&self) -> FaultTraits {
         use {RejectReason as R, StatusCode as S};
         let (status, code, kind, reason) = match self {
@@ -168,12 +175,12 @@ impl Fault {
             Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, R::Forbidden),
             Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, R::Model),
             Self::ResponseNotFound { in_path: true } => (S::NOT_FOUND, "response_not_found", INVALID, R::OwnerUnknown),
-            // The words of OpenAI, which clients know.
+            // This is OpenAI's own code, which clients recognise.
             Self::ResponseNotFound { in_path: false } => {
                 (S::BAD_REQUEST, "previous_response_not_found", INVALID, R::OwnerUnknown)
             }
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
-            // OpenAI's types say which limit it was.
+            // OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => {
                 let which = match kind {
                     LimitKind::Requests => "requests",
@@ -186,7 +193,7 @@ impl Fault {
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
-            // Codex goes by the type, and shows when the limit resets.
+            // Codex recognises the type, and shows when the limit resets.
             Self::Limited { .. } => {
                 let code = "usage_limit_reached";
                 (S::TOO_MANY_REQUESTS, code, code, R::Limited)
@@ -203,27 +210,27 @@ impl Fault {
         }
     }
 
-    /// The HTTP status that the caller gets.
+    /// The HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         self.traits().status
     }
 
-    /// The `error.code` that the caller gets: stable, for programs.
+    /// The `error.code` of the answer. Programs may rely on it.
     pub fn code(&self) -> &'static str {
         self.traits().code
     }
 
-    /// The `error.type` that the caller gets.
+    /// The `error.type` of the answer.
     pub fn kind(&self) -> &'static str {
         self.traits().kind
     }
 
-    /// Why the request is rejected, for metrics.
+    /// The reason that metrics count the rejected request by.
     pub fn reject_reason(&self) -> RejectReason {
         self.traits().reason
     }
 
-    /// Whether the caller may repeat the request as it stands.
+    /// Whether the caller may repeat the request unchanged.
     pub fn retry(&self) -> RetryAdvice {
         match self {
             Self::UnknownPath { .. }
@@ -261,7 +268,7 @@ impl Fault {
         }
     }
 
-    /// Whether the connection to the caller must close: what follows on it has no certain beginning.
+    /// Whether the connection to the client must be closed, because it is not certain where the next request begins.
     pub fn closes(&self) -> bool {
         matches!(
             self,
@@ -273,7 +280,7 @@ impl Fault {
         )
     }
 
-    /// When a limit resets: in seconds of Unix time, and from now.
+    /// When the first limit resets: the Unix time in seconds, and the seconds from now.
     pub fn resets(&self) -> Option<(u64, u64)> {
         match self {
             Self::Limited {
@@ -283,7 +290,7 @@ impl Fault {
         }
     }
 
-    /// The field of the request's body that is at fault, as `error.param`.
+    /// The `error.param` of the answer: the field of the request's body that is wrong.
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::ModelNotServed { .. } | Self::ModelForbidden { .. } | Self::RenameCompressed { .. } => Some("model"),
@@ -293,7 +300,7 @@ impl Fault {
     }
 }
 
-/// Whole seconds, rounded up: who comes back too early is refused again. At least one.
+/// A delay in whole seconds, at least one. It is rounded up: a caller that came back too early would be refused again.
 pub fn seconds(delay: Duration) -> u64 {
     (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
 }

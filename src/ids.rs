@@ -1,13 +1,14 @@
-//! Identities as newtypes: whatever is hashed, pinned or compared has one of these types.
+//! Newtypes for the identities that are hashed, pinned or compared.
 //!
-//! All of them are XXH3-64 hashes (<https://github.com/Cyan4973/xxHash>) with fixed seeds, so every replica and
-//! every restart derives the same identity from the same text. XXH3 is not collision resistant against an adversary;
-//! that is enough here because a collision mostly decides *which* upstream serves a request, not *whether* it may; and where state
-//! is kept apart by group, the table to collide with holds only what upstreams have issued, which no caller chooses.
+//! Each identity is an XXH3-64 hash (<https://github.com/Cyan4973/xxHash>) with a fixed seed, so that every replica and
+//! every restart derives the same identity from the same text. XXH3 does not resist an adversary who looks for collisions.
+//! It is sufficient here for two reasons: a collision of session keys changes only *which* upstream serves a request, not
+//! *whether* the request is allowed; and the table of owned state, which does decide that, holds only texts that upstreams
+//! have issued and callers cannot choose.
 
 use twox_hash::XxHash3_64;
 
-/// Fixed seeds keep identities of different kinds apart: a response id never collides with a session key of the same text.
+/// One seed for each kind of identity, so that a response id and a session key with the same text have different hashes.
 mod seed {
     pub const UPSTREAM: u64 = 0x5554_5053_5452_4541;
     pub const MODEL: u64 = 0x4d4f_4445_4c4e_414d;
@@ -21,7 +22,8 @@ mod seed {
 
 /// An upstream's stable identity: the hash of its configured name.
 ///
-/// It survives reloads, reordering of the file and changes of URL or credential, which is why pins hold it and not an index.
+/// It stays the same when the configuration is reloaded, when its upstreams are reordered, and when the upstream's URL or
+/// credential changes. For that reason pins hold this identity and not an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(u64);
 
@@ -53,9 +55,11 @@ impl ModelKey {
     }
 }
 
-/// Who an upstream's account belongs to: the upstreams of one organization share prompt cache and response state.
+/// The organization that owns an upstream's account. The upstreams of one organization share their prompt cache and their
+/// response state.
 ///
-/// The lowest bit tells whether it was named, so that no name is the same as an upstream that stands alone.
+/// The lowest bit is 1 for an organization that the configuration names and 0 for the own organization of an upstream that
+/// names none, so that the two never collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrganizationId(u64);
 
@@ -65,7 +69,7 @@ impl OrganizationId {
         Self(XxHash3_64::oneshot_with_seed(seed::ORGANIZATION, name.as_bytes()) | 1)
     }
 
-    /// That of an upstream that names none: its own.
+    /// The own organization of an upstream whose configuration names none.
     pub const fn of_upstream(upstream: UpstreamId) -> Self {
         Self(upstream.0 & !1)
     }
@@ -76,12 +80,12 @@ impl OrganizationId {
 pub struct Weight(u32);
 
 impl Weight {
-    /// The weight of an upstream that names none.
+    /// The weight of an upstream whose configuration names none.
     pub const ONE: Self = Self(1);
     /// The largest weight.
     pub const MAX: u32 = 1_000_000;
 
-    /// A weight, or `None` outside 1 to [`Weight::MAX`].
+    /// The weight `value`, or `None` if it is not between 1 and [`Weight::MAX`].
     pub const fn new(value: u32) -> Option<Self> {
         if value == 0 || value > Self::MAX {
             None
@@ -96,12 +100,12 @@ impl Weight {
     }
 }
 
-/// Whose sessions these are: two tenants with the same session key are strangers.
+/// The namespace of a group's session keys and owned state: the same text in two groups gives two identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
 
 impl Namespace {
-    /// The namespace of the group called `name`; the open sidecar uses the empty name.
+    /// The namespace of the group called `name`. Without client keys all requests are in the group with the empty name.
     pub fn of_group(name: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::NAMESPACE, name.as_bytes()))
     }
@@ -112,17 +116,18 @@ impl Namespace {
     }
 }
 
-/// What a session is hashed by. The text itself is not kept, so it cannot be logged.
+/// A session's identity, which rendezvous hashing and pins use. The text itself is not kept, so it cannot be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey(u64);
 
 impl SessionKey {
-    /// The key that a client named in so many words; the same text from any source is the same key.
+    /// The key of a session that the client names. The same text gives the same key, wherever the request has it.
     pub fn from_text(namespace: Namespace, text: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::TEXT ^ namespace.0, text.as_bytes()))
     }
 
-    /// The key of a conversation that names none: the text that its requests share.
+    /// The key of a conversation whose requests name none. It is made of the text that all requests of the conversation
+    /// share: the instructions and the first input.
     pub fn from_content(namespace: Namespace, instructions: &[u8], input: &[u8]) -> Self {
         let first = XxHash3_64::oneshot_with_seed(seed::CONTENT ^ namespace.0, instructions);
         Self(XxHash3_64::oneshot_with_seed(first, input))
@@ -134,34 +139,35 @@ impl SessionKey {
     }
 }
 
-/// An `encrypted_content` that an upstream has issued, by the hash of its beginning. It is the same for every tenant:
-/// [`OwnedKey::from_encrypted_content`] keeps them apart.
+/// The identity of an `encrypted_content` that an upstream has issued: the hash of its first bytes. It does not depend on
+/// the group; [`OwnedKey::from_encrypted_content`] makes a key of it that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EncryptedContent(u64);
 
 impl EncryptedContent {
-    /// How many bytes of it are the identity. OpenAI's are Fernet tokens (<https://github.com/fernet/spec>) in base64, of which
-    /// the first 34 bytes hold the time and a random vector.
+    /// The number of bytes that are hashed. OpenAI's encrypted contents are Fernet tokens (<https://github.com/fernet/spec>) in
+    /// base64: their first 34 bytes contain the time and a random vector, so that these bytes suffice.
     pub const PREFIX: usize = 192;
 
-    /// The identity of the content that begins with `text`; what lies behind [`Self::PREFIX`] bytes does not matter.
+    /// The identity of the content that begins with `text`. Bytes after the first [`Self::PREFIX`] are ignored.
     pub fn from_text(text: &[u8]) -> Self {
         let prefix = text.get(..Self::PREFIX).unwrap_or(text);
         Self(XxHash3_64::oneshot_with_seed(seed::ENCRYPTED, prefix))
     }
 }
 
-/// Upstream state that a client names later (a response id, encrypted content), by hash.
+/// The identity of state that an upstream owns and that a client names in a later request: a response or an encrypted
+/// content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedKey(u64);
 
 impl OwnedKey {
-    /// The key of the response called `id`.
+    /// The key of the response with this id.
     pub fn from_response_id(namespace: Namespace, id: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::OWNED ^ namespace.0, id.as_bytes()))
     }
 
-    /// The key of an item's encrypted content.
+    /// The key of an encrypted content.
     pub fn from_encrypted_content(namespace: Namespace, content: EncryptedContent) -> Self {
         let seed = seed::ENCRYPTED ^ namespace.0;
         Self(XxHash3_64::oneshot_with_seed(seed, &content.0.to_le_bytes()))
@@ -177,7 +183,7 @@ impl OwnedKey {
 mod tests {
     use super::*;
 
-    /// These values are a contract: changing one moves every session of every deployment.
+    /// These values must never change: a change would move every session of every deployment to another upstream.
     #[test]
     fn identities_do_not_change_between_releases() {
         let group = Namespace::of_group("");
@@ -195,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_and_kinds_are_apart() {
+    fn the_same_text_has_another_key_in_another_namespace_or_of_another_kind() {
         let (a, b) = (Namespace::of_group("a"), Namespace::of_group("b"));
         assert_ne!(SessionKey::from_text(a, "k"), SessionKey::from_text(b, "k"));
         assert_ne!(
@@ -209,31 +215,34 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_stands_alone_is_in_no_organization_with_a_name() {
+    fn the_own_organization_of_an_upstream_is_never_a_named_one() {
         for n in 0..100 {
             let name = format!("account-{n}");
-            let alone = OrganizationId::of_upstream(UpstreamId::from_name(&name));
+            let own = OrganizationId::of_upstream(UpstreamId::from_name(&name));
             for other in 0..100 {
                 let other = format!("account-{other}");
-                assert_ne!(alone, OrganizationId::from_name(&other));
-                let other_alone = OrganizationId::of_upstream(UpstreamId::from_name(&other));
-                assert_eq!(alone == other_alone, name == other);
+                assert_ne!(own, OrganizationId::from_name(&other));
+                let other_own = OrganizationId::of_upstream(UpstreamId::from_name(&other));
+                assert_eq!(own == other_own, name == other);
             }
         }
     }
 
     #[test]
-    fn encrypted_content_is_known_by_its_beginning() {
-        let of =
+    fn encrypted_content_is_identified_by_its_first_bytes() {
+        let content =
             |length: usize, last: &str| EncryptedContent::from_text(format!("{}{last}", "a".repeat(length)).as_bytes());
-        assert_eq!(of(EncryptedContent::PREFIX, "b"), of(EncryptedContent::PREFIX, "c"));
-        assert_ne!(
-            of(EncryptedContent::PREFIX - 1, "b"),
-            of(EncryptedContent::PREFIX - 1, "c")
+        assert_eq!(
+            content(EncryptedContent::PREFIX, "b"),
+            content(EncryptedContent::PREFIX, "c")
         );
-        assert_ne!(of(3, ""), of(4, ""));
+        assert_ne!(
+            content(EncryptedContent::PREFIX - 1, "b"),
+            content(EncryptedContent::PREFIX - 1, "c")
+        );
+        assert_ne!(content(3, ""), content(4, ""));
         let (a, b) = (Namespace::of_group("a"), Namespace::of_group("b"));
-        let key = |namespace| OwnedKey::from_encrypted_content(namespace, of(3, ""));
+        let key = |namespace| OwnedKey::from_encrypted_content(namespace, content(3, ""));
         assert_ne!(key(a), key(b));
         assert_ne!(key(a), OwnedKey::from_response_id(a, "aaa"));
     }

@@ -1,19 +1,19 @@
-//! Secrets that cannot be printed.
+//! A type for secrets that are not printed by accident.
 
 use std::fmt;
 
-/// A credential. `Debug` hides it and there is no `Display`: printing one takes a call to [`Secret::expose`], which a
-/// reviewer can find.
+/// A credential. `Debug` hides its text and there is no `Display`, so that code which prints it has to call
+/// [`Secret::expose`], which a reviewer can find.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes the text of a credential.
+    /// Makes a secret of the text of a credential.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the one place that puts it on the wire.
+    /// The text of the credential, for the code that sends or compares it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_does_not_show_the_text() {
         assert_eq!(format!("{:?}", Secret::new("sk-canary")), "Secret(…)");
     }
 }

@@ -1,197 +1,165 @@
-//! Which models there are: the upstreams' lists merged into one, in the shape that OpenAI's SDKs read.
+//! The models that a caller may use: the lists of all upstreams merged into one, in the shape that OpenAI's SDKs read.
 //!
-//! The merged list is kept and refreshed in the background, so that asking costs nothing; an upstream that does not
-//! answer is left out until the next refresh. An upstream that is called with the caller's own credential is asked
-//! each time, and only on that caller's behalf.
+//! The [`Catalogue`] caches the lists of the upstreams that are called with a credential of ours, and refreshes them in
+//! the background, so that an answer rarely waits for an upstream. An upstream that does not return its list is left out
+//! until the next refresh. The list of an upstream that is called with the caller's own credential is fetched for each
+//! request, with the credential of that request only.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+mod fetch;
+mod list;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Limited};
+use http::Method;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use self::{
+    fetch::fetch_all,
+    list::{Model, ModelLists, json, list_json, merge},
+};
 use super::{
-    request::admit::Admitted,
-    request::headers::{self, CallersCredential},
+    request::{admit::Admitted, headers::CallersCredential, target::RequestTarget},
+    text::bounded,
 };
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
-    ids::UpstreamId,
-    state::{Credential, Gateway, Group, Snapshot, Upstream},
+    state::{Credential, Gateway, Snapshot, Upstream},
     tick::Tick,
-    wire::{Framing, Replay, Terms},
 };
 
-/// A list this old is still served, but refreshed behind the answer.
+/// How long cached lists are fresh. Older lists are still served, but refreshed in the background.
 const FRESH_FOR: Duration = Duration::from_secs(300);
-/// The same where an upstream is missing from the list.
+/// How long cached lists are fresh if the list of an upstream is missing.
 const FRESH_FOR_PARTIAL: Duration = Duration::from_secs(15);
-/// How long nobody is asked again after nobody answered.
+/// How long no upstream is asked again after none returned its list.
 const FRESH_FOR_NOTHING: Duration = Duration::from_secs(2);
-/// How long an upstream has for its list.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A list may be this long, in bytes.
-const LONGEST: usize = 4 << 20;
 
-/// What is asked of the catalogue.
-#[derive(Clone, Copy)]
-pub(super) enum Question<'a> {
-    /// Every model.
+/// A question that the catalogue answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ModelQuery<'a> {
+    /// The list of all models.
     List,
-    /// The model of this id, as it stands in the path.
+    /// The model with this id, which is percent-encoded as in the path.
     Model(&'a str),
 }
 
-/// Whether the catalogue answers this request. With `client_version` Codex asks for a list of another kind, which only
-/// an upstream can give.
-pub(super) fn question<'a>(admitted: &'a Admitted<'_>) -> Option<Question<'a>> {
-    let target = &admitted.target;
-    // What such a group may not use must not be listed either.
-    let is_filtered = !admitted.caller.group.models.is_all();
-    if target.endpoint != Endpoint::Models || admitted.method != Method::GET {
+/// The question that a request asks the catalogue, or `None` if an upstream has to answer the request.
+pub(super) fn query<'a>(admitted: &'a Admitted<'_>) -> Option<ModelQuery<'a>> {
+    query_of(
+        &admitted.method,
+        &admitted.target,
+        admitted.caller.group.models.is_all(),
+    )
+}
+
+/// With the parameter `client_version` Codex asks for a list in another format, which only an upstream can give. A group
+/// that may use some models only gets the list of the catalogue nevertheless: the upstream's list would show all models.
+fn query_of<'a>(method: &Method, target: &'a RequestTarget, may_use_every_model: bool) -> Option<ModelQuery<'a>> {
+    if target.endpoint != Endpoint::Models || method != Method::GET {
         return None;
     }
-    match target.model_id() {
-        Some(id) => Some(Question::Model(id)),
-        None => {
-            let mut parameters = target.query().unwrap_or_default().split('&');
-            let for_codex = parameters.any(|parameter| parameter.split('=').next() == Some("client_version"));
-            (is_filtered || !for_codex).then_some(Question::List)
-        }
+    if let Some(id) = target.model_id() {
+        return Some(ModelQuery::Model(id));
     }
+    let mut parameters = target.query().unwrap_or_default().split('&');
+    let is_of_codex = parameters.any(|parameter| parameter.split('=').next() == Some("client_version"));
+    (!may_use_every_model || !is_of_codex).then_some(ModelQuery::List)
 }
 
-/// One model, as its upstream describes it.
-#[derive(Clone, Serialize, Deserialize)]
-struct Model {
-    id: String,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct UpstreamList {
-    data: Vec<Model>,
-}
-
-#[derive(Serialize)]
-struct MergedList<'a> {
-    object: &'static str,
-    data: &'a [&'a Model],
-}
-
-/// The lists of upstreams, in the order of the file.
-type Lists = Arc<[(UpstreamId, Vec<Model>)]>;
-
-/// The lists of the upstreams that are called with a credential of ours.
+/// The cached lists of the upstreams that are called with a credential of ours.
 #[derive(Default)]
 pub(super) struct Catalogue {
-    kept: Mutex<Option<Kept>>,
-    /// Held while upstreams are asked: whoever comes meanwhile waits for the same answer.
-    asking: tokio::sync::Mutex<()>,
+    cached: Mutex<Option<CachedLists>>,
+    /// Held while the lists are fetched, so that requests that arrive meanwhile wait for the same lists.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
-struct Kept {
-    /// `None` where nobody answered: that is kept too, so that callers do not queue up to find out one after another.
-    lists: Option<Lists>,
+struct CachedLists {
+    /// `None` if no upstream returned its list. That is cached too, so that waiting requests do not ask again one after
+    /// another.
+    lists: Option<ModelLists>,
     fresh_until: Tick,
-    /// The configuration that it was made from.
+    /// The snapshot whose upstreams were asked.
     snapshot: Arc<Snapshot>,
 }
 
 impl Catalogue {
-    /// Answers `question` for the caller of `admitted`.
+    /// Answers a query of the caller of `admitted` in JSON.
+    ///
+    /// # Errors
+    /// If no upstream of the caller's group returned its list, or if the model is on none of them.
     pub async fn answer(
         self: &Arc<Self>,
-        question: Question<'_>,
+        query: ModelQuery<'_>,
         snapshot: &Arc<Snapshot>,
         admitted: &Admitted<'_>,
         gateway: &Arc<Gateway>,
     ) -> Result<Bytes, Fault> {
         let group = admitted.caller.group;
-        let shared = self.shared(snapshot, gateway).await;
-        let own = ask_all(
-            snapshot,
-            |upstream| matches!(upstream.credential, Credential::Callers),
-            &admitted.callers,
-        )
-        .await;
+        let shared = self.shared_lists(snapshot, gateway).await;
+        let is_callers = |upstream: &Upstream| matches!(upstream.credential, Credential::Callers);
+        let own = fetch_all(snapshot, is_callers, &admitted.callers).await;
         let lists = shared.iter().flat_map(|lists| lists.iter()).chain(&own.lists);
         let mut lists = lists.filter(|(upstream, _)| group.may_call(*upstream)).peekable();
         if lists.peek().is_none() {
             return Err(Fault::ModelsUnavailable);
         }
-        let models = merge(lists.flat_map(|(_, list)| list), group);
-        match question {
-            Question::List => Ok(json(&MergedList {
-                object: "list",
-                data: &models,
-            })),
-            Question::Model(id) => {
-                let id = percent_decode_str(id).decode_utf8_lossy();
-                let model = models.iter().find(|model| model.id == id);
-                model.map(json).ok_or_else(|| Fault::ModelNotServed {
-                    model: super::request::target::bounded(&id),
-                    served: models.iter().map(|model| model.id.clone()).collect(),
-                })
-            }
-        }
+        answer_of(query, &merge(lists.flat_map(|(_, list)| list), &group.models))
     }
 
-    /// The kept list, made first where there is none, refreshed behind the answer where it is old.
-    async fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<Lists> {
-        if let Some(kept) = self.kept_for(snapshot) {
-            let is_fresh = gateway.clock.now() < kept.fresh_until;
-            if kept.lists.is_some() && !is_fresh {
-                self.refresh_behind(snapshot, gateway);
+    /// The lists of the upstreams that are called with a credential of ours. They are fetched first if none are cached, and
+    /// refreshed in the background if they are old.
+    async fn shared_lists(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<ModelLists> {
+        if let Some(cached) = self.cached_for(snapshot) {
+            let is_fresh = gateway.clock.now() < cached.fresh_until;
+            if cached.lists.is_some() && !is_fresh {
+                self.refresh_in_background(snapshot, gateway);
             }
-            if kept.lists.is_some() || is_fresh {
-                return kept.lists;
+            if cached.lists.is_some() || is_fresh {
+                return cached.lists;
             }
         }
-        let _asking = self.asking.lock().await;
-        // Whoever held the lock before has just asked.
-        let is_fresh = |kept: Kept| gateway.clock.now() < kept.fresh_until;
-        if !self.kept_for(snapshot).is_some_and(is_fresh) {
+        let _refreshing = self.refreshing.lock().await;
+        // The request that held the lock before has just fetched the lists.
+        let is_fresh = |cached: CachedLists| gateway.clock.now() < cached.fresh_until;
+        if !self.cached_for(snapshot).is_some_and(is_fresh) {
             self.refresh(snapshot, gateway).await;
         }
-        self.kept_for(snapshot)?.lists
+        self.cached_for(snapshot)?.lists
     }
 
-    fn refresh_behind(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) {
+    fn refresh_in_background(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) {
         let (catalogue, snapshot, gateway) = (self.clone(), snapshot.clone(), gateway.clone());
         tokio::spawn(async move {
-            // Somebody refreshes it already.
-            let Ok(_asking) = catalogue.asking.try_lock() else {
-                return;
-            };
-            catalogue.refresh(&snapshot, &gateway).await;
+            // Another task may be refreshing the lists already.
+            if let Ok(_refreshing) = catalogue.refreshing.try_lock() {
+                catalogue.refresh(&snapshot, &gateway).await;
+            }
         });
     }
 
-    fn kept_for(&self, snapshot: &Arc<Snapshot>) -> Option<Kept> {
-        self.kept
+    /// The cached lists, if they are those of the upstreams of this snapshot.
+    fn cached_for(&self, snapshot: &Arc<Snapshot>) -> Option<CachedLists> {
+        self.cached
             .lock()
             .clone()
-            .filter(|kept| Arc::ptr_eq(&kept.snapshot, snapshot))
+            .filter(|cached| Arc::ptr_eq(&cached.snapshot, snapshot))
     }
 
     async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) {
-        let ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
-        let asked = ask_all(snapshot, ours, &CallersCredential::default()).await;
-        let known = self.kept_for(snapshot).and_then(|kept| kept.lists);
-        let (lists, fresh_for) = match (asked.lists.len(), asked.missing) {
-            (0, _) => (known, FRESH_FOR_NOTHING),
-            (_, 0) => (Some(asked.lists.into()), FRESH_FOR),
-            (_, _) => (Some(asked.lists.into()), FRESH_FOR_PARTIAL),
+        let is_ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
+        let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default()).await;
+        let previous = self.cached_for(snapshot).and_then(|cached| cached.lists);
+        let (lists, fresh_for) = match (fetched.lists.len(), fetched.missing) {
+            (0, _) => (previous, FRESH_FOR_NOTHING),
+            (_, 0) => (Some(fetched.lists.into()), FRESH_FOR),
+            (_, _) => (Some(fetched.lists.into()), FRESH_FOR_PARTIAL),
         };
-        *self.kept.lock() = Some(Kept {
+        *self.cached.lock() = Some(CachedLists {
             lists,
             fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
@@ -199,120 +167,65 @@ impl Catalogue {
     }
 }
 
-/// What upstreams answered.
-struct Asked {
-    lists: Vec<(UpstreamId, Vec<Model>)>,
-    missing: usize,
-}
-
-/// Asks every upstream that `include` names, all at once.
-async fn ask_all(snapshot: &Arc<Snapshot>, include: impl Fn(&Upstream) -> bool, callers: &CallersCredential) -> Asked {
-    let mut questions = tokio::task::JoinSet::new();
-    let mut lists: Vec<Option<Vec<Model>>> = Vec::new();
-    let mut missing = 0;
-    for (index, upstream) in snapshot.upstreams().iter().enumerate() {
-        lists.push(None);
-        let is_callable = matches!(upstream.credential, Credential::Own(_)) || callers.is_present();
-        if !include(upstream) || !is_callable {
-            continue;
-        }
-        let mut request = Request::new(Replay::empty(Framing::None));
-        let _ = headers::address(request.headers_mut(), upstream, callers);
-        let snapshot = snapshot.clone();
-        questions.spawn(async move {
-            let upstream = snapshot.upstream(index);
-            let list = tokio::time::timeout(PATIENCE, ask(upstream, request)).await;
-            let list = list.unwrap_or_else(|_| Err(format!("no list within {} s", PATIENCE.as_secs())));
-            if let Err(problem) = &list {
-                tracing::warn!(upstream = &*upstream.name, %problem, "left out of the list of models");
-            }
-            (index, list.ok())
-        });
-    }
-    while let Some(answer) = questions.join_next().await {
-        let Ok((index, list)) = answer else { continue };
-        missing += usize::from(list.is_none());
-        if let Some(slot) = lists.get_mut(index) {
-            *slot = list;
+/// The answer to a query about these models.
+fn answer_of(query: ModelQuery<'_>, models: &[&Model]) -> Result<Bytes, Fault> {
+    match query {
+        ModelQuery::List => Ok(list_json(models)),
+        ModelQuery::Model(id) => {
+            let id = percent_decode_str(id).decode_utf8_lossy();
+            let model = models.iter().find(|model| model.id == id);
+            model.map(json).ok_or_else(|| Fault::ModelNotServed {
+                model: bounded(&id),
+                served: models.iter().map(|model| model.id.clone()).collect(),
+            })
         }
     }
-    // In the order of the file, whoever answered first.
-    let named = snapshot.upstreams().iter().map(|upstream| upstream.id).zip(lists);
-    Asked {
-        lists: named.filter_map(|(id, list)| Some((id, list?))).collect(),
-        missing,
-    }
 }
 
-/// One upstream's list, less what it is configured not to serve.
-async fn ask(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
-    let uri = format!("{}/models", upstream.prefix);
-    *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
-    let terms = Terms {
-        head: PATIENCE,
-        idle: PATIENCE,
-        is_repeatable: true,
-    };
-    let sent = upstream.pool.send(&mut request, terms).await;
-    let response = sent.map_err(|error| error.to_string())?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answered {}", response.status()));
-    }
-    let body = Limited::new(response.into_body(), LONGEST).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    let list: UpstreamList = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
-    Ok(as_called_here(upstream, list.data))
-}
+#[cfg(test)]
+mod tests {
+    use super::{list::tests::models, *};
+    use crate::proxy::request::target;
 
-/// Where a list goes wrong; the error's own words quote what stands there.
-fn unreadable(error: &serde_json::Error) -> String {
-    let (line, column) = (error.line(), error.column());
-    let what = if error.is_data() {
-        "is not OpenAI's"
-    } else {
-        "is no JSON"
-    };
-    format!("its list {what} (line {line}, column {column})")
-}
-
-/// The models that callers may name, by the names that they use here.
-fn as_called_here(upstream: &Upstream, listed: Vec<Model>) -> Vec<Model> {
-    let renamed = upstream.renames.iter().map(|(ours, theirs)| {
-        let described = listed.iter().find(|model| *json(&model.id) == **theirs);
-        Model {
-            id: ours.to_string(),
-            rest: described.map_or_else(undescribed, |model| model.rest.clone()),
+    #[test]
+    fn the_catalogue_answers_lists_and_single_models() {
+        let (list, model) = (Some(ModelQuery::List), |id| Some(ModelQuery::Model(id)));
+        for (method, uri, of_all_models, of_some_models) in [
+            (Method::GET, "/v1/models", list, list),
+            (Method::GET, "/models?limit=5", list, list),
+            (Method::GET, "/v1/models?client_version=1", None, list),
+            (Method::GET, "/v1/models?a=b&client_version", None, list),
+            (Method::GET, "/v1/models?x=client_version", list, list),
+            (Method::GET, "/v1/models/org%2Fm", model("org%2Fm"), model("org%2Fm")),
+            (Method::GET, "/v1/models/m?client_version=1", model("m"), model("m")),
+            (Method::POST, "/v1/models", None, None),
+            (Method::DELETE, "/v1/models/m", None, None),
+            (Method::GET, "/v1/files", None, None),
+        ] {
+            let target = target::read(&method, &uri.parse().expect("a URI")).expect(uri);
+            assert_eq!(query_of(&method, &target, true), of_all_models, "{method} {uri}");
+            assert_eq!(query_of(&method, &target, false), of_some_models, "{method} {uri}");
         }
-    });
-    let mut models: Vec<Model> = renamed.collect();
-    models.sort_by(|one, other| one.id.cmp(&other.id));
-    let is_plain = |model: &Model| upstream.models.matches(&model.id) && !upstream.renames.contains_key(&*model.id);
-    models.extend(listed.into_iter().filter(is_plain));
-    models
-}
+    }
 
-/// What SDKs expect of a model that its upstream does not list, as Azure does not list deployments.
-fn undescribed() -> Map<String, Value> {
-    let fields = [
-        ("object", Value::from("model")),
-        ("created", Value::from(0)),
-        ("owned_by", Value::from("upstream")),
-    ];
-    fields
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect()
-}
+    #[test]
+    fn a_model_is_found_by_its_decoded_id() {
+        let models = models(&["m", "org/name"]);
+        let models: Vec<&Model> = models.iter().collect();
+        let answer = answer_of(ModelQuery::Model("org%2Fname"), &models).expect("a known model");
+        assert_eq!(&*answer, br#"{"id":"org/name","object":"model"}"#);
+        let unknown = answer_of(ModelQuery::Model("gpt%20x"), &models);
+        let expected = Fault::ModelNotServed {
+            model: "gpt x".to_owned(),
+            served: vec!["m".to_owned(), "org/name".to_owned()],
+        };
+        assert_eq!(unknown, Err(expected));
+    }
 
-/// Each model that `group` may use once: the first description stays.
-fn merge<'a>(models: impl Iterator<Item = &'a Model>, group: &Group) -> Vec<&'a Model> {
-    let mut seen = HashSet::new();
-    models
-        .filter(|model| group.models.matches(&model.id) && seen.insert(model.id.as_str()))
-        .collect()
-}
-
-fn json<T: Serialize>(value: &T) -> Bytes {
-    // Serializing what was deserialized from JSON cannot fail.
-    serde_json::to_vec(value).unwrap_or_default().into()
+    #[test]
+    fn the_list_has_the_shape_that_sdks_read() {
+        let models = models(&["m"]);
+        let answer = answer_of(ModelQuery::List, &models.iter().collect::<Vec<_>>()).expect("a list");
+        assert_eq!(&*answer, br#"{"object":"list","data":[{"id":"m","object":"model"}]}"#);
+    }
 }

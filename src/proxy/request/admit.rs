@@ -1,4 +1,7 @@
-//! The first stage: may this request come in, judged by its head alone. No body is read, and no `100 Continue` sent.
+//! The first stage: decides by a request's head alone whether the request may come in.
+//!
+//! [`identify`] finds out what the request asks for and which client sends it; [`admit`] checks the rest of the head and
+//! prepares it for upstreams. The body is not read yet, and no `100 Continue` has been sent.
 
 use http::{
     HeaderMap, HeaderValue, Method,
@@ -7,50 +10,54 @@ use http::{
 };
 
 use crate::proxy::{
-    request::caller::{self, Caller},
-    request::headers::{self, CallersCredential, TURN_STATE, X_REQUEST_ID},
-    request::host,
-    request::target::{self, Target},
-    request_log::copied,
+    headers::{TURN_STATE, names_json},
+    request::{
+        caller::{self, Caller},
+        headers::{self, CallersCredential, CredentialHandling},
+        host, path_access,
+        received::ReceivedHead,
+        target::{self, RequestTarget},
+    },
     turn::turn_state::{self, TurnState},
 };
 use crate::{
     endpoint::{Endpoint, Inspection},
     fault::Fault,
-    ids::Namespace,
     scan::{Encoding, EncodingKind},
     state::Snapshot,
-    wire::{Framing, Peer},
+    wire::Framing,
 };
 
-/// A request whose sender is known, and what it asks for.
+/// A request whose caller and target are known.
 pub(in crate::proxy) struct Identified<'a> {
     pub caller: Caller<'a>,
-    pub target: Target,
+    pub target: RequestTarget,
+    head: ReceivedHead,
 }
 
 /// A request whose head is in order.
 pub(in crate::proxy) struct Admitted<'a> {
     pub caller: Caller<'a>,
     pub method: Method,
-    pub target: Target,
-    /// What of the headers any upstream may see.
+    pub target: RequestTarget,
+    /// The headers that every upstream may receive.
     pub headers: HeaderMap,
+    /// The request's id. The field `x-request-id` in `headers` has the same value.
+    pub request_id: HeaderValue,
+    /// The caller's own credential, for upstreams that are called with it.
     pub callers: CallersCredential,
+    /// How the body is delimited.
     pub framing: Framing,
     /// How the body is compressed.
     pub coding: EncodingKind,
+    /// Whether the content type is JSON.
     pub is_json: bool,
+    /// The turn state that the client returned, if one of our upstreams issued it to the caller's group.
     pub turn_state: Option<TurnState>,
 }
 
 impl Admitted<'_> {
-    /// Keeps its group's sessions and state apart from those of others.
-    pub fn namespace(&self) -> Namespace {
-        self.caller.group.namespace
-    }
-
-    /// Whether the body is looked into: where an upstream will read JSON, and where we can.
+    /// Whether the body is inspected: an upstream will read it as JSON, and Steadfast can decompress it.
     pub fn is_inspected(&self) -> bool {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {
             return false;
@@ -62,58 +69,64 @@ impl Admitted<'_> {
     }
 }
 
-/// Tells who sends a request, at the second `now` of Unix time, and what it asks for.
-pub(in crate::proxy) fn identify<'a>(snapshot: &'a Snapshot, parts: &Parts, now: u64) -> Result<Identified<'a>, Fault> {
+/// Finds out what a request asks for and which client sends it. `now` is the Unix time in seconds, at which client keys
+/// must be valid.
+///
+/// # Errors
+/// If the method, the host, the target or the client key is not acceptable.
+pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u64) -> Result<Identified<'_>, Fault> {
+    let parts = &head.parts;
     target::check_method(&parts.method)?;
     host::check(parts.version, &parts.uri, &parts.headers)?;
     let target = target::read(&parts.method, &parts.uri)?;
     let caller = caller::identify(snapshot, &parts.headers, now)?;
-    Ok(Identified { caller, target })
+    Ok(Identified { caller, target, head })
 }
 
-/// Judges a request by its head.
-pub(in crate::proxy) fn admit<'a>(
-    snapshot: &'a Snapshot,
-    identified: Identified<'a>,
-    parts: Parts,
-    framing: Framing,
-    peer: Peer,
-) -> Result<Admitted<'a>, Fault> {
-    let Identified { caller, target } = identified;
+/// Checks the rest of a request's head and prepares it for upstreams.
+///
+/// # Errors
+/// If the caller's group may not call the path, if the client asks for a WebSocket, or if the body is too large.
+pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a>) -> Result<Admitted<'a>, Fault> {
+    let Identified { caller, target, head } = identified;
+    let ReceivedHead {
+        parts,
+        framing,
+        peer,
+        request_id,
+    } = head;
     let Parts {
         method, mut headers, ..
     } = parts;
-    caller::may_call(caller.group, &method, &target)?;
+    path_access::check(caller.group, &method, &target)?;
     if target.endpoint == Endpoint::Responses && method == Method::GET && wants_websocket(&headers) {
         return Err(Fault::WebSocketUnsupported);
     }
-    if let Framing::Length(length) = framing
-        && length > snapshot.limits.max_body
-    {
-        return Err(Fault::BodyTooLarge {
-            limit: snapshot.limits.max_body,
-        });
-    }
+    check_length(framing, snapshot.limits.max_body)?;
     let host = headers.get(HOST).cloned();
-    let callers = headers::cleanse_request(&mut headers, target.endpoint, snapshot.has_passthrough);
-    // Only now: a field that `Connection` names is gone, and the upstream reads the body without it.
+    let credential_handling = match snapshot.has_passthrough {
+        true => CredentialHandling::SetAside,
+        false => CredentialHandling::Discard,
+    };
+    let callers = headers::cleanse_request(&mut headers, target.endpoint, credential_handling);
+    // Only after the cleansing: a `content-encoding` that `Connection` names has been removed, and the upstream reads the
+    // body without it.
     let coding = coding(&headers);
-    // Whichever of several an upstream goes by.
+    // An upstream may read any of several content types.
     let is_json = headers.get_all(CONTENT_TYPE).iter().any(names_json);
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }
-    let namespace = caller.group.namespace;
-    let sealed = headers.remove(TURN_STATE);
-    let turn_state = sealed.and_then(|sealed| {
+    let turn_state = headers.remove(TURN_STATE).and_then(|sealed| {
         let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
-        turn_state::unseal(&sealed, namespace, seal_of)
+        turn_state::unseal(&sealed, caller.group.namespace, seal_of)
     });
     Ok(Admitted {
         caller,
         method,
         target,
         headers,
+        request_id,
         callers,
         framing,
         coding,
@@ -122,34 +135,15 @@ pub(in crate::proxy) fn admit<'a>(
     })
 }
 
-/// The caller's request id, or one made for it; the request carries it from here on.
-pub(in crate::proxy) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
-    const LONGEST: usize = 128;
-    if let Some(id) = headers.get(X_REQUEST_ID)
-        && !id.is_empty()
-        && id.len() <= LONGEST
-        && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    {
-        let id = copied(id);
-        // Also where it stood twice: what is logged is what the upstream gets.
-        headers.insert(X_REQUEST_ID, id.clone());
-        return id;
+/// Refuses a body whose `Content-Length` is over the limit of `max_body` bytes.
+fn check_length(framing: Framing, max_body: u64) -> Result<(), Fault> {
+    match framing {
+        Framing::Length(length) if length > max_body => Err(Fault::BodyTooLarge { limit: max_body }),
+        Framing::None | Framing::Length(_) | Framing::Chunked => Ok(()),
     }
-    let made = made_id(fastrand::u128(..));
-    headers.insert(X_REQUEST_ID, made.clone());
-    made
 }
 
-/// `req_` and 32 hexadecimal digits.
-fn made_id(number: u128) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = *b"req_00000000000000000000000000000000";
-    for (place, shift) in text.iter_mut().skip("req_".len()).zip((0..128).step_by(4).rev()) {
-        *place = DIGITS[(number >> shift) as usize & 0xf];
-    }
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("req_"))
-}
-
+/// How the body is compressed, by its `content-encoding`. Several codings, or one that is not text, count as unknown.
 fn coding(headers: &HeaderMap) -> EncodingKind {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -169,67 +163,54 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `application/json`, or any type with the suffix `+json` (RFC 6839); also in a list, which a type should not be.
-pub(in crate::proxy) fn names_json(content_type: &HeaderValue) -> bool {
-    content_type.as_bytes().split(|byte| *byte == b',').any(is_json_type)
-}
-
-fn is_json_type(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|byte| *byte == b';').next();
-    let essence = essence.unwrap_or_default().trim_ascii();
-    let suffix = essence
-        .len()
-        .checked_sub("+json".len())
-        .and_then(|at| essence.get(at..));
-    essence.eq_ignore_ascii_case(b"application/json")
-        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
+    use crate::proxy::headers::tests::headers;
 
     #[test]
-    fn request_ids_are_kept_or_made() {
-        let mut given = headers(&[("x-request-id", "abc-1")]);
-        assert_eq!(request_id(&mut given), "abc-1");
-        for unusable in ["", "a b"] {
-            let mut map = headers(&[("x-request-id", unusable)]);
-            let made = request_id(&mut map);
-            assert!(
-                made.to_str().is_ok_and(|id| id.len() == 36 && id.starts_with("req_")),
-                "{made:?}"
-            );
-            assert_eq!(map.get(X_REQUEST_ID), Some(&made));
-        }
-    }
-
-    #[test]
-    fn a_made_id_has_its_number_in_it() {
-        for number in [0, 1, 0xabc, u128::MAX, u128::MAX / 7] {
-            assert_eq!(made_id(number), format!("req_{number:032x}").as_str());
-        }
-    }
-
-    #[test]
-    fn json_is_told_by_its_type() {
-        for (value, json) in [
-            ("application/json", true),
-            ("Application/JSON; charset=utf-8", true),
-            ("application/vnd.x+json", true),
-            ("multipart/form-data; boundary=x", false),
-            ("application/jsonl", false),
-            ("text/plain, application/json", true),
-            ("text/plain;charset=utf-8,application/json;x", true),
+    fn a_content_length_over_the_limit_is_refused() {
+        let refused = Err(Fault::BodyTooLarge { limit: 10 });
+        for (framing, expected) in [
+            (Framing::None, Ok(())),
+            (Framing::Length(10), Ok(())),
+            (Framing::Length(11), refused.clone()),
+            (Framing::Length(u64::MAX), refused),
+            (Framing::Chunked, Ok(())),
         ] {
-            assert_eq!(names_json(&HeaderValue::from_static(value)), json, "{value}");
+            assert_eq!(check_length(framing, 10), expected, "{framing:?}");
+        }
+    }
+
+    #[test]
+    fn only_one_known_content_encoding_is_understood() {
+        for (sent, expected) in [
+            (&[][..], EncodingKind::Identity),
+            (&[("content-encoding", "identity")], EncodingKind::Identity),
+            (&[("content-encoding", "gzip")], EncodingKind::Known(Encoding::Gzip)),
+            (&[("content-encoding", "unheard-of")], EncodingKind::Unknown),
+            (&[("content-encoding", "gzip, zstd")], EncodingKind::Unknown),
+            (
+                &[("content-encoding", "gzip"), ("content-encoding", "gzip")],
+                EncodingKind::Unknown,
+            ),
+            (&[("content-encoding", "\u{e9}")], EncodingKind::Unknown),
+        ] {
+            assert_eq!(coding(&headers(sent)), expected, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_by_any_upgrade_field() {
+        for (sent, expected) in [
+            (&[][..], false),
+            (&[("upgrade", "websocket")], true),
+            (&[("upgrade", "h2c, WebSocket")], true),
+            (&[("upgrade", "h2c"), ("upgrade", "websocket")], true),
+            (&[("upgrade", "websockets")], false),
+            (&[("connection", "websocket")], false),
+        ] {
+            assert_eq!(wants_websocket(&headers(sent)), expected, "{sent:?}");
         }
     }
 }

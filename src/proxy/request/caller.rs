@@ -1,45 +1,36 @@
-//! Part of the first stage: who calls, and what that caller may do by the head of its request.
-//!
-//! A group that may use some models only, or whose accounts others use too, may call only what can be judged: where which
-//! model is run stands in the body, and where nothing but what the request carries is read or changed. What else an account
-//! holds (files, stored completions, fine-tuned models) belongs to all who call it.
+//! Part of the first stage: finds out which client sends a request.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
-use crate::proxy::{
-    request::admit::Admitted,
-    request::headers::X_API_KEY,
-    request::inspect::Inspected,
-    request::target::{Target, bounded},
-};
 use crate::{
-    endpoint::ConfinedAccess,
     fault::{Fault, KeyProblem},
+    proxy::headers::X_API_KEY,
     state::{ClientKey, Group, RateLimits, Snapshot},
-    wire::Framing,
 };
 
-/// Who calls.
+/// The client that sends a request.
 #[derive(Clone)]
 pub(in crate::proxy) struct Caller<'a> {
-    /// What it has shown; none where anybody may call.
+    /// The client key that the request carries. `None` if the configuration has no client keys.
     pub key: Option<&'a Arc<ClientKey>>,
+    /// The group that the key belongs to.
     pub group: &'a Arc<Group>,
 }
 
 impl Caller<'_> {
-    /// What its key may use, where that is limited.
+    /// The rate limits of the caller's key, if it has any.
     pub fn rate_limits(&self) -> Option<&Arc<RateLimits>> {
         self.key?.rate_limits.as_ref()
     }
 }
 
-/// Tells who sends a request, at the second `now` of Unix time.
+/// Finds out which client sends a request with these headers. `now` is the Unix time in seconds, at which the client key
+/// must be valid.
 ///
 /// # Errors
-/// Where a client key is needed, and there is none that is good.
+/// If the configuration has client keys, and the request carries none of them or one that is not valid now.
 pub(in crate::proxy) fn identify<'a>(
     snapshot: &'a Snapshot,
     headers: &HeaderMap,
@@ -50,9 +41,8 @@ pub(in crate::proxy) fn identify<'a>(
         let group = access.anonymous();
         return Ok(Caller { key: None, group });
     }
-    let shown = shown(headers)?;
     let key = access
-        .find(shown, now)
+        .find(presented_key(headers)?, now)
         .map_err(|problem| Fault::InvalidKey { problem })?;
     Ok(Caller {
         key: Some(key),
@@ -60,8 +50,8 @@ pub(in crate::proxy) fn identify<'a>(
     })
 }
 
-/// What is shown as a client key: as `Authorization: Bearer`, else as `x-api-key`.
-fn shown(headers: &HeaderMap) -> Result<&[u8], Fault> {
+/// The client key that a request presents: the token of `Authorization: Bearer`, else the value of `x-api-key`.
+fn presented_key(headers: &HeaderMap) -> Result<&[u8], Fault> {
     const UNREADABLE: Fault = Fault::InvalidKey {
         problem: KeyProblem::Unknown,
     };
@@ -76,8 +66,8 @@ fn shown(headers: &HeaderMap) -> Result<&[u8], Fault> {
     }
 }
 
-/// The value of a field that may stand once: which of two is meant is anybody's guess.
-fn single(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<&HeaderValue>, Fault> {
+/// The value of a field that must not be repeated: servers differ in which of two values they use.
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Fault> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
@@ -87,135 +77,64 @@ fn single(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<&HeaderV
     }
 }
 
-/// The token behind the scheme, whose name has no case (RFC 9110 section 11.1, RFC 6750 section 2.1).
+/// The token after the scheme `Bearer`, which is not case-sensitive (RFC 9110 section 11.1, RFC 6750 section 2.1).
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether `group` can do harm by calling what cannot be judged.
-fn is_confined(group: &Group) -> bool {
-    group.shares_accounts || !group.models.is_all()
-}
-
-/// Whether `group` may call this path, by itself.
-///
-/// # Errors
-/// Where it may not.
-pub(in crate::proxy) fn may_call(group: &Group, method: &Method, target: &Target) -> Result<(), Fault> {
-    if !is_confined(group) {
-        return Ok(());
-    }
-    let is_post = method == Method::POST;
-    let is_judged = match target.endpoint.confined_access() {
-        ConfinedAccess::Post => is_post,
-        ConfinedAccess::Get => method == Method::GET,
-        ConfinedAccess::NamedResponse => target.is_of_response(method) || is_post && target.counts_tokens(),
-        ConfinedAccess::StatelessPost => is_post && is_stateless(target.tail()),
-    };
-    if is_judged {
-        return Ok(());
-    }
-    Err(Fault::PathForbidden {
-        path: format!("{method} {}", bounded(target.tail())),
-        why: match group.shares_accounts {
-            true => "it could reach what other groups hold in the same accounts",
-            false => "which model it would use cannot be told",
-        },
-    })
-}
-
-/// Paths that read and change nothing but what the request carries, and that name their model in it.
-fn is_stateless(tail: &str) -> bool {
-    matches!(
-        tail,
-        "/moderations"
-            | "/rerank"
-            | "/images/generations"
-            | "/images/edits"
-            | "/images/variations"
-            | "/audio/speech"
-            | "/audio/transcriptions"
-            | "/audio/translations"
-    )
-}
-
-/// Whether `group` may use the model that the request's body names: the one that an upstream will read.
-///
-/// # Errors
-/// Where it may not, where no model can be read, or where the body could hide whose response it goes on with.
-pub(in crate::proxy) fn may_use(
-    snapshot: &Snapshot,
-    admitted: &Admitted<'_>,
-    inspected: &Inspected,
-) -> Result<(), Fault> {
-    let (group, target) = (admitted.caller.group, &admitted.target);
-    // What names a response runs no model of its own.
-    if target.is_of_response(&admitted.method) || !target.endpoint.runs_model() {
-        return Ok(());
-    }
-    let is_read = admitted.is_inspected();
-    if !is_read && hides_response(admitted) {
-        return Err(Fault::PathForbidden {
-            path: format!("{} {}", admitted.method, bounded(target.tail())),
-            why: "its body cannot be looked into, and could name a response of another group",
-        });
-    }
-    if group.models.is_all() {
-        return Ok(());
-    }
-    if !is_read {
-        let problem = "the body of this request cannot be looked into";
-        return Err(Fault::ModelUnreadable { problem });
-    }
-    match &inspected.facts.model {
-        Some(model) if group.models.matches(model) => Ok(()),
-        Some(model) => Err(Fault::ModelForbidden {
-            model: bounded(model),
-            allowed: snapshot.models_of(group),
-        }),
-        None => {
-            let problem = "this request names none";
-            Err(Fault::ModelUnreadable { problem })
-        }
-    }
-}
-
-/// Whether a body that is not looked into may name the response of another group.
-fn hides_response(admitted: &Admitted<'_>) -> bool {
-    admitted.target.endpoint.has_response_ids()
-        && admitted.caller.group.shares_accounts
-        && admitted.framing != Framing::None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in lines {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
+    use crate::proxy::{
+        headers::tests::headers,
+        request::kit::{self, GROUPS, OPEN},
+    };
 
     #[test]
-    fn a_key_is_read_from_one_place() {
+    fn the_key_is_read_from_one_field() {
         for (sent, key) in [
             (&[("authorization", "Bearer k1")] as &[_], Some("k1")),
             (&[("authorization", "bearer  k1 ")], Some("k1")),
             (&[("authorization", "Bearer k1"), ("x-api-key", "k2")], Some("k1")),
             (&[("authorization", "Basic k1"), ("x-api-key", "k2")], Some("k2")),
-            (&[("x-api-key", "k2")], Some("k2")),
+            (&[("x-api-key", " k2 ")], Some("k2")),
             (&[("authorization", "Bearer k1"), ("authorization", "Bearer k1")], None),
             (&[("x-api-key", "k2"), ("x-api-key", "k3")], None),
             (&[("authorization", "Basic k1")], None),
             (&[("authorization", "Bearerk1")], None),
+            (&[("authorization", "")], None),
             (&[], None),
         ] {
-            assert_eq!(shown(&headers(sent)).ok(), key.map(str::as_bytes), "{sent:?}");
+            assert_eq!(presented_key(&headers(sent)).ok(), key.map(str::as_bytes), "{sent:?}");
         }
-        assert_eq!(shown(&headers(&[])), Err(Fault::MissingKey));
+        assert_eq!(presented_key(&headers(&[])), Err(Fault::MissingKey));
+    }
+
+    #[test]
+    fn a_key_decides_the_group() {
+        let snapshot = kit::snapshot(GROUPS);
+        let invalid = |problem| Err(Fault::InvalidKey { problem });
+        for (key, expected) in [
+            ("key-alone", Ok("alone")),
+            ("key-shared", Ok("shared")),
+            ("key-expired", invalid(KeyProblem::Expired)),
+            ("key-disabled", invalid(KeyProblem::Disabled)),
+            ("key-nobody-has", invalid(KeyProblem::Unknown)),
+            ("", invalid(KeyProblem::Unknown)),
+        ] {
+            let caller = identify(&snapshot, &headers(&[("x-api-key", key)]), 2_000_000_000);
+            let group = caller.map(|caller| caller.group.name.to_string());
+            assert_eq!(group, expected.map(str::to_owned), "{key}");
+        }
+    }
+
+    #[test]
+    fn without_configured_keys_every_client_is_admitted() {
+        let snapshot = kit::snapshot(OPEN);
+        for sent in [&[][..], &[("authorization", "Bearer a"), ("authorization", "Bearer b")]] {
+            let caller = identify(&snapshot, &headers(sent), 0).expect("an open gateway");
+            assert!(caller.key.is_none() && caller.rate_limits().is_none() && caller.group.name.is_empty());
+        }
     }
 }

@@ -1,48 +1,26 @@
-//! Which headers pass, and which end here.
+//! The headers of a request, on their way from the client to an upstream.
+//!
+//! [`cleanse_request`] runs once per request and leaves the headers that every upstream may receive.
+//! [`set_upstream_headers`] runs once per attempt and adds what one upstream needs; before the next attempt
+//! [`UpstreamHeaders::undo`] takes that back.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, SET_COOKIE,
-        TRANSFER_ENCODING,
-    },
+    header::{ACCEPT_ENCODING, AUTHORIZATION, COOKIE, EXPECT, Entry, HOST},
 };
-
-use memchr::memmem::Finder;
 
 use crate::{
     endpoint::Endpoint,
+    proxy::headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_API_KEY, X_REQUEST_ID, is_hop_by_hop, strip},
     state::{Credential, Upstream},
     wire::Peer,
 };
-
-pub(in crate::proxy) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(in crate::proxy) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
-pub(in crate::proxy) const ROUTED_TO: HeaderName = HeaderName::from_static("x-steadfast-upstream");
-pub(in crate::proxy) const ROUTED_BY: HeaderName = HeaderName::from_static("x-steadfast-route");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Meant for the next hop only (RFC 9110 section 7.6.1, and what older clients still send).
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// What a caller's own proxy says about it; an upstream need not know.
+/// Whether a field describes the client, as a proxy in front of Steadfast sets it. Upstreams do not need to know.
 fn is_about_caller(name: &str) -> bool {
     matches!(
         name,
@@ -56,8 +34,8 @@ fn is_about_caller(name: &str) -> bool {
     )
 }
 
-/// Has some servers take another method or path than those that were judged (Rails, Express and ASP.NET the first three,
-/// IIS and Symfony the others).
+/// Whether a field makes some servers use another method or path than the ones that Steadfast has checked. Rails, Express
+/// and ASP.NET read the first three, IIS and Symfony the others.
 fn is_override(name: &str) -> bool {
     matches!(
         name,
@@ -71,8 +49,8 @@ fn is_override(name: &str) -> bool {
     )
 }
 
-/// Whether it is, for servers that take underscores in a name for dashes, a field that ends here or is set here. CGI and
-/// what descends from it (RFC 3875 section 4.1.18) make one variable of both.
+/// Whether a name is a field that Steadfast removes or sets, written with underscores. CGI makes the same variable of `_`
+/// and `-` (RFC 3875 section 4.1.18), and servers that descend from it read both names as one field.
 fn is_disguised(name: &str) -> bool {
     if !name.contains('_') {
         return false;
@@ -88,18 +66,28 @@ fn is_disguised(name: &str) -> bool {
         || is_one_of(&CALLERS_ACCOUNT)
 }
 
-/// Proves who the caller is.
+/// The fields that prove the caller's identity.
 const CALLERS_PROOFS: [HeaderName; 3] = [AUTHORIZATION, X_API_KEY, COOKIE];
 
-/// Names the caller's own account: with another account's credential an upstream would refuse it.
+/// The fields that name the caller's own account. An upstream that is called with another account's credential would
+/// refuse a request with them.
 const CALLERS_ACCOUNT: [HeaderName; 3] = [
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
     HeaderName::from_static("chatgpt-account-id"),
 ];
 
-/// What a caller sent to prove who it is. It leaves the request here, and returns only for an upstream that is
-/// configured to be called with it.
+/// What happens to the caller's own credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum CredentialHandling {
+    /// It is removed from the request, and kept for upstreams that are called with it.
+    SetAside,
+    /// It is removed from the request: no upstream is called with it.
+    Discard,
+}
+
+/// The caller's own credential, taken out of a request. Only an upstream that is configured to be called with it receives
+/// it.
 #[derive(Default)]
 pub(in crate::proxy) struct CallersCredential {
     proofs: HeaderMap,
@@ -118,13 +106,13 @@ impl CallersCredential {
         taken
     }
 
-    /// Whether the caller proved anything.
+    /// Whether the caller sent a key.
     pub fn is_present(&self) -> bool {
         self.proofs.contains_key(AUTHORIZATION) || self.proofs.contains_key(X_API_KEY)
     }
 
-    /// Puts everything back.
-    pub fn restore(&self, headers: &mut HeaderMap) {
+    /// Puts all its fields back into `headers`.
+    fn restore(&self, headers: &mut HeaderMap) {
         for (name, value) in self.proofs.iter().chain(&self.account) {
             headers.append(name.clone(), value.clone());
         }
@@ -132,7 +120,7 @@ impl CallersCredential {
 }
 
 fn move_all(from: &mut HeaderMap, to: &mut HeaderMap, name: &HeaderName) {
-    if let http::header::Entry::Occupied(entry) = from.entry(name) {
+    if let Entry::Occupied(entry) = from.entry(name) {
         let (name, values) = entry.remove_entry_mult();
         for value in values {
             to.append(name.clone(), value);
@@ -140,59 +128,40 @@ fn move_all(from: &mut HeaderMap, to: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Removes what was meant for this hop only, what `Connection` names, and what else `is_dropped`: found in one pass,
-/// because most of what could be there is not.
-fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue) -> bool) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
-    let found: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| is_hop_by_hop(name.as_str()) || is_dropped(name, value))
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in named.iter().chain(&found) {
-        headers.remove(name);
-    }
-}
-
-/// Leaves of a request's headers what any upstream may see.
-///
-/// The caller's credential comes back only where it is `wanted`: where some upstream is called with it.
+/// Removes the headers that not every upstream may receive. Returns the caller's credential if it is to be set aside.
 pub(in crate::proxy) fn cleanse_request(
     headers: &mut HeaderMap,
     endpoint: Endpoint,
-    wanted: bool,
+    credential: CredentialHandling,
 ) -> CallersCredential {
     let drops_accept_encoding = endpoint.drops_accept_encoding();
+    let discards_credential = credential == CredentialHandling::Discard;
     strip(headers, |name, _| {
         is_about_caller(name.as_str())
             || is_override(name.as_str())
             || is_disguised(name.as_str())
             || [EXPECT, ROUTED_TO, ROUTED_BY].contains(name)
             || (drops_accept_encoding && name == ACCEPT_ENCODING)
-            || (!wanted && (CALLERS_PROOFS.contains(name) || CALLERS_ACCOUNT.contains(name)))
+            || (discards_credential && (CALLERS_PROOFS.contains(name) || CALLERS_ACCOUNT.contains(name)))
     });
-    if wanted {
-        CallersCredential::take(headers)
-    } else {
-        CallersCredential::default()
+    match credential {
+        CredentialHandling::SetAside => CallersCredential::take(headers),
+        CredentialHandling::Discard => CallersCredential::default(),
     }
 }
 
-/// What [`address`] put in place of something else, or beside it.
+/// The headers that [`set_upstream_headers`] has set for one upstream.
 #[derive(Default)]
-pub(in crate::proxy) struct Addressed {
-    /// The configured headers, and what the caller had there.
+pub(in crate::proxy) struct UpstreamHeaders {
+    /// The configured headers by name, each with the values that the request had before.
     configured: Vec<(HeaderName, Vec<HeaderValue>)>,
-    has_callers: bool,
+    /// Whether the caller's own credential is among the headers.
+    has_callers_credential: bool,
 }
 
-impl Addressed {
-    /// Leaves of the head what any upstream may see; but for what every [`address`] replaces.
+impl UpstreamHeaders {
+    /// Takes the headers back. `Host` and our own `Authorization` stay, because every call of [`set_upstream_headers`]
+    /// replaces them.
     pub fn undo(&mut self, headers: &mut HeaderMap) {
         for (name, values) in self.configured.drain(..) {
             headers.remove(&name);
@@ -200,7 +169,7 @@ impl Addressed {
                 headers.append(name.clone(), value);
             }
         }
-        if self.has_callers {
+        if self.has_callers_credential {
             for name in CALLERS_PROOFS.iter().chain(&CALLERS_ACCOUNT) {
                 headers.remove(name);
             }
@@ -208,14 +177,14 @@ impl Addressed {
     }
 }
 
-/// Adds what `upstream` is to see.
-pub(in crate::proxy) fn address(
+/// Sets the headers that `upstream` needs: its host, the credential that it is called with, and its configured headers.
+pub(in crate::proxy) fn set_upstream_headers(
     headers: &mut HeaderMap,
     upstream: &Upstream,
     callers: &CallersCredential,
-) -> Addressed {
+) -> UpstreamHeaders {
     headers.insert(HOST, upstream.host.clone());
-    let mut addressed = Addressed::default();
+    let mut set = UpstreamHeaders::default();
     match &upstream.credential {
         Credential::Own(authorization) => {
             headers.insert(AUTHORIZATION, authorization.clone());
@@ -223,23 +192,23 @@ pub(in crate::proxy) fn address(
         Credential::Callers => {
             headers.remove(AUTHORIZATION);
             callers.restore(headers);
-            addressed.has_callers = true;
+            set.has_callers_credential = true;
         }
     }
     for (name, value) in &upstream.headers {
         let replaced: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
         headers.insert(name.clone(), value.clone());
-        addressed.configured.push((name.clone(), replaced));
+        set.configured.push((name.clone(), replaced));
     }
-    addressed
+    set
 }
 
-/// Tells an upstream who calls, where the operator wants that.
+/// Adds the `X-Forwarded-…` fields that tell upstreams about the client, where the configuration says so. `host` is the
+/// `Host` that the client sent.
 pub(in crate::proxy) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>) {
-    if let Some(address) = peer.address
-        && let Ok(value) = HeaderValue::try_from(address.ip().to_string())
-    {
-        headers.insert(X_FORWARDED_FOR, value);
+    if let Some(address) = peer.address {
+        let address = HeaderValue::try_from(address.ip().to_string());
+        headers.insert(X_FORWARDED_FOR, address.expect("the text of an address is ASCII"));
     }
     let proto = if peer.is_secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
@@ -248,124 +217,163 @@ pub(in crate::proxy) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host:
     }
 }
 
-/// Leaves of a response's headers what the caller may see.
-pub(in crate::proxy) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
-    let is_own = matches!(upstream.credential, Credential::Own(_));
-    // Beside a coding a length says nothing, and it must not go on (RFC 9112 section 6.3, rule 3).
-    let is_coded = headers.contains_key(TRANSFER_ENCODING);
-    strip(headers, |name, value| {
-        // An alternative service would lead the client past Steadfast; and what Steadfast says of its routes only it may
-        // say. A cookie stands for the account's session there.
-        [ALT_SVC, ROUTED_TO, ROUTED_BY].contains(name)
-            || (is_coded && name == CONTENT_LENGTH)
-            || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
-            || is_echo(value, &upstream.confidential)
-    });
-}
-
-/// Whether a value holds something confidential: an upstream that echoes its caller's headers shows the key.
-fn is_echo(value: &HeaderValue, confidential: &[Finder<'static>]) -> bool {
-    confidential
-        .iter()
-        .any(|secret| secret.find(value.as_bytes()).is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::{
+        headers::tests::{headers, names},
+        request::kit::snapshot,
+    };
 
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in lines {
-            map.append(
-                name.parse::<HeaderName>().expect("a name"),
-                value.parse().expect("a value"),
-            );
-        }
-        map
-    }
-
-    fn names(headers: &HeaderMap) -> Vec<&str> {
-        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        names
-    }
+    const CALLERS_FIELDS: [(&str, &str); 5] = [
+        ("authorization", "Bearer caller"),
+        ("x-api-key", "caller"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("openai-organization", "org-caller"),
+    ];
 
     #[test]
-    fn what_is_for_this_hop_ends_here() {
-        let mut map = headers(&[
-            ("connection", "close, X-Secret-Hop"),
-            ("connection", "x-other-hop"),
-            ("x-secret-hop", "1"),
-            ("x-other-hop", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("session-id", "s"),
-        ]);
-        strip(&mut map, |_, _| false);
-        assert_eq!(names(&map), ["session-id"]);
-    }
-
-    #[test]
-    fn the_callers_credential_leaves_and_can_return() {
-        let sent = [
-            ("authorization", "Bearer caller"),
-            ("x-api-key", "caller"),
-            ("cookie", "a=1"),
-            ("cookie", "b=2"),
-            ("openai-organization", "org-caller"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("forwarded", "for=10.0.0.1"),
-            ("expect", "100-continue"),
-            ("accept-encoding", "gzip"),
-            ("x-stainless-lang", "python"),
-        ];
-        let mut map = headers(&sent);
-        let callers = cleanse_request(&mut map, Endpoint::Responses, true);
-        assert_eq!(names(&map), ["x-stainless-lang"]);
-        assert!(callers.is_present());
+    fn a_credential_that_is_set_aside_leaves_the_request_and_can_return() {
+        let mut map = headers(&CALLERS_FIELDS);
+        let callers = cleanse_request(&mut map, Endpoint::Responses, CredentialHandling::SetAside);
+        assert!(map.is_empty() && callers.is_present());
         callers.restore(&mut map);
         assert_eq!(
             names(&map),
-            [
-                "authorization",
-                "cookie",
-                "openai-organization",
-                "x-api-key",
-                "x-stainless-lang"
-            ]
+            ["authorization", "cookie", "openai-organization", "x-api-key"]
         );
-        assert_eq!(map.get_all(COOKIE).iter().count(), 2);
-        let mut other = headers(&sent);
-        cleanse_request(&mut other, Endpoint::Other, false);
-        assert_eq!(names(&other), ["accept-encoding", "x-stainless-lang"]);
+        assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
     }
 
     #[test]
-    fn nothing_makes_another_request_of_the_one_that_was_judged() {
-        let mut map = headers(&[
-            ("x-http-method-override", "DELETE"),
-            ("x-http-method", "DELETE"),
-            ("x-method-override", "DELETE"),
-            ("x-original-url", "/v1/files"),
-            ("x-rewrite-url", "/v1/files"),
-            ("x_original_url", "/v1/files"),
-            ("x-forwarded-uri", "/v1/files"),
-            ("x-forwarded-prefix", "/v1/files"),
-            ("x-stainless-lang", "python"),
-        ]);
-        cleanse_request(&mut map, Endpoint::ChatCompletions, false);
-        assert_eq!(names(&map), ["x-stainless-lang"]);
+    fn a_credential_that_is_discarded_cannot_return() {
+        let mut map = headers(&CALLERS_FIELDS);
+        let callers = cleanse_request(&mut map, Endpoint::Responses, CredentialHandling::Discard);
+        callers.restore(&mut map);
+        assert!(map.is_empty() && !callers.is_present());
     }
 
     #[test]
-    fn echoed_credentials_do_not_come_back() {
-        let mut map = headers(&[("x-debug", "auth=sk-upstream-secret;"), ("x-ok", "sk-up")]);
-        strip(&mut map, |_, value| {
-            is_echo(value, &[Finder::new("sk-upstream-secret")])
-        });
-        assert_eq!(names(&map), ["x-ok"]);
+    fn only_a_key_counts_as_a_credential() {
+        for (name, is_key) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("cookie", false),
+            ("openai-organization", false),
+        ] {
+            let mut map = headers(&[(name, "x")]);
+            let callers = cleanse_request(&mut map, Endpoint::Other, CredentialHandling::SetAside);
+            assert_eq!(callers.is_present(), is_key, "{name}");
+        }
+    }
+
+    #[test]
+    fn accept_encoding_passes_only_where_responses_are_not_read() {
+        for endpoint in Endpoint::ALL {
+            let mut map = headers(&[("accept-encoding", "gzip")]);
+            cleanse_request(&mut map, endpoint, CredentialHandling::Discard);
+            assert_eq!(map.is_empty(), endpoint.is_usage_read(), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn fields_about_the_client_overrides_and_disguises_are_removed() {
+        for name in [
+            "connection",
+            "te",
+            "expect",
+            "x-steadfast-upstream",
+            "x-steadfast-route",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-forwarded-server",
+            "x-real-ip",
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-forwarded-uri",
+            "x-forwarded-prefix",
+            "x_original_url",
+            "x_forwarded_for",
+            "transfer_encoding",
+            "content_length",
+            "content_type",
+            "x_request_id",
+            "x_codex_turn_state",
+            "x_api_key",
+            "chatgpt_account_id",
+        ] {
+            let mut map = headers(&[(name, "1"), ("x-stainless-lang", "python"), ("session_id", "s")]);
+            cleanse_request(&mut map, Endpoint::ChatCompletions, CredentialHandling::Discard);
+            assert_eq!(names(&map), ["session_id", "x-stainless-lang"], "{name}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_one_upstream_do_not_reach_the_next() {
+        let snapshot = snapshot(
+            r#"
+            [[upstream]]
+            name = "callers"
+            base_url = "http://one.example/v1"
+            api_key = "passthrough"
+            headers = { "openai-beta" = "configured", "x-extra" = "1" }
+            [[upstream]]
+            name = "own"
+            base_url = "http://two.example/v1"
+            api_key = "env:KEY"
+            "#,
+        );
+        let [one, two] = snapshot.upstreams() else {
+            panic!("the configuration has two upstreams")
+        };
+        let mut map = headers(&CALLERS_FIELDS);
+        map.append("openai-beta", HeaderValue::from_static("a"));
+        map.append("openai-beta", HeaderValue::from_static("b"));
+        let callers = cleanse_request(&mut map, Endpoint::Responses, CredentialHandling::SetAside);
+
+        let mut set = set_upstream_headers(&mut map, one, &callers);
+        assert_eq!(map[HOST], "one.example");
+        assert_eq!(map[AUTHORIZATION], "Bearer caller");
+        assert_eq!(map.get_all("openai-beta").iter().collect::<Vec<_>>(), ["configured"]);
+        assert_eq!(map["x-extra"], "1");
+
+        set.undo(&mut map);
+        set_upstream_headers(&mut map, two, &callers);
+        assert_eq!(names(&map), ["authorization", "host", "openai-beta"]);
+        assert_eq!(map[HOST], "two.example");
+        assert_eq!(map[AUTHORIZATION], "Bearer sk-upstream");
+        assert_eq!(map.get_all("openai-beta").iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn forwarded_fields_describe_the_client() {
+        for (address, is_secure, host, expected) in [
+            (
+                Some("10.0.0.1:9"),
+                false,
+                Some("h"),
+                [Some("10.0.0.1"), Some("http"), Some("h")],
+            ),
+            (Some("[::1]:9"), true, None, [Some("::1"), Some("https"), None]),
+            (None, true, None, [None, Some("https"), None]),
+        ] {
+            let mut map = HeaderMap::new();
+            let address = address.map(|address| address.parse().expect("a socket address"));
+            add_forwarded(
+                &mut map,
+                Peer { address, is_secure },
+                host.map(HeaderValue::from_static),
+            );
+            let sent = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST]
+                .map(|name| map.get(name).map(|value| value.to_str().expect("ASCII")));
+            assert_eq!(sent, expected);
+        }
     }
 }

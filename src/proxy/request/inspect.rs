@@ -1,16 +1,13 @@
-//! The second stage: read the body, and what it says about its session.
+//! The second stage: reads the body of a request and finds what the body says about its session.
 //!
-//! A body that an upstream will read as JSON is held until its end: the session key stands at the tail in most requests,
-//! and a body that turns out to be ambiguous must not have reached anyone. Any other body is passed on as it arrives.
+//! A body that an upstream will read as JSON is held until its end, for two reasons: most clients write the session key at
+//! the end of the body, and an ambiguous body must not reach any upstream. Every other body is passed on as it arrives.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::sync::Semaphore;
 
-use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
+use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
@@ -18,31 +15,31 @@ use crate::{
     wire::{BodyError, Framing, Intake, Keep, Replay},
 };
 
-/// How long a body waits for room in memory.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
-/// Room is taken in steps of this many bytes.
-const ROOM_STEP: usize = 16 << 10;
-
-/// A request whose body is known, as far as it is looked into.
+/// The body of a request, and what has been read from it.
 pub(in crate::proxy) struct Inspected {
+    /// What the body says. Empty if the body is not inspected.
     pub facts: RequestFacts,
     pub body: Replay,
-    /// How much of the body has been read.
+    /// How many bytes of the body have been read, as sent. Zero if the body is not inspected.
     pub bytes: u64,
-    /// The same, decompressed.
+    /// How many bytes that is after decompression.
     pub decompressed: u64,
 }
 
-/// Reads the body of an admitted request.
+/// Reads the body of an admitted request, if it is to be inspected. `buffers` has one permit for each byte of request body
+/// that the process may hold.
+///
+/// # Errors
+/// If the body is incomplete, too large, too slow, does not decompress or has several readings, or if the buffers are full.
 pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
     limits: RequestLimits,
-    log: &RequestLog,
+    buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if admitted.is_inspected() {
-        return read(admitted, intake, limits, log).await;
+        return read(admitted, intake, limits, buffers).await;
     }
     let body = match framing {
         Framing::None => Replay::empty(framing),
@@ -60,83 +57,35 @@ async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
     limits: RequestLimits,
-    log: &RequestLog,
+    buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
-    let mut room = Room::new(&log.gateway().buffers, limits.max_body);
-    // Only what can be read comes here, see `Admitted::is_inspected`.
-    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body).ok_or(Fault::Internal)?;
+    let mut reservation = BufferReservation::new(buffers, limits.max_body);
+    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
+        // The coding is known, see `Admitted::is_inspected`. What remains is a decompressor that cannot allocate its memory.
+        .ok_or(Fault::Internal)?;
     let mut keep = Keep::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
-        room.grow_to(intake.received()).await?;
+        reservation.grow_to(intake.received()).await?;
         inspector.feed(&piece).map_err(fault_of_inspection)?;
         keep.push(piece);
     }
-    // What a decompressor still holds is little.
+    // The decompressor may still hold a few bytes. They do not matter for an estimate of the tokens.
     let decompressed = inspector.decompressed();
-    // SDKs post nothing at all, as JSON, to cancel a response.
+    // SDKs send an empty body with a JSON content type to cancel a response.
     let facts = match intake.received() {
         0 => RequestFacts::default(),
         _ => inspector.finish().map_err(fault_of_inspection)?,
     };
     Ok(Inspected {
         facts,
-        body: Replay::kept(keep.finish(room.permit), admitted.framing),
+        body: Replay::kept(keep.finish(reservation.into_permit()), admitted.framing),
         bytes: intake.received(),
         decompressed,
     })
 }
 
-/// Room in memory for one body, taken as the body arrives: what is only announced takes none.
-///
-/// Two half-read bodies may wait for each other; after [`ROOM_WAIT`] one of them gives way.
-struct Room {
-    buffers: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
-    /// No body takes more, in bytes.
-    limit: usize,
-}
-
-impl Room {
-    fn new(buffers: &Arc<Semaphore>, limit: u64) -> Self {
-        Self {
-            buffers: buffers.clone(),
-            permit: None,
-            limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        }
-    }
-
-    async fn grow_to(&mut self, length: u64) -> Result<(), Fault> {
-        let taken = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(taken);
-        if missing == 0 {
-            return Ok(());
-        }
-        let steps = missing
-            .div_ceil(ROOM_STEP)
-            .saturating_mul(ROOM_STEP)
-            .min(self.limit.saturating_sub(taken));
-        self.take(u32::try_from(steps).map_err(|_| Fault::BuffersFull)?).await
-    }
-
-    async fn take(&mut self, bytes: u32) -> Result<(), Fault> {
-        let taken = match self.buffers.clone().try_acquire_many_owned(bytes) {
-            Ok(taken) => taken,
-            Err(_) => timeout(ROOM_WAIT, self.buffers.clone().acquire_many_owned(bytes))
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or(Fault::BuffersFull)?,
-        };
-        match &mut self.permit {
-            Some(permit) => permit.merge(taken),
-            None => self.permit = Some(taken),
-        }
-        Ok(())
-    }
-}
-
-/// What a broken request body means for its sender.
+/// The fault of a request whose body could not be received.
 pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     match error {
         BodyError::TooLarge { limit } => Fault::BodyTooLarge { limit },
@@ -145,6 +94,7 @@ pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     }
 }
 
+/// The fault of a request whose body could not be inspected.
 fn fault_of_inspection(error: InspectError) -> Fault {
     match error {
         InspectError::Refused(refusal) => Fault::AmbiguousBody {
@@ -153,5 +103,47 @@ fn fault_of_inspection(error: InspectError) -> Fault {
         },
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scan::EncodingKind;
+
+    #[test]
+    fn a_body_that_could_not_be_received_has_its_fault() {
+        let idle = Duration::from_secs(3);
+        for (error, fault) in [
+            (BodyError::TooLarge { limit: 5 }, Fault::BodyTooLarge { limit: 5 }),
+            (BodyError::Idle(idle), Fault::BodyTimeout { idle }),
+            (BodyError::Broken("reset".to_owned()), Fault::IncompleteBody),
+        ] {
+            assert_eq!(fault_of_body(error), fault);
+        }
+    }
+
+    #[test]
+    fn a_body_that_could_not_be_inspected_has_its_fault() {
+        let fault_of = |body: &[u8], limit| {
+            let mut inspector = BodyInspector::new(EncodingKind::Identity, limit).expect("an inspector");
+            let inspected = inspector.feed(body).and_then(|()| inspector.finish());
+            inspected.map_err(fault_of_inspection).expect_err("a fault")
+        };
+        assert!(matches!(fault_of(b"{\"model\":1}", 99), Fault::AmbiguousBody { .. }));
+        assert!(matches!(fault_of(b"[", 99), Fault::AmbiguousBody { offset: 0, .. }));
+        let undecodable = InspectError::Undecodable("x".to_owned());
+        assert_eq!(
+            fault_of_inspection(undecodable),
+            Fault::UndecodableBody {
+                problem: "x".to_owned()
+            }
+        );
+        assert_eq!(
+            fault_of_inspection(InspectError::TooLarge { limit: 9 }),
+            Fault::BodyTooLarge { limit: 9 }
+        );
     }
 }

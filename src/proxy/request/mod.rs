@@ -1,8 +1,15 @@
-//! What may come in, and what it says: the head of a request, the caller, the target, and the facts in its body.
+//! What may come in, and what it says: the head of a request, its caller, its target, and the facts in its body.
 
 pub(super) mod admit;
+mod buffer;
 pub(super) mod caller;
 pub(super) mod headers;
-pub(super) mod host;
+mod host;
 pub(super) mod inspect;
+#[cfg(test)]
+pub(super) mod kit;
+pub(super) mod model_access;
+mod path;
+mod path_access;
+pub(super) mod received;
 pub(super) mod target;

@@ -1,37 +1,35 @@
-//! What a request line asks for: one reading, or a refusal.
-//!
-//! An upstream may normalise a path in its own way. So nothing is normalised here: a target that two servers could read
-//! differently (RFC 3986 sections 5.2.4 and 6.2.2, RFC 9112 section 3.2) is refused, and the rest is passed on as it came.
+//! The request line: which endpoint a request asks for, and with which method.
 
 use http::{Method, Uri, uri::PathAndQuery};
 
-use crate::{endpoint::Endpoint, fault::Fault};
+use super::path;
+use crate::{endpoint::Endpoint, fault::Fault, proxy::text::bounded};
 
-/// An endpoint, and what of the path an upstream gets to see.
+/// The target of a request (RFC 9112 section 3.2): its endpoint, its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Target {
+pub(in crate::proxy) struct RequestTarget {
     pub endpoint: Endpoint,
-    /// Path and query as they came.
+    /// The path and the query as they were received.
     whole: PathAndQuery,
-    /// Where in `whole` the part after `/v1` begins.
+    /// The length of `/v1` if `whole` begins with it, else 0. It is at most the length of the path.
     tail: usize,
 }
 
-/// `POST /v1/responses/input_tokens` names no response: it counts what it carries.
+/// `/v1/responses/input_tokens` counts the tokens of its body. It is not the id of a response.
 const COUNT_TOKENS: &str = "input_tokens";
 
-impl Target {
+impl RequestTarget {
     /// The path after `/v1`, without the query.
     pub fn tail(&self) -> &str {
-        self.whole.path().get(self.tail..).unwrap_or_default()
+        &self.whole.path()[self.tail..]
     }
 
-    /// The query, without its question mark.
+    /// The query without its question mark.
     pub fn query(&self) -> Option<&str> {
         self.whole.query()
     }
 
-    /// The response id of `/responses/{id}…`.
+    /// The id of the response that the path names, as in `/responses/{id}/cancel`.
     pub fn response_id(&self) -> Option<&str> {
         if self.endpoint != Endpoint::Response {
             return None;
@@ -43,11 +41,10 @@ impl Target {
             .filter(|id| !id.is_empty() && *id != COUNT_TOKENS)
     }
 
-    /// Whether a request with `method` asks for, or changes, nothing but the one response that it names.
+    /// Whether a request with this method reads or changes only the one response that its path names.
     pub fn is_of_response(&self, method: &Method) -> bool {
         let Some(id) = self.response_id() else { return false };
-        let below = self.tail().get("/responses/".len() + id.len()..).unwrap_or_default();
-        match below {
+        match &self.tail()["/responses/".len() + id.len()..] {
             "" => *method == Method::GET || *method == Method::DELETE,
             "/cancel" => *method == Method::POST,
             "/input_items" => *method == Method::GET,
@@ -55,12 +52,12 @@ impl Target {
         }
     }
 
-    /// Whether it counts the tokens of what it carries.
+    /// Whether the request counts the tokens of its body.
     pub fn counts_tokens(&self) -> bool {
         self.tail().strip_prefix("/responses/") == Some(COUNT_TOKENS)
     }
 
-    /// The model id of `/models/{id}`, which may itself have slashes.
+    /// The id of the model that the path names, as in `/models/{id}`. It is still percent-encoded and may contain slashes.
     pub fn model_id(&self) -> Option<&str> {
         if self.endpoint != Endpoint::Models {
             return None;
@@ -68,13 +65,12 @@ impl Target {
         self.tail().strip_prefix("/models/").filter(|id| !id.is_empty())
     }
 
-    /// The target at an upstream whose base URL has the path `prefix`.
+    /// The target at an upstream whose base URL has the path `prefix`. `None` if the result is too long for a URI.
     pub fn at(&self, prefix: &str) -> Option<Uri> {
-        let came_with = self.whole.path().get(..self.tail)?;
-        if came_with == prefix {
+        let (received_prefix, rest) = self.whole.as_str().split_at(self.tail);
+        if received_prefix == prefix {
             return Some(Uri::from(self.whole.clone()));
         }
-        let rest = self.whole.as_str().get(self.tail..)?;
         let mut joined = String::with_capacity(prefix.len() + rest.len());
         joined.push_str(prefix);
         joined.push_str(rest);
@@ -83,27 +79,31 @@ impl Target {
 }
 
 /// Reads the target of a request.
-pub(in crate::proxy) fn read(method: &Method, uri: &Uri) -> Result<Target, Fault> {
+///
+/// # Errors
+/// If servers could read the path differently, or if no endpoint has this path.
+pub(in crate::proxy) fn read(method: &Method, uri: &Uri) -> Result<RequestTarget, Fault> {
     let whole = uri
         .path_and_query()
         .ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
     let path = whole.path();
-    check_path(path)?;
+    path::check(path)?;
     let tail = if path == "/v1" || path.starts_with("/v1/") {
         "/v1".len()
     } else {
         0
     };
-    let rest = path.get(tail..).unwrap_or_default();
+    let rest = &path[tail..];
     let endpoint = endpoint(method, rest);
-    // Without /v1 only what has an endpoint of its own is taken: a base URL written without /v1 works, a typo does not.
+    // A path without /v1 is accepted only if it has an endpoint of its own: a base URL that is written without /v1 works, and
+    // a misspelt path is refused.
     if rest.len() < 2 || (tail == 0 && endpoint == Endpoint::Other) || rest.starts_with("/v1/") {
         return Err(Fault::UnknownPath {
             path: bounded(path),
             meant: meant(path),
         });
     }
-    Ok(Target {
+    Ok(RequestTarget {
         endpoint,
         whole: whole.clone(),
         tail,
@@ -116,7 +116,7 @@ fn endpoint(method: &Method, rest: &str) -> Endpoint {
         "/responses" => Endpoint::Responses,
         "/responses/compact" if post => Endpoint::Compact,
         "/models" => Endpoint::Models,
-        // The older form streams and counts as the newer does.
+        // The older endpoint streams and reports its usage as the newer one does.
         "/chat/completions" | "/completions" => Endpoint::ChatCompletions,
         "/embeddings" => Endpoint::Embeddings,
         _ if rest.starts_with("/responses/") => Endpoint::Response,
@@ -125,86 +125,32 @@ fn endpoint(method: &Method, rest: &str) -> Endpoint {
     }
 }
 
-fn check_path(path: &str) -> Result<(), Fault> {
-    const CONTROL: &str = "has an encoded control character in its path";
-    let refuse = |problem| Err(Fault::AmbiguousTarget { problem });
-    if !path.starts_with('/') {
-        return refuse("is not an absolute path");
-    }
-    let bytes = path.as_bytes();
-    if memchr::memmem::find(bytes, b"//").is_some() {
-        return refuse("has an empty path segment (//)");
-    }
-    if memchr::memchr3(b'\\', b'#', b';', bytes).is_some() {
-        return refuse("has a character that servers read differently in a path (\\, # or ;)");
-    }
-    let mut has_encoded_slash = false;
-    let mut rest = bytes;
-    while let Some(at) = memchr::memchr(b'%', rest) {
-        rest = rest.get(at + 1..).unwrap_or_default();
-        match rest.get(..2) {
-            Some(b"2e" | b"2E") => return refuse("has an encoded dot (%2e) in its path"),
-            Some(b"5c" | b"5C") => return refuse("has an encoded backslash (%5c) in its path"),
-            Some([b'0' | b'1', digit]) if digit.is_ascii_hexdigit() => return refuse(CONTROL),
-            Some(b"7f" | b"7F") => return refuse(CONTROL),
-            Some(b"2f" | b"2F") => has_encoded_slash = true,
-            Some(b"25")
-                if rest
-                    .get(2..4)
-                    .is_some_and(|more| more.iter().all(u8::is_ascii_hexdigit)) =>
-            {
-                return refuse("has something encoded twice (%25) in its path");
-            }
-            Some([high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
-            _ => return refuse("has a percent sign that encodes nothing"),
-        }
-    }
-    if !path.is_ascii() {
-        return refuse("has a character in its path that has to be percent-encoded");
-    }
-    // Lax decoders find dots and slashes in overlong forms (RFC 3629 section 10).
-    if percent_encoding::percent_decode_str(path).decode_utf8().is_err() {
-        return refuse("has encoded bytes in its path that are no UTF-8");
-    }
-    if has_dot_segment(path) {
-        return refuse("has a dot segment (. or ..) in its path");
-    }
-    // A server that decodes %2f before it looks for segments must find none that we did not see.
-    if has_encoded_slash {
-        let decoded = path.replace("%2f", "/").replace("%2F", "/");
-        if has_dot_segment(&decoded) || decoded.contains("//") {
-            return refuse("has a dot segment or an empty one behind an encoded slash (%2f)");
-        }
-    }
-    Ok(())
-}
-
-fn has_dot_segment(path: &str) -> bool {
-    path.split('/').any(|segment| segment == "." || segment == "..")
-}
-
-/// The methods that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), and some servers forget it.
+/// Checks that a method is one of those that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), but some
+/// servers ignore case, so a method in lower case is refused.
+///
+/// # Errors
+/// [`Fault::BadMethod`] for every other method.
 pub(in crate::proxy) fn check_method(method: &Method) -> Result<(), Fault> {
     match *method {
         Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD | Method::OPTIONS => {
             Ok(())
         }
         Method::CONNECT => Err(Fault::BadMethod {
-            problem: "is CONNECT, and this is not a forward proxy",
+            problem: "CONNECT is not supported, because Steadfast is not a forward proxy",
         }),
         Method::TRACE => Err(Fault::BadMethod {
-            problem: "is TRACE, which would show credentials",
+            problem: "TRACE is not supported, because its response would show credentials",
         }),
         _ if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) => Err(Fault::BadMethod {
-            problem: "is not in capitals",
+            problem: "method names are case-sensitive and must be in upper case",
         }),
         _ => Err(Fault::BadMethod {
-            problem: "is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS",
+            problem: "it is not supported",
         }),
     }
 }
 
-/// The endpoint whose name stands in a path that is none.
+/// The path that a caller probably meant: the one whose name occurs in the unknown `path`.
 fn meant(path: &str) -> &'static str {
     const NAMED: [(&str, &str); 10] = [
         ("compact", "/v1/responses/compact"),
@@ -225,27 +171,16 @@ fn meant(path: &str) -> &'static str {
         .map_or("/v1/responses", |(_, endpoint)| endpoint)
 }
 
-/// Text of a caller's, short enough for a message or a log line.
-pub(in crate::proxy) fn bounded(text: &str) -> String {
-    const LONGEST: usize = 200;
-    if text.len() <= LONGEST {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(LONGEST).collect();
-    short.push('…');
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn target(path: &str) -> Result<Target, Fault> {
+    fn target(path: &str) -> Result<RequestTarget, Fault> {
         read(&Method::POST, &path.parse().expect("a URI"))
     }
 
     #[test]
-    fn endpoints_have_one_name_with_and_without_v1() {
+    fn an_endpoint_has_the_same_path_with_and_without_v1() {
         for (path, endpoint) in [
             ("/responses", Endpoint::Responses),
             ("/responses/compact", Endpoint::Compact),
@@ -271,18 +206,10 @@ mod tests {
             }
         }
         assert_eq!(target("/v1/files").expect("other").endpoint, Endpoint::Other);
-        assert_eq!(
-            target("/v1/responses/r-1/input_items").expect("one").response_id(),
-            Some("r-1")
-        );
-        assert_eq!(
-            target("/v1/models/org%2Fname").expect("one").model_id(),
-            Some("org%2Fname")
-        );
     }
 
     #[test]
-    fn unknown_paths_name_what_was_meant() {
+    fn an_unknown_path_is_refused_with_a_suggestion() {
         for (path, meant) in [
             ("/", "/v1/responses"),
             ("/v1", "/v1/responses"),
@@ -303,34 +230,80 @@ mod tests {
     }
 
     #[test]
-    fn paths_with_two_readings_are_refused() {
-        for path in [
-            "/v1/../admin",
-            "/v1/./responses",
-            "/v1/responses/..",
-            "/v1/%2e%2e/x",
-            "/v1/a%2Eb",
-            "/v1//responses",
-            "//v1/responses",
-            "/v1/a%5cb",
-            "/v1/a%00",
-            "/v1/a%1f",
-            "/v1/a%7f",
-            "/v1/..%2fadmin",
-            "/v1/x/..%2F..%2Fadmin",
-            "/v1/x%2f.",
-            "/v1/x%2f/y",
-            "/v1/a%",
-            "/v1/a%zz",
-            "/v1/a;b=c",
-            "/v1/%252e%252e/x",
-            "/v1/a%252Fb",
-            "/v1/%c0%ae%c0%ae/x",
-            "/v1/%e0%80%af",
-            "/v1/a%ff",
-            "/v1/a\u{e9}",
-        ] {
+    fn a_target_with_several_readings_is_refused() {
+        for path in ["/v1/../admin", "/v1/responses/%2e", "*"] {
             assert!(matches!(target(path), Err(Fault::AmbiguousTarget { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn operations_on_one_response_are_recognised() {
+        for (method, path, id, is_of_response) in [
+            (Method::GET, "/v1/responses/r-1", Some("r-1"), true),
+            (Method::DELETE, "/v1/responses/r-1", Some("r-1"), true),
+            (Method::POST, "/v1/responses/r-1", Some("r-1"), false),
+            (Method::POST, "/v1/responses/r-1/cancel", Some("r-1"), true),
+            (Method::GET, "/v1/responses/r-1/cancel", Some("r-1"), false),
+            (Method::GET, "/v1/responses/r-1/input_items", Some("r-1"), true),
+            (Method::GET, "/v1/responses/r-1/", Some("r-1"), false),
+            (Method::GET, "/v1/responses/", None, false),
+            (Method::GET, "/v1/responses/input_tokens", None, false),
+            (Method::GET, "/v1/responses/compact", Some("compact"), true),
+            (Method::POST, "/v1/responses/compact", None, false),
+            (Method::GET, "/v1/models/r-1", None, false),
+        ] {
+            let target = read(&method, &path.parse().expect("a URI")).expect(path);
+            assert_eq!(target.response_id(), id, "{method} {path}");
+            assert_eq!(target.is_of_response(&method), is_of_response, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_token_count_is_recognised() {
+        for (path, expected) in [
+            ("/v1/responses/input_tokens", true),
+            ("/responses/input_tokens", true),
+            ("/v1/responses/input_tokens/x", false),
+            ("/v1/responses/r-1", false),
+        ] {
+            assert_eq!(target(path).expect(path).counts_tokens(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_model_id_may_contain_slashes() {
+        for (path, id) in [
+            ("/v1/models/m", Some("m")),
+            ("/v1/models/org/name", Some("org/name")),
+            ("/v1/models/org%2Fname", Some("org%2Fname")),
+            ("/v1/models/", None),
+            ("/v1/models", None),
+            ("/v1/files/m", None),
+        ] {
+            assert_eq!(target(path).expect(path).model_id(), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_checked() {
+        for (method, problem) in [
+            ("GET", None),
+            ("POST", None),
+            ("PUT", None),
+            ("PATCH", None),
+            ("DELETE", None),
+            ("HEAD", None),
+            ("OPTIONS", None),
+            ("CONNECT", Some("CONNECT")),
+            ("TRACE", Some("TRACE")),
+            ("post", Some("upper case")),
+            ("PROPFIND", Some("not supported")),
+        ] {
+            match (check_method(&method.parse().expect("a method")), problem) {
+                (Ok(()), None) => {}
+                (Err(Fault::BadMethod { problem: told }), Some(problem)) if told.contains(problem) => {}
+                (checked, _) => panic!("{method}: {checked:?}"),
+            }
         }
     }
 }

@@ -1,0 +1,171 @@
+use super::*;
+
+/// Every fault, each with the fields of an example.
+fn examples() -> Vec<Fault> {
+    let (problem, text) = ("has a problem", || "text".to_owned());
+    let upstream = || Some("a".to_owned());
+    let rate_limited = |kind| Fault::RateLimited {
+        kind,
+        limit: 5,
+        retry: Duration::from_millis(1500),
+    };
+    let in_two_hours = |is_owned| Fault::Limited {
+        resets_in: Duration::from_secs(7200),
+        resets_at: 1_800_000_000,
+        is_owned,
+    };
+    let in_two_seconds = |is_owned| Fault::Unavailable {
+        retry: Duration::from_secs(2),
+        is_owned,
+    };
+    let idle = Duration::from_secs(30);
+    vec![
+        Fault::UnknownPath {
+            path: "/x".to_owned(),
+            meant: "/v1/responses",
+        },
+        Fault::AmbiguousTarget { problem },
+        Fault::BadHost { problem },
+        Fault::BadHead { problem },
+        Fault::HeadTooLarge,
+        Fault::BadFraming { problem },
+        Fault::BadMethod { problem },
+        Fault::AmbiguousBody {
+            problem: text(),
+            offset: 7,
+        },
+        Fault::UndecodableBody { problem: text() },
+        Fault::IncompleteBody,
+        Fault::BodyTooLarge { limit: 9 },
+        Fault::BodyTimeout { idle },
+        Fault::BuffersFull,
+        Fault::WebSocketUnsupported,
+        Fault::MissingCredential,
+        Fault::MissingKey,
+        Fault::InvalidKey {
+            problem: KeyProblem::Unknown,
+        },
+        Fault::ModelForbidden {
+            model: text(),
+            allowed: vec![text()],
+        },
+        Fault::ModelUnreadable { problem },
+        Fault::PathForbidden {
+            path: text(),
+            why: problem,
+        },
+        Fault::ModelNotServed {
+            model: text(),
+            served: Vec::new(),
+        },
+        Fault::ResponseNotFound { in_path: true },
+        Fault::ResponseNotFound { in_path: false },
+        Fault::RenameCompressed { model: text() },
+        rate_limited(LimitKind::Requests),
+        rate_limited(LimitKind::Tokens),
+        rate_limited(LimitKind::Concurrent),
+        Fault::ModelsUnavailable,
+        Fault::UpstreamUnreachable { upstream: upstream() },
+        Fault::UpstreamBroken { upstream: None },
+        Fault::UpstreamTimeout {
+            upstream: upstream(),
+            limit: idle,
+        },
+        in_two_hours(false),
+        in_two_seconds(true),
+        Fault::OwnerGone,
+        Fault::Internal,
+    ]
+}
+
+/// `status code type param reason retry-after close`, for each fault.
+const TABLE: &str = "
+404 unknown_path invalid_request_error - path - -
+400 ambiguous_target invalid_request_error - head - -
+400 bad_host invalid_request_error - head - -
+400 bad_head invalid_request_error - head - close
+431 head_too_large invalid_request_error - head - close
+400 bad_framing invalid_request_error - head - close
+405 method_not_allowed invalid_request_error - head - -
+400 ambiguous_body invalid_request_error - body - -
+400 undecodable_body invalid_request_error - body - -
+400 incomplete_body invalid_request_error - body - close
+413 request_too_large invalid_request_error - too_large - -
+408 request_timeout invalid_request_error - body_timeout - close
+503 server_overloaded server_error - buffers_full 1 -
+426 websocket_unsupported invalid_request_error - websocket - -
+401 missing_api_key authentication_error - credential - -
+401 missing_api_key authentication_error - key - -
+401 invalid_api_key authentication_error - key - -
+403 model_not_allowed permission_error model forbidden - -
+403 model_unreadable permission_error - forbidden - -
+403 path_not_allowed permission_error - forbidden - -
+404 model_not_found invalid_request_error model model - -
+404 response_not_found invalid_request_error - owner_unknown - -
+400 previous_response_not_found invalid_request_error previous_response_id owner_unknown - -
+415 compressed_body invalid_request_error model body - -
+429 rate_limit_exceeded requests - rate_limited 2 -
+429 rate_limit_exceeded tokens - rate_limited 2 -
+429 rate_limit_exceeded concurrent_requests - rate_limited 2 -
+502 models_unavailable server_error - upstream 2 -
+502 upstream_unreachable server_error - upstream 2 -
+502 upstream_broken server_error - upstream 2 -
+504 upstream_timeout server_error - upstream 2 -
+429 usage_limit_reached usage_limit_reached - limited 7200 -
+503 upstreams_unavailable server_error - unavailable 2 -
+400 state_owner_gone invalid_request_error - owner_gone - -
+500 internal_error server_error - internal 2 -
+";
+
+#[test]
+fn the_whole_table() {
+    let mut table = String::from("\n");
+    for fault in examples() {
+        let retry_after = match fault.retry() {
+            RetryAdvice::Never => "-".to_owned(),
+            RetryAdvice::After(delay) => seconds(delay).to_string(),
+        };
+        table.push_str(&format!(
+            "{} {} {} {} {} {retry_after} {}\n",
+            fault.status().as_u16(),
+            fault.code(),
+            fault.kind(),
+            fault.param().unwrap_or("-"),
+            fault.reject_reason().label(),
+            if fault.closes() { "close" } else { "-" },
+        ));
+    }
+    assert_eq!(table, TABLE);
+}
+
+#[test]
+fn every_reason_is_the_reason_of_a_fault() {
+    let reasons: Vec<RejectReason> = examples().iter().map(Fault::reject_reason).collect();
+    for reason in RejectReason::ALL {
+        assert!(reasons.contains(&reason), "{reason:?}");
+    }
+}
+
+#[test]
+fn every_message_is_made_of_whole_sentences() {
+    for fault in examples() {
+        let message = fault.message();
+        assert!(message.starts_with(char::is_uppercase), "{message}");
+        assert!(message.ends_with(['.', '?']) && !message.contains(".."), "{message}");
+    }
+}
+
+#[test]
+fn only_a_usage_limit_says_when_it_resets() {
+    for fault in examples() {
+        let expected = matches!(fault, Fault::Limited { .. }).then_some((1_800_000_000, 7200));
+        assert_eq!(fault.resets(), expected, "{fault:?}");
+    }
+}
+
+#[test]
+fn delays_are_rounded_up_to_whole_seconds() {
+    for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+        assert_eq!(seconds(Duration::from_millis(millis)), expected, "{millis} ms");
+    }
+}

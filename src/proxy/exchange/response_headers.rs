@@ -1,0 +1,81 @@
+//! The headers of a response, on their way from the upstream to the caller.
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING},
+};
+use memchr::memmem::Finder;
+
+use crate::{
+    proxy::headers::{ROUTED_BY, ROUTED_TO, X_API_KEY, strip},
+    state::{Credential, Upstream},
+};
+
+/// Removes the headers that the caller must not receive.
+pub(in crate::proxy) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
+    remove_private(headers, &upstream.credential, &upstream.confidential);
+}
+
+fn remove_private(headers: &mut HeaderMap, credential: &Credential, confidential: &[Finder<'static>]) {
+    let is_own = matches!(credential, Credential::Own(_));
+    // A length beside a transfer coding has no meaning and must not be passed on (RFC 9112 section 6.3, rule 3).
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
+    strip(headers, |name, value| {
+        // An alternative service would lead the client past Steadfast. The route headers are Steadfast's own to set. A
+        // cookie stands for the session of the upstream's account.
+        [ALT_SVC, ROUTED_TO, ROUTED_BY].contains(name)
+            || (is_coded && name == CONTENT_LENGTH)
+            || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
+            || is_echo(value, confidential)
+    });
+}
+
+/// Whether a value contains a credential of ours. An upstream that echoes request headers in its response would
+/// otherwise show the key to the caller.
+fn is_echo(value: &HeaderValue, confidential: &[Finder<'static>]) -> bool {
+    confidential
+        .iter()
+        .any(|secret| secret.find(value.as_bytes()).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::headers::tests::{headers, names};
+
+    const SENT: [(&str, &str); 9] = [
+        ("alt-svc", "h3=\":443\""),
+        ("x-steadfast-upstream", "other"),
+        ("x-steadfast-route", "pin"),
+        ("set-cookie", "a=1"),
+        ("authorization", "Bearer x"),
+        ("x-api-key", "x"),
+        ("x-debug", "auth=sk-upstream-secret;"),
+        ("x-ok", "sk-up"),
+        ("content-length", "2"),
+    ];
+
+    fn kept(credential: &Credential, fields: &[(&str, &str)]) -> Vec<String> {
+        let mut map = headers(fields);
+        remove_private(&mut map, credential, &[Finder::new("sk-upstream-secret")]);
+        names(&map).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn headers_of_our_own_account_and_echoed_credentials_are_removed() {
+        let own = Credential::Own(HeaderValue::from_static("Bearer sk-upstream-secret"));
+        assert_eq!(kept(&own, &SENT), ["content-length", "x-ok"]);
+    }
+
+    #[test]
+    fn a_caller_receives_the_headers_of_its_own_account() {
+        let expected = ["authorization", "content-length", "set-cookie", "x-api-key", "x-ok"];
+        assert_eq!(kept(&Credential::Callers, &SENT), expected);
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_is_removed() {
+        let coded = [("transfer-encoding", "chunked"), ("content-length", "2")];
+        assert_eq!(kept(&Credential::Callers, &coded), [""; 0]);
+    }
+}

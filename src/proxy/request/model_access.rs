@@ -1,0 +1,144 @@
+//! Part of the second stage: decides whether the caller's group may use the model that a request names.
+
+use crate::proxy::{
+    request::{admit::Admitted, inspect::Inspected},
+    text::bounded,
+};
+use crate::{fault::Fault, state::Snapshot, wire::Framing};
+
+/// Checks that the caller's group may use the model that the request's body names, which is the one that an upstream will
+/// read.
+///
+/// # Errors
+/// If the group may not use the model, if it may use some models only and the model cannot be read, or if the body could
+/// name a response of another group unseen.
+pub(in crate::proxy) fn check(
+    snapshot: &Snapshot,
+    admitted: &Admitted<'_>,
+    inspected: &Inspected,
+) -> Result<(), Fault> {
+    let (group, target) = (admitted.caller.group, &admitted.target);
+    if target.is_of_response(&admitted.method) || !target.endpoint.runs_model() {
+        return Ok(());
+    }
+    let is_inspected = admitted.is_inspected();
+    if !is_inspected && may_hide_response(admitted) {
+        return Err(Fault::PathForbidden {
+            path: format!("{} {}", admitted.method, bounded(target.tail())),
+            why: "Steadfast cannot read the body of this request, and it could name a response of another group. Send the body \
+                  as JSON, uncompressed",
+        });
+    }
+    if group.models.is_all() {
+        return Ok(());
+    }
+    if !is_inspected {
+        let problem = "Steadfast cannot read the body of this request";
+        return Err(Fault::ModelUnreadable { problem });
+    }
+    match &inspected.facts.model {
+        Some(model) if group.models.matches(model) => Ok(()),
+        Some(model) => Err(Fault::ModelForbidden {
+            model: bounded(model),
+            allowed: snapshot.models_of(group),
+        }),
+        None => {
+            let problem = "this request names no model";
+            Err(Fault::ModelUnreadable { problem })
+        }
+    }
+}
+
+/// Whether a body that is not inspected may name a response of another group.
+fn may_hide_response(admitted: &Admitted<'_>) -> bool {
+    admitted.target.endpoint.has_response_ids()
+        && admitted.caller.group.shares_accounts
+        && admitted.framing != Framing::None
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        proxy::request::kit::{self, GROUPS},
+        scan::RequestFacts,
+        wire::Replay,
+    };
+
+    /// What the check says of a request with this key, head and model.
+    fn code(key: &str, head: (&str, &str, &str), framing: Framing, model: Option<&str>) -> Option<&'static str> {
+        let (method, path, coding) = head;
+        let snapshot = kit::snapshot(GROUPS);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "h")
+            .header("x-api-key", key)
+            .header("content-encoding", coding)
+            .body(())
+            .expect("a request");
+        let admitted = kit::admit(&snapshot, request, framing).expect("an admitted request");
+        let inspected = Inspected {
+            facts: RequestFacts {
+                model: model.map(str::to_owned),
+                ..RequestFacts::default()
+            },
+            body: Replay::empty(framing),
+            bytes: 0,
+            decompressed: 0,
+        };
+        check(&snapshot, &admitted, &inspected).err().map(|fault| fault.code())
+    }
+
+    const BODY: Framing = Framing::Length(2);
+
+    #[test]
+    fn a_group_may_use_its_models_only() {
+        let responses = ("POST", "/v1/responses", "identity");
+        for (key, model, expected) in [
+            ("key-models", Some("gpt-5-mini"), None),
+            ("key-models", Some("gpt-4"), Some("model_not_allowed")),
+            ("key-models", None, Some("model_unreadable")),
+            ("key-alone", Some("gpt-4"), None),
+            ("key-alone", None, None),
+            ("key-shared", None, None),
+        ] {
+            assert_eq!(code(key, responses, BODY, model), expected, "{key} {model:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_is_refused_where_it_matters() {
+        for (key, path, framing, expected) in [
+            ("key-alone", "/v1/responses", BODY, None),
+            ("key-models", "/v1/responses", BODY, Some("model_unreadable")),
+            ("key-models", "/v1/moderations", BODY, Some("model_unreadable")),
+            ("key-shared", "/v1/responses", BODY, Some("path_not_allowed")),
+            (
+                "key-shared",
+                "/v1/responses/input_tokens",
+                BODY,
+                Some("path_not_allowed"),
+            ),
+            ("key-shared", "/v1/responses", Framing::None, None),
+            ("key-shared", "/v1/chat/completions", BODY, None),
+            ("key-shared", "/v1/moderations", BODY, None),
+        ] {
+            let head = ("POST", path, "unheard-of");
+            assert_eq!(code(key, head, framing, None), expected, "{key} {path} {framing:?}");
+        }
+    }
+
+    #[test]
+    fn requests_that_run_no_model_need_none() {
+        for head in [
+            ("GET", "/v1/models", "identity"),
+            ("GET", "/v1/responses/r-1", "identity"),
+            ("POST", "/v1/responses/r-1/cancel", "identity"),
+        ] {
+            assert_eq!(code("key-models", head, Framing::None, None), None, "{head:?}");
+        }
+    }
+}

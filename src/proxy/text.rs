@@ -1,0 +1,42 @@
+//! Copies of texts from a request's head, short enough to be kept or shown.
+
+use http::HeaderValue;
+
+/// The longest text of a caller that a message or a log line repeats, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// A caller's text for a message or a log line, cut to [`MAX_SHOWN`] characters.
+pub(super) fn bounded(text: &str) -> String {
+    if text.len() <= MAX_SHOWN {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(MAX_SHOWN).collect();
+    short.push('…');
+    short
+}
+
+/// The same value in memory of its own: the values of a head are views of a buffer that many requests share, and a value
+/// that is kept for long would keep that buffer.
+pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).expect("the bytes of a header value are valid in a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        assert_eq!(bounded("short"), "short");
+        assert_eq!(bounded(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(bounded(&"é".repeat(201)), format!("{}…", "é".repeat(200)));
+    }
+
+    #[test]
+    fn a_copied_value_is_equal() {
+        for value in [&b""[..], b"abc", b"caf\xe9"] {
+            let value = HeaderValue::from_bytes(value).expect("a valid value");
+            assert_eq!(copied(&value), value);
+        }
+    }
+}

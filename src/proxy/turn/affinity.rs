@@ -1,0 +1,80 @@
+//! Which session a turn belongs to, and which upstream holds the state that it refers to.
+
+use super::facts::{HeaderLookup, NamedState, TurnFacts};
+use crate::{
+    endpoint::KeylessRouting,
+    fault::Fault,
+    ids::{Namespace, OwnedKey, UpstreamId},
+    policy::{Affinity, Clues, ConversationStart},
+    state::{Gateway, Group, Snapshot},
+};
+
+/// Reads the session key and the owner of the named state from `facts`, in the configured order of sources.
+pub(super) fn affinity<'a>(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    facts: &TurnFacts<'a, impl HeaderLookup<'a>>,
+) -> Affinity {
+    let namespace = facts.group.namespace;
+    let session = &facts.session;
+    let content = match facts.endpoint.keyless_routing() {
+        KeylessRouting::ByContent => ConversationStart {
+            instructions: session.instructions,
+            input: session.input,
+        },
+        KeylessRouting::Balanced => ConversationStart::default(),
+    };
+    let clues = Clues {
+        prompt_cache_key: session.prompt_cache_key,
+        session_id: session.session_id,
+        header: &session.header,
+        content,
+        owner: owner(gateway, snapshot, namespace, &facts.named_state),
+    };
+    Affinity::find(&snapshot.sources, namespace, &clues)
+}
+
+/// Checks that the caller's group made every response that the request names. Only a group that shares its accounts with
+/// other groups is checked: there the account would also serve the responses of the others.
+///
+/// # Errors
+/// [`Fault::ResponseNotFound`] when the group is not known to have made the response.
+pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &NamedState<'_>) -> Result<(), Fault> {
+    if !group.shares_accounts {
+        return Ok(());
+    }
+    let now = gateway.clock.now();
+    let is_unknown = |id: &str| {
+        let key = OwnedKey::from_response_id(group.namespace, id);
+        gateway.runtime.owners.get(key, now).is_none()
+    };
+    if named.response_in_path.is_some_and(is_unknown) {
+        return Err(Fault::ResponseNotFound { in_path: true });
+    }
+    if named.previous_response.is_some_and(is_unknown) {
+        return Err(Fault::ResponseNotFound { in_path: false });
+    }
+    Ok(())
+}
+
+/// The upstream that holds the state that a request refers to: an earlier response, the state of its turn, or the newest
+/// encrypted item whose owner is known.
+///
+/// Turn state of an upstream that is not configured (any more) is ignored: the turn can go on without it.
+fn owner(gateway: &Gateway, snapshot: &Snapshot, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
+    let owners = &gateway.runtime.owners;
+    let owner_of = |key| owners.get(key, gateway.clock.now());
+    let response = named.previous_response.or(named.response_in_path);
+    response
+        .and_then(|id| owner_of(OwnedKey::from_response_id(namespace, id)))
+        .or_else(|| {
+            let issuer = named.turn_state_issuer?;
+            snapshot.rendezvous.position(issuer).map(|_| issuer)
+        })
+        .or_else(|| {
+            let newest_first = named.encrypted.iter().rev();
+            newest_first
+                .map(|item| OwnedKey::from_encrypted_content(namespace, *item))
+                .find_map(owner_of)
+        })
+}
