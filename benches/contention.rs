@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     hint::black_box,
-    sync::{Arc, Barrier, Mutex},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -174,6 +177,29 @@ fn duration(random: &mut Rng) -> Duration {
     Duration::from_nanos(random.u64(..1 << 32))
 }
 
+/// The counters of a histogram that all threads add to.
+struct PlainHistogram {
+    buckets: [AtomicU64; 16],
+    sum: AtomicU64,
+}
+
+impl PlainHistogram {
+    const fn new() -> Self {
+        Self {
+            buckets: [const { AtomicU64::new(0) }; 16],
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    fn observe(&self, duration: Duration) {
+        let nanos = duration.as_nanos() as u64;
+        // Bounds that double need no search, so this is the least that a histogram can cost.
+        let bucket = (u64::BITS - (nanos >> 20).leading_zeros()).min(15);
+        self.buckets[bucket as usize].fetch_add(1, Relaxed);
+        self.sum.fetch_add(nanos, Relaxed);
+    }
+}
+
 fn metrics(table: &Table) {
     let (metrics, upstream) = (Metrics::default(), UpstreamMetrics::default());
     let counter = IntCounter::new("c", "c").unwrap();
@@ -194,6 +220,13 @@ fn metrics(table: &Table) {
         overhead.observe(duration(random).as_secs_f64());
         first_byte.observe(duration(random).as_secs_f64());
         request_duration.observe(duration(random).as_secs_f64());
+    });
+    let (requests, histograms) = (AtomicU64::new(0), [const { PlainHistogram::new() }; 3]);
+    table.row("a request's metrics: plain atomics", |random, _| {
+        requests.fetch_add(1, Relaxed);
+        histograms
+            .iter()
+            .for_each(|histogram| histogram.observe(duration(random)));
     });
     table.row("a request's metrics: striped", |random, _| {
         upstream.requests.increment(LABELS);

@@ -12,7 +12,7 @@
 //! gateway.metrics.retries_exhausted.increment(NoLabels);
 //! ```
 //!
-//! Nothing else is needed: [`families!`](self) makes the block from its fields, and a scrape visits every field. The label
+//! Nothing else is needed: the macro `families!` makes the block from its fields, and a scrape visits every field. The label
 //! sets are closed enums, so that an unknown label does not compile, and no look-up by name happens while a request runs.
 //!
 //! Numbers that steer requests (requests in flight, the retry budget) are not metrics. Their owners in
@@ -20,7 +20,20 @@
 //!
 //! # What striping gains
 //!
-//! EOF_FIGURES
+//! Families are [striped](super::striped) over threads. `benches/contention.rs` measures it on two cores, with threads that do
+//! nothing but count, for what a request counts: one counter and three histograms.
+//!
+//! | processor time in ns | 1 thread | 2 threads |
+//! | --- | --- | --- |
+//! | striped | 21 | 21 |
+//! | plain atomics | 16 | 115 |
+//! | `prometheus` | 49 | 450 to 1,200 |
+//!
+//! A request costs about 70,000 instructions, or 20 µs. So striping saves at most 0.5 % of a request against plain atomics
+//! on two cores, and 2 to 5 % against the histograms of `prometheus`; the gain grows with the number of cores. It comes
+//! from the histograms. For a single counter (2 ns striped, 9 to 14 ns plain on two threads) and for events that are
+//! rare, such as failovers, nothing measurable is gained: they are striped because one implementation is simpler than
+//! two.
 
 mod exposition;
 mod families;
