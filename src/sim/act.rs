@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::script::ReceivedHead;
+use super::head::ReceivedHead;
 
 /// How a connection is broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

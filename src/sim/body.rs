@@ -198,14 +198,14 @@ mod tests {
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
-    use super::super::recorder::RequestRecorder;
-    use super::super::script::ReceivedHead;
+    use super::super::head::ReceivedHead;
+    use super::super::recorder::{Recording, RequestRecorder};
     use super::*;
     use crate::tick::Clock;
 
     /// Everything that comes out before the body ends (true) or sticks (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let head = ReceivedHead {
             method: Method::GET,
             target: "/".to_owned(),

@@ -12,13 +12,20 @@ const DIMENSIONS: u64 = 16;
 /// The most dimensions made.
 const MAX_DIMENSIONS: u64 = 4096;
 
+/// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UsageChunk {
+    Sent,
+    Omitted,
+}
+
 /// A chat completion, before it is rendered either way.
 pub(super) struct Completion {
     pub model: String,
     pub text: String,
     pub usage: TokenUsage,
     /// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
-    pub include_usage: bool,
+    pub usage_chunk: UsageChunk,
 }
 
 impl Completion {
@@ -82,7 +89,8 @@ impl CompletionChunks {
             ),
             ChunkStep::Text(from) => {
                 let end = piece_end(text, from);
-                let delta = json!({"content": text.get(from..end).unwrap_or_default()});
+                let delta =
+                    json!({"content": text.get(from..end).expect("a piece ends at a space or at the end of the text")});
                 let next = if end < text.len() {
                     ChunkStep::Text(end)
                 } else {
@@ -90,7 +98,9 @@ impl CompletionChunks {
                 };
                 (choice(&delta, None), next)
             }
-            ChunkStep::Stop if self.completion.include_usage => (choice(&json!({}), Some("stop")), ChunkStep::Usage),
+            ChunkStep::Stop if self.completion.usage_chunk == UsageChunk::Sent => {
+                (choice(&json!({}), Some("stop")), ChunkStep::Usage)
+            }
             ChunkStep::Stop => (choice(&json!({}), Some("stop")), ChunkStep::Done),
             ChunkStep::Usage => (json!([]), ChunkStep::Done),
             ChunkStep::Done => {
@@ -184,7 +194,7 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn completion(include_usage: bool) -> Completion {
+    fn completion(usage_chunk: UsageChunk) -> Completion {
         let usage = TokenUsage {
             input: 8,
             cached: 4,
@@ -195,12 +205,12 @@ mod tests {
             model: "m".into(),
             text: "sim answers: steady as".into(),
             usage,
-            include_usage,
+            usage_chunk,
         }
     }
 
-    fn stream(include_usage: bool) -> Vec<Value> {
-        let mut chunks = CompletionChunks::new(completion(include_usage));
+    fn stream(usage_chunk: UsageChunk) -> Vec<Value> {
+        let mut chunks = CompletionChunks::new(completion(usage_chunk));
         let mut seen = Vec::new();
         while let Some(event) = chunks.next() {
             let text = String::from_utf8(event.bytes.to_vec()).unwrap();
@@ -219,7 +229,7 @@ mod tests {
 
     #[test]
     fn chunks_make_up_the_text_and_stop() {
-        let chunks = stream(false);
+        let chunks = stream(UsageChunk::Omitted);
         let text: String = chunks
             .iter()
             .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
@@ -228,7 +238,7 @@ mod tests {
         assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
         assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "stop");
         assert!(chunks.iter().all(|chunk| chunk["usage"].is_null()));
-        let with_usage = stream(true);
+        let with_usage = stream(UsageChunk::Sent);
         let last = with_usage.last().unwrap();
         assert_eq!(
             (
@@ -237,7 +247,7 @@ mod tests {
             ),
             (&json!([]), &json!(4))
         );
-        assert_eq!(completion(false).json()["usage"]["total_tokens"], 10);
+        assert_eq!(completion(UsageChunk::Omitted).json()["usage"]["total_tokens"], 10);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Sim, SimConfig};
+use super::config::SimConfig;
+use super::instance::Sim;
 use crate::secret::Secret;
 
 /// Options of `steadfast sim`.

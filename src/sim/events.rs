@@ -86,18 +86,7 @@ impl ResponseEvents {
                 self.step = ResponseStep::Delta(0);
             }
             (ResponseStep::Delta(from), Shape::Text(text)) => {
-                let end = piece_end(text, from);
-                self.text_event(
-                    "response.output_text.delta",
-                    item,
-                    "delta",
-                    text.get(from..end).unwrap_or_default(),
-                );
-                self.step = if end < text.len() {
-                    ResponseStep::Delta(end)
-                } else {
-                    ResponseStep::TextDone
-                };
+                self.text_delta(item, text, from);
             }
             (ResponseStep::TextDone, Shape::Text(text)) => {
                 self.text_event("response.output_text.done", item, "text", text);
@@ -126,7 +115,21 @@ impl ResponseEvents {
             }
             _ => return self.outside(&reply),
         }
-        Some(self.event(false))
+        Some(self.finish_event())
+    }
+
+    /// Writes the piece of an item's text that starts at byte `from`.
+    fn text_delta(&mut self, item: &Value, text: &str, from: usize) {
+        let end = piece_end(text, from);
+        let piece = text
+            .get(from..end)
+            .expect("a piece ends at a space or at the end of the text");
+        self.text_event("response.output_text.delta", item, "delta", piece);
+        self.step = if end < text.len() {
+            ResponseStep::Delta(end)
+        } else {
+            ResponseStep::TextDone
+        };
     }
 
     /// ResponseEvents that belong to no item.
@@ -151,7 +154,10 @@ impl ResponseEvents {
         reply.write(status, &mut self.out);
         let terminal = matches!(self.step, ResponseStep::Completed);
         self.step = next;
-        Some(self.event(terminal))
+        Some(StreamEvent {
+            terminal,
+            ..self.finish_event()
+        })
     }
 
     fn begin(&mut self, name: &str) {
@@ -197,11 +203,11 @@ impl ResponseEvents {
         self.field("item_id", &item["id"]);
     }
 
-    fn event(&mut self, terminal: bool) -> StreamEvent {
+    fn finish_event(&mut self) -> StreamEvent {
         self.out.put_slice(b"}\n\n");
         StreamEvent {
             bytes: self.out.split().freeze(),
-            terminal,
+            terminal: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
-use super::script::ReceivedHead;
+use super::head::ReceivedHead;
 use crate::tick::{Clock, Tick};
 
 /// RequestRecord requests that are kept, the latest ones.
@@ -63,6 +63,15 @@ pub struct SimCounts {
     pub aborted: u64,
 }
 
+/// What a recorder keeps of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recording {
+    /// The recorder counts requests and keeps none.
+    CountersOnly,
+    /// The recorder also keeps whole requests.
+    WholeRequests,
+}
+
 struct RecordEntry {
     head: ReceivedHead,
     at: Tick,
@@ -89,10 +98,10 @@ pub(super) struct RequestRecorder {
 
 impl RequestRecorder {
     /// A recorder that keeps whole requests only if `record`.
-    pub(super) fn new(clock: Clock, record: bool) -> Self {
+    pub(super) fn new(clock: Clock, recording: Recording) -> Self {
         Self {
             clock,
-            entries: record.then(Mutex::default),
+            entries: (recording == Recording::WholeRequests).then(Mutex::default),
             stopping: AtomicBool::new(false),
             open_connections: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -248,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_request_ends_once_and_a_dropped_one_is_aborted() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let mut guard = recorder.begin(&head());
         guard.read(&Bytes::from_static(b"ab"));
         guard.read(&Bytes::from_static(b"c"));
@@ -268,7 +277,7 @@ mod tests {
 
     #[test]
     fn without_recording_only_counters_are_kept() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), false));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::CountersOnly));
         recorder.begin(&head()).end(Ending::Complete);
         assert!(recorder.recorded().is_empty());
         assert_eq!(recorder.counts().requests, 1);
@@ -280,7 +289,7 @@ mod tests {
 
     #[test]
     fn records_are_bounded() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         (0..=MAX_RECORDED).for_each(|_| drop(recorder.begin(&head())));
         assert_eq!(recorder.recorded().len(), MAX_RECORDED);
         let guard = recorder.begin(&head());

@@ -7,8 +7,6 @@ use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::issued::IssuedObjects;
-
 /// Writes formatted text into a buffer in memory, which never fails.
 macro_rules! put {
     ($out:expr, $($format:tt)*) => {
@@ -211,13 +209,13 @@ pub(super) fn input_item(mut item: Value) -> Value {
 }
 
 /// A reasoning item that only this account can read again.
-pub(super) fn reasoning(issued: &IssuedObjects) -> Value {
-    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": issued.encrypt()})
+pub(super) fn reasoning(encrypted_content: String) -> Value {
+    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": encrypted_content})
 }
 
 /// A conversation so far, compacted into what only this account can read again.
-pub(super) fn compaction(issued: &IssuedObjects) -> Value {
-    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": issued.encrypt()})
+pub(super) fn compaction(encrypted_content: String) -> Value {
+    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": encrypted_content})
 }
 
 /// Gives a scripted item the id and status that it does not name.

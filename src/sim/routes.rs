@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::api_error::ApiError;
 use super::body::BodySource;
 use super::cache::Prefix;
-use super::chat::{self, Completion, CompletionChunks};
+use super::chat::{self, Completion, CompletionChunks, UsageChunk};
 use super::events::ResponseEvents;
+use super::head::ReceivedHead;
 use super::issued::IssuedResponse;
 use super::responses::{
     self, GeneratedResponse, ResponseStatus, TokenUsage, answer_text, model_of, new_id, tokens, unix_seconds,
 };
-use super::script::ReceivedHead;
-use super::{Account, catalog};
+use super::{account::Account, catalog};
 
 const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
 
@@ -103,8 +103,12 @@ impl Account {
                 .map(|issued| object(&issued))
                 .ok_or_else(|| ApiError::unknown_response(id)),
             (&Method::GET, ("responses", Some(id), Some("input_items"))) => {
-                let ascending = call.head.target.contains("order=asc");
-                self.find(id).map(|issued| input_items(&issued, ascending))
+                let order = if call.head.target.contains("order=asc") {
+                    ItemOrder::OldestFirst
+                } else {
+                    ItemOrder::NewestFirst
+                };
+                self.find(id).map(|issued| input_items(&issued, order))
             }
             (&Method::GET, ("models", None, None)) if call.head.target.contains("client_version=") => Ok(
                 SimResponse::json(StatusCode::OK, &catalog::codex_list(&self.config.models)),
@@ -273,13 +277,13 @@ impl Account {
             .and_then(Value::as_array)
             .and_then(|items| items.last());
         if last.is_some_and(|item| item["type"] == "compaction_trigger") {
-            return vec![responses::compaction(&self.issued)];
+            return vec![responses::compaction(self.issued.encrypt())];
         }
         let include = request.get("include").and_then(Value::as_array);
         let encrypted = include.is_some_and(|names| names.iter().any(|name| name == "reasoning.encrypted_content"));
         let answer = responses::message(&answer_text(&self.config.name, self.config.deltas));
         if encrypted {
-            vec![responses::reasoning(&self.issued), answer]
+            vec![responses::reasoning(self.issued.encrypt()), answer]
         } else {
             vec![answer]
         }
@@ -312,7 +316,7 @@ impl Account {
             Some(Value::String(text)) => vec![responses::user_message(text)],
             _ => Vec::new(),
         };
-        let compaction = responses::compaction(&self.issued);
+        let compaction = responses::compaction(self.issued.encrypt());
         self.write_output(std::slice::from_ref(&compaction), &mut prefix, &mut usage);
         output.push(compaction);
         let compacted = json!({"id": new_id("resp"), "object": "response.compaction", "created_at": unix_seconds(),
@@ -341,12 +345,15 @@ impl Account {
             output: tokens(text.len() as u64),
             reasoning: 0,
         };
-        let include_usage = request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
+        let usage_chunk = match request.pointer("/stream_options/include_usage") {
+            Some(Value::Bool(true)) => UsageChunk::Sent,
+            _ => UsageChunk::Omitted,
+        };
         let completion = Completion {
             model: model.to_owned(),
             text,
             usage,
-            include_usage,
+            usage_chunk,
         };
         if request.get("stream") == Some(&Value::Bool(true)) {
             return Ok(SimResponse::stream(BodySource::Chunks(Box::new(
@@ -378,14 +385,21 @@ fn object(issued: &IssuedResponse) -> SimResponse {
     SimResponse::whole(StatusCode::OK, body.freeze())
 }
 
-fn input_items(issued: &IssuedResponse, ascending: bool) -> SimResponse {
+/// The order of a list of input items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemOrder {
+    OldestFirst,
+    NewestFirst,
+}
+
+fn input_items(issued: &IssuedResponse, order: ItemOrder) -> SimResponse {
     let request: Value = serde_json::from_slice(&issued.request).unwrap_or_default();
     let mut items: Vec<Value> = match request.get("input") {
         Some(Value::Array(items)) => items.iter().cloned().map(responses::input_item).collect(),
         Some(Value::String(text)) => vec![responses::user_message(text)],
         _ => Vec::new(),
     };
-    if !ascending {
+    if order == ItemOrder::NewestFirst {
         items.reverse();
     }
     let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());

@@ -5,35 +5,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::act::{Act, Close, ScriptedAnswer};
-
-/// A request's head, as rules see it.
-#[derive(Clone, Debug)]
-pub struct ReceivedHead {
-    /// The method.
-    pub method: Method,
-    /// Path and query as they stood in the request line.
-    pub target: String,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// Which connection it came on, counted from 1.
-    pub connection: u64,
-    /// Which request of that connection it is, counted from 1: over 1 means that the connection was reused.
-    pub nth: u64,
-}
-
-impl ReceivedHead {
-    /// The target without its query.
-    pub fn path(&self) -> &str {
-        self.target
-            .split_once('?')
-            .map_or(self.target.as_str(), |(path, _)| path)
-    }
-}
+use super::head::ReceivedHead;
 
 type OnHead = Box<dyn Fn(&ReceivedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
@@ -175,6 +152,7 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use serde_json::json;
 
     use super::*;
