@@ -11,7 +11,7 @@ use super::recorder::{Recording, RequestRecorder};
 use super::script::Script;
 use crate::tick::Clock;
 
-/// What the requests of an account share.
+/// The state that all requests of an account share.
 pub(super) struct Account {
     pub config: SimConfig,
     pub clock: Clock,

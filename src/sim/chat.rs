@@ -1,4 +1,4 @@
-//! The older endpoints, minimal but right: chat completions, whole and streamed, and embeddings.
+//! The older endpoints, minimal but correct: chat completions, whole and streamed, and embeddings.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use twox_hash::XxHash3_64;
 use super::events::{StreamEvent, piece_end};
 use super::responses::{TokenUsage, new_id, put_json, tokens, unix_seconds};
 
-/// Dimensions of an embedding when the request names none.
+/// The number of dimensions of an embedding if the request names none.
 const DIMENSIONS: u64 = 16;
-/// The most dimensions made.
+/// The maximum number of dimensions of an embedding.
 const MAX_DIMENSIONS: u64 = 4096;
 
 /// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
@@ -19,12 +19,11 @@ pub(super) enum UsageChunk {
     Omitted,
 }
 
-/// A chat completion, before it is rendered either way.
+/// A chat completion that can be written as one object or as a stream.
 pub(super) struct Completion {
     pub model: String,
     pub text: String,
     pub usage: TokenUsage,
-    /// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
     pub usage_chunk: UsageChunk,
 }
 
@@ -39,7 +38,7 @@ impl Completion {
         })
     }
 
-    /// The `chat.completion` object.
+    /// Returns the `chat.completion` object.
     pub(super) fn json(&self) -> Value {
         json!({
             "id": new_id("chatcmpl"), "object": "chat.completion", "created": unix_seconds(), "model": self.model,
@@ -59,7 +58,7 @@ enum ChunkStep {
     End,
 }
 
-/// The `chat.completion.chunk` events of one completion and the `[DONE]` behind them.
+/// The `chat.completion.chunk` events of one completion, and the `[DONE]` after them.
 pub(super) struct CompletionChunks {
     completion: Completion,
     id: String,
@@ -79,7 +78,7 @@ impl CompletionChunks {
         }
     }
 
-    /// The next event, or `None` after the last.
+    /// Returns the next event, or `None` after the last.
     pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let text = self.completion.text.as_str();
         let (choices, next) = match self.step {
@@ -130,10 +129,10 @@ fn choice(delta: &Value, finish_reason: Option<&str>) -> Value {
     json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}])
 }
 
-/// The answer to `POST /v1/embeddings`: one vector for each input, the same for the same text.
+/// Returns the answer to `POST /v1/embeddings`: one vector for each input, the same vector for the same text.
 pub(super) fn embeddings(model: &str, request: &Value) -> Value {
     let inputs = match request.get("input") {
-        // One list of token numbers is one input.
+        // A list of token numbers is a single input.
         Some(Value::Array(inputs)) if !inputs.iter().all(Value::is_number) => inputs.as_slice(),
         Some(input) => std::slice::from_ref(input),
         None => &[],
@@ -166,13 +165,13 @@ pub(super) fn embeddings(model: &str, request: &Value) -> Value {
     json!({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": read, "total_tokens": read}})
 }
 
-/// One number of a vector, from -1 to 1.
+/// Returns one component of a vector, between -1 and 1.
 fn component(seed: u64, text: &str) -> f32 {
     let hash = XxHash3_64::oneshot_with_seed(seed, text.as_bytes());
     (hash >> 40) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// RFC 4648, section 4. The SDKs ask for vectors in this form unless told otherwise.
+/// Encodes bytes as base64 (RFC 4648, section 4). The SDKs request vectors in this form by default.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_make_up_the_text_and_stop() {
+    fn the_chunks_contain_the_whole_text_and_a_stop() {
         let chunks = stream(UsageChunk::Omitted);
         let text: String = chunks
             .iter()
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
+    fn base64_equals_the_examples_of_the_rfc() {
         let cases = [
             ("", ""),
             ("f", "Zg=="),
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_answer_every_input_in_the_asked_form() {
+    fn every_input_gets_an_embedding_in_the_requested_form() {
         let many = embeddings("e", &json!({"input": ["a", "b", "a"], "dimensions": 3}));
         assert_eq!(many["data"].as_array().unwrap().len(), 3);
         assert_eq!(many["data"][0]["embedding"], many["data"][2]["embedding"]);

@@ -4,31 +4,32 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
-/// What an account is like.
+/// The configuration of a simulated account.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
-    /// Its identity: 1 to 64 visible ASCII characters.
+    /// The name, which is the account's identity: 1 to 64 visible ASCII characters.
     pub name: String,
-    /// Time between two events of a stream; zero: as fast as it goes. An answer in one piece takes as long as its
-    /// text would take to stream.
+    /// The time between two events of a stream; zero means no delay. An answer in one piece takes as long as its text
+    /// would take to stream.
     pub pace: Duration,
-    /// Pieces of text in an answer, at least 1.
+    /// The number of pieces of text in an answer, at least 1.
     pub deltas: usize,
-    /// The models in its list.
+    /// The models in the account's list.
     pub models: Vec<String>,
-    /// Whether a model that is not in the list is refused, as 404 `model_not_found`.
+    /// Whether a model that is not in the list is refused with 404 `model_not_found`.
     pub only_models: bool,
-    /// The only credential that it accepts; `None`: any, or none.
+    /// The only credential that the account accepts; `None` means any credential, or none.
     pub api_key: Option<Secret>,
-    /// Whether a request without `x-codex-turn-state` gets one in its response.
+    /// Whether the response to a request without `x-codex-turn-state` carries that header.
     pub turn_state: bool,
-    /// Whether it refuses turn states, response ids and encrypted items that it did not issue.
+    /// Whether the account refuses turn states, response ids and encrypted items that it did not issue.
     pub refuse_foreign: bool,
     /// How long a prompt stays cached after its last use.
     pub cache_ttl: Duration,
-    /// Places in prompts that the cache remembers, at some 50 bytes each; a 40 KB prompt has about 150. Zero: no cache.
+    /// The number of positions in prompts that the cache remembers, at some 50 bytes each. A 40 KB prompt has about
+    /// 150. Zero means no cache.
     pub cache_marks: usize,
-    /// Whether requests are kept for [`Sim::requests`].
+    /// Whether requests are recorded for [`Sim::requests`](super::Sim::requests).
     pub record: bool,
 }
 

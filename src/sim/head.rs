@@ -2,23 +2,24 @@
 
 use http::{HeaderMap, Method};
 
-/// A request's head, as rules see it.
+/// The head of a request that reached the account, as rules see it.
 #[derive(Clone, Debug)]
 pub struct ReceivedHead {
-    /// The method.
+    /// The method of the request.
     pub method: Method,
-    /// Path and query as they stood in the request line.
+    /// The path and query as they are in the request line.
     pub target: String,
-    /// The headers.
+    /// The headers of the request.
     pub headers: HeaderMap,
-    /// Which connection it came on, counted from 1.
+    /// The number of the request's connection, counted from 1.
     pub connection: u64,
-    /// Which request of that connection it is, counted from 1: over 1 means that the connection was reused.
+    /// The number of the request on its connection, counted from 1. A number over 1 means that the connection was
+    /// reused.
     pub nth: u64,
 }
 
 impl ReceivedHead {
-    /// The target without its query.
+    /// Returns the target without its query.
     pub fn path(&self) -> &str {
         self.target
             .split_once('?')

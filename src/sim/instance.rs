@@ -15,7 +15,7 @@ use super::recorder::{RequestRecord, SimCounts};
 use super::script::Script;
 use super::server;
 
-/// A running account. Dropped, it stops by itself, a moment later.
+/// A running account. If it is dropped, it stops by itself a moment later.
 pub struct Sim {
     address: SocketAddr,
     scheme: &'static str,
@@ -25,15 +25,15 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Starts an account that speaks plain HTTP/1.1. Port 0 takes a free one.
+    /// Starts an account that serves plain HTTP/1.1. Port 0 chooses a free port.
     ///
     /// # Errors
-    /// The address cannot be bound, or the name is not 1 to 64 visible ASCII characters.
+    /// If the address cannot be bound, or the name is not 1 to 64 visible ASCII characters.
     pub async fn start(listen: SocketAddr, config: SimConfig) -> io::Result<Self> {
         Self::launch(listen, config, None).await
     }
 
-    /// Starts an account that speaks HTTP/1.1 over TLS.
+    /// Starts an account that serves HTTP/1.1 over TLS.
     ///
     /// # Errors
     /// As [`Sim::start`].
@@ -43,7 +43,7 @@ impl Sim {
 
     async fn launch(listen: SocketAddr, config: SimConfig, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         if !(1..=64).contains(&config.name.len()) || !config.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = "an account's name is 1 to 64 visible ASCII characters";
+            let message = "the name of a simulated account must be 1 to 64 visible ASCII characters";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let listener = TcpListener::bind(listen).await?;
@@ -61,12 +61,13 @@ impl Sim {
         })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the account listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What a client takes as base URL: `http://127.0.0.1:PORT/v1`. Listening on all addresses, it names loopback.
+    /// Returns the base URL for clients: `http://127.0.0.1:PORT/v1`. It names loopback if the account listens on all
+    /// addresses.
     pub fn base_url(&self) -> String {
         let mut address = self.address;
         if address.ip().is_unspecified() {
@@ -79,30 +80,31 @@ impl Sim {
         format!("{}://{address}/v1", self.scheme)
     }
 
-    /// The account's name.
+    /// Returns the account's name.
     pub fn name(&self) -> &str {
         &self.account.config.name
     }
 
-    /// The rules by which it misbehaves.
+    /// Returns the rules that change the account's behaviour.
     pub fn script(&self) -> &Script {
         &self.account.script
     }
 
-    /// The requests that reached it, in the order of their heads; empty unless [`SimConfig::record`] is on. The last
-    /// 10,000 are kept.
+    /// Returns the requests that reached the account, in the order of their heads. It is empty unless
+    /// [`SimConfig::record`] is set. The last 10,000 requests are kept.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.account.recorder.recorded()
     }
 
-    /// Its counters.
+    /// Returns the account's counters.
     pub fn counts(&self) -> SimCounts {
         self.account.recorder.counts()
     }
 
-    /// Stops as if killed: drops all connections at once and refuses new ones. When this returns, the address is free.
+    /// Stops the account as if it were killed: all connections are dropped at once, and new ones are refused. When
+    /// this returns, the address is free.
     pub async fn stop(self) {
-        // Either fails only if serving has ended already.
+        // Both calls fail only if the server has ended already.
         let _ = self.stop.send(());
         let _ = self.serving.await;
     }

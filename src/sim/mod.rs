@@ -1,23 +1,27 @@
-//! A simulated upstream account: the embedded default, and the upstream of tests and benches.
+//! A simulated upstream account: the embedded default upstream, and the upstream of tests and benches.
 //!
-//! There is no model behind it, but it is an account in all that matters to a proxy: it listens on a real socket, speaks
-//! the OpenAI API (ResponseStore whole and streamed, compaction, chat completions, embeddings, models), keeps a prompt cache
-//! of its own, and refuses what another account issued: a `previous_response_id`, an `encrypted_content`, a turn state. So a
-//! session that is sent to the wrong account fails here as it fails at the real ones.
+//! There is no model behind it, but to a proxy it behaves like an account: it listens on a real socket, serves the
+//! OpenAI API (Responses whole and streamed, compaction, chat completions, embeddings, models), has a prompt cache of
+//! its own, and refuses what another account issued: a `previous_response_id`, an `encrypted_content`, a turn state.
+//! So a session that is sent to the wrong account fails here as it fails at a real one.
 //!
-//! An account is its [name](SimConfig::name): the name stands in every answer, and a simulator restarted under the same
-//! name honours the encrypted items and turn states from before (response ids are lost with the process).
+//! The identity of an account is its [name](SimConfig::name). Every answer contains the name, and a simulator that is
+//! restarted under the same name accepts the encrypted items and turn states from before (response ids are lost with
+//! the process).
 //!
-//! A test steers it through its [`Script`] while it runs, and looks at what reached it in [`Sim::requests`] and [`Sim::counts`].
+//! A test controls the account through its [`Script`] while it runs, and reads what reached it from [`Sim::requests`]
+//! and [`Sim::counts`].
 //!
 //! | part | its job |
 //! | --- | --- |
-//! | `server` | connections, and one request's way through |
-//! | `routes` | what is answered where: the account's usual behaviour |
-//! | `responses`, `events`, `chat`, `catalog`, `refusal` | the shapes on the wire |
-//! | `cache`, `issued` | what the account remembers: prompts read, things issued |
-//! | `script`, `act`, `transport`, `body` | faults: when, what, and how it is done to a socket or a body |
-//! | `intake`, `recorder` | request bodies; what has been seen |
+//! | `instance`, `config`, `account` | a running account, its configuration and its state |
+//! | `server` | connections, and the path of one request |
+//! | `routes` | the usual answer to each request |
+//! | `outgoing`, `responses`, `events`, `chat`, `catalog`, `api_error` | the shapes on the wire |
+//! | `cache`, `issued` | the account's memory: prompts that were read, state that was issued |
+//! | `script`, `act`, `head` | rules: which requests are treated differently, and how |
+//! | `transport`, `body` | faults, as they are done to a socket or a body |
+//! | `intake`, `recorder` | request bodies; the record of requests |
 //! | `cli` | `steadfast sim` |
 
 mod account;
@@ -34,6 +38,7 @@ mod head;
 mod instance;
 mod intake;
 mod issued;
+mod outgoing;
 mod recorder;
 mod responses;
 mod routes;

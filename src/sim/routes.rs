@@ -1,11 +1,11 @@
-//! What the account answers when no script interferes.
+//! The account's usual answers, when no script changes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::api_error::ApiError;
@@ -15,6 +15,7 @@ use super::chat::{self, Completion, CompletionChunks, UsageChunk};
 use super::events::ResponseEvents;
 use super::head::ReceivedHead;
 use super::issued::IssuedResponse;
+use super::outgoing::SimResponse;
 use super::responses::{
     self, GeneratedResponse, ResponseStatus, TokenUsage, answer_text, model_of, new_id, tokens, unix_seconds,
 };
@@ -27,56 +28,10 @@ pub(super) struct ParsedRequest<'a> {
     pub head: &'a ReceivedHead,
     /// The body without its content encoding.
     pub plain: Bytes,
-    /// The same, parsed.
+    /// The body, parsed as JSON.
     pub json: Result<Value, ApiError>,
-    /// The output that a script wants.
+    /// The output items that a script wants.
     pub items: Option<Vec<Value>>,
-}
-
-/// A response before it has a body of hyper's kind.
-pub(super) struct SimResponse {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub source: BodySource,
-    /// How long the account takes before it answers.
-    pub thinking: Duration,
-}
-
-impl SimResponse {
-    pub(super) fn json(status: StatusCode, value: &Value) -> Self {
-        Self::whole(status, value.to_string().into())
-    }
-
-    fn whole(status: StatusCode, body: Bytes) -> Self {
-        Self::new(status, "application/json", BodySource::Whole(Some(body)))
-    }
-
-    fn stream(source: BodySource) -> Self {
-        Self::new(StatusCode::OK, "text/event-stream; charset=utf-8", source)
-    }
-
-    fn new(status: StatusCode, content_type: &'static str, source: BodySource) -> Self {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self {
-            status,
-            headers,
-            source,
-            thinking: Duration::ZERO,
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
-        }
-        self
-    }
-}
-
-impl From<ApiError> for SimResponse {
-    fn from(error: ApiError) -> Self {
-        Self::json(error.status, error.json())
-    }
 }
 
 impl Account {
@@ -88,7 +43,11 @@ impl Account {
             return Err(ApiError::unknown_path(&method, path));
         };
         let mut segments = rest.splitn(3, '/');
-        let place = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+        let place = (
+            segments.next().expect("`splitn` yields at least one segment"),
+            segments.next(),
+            segments.next(),
+        );
         match (&method, place) {
             (&Method::POST, ("responses", None, None)) => self.respond(call),
             (&Method::GET, ("responses", None, None)) if call.head.headers.contains_key(UPGRADE) => {
@@ -116,7 +75,9 @@ impl Account {
             (&Method::GET, ("models", None, None)) => {
                 Ok(SimResponse::json(StatusCode::OK, &catalog::list(&self.config.models)))
             }
-            (&Method::GET, ("models", Some(_), _)) => self.model(rest.strip_prefix("models/").unwrap_or_default()),
+            (&Method::GET, ("models", Some(_), _)) => {
+                self.model(rest.strip_prefix("models/").expect("the first segment is `models`"))
+            }
             (&Method::POST, ("chat", Some("completions"), None)) => self.chat(call),
             (&Method::POST, ("embeddings", None, None)) => {
                 let request = call.json?;
@@ -193,9 +154,9 @@ impl Account {
                 ..SimResponse::whole(StatusCode::OK, body.freeze())
             }
         };
-        self.issued.issue(IssuedResponse {
+        self.issued.remember(IssuedResponse {
             reply,
-            // A copy, because the original holds on to the buffer it was read into.
+            // This is a copy, because the original holds on to the buffer that it was read into.
             request: Bytes::copy_from_slice(&call.plain),
             prefix,
             cancelled: false,
@@ -207,7 +168,7 @@ impl Account {
         })
     }
 
-    /// The state of a turn that begins; `None` within one.
+    /// Returns the state of a turn that begins with this request; `None` within a turn.
     fn turn(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         match headers.get(TURN_STATE) {
             Some(state) if self.config.refuse_foreign => {
@@ -223,7 +184,7 @@ impl Account {
         }
     }
 
-    /// Reads the prompt: where the conversation now stands, and what reading it cost.
+    /// Reads the prompt, and returns the conversation so far and the usage of reading it.
     fn read_prompt(&self, model: &str, request: &Value) -> Result<(Prefix, TokenUsage), ApiError> {
         let mut marks = Vec::new();
         let previous = request.get("previous_response_id").and_then(Value::as_str);
@@ -270,7 +231,7 @@ impl Account {
         }
     }
 
-    /// What the account says of its own accord.
+    /// Returns the account's usual output.
     fn output(&self, request: &Value) -> Vec<Value> {
         let last = request
             .get("input")
@@ -289,7 +250,7 @@ impl Account {
         }
     }
 
-    /// Appends the output to the conversation, so that a client which replays it finds it cached.
+    /// Appends the output to the conversation, so that a client that replays it finds it in the cache.
     fn write_output(&self, items: &[Value], prefix: &mut Prefix, usage: &mut TokenUsage) {
         let mut marks = Vec::new();
         for item in items {
@@ -393,7 +354,7 @@ enum ItemOrder {
 }
 
 fn input_items(issued: &IssuedResponse, order: ItemOrder) -> SimResponse {
-    let request: Value = serde_json::from_slice(&issued.request).unwrap_or_default();
+    let request: Value = serde_json::from_slice(&issued.request).expect("the request was parsed when it was answered");
     let mut items: Vec<Value> = match request.get("input") {
         Some(Value::Array(items)) => items.iter().cloned().map(responses::input_item).collect(),
         Some(Value::String(text)) => vec![responses::user_message(text)],

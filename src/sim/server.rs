@@ -1,4 +1,4 @@
-//! Connections and requests: from the socket to the account and back.
+//! The server of the simulated account: connections and requests, from the socket to the account and back.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -25,17 +25,18 @@ use super::api_error::ApiError;
 use super::body::{BodySource, PacedBody};
 use super::head::ReceivedHead;
 use super::intake;
+use super::outgoing::SimResponse;
 use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::{ParsedRequest, SimResponse};
+use super::routes::ParsedRequest;
 use super::script::Accept;
 use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
 use crate::tick::Tick;
 
-/// How long accepting pauses after it failed, which is when descriptors have run out.
+/// The time that accepting pauses after an error, which happens when there are no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until told to stop, then drops every connection.
+/// Serves connections until `stop` is signalled, then drops every connection.
 pub(super) async fn listen(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -53,7 +54,7 @@ pub(super) async fn listen(
             Some(_) = connections.join_next() => {}
         }
     }
-    account.recorder.stop();
+    account.recorder.mark_stopping();
     drop(listener);
     connections.shutdown().await;
 }
@@ -66,7 +67,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
         Accept::Delay(delay) => sleep(delay).await,
         Accept::Close(how) => return transport::close(&tcp, how),
     }
-    // Without it, small events would wait for the acknowledgement of the one before.
+    // Without this option, a small event waits for the acknowledgement of the event before.
     let _ = tcp.set_nodelay(true);
     let socket = match tls {
         None => Socket::Plain(tcp),
@@ -91,11 +92,11 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        // An idle connection goes stale only when a script says so.
+        // An idle connection becomes stale only when a script says so.
         .header_read_timeout(None)
         .serve_connection(transport, service);
     let takeover = tokio::select! {
-        // How a connection ended shows in its requests.
+        // The end of a connection shows in its requests.
         _ = &mut serving => return,
         takeover = breaker.taken_over() => takeover,
     };
