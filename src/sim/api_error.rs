@@ -1,4 +1,4 @@
-//! The account's own errors, in OpenAI's words and shape.
+//! The errors of the simulated account, in OpenAI's words and shape.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ impl ApiError {
         }
     }
 
-    /// The JSON body.
+    /// Returns the JSON body.
     pub(super) fn json(&self) -> &Value {
         &self.body
     }
@@ -92,7 +92,7 @@ impl ApiError {
     }
 
     pub(super) fn broken_body() -> Self {
-        Self::bad("The request body broke off.", None, None)
+        Self::bad("The request body ended before it was complete.", None, None)
     }
 
     pub(super) fn missing(param: &str) -> Self {
@@ -136,7 +136,7 @@ impl ApiError {
     }
 
     pub(super) fn websocket() -> Self {
-        let message = "This account does not speak WebSocket. POST with \"stream\": true instead.";
+        let message = "This account does not support WebSocket. Send a POST request with \"stream\": true instead.";
         Self::new(
             StatusCode::UPGRADE_REQUIRED,
             message,

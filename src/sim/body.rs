@@ -1,4 +1,4 @@
-//! Bodies on their way out: paced, and broken where a script says so.
+//! Response bodies: sent at the account's pace, and broken where a script says so.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,15 +17,15 @@ use super::events::{ResponseEvents, StreamEvent};
 use super::recorder::{Ending, RequestGuard};
 use super::transport::ConnectionBreaker;
 
-/// Where a body's pieces come from.
+/// The source of a body's pieces.
 pub(super) enum BodySource {
-    /// All at once, with a known length.
+    /// One piece with a known length; `None` after it was taken.
     Whole(Option<Bytes>),
-    /// These pieces, chunked.
+    /// Several pieces, sent chunked.
     Pieces(VecDeque<Bytes>),
-    /// A response's events.
+    /// The events of a response.
     Events(Box<ResponseEvents>),
-    /// A chat completion's chunks.
+    /// The chunks of a chat completion.
     Chunks(Box<CompletionChunks>),
 }
 
@@ -49,7 +49,7 @@ impl BodySource {
 /// The body of every response of the account.
 pub(super) struct PacedBody {
     source: BodySource,
-    /// What is left of a piece that is being split.
+    /// The rest of the current piece, which is being split.
     rest: Bytes,
     rest_is_terminal: bool,
     pace: Duration,
@@ -57,8 +57,8 @@ pub(super) struct PacedBody {
     split: Option<usize>,
     cut: Option<(Point, Close)>,
     stall: Option<Point>,
-    close_at_end: bool,
-    stuck: bool,
+    closes_at_end: bool,
+    is_stopped: bool,
     events: usize,
     bytes: usize,
     breaker: Arc<ConnectionBreaker>,
@@ -66,7 +66,7 @@ pub(super) struct PacedBody {
 }
 
 impl PacedBody {
-    /// The pieces of `source`, `pace` apart, with what `act` does to them.
+    /// Creates a body from the pieces of `source`, `pace` apart, with the faults of `act`.
     pub(super) fn new(
         source: BodySource,
         pace: Duration,
@@ -83,8 +83,8 @@ impl PacedBody {
             split: act.split,
             cut: act.cut,
             stall: act.stall,
-            close_at_end: act.after == After::Silent,
-            stuck: false,
+            closes_at_end: act.after == After::Silent,
+            is_stopped: false,
             events: 0,
             bytes: 0,
             breaker,
@@ -99,8 +99,8 @@ impl PacedBody {
         }
     }
 
-    /// How many bytes may go out before the next place where something happens.
-    fn room(&self) -> usize {
+    /// Returns the number of bytes that may be sent before the next position where a fault happens.
+    fn bytes_until_fault(&self) -> usize {
         let left = |point: Point| match point {
             Point::Bytes(bytes) => bytes.saturating_sub(self.bytes),
             Point::Events(_) => usize::MAX,
@@ -115,7 +115,7 @@ impl PacedBody {
         self.rest.is_empty() && matches!(self.source, BodySource::Whole(None))
     }
 
-    /// Fetches the next piece when its time has come; false at the end.
+    /// Fetches the next piece when its time has come. Returns false at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -134,13 +134,13 @@ impl PacedBody {
     }
 
     fn emit(&mut self) -> Bytes {
-        let piece = self.rest.split_to(self.room().min(self.rest.len()));
+        let piece = self.rest.split_to(self.bytes_until_fault().min(self.rest.len()));
         self.bytes += piece.len();
         if self.rest.is_empty() && self.rest_is_terminal {
             self.guard.end(Ending::Complete);
         }
-        // A body of known length is not polled again after its last byte.
-        if self.close_at_end && self.is_drained() {
+        // Hyper does not poll a body of known length again after its last byte.
+        if self.closes_at_end && self.is_drained() {
             self.breaker.arm(Close::Fin);
         }
         piece
@@ -153,24 +153,24 @@ impl Body for PacedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if this.stuck {
+        if this.is_stopped {
             return Poll::Pending;
         }
         if let Some((at, how)) = this.cut
             && this.reached(at)
         {
-            this.stuck = true;
+            this.is_stopped = true;
             this.guard.end(Ending::Cut);
             this.breaker.arm(how);
             return Poll::Pending;
         }
         if this.stall.is_some_and(|at| this.reached(at)) {
-            this.stuck = true;
+            this.is_stopped = true;
             return Poll::Pending;
         }
         if this.rest.is_empty() && !ready!(this.poll_next(cx)) {
             this.guard.end(Ending::Complete);
-            if this.close_at_end {
+            if this.closes_at_end {
                 this.breaker.arm(Close::Fin);
             }
             return Poll::Ready(None);
@@ -179,7 +179,7 @@ impl Body for PacedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_drained() && !self.stuck
+        self.is_drained() && !self.is_stopped
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -198,14 +198,14 @@ mod tests {
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
-    use super::super::recorder::RequestRecorder;
-    use super::super::script::ReceivedHead;
+    use super::super::head::ReceivedHead;
+    use super::super::recorder::{Recording, RequestRecorder};
     use super::*;
     use crate::tick::Clock;
 
-    /// Everything that comes out before the body ends (true) or sticks (false).
+    /// Returns everything that comes out before the body ends (true) or stops (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let head = ReceivedHead {
             method: Method::GET,
             target: "/".to_owned(),
@@ -229,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_out_is_a_prefix_of_the_pieces_in_any_split(
+        fn the_body_is_a_prefix_of_its_pieces_in_every_split(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 1..8),
             split in prop::option::of(1usize..50),
             cut in prop::option::of((any::<bool>(), 0usize..120)),

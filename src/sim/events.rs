@@ -1,8 +1,8 @@
 //! The event stream of `POST /v1/responses` with `"stream": true`.
 //!
-//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`, made when it is asked for, in the order that Codex
-//! and the SDKs rely on: created, in_progress, then for every output item added, its parts, done, and at last completed.
-//! See <https://platform.openai.com/docs/api-reference/responses-streaming>.
+//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`. It is made when it is requested, in
+//! the order that Codex and the SDKs rely on: created, in_progress, then for every output item: added, its parts,
+//! done; and at last completed. See <https://platform.openai.com/docs/api-reference/responses-streaming>.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 
 use super::responses::{GeneratedResponse, ResponseStatus, put, put_json};
 
-/// Bytes taken from the allocator at a time, for some ten deltas.
+/// The number of bytes that are allocated at a time, enough for some ten deltas.
 const EVENTS_AT_ONCE: usize = 2048;
 
-/// One event on the wire.
+/// An event as it is sent.
 pub(super) struct StreamEvent {
-    /// The event's text, with its blank line.
+    /// The text of the event, including the blank line at its end.
     pub bytes: Bytes,
-    /// Whether a client has all it wants after this one.
+    /// Whether a client needs no further event after this one.
     pub terminal: bool,
 }
 
-/// What comes next; positions inside an item are byte offsets into its text.
+/// The next event of a stream. Positions inside an item are byte offsets into its text.
 #[derive(Clone, Copy)]
 enum ResponseStep {
     Created,
@@ -37,14 +37,14 @@ enum ResponseStep {
     End,
 }
 
-/// How an item streams.
+/// The way in which an item is streamed.
 enum Shape<'a> {
     Text(&'a str),
     Arguments(&'a str),
     Whole,
 }
 
-/// The events of one reply, in order.
+/// The events of one response, in order.
 pub(super) struct ResponseEvents {
     reply: Arc<GeneratedResponse>,
     step: ResponseStep,
@@ -64,7 +64,7 @@ impl ResponseEvents {
         }
     }
 
-    /// The next event, or `None` after the last.
+    /// Returns the next event, or `None` after the last.
     pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let reply = Arc::clone(&self.reply);
         let Some(item) = reply.items().get(self.item) else {
@@ -86,18 +86,7 @@ impl ResponseEvents {
                 self.step = ResponseStep::Delta(0);
             }
             (ResponseStep::Delta(from), Shape::Text(text)) => {
-                let end = piece_end(text, from);
-                self.text_event(
-                    "response.output_text.delta",
-                    item,
-                    "delta",
-                    text.get(from..end).unwrap_or_default(),
-                );
-                self.step = if end < text.len() {
-                    ResponseStep::Delta(end)
-                } else {
-                    ResponseStep::TextDone
-                };
+                self.text_delta(item, text, from);
             }
             (ResponseStep::TextDone, Shape::Text(text)) => {
                 self.text_event("response.output_text.done", item, "text", text);
@@ -126,10 +115,24 @@ impl ResponseEvents {
             }
             _ => return self.outside(&reply),
         }
-        Some(self.event(false))
+        Some(self.finish_event())
     }
 
-    /// ResponseEvents that belong to no item.
+    /// Writes the piece of an item's text that starts at byte `from`.
+    fn text_delta(&mut self, item: &Value, text: &str, from: usize) {
+        let end = piece_end(text, from);
+        let piece = text
+            .get(from..end)
+            .expect("a piece ends at a space or at the end of the text");
+        self.text_event("response.output_text.delta", item, "delta", piece);
+        self.step = if end < text.len() {
+            ResponseStep::Delta(end)
+        } else {
+            ResponseStep::TextDone
+        };
+    }
+
+    /// Returns an event that belongs to no item.
     fn outside(&mut self, reply: &GeneratedResponse) -> Option<StreamEvent> {
         let (name, status, next) = match self.step {
             ResponseStep::Created => ("response.created", ResponseStatus::InProgress, ResponseStep::InProgress),
@@ -151,7 +154,10 @@ impl ResponseEvents {
         reply.write(status, &mut self.out);
         let terminal = matches!(self.step, ResponseStep::Completed);
         self.step = next;
-        Some(self.event(terminal))
+        Some(StreamEvent {
+            terminal,
+            ..self.finish_event()
+        })
     }
 
     fn begin(&mut self, name: &str) {
@@ -197,11 +203,11 @@ impl ResponseEvents {
         self.field("item_id", &item["id"]);
     }
 
-    fn event(&mut self, terminal: bool) -> StreamEvent {
+    fn finish_event(&mut self) -> StreamEvent {
         self.out.put_slice(b"}\n\n");
         StreamEvent {
             bytes: self.out.split().freeze(),
-            terminal,
+            terminal: false,
         }
     }
 }
@@ -214,7 +220,7 @@ fn shape(item: &Value) -> Shape<'_> {
     }
 }
 
-/// The item as it stands before its content arrived.
+/// Returns the item as it is before its content arrives.
 fn begun(item: &Value) -> Value {
     let mut item = item.clone();
     match item["type"].as_str() {
@@ -226,7 +232,8 @@ fn begun(item: &Value) -> Value {
     item
 }
 
-/// Where the piece of text that starts at `from` ends: pieces are words with the space before them, the first is two.
+/// Returns the end of the piece of text that starts at `from`. A piece is a word with the space before it; the first
+/// piece is two words.
 pub(super) fn piece_end(text: &str, from: usize) -> usize {
     let next_space = |from: usize| {
         let rest = text.as_bytes().get(from + 1..).unwrap_or_default();
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_streams_in_the_order_clients_expect() {
+    fn the_events_of_a_message_come_in_the_order_that_clients_expect() {
         let events = stream(vec![message(&answer_text("sim-a", 3))]);
         let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
@@ -290,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_and_opaque_items_stream_too() {
+    fn calls_and_opaque_items_are_streamed_too() {
         let call =
             json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{\"a\":1}"});
         let events = stream(vec![call.clone(), json!({"type": "compaction", "id": "cmp_1"})]);
@@ -316,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_never_empty_and_make_up_the_text() {
+    fn pieces_are_never_empty_and_together_are_the_text() {
         for text in [
             "",
             " ",

@@ -1,4 +1,4 @@
-//! Request bodies on their way in: read at the speed that a script allows, decompressed, parsed.
+//! Request bodies: read at the speed that a script allows, decompressed, and parsed.
 
 use std::io::{self, Read as _};
 
@@ -14,7 +14,7 @@ use super::act::Read;
 use super::api_error::ApiError;
 use super::recorder::{Ending, RequestGuard};
 
-/// The largest body, as sent and decompressed.
+/// The maximum size of a body in bytes, as sent and after decompression.
 pub(super) const MAX_BODY: usize = 64 << 20;
 
 /// Reads a whole body.
@@ -27,7 +27,7 @@ pub(super) async fn read(mut body: Incoming, how: Read, guard: &mut RequestGuard
             return Err(ApiError::broken_body());
         };
         let Ok(piece) = frame.into_data() else { continue };
-        guard.read(&piece);
+        guard.record_piece(&piece);
         if let Read::Slow { bytes, every } = how {
             let intervals = piece.len().div_ceil(bytes.max(1));
             sleep(every.saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX))).await;
@@ -35,7 +35,7 @@ pub(super) async fn read(mut body: Incoming, how: Read, guard: &mut RequestGuard
         if first.len() + joined.len() + piece.len() > MAX_BODY {
             return Err(ApiError::too_large(MAX_BODY));
         }
-        // Most bodies are one piece, which then is not copied.
+        // Most bodies arrive in one piece, which is not copied.
         if first.is_empty() {
             first = piece;
         } else {
@@ -48,7 +48,7 @@ pub(super) async fn read(mut body: Incoming, how: Read, guard: &mut RequestGuard
     Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
-/// The body without its content encoding (RFC 9110, section 8.4).
+/// Returns the body without its content encoding (RFC 9110, section 8.4).
 pub(super) fn decompress(headers: &HeaderMap, raw: &Bytes) -> Result<Bytes, ApiError> {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else {
         return Ok(raw.clone());
@@ -74,7 +74,7 @@ fn inflate(encoding: &str, decoder: io::Result<impl io::Read>) -> Result<Bytes, 
     Ok(plain.into())
 }
 
-/// The body as JSON.
+/// Parses the body as JSON.
 pub(super) fn parse(plain: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(plain).map_err(|error| ApiError::not_json(&error.to_string()))
 }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_that_clients_use_is_read() {
+    fn every_encoding_that_clients_use_is_decoded() {
         let plain = br#"{"model":"m"}"#;
         assert_eq!(
             decoded("zstd", zstd::encode_all(&plain[..], 3).unwrap()).unwrap(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_refused() {
+    fn bodies_that_cannot_be_decoded_are_refused() {
         let whole = zstd::encode_all(&[b'x'; 1000][..], 3).unwrap();
         let status = |result: Result<Bytes, ApiError>| result.unwrap_err().status;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What reached the account, and how it ended: counters always, whole requests on demand.
+//! The record of the requests that reached the account: always counters, and whole requests if configured.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,59 +8,68 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
-use super::script::ReceivedHead;
+use super::head::ReceivedHead;
 use crate::tick::{Clock, Tick};
 
-/// RequestRecord requests that are kept, the latest ones.
+/// The maximum number of recorded requests. The latest ones are kept.
 const MAX_RECORDED: usize = 10_000;
-/// Bytes of one body that are kept.
+/// The maximum number of bytes of one body that are recorded.
 const MAX_BODY: usize = 16 << 20;
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It has not ended.
+    /// The request has not ended.
     Open,
-    /// The whole response was handed to the connection, or all of it that a client waits for (its terminal event).
+    /// The whole response was given to the connection, or all of it that a client waits for (its terminal event).
     Complete,
-    /// The client went away before that.
+    /// The client left before that.
     Aborted,
-    /// The account broke it off: a scripted fault, or it was stopped.
+    /// The account broke the request off: by a scripted fault, or because it was stopped.
     Cut,
 }
 
 /// A request that reached the account.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
-    /// The method.
+    /// The method of the request.
     pub method: Method,
-    /// Path and query as they stood in the request line.
+    /// The path and query as they are in the request line.
     pub target: String,
-    /// The headers.
+    /// The headers of the request.
     pub headers: HeaderMap,
-    /// The body as sent, undecoded, as far as it has been read; at most 16 MiB of it.
+    /// The body as sent, not decompressed, as far as it has been read; at most 16 MiB of it.
     pub body: Bytes,
-    /// Which connection it came on, counted from 1.
+    /// The number of the request's connection, counted from 1.
     pub connection: u64,
-    /// When its head had arrived, since the account started.
+    /// When the head had arrived, since the start of the account.
     pub at: Tick,
-    /// How it ended.
+    /// The end of the request.
     pub ending: Ending,
 }
 
-/// Counters, as they stand.
+/// The counters of an account at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimCounts {
-    /// Connections open now.
+    /// The number of connections that are open now.
     pub open_connections: u64,
-    /// Connections accepted since the start.
+    /// The number of connections that were accepted since the start.
     pub connections: u64,
-    /// Requests being read or answered now.
+    /// The number of requests that are being read or answered now.
     pub in_flight: u64,
-    /// Requests since the start.
+    /// The number of requests since the start.
     pub requests: u64,
-    /// Requests whose client went away before the response was complete.
+    /// The number of requests whose client left before the response was complete.
     pub aborted: u64,
+}
+
+/// What a recorder keeps of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recording {
+    /// The recorder counts requests and keeps none.
+    CountersOnly,
+    /// The recorder also keeps whole requests.
+    WholeRequests,
 }
 
 struct RecordEntry {
@@ -75,7 +84,7 @@ struct Progress {
     ending: Ending,
 }
 
-/// The account's memory of requests.
+/// The recorder of an account's requests.
 pub(super) struct RequestRecorder {
     clock: Clock,
     entries: Option<Mutex<VecDeque<Arc<RecordEntry>>>>,
@@ -88,11 +97,11 @@ pub(super) struct RequestRecorder {
 }
 
 impl RequestRecorder {
-    /// A recorder that keeps whole requests only if `record`.
-    pub(super) fn new(clock: Clock, record: bool) -> Self {
+    /// Creates a recorder that keeps what `recording` says.
+    pub(super) fn new(clock: Clock, recording: Recording) -> Self {
         Self {
             clock,
-            entries: record.then(Mutex::default),
+            entries: (recording == Recording::WholeRequests).then(Mutex::default),
             stopping: AtomicBool::new(false),
             open_connections: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -102,12 +111,13 @@ impl RequestRecorder {
         }
     }
 
-    /// Requests that end from now on are cut by the account, not left by their clients.
-    pub(super) fn stop(&self) {
+    /// Records that the account stops: requests that end from now on were cut by the account, not left by their
+    /// clients.
+    pub(super) fn mark_stopping(&self) {
         self.stopping.store(true, Relaxed);
     }
 
-    /// SimCounts a connection for as long as the guard lives; its number is in it.
+    /// Counts a connection for as long as the returned guard lives.
     pub(super) fn connect(self: &Arc<Self>) -> ConnectionGuard {
         self.open_connections.fetch_add(1, Relaxed);
         ConnectionGuard {
@@ -116,7 +126,7 @@ impl RequestRecorder {
         }
     }
 
-    /// Begins a request.
+    /// Begins to record a request.
     pub(super) fn begin(self: &Arc<Self>, head: &ReceivedHead) -> RequestGuard {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
@@ -144,7 +154,7 @@ impl RequestRecorder {
         }
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub(super) fn counts(&self) -> SimCounts {
         SimCounts {
             open_connections: self.open_connections.load(Relaxed),
@@ -155,7 +165,7 @@ impl RequestRecorder {
         }
     }
 
-    /// The recorded requests in the order in which their heads arrived.
+    /// Returns the recorded requests in the order in which their heads arrived.
     pub(super) fn recorded(&self) -> Vec<RequestRecord> {
         let Some(entries) = &self.entries else {
             return Vec::new();
@@ -180,7 +190,7 @@ impl RecordEntry {
     }
 }
 
-/// A connection being counted.
+/// A connection that is counted.
 pub(super) struct ConnectionGuard {
     recorder: Arc<RequestRecorder>,
     /// The connection's number, from 1.
@@ -193,7 +203,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// A request in flight. It ends once; dropped before, its client has gone.
+/// A request in flight. It ends once. If the guard is dropped before that, the client has left.
 pub(super) struct RequestGuard {
     recorder: Arc<RequestRecorder>,
     entry: Option<Arc<RecordEntry>>,
@@ -201,16 +211,16 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// A piece of the body has been read.
-    pub(super) fn read(&self, piece: &Bytes) {
+    /// Records a piece of the body that has been read.
+    pub(super) fn record_piece(&self, piece: &Bytes) {
         let Some(entry) = &self.entry else { return };
         let mut progress = entry.progress.lock();
-        let room = MAX_BODY.saturating_sub(progress.bytes).min(piece.len());
-        progress.bytes += room;
-        progress.pieces.push(piece.slice(..room));
+        let kept = MAX_BODY.saturating_sub(progress.bytes).min(piece.len());
+        progress.bytes += kept;
+        progress.pieces.push(piece.slice(..kept));
     }
 
-    /// Ends the request; only the first ending counts.
+    /// Ends the request. Only the first end counts.
     pub(super) fn end(&mut self, ending: Ending) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -248,10 +258,10 @@ mod tests {
 
     #[test]
     fn a_request_ends_once_and_a_dropped_one_is_aborted() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let mut guard = recorder.begin(&head());
-        guard.read(&Bytes::from_static(b"ab"));
-        guard.read(&Bytes::from_static(b"c"));
+        guard.record_piece(&Bytes::from_static(b"ab"));
+        guard.record_piece(&Bytes::from_static(b"c"));
         assert_eq!(recorder.recorded()[0].ending, Ending::Open);
         guard.end(Ending::Complete);
         drop(guard);
@@ -268,7 +278,7 @@ mod tests {
 
     #[test]
     fn without_recording_only_counters_are_kept() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), false));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::CountersOnly));
         recorder.begin(&head()).end(Ending::Complete);
         assert!(recorder.recorded().is_empty());
         assert_eq!(recorder.counts().requests, 1);
@@ -280,12 +290,12 @@ mod tests {
 
     #[test]
     fn records_are_bounded() {
-        let recorder = Arc::new(RequestRecorder::new(Clock::start(), true));
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         (0..=MAX_RECORDED).for_each(|_| drop(recorder.begin(&head())));
         assert_eq!(recorder.recorded().len(), MAX_RECORDED);
         let guard = recorder.begin(&head());
-        guard.read(&Bytes::from(vec![b'x'; MAX_BODY - 1]));
-        guard.read(&Bytes::from_static(b"yz"));
+        guard.record_piece(&Bytes::from(vec![b'x'; MAX_BODY - 1]));
+        guard.record_piece(&Bytes::from_static(b"yz"));
         assert_eq!(recorder.recorded().last().unwrap().body.len(), MAX_BODY);
     }
 }

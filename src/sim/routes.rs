@@ -1,24 +1,25 @@
-//! What the account answers when no script interferes.
+//! The account's usual answers, when no script changes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::api_error::ApiError;
 use super::body::BodySource;
 use super::cache::Prefix;
-use super::chat::{self, Completion, CompletionChunks};
+use super::chat::{self, Completion, CompletionChunks, UsageChunk};
 use super::events::ResponseEvents;
+use super::head::ReceivedHead;
 use super::issued::IssuedResponse;
+use super::outgoing::SimResponse;
 use super::responses::{
     self, GeneratedResponse, ResponseStatus, TokenUsage, answer_text, model_of, new_id, tokens, unix_seconds,
 };
-use super::script::ReceivedHead;
-use super::{Account, catalog};
+use super::{account::Account, catalog};
 
 const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
 
@@ -27,56 +28,10 @@ pub(super) struct ParsedRequest<'a> {
     pub head: &'a ReceivedHead,
     /// The body without its content encoding.
     pub plain: Bytes,
-    /// The same, parsed.
+    /// The body, parsed as JSON.
     pub json: Result<Value, ApiError>,
-    /// The output that a script wants.
+    /// The output items that a script wants.
     pub items: Option<Vec<Value>>,
-}
-
-/// A response before it has a body of hyper's kind.
-pub(super) struct SimResponse {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub source: BodySource,
-    /// How long the account takes before it answers.
-    pub thinking: Duration,
-}
-
-impl SimResponse {
-    pub(super) fn json(status: StatusCode, value: &Value) -> Self {
-        Self::whole(status, value.to_string().into())
-    }
-
-    fn whole(status: StatusCode, body: Bytes) -> Self {
-        Self::new(status, "application/json", BodySource::Whole(Some(body)))
-    }
-
-    fn stream(source: BodySource) -> Self {
-        Self::new(StatusCode::OK, "text/event-stream; charset=utf-8", source)
-    }
-
-    fn new(status: StatusCode, content_type: &'static str, source: BodySource) -> Self {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self {
-            status,
-            headers,
-            source,
-            thinking: Duration::ZERO,
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
-        }
-        self
-    }
-}
-
-impl From<ApiError> for SimResponse {
-    fn from(error: ApiError) -> Self {
-        Self::json(error.status, error.json())
-    }
 }
 
 impl Account {
@@ -88,7 +43,11 @@ impl Account {
             return Err(ApiError::unknown_path(&method, path));
         };
         let mut segments = rest.splitn(3, '/');
-        let place = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+        let place = (
+            segments.next().expect("`splitn` yields at least one segment"),
+            segments.next(),
+            segments.next(),
+        );
         match (&method, place) {
             (&Method::POST, ("responses", None, None)) => self.respond(call),
             (&Method::GET, ("responses", None, None)) if call.head.headers.contains_key(UPGRADE) => {
@@ -103,8 +62,12 @@ impl Account {
                 .map(|issued| object(&issued))
                 .ok_or_else(|| ApiError::unknown_response(id)),
             (&Method::GET, ("responses", Some(id), Some("input_items"))) => {
-                let ascending = call.head.target.contains("order=asc");
-                self.find(id).map(|issued| input_items(&issued, ascending))
+                let order = if call.head.target.contains("order=asc") {
+                    ItemOrder::OldestFirst
+                } else {
+                    ItemOrder::NewestFirst
+                };
+                self.find(id).map(|issued| input_items(&issued, order))
             }
             (&Method::GET, ("models", None, None)) if call.head.target.contains("client_version=") => Ok(
                 SimResponse::json(StatusCode::OK, &catalog::codex_list(&self.config.models)),
@@ -112,7 +75,9 @@ impl Account {
             (&Method::GET, ("models", None, None)) => {
                 Ok(SimResponse::json(StatusCode::OK, &catalog::list(&self.config.models)))
             }
-            (&Method::GET, ("models", Some(_), _)) => self.model(rest.strip_prefix("models/").unwrap_or_default()),
+            (&Method::GET, ("models", Some(_), _)) => {
+                self.model(rest.strip_prefix("models/").expect("the first segment is `models`"))
+            }
             (&Method::POST, ("chat", Some("completions"), None)) => self.chat(call),
             (&Method::POST, ("embeddings", None, None)) => {
                 let request = call.json?;
@@ -189,9 +154,9 @@ impl Account {
                 ..SimResponse::whole(StatusCode::OK, body.freeze())
             }
         };
-        self.issued.issue(IssuedResponse {
+        self.issued.remember(IssuedResponse {
             reply,
-            // A copy, because the original holds on to the buffer it was read into.
+            // This is a copy, because the original holds on to the buffer that it was read into.
             request: Bytes::copy_from_slice(&call.plain),
             prefix,
             cancelled: false,
@@ -203,7 +168,7 @@ impl Account {
         })
     }
 
-    /// The state of a turn that begins; `None` within one.
+    /// Returns the state of a turn that begins with this request; `None` within a turn.
     fn turn(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         match headers.get(TURN_STATE) {
             Some(state) if self.config.refuse_foreign => {
@@ -219,7 +184,7 @@ impl Account {
         }
     }
 
-    /// Reads the prompt: where the conversation now stands, and what reading it cost.
+    /// Reads the prompt, and returns the conversation so far and the usage of reading it.
     fn read_prompt(&self, model: &str, request: &Value) -> Result<(Prefix, TokenUsage), ApiError> {
         let mut marks = Vec::new();
         let previous = request.get("previous_response_id").and_then(Value::as_str);
@@ -266,26 +231,26 @@ impl Account {
         }
     }
 
-    /// What the account says of its own accord.
+    /// Returns the account's usual output.
     fn output(&self, request: &Value) -> Vec<Value> {
         let last = request
             .get("input")
             .and_then(Value::as_array)
             .and_then(|items| items.last());
         if last.is_some_and(|item| item["type"] == "compaction_trigger") {
-            return vec![responses::compaction(&self.issued)];
+            return vec![responses::compaction(self.issued.encrypt())];
         }
         let include = request.get("include").and_then(Value::as_array);
         let encrypted = include.is_some_and(|names| names.iter().any(|name| name == "reasoning.encrypted_content"));
         let answer = responses::message(&answer_text(&self.config.name, self.config.deltas));
         if encrypted {
-            vec![responses::reasoning(&self.issued), answer]
+            vec![responses::reasoning(self.issued.encrypt()), answer]
         } else {
             vec![answer]
         }
     }
 
-    /// Appends the output to the conversation, so that a client which replays it finds it cached.
+    /// Appends the output to the conversation, so that a client that replays it finds it in the cache.
     fn write_output(&self, items: &[Value], prefix: &mut Prefix, usage: &mut TokenUsage) {
         let mut marks = Vec::new();
         for item in items {
@@ -312,7 +277,7 @@ impl Account {
             Some(Value::String(text)) => vec![responses::user_message(text)],
             _ => Vec::new(),
         };
-        let compaction = responses::compaction(&self.issued);
+        let compaction = responses::compaction(self.issued.encrypt());
         self.write_output(std::slice::from_ref(&compaction), &mut prefix, &mut usage);
         output.push(compaction);
         let compacted = json!({"id": new_id("resp"), "object": "response.compaction", "created_at": unix_seconds(),
@@ -341,12 +306,15 @@ impl Account {
             output: tokens(text.len() as u64),
             reasoning: 0,
         };
-        let include_usage = request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
+        let usage_chunk = match request.pointer("/stream_options/include_usage") {
+            Some(Value::Bool(true)) => UsageChunk::Sent,
+            _ => UsageChunk::Omitted,
+        };
         let completion = Completion {
             model: model.to_owned(),
             text,
             usage,
-            include_usage,
+            usage_chunk,
         };
         if request.get("stream") == Some(&Value::Bool(true)) {
             return Ok(SimResponse::stream(BodySource::Chunks(Box::new(
@@ -378,14 +346,21 @@ fn object(issued: &IssuedResponse) -> SimResponse {
     SimResponse::whole(StatusCode::OK, body.freeze())
 }
 
-fn input_items(issued: &IssuedResponse, ascending: bool) -> SimResponse {
-    let request: Value = serde_json::from_slice(&issued.request).unwrap_or_default();
+/// The order of a list of input items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemOrder {
+    OldestFirst,
+    NewestFirst,
+}
+
+fn input_items(issued: &IssuedResponse, order: ItemOrder) -> SimResponse {
+    let request: Value = serde_json::from_slice(&issued.request).expect("the request was parsed when it was answered");
     let mut items: Vec<Value> = match request.get("input") {
         Some(Value::Array(items)) => items.iter().cloned().map(responses::input_item).collect(),
         Some(Value::String(text)) => vec![responses::user_message(text)],
         _ => Vec::new(),
     };
-    if !ascending {
+    if order == ItemOrder::NewestFirst {
         items.reverse();
     }
     let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());

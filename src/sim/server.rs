@@ -1,4 +1,4 @@
-//! Connections and requests: from the socket to the account and back.
+//! The server of the simulated account: connections and requests, from the socket to the account and back.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,21 +19,24 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::Account;
+use super::account::Account;
 use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
 use super::api_error::ApiError;
 use super::body::{BodySource, PacedBody};
+use super::head::ReceivedHead;
 use super::intake;
+use super::outgoing::SimResponse;
 use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::{ParsedRequest, SimResponse};
-use super::script::{Accept, ReceivedHead};
+use super::routes::ParsedRequest;
+use super::script::Accept;
 use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
+use crate::tick::Tick;
 
-/// How long accepting pauses after it failed, which is when descriptors have run out.
+/// The time that accepting pauses after an error, which happens when there are no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until told to stop, then drops every connection.
+/// Serves connections until `stop` is signalled, then drops every connection.
 pub(super) async fn listen(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -51,7 +54,7 @@ pub(super) async fn listen(
             Some(_) = connections.join_next() => {}
         }
     }
-    account.recorder.stop();
+    account.recorder.mark_stopping();
     drop(listener);
     connections.shutdown().await;
 }
@@ -64,7 +67,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
         Accept::Delay(delay) => sleep(delay).await,
         Accept::Close(how) => return transport::close(&tcp, how),
     }
-    // Without it, small events would wait for the acknowledgement of the one before.
+    // Without this option, a small event waits for the acknowledgement of the event before.
     let _ = tcp.set_nodelay(true);
     let socket = match tls {
         None => Socket::Plain(tcp),
@@ -85,15 +88,15 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
             connection,
             nth: nth.fetch_add(1, Ordering::Relaxed),
         };
-        exchange(Arc::clone(&account), Arc::clone(&breaker), head, body)
+        Exchange::new(Arc::clone(&account), Arc::clone(&breaker), head).run(body)
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        // An idle connection goes stale only when a script says so.
+        // An idle connection becomes stale only when a script says so.
         .header_read_timeout(None)
         .serve_connection(transport, service);
     let takeover = tokio::select! {
-        // How a connection ended shows in its requests.
+        // The end of a connection shows in its requests.
         _ = &mut serving => return,
         takeover = breaker.taken_over() => takeover,
     };
@@ -101,128 +104,154 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
 }
 
 /// One request and its response.
-async fn exchange(
+struct Exchange {
     account: Arc<Account>,
     breaker: Arc<ConnectionBreaker>,
     head: ReceivedHead,
-    body: Incoming,
-) -> Result<Response<PacedBody>, Infallible> {
-    let started = account.clock.now();
-    let mut guard = account.recorder.begin(&head);
-    let scripted = account.script.on_head(&head);
-    let how = scripted.as_ref().map_or(Read::Eager, |act| act.read);
-    // A body that is not to be read is held: dropped, hyper would drain it.
-    let (raw, _unread) = match how {
-        Read::Never => (None, Some(body)),
-        how => (Some(intake::read(body, how, &mut guard).await), None),
-    };
-    let raw = match raw.transpose() {
-        Ok(raw) => raw,
-        Err(error) => {
-            let mut made = error.into();
-            account.sign(&mut made, started);
-            return Ok(respond(made, &account, &Act::default(), breaker, guard));
-        }
-    };
-    let (plain, json) = raw.as_ref().map_or_else(
-        || (Bytes::new(), Err(ApiError::broken_body())),
-        |raw| decode(&head, raw),
-    );
-    let scripted = match (scripted, &json) {
-        (None, Ok(json)) => account.script.on_body(&head, json),
-        (scripted, _) => scripted,
-    };
-    let act = scripted.unwrap_or_default();
-    if !act.delay.is_zero() {
-        sleep(act.delay).await;
-    }
-    let usual = |items| {
-        account
-            .answer(ParsedRequest {
-                head: &head,
-                plain,
-                json,
-                items,
-            })
-            .unwrap_or_else(SimResponse::from)
-    };
-    let mut made = match &act.answer {
-        ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if raw.is_none() => pending().await,
-        ScriptedAnswer::Usual => usual(None),
-        ScriptedAnswer::Items(items) => usual(Some(items.clone())),
-        ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
-        ScriptedAnswer::Custom(custom) => custom(&Received {
-            head: head.clone(),
-            body: raw.unwrap_or_default(),
-        })
-        .into(),
-        ScriptedAnswer::Raw(bytes) => break_off(Takeover::Raw(bytes.clone()), &breaker, &mut guard).await,
-        ScriptedAnswer::Close(how) => break_off(Takeover::Close(*how), &breaker, &mut guard).await,
-        ScriptedAnswer::Never => pending().await,
-    };
-    if !made.thinking.is_zero() {
-        sleep(made.thinking).await;
-    }
-    if matches!(act.answer, ScriptedAnswer::Usual | ScriptedAnswer::Items(_)) {
-        account.sign(&mut made, started);
-    }
-    Ok(respond(made, &account, &act, breaker, guard))
-}
-
-/// Gives the connection up. Never returns: the connection takes this request with it.
-async fn break_off(takeover: Takeover, breaker: &ConnectionBreaker, guard: &mut RequestGuard) -> SimResponse {
-    guard.end(Ending::Cut);
-    breaker.take_over(takeover);
-    pending().await
-}
-
-/// The body as it was meant: without its encoding, and as JSON.
-fn decode(head: &ReceivedHead, raw: &Bytes) -> (Bytes, Result<serde_json::Value, ApiError>) {
-    if head.method != Method::POST {
-        return (Bytes::new(), Err(ApiError::not_json("no body is read here")));
-    }
-    match intake::decompress(&head.headers, raw) {
-        Ok(plain) => {
-            let json = intake::parse(&plain);
-            (plain, json)
-        }
-        Err(error) => (Bytes::new(), Err(error)),
-    }
-}
-
-fn respond(
-    made: SimResponse,
-    account: &Account,
-    act: &Act,
-    breaker: Arc<ConnectionBreaker>,
     guard: RequestGuard,
-) -> Response<PacedBody> {
-    let mut response = Response::new(PacedBody::new(made.source, account.config.pace, act, breaker, guard));
-    *response.status_mut() = made.status;
-    *response.headers_mut() = made.headers;
-    if act.after == After::Announced {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    /// When the head had arrived.
+    started: Tick,
 }
 
-impl Account {
+/// A request's body in each of its forms.
+struct RequestBody {
+    /// The body as sent; `None` if the script says that it is not read.
+    raw: Option<Bytes>,
+    /// The body without its content encoding.
+    plain: Bytes,
+    json: Result<serde_json::Value, ApiError>,
+}
+
+impl Exchange {
+    fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: ReceivedHead) -> Self {
+        Self {
+            started: account.clock.now(),
+            guard: account.recorder.begin(&head),
+            account,
+            breaker,
+            head,
+        }
+    }
+
+    /// Reads the body and answers the request.
+    async fn run(mut self, body: Incoming) -> Result<Response<PacedBody>, Infallible> {
+        let scripted = self.account.script.on_head(&self.head);
+        // Hyper drains a body that is dropped, so a body that must not be read is held until the end.
+        let (raw, _unread) = match scripted.as_ref().map_or(Read::Eager, |act| act.read) {
+            Read::Never => (None, Some(body)),
+            how => (Some(intake::read(body, how, &mut self.guard).await), None),
+        };
+        let raw = match raw.transpose() {
+            Ok(raw) => raw,
+            Err(error) => {
+                let mut response = error.into();
+                self.sign(&mut response);
+                return Ok(self.finish(response, &Act::default()));
+            }
+        };
+        let body = decode(&self.head, raw);
+        let scripted = match (scripted, &body.json) {
+            (None, Ok(json)) => self.account.script.on_body(&self.head, json),
+            (scripted, _) => scripted,
+        };
+        let act = scripted.unwrap_or_default();
+        if !act.delay.is_zero() {
+            sleep(act.delay).await;
+        }
+        let mut response = self.answer(&act, body).await;
+        if !response.thinking.is_zero() {
+            sleep(response.thinking).await;
+        }
+        if matches!(act.answer, ScriptedAnswer::Usual | ScriptedAnswer::Items(_)) {
+            self.sign(&mut response);
+        }
+        Ok(self.finish(response, &act))
+    }
+
+    async fn answer(&mut self, act: &Act, body: RequestBody) -> SimResponse {
+        match &act.answer {
+            ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if body.raw.is_none() => pending().await,
+            ScriptedAnswer::Usual => self.usual_answer(body, None),
+            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone())),
+            ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
+            ScriptedAnswer::Custom(custom) => custom(&Received {
+                head: self.head.clone(),
+                body: body.raw.unwrap_or_default(),
+            })
+            .into(),
+            ScriptedAnswer::Raw(bytes) => self.break_off(Takeover::Raw(bytes.clone())).await,
+            ScriptedAnswer::Close(how) => self.break_off(Takeover::Close(*how)).await,
+            ScriptedAnswer::Never => pending().await,
+        }
+    }
+
+    /// Returns the answer that the account gives by itself, with `items` as its output if they are given.
+    fn usual_answer(&self, body: RequestBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
+        let request = ParsedRequest {
+            head: &self.head,
+            plain: body.plain,
+            json: body.json,
+            items,
+        };
+        self.account.answer(request).unwrap_or_else(SimResponse::from)
+    }
+
+    /// Takes the connection away from hyper. It never returns, because this request ends with the connection.
+    async fn break_off(&mut self, takeover: Takeover) -> SimResponse {
+        self.guard.end(Ending::Cut);
+        self.breaker.take_over(takeover);
+        pending().await
+    }
+
     /// Adds the headers that every answer of the account carries.
-    fn sign(&self, made: &mut SimResponse, started: crate::tick::Tick) {
-        let took = self.clock.now().since(started).as_millis();
+    fn sign(&self, response: &mut SimResponse) {
+        let took = self.account.clock.now().since(self.started).as_millis();
         let signature = [
             ("x-request-id", new_id("req")),
             ("openai-processing-ms", took.to_string()),
-            ("openai-organization", self.config.name.clone()),
+            ("openai-organization", self.account.config.name.clone()),
             ("openai-version", "2020-10-01".to_owned()),
         ];
         for (name, value) in signature {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                made.headers.insert(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::from_str(&value).expect("ids, numbers and checked names are header values");
+            response.headers.insert(HeaderName::from_static(name), value);
         }
+    }
+
+    /// Makes hyper's response, whose body does what `act` says.
+    fn finish(self, response: SimResponse, act: &Act) -> Response<PacedBody> {
+        let pace = self.account.config.pace;
+        let body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        let mut finished = Response::new(body);
+        *finished.status_mut() = response.status;
+        *finished.headers_mut() = response.headers;
+        if act.after == After::Announced {
+            finished
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        finished
+    }
+}
+
+/// Decodes a request's body: without its content encoding, and as JSON.
+fn decode(head: &ReceivedHead, raw: Option<Bytes>) -> RequestBody {
+    let decoded = match &raw {
+        None => Err(ApiError::broken_body()),
+        Some(_) if head.method != Method::POST => Err(ApiError::not_json("this method takes no body")),
+        Some(raw) => intake::decompress(&head.headers, raw),
+    };
+    match decoded {
+        Ok(plain) => RequestBody {
+            raw,
+            json: intake::parse(&plain),
+            plain,
+        },
+        Err(error) => RequestBody {
+            raw,
+            plain: Bytes::new(),
+            json: Err(error),
+        },
     }
 }
 

@@ -1,7 +1,8 @@
-//! A connection that can be cut, from below hyper, at the moment a script wants.
+//! A transport below hyper that can be cut at the moment that a script names.
 //!
-//! Hyper flushes its transport when all that it had to write is written. So a body that wants the connection cut after
-//! its latest piece arms the [`ConnectionBreaker`] and waits: the next flush is exactly behind that piece, and cuts.
+//! Hyper flushes its transport when everything that it had to write is written. So a body that needs the connection
+//! cut after its latest piece arms the [`ConnectionBreaker`] and waits: the next flush comes exactly after that
+//! piece, and cuts the connection.
 
 use std::io;
 use std::net::Shutdown;
@@ -23,13 +24,13 @@ use super::act::Close;
 /// What to do with a connection instead of answering.
 #[derive(Debug)]
 pub(super) enum Takeover {
-    /// Send these bytes, then close.
+    /// Send these bytes, then close the connection.
     Raw(Bytes),
-    /// Close.
+    /// Close the connection.
     Close(Close),
 }
 
-/// The handle by which a request's handler or body breaks its connection.
+/// The handle through which a request's handler or body breaks its connection.
 #[derive(Default)]
 pub(super) struct ConnectionBreaker {
     armed: AtomicU8,
@@ -42,7 +43,7 @@ const FIN: u8 = 1;
 const RESET: u8 = 2;
 
 impl ConnectionBreaker {
-    /// Cuts the connection as soon as everything given to it is written.
+    /// Cuts the connection as soon as everything that hyper was given is written.
     pub(super) fn arm(&self, how: Close) {
         let armed = match how {
             Close::Fin => FIN,
@@ -65,7 +66,7 @@ impl ConnectionBreaker {
         self.taken_over.notify_one();
     }
 
-    /// Waits until the connection is taken_over.
+    /// Waits until the connection is taken over.
     pub(super) async fn taken_over(&self) -> Takeover {
         loop {
             self.taken_over.notified().await;
@@ -76,7 +77,7 @@ impl ConnectionBreaker {
     }
 }
 
-/// A socket, with TLS or without.
+/// A socket with or without TLS.
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -91,9 +92,9 @@ impl Socket {
     }
 }
 
-/// Closes a socket in the manner asked for; the caller drops it right after.
+/// Closes a socket in this manner. The caller drops the socket right after.
 pub(super) fn close(tcp: &TcpStream, how: Close) {
-    // An error here means that the peer was faster.
+    // An error here means that the peer has closed the connection first.
     let _ = match how {
         Close::Fin => SockRef::from(tcp).shutdown(Shutdown::Write),
         Close::Reset => tcp.set_zero_linger(),
@@ -111,12 +112,12 @@ impl BreakableStream {
         Self { socket, breaker }
     }
 
-    /// Carries out a takeover.
+    /// Closes the connection as `takeover` says.
     pub(super) async fn end(mut self, takeover: Takeover) {
         let how = match takeover {
             Takeover::Close(how) => how,
             Takeover::Raw(bytes) => {
-                // The peer may be gone; there is nobody to tell.
+                // The peer may have left, and then the error has no recipient.
                 let _ = self.write_all(&bytes).await;
                 let _ = self.flush().await;
                 Close::Fin

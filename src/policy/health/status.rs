@@ -138,17 +138,17 @@ impl Transition {
 /// The text does not contain the moments: the code that prints it has the clock to tell how far away they are.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = |scope| if scope == Scope::Upstream { "" } else { " for one model" };
+        let target = |scope| if scope == Scope::Upstream { "" } else { " for one model" };
         match *self {
             Self::Ejected { failures, .. } => write!(f, "ejected after {failures} failures in a row"),
             Self::Cooling { scope, named: true, .. } => {
-                write!(f, "limited{} until a moment that it named", whose(scope))
+                write!(f, "limited{} until the moment that the upstream named", target(scope))
             }
-            Self::Cooling { scope, .. } => write!(f, "limited{} and named no end", whose(scope)),
-            Self::CooldownOver { scope } => write!(f, "cooldown over{}", whose(scope)),
-            Self::Disabled => f.write_str("disabled: it refuses the credential"),
+            Self::Cooling { scope, .. } => write!(f, "limited{}, and the upstream named no end", target(scope)),
+            Self::CooldownOver { scope } => write!(f, "cooldown over{}", target(scope)),
+            Self::Disabled => f.write_str("disabled: the upstream refuses the credential"),
             Self::Recovered { from } => write!(f, "works again, was {}", from.label()),
-            Self::Drained => f.write_str("draining: takes no more requests"),
+            Self::Drained => f.write_str("draining: the upstream takes no more requests"),
             Self::Enabled => f.write_str("enabled by the operator"),
         }
     }

@@ -1,17 +1,17 @@
-//! An upstream: what the gateway knows of it, and how it really is.
+//! A simulated upstream: the gateway's knowledge of it, and its real condition.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::secs;
+use super::plan::secs;
 use crate::{
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
     policy::{Availability, Health, Member, Scope, Verdict},
     tick::Tick,
 };
 
-/// The response head must come within this time.
+/// The time within which the response head must arrive.
 const HEAD_TIMEOUT: Duration = secs(30);
 
 pub(super) struct SimulatedUpstream {
@@ -20,23 +20,23 @@ pub(super) struct SimulatedUpstream {
     pub slots: Option<u32>,
     pub health: Health,
     pub in_flight: u32,
-    /// Requests, the longest waiting first.
+    /// The waiting requests, the one that has waited the longest first.
     pub waiting: Vec<usize>,
-    /// Nobody in the gateway knows it.
-    pub mood: Mood,
+    /// The real condition, which the gateway does not know.
+    pub condition: Condition,
 }
 
-/// What is wrong with an upstream.
+/// The real condition of an upstream.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Mood {
+pub(super) enum Condition {
     Works,
-    /// So many requests of ten.
+    /// This many requests of ten fail.
     Fails {
         of_ten: u8,
     },
     Hangs,
     Refuses,
-    /// Whether it names the moment, and whether that is the right one.
+    /// `named` tells whether the upstream names the end of its limit, and `honest` whether that moment is right.
     Limited {
         until: Tick,
         named: bool,
@@ -56,7 +56,7 @@ impl SimulatedUpstream {
             member: Member {
                 id,
                 weight: Weight::new(rng.u32(1..4)).expect("within bounds"),
-                // Those of class 1 serve one model only.
+                // Upstreams of class 1 serve one model only.
                 class: u16::from(rng.u8(..5) == 0),
                 organization,
             },
@@ -65,7 +65,7 @@ impl SimulatedUpstream {
             health: Health::new(),
             in_flight: 0,
             waiting: Vec::new(),
-            mood: Mood::Works,
+            condition: Condition::Works,
         }
     }
 
@@ -77,15 +77,15 @@ impl SimulatedUpstream {
         self.health.availability(Some(model), now) == Availability::Ready
     }
 
-    /// What a request comes to that is sent now, and after what time.
+    /// Returns the time until the answer to a request that is sent now, and the verdict on it.
     pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Verdict) {
         let soon = Duration::from_millis(rng.u64(20..400));
         let normal = Duration::from_millis(rng.u64(200..4_000));
-        match self.mood {
-            Mood::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Verdict::Failed),
-            Mood::Hangs => (HEAD_TIMEOUT, Verdict::Failed),
-            Mood::Refuses => (soon, Verdict::Refused),
-            Mood::Limited {
+        match self.condition {
+            Condition::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Verdict::Failed),
+            Condition::Hangs => (HEAD_TIMEOUT, Verdict::Failed),
+            Condition::Refuses => (soon, Verdict::Refused),
+            Condition::Limited {
                 until,
                 named,
                 honest,
@@ -98,8 +98,10 @@ impl SimulatedUpstream {
                 };
                 (soon, event)
             }
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } if rng.u8(..20) == 0 => (soon, Verdict::Answered),
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } => (normal, Verdict::Served),
+            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } if rng.u8(..20) == 0 => {
+                (soon, Verdict::Answered)
+            }
+            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } => (normal, Verdict::Served),
         }
     }
 }

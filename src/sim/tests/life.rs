@@ -1,4 +1,4 @@
-//! Many streams, and the end of the account.
+//! Tests of many concurrent streams, and of the end of the account.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ async fn a_stopped_account_cuts_its_streams() {
 }
 
 #[tokio::test]
-async fn a_dropped_account_stops_too() {
+async fn a_dropped_account_stops() {
     let sim = start(SimConfig {
         pace: Duration::from_millis(50),
         ..SimConfig::default()
