@@ -29,6 +29,8 @@ use crate::{
 };
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;
 
 /// Paths up to this length in bytes are logged as they are; longer ones are cut.

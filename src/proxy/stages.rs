@@ -25,15 +25,15 @@ use crate::{
 };
 
 /// A request whose head has been admitted.
-pub struct Head<'a>(Admitted<'a>);
+pub struct AdmittedHead<'a>(Admitted<'a>);
 
 /// Gives a request its id, and admits it by its head.
 ///
 /// # Errors
 /// The fault that refuses the request.
-pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
+pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<AdmittedHead<'_>, Fault> {
     let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
-    admit::admit(snapshot, identified).map(Head)
+    admit::admit(snapshot, identified).map(AdmittedHead)
 }
 
 /// A head as it is sent to an upstream.
@@ -54,7 +54,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
         address: None,
         is_secure: false,
     };
-    let Head(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
+    let AdmittedHead(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
     let upstream = snapshot.upstreams().first()?;
     let uri = admitted.target.at(&upstream.prefix)?;
     let mut headers = admitted.headers;
@@ -73,7 +73,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
 pub fn pick(
     gateway: &Gateway,
     snapshot: &Snapshot,
-    head: &Head<'_>,
+    head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<UpstreamId, Fault> {
     let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
@@ -88,7 +88,7 @@ pub fn pick(
 pub fn pick_and_pin(
     gateway: &Gateway,
     snapshot: &Snapshot,
-    head: &Head<'_>,
+    head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<bool, Fault> {
     let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;

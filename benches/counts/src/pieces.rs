@@ -154,7 +154,7 @@ pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
 struct Pooled<'a> {
     gateway: &'a Gateway,
     snapshot: &'a Snapshot,
-    head: stages::Head<'a>,
+    head: stages::AdmittedHead<'a>,
 }
 
 impl<'a> Pooled<'a> {

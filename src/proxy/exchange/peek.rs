@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn only_plain_answers_of_known_endpoints_are_read() {
         #[derive(Debug, PartialEq)]
-        enum Kind {
+        enum ReaderKind {
             Nothing,
             Events,
             Json,
@@ -230,32 +230,32 @@ mod tests {
         let json: &[_] = &[("content-type", "application/json")];
         let events: &[_] = &[("content-type", "Text/Event-Stream; charset=utf-8")];
         for (endpoint, status, fields, expected) in [
-            (Endpoint::Responses, 200, json, Kind::Json),
-            (Endpoint::Responses, 200, &[], Kind::Json),
-            (Endpoint::Responses, 200, events, Kind::Events),
-            (Endpoint::ChatCompletions, 200, events, Kind::Events),
-            (Endpoint::Responses, 201, json, Kind::Nothing),
-            (Endpoint::Responses, 429, json, Kind::Nothing),
-            (Endpoint::Models, 200, json, Kind::Nothing),
-            (Endpoint::Other, 200, events, Kind::Nothing),
+            (Endpoint::Responses, 200, json, ReaderKind::Json),
+            (Endpoint::Responses, 200, &[], ReaderKind::Json),
+            (Endpoint::Responses, 200, events, ReaderKind::Events),
+            (Endpoint::ChatCompletions, 200, events, ReaderKind::Events),
+            (Endpoint::Responses, 201, json, ReaderKind::Nothing),
+            (Endpoint::Responses, 429, json, ReaderKind::Nothing),
+            (Endpoint::Models, 200, json, ReaderKind::Nothing),
+            (Endpoint::Other, 200, events, ReaderKind::Nothing),
             (
                 Endpoint::Responses,
                 200,
                 &[("content-type", "text/plain")],
-                Kind::Nothing,
+                ReaderKind::Nothing,
             ),
             (
                 Endpoint::Responses,
                 200,
                 &[("content-type", "application/json"), ("content-encoding", "gzip")],
-                Kind::Nothing,
+                ReaderKind::Nothing,
             ),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             let found = match reader(status, &head(fields), endpoint, BodyDelimiter::Framing) {
-                None => Kind::Nothing,
-                Some(reader) if reader.is_stream() => Kind::Events,
-                Some(_) => Kind::Json,
+                None => ReaderKind::Nothing,
+                Some(reader) if reader.is_stream() => ReaderKind::Events,
+                Some(_) => ReaderKind::Json,
             };
             assert_eq!(found, expected, "{endpoint:?} {status} {fields:?}");
         }

@@ -78,3 +78,131 @@ fn owner(gateway: &Gateway, snapshot: &Snapshot, namespace: Namespace, named: &N
                 .find_map(owner_of)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderName;
+
+    use super::*;
+    use crate::{
+        endpoint::Endpoint,
+        ids::{EncryptedContent, SessionKey},
+        proxy::{testing, turn::facts::SessionFacts},
+    };
+
+    fn facts<'a>(
+        group: &'a Group,
+        endpoint: Endpoint,
+        named_state: NamedState<'a>,
+    ) -> TurnFacts<'a, impl HeaderLookup<'a>> {
+        TurnFacts {
+            group,
+            endpoint,
+            model: None,
+            body_bytes: 0,
+            session: SessionFacts {
+                prompt_cache_key: None,
+                session_id: None,
+                header: |name: &HeaderName| (name == "x-none").then_some(""),
+                instructions: b"\"be brief\"",
+                input: b"\"hello\"",
+            },
+            named_state,
+        }
+    }
+
+    #[tokio::test]
+    async fn content_is_a_key_only_where_the_endpoint_carries_a_conversation() {
+        let gateway = testing::gateway("");
+        let snapshot = gateway.snapshot();
+        let group = snapshot.access.anonymous();
+        let key = SessionKey::from_content(group.namespace, b"\"be brief\"", b"\"hello\"");
+        for (endpoint, expected) in [
+            (Endpoint::Responses, Some(key)),
+            (Endpoint::Compact, Some(key)),
+            (Endpoint::Embeddings, None),
+            (Endpoint::Other, None),
+        ] {
+            let found = affinity(&gateway, &snapshot, &facts(group, endpoint, NamedState::default()));
+            assert_eq!((found.key, found.owner), (expected, None), "{endpoint:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_owner_is_that_of_the_response_else_of_the_turn_state_else_of_the_newest_item() {
+        let gateway = testing::gateway("");
+        let snapshot = gateway.snapshot();
+        let group: &Arc<Group> = snapshot.access.anonymous();
+        let [a, b, gone] = ["a", "b", "removed"].map(UpstreamId::from_name);
+        let items = ["old", "new", "unknown"].map(|text| EncryptedContent::from_text(text.as_bytes()));
+        let owners = &gateway.runtime.owners;
+        let now = gateway.clock.now();
+        owners.confirm(OwnedKey::from_response_id(group.namespace, "resp_a"), None, a, now);
+        owners.confirm(
+            OwnedKey::from_encrypted_content(group.namespace, items[0]),
+            None,
+            a,
+            now,
+        );
+        owners.confirm(
+            OwnedKey::from_encrypted_content(group.namespace, items[1]),
+            None,
+            b,
+            now,
+        );
+        let none = NamedState::default();
+        for (named, expected) in [
+            (none, None),
+            (
+                NamedState {
+                    previous_response: Some("resp_a"),
+                    turn_state_issuer: Some(b),
+                    ..none
+                },
+                Some(a),
+            ),
+            (
+                NamedState {
+                    response_in_path: Some("resp_a"),
+                    ..none
+                },
+                Some(a),
+            ),
+            (
+                NamedState {
+                    previous_response: Some("resp_x"),
+                    turn_state_issuer: Some(b),
+                    ..none
+                },
+                Some(b),
+            ),
+            (
+                NamedState {
+                    turn_state_issuer: Some(gone),
+                    encrypted: &items,
+                    ..none
+                },
+                Some(b),
+            ),
+            (
+                NamedState {
+                    encrypted: &items[..1],
+                    ..none
+                },
+                Some(a),
+            ),
+            (
+                NamedState {
+                    encrypted: &items[2..],
+                    ..none
+                },
+                None,
+            ),
+        ] {
+            let found = affinity(&gateway, &snapshot, &facts(group, Endpoint::Responses, named));
+            assert_eq!(found.owner, expected);
+        }
+    }
+}

@@ -143,71 +143,58 @@ mod tests {
         rate_limits.used().tokens.expect("a limit on tokens").remaining
     }
 
+    /// What has happened to a request before its end.
+    #[derive(Clone, Copy, Debug)]
+    enum ChargeProgress {
+        Admitted,
+        Sent,
+        Answered(StatusCode),
+        AnsweredHere,
+    }
+
     #[tokio::test]
     async fn a_request_costs_what_was_reported_or_estimated_if_an_upstream_may_have_worked() {
-        let usage = Usage {
+        let reported = FinalUsage::Reported(Usage {
             input_tokens: 300,
             cached_input_tokens: 200,
             output_tokens: 50,
-        };
+        });
+        let unreported = FinalUsage::NONE;
         let stream = FinalUsage::Unreported { stream_bytes: 2_560 };
-        let answered = |status: StatusCode| move |charge: &mut Charge| charge.mark_answered(status);
-        type Step = Box<dyn Fn(&mut Charge)>;
-        let cases: [(&str, Step, Option<FinalUsage>, u64); 9] = [
-            ("dropped before it was sent", Box::new(|_| ()), None, 0),
-            (
-                "dropped while an upstream worked",
-                Box::new(Charge::mark_sent),
-                None,
-                100,
-            ),
-            ("ended before it was sent", Box::new(|_| ()), Some(FinalUsage::NONE), 0),
-            (
-                "reported",
-                Box::new(answered(StatusCode::OK)),
-                Some(FinalUsage::Reported(usage)),
-                350,
-            ),
-            (
-                "not reported",
-                Box::new(answered(StatusCode::OK)),
-                Some(FinalUsage::NONE),
-                100,
-            ),
-            (
-                "left during a stream",
-                Box::new(answered(StatusCode::OK)),
-                Some(stream),
-                110,
-            ),
-            (
-                "refused by the upstream",
-                Box::new(answered(StatusCode::BAD_REQUEST)),
-                Some(stream),
-                0,
-            ),
-            (
-                "no upstream could",
-                Box::new(|charge| {
-                    charge.mark_sent();
-                    charge.mark_answered_here();
-                }),
-                Some(FinalUsage::NONE),
-                0,
-            ),
-            ("answered, then dropped", Box::new(answered(StatusCode::OK)), None, 100),
-        ];
-        for (name, step, end, cost) in cases {
+        let (served, refused) = (
+            ChargeProgress::Answered(StatusCode::OK),
+            ChargeProgress::Answered(StatusCode::BAD_REQUEST),
+        );
+        for (progress, end, cost) in [
+            (ChargeProgress::Admitted, None, 0),
+            (ChargeProgress::Admitted, Some(unreported), 0),
+            (ChargeProgress::Sent, None, 100),
+            (ChargeProgress::Sent, Some(unreported), 100),
+            (served, Some(reported), 350),
+            (served, Some(unreported), 100),
+            (served, Some(stream), 110),
+            (served, None, 100),
+            (refused, Some(stream), 0),
+            (ChargeProgress::AnsweredHere, Some(unreported), 0),
+        ] {
             let rate_limits = limited_key();
             let mut charge = Charge::default();
             charge.admit(Some(&rate_limits), 400).expect("within the limits");
-            assert_eq!(remaining(&rate_limits), 900, "{name}");
-            step(&mut charge);
+            assert_eq!(remaining(&rate_limits), 900);
+            match progress {
+                ChargeProgress::Admitted => {}
+                ChargeProgress::Sent => charge.mark_sent(),
+                ChargeProgress::Answered(status) => charge.mark_answered(status),
+                ChargeProgress::AnsweredHere => {
+                    charge.mark_sent();
+                    charge.mark_answered_here();
+                }
+            }
             match end {
                 Some(usage) => charge.end(usage),
                 None => drop(charge),
             }
-            assert_eq!(remaining(&rate_limits), 1_000 - cost, "{name}");
+            assert_eq!(remaining(&rate_limits), 1_000 - cost, "{progress:?}, {end:?}");
         }
     }
 
