@@ -196,3 +196,47 @@ impl<T> Drop for QueuePosition<'_, T> {
         self.slots.waiting.store(queue.len(), SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str) -> Option<ModelKey> {
+        Some(ModelKey::from_name(name))
+    }
+
+    /// Serves the queue with the models that requests are admitted for; requests for `refused` are not admitted.
+    fn serve(slots: &Slots<Option<ModelKey>>, refused: Option<ModelKey>) {
+        slots.serve_queue(|model| (model != refused && slots.try_take()).then_some(model));
+    }
+
+    #[test]
+    fn a_slot_goes_to_the_first_request_that_can_use_it() {
+        let slots = Slots::default();
+        slots.set_limit(Some(1));
+        let mut cooling = slots.enqueue(model("cooling"));
+        let mut first = slots.enqueue(model("ready"));
+        let mut second = slots.enqueue(model("ready"));
+        serve(&slots, model("cooling"));
+        assert_eq!(first.try_receive(), Some(model("ready")));
+        assert_eq!((cooling.try_receive(), second.try_receive()), (None, None));
+        assert_eq!((slots.in_flight(), slots.waiting()), (1, 2));
+        assert!(slots.release(), "two requests still wait");
+        serve(&slots, None);
+        assert_eq!(cooling.try_receive(), Some(model("cooling")));
+    }
+
+    #[test]
+    fn a_limit_is_never_exceeded_and_a_queue_makes_a_free_slot_full() {
+        let slots = Slots::<()>::default();
+        assert!(slots.try_take() && slots.try_take() && !slots.is_full());
+        slots.set_limit(Some(1));
+        assert!(!slots.try_take() && slots.is_full());
+        let position = slots.enqueue(None);
+        assert!(slots.release() && slots.release());
+        assert!(slots.is_full(), "the free slot belongs to the request in the queue");
+        drop(position);
+        assert!(!slots.is_full() && slots.try_take());
+        assert_eq!((slots.in_flight(), slots.limit()), (1, Some(1)));
+    }
+}
