@@ -10,7 +10,7 @@ use crate::{
 
 /// Grants retries to all requests of the process.
 ///
-/// Every request counts itself once. The count is [striped](super::striped) over threads, so that requests that need no
+/// Every request counts itself once. The count is striped over threads, so that requests that need no
 /// retry share no lock and no cache line here. The lock is taken for a retry, and once per second for a sample.
 pub struct SharedRetryBudget {
     clock: Clock,

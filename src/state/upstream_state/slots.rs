@@ -6,7 +6,7 @@
 //! does not overtake them: [`Slots::is_full`] is true until the queue is empty.
 //!
 //! A freed slot is not announced to all waiting requests. [`Slots::serve_queue`] takes it on behalf of the first request
-//! in the queue that can use it and sends the result there, so that no request is woken in vain.
+//! in the queue that can use it and sends the result there, so that a request wakes up only when it has a slot.
 //!
 //! # Memory ordering
 //!
