@@ -9,7 +9,8 @@
 //!    leaves an ejected upstream at once.
 //! 3. The first other candidate that is ready.
 //! 4. If no candidate is ready: the first candidate that will or may be ready within the time that the request can
-//!    wait. That is a candidate that is full, that is limited or ejected until then, or that is being probed now.
+//!    wait. That is a candidate that is full, whose limit or ejection ends within that time, or that is being probed
+//!    now.
 //! 5. The least bad candidate.
 //!
 //! An upstream that was tried for this request and failed is excluded from all five rules.

@@ -144,7 +144,7 @@ impl Account {
         };
         self.write_output(&items, &mut prefix, &mut usage);
         let reply = Arc::new(GeneratedResponse::new(&request, items, usage));
-        let made = if request.get("stream") == Some(&Value::Bool(true)) {
+        let response = if request.get("stream") == Some(&Value::Bool(true)) {
             SimResponse::stream(BodySource::Events(Box::new(ResponseEvents::new(Arc::clone(&reply)))))
         } else {
             let mut body = BytesMut::new();
@@ -161,10 +161,10 @@ impl Account {
             prefix,
             cancelled: false,
         });
-        let made = made.with(HeaderName::from_static("openai-model"), model);
+        let response = response.with(HeaderName::from_static("openai-model"), model);
         Ok(match turn {
-            Some(turn) => made.with(TURN_STATE, &turn),
-            None => made,
+            Some(turn) => response.with(TURN_STATE, &turn),
+            None => response,
         })
     }
 

@@ -77,8 +77,8 @@ impl Cooldowns {
         (cooling.clone().count(), cooling.max())
     }
 
-    /// Records that a request was served: every cooldown that applies to the request and began before it is over.
-    /// Returns the scope of one cooldown that was in effect; the upstream's own is preferred.
+    /// Records that a request was served. Every cooldown that applies to the request, and that began before the request
+    /// was sent, is over. Returns the scope of one cooldown that was in effect; the upstream's own is preferred.
     pub(super) fn end_by_success(&mut self, attempt: Attempt, now: Tick) -> Option<Scope> {
         let model = attempt.model.map(Scope::Model);
         let mut ended = None;
