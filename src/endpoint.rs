@@ -1,6 +1,6 @@
 //! The closed list of endpoints, and one table of what each of them may do.
 //!
-//! [`Endpoint::traits`] is that table. Each row is one endpoint and each column is one question that the proxy asks. The
+//! `Endpoint::traits` is that table. Each row is one endpoint and each column is one question that the proxy asks. The
 //! match has no `_` arm, so that a new endpoint does not compile until it has an answer to every question. No other
 //! module matches on an endpoint to find out what it may do.
 

@@ -1,6 +1,6 @@
 //! The closed list of the errors with which Steadfast itself answers a request.
 //!
-//! An upstream's own error is not a fault: it is passed on byte for byte. The matches in [`Fault::traits`],
+//! An upstream's own error is not a fault: it is passed on byte for byte. The matches in `Fault::traits`,
 //! [`Fault::message`] and [`Fault::retry`] are exhaustive, so that a new fault does not compile until it has a status, a
 //! code, a type, a reason, a message and an advice on retrying. `proxy::reply` is the only place that makes error bodies of
 //! faults.
@@ -20,8 +20,8 @@ pub use self::reason::RejectReason;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Fault {
-    /// No endpoint has this path. `meant` is the path that the caller probably meant.
-    UnknownPath { path: String, meant: &'static str },
+    /// No endpoint has this path. `suggestion` is the path that the caller probably meant.
+    UnknownPath { path: String, suggestion: &'static str },
     /// Servers could read the request target in several ways (`..`, `%2e`, `//`, another authority than `Host`, …).
     AmbiguousTarget { problem: &'static str },
     /// The `Host` header is missing, repeated or invalid.

@@ -13,7 +13,7 @@ impl Fault {
     /// What was wrong, where, and what the caller can do.
     pub fn message(&self) -> String {
         match self {
-            Self::UnknownPath { path, meant } => format!("No such path: {path}. Did you mean {meant}?"),
+            Self::UnknownPath { path, suggestion } => format!("No such path: {path}. Did you mean {suggestion}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),

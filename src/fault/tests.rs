@@ -2,77 +2,94 @@ use super::*;
 
 /// Every fault, each with the fields of an example.
 fn examples() -> Vec<Fault> {
-    let (problem, text) = ("has a problem", || "text".to_owned());
-    let upstream = || Some("a".to_owned());
-    let rate_limited = |kind| Fault::RateLimited {
-        kind,
-        limit: 5,
-        retry: Duration::from_millis(1500),
-    };
-    let in_two_hours = |is_owned| Fault::Limited {
-        resets_in: Duration::from_secs(7200),
-        resets_at: 1_800_000_000,
-        is_owned,
-    };
-    let in_two_seconds = |is_owned| Fault::Unavailable {
-        retry: Duration::from_secs(2),
-        is_owned,
-    };
-    let idle = Duration::from_secs(30);
+    [
+        faults_of_heads(),
+        faults_of_bodies(),
+        faults_of_access(),
+        faults_of_upstreams(),
+    ]
+    .concat()
+}
+
+fn faults_of_heads() -> Vec<Fault> {
+    let problem = "has a problem";
+    let (path, suggestion) = ("/x".to_owned(), "/v1/responses");
     vec![
-        Fault::UnknownPath {
-            path: "/x".to_owned(),
-            meant: "/v1/responses",
-        },
+        Fault::UnknownPath { path, suggestion },
         Fault::AmbiguousTarget { problem },
         Fault::BadHost { problem },
         Fault::BadHead { problem },
         Fault::HeadTooLarge,
         Fault::BadFraming { problem },
         Fault::BadMethod { problem },
+        Fault::WebSocketUnsupported,
+    ]
+}
+
+fn faults_of_bodies() -> Vec<Fault> {
+    let problem = || "a problem".to_owned();
+    let (ambiguous, offset, idle) = (problem(), 7, Duration::from_secs(30));
+    vec![
         Fault::AmbiguousBody {
-            problem: text(),
-            offset: 7,
+            problem: ambiguous,
+            offset,
         },
-        Fault::UndecodableBody { problem: text() },
+        Fault::UndecodableBody { problem: problem() },
         Fault::IncompleteBody,
         Fault::BodyTooLarge { limit: 9 },
         Fault::BodyTimeout { idle },
         Fault::BuffersFull,
-        Fault::WebSocketUnsupported,
+        Fault::RenameCompressed { model: problem() },
+    ]
+}
+
+fn faults_of_access() -> Vec<Fault> {
+    let text = || "text".to_owned();
+    let (model, allowed, served) = (text(), vec![text()], Vec::new());
+    let (path, why) = (text(), "a reason");
+    let rate_limited = |kind| Fault::RateLimited {
+        kind,
+        limit: 5,
+        retry: Duration::from_millis(1500),
+    };
+    let not_served = Fault::ModelNotServed { model: text(), served };
+    vec![
         Fault::MissingCredential,
         Fault::MissingKey,
         Fault::InvalidKey {
             problem: KeyProblem::Unknown,
         },
-        Fault::ModelForbidden {
-            model: text(),
-            allowed: vec![text()],
-        },
-        Fault::ModelUnreadable { problem },
-        Fault::PathForbidden {
-            path: text(),
-            why: problem,
-        },
-        Fault::ModelNotServed {
-            model: text(),
-            served: Vec::new(),
-        },
+        Fault::ModelForbidden { model, allowed },
+        Fault::ModelUnreadable { problem: why },
+        Fault::PathForbidden { path, why },
+        not_served,
         Fault::ResponseNotFound { in_path: true },
         Fault::ResponseNotFound { in_path: false },
-        Fault::RenameCompressed { model: text() },
         rate_limited(RateLimit::Requests),
         rate_limited(RateLimit::Tokens),
         rate_limited(RateLimit::Concurrent),
+    ]
+}
+
+fn faults_of_upstreams() -> Vec<Fault> {
+    let upstream = || Some("a".to_owned());
+    vec![
         Fault::ModelsUnavailable,
         Fault::UpstreamUnreachable { upstream: upstream() },
         Fault::UpstreamBroken { upstream: None },
         Fault::UpstreamTimeout {
             upstream: upstream(),
-            limit: idle,
+            limit: Duration::from_secs(30),
         },
-        in_two_hours(false),
-        in_two_seconds(true),
+        Fault::Limited {
+            resets_in: Duration::from_secs(7200),
+            resets_at: 1_800_000_000,
+            is_owned: false,
+        },
+        Fault::Unavailable {
+            retry: Duration::from_secs(2),
+            is_owned: true,
+        },
         Fault::OwnerGone,
         Fault::Internal,
     ]
@@ -87,13 +104,14 @@ const TABLE: &str = "
 431 head_too_large invalid_request_error - head - close
 400 bad_framing invalid_request_error - head - close
 405 method_not_allowed invalid_request_error - head - -
+426 websocket_unsupported invalid_request_error - websocket - -
 400 ambiguous_body invalid_request_error - body - -
 400 undecodable_body invalid_request_error - body - -
 400 incomplete_body invalid_request_error - body - close
 413 request_too_large invalid_request_error - too_large - -
 408 request_timeout invalid_request_error - body_timeout - close
 503 server_overloaded server_error - buffers_full 1 -
-426 websocket_unsupported invalid_request_error - websocket - -
+415 compressed_body invalid_request_error model body - -
 401 missing_api_key authentication_error - credential - -
 401 missing_api_key authentication_error - key - -
 401 invalid_api_key authentication_error - key - -
@@ -103,7 +121,6 @@ const TABLE: &str = "
 404 model_not_found invalid_request_error model model - -
 404 response_not_found invalid_request_error - owner_unknown - -
 400 previous_response_not_found invalid_request_error previous_response_id owner_unknown - -
-415 compressed_body invalid_request_error model body - -
 429 rate_limit_exceeded requests - rate_limited 2 -
 429 rate_limit_exceeded tokens - rate_limited 2 -
 429 rate_limit_exceeded concurrent_requests - rate_limited 2 -

@@ -24,6 +24,7 @@ use super::{
     text::bounded,
 };
 use crate::{
+    config::ModelGlobs,
     endpoint::Endpoint,
     fault::Fault,
     state::{Credential, Gateway, Snapshot, Upstream},
@@ -48,16 +49,14 @@ pub(super) enum ModelQuery<'a> {
 
 /// The question that a request asks the catalogue, or `None` if an upstream has to answer the request.
 pub(super) fn query<'a>(admitted: &'a Admitted<'_>) -> Option<ModelQuery<'a>> {
-    query_of(
-        &admitted.method,
-        &admitted.target,
-        admitted.caller.group.models.is_all(),
-    )
+    query_of(&admitted.method, &admitted.target, &admitted.caller.group.models)
 }
 
+/// The question that a request asks, if its group may use the models that match `allowed`.
+///
 /// With the parameter `client_version` Codex asks for a list in another format, which only an upstream can give. A group
 /// that may use some models only gets the list of the catalogue nevertheless: the upstream's list would show all models.
-fn query_of<'a>(method: &Method, target: &'a RequestTarget, may_use_every_model: bool) -> Option<ModelQuery<'a>> {
+fn query_of<'a>(method: &Method, target: &'a RequestTarget, allowed: &ModelGlobs) -> Option<ModelQuery<'a>> {
     if target.endpoint != Endpoint::Models || method != Method::GET {
         return None;
     }
@@ -66,7 +65,7 @@ fn query_of<'a>(method: &Method, target: &'a RequestTarget, may_use_every_model:
     }
     let mut parameters = target.query().unwrap_or_default().split('&');
     let is_of_codex = parameters.any(|parameter| parameter.split('=').next() == Some("client_version"));
-    (!may_use_every_model || !is_of_codex).then_some(ModelQuery::List)
+    (!allowed.is_all() || !is_of_codex).then_some(ModelQuery::List)
 }
 
 /// The cached lists of the upstreams that are called with a credential of ours.
@@ -203,8 +202,16 @@ mod tests {
             (Method::GET, "/v1/files", None, None),
         ] {
             let target = target::read(&method, &uri.parse().expect("a URI")).expect(uri);
-            assert_eq!(query_of(&method, &target, true), of_all_models, "{method} {uri}");
-            assert_eq!(query_of(&method, &target, false), of_some_models, "{method} {uri}");
+            assert_eq!(
+                query_of(&method, &target, &ModelGlobs::default()),
+                of_all_models,
+                "{method} {uri}"
+            );
+            assert_eq!(
+                query_of(&method, &target, &ModelGlobs::new(["gpt-5*"])),
+                of_some_models,
+                "{method} {uri}"
+            );
         }
     }
 

@@ -61,7 +61,7 @@ async fn an_earlier_response_is_asked_of_nobody_else() {
     let reply = post(&gateway, next.clone()).await;
     assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
     assert!(
-        reply.text().contains("known to one upstream organization only"),
+        reply.text().contains("only one upstream organization knows"),
         "{}",
         reply.text()
     );

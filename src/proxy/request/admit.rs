@@ -165,8 +165,96 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
-    use crate::proxy::headers::tests::headers;
+    use crate::proxy::{
+        headers::tests::{headers, names},
+        request::kit::{self, GROUPS, OPEN},
+    };
+
+    fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri).body(()).expect("a request");
+        *request.headers_mut() = headers(fields);
+        request
+    }
+
+    #[test]
+    fn an_admitted_request_has_what_the_head_says() {
+        let snapshot = kit::snapshot(OPEN);
+        let sent = [
+            ("host", "h"),
+            ("authorization", "Bearer caller"),
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-codex-turn-state", "not issued here"),
+            ("x-request-id", "id-1"),
+        ];
+        let head = request("POST", "/v1/responses?a=b", &sent);
+        let admitted = kit::admit(&snapshot, head, Framing::Length(2)).expect("an admitted request");
+        assert_eq!(admitted.target.endpoint, Endpoint::Responses);
+        assert_eq!(admitted.request_id, "id-1");
+        assert_eq!(admitted.coding, EncodingKind::Known(Encoding::Gzip));
+        assert!(admitted.is_json && admitted.turn_state.is_none() && !admitted.callers.is_present());
+        let passed_on = ["content-encoding", "content-type", "host", "x-request-id"];
+        assert_eq!(names(&admitted.headers), passed_on);
+    }
+
+    #[test]
+    fn a_refused_request_has_the_first_fault_of_its_head() {
+        let websocket: &[_] = &[("host", "h"), ("x-api-key", "key-alone"), ("upgrade", "websocket")];
+        let shared: &[_] = &[("host", "h"), ("x-api-key", "key-shared")];
+        let snapshot = kit::snapshot(GROUPS);
+        for (method, uri, fields, length, code) in [
+            ("TRACE", "/", &[][..], 0, "method_not_allowed"),
+            ("GET", "/v1/../x", &[], 0, "bad_host"),
+            ("GET", "/v1/../x", &[("host", "h")], 0, "ambiguous_target"),
+            ("GET", "/unknown", &[("host", "h")], 0, "unknown_path"),
+            ("GET", "/v1/files", &[("host", "h")], 0, "missing_api_key"),
+            ("GET", "/v1/files", shared, u64::MAX, "path_not_allowed"),
+            ("GET", "/v1/responses", websocket, u64::MAX, "websocket_unsupported"),
+            ("POST", "/v1/responses", websocket, u64::MAX, "request_too_large"),
+        ] {
+            let refused = kit::admit(&snapshot, request(method, uri, fields), Framing::Length(length));
+            assert_eq!(refused.err().map(|fault| fault.code()), Some(code), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_connection_names_does_not_encode_the_body() {
+        let snapshot = kit::snapshot(OPEN);
+        let sent = [
+            ("host", "h"),
+            ("connection", "content-encoding"),
+            ("content-encoding", "unheard-of"),
+        ];
+        let head = request("POST", "/v1/responses", &sent);
+        let admitted = kit::admit(&snapshot, head, Framing::Chunked).expect("an admitted request");
+        assert_eq!(admitted.coding, EncodingKind::Identity);
+        assert!(admitted.is_inspected());
+    }
+
+    #[test]
+    fn a_body_is_inspected_if_it_is_json_that_can_be_decompressed() {
+        let snapshot = kit::snapshot(OPEN);
+        let (json, text, unknown) = (
+            [("host", "h"), ("content-type", "application/json")],
+            [("host", "h"), ("content-type", "text/plain")],
+            [("host", "h"), ("content-encoding", "unheard-of")],
+        );
+        for (uri, fields, framing, expected) in [
+            ("/v1/responses", &text, Framing::Chunked, true),
+            ("/v1/responses", &text, Framing::None, false),
+            ("/v1/responses", &unknown, Framing::Chunked, false),
+            ("/v1/files", &json, Framing::Length(1), true),
+            ("/v1/files", &text, Framing::Length(1), false),
+        ] {
+            let admitted = kit::admit(&snapshot, request("POST", uri, fields), framing).expect("an admitted request");
+            assert_eq!(admitted.is_inspected(), expected, "{uri} {fields:?} {framing:?}");
+        }
+    }
 
     #[test]
     fn a_content_length_over_the_limit_is_refused() {

@@ -120,7 +120,7 @@ mod tests {
             ("key-shared", Ok("shared")),
             ("key-expired", invalid(KeyProblem::Expired)),
             ("key-disabled", invalid(KeyProblem::Disabled)),
-            ("key-nobody-has", invalid(KeyProblem::Unknown)),
+            ("key-unknown", invalid(KeyProblem::Unknown)),
             ("", invalid(KeyProblem::Unknown)),
         ] {
             let caller = identify(&snapshot, &headers(&[("x-api-key", key)]), 2_000_000_000);

@@ -10,9 +10,9 @@ use crate::{endpoint::Endpoint, fault::Fault, proxy::text::bounded};
 pub(in crate::proxy) struct RequestTarget {
     pub endpoint: Endpoint,
     /// The path and the query as they were received.
-    whole: PathAndQuery,
-    /// The length of `/v1` if `whole` begins with it, else 0. It is at most the length of the path.
-    tail: usize,
+    path_and_query: PathAndQuery,
+    /// Where in the path the part after `/v1` begins: 0 if the path has no `/v1`.
+    tail_start: usize,
 }
 
 /// `/v1/responses/input_tokens` counts the tokens of its body. It is not the id of a response.
@@ -21,12 +21,12 @@ const COUNT_TOKENS: &str = "input_tokens";
 impl RequestTarget {
     /// The path after `/v1`, without the query.
     pub fn tail(&self) -> &str {
-        &self.whole.path()[self.tail..]
+        &self.path_and_query.path()[self.tail_start..]
     }
 
     /// The query without its question mark.
     pub fn query(&self) -> Option<&str> {
-        self.whole.query()
+        self.path_and_query.query()
     }
 
     /// The id of the response that the path names, as in `/responses/{id}/cancel`.
@@ -67,9 +67,9 @@ impl RequestTarget {
 
     /// The target at an upstream whose base URL has the path `prefix`. `None` if the result is too long for a URI.
     pub fn at(&self, prefix: &str) -> Option<Uri> {
-        let (received_prefix, rest) = self.whole.as_str().split_at(self.tail);
+        let (received_prefix, rest) = self.path_and_query.as_str().split_at(self.tail_start);
         if received_prefix == prefix {
-            return Some(Uri::from(self.whole.clone()));
+            return Some(Uri::from(self.path_and_query.clone()));
         }
         let mut joined = String::with_capacity(prefix.len() + rest.len());
         joined.push_str(prefix);
@@ -83,44 +83,44 @@ impl RequestTarget {
 /// # Errors
 /// If servers could read the path differently, or if no endpoint has this path.
 pub(in crate::proxy) fn read(method: &Method, uri: &Uri) -> Result<RequestTarget, Fault> {
-    let whole = uri
+    let path_and_query = uri
         .path_and_query()
         .ok_or(Fault::AmbiguousTarget { problem: "has no path" })?;
-    let path = whole.path();
+    let path = path_and_query.path();
     path::check(path)?;
-    let tail = if path == "/v1" || path.starts_with("/v1/") {
+    let tail_start = if path == "/v1" || path.starts_with("/v1/") {
         "/v1".len()
     } else {
         0
     };
-    let rest = &path[tail..];
-    let endpoint = endpoint(method, rest);
+    let tail = &path[tail_start..];
+    let endpoint = endpoint(method, tail);
     // A path without /v1 is accepted only if it has an endpoint of its own: a base URL that is written without /v1 works, and
     // a misspelt path is refused.
-    if rest.len() < 2 || (tail == 0 && endpoint == Endpoint::Other) || rest.starts_with("/v1/") {
+    if tail.len() < 2 || (tail_start == 0 && endpoint == Endpoint::Other) || tail.starts_with("/v1/") {
         return Err(Fault::UnknownPath {
             path: bounded(path),
-            meant: meant(path),
+            suggestion: suggestion(path),
         });
     }
     Ok(RequestTarget {
         endpoint,
-        whole: whole.clone(),
-        tail,
+        path_and_query: path_and_query.clone(),
+        tail_start,
     })
 }
 
-fn endpoint(method: &Method, rest: &str) -> Endpoint {
-    let post = method == Method::POST;
-    match rest {
+/// The endpoint of a path, whose part after `/v1` is `tail`.
+fn endpoint(method: &Method, tail: &str) -> Endpoint {
+    match tail {
         "/responses" => Endpoint::Responses,
-        "/responses/compact" if post => Endpoint::Compact,
+        "/responses/compact" if method == Method::POST => Endpoint::Compact,
         "/models" => Endpoint::Models,
         // The older endpoint streams and reports its usage as the newer one does.
         "/chat/completions" | "/completions" => Endpoint::ChatCompletions,
         "/embeddings" => Endpoint::Embeddings,
-        _ if rest.starts_with("/responses/") => Endpoint::Response,
-        _ if rest.starts_with("/models/") => Endpoint::Models,
+        _ if tail.starts_with("/responses/") => Endpoint::Response,
+        _ if tail.starts_with("/models/") => Endpoint::Models,
         _ => Endpoint::Other,
     }
 }
@@ -151,7 +151,7 @@ pub(in crate::proxy) fn check_method(method: &Method) -> Result<(), Fault> {
 }
 
 /// The path that a caller probably meant: the one whose name occurs in the unknown `path`.
-fn meant(path: &str) -> &'static str {
+fn suggestion(path: &str) -> &'static str {
     const NAMED: [(&str, &str); 10] = [
         ("compact", "/v1/responses/compact"),
         ("chat", "/v1/chat/completions"),
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn an_unknown_path_is_refused_with_a_suggestion() {
-        for (path, meant) in [
+        for (path, suggestion) in [
             ("/", "/v1/responses"),
             ("/v1", "/v1/responses"),
             ("/v1/", "/v1/responses"),
@@ -223,7 +223,7 @@ mod tests {
                 target(path),
                 Err(Fault::UnknownPath {
                     path: path.to_owned(),
-                    meant
+                    suggestion
                 })
             );
         }
