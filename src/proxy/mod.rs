@@ -1,30 +1,37 @@
-//! The story of a request: from its head to the end of its response.
+//! The public side: the story of a request, from its head to the end of its response.
 //!
-//! ```text
-//!   client                                                                                   upstream
-//!     │                                                                                          │
-//!     │ head ─▶ identify ─▶ admit ─▶ charge ─┬─▶ models: the catalogue answers                   │
-//!     │          (request/)          (turn/) │                                                   │
-//!     │ body ───────────────────────────────▶└─▶ inspect ─▶ model_access ─▶ Turn::open                │
-//!     │                                           (request/)              (turn/)                │
-//!     │                                                                     │                    │
-//!     │                                              ┌──▶ next_upstream ◀───┘                    │
-//!     │                                              │         │ (turn/)                         │
-//!     │                                    mark_failed         └─▶ send ────── request ────────▶ │
-//!     │                                              │                 (exchange/)               │
-//!     │                                              └──────── verdict ◀─────── head, peek ───── │
-//!     │                                                           │ (turn/)                      │
-//!     │ ◀── body: read, then log and charge end ◀── response ◀────┘                              │
-//!     │          (exchange/)                        (exchange/)                                  │
-//! ```
+//! # The phases
 //!
-//! - [`request`] decides by the head and the body what may come in, and reads what it says.
-//! - [`turn`] decides which upstream serves the request, and what its answer means. It knows no transport.
-//! - [`exchange`] carries the turn over HTTP, there and back.
+//! | phase | where | what it makes | it ends early when |
+//! | --- | --- | --- | --- |
+//! | identify | `request/` | the caller and the target | the head is malformed, or the client key is not valid |
+//! | admit | `request/` | the head that every upstream may receive | the caller may not call this path |
+//! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
+//! | models | `models` | the list of models | the request asks for models: the answer is the list |
+//! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous |
+//! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller |
+//! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
+//! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
+//! | · send | `exchange/forward` | the upstream's response head | |
+//! | · peek | `exchange/peek` | a verdict, from the head and the first bytes of the body | |
+//! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
+//! | respond | `exchange/response` | the caller's response head | |
+//! | relay | `exchange/body` | the body; from it usage, response ids and encrypted items | the caller leaves, or the upstream breaks |
+//! | end | `request_end` | the log line, and the final charge | |
 //!
-//! Each stage consumes what the one before it made, so a stage that is left out does not compile. A stage that fails returns
-//! a [`Fault`], which [`reply`] turns into the only kind of error body there is. Beside the story, a [`RequestLog`] records
-//! the request and a [`Charge`] charges its client key; [`request_end`] ends both, once.
+//! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails returns
+//! a [`Fault`], which `reply` turns into the only kind of error body there is. Beside the phases, a `RequestLog` records the
+//! request. It is write-only: what a later phase needs travels with the request.
+//!
+//! # Three parts
+//!
+//! - `request` decides what may come in, and reads what it says.
+//! - `turn` decides which upstream serves the request, and what its answer means. It knows no transport: its input is
+//!   `TurnFacts`, and it sends through a `RequestSender`.
+//! - `exchange` carries the turn over HTTP, there and back.
+//!
+//! Relaying WebSocket messages belongs into `exchange`, as a file `websocket`: it makes `TurnFacts` from each message, and
+//! implements `RequestSender` on the upstream's connection. `turn` does not change.
 
 mod exchange;
 mod headers;

@@ -110,7 +110,7 @@ fn own(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_REQUEST_ID, identity.id);
-    // The request still counts in these: its charge is settled when the body ends.
+    // The request still counts in these: its charge ends with the body.
     if let Some(key) = identity.key {
         rate_limit_headers::add(headers, key);
     }

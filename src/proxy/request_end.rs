@@ -66,3 +66,40 @@ impl RequestEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::proxy::{request_log::testing::AccessLog, testing};
+
+    #[tokio::test]
+    async fn the_log_and_the_charge_end_together_and_once() {
+        for (outcome, label) in [(Some(Outcome::Refused), "refused"), (None, "client_gone")] {
+            let access_log = AccessLog::default();
+            let _capturing = access_log.capture();
+            let (gateway, key) = (testing::gateway(""), testing::limited_key("tokens_per_minute = 1000\n"));
+            let rate_limits = key.rate_limits.as_ref().expect("a limited key");
+            let log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
+            let mut charge = Charge::default();
+            charge.admit(Some(rate_limits), 400).expect("within the limits");
+            charge.mark_sent();
+            let mut end = RequestEnd::new(log, charge);
+            end.mark_refused(&Fault::BuffersFull);
+            let summary = ResponseSummary {
+                bytes_out: 9,
+                usage: FinalUsage::NONE,
+                lease: None,
+            };
+            end.end(outcome, summary);
+            let line = access_log.only_line();
+            assert_eq!(
+                (&line["outcome"], &line["reason"]),
+                (&label.into(), &"server_overloaded".into())
+            );
+            assert_eq!((&line["bytes_out"], &line["status"]), (&9.into(), &503.into()));
+            assert_eq!(rate_limits.used().tokens.expect("a limit on tokens").remaining, 1_000);
+        }
+    }
+}

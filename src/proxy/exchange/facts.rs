@@ -66,9 +66,55 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Request};
 
     use super::*;
+    use crate::{endpoint::Endpoint, proxy::request::kit};
+
+    #[test]
+    fn the_facts_come_from_the_head_and_the_body() {
+        let snapshot = kit::snapshot(kit::OPEN);
+        let request = Request::post("/v1/responses/resp_1/cancel").header("host", "gateway.test");
+        let request = request.header("session-id", "s1").body(()).expect("a request");
+        let admitted = kit::admit(&snapshot, request, Framing::None).expect("a good head");
+        let body = RequestFacts {
+            model: Some("gpt-5.2".to_owned()),
+            previous_response_id: Some("resp_0".to_owned()),
+            ..RequestFacts::default()
+        };
+        let facts = from_parts(&admitted, &body, 7);
+        assert_eq!(
+            (facts.endpoint, facts.model, facts.body_bytes),
+            (Endpoint::Response, Some("gpt-5.2"), 7)
+        );
+        assert_eq!(
+            (facts.session.header)(&HeaderName::from_static("session-id")),
+            Some("s1")
+        );
+        let named = facts.named_state;
+        assert_eq!(
+            (named.response_in_path, named.previous_response),
+            (Some("resp_1"), Some("resp_0"))
+        );
+        assert_eq!((named.turn_state_issuer, named.encrypted.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_body_is_announced_only_where_its_length_is_that_of_its_text() {
+        let snapshot = kit::snapshot(kit::OPEN);
+        for (path, coding, framing, expected) in [
+            ("/v1/responses", "identity", Framing::Length(400), 400),
+            ("/v1/responses", "gzip", Framing::Length(400), 0),
+            ("/v1/responses", "identity", Framing::Chunked, 0),
+            ("/v1/responses", "identity", Framing::None, 0),
+            ("/v1/files", "identity", Framing::Length(400), 0),
+        ] {
+            let request = Request::post(path).header("host", "gateway.test");
+            let request = request.header("content-encoding", coding).body(()).expect("a request");
+            let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
+            assert_eq!(announced_body_bytes(&admitted), expected, "{path} {coding} {framing:?}");
+        }
+    }
 
     #[test]
     fn a_header_counts_only_where_it_has_one_readable_value() {

@@ -152,54 +152,28 @@ mod tests {
             b,
             now,
         );
-        let none = NamedState::default();
+        let response = |id| NamedState {
+            previous_response: Some(id),
+            turn_state_issuer: Some(b),
+            ..NamedState::default()
+        };
+        let in_path = NamedState {
+            response_in_path: Some("resp_a"),
+            ..NamedState::default()
+        };
+        let encrypted = |encrypted| NamedState {
+            turn_state_issuer: Some(gone),
+            encrypted,
+            ..NamedState::default()
+        };
         for (named, expected) in [
-            (none, None),
-            (
-                NamedState {
-                    previous_response: Some("resp_a"),
-                    turn_state_issuer: Some(b),
-                    ..none
-                },
-                Some(a),
-            ),
-            (
-                NamedState {
-                    response_in_path: Some("resp_a"),
-                    ..none
-                },
-                Some(a),
-            ),
-            (
-                NamedState {
-                    previous_response: Some("resp_x"),
-                    turn_state_issuer: Some(b),
-                    ..none
-                },
-                Some(b),
-            ),
-            (
-                NamedState {
-                    turn_state_issuer: Some(gone),
-                    encrypted: &items,
-                    ..none
-                },
-                Some(b),
-            ),
-            (
-                NamedState {
-                    encrypted: &items[..1],
-                    ..none
-                },
-                Some(a),
-            ),
-            (
-                NamedState {
-                    encrypted: &items[2..],
-                    ..none
-                },
-                None,
-            ),
+            (NamedState::default(), None),
+            (response("resp_a"), Some(a)),
+            (response("resp_x"), Some(b)),
+            (in_path, Some(a)),
+            (encrypted(&items), Some(b)),
+            (encrypted(&items[..1]), Some(a)),
+            (encrypted(&items[2..]), None),
         ] {
             let found = affinity(&gateway, &snapshot, &facts(group, Endpoint::Responses, named));
             assert_eq!(found.owner, expected);

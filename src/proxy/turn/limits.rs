@@ -17,7 +17,7 @@ use crate::{
 /// Roughly how many bytes of an event stream make one token: each token comes in an event of its own.
 const STREAM_BYTES_PER_TOKEN: u64 = 256;
 
-/// What one request is charged to its client key. It is settled once: by [`Charge::end`], or when it is dropped.
+/// What one request is charged to its client key. It ends once: by [`Charge::end`], or when it is dropped.
 #[derive(Default)]
 pub(in crate::proxy) struct Charge {
     /// The request's place within the limits; `None` where the caller's key has no limits.

@@ -31,12 +31,12 @@ api_key = "passthrough"
 const BODY: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 /// A request to `path` with these header fields.
-struct Sending<'a> {
+struct SenderInput<'a> {
     path: &'a str,
     fields: &'a [(&'a str, &'a str)],
 }
 
-impl Sending<'_> {
+impl SenderInput<'_> {
     fn sender(&self, gateway: &Gateway, snapshot: &Snapshot) -> HttpSender {
         let mut request = Request::post(self.path);
         for (name, value) in self.fields {
@@ -73,7 +73,7 @@ async fn the_request_is_addressed_to_one_upstream_after_the_other() {
     let [a, p] = snapshot.upstreams() else {
         panic!("two upstreams")
     };
-    let sending = Sending {
+    let sending = SenderInput {
         path: "/v1/responses?x=1",
         fields: &[("authorization", "Bearer callers"), ("x-account", "callers")],
     };
@@ -104,7 +104,7 @@ async fn the_body_names_the_model_as_its_upstream_does() {
         panic!("two upstreams")
     };
     for (upstream, expected) in [(a, BODY.replace("gpt-5.2", "deployment-1")), (p, BODY.to_owned())] {
-        let sending = Sending {
+        let sending = SenderInput {
             path: "/v1/responses",
             fields: &[("authorization", "Bearer callers")],
         };
@@ -123,7 +123,7 @@ async fn a_request_that_cannot_be_sent_to_an_upstream_says_why() {
     let [a, p] = snapshot.upstreams() else {
         panic!("two upstreams")
     };
-    let compressed = Sending {
+    let compressed = SenderInput {
         path: "/v1/responses",
         fields: &[("content-encoding", "gzip")],
     };
@@ -142,7 +142,7 @@ async fn turn_state_is_sent_to_its_issuer_only() {
     let value = HeaderValue::from_static("state-1");
     let namespace = Namespace::of_group("");
     let sealed = turn_state::seal(a.id, &a.seal, namespace, &value).expect("a seal");
-    let sending = Sending {
+    let sending = SenderInput {
         path: "/v1/responses",
         fields: &[
             ("authorization", "Bearer callers"),
@@ -164,7 +164,7 @@ async fn generations_and_idempotent_requests_are_repeatable() {
         ("/v1/chat/completions", Repeatability::Repeatable),
         ("/v1/files", Repeatability::Once),
     ] {
-        let sender = Sending { path, fields: &[] }.sender(&gateway, &snapshot);
+        let sender = SenderInput { path, fields: &[] }.sender(&gateway, &snapshot);
         assert_eq!(sender.repeatability(), expected, "{path}");
         assert!(sender.has_body());
     }
@@ -174,7 +174,7 @@ async fn generations_and_idempotent_requests_are_repeatable() {
 async fn failures_to_send_are_reported_by_their_kind() {
     let (gateway, snapshot) = gateway();
     let upstream = &snapshot.upstreams()[0];
-    let sender = Sending {
+    let sender = SenderInput {
         path: "/v1/responses",
         fields: &[],
     }

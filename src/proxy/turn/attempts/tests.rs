@@ -59,6 +59,9 @@ const fn limited(status: u16, reset: Duration) -> ScriptedStep {
     ScriptedStep::Answer(status, verdict, BufferedRest::Whole)
 }
 
+/// What each upstream does with the requests that it gets, by its name.
+type UpstreamScript<'a> = &'a [(&'a str, &'a [ScriptedStep])];
+
 /// Sends by a script, and records to which upstreams.
 struct ScriptedSender {
     script: HashMap<String, Vec<ScriptedStep>>,
@@ -125,7 +128,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn new(gateway: &Arc<Gateway>, script: &[(&str, &[ScriptedStep])]) -> Self {
+    fn new(gateway: &Arc<Gateway>, script: UpstreamScript) -> Self {
         let steps = |(name, steps): &(&str, &[ScriptedStep])| ((*name).to_owned(), steps.to_vec());
         Self {
             gateway: gateway.clone(),

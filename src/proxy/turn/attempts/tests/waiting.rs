@@ -77,7 +77,7 @@ fn owned_by(owner: &str) -> Arc<Gateway> {
 #[tokio::test(start_paused = true)]
 async fn owned_state_is_never_sent_outside_its_organization() {
     let limit = limited(429, LONG);
-    let rows: [(&str, &[(&str, &[ScriptedStep])], &[&str], Ended); 6] = [
+    let rows: [(&str, UpstreamScript, &[&str], Ended); 6] = [
         ("a", &[("a", &[SERVED])], &["a"], answer("a", 200)),
         (
             "a",
