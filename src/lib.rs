@@ -1,21 +1,40 @@
 //! Steadfast keeps every LLM session on one upstream account, so that its prompt cache stays warm.
 //!
-//! # The gateway
+//! This library is the whole program; the binary only calls [`app`]. No release promises to keep its interface.
 //!
-//! Each floor uses only what is below it, and rooms on one floor do not know each other; `tests/layers.rs` checks both.
+//! # Layers
 //!
-//! | floor | room | its job |
+//! Each module uses only the layers below it, and modules on one layer do not know each other. `tests/layers.rs` checks
+//! both, and that no files or submodules import each other in a circle.
+//!
+//! | layer | module | its job |
 //! | --- | --- | --- |
-//! | 5 | `main`, [`app`] | command line; wiring, start, reload, drain |
-//! | 4 | [`proxy`] | one request's story: `admit → inspect → pick → forward → settle`, and `reply` |
+//! | 5 | `main`, [`app`] | the command line; wiring, start, reload, drain |
+//! | 4 | [`proxy`] | the story of a request: admit, inspect, pick an upstream, send, relay the response |
 //! | 4 | [`ops`] | the operator's side: admin API, probes, reload |
-//! | 3 | [`state`] | `snapshot` (configuration compiled, immutable), `roster` and `live` (what outlives a snapshot), `meter` (metrics) |
+//! | 3 | [`state`] | the `Snapshot` (configuration compiled, immutable), the runtime state (what survives a reload), the metrics |
 //! | 2 | [`config`] | file, flags and environment → a valid `Config`, or all its errors at once |
-//! | 1 | [`scan`] | sans-IO readers: request fields, content encodings, response events |
-//! | 1 | [`policy`] | pure decisions: rendezvous, pins, health, verdicts, patience, retry budget, selection |
+//! | 1 | [`scan`] | sans-IO readers: request fields, content encodings, response events, usage |
+//! | 1 | [`policy`] | pure decisions: rendezvous, pins, health, verdicts, limits, retry budget, selection |
 //! | 1 | [`wire`] | all socket I/O: listen, TLS, dial, connections, bodies |
 //! | 1 | [`sim`] | a simulated account: the embedded default, and the upstream of tests and benches |
 //! | 0 | [`ids`], [`tick`], [`secret`], [`fault`], [`endpoint`], [`cache_padded`] | newtypes, time as a value, unprintable secrets, the closed lists of errors and endpoints, values on cache lines of their own |
+//!
+//! # Where a request goes
+//!
+//! `wire::server` reads a request head and calls [`proxy::Proxy::handle`]. From there it takes one direction:
+//!
+//! ```text
+//! proxy::request   who calls, for what, and what the body says (with scan)
+//!       │
+//!       ▼
+//! proxy::turn      which upstream takes it (with policy and state), and what the answer means
+//!       │
+//!       ▼
+//! proxy::exchange  sends it over HTTP (with wire), and relays the response to the client
+//! ```
+//!
+//! The module documentation of [`proxy`] charts the phases one by one.
 #![warn(missing_docs)]
 
 pub mod app;

@@ -1,13 +1,28 @@
-//! The house stands: every room uses only the floors below it, and rooms of one floor do not know each other.
+//! Checks that the source tree has the structure that `src/lib.rs` documents.
+//!
+//! - Each module uses only the layers below it, and modules on one layer do not know each other.
+//! - No file imports, directly or through others, a file that imports it; nor does a submodule and its siblings.
+//! - One type name stands for one type.
+//! - Files, functions and signatures keep to their bounds.
+//!
+//! A rule may be broken only by what is listed here, each with its reason.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "layers/cycles.rs"]
+mod cycles;
+#[path = "layers/imports.rs"]
+mod imports;
+#[path = "layers/items.rs"]
+mod items;
+#[path = "layers/tree.rs"]
+mod tree;
 
-/// The floor of each room, as `src/lib.rs` documents it.
-const FLOORS: [(&str, u8); 16] = [
+use std::collections::{BTreeMap, BTreeSet};
+
+use imports::Imports;
+use tree::Tree;
+
+/// The layer of each module directly below the crate, as `src/lib.rs` documents it.
+const LAYERS: [(&str, u8); 16] = [
     ("main", 6),
     ("app", 5),
     ("proxy", 4),
@@ -26,152 +41,241 @@ const FLOORS: [(&str, u8); 16] = [
     ("cache_padded", 0),
 ];
 
-fn floor(room: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
+/// Modules that take time as an argument and own no I/O.
+const PURE: [&str; 2] = ["policy", "scan"];
+
+/// Files that form an import cycle, each group with the reason why it is not a tree.
+const ALLOWED_CYCLES: [(&[&str], &str); 0] = [];
+
+/// Type names that stand for more than one type, each with the reason.
+const SHARED_NAMES: [(&str, &str); 0] = [];
+
+/// The longest file, in lines.
+const FILE_LINES: usize = 400;
+/// The longest function, in lines.
+const FUNCTION_LINES: usize = 60;
+/// The most parameters of a function, without `self`.
+const PARAMETERS: usize = 5;
+
+/// Files and functions over a bound, each with the reason.
+const OVER_BOUND: [(&str, &str); 0] = [];
+
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// Every source file with the room that it stands in.
-fn rooms() -> Vec<(String, PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
-    files
-        .into_iter()
-        .filter(|path| !path.ends_with("lib.rs"))
-        .map(|path| {
-            let inside = path.strip_prefix(&root).expect("inside src");
-            let first = inside
-                .components()
-                .next()
-                .expect("a name")
-                .as_os_str()
-                .to_string_lossy()
-                .into_owned();
-            let room = first.trim_end_matches(".rs").to_owned();
-            let text = fs::read_to_string(&path).expect("readable");
-            (room, path, text)
-        })
-        .collect()
-}
-
-/// The rooms that `text` names: the first segment of every path that begins with `crate::`, in braces too.
-fn named_rooms(text: &str) -> Vec<String> {
-    let code: String = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let mut named = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            None => named.push(word(rest)),
-            Some(list) => {
-                let mut depth = 0;
-                let mut expects = true;
-                for (index, character) in list.char_indices() {
-                    match character {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => expects = true,
-                        character if expects && depth == 0 && character.is_alphabetic() => {
-                            named.push(word(&list[index..]));
-                            expects = false;
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-    named
-}
-
-fn word(text: &str) -> String {
-    text.chars()
-        .take_while(|character| character.is_alphanumeric() || *character == '_')
-        .collect()
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn paths_are_found_in_every_form() {
-    let text = "use crate::ids::A;\nuse crate::{\n    config::{self, B},\n    wire,\n};\n// crate::app\nlet x = crate::scan::C;";
-    assert_eq!(named_rooms(text), ["ids", "config", "wire", "scan"]);
-}
-
-#[test]
-fn every_room_has_a_floor_and_uses_only_those_below() {
+fn each_module_uses_only_the_layers_below_it() {
+    let tree = Tree::read();
+    let imports = Imports::resolve(&tree, imports::Tests::Included);
     let mut wrong = Vec::new();
-    let mut seen = BTreeMap::new();
-    for (room, path, text) in rooms() {
-        let Some(own) = floor(&room) else {
-            wrong.push(format!("{}: the room '{room}' has no floor", path.display()));
+    for file in tree.files() {
+        let Some(module) = file.module.first() else { continue };
+        let Some(own) = layer(module) else {
+            wrong.push(format!("{}: the module '{module}' has no layer", file.path));
             continue;
         };
-        *seen.entry(room.clone()).or_insert(0) += 1;
-        for used in named_rooms(&text) {
-            if used == room {
+        for used in imports.of(file) {
+            let Some(other) = used.module.first() else {
+                wrong.push(format!("{}: '{module}' uses an item of the crate root", file.path));
                 continue;
-            }
-            match floor(&used) {
-                Some(other) if other < own => {}
-                Some(other) => wrong.push(format!(
-                    "{}: '{room}' (floor {own}) uses '{used}' (floor {other})",
-                    path.display()
-                )),
-                None => wrong.push(format!("{}: '{room}' uses '{used}', which is no room", path.display())),
+            };
+            let is_below = layer(other).is_none_or(|layer| layer < own);
+            if other != module && !is_below {
+                wrong.push(format!(
+                    "{}: '{module}' (layer {own}) uses '{other}': {}",
+                    file.path, used.path
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for (room, _) in FLOORS {
-        assert!(seen.contains_key(room), "'{room}' has no file: strike it from the plan");
-    }
+    assert_none(&wrong);
 }
 
 #[test]
-fn pure_rooms_read_no_clock_and_open_no_socket() {
-    for (room, path, text) in rooms() {
-        if room != "policy" && room != "scan" {
-            continue;
-        }
-        for banned in [
-            "Instant::now",
-            "SystemTime",
-            "std::net",
-            "tokio::",
-            "tracing::",
-            "std::fs",
-            "println!",
-        ] {
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let is_test = path
-                .components()
-                .any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
-            assert!(is_test || !code.contains(banned), "{} uses {banned}", path.display());
-        }
-    }
-}
-
-#[test]
-fn the_plan_in_the_crate_documentation_names_every_room() {
-    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).expect("readable");
-    for (room, _) in FLOORS {
+fn each_layer_has_files_and_stands_in_the_documentation_of_the_crate() {
+    let tree = Tree::read();
+    let modules: BTreeSet<&str> = tree
+        .files()
+        .filter_map(|file| file.module.first())
+        .map(String::as_str)
+        .collect();
+    let documentation = tree::text("src/lib.rs");
+    for (module, layer) in LAYERS {
         assert!(
-            lib.contains(&format!("`{room}`")),
-            "src/lib.rs does not document '{room}'"
+            module == "main" || modules.contains(module),
+            "'{module}' has no file: remove it from the layers"
         );
+        let row = documentation
+            .lines()
+            .find(|line| line.starts_with("//! |") && line.contains(&format!("`{module}`")));
+        let row = row.unwrap_or_else(|| panic!("src/lib.rs does not document '{module}'"));
+        let documented = row.split('|').nth(1).expect("a first column").trim();
+        let expected = layer.min(5).to_string();
+        assert_eq!(documented, expected, "src/lib.rs puts '{module}' on another layer");
     }
+}
+
+#[test]
+fn pure_modules_read_no_clock_and_open_no_socket() {
+    const FORBIDDEN: [&str; 7] = [
+        "std::time::Instant",
+        "std::time::SystemTime",
+        "std::net",
+        "std::fs",
+        "std::thread",
+        "tokio",
+        "tracing",
+    ];
+    let tree = Tree::read();
+    let mut wrong = Vec::new();
+    for file in tree.files().filter(|file| {
+        PURE.iter()
+            .any(|pure| file.module.first().is_some_and(|first| first == pure))
+    }) {
+        for path in imports::external_paths(file) {
+            if FORBIDDEN
+                .iter()
+                .any(|forbidden| path == *forbidden || path.starts_with(&format!("{forbidden}::")))
+            {
+                wrong.push(format!("{} uses {path}", file.path));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let tree = Tree::read();
+    let imports = Imports::resolve(&tree, imports::Tests::Excluded);
+    let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for file in tree.files() {
+        let used = imports.of(file).into_iter().map(|used| used.path.as_str());
+        edges.insert(&file.path, used.collect());
+    }
+    let mut wrong = Vec::new();
+    let found = cycles::cycles(&edges);
+    for cycle in &found {
+        if !ALLOWED_CYCLES.iter().any(|(allowed, _)| cycle.as_slice() == *allowed) {
+            wrong.push(format!(
+                "these files import each other: {}",
+                cycles::describe(cycle, &edges)
+            ));
+        }
+    }
+    for (allowed, _) in ALLOWED_CYCLES {
+        if !found.iter().any(|cycle| cycle.as_slice() == allowed) {
+            wrong.push(format!(
+                "no longer a cycle, remove it from the list: {}",
+                allowed.join(", ")
+            ));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn no_sibling_modules_import_each_other_in_a_circle() {
+    let tree = Tree::read();
+    let imports = Imports::resolve(&tree, imports::Tests::Excluded);
+    let mut wrong = Vec::new();
+    let parents: BTreeSet<&[String]> = tree
+        .files()
+        .filter_map(|file| file.module.split_last())
+        .map(|(_, parent)| parent)
+        .collect();
+    for parent in parents {
+        let child = |module: &'_ [String]| module.strip_prefix(parent).and_then(|rest| rest.first()).cloned();
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for file in tree.files() {
+            let Some(from) = child(&file.module) else { continue };
+            let entry = edges.entry(from.clone()).or_default();
+            entry.extend(
+                imports
+                    .of(file)
+                    .into_iter()
+                    .filter_map(|used| child(&used.module))
+                    .filter(|to| *to != from),
+            );
+        }
+        let edges: BTreeMap<&str, BTreeSet<&str>> = edges
+            .iter()
+            .map(|(from, to)| (from.as_str(), to.iter().map(String::as_str).collect()))
+            .collect();
+        for cycle in cycles::cycles(&edges) {
+            wrong.push(format!(
+                "modules of '{}' import each other: {}",
+                parent.join("::"),
+                cycles::describe(&cycle, &edges)
+            ));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn one_type_name_stands_for_one_type() {
+    let tree = Tree::read();
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in tree.files() {
+        for name in items::type_names(file) {
+            places.entry(name).or_default().push(file.path.clone());
+        }
+    }
+    let mut wrong = Vec::new();
+    for (name, places) in &places {
+        let is_shared = SHARED_NAMES.iter().any(|(shared, _)| shared == name);
+        match (places.len() > 1, is_shared) {
+            (true, false) => wrong.push(format!("'{name}' stands for several types: {}", places.join(", "))),
+            (false, true) => wrong.push(format!("'{name}' stands for one type only: remove it from the list")),
+            _ => {}
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn files_functions_and_signatures_keep_to_their_bounds() {
+    let tree = Tree::read();
+    let mut over = Vec::new();
+    for file in tree.files() {
+        let lines = file.text.lines().count();
+        if lines > FILE_LINES {
+            over.push((file.path.clone(), format!("{lines} lines, at most {FILE_LINES}")));
+        }
+        for function in items::functions(file) {
+            let place = format!("{}: {}", file.path, function.name);
+            if function.lines > FUNCTION_LINES {
+                over.push((
+                    place.clone(),
+                    format!("{} lines, at most {FUNCTION_LINES}", function.lines),
+                ));
+            }
+            if function.parameters > PARAMETERS {
+                over.push((
+                    place.clone(),
+                    format!("{} parameters, at most {PARAMETERS}", function.parameters),
+                ));
+            }
+            if function.has_bool && !function.is_of_trait {
+                over.push((place, "a bare `bool` parameter: use an enum of two variants".to_owned()));
+            }
+        }
+    }
+    let mut wrong: Vec<String> = over
+        .iter()
+        .filter(|(place, _)| !OVER_BOUND.iter().any(|(listed, _)| listed == place))
+        .map(|(place, why)| format!("{place}: {why}"))
+        .collect();
+    for (listed, _) in OVER_BOUND {
+        if !over.iter().any(|(place, _)| place == listed) {
+            wrong.push(format!("{listed} is within its bounds: remove it from the list"));
+        }
+    }
+    assert_none(&wrong);
 }

@@ -1,4 +1,4 @@
-"""Compares, and prints the medians. Started by `run`."""
+"""Runs the comparison and prints the medians. Started by `run`."""
 
 import argparse
 import json
@@ -19,15 +19,15 @@ def arguments():
     parser = argparse.ArgumentParser()
     for name in ("steadfast", "sink", "recordings", "out"):
         parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="one repetition, fewer works: under a minute")
-    parser.add_argument("--only", default="", help="works whose names contain one of these, separated by commas")
-    parser.add_argument("--proxies", default="", help="these only, separated by commas")
-    parser.add_argument("--repeat", type=int, help="repetitions of each work [default: 3]")
+    parser.add_argument("--quick", action="store_true", help="one repetition of fewer workloads: under a minute")
+    parser.add_argument("--only", default="", help="only workloads whose names contain one of these texts, separated by commas")
+    parser.add_argument("--proxies", default="", help="only these proxies, separated by commas")
+    parser.add_argument("--repeat", type=int, help="repetitions of each workload [default: 3]")
     return parser.parse_args()
 
 
 def versions(kinds):
-    """Name and number of each program."""
+    """Returns the name and version of each program."""
     found = {}
     for kind in kinds:
         flag = "--version" if kind.name in ("steadfast", "envoy-body") else "-v"
@@ -44,7 +44,7 @@ def processor():
 
 
 def start_upstreams(args, core, folder):
-    """Their ports without TLS, and with it; their certificate is in `folder` then."""
+    """Starts the upstreams, which write their certificate into `folder`. Returns their ports without and with TLS."""
     command = [args.sink, "serve", 4, folder]
     sink = processes.Process(command, [core], Path(folder) / "sink.log", stdout=subprocess.PIPE)
     lines = [sink.child.stdout.readline().split() for _ in range(2)]

@@ -1,5 +1,5 @@
--- The load for wrk: requests of 1,000 sessions in turn, each with its key in the session-id header and in the body.
--- BODY: a file that holds the body, with some prompt_cache_key in it; empty for GET. At the end one line of JSON.
+-- The load for wrk: requests of 1,000 sessions in turn, with the session key in the session-id header and in the body.
+-- BODY names a file with the body, which contains a prompt_cache_key; it is empty for GET. The output is one line of JSON.
 local path = os.getenv("BODY") or ""
 local marker = '"prompt_cache_key":"'
 local most = 64 * 1024 * 1024

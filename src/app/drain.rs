@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{state::Gateway, wire::Phase};
+use crate::{state::Gateway, wire::ShutdownPhase};
 
 /// SIGTERM and SIGINT, whichever comes.
 pub(super) struct StopSignals {
@@ -38,13 +38,13 @@ impl StopSignals {
 /// what is left at once.
 pub(super) async fn drain(
     gateway: &Gateway,
-    phase: &watch::Sender<Phase>,
+    phase: &watch::Sender<ShutdownPhase>,
     servers: &mut JoinSet<()>,
     grace: Duration,
     signals: &mut StopSignals,
 ) {
     gateway.mark_not_ready();
-    phase.send_replace(Phase::Draining);
+    phase.send_replace(ShutdownPhase::Draining);
     tracing::info!(
         grace_s = grace.as_secs_f64(),
         "stopping: finishing what runs; another signal stops at once"
@@ -58,7 +58,7 @@ pub(super) async fn drain(
         () = signals.next() => tracing::warn!("stopping at once"),
     }
     gateway.mark_aborting();
-    phase.send_replace(Phase::Stopping);
+    phase.send_replace(ShutdownPhase::Stopping);
     finish(servers).await;
 }
 

@@ -26,7 +26,7 @@ use crate::{
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::Gateway,
-    wire::{self, Address, Capacity, Identity, Listener, Phase, ServeLimits, Service, Workers},
+    wire::{self, Address, Capacity, Listener, ServeLimits, Service, ShutdownPhase, TlsIdentity, Workers},
 };
 
 /// How long a client's connection may be idle between two requests: as long as nginx's.
@@ -66,7 +66,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
     }
     let gateway = Gateway::new(&config)?;
     let identity = config.server.tls.as_ref().map(ops::server_identity).transpose()?;
-    let identity = identity.map(Identity::new);
+    let identity = identity.map(TlsIdentity::new);
     let public = bind(config.server.listen.iter().map(address)).await?;
     let public: Vec<Listener> = public
         .into_iter()
@@ -75,7 +75,7 @@ async fn run(source: &Source) -> Result<(), Problem> {
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
-    let (phase, watcher) = watch::channel(Phase::Running);
+    let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let limits = ServeLimits {
         client_header: config.timeouts.client_header,
         keep_alive: KEEP_ALIVE,
@@ -113,8 +113,12 @@ async fn run(source: &Source) -> Result<(), Problem> {
 }
 
 /// Serves `operator` until what is returned is dropped.
-fn open_admin(listeners: Vec<Listener>, operator: &Arc<AdminService>, limits: ServeLimits) -> watch::Sender<Phase> {
-    let (phase, watcher) = watch::channel(Phase::Running);
+fn open_admin(
+    listeners: Vec<Listener>,
+    operator: &Arc<AdminService>,
+    limits: ServeLimits,
+) -> watch::Sender<ShutdownPhase> {
+    let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let service = Service {
         limits,
         capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default())),
@@ -164,7 +168,7 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
 }
 
 /// The listener with TLS, where that is configured.
-fn secured(listener: Listener, identity: Option<&Arc<Identity>>) -> Listener {
+fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener {
     match identity {
         Some(identity) => listener.secured(identity.clone()),
         None => listener,

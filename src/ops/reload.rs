@@ -23,7 +23,7 @@ use rustls::ServerConfig;
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
     state::{Gateway, PendingShrink, ReloadOutcome},
-    wire::{self, Identity, IdentityError},
+    wire::{self, IdentityError, TlsIdentity},
 };
 
 /// Why the configuration is read again.
@@ -85,7 +85,7 @@ pub struct Reloader {
     /// The flags and environment variables that override the file.
     overrides: Overrides,
     /// The certificate that clients see, where the public listener uses TLS.
-    identity: Option<Arc<Identity>>,
+    identity: Option<Arc<TlsIdentity>>,
     /// The configuration at the start of the process, which sockets were set up with.
     started: Config,
     /// The configuration in force.
@@ -110,7 +110,7 @@ impl Reloader {
         config: Config,
         file: Option<File>,
         overrides: Overrides,
-        identity: Option<Arc<Identity>>,
+        identity: Option<Arc<TlsIdentity>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             gateway,

@@ -77,7 +77,7 @@ use self::{
 use crate::{
     fault::Fault,
     state::{Gateway, Snapshot},
-    wire::{Intake, Peer, Refusal, RequestBody},
+    wire::{HeadRefusal, Intake, Peer, RequestBody},
 };
 
 /// The public side of a gateway.
@@ -103,7 +103,7 @@ impl Proxy {
     }
 
     /// Answers a request whose head could not be read; `None` where there is nothing to answer.
-    pub fn refuse(&self, peer: Peer, refusal: Refusal) -> Option<Response<ResponseBody>> {
+    pub fn refuse(&self, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
         refused::refuse(&self.gateway, peer, refusal)
     }
 

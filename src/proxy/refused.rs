@@ -16,19 +16,19 @@ use super::{
 use crate::{
     fault::Fault,
     state::Gateway,
-    wire::{Peer, Refusal},
+    wire::{HeadRefusal, Peer},
 };
 
 /// The response to a request whose head could not be read. `None` where the head did not arrive in time: the client has
 /// not asked for anything yet.
-pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: Refusal) -> Option<Response<ResponseBody>> {
+pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
     let id = received::new_request_id();
     let mut log = RequestLog::open_unreadable(gateway, id.clone(), peer.address);
     let fault = match refusal {
-        Refusal::BadHead { problem } => Fault::BadHead { problem },
-        Refusal::BadFraming { problem } => Fault::BadFraming { problem },
-        Refusal::HeadTooLarge => Fault::HeadTooLarge,
-        Refusal::SlowHead => {
+        HeadRefusal::BadHead { problem } => Fault::BadHead { problem },
+        HeadRefusal::BadFraming { problem } => Fault::BadFraming { problem },
+        HeadRefusal::HeadTooLarge => Fault::HeadTooLarge,
+        HeadRefusal::SlowHead => {
             log.refused_slow_head();
             log.end(Outcome::Refused);
             return None;
@@ -53,10 +53,10 @@ mod tests {
         let gateway = testing::gateway("");
         let problem = "a problem";
         for (count, (refusal, status)) in [
-            (Refusal::BadHead { problem }, Some(400)),
-            (Refusal::BadFraming { problem }, Some(400)),
-            (Refusal::HeadTooLarge, Some(431)),
-            (Refusal::SlowHead, None),
+            (HeadRefusal::BadHead { problem }, Some(400)),
+            (HeadRefusal::BadFraming { problem }, Some(400)),
+            (HeadRefusal::HeadTooLarge, Some(431)),
+            (HeadRefusal::SlowHead, None),
         ]
         .into_iter()
         .enumerate()

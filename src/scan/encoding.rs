@@ -1,38 +1,40 @@
-//! Content codings (RFC 9110 §8.4.1), undone only to look inside.
+//! Decompression of bodies by their content coding (RFC 9110 §8.4.1). It is used only to inspect a body; the body is
+//! forwarded as it was sent.
 //!
-//! What is looked at must be what the upstream will read. Decoders disagree on what follows the first frame or member:
-//! some read on, some stop, some fail. So exactly one is taken, and anything after it is refused.
+//! The inspected text must be the text that the upstream will read. Decoders treat the bytes after the first frame or
+//! member differently: some continue, some stop and some fail. So a body must have exactly one frame or member, and a body
+//! with bytes after it is refused.
 
 use std::io::{self, Write};
 
 use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
-/// A coding that can be undone.
+/// A content coding that can be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// `zstd` (RFC 8878): one frame, a window of at most 8 MiB (RFC 9659), no dictionary.
+    /// `zstd` (RFC 8878): one frame with a window of at most 8 MiB (RFC 9659) and without a dictionary.
     Zstd,
     /// `gzip` or `x-gzip` (RFC 1952): one member.
     Gzip,
-    /// `deflate` (RFC 1950); also without the zlib wrapper (RFC 1951), as some clients send it.
+    /// `deflate` (RFC 1950). A bare stream without the zlib header (RFC 1951) is accepted too, because some clients send it.
     Deflate,
 }
 
-/// What a `content-encoding` header says.
+/// The meaning of a `content-encoding` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncodingKind {
-    /// The body is as it is.
+    /// The body is not compressed.
     Identity,
-    /// The body has to be decompressed to be read.
+    /// The body must be decompressed before it can be inspected.
     Known(Encoding),
-    /// Another coding, or several: the body cannot be read.
+    /// The coding is not supported, or there are several codings. The body cannot be inspected.
     Unknown,
 }
 
 impl Encoding {
-    /// Reads the value of a `content-encoding` header; names are matched without regard to case. A list is
-    /// [`EncodingKind::Unknown`], and so are repeated headers once joined with commas.
+    /// Parses the value of a `content-encoding` header. Case is ignored. A list of codings is [`EncodingKind::Unknown`];
+    /// repeated headers are a list once they are joined with commas.
     pub fn from_header(value: &str) -> EncodingKind {
         let name = value.trim_matches([' ', '\t']);
         let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -50,13 +52,13 @@ impl Encoding {
     }
 }
 
-/// Decompressed bytes are handed on in pieces of at most this size.
+/// The maximum size in bytes of the pieces that the zstd decoder passes on.
 const SCRATCH: usize = 32 * 1024;
-/// The largest window that a content coding may ask for, as a power of two (RFC 9659 §3).
+/// The binary logarithm of the largest window that a content coding may ask for (RFC 9659 §3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// A body that is being decompressed into `W`, a piece at a time. Errors of `W` come back as they are.
-pub(super) struct Decoder<W: Write>(Codec<W>);
+/// Decompresses a body that arrives in pieces into `W`. Errors of `W` are returned unchanged.
+pub(super) struct ContentDecoder<W: Write>(Codec<W>);
 
 enum Codec<W: Write> {
     Identity(W),
@@ -67,18 +69,22 @@ enum Codec<W: Write> {
         ended: bool,
     },
     Gzip(Box<GzDecoder<W>>),
-    /// `deflate` before its first byte, which tells whether it is wrapped. The sink is there until it is told.
+    /// `deflate` before its first byte, which tells whether the stream has a zlib header. The sink is `None` only while the
+    /// state changes.
     Deflate(Option<W>),
     Zlib(ZlibDecoder<W>),
     Raw(DeflateDecoder<W>),
 }
 
-impl<W: Write> Decoder<W> {
-    /// A decoder at the beginning of a body; `None` stands for a body as it is.
+/// Why the sink of [`Codec::Deflate`] is there.
+const DEFLATE_HAS_SINK: &str = "the sink leaves this state together with the state";
+
+impl<W: Write> ContentDecoder<W> {
+    /// A decoder for the beginning of a body. `None` stands for a body that is not compressed.
     ///
     /// # Errors
     ///
-    /// There is no memory for it.
+    /// Fails if zstd cannot allocate its state.
     pub fn new(encoding: Option<Encoding>, sink: W) -> io::Result<Self> {
         Ok(Self(match encoding {
             None => Codec::Identity(sink),
@@ -101,11 +107,10 @@ impl<W: Write> Decoder<W> {
     ///
     /// # Errors
     ///
-    /// Those of the sink, and where the body is not what it should be.
+    /// Returns the errors of the sink, and an error if the body is corrupt or continues after its end.
     pub fn feed(&mut self, mut chunk: &[u8]) -> io::Result<()> {
-        if let (Codec::Deflate(sink), Some(first)) = (&mut self.0, chunk.first())
-            && let Some(sink) = sink.take()
-        {
+        if let (Codec::Deflate(sink), Some(first)) = (&mut self.0, chunk.first()) {
+            let sink = sink.take().expect(DEFLATE_HAS_SINK);
             self.0 = begin_deflate(*first, sink);
         }
         while !chunk.is_empty() {
@@ -113,7 +118,9 @@ impl<W: Write> Decoder<W> {
             if consumed == 0 {
                 return Err(io::Error::other("bytes follow the end of the compressed body"));
             }
-            chunk = chunk.get(consumed..).unwrap_or_default();
+            chunk = chunk
+                .get(consumed..)
+                .expect("a decoder consumes no more than its input");
         }
         Ok(())
     }
@@ -122,7 +129,7 @@ impl<W: Write> Decoder<W> {
     ///
     /// # Errors
     ///
-    /// Those of the sink, and where the body is not complete.
+    /// Returns the errors of the sink, and an error if the body is incomplete.
     pub fn finish(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Codec::Identity(_) | Codec::Zstd { ended: true, .. } => Ok(()),
@@ -133,20 +140,21 @@ impl<W: Write> Decoder<W> {
         }
     }
 
-    /// Where it goes; `None` while that is not yet in use.
-    pub fn sink(&mut self) -> Option<&mut W> {
+    /// The sink that receives the decompressed bytes.
+    pub fn sink_mut(&mut self) -> &mut W {
         match &mut self.0 {
-            Codec::Identity(sink) | Codec::Zstd { sink, .. } => Some(sink),
-            Codec::Gzip(decoder) => Some(decoder.get_mut()),
-            Codec::Deflate(sink) => sink.as_mut(),
-            Codec::Zlib(decoder) => Some(decoder.get_mut()),
-            Codec::Raw(decoder) => Some(decoder.get_mut()),
+            Codec::Identity(sink) | Codec::Zstd { sink, .. } => sink,
+            Codec::Gzip(decoder) => decoder.get_mut(),
+            Codec::Deflate(sink) => sink.as_mut().expect(DEFLATE_HAS_SINK),
+            Codec::Zlib(decoder) => decoder.get_mut(),
+            Codec::Raw(decoder) => decoder.get_mut(),
         }
     }
 }
 
-/// Tells a zlib header from a bare stream. A header's first byte ends in 8 (RFC 1950 §2.2); a bare stream that began so
-/// would be a stored block whose padding is not zero, which no encoder writes and which is refused here.
+/// Decides by the first byte whether a `deflate` stream has a zlib header. The first byte of a header ends in 8 (RFC 1950
+/// §2.2). A bare stream with such a byte would begin with a stored block whose padding is not zero. No encoder writes that,
+/// and it is refused as an invalid header.
 fn begin_deflate<W: Write>(first: u8, sink: W) -> Codec<W> {
     if first & 0x0f == 8 {
         Codec::Zlib(ZlibDecoder::new(sink))
@@ -156,14 +164,15 @@ fn begin_deflate<W: Write>(first: u8, sink: W) -> Codec<W> {
 }
 
 impl<W: Write> Codec<W> {
-    /// Takes at least one byte of `input`, or none where the body has ended.
+    /// Decompresses a part of `input` and returns its length. The length is 0 only if the body has ended.
     fn step(&mut self, input: &[u8]) -> io::Result<usize> {
         match self {
             Self::Identity(sink) => sink.write(input),
             Self::Gzip(decoder) => decoder.write(input),
             Self::Zlib(decoder) => decoder.write(input),
             Self::Raw(decoder) => decoder.write(input),
-            Self::Deflate(_) | Self::Zstd { ended: true, .. } => Ok(0),
+            Self::Zstd { ended: true, .. } => Ok(0),
+            Self::Deflate(_) => unreachable!("the first byte of the body ends this state"),
             Self::Zstd {
                 decoder,
                 scratch,
@@ -172,12 +181,13 @@ impl<W: Write> Codec<W> {
             } => {
                 let mut consumed = 0;
                 loop {
-                    let rest = input.get(consumed..).unwrap_or_default();
+                    let rest = input.get(consumed..).expect("zstd reads no more than its input");
                     let status = decoder.run_on_buffers(rest, scratch)?;
                     consumed += status.bytes_read;
-                    sink.write_all(scratch.get(..status.bytes_written).unwrap_or_default())?;
+                    let written = scratch.get(..status.bytes_written);
+                    sink.write_all(written.expect("zstd writes no more than its buffer"))?;
                     *ended = status.remaining == 0;
-                    // A full scratch may mean that there is more than it could hold.
+                    // A full buffer may mean that there is more output than it can hold.
                     if *ended || consumed == input.len() && status.bytes_written < scratch.len() {
                         return Ok(consumed);
                     }
@@ -216,18 +226,18 @@ mod tests {
     }
 
     fn decompress<'a>(encoding: Encoding, chunks: impl IntoIterator<Item = &'a [u8]>) -> io::Result<Vec<u8>> {
-        let mut decoder = Decoder::new(Some(encoding), Vec::new())?;
+        let mut decoder = ContentDecoder::new(Some(encoding), Vec::new())?;
         for chunk in chunks {
             decoder.feed(chunk)?;
         }
         decoder.finish()?;
-        Ok(std::mem::take(decoder.sink().unwrap()))
+        Ok(std::mem::take(decoder.sink_mut()))
     }
 
     const ALL: [Encoding; 3] = [Encoding::Zstd, Encoding::Gzip, Encoding::Deflate];
 
     #[test]
-    fn headers_are_read_as_they_are_written() {
+    fn content_encoding_headers_are_parsed() {
         use EncodingKind::{Identity, Known, Unknown};
         for (value, kind) in [
             ("", Identity),
@@ -246,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_bodies_and_what_follows_the_end_are_errors() {
+    fn truncated_bodies_and_bytes_after_the_end_are_errors() {
         for encoding in ALL {
             let whole = compress(encoding, b"some text, some text, some text");
             for end in 0..whole.len() {
@@ -268,13 +278,13 @@ mod tests {
             }
             assert!(decompress(encoding, [b"{}".as_slice()]).is_err());
         }
-        // A skippable frame is a frame, and what follows it is one too many.
+        // A skippable frame counts as a frame, so the frame after it is one too many.
         let skippable = [b"\x50\x2a\x4d\x18\x01\0\0\0x", &compress(Encoding::Zstd, b"text")[..]].concat();
         assert!(decompress(Encoding::Zstd, [&skippable[..]]).is_err());
     }
 
     #[test]
-    fn checksums_are_checked() {
+    fn wrong_checksums_are_errors() {
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
             let mut whole = compress(encoding, b"some text");
             *whole
@@ -299,7 +309,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn what_was_compressed_comes_out_again(
+        fn compressed_text_is_decompressed_to_the_same_text(
             text in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5000),
             repeat in 1usize..60,
             size in prop_oneof![1usize..40, 40usize..100_000],

@@ -1,55 +1,62 @@
-//! Readers of what streams by: they learn the few facts that routing needs, and keep nothing else.
+//! Readers of the bodies that pass through the proxy. They extract the few facts that routing needs and keep no copy of the
+//! body.
 //!
-//! Nothing in this room does I/O, reads a clock or logs: bytes in, facts out. Every reader takes its input in whatever
-//! pieces it comes, and no answer depends on where the pieces were cut.
+//! The module does no I/O, reads no clock and writes no logs: bytes go in, facts come out. Every reader accepts its input in
+//! pieces, and no result depends on where the pieces were cut.
+//!
+//! | part | its job |
+//! | --- | --- |
+//! | `request/` | request bodies: [`BodyInspector`] decompresses a body and returns its [`RequestFacts`] |
+//! | `response/` | response bodies and event streams: [`ResponseReader`] finds the id, the usage, encrypted items and how the response ended |
+//! | `response/limits.rs` | when a rate limit is reset, in every dialect that upstreams use; a new dialect is added there |
+//! | `json/` | the JSON scanner below both |
+//! | `encoding.rs` | content codings, see [`Encoding`] |
 //!
 //! # How a request body is read
 //!
-//! A request for a language model is mostly long strings: the instructions, the conversation, the tools. A parser would
-//! spend its time on text that nobody asked for. The scanner spends it in two layers instead, as simdjson does
+//! A request for a language model is mostly long strings: the instructions, the conversation and the tools. A parser would
+//! spend most of its time on text that routing does not need. The JSON scanner works in two layers instead, as simdjson does
 //! (Langdale and Lemire, *Parsing Gigabytes of JSON per Second*, 2019, <https://arxiv.org/abs/1902.08318>):
 //!
 //! ```text
-//! chunks ──► scanner ──64-byte blocks──► lexer ──bit masks──► grammar ──keys, values──► a reader's fields
+//! chunks ──► scanner ──64-byte blocks──► lexer ──bit masks──► grammar ──► dispatcher ──keys, values──► visitor
 //! ```
 //!
-//! - `scanner` cuts the stream into blocks of 64 bytes that lie at the same offsets however the chunks fall; from there on
-//!   chunk borders do not exist.
-//! - `lexer` turns a block into a mask with one bit a byte that matters to the structure, by arithmetic on 64-bit words
-//!   that `lanes` makes from the bytes, 32 at a time with AVX2. It checks all that can be wrong inside strings: UTF-8
-//!   (Keiser and Lemire, *Validating UTF-8 In Less Than One Instruction Per Byte*, 2020,
-//!   <https://arxiv.org/abs/2010.03090>), escapes, surrogate pairs, control characters.
-//! - `grammar` visits the set bits only, with a stack of one bit a level, and reads numbers and literals.
-//! - a `Reader` hears of keys and values down to the depth that it asks for.
+//! - The scanner cuts the stream into blocks of 64 bytes. The blocks lie at the same offsets wherever the chunks were cut, so
+//!   the other layers do not see the borders of chunks.
+//! - The lexer turns a block into masks with one bit for each byte that matters to the structure. It uses arithmetic on
+//!   64-bit words, which vector instructions make from the bytes. It also checks everything that can be wrong inside a
+//!   string: UTF-8 (Keiser and Lemire, *Validating UTF-8 In Less Than One Instruction Per Byte*, 2020,
+//!   <https://arxiv.org/abs/2010.03090>), escapes, surrogate pairs and control characters.
+//! - The grammar visits only the bits that are set, and keeps a stack of one bit per level.
+//! - The dispatcher assembles keys and strings that lie across chunks and passes them to a visitor, which knows the fields.
 //!
-//! Together they accept exactly what `serde_json::Value` accepts, to the last digit of a number out of range, save that the
-//! root must be an object, the nesting may be 128 deep (serde_json: 127), no field that routing reads may stand twice or be
-//! longer than 4 KiB, and `model` must be a string or `null`.
+//! A body is accepted only if all JSON parsers read it alike. The scanner accepts what `serde_json::Value` accepts, including
+//! which numbers are out of range, with these differences: the root must be an object, and arrays and objects may be nested
+//! up to 128 levels (127 in serde_json). In a request body, no field that routing reads may be present twice, differ from its
+//! name in case only, or be longer than 4 KiB, and `model` must be a string or `null`. [`JsonErrorKind`] lists the errors.
 
-mod capture;
 mod encoding;
-mod encrypted;
-mod grammar;
-mod inspect;
-mod lanes;
-mod lexer;
-mod limits;
-mod reader;
-mod refusal;
+mod field;
+mod json;
 mod request;
 mod response;
-mod scalar;
-mod scanner;
-mod sse;
 
-#[cfg(test)]
-mod oracle;
-#[cfg(test)]
-mod tests;
+#[doc(hidden)]
+pub mod testing;
 
 pub use encoding::{Encoding, EncodingKind};
-pub use inspect::{BodyInspector, InspectError};
-pub use limits::{ErrorNotice, error_notice, event_notice};
-pub use refusal::{Field, Problem, Refusal};
-pub use request::{Content, RequestFacts, RequestScanner};
-pub use response::{FirstEvent, ResponseReader, Terminal, Usage};
+pub use field::RoutingField;
+pub use json::error::{JsonError, JsonErrorKind};
+pub use request::{
+    facts::{ConversationPrefix, RequestFacts},
+    inspect::{BodyInspector, InspectError},
+    scanner::RequestScanner,
+};
+pub use response::{
+    errors::{ErrorNotice, error_notice, event_notice},
+    first_event::FirstEvent,
+    reader::ResponseReader,
+    terminal::Terminal,
+    usage::Usage,
+};

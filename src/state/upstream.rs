@@ -105,11 +105,16 @@ impl ConnectionSettings {
     /// Makes a pool that has no connection yet.
     pub(super) fn open_pool(&self) -> Result<Arc<wire::Pool>, String> {
         let tls = if self.url_scheme == Scheme::HTTPS {
-            Some(wire::client_config(self.ca.as_deref(), self.http2).map_err(|error| error.to_string())?)
+            let versions = if self.http2 {
+                wire::HttpVersions::Http2AndHttp1
+            } else {
+                wire::HttpVersions::Http1
+            };
+            Some(wire::client_config(self.ca.as_deref(), versions).map_err(|error| error.to_string())?)
         } else {
             None
         };
-        let target = wire::Target {
+        let target = wire::DialTarget {
             authority: self.authority.clone(),
             tls,
         };

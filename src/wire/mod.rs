@@ -1,50 +1,91 @@
-//! All socket I/O: listening, serving connections, dialling upstreams, pooling what was dialled, and bodies in both directions.
+//! All socket I/O: listeners, the connections of clients, the connections to upstreams, and bodies in both directions.
 //!
-//! Nothing here decides anything. A handler is handed in, time limits are handed in, and what goes wrong comes back as
-//! a closed error that says whether the upstream may have seen the request.
+//! This module decides nothing about requests. It receives a handler and time limits, and it reports each failure as a
+//! closed error, which says whether the upstream may have seen the request.
+//!
+//! # How it is built
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `server` | listens, accepts, assigns connections to workers, closes the ones that wait too long; HTTP/2 towards clients |
+//! | `client` | dials upstreams, pools connections, sends requests; HTTP/2 towards upstreams |
+//! | `http1` | HTTP/1.1: its codec, the server loop of a client's connection, and one exchange with an upstream |
+//! | `body` | request and response bodies, independent of the version of HTTP |
+//! | `tls` | rustls on both sides |
+//! | `timers`, `limits` | time limits and size limits that HTTP/1.1 and HTTP/2 share |
+//! | `transport` | one byte stream type for TCP, Unix sockets and TLS |
+//!
+//! No file imports, directly or through others, a file that imports it.
+//!
+//! # Why HTTP/1.1 is our own
+//!
+//! HTTP/1.1 is implemented here over httparse, on both sides. The reason is strictness, and not speed. A bare proxy made of
+//! hyper, without any of Steadfast's work, needs less CPU time than nginx: 0.99 times as much for a GET, 0.82 times for a POST
+//! of 4 KB, 0.67 times for one of 40 KB and 0.87 times for one of 64 KB. User instructions per request (callgrind, whole
+//! process, one kept connection; 2026-11-30):
+//!
+//! | request | nginx | bare hyper proxy | HAProxy | Steadfast |
+//! | --- | --- | --- | --- | --- |
+//! | GET | 19,400 | 23,600 | 29,700 | 42,500 |
+//! | POST of 4 KB | 24,700 | 28,000 | 33,700 | 74,300 |
+//! | Codex turn of 40 KB | 25,000 | 28,300 | 71,100 (routes by a header) | 199,500 |
+//!
+//! Steadfast makes the minimum of system calls for a request: two each of `epoll_wait`, `read` and `write`. Its further
+//! instructions are its own work: of the 199,500, the scan of the body takes 147,000; of a GET, the header map takes 9,000,
+//! copies of large values 6,000, and the log line 4,400.
+//!
+//! What decides is that hyper 1.12 **accepts** messages that a proxy must not pass on, because the next reader may understand
+//! them differently (request smuggling):
+//!
+//! * `Transfer-Encoding` beside `Content-Length`;
+//! * `Transfer-Encoding: gzip, chunked`, and a coding that is named twice;
+//! * an HTTP/1.1 request without `Host`, with two of them, or with an invalid one;
+//! * a target in absolute form with another authority than `Host`, or with userinfo;
+//! * `..`, `%2e`, `//` or a fragment in a path;
+//! * methods in lower case, and targets in authority form;
+//! * headers that `Connection` names, which concern one connection only;
+//! * trailers such as `content-length` or `authorization`, which arrive after everything has been decided.
+//!
+//! hyper hides some of these before a handler sees them, so a handler could not refuse them. The codec refuses whatever
+//! concerns the framing, closes the connection where RFC 9112 section 6.1 says so, and drops trailers. Targets, hosts and
+//! headers are judged by the proxy, which receives them as they came. HTTP/2 is spoken by hyper on both sides, because each of
+//! its frames has a length and so one reading.
 
-mod accept;
-mod activity;
 mod body;
-mod capacity;
-mod client_socket;
-mod connection;
-mod connections;
-mod dial;
+mod client;
+mod error_cause;
 mod http1;
-mod http2;
-mod kept;
-mod listen;
-mod multiplex;
-mod pool;
-mod refusal;
-mod replay;
-mod request_body;
-mod send_error;
-mod serve;
-mod server_tls;
-mod stall;
-mod stream;
-mod throttle;
+mod limits;
+mod server;
+mod timers;
 mod tls;
 mod transport;
-mod upstream_socket;
-mod workers;
 
-pub use body::{BodyError, Framing, Intake, Relay};
-pub use capacity::Capacity;
-pub use connection::{Peer, ServeLimits, Service};
-pub use dial::{DialError, Target};
+pub use body::{
+    framing::{BodyError, Framing},
+    intake::Intake,
+    kept::{KeptBody, KeptBodyBuilder, SpliceError},
+    relay::Relay,
+    replay::Replay,
+    request::RequestBody,
+};
+pub use client::{
+    dial::{DialError, DialTarget},
+    pool::Pool,
+    send_error::SendError,
+    send_options::SendOptions,
+};
 #[doc(hidden)]
-pub use http1::read_head;
-pub use kept::{Keep, Kept, NotThere};
-pub use listen::{Address, BindError, Listener};
-pub use pool::{Pool, Terms};
-pub use refusal::Refusal;
-pub use replay::Replay;
-pub use request_body::RequestBody;
-pub use send_error::SendError;
-pub use serve::{Phase, Shutdown, serve};
-pub use server_tls::{Identity, IdentityError, server_config};
-pub use tls::{TlsError, client_config};
-pub use workers::Workers;
+pub use http1::codec::head_reader::read_head;
+pub use server::{
+    capacity::Capacity,
+    listen::{Address, BindError, Listener},
+    refusal::HeadRefusal,
+    serve::{Shutdown, ShutdownPhase, serve},
+    service::{Peer, ServeLimits, Service},
+    workers::Workers,
+};
+pub use tls::{
+    client::{HttpVersions, TlsError, client_config},
+    server::{IdentityError, TlsIdentity, server_config},
+};

@@ -1,4 +1,4 @@
-//! What bytes travel over: one type for every kind of connection.
+//! The byte stream under a connection: one type for TCP, Unix sockets and TLS on either side.
 
 use std::{
     io::{self, IoSlice},
@@ -12,83 +12,89 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::server_tls::ServerTls;
+use crate::wire::tls::server_stream::ServerTlsStream;
 
-/// What is known of the peer without reading.
+/// What is known of the peer's sending side without reading from the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PeerSide {
-    /// Nothing is there to be read; the task is woken when that changes.
+pub(in crate::wire) enum PeerState {
+    /// There are no bytes to read. The task is woken when that changes.
     Quiet,
-    /// Bytes are there to be read. What comes after them wakes nobody until they are.
+    /// There are bytes to read. Until they are read, nothing that arrives after them wakes the task.
     Unread,
-    /// It has closed its side, perhaps behind bytes that are still unread.
+    /// The peer has closed its sending side, perhaps after bytes that are still unread.
     Closed,
 }
 
-/// A connection of any kind.
-pub(super) enum Transport {
+/// A connected byte stream of any kind.
+pub(in crate::wire) enum Transport {
+    /// Plain TCP.
     Tcp(TcpStream),
+    /// A Unix domain socket.
     Unix(UnixStream),
+    /// TLS towards an upstream.
     Tls(Box<TlsStream<TcpStream>>),
-    ServerTls(Box<ServerTls>),
+    /// TLS towards a client.
+    ServerTls(Box<ServerTlsStream>),
 }
 
 impl Transport {
-    /// Makes closing a reset, where the transport knows resets.
+    /// Makes the connection end in a TCP reset when it is closed, where the transport has resets.
     pub fn reset_on_close(&self) {
         let tcp = match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::ServerTls(tls) => tls.tcp(),
             Self::Unix(_) | Self::Tls(_) => None,
         };
-        // An error means that the peer was faster.
+        // The call fails only if the peer has already closed the connection.
         let _ = tcp.map(TcpStream::set_zero_linger);
     }
 
-    /// Looks whether the peer has closed its side; as a rule without a system call.
-    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerSide {
+    /// Checks whether the peer has closed its sending side. This needs a system call only when bytes are unread.
+    pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerState {
         match self {
-            Self::Tcp(tcp) => tcp_peer(cx, tcp),
-            Self::Unix(unix) => peer_side(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
-            Self::Tls(tls) => tcp_peer(cx, tls.get_ref().0),
+            Self::Tcp(tcp) => poll_tcp_peer(cx, tcp),
+            Self::Unix(unix) => poll_peer_readiness(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
+            Self::Tls(tls) => poll_tcp_peer(cx, tls.get_ref().0),
             Self::ServerTls(tls) => match tls.tcp() {
-                Some(tcp) => tcp_peer(cx, tcp),
-                None => PeerSide::Closed,
+                Some(tcp) => poll_tcp_peer(cx, tcp),
+                None => PeerState::Closed,
             },
         }
     }
 }
 
-/// A read that filled its buffer leaves the socket marked as readable: then only looking tells.
-fn tcp_peer(cx: &mut Context<'_>, tcp: &TcpStream) -> PeerSide {
-    let side = peer_side(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE));
-    if side != PeerSide::Unread {
-        return side;
+/// Checks a TCP peer. After a read that filled its buffer, tokio still reports the socket as readable; then only a peek
+/// shows whether there are bytes.
+fn poll_tcp_peer(cx: &mut Context<'_>, tcp: &TcpStream) -> PeerState {
+    let state = poll_peer_readiness(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE));
+    if state != PeerState::Unread {
+        return state;
     }
     let mut byte = [0];
     match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-        Poll::Pending => PeerSide::Quiet,
-        Poll::Ready(Ok(1..)) => PeerSide::Unread,
-        Poll::Ready(Ok(0) | Err(_)) => PeerSide::Closed,
+        Poll::Pending => PeerState::Quiet,
+        Poll::Ready(Ok(1..)) => PeerState::Unread,
+        Poll::Ready(Ok(0) | Err(_)) => PeerState::Closed,
     }
 }
 
-/// Only `ready` tells bytes from an end, and only `poll_read_ready` stays registered once polled.
-fn peer_side(
+/// Asks for the readiness of a socket in two ways, because each has a gap: only `ready` distinguishes bytes from a close,
+/// and only `poll_read_ready` keeps the task registered after it is polled.
+fn poll_peer_readiness(
     cx: &mut Context<'_>,
     poll_read_ready: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
     ready: impl Future<Output = io::Result<Ready>>,
-) -> PeerSide {
+) -> PeerState {
     if poll_read_ready(cx).is_pending() {
-        return PeerSide::Quiet;
+        return PeerState::Quiet;
     }
     match pin!(ready).poll(cx) {
-        Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerSide::Closed,
-        _ => PeerSide::Unread,
+        Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerState::Closed,
+        _ => PeerState::Unread,
     }
 }
 
-/// Calls one method of whichever transport this is.
+/// Calls the same method on the stream inside any variant.
 macro_rules! on_transport {
     ($transport:expr, $inner:ident => $call:expr) => {
         match $transport {
@@ -129,5 +135,59 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_transport!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn tcp_pair() -> (Transport, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let far = TcpStream::connect(listener.local_addr().expect("bound"))
+            .await
+            .expect("it listens");
+        let (near, _) = listener.accept().await.expect("a connection");
+        (Transport::Tcp(near), far)
+    }
+
+    async fn reaches(transport: &Transport, wanted: PeerState) -> bool {
+        let reached = poll_fn(|cx| {
+            if transport.poll_peer(cx) == wanted {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        tokio::time::timeout(Duration::from_secs(5), reached).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_tcp_peer_is_quiet_then_unread_then_closed() {
+        let (mut near, mut far) = tcp_pair().await;
+        assert!(reaches(&near, PeerState::Quiet).await);
+        far.write_all(b"xy").await.expect("written");
+        assert!(reaches(&near, PeerState::Unread).await);
+        // The read fills its buffer, so tokio still reports the socket as readable.
+        near.read_exact(&mut [0; 2]).await.expect("read");
+        assert!(reaches(&near, PeerState::Quiet).await);
+        drop(far);
+        assert!(reaches(&near, PeerState::Closed).await);
+    }
+
+    #[tokio::test]
+    async fn a_closed_unix_peer_is_seen() {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let near = Transport::Unix(near);
+        assert!(reaches(&near, PeerState::Quiet).await);
+        drop(far);
+        assert!(reaches(&near, PeerState::Closed).await);
     }
 }

@@ -24,12 +24,12 @@ CLIENTS = {
 
 @dataclass
 class Setup:
-    """What a part is given."""
+    """The arguments of a part."""
 
     rig: Rig
-    # For files of this run; goes when all is well.
+    # The folder for files of this run, removed after a run without failures.
     folder: Path
-    # Where the clients are installed.
+    # The folder in which the clients are installed.
     installed: Path
 
     @property
@@ -41,7 +41,7 @@ def main():
     arguments = parse()
     parts = [(client, part) for client, parts in CLIENTS.items() for part in parts if wanted(arguments.only, client, part)]
     if not parts:
-        sys.exit(f"no such part; there are {', '.join(f'{client}/{part}' for client in CLIENTS for part in CLIENTS[client])}")
+        sys.exit(f"no such part; the parts are {', '.join(f'{client}/{part}' for client in CLIENTS for part in CLIENTS[client])}")
     signal.signal(signal.SIGTERM, stop)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.work))
     rig = Rig(arguments.binary, folder)
@@ -53,7 +53,7 @@ def main():
         code = rig.stop()
     if code:
         failed += 1
-        print(f"FAIL steadfast: it ended with {code}")
+        print(f"FAIL steadfast: exited with {code}")
     if failed:
         print(f"The logs are in {folder}")
     else:
@@ -63,7 +63,7 @@ def main():
 
 
 def stop(*_):
-    """This run is to end, and with it all that it started."""
+    """Ends the run and all processes that it started."""
     child.end_all()
     sys.exit("stopped")
 
@@ -81,7 +81,7 @@ def wanted(only, client, part):
 
 
 def run_all(setup, parts, only):
-    """Runs the parts, a line for each client; how many failed."""
+    """Runs the parts and prints a line for each client. Returns the number of failures."""
     failed = 0
     for client in CLIENTS:
         began, names, well = time.monotonic(), [part for of, part in parts if of == client], True
@@ -94,16 +94,16 @@ def run_all(setup, parts, only):
             print(f"ok   {client}: {', '.join(names)} ({time.monotonic() - began:.1f} s)", flush=True)
     if left := setup.rig.in_flight():
         failed += 1
-        print(f"FAIL over all: Steadfast counts {left} requests in flight, with no client left")
+        print(f"FAIL overall: Steadfast counts {left} requests in flight after all clients have ended")
     accounts = {request.account for request in setup.rig.seen}
     if not only and len(accounts) != len(setup.rig.taps):
         failed += 1
-        print(f"FAIL over all: only {sorted(accounts)} were used")
+        print(f"FAIL overall: only {sorted(accounts)} were used")
     return failed
 
 
 def run_one(setup, client, part):
-    """Runs one part and checks all that it caused; what is wrong, or None."""
+    """Runs one part and checks its requests. Returns a description of the failure, or None."""
     rig = setup.rig
     seen, logged = len(rig.seen), len(rig.log())
     complaints = len(rig.complaints())
@@ -124,12 +124,12 @@ def run_one(setup, client, part):
 
 
 def requests(seen):
-    """What reached the accounts, for a person."""
+    """Returns the requests that reached the accounts, as text."""
     told = [
         f"  {request.method} {request.path} → {request.account}: {request.status}, session {verify.session_of(request)}"
         for request in seen
     ]
-    return "what reached the accounts:\n" + "\n".join(told or ["  nothing"])
+    return "requests that reached the accounts:\n" + "\n".join(told or ["  none"])
 
 
 def indent(text):

@@ -1,5 +1,5 @@
-// What openai-node sees through Steadfast. Called with the name of a part; asserts, and fails with a stack trace.
-// The variables are those of openai_python.py.
+// Tests openai-node through Steadfast. The argument is the name of a part. A failed assertion prints a stack trace.
+// The environment variables are those of openai_python.py.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -16,15 +16,15 @@ const instructions = "You are a patient pilot who knows every rock of this coast
 const client = new OpenAI({ baseURL: `${root}/v1`, ...settings });
 
 const session = (name) => ({ headers: { "x-test-session": name } });
-// openai-node keeps the order of the fields: here the key comes first.
+// openai-node keeps the order of the fields, so the key comes first here.
 const keyed = (key, more) => ({ prompt_cache_key: key, model, instructions, ...more });
 
-function spokenBy(text, account) {
+function assertAnsweredBy(text, account) {
   assert.ok(text.startsWith(`${account} answers:`), `'${text}' is not from ${account}`);
 }
 
-async function refused(kind, code, promise) {
-  const error = await promise.then(() => assert.fail(`${kind.name} was to be expected`), (error) => error);
+async function assertRefused(kind, code, promise) {
+  const error = await promise.then(() => assert.fail(`expected ${kind.name}`), (error) => error);
   assert.equal(error.constructor, kind, String(error));
   assert.equal(error.code, code);
   assert.ok(error.requestID, "every error carries x-request-id");
@@ -36,7 +36,7 @@ const parts = {
     for (const [account, key] of keys) {
       const first = client.responses.create(keyed(key, { input: "Where are we?" }), session(key));
       const { data, response } = await first.withResponse();
-      spokenBy(data.output_text, account);
+      assertAnsweredBy(data.output_text, account);
       assert.equal(response.headers.get("x-steadfast-upstream"), account);
       const again = await client.responses.create(keyed(key, { input: "Where are we?" }), session(key));
       assert.ok(again.usage.input_tokens_details.cached_tokens > 500);
@@ -44,10 +44,10 @@ const parts = {
     const [account, key] = keys[0];
     const late = { model, input: "log entry; ".repeat(45_000), prompt_cache_key: key };
     const short = new OpenAI({ baseURL: root, ...settings });
-    spokenBy((await short.responses.create(late, session(key))).output_text, account);
+    assertAnsweredBy((await short.responses.create(late, session(key))).output_text, account);
   },
 
-  // All sessions at once, each three turns long, the encrypted reasoning replayed.
+  // All sessions run concurrently with three turns each, and replay their encrypted reasoning.
   async stream() {
     await Promise.all(keys.map(async ([account, key]) => {
       const history = [];
@@ -59,7 +59,7 @@ const parts = {
         assert.deepEqual(events.map((event) => event.sequence_number), events.map((_, index) => index));
         assert.equal(events.at(-1).type, "response.completed");
         const deltas = events.filter((event) => event.type === "response.output_text.delta");
-        spokenBy(deltas.map((event) => event.delta).join(""), account);
+        assertAnsweredBy(deltas.map((event) => event.delta).join(""), account);
         history.push(...events.at(-1).response.output);
       }
     }));
@@ -72,7 +72,7 @@ const parts = {
       assert.equal(compacted.object, "response.compaction");
       assert.equal(compacted.output.at(-1).type, "compaction");
       const next = [...compacted.output, { role: "user", content: "What was it?" }];
-      spokenBy((await client.responses.create(keyed(key, { input: next }), session(key))).output_text, account);
+      assertAnsweredBy((await client.responses.create(keyed(key, { input: next }), session(key))).output_text, account);
     }
   },
 
@@ -88,61 +88,61 @@ const parts = {
       const first = await client.responses.create(keyed(key, { input: "One." }), session(key));
       const more = { model, input: "Two.", previous_response_id: first.id };
       const second = await client.responses.create(more, session(key));
-      spokenBy(second.output_text, account);
+      assertAnsweredBy(second.output_text, account);
       const third = client.responses.stream({ ...more, previous_response_id: second.id }, session(key));
-      spokenBy((await third.finalResponse()).output_text, account);
+      assertAnsweredBy((await third.finalResponse()).output_text, account);
     }
   },
 
   async stored() {
     for (const [account, key] of keys) {
       const made = await client.responses.create(keyed(key, { input: "Keep this." }), session(key));
-      spokenBy((await client.responses.retrieve(made.id, {}, session(key))).output_text, account);
+      assertAnsweredBy((await client.responses.retrieve(made.id, {}, session(key))).output_text, account);
       const items = await client.responses.inputItems.list(made.id, {}, session(key));
       assert.equal(items.data[0].content[0].text, "Keep this.");
       assert.equal((await client.responses.cancel(made.id, session(key))).id, made.id);
       await client.responses.delete(made.id, session(key));
-      await refused(OpenAI.NotFoundError, null, client.responses.retrieve(made.id, {}, session(key)));
+      await assertRefused(OpenAI.NotFoundError, null, client.responses.retrieve(made.id, {}, session(key)));
     }
   },
 
   async chat() {
     for (const [account, key] of keys) {
       const body = { model, messages: [{ role: "user", content: "Ahoy?" }], prompt_cache_key: key };
-      spokenBy((await client.chat.completions.create(body, session(key))).choices[0].message.content, account);
+      assertAnsweredBy((await client.chat.completions.create(body, session(key))).choices[0].message.content, account);
       let text = "";
       for await (const chunk of await client.chat.completions.create({ ...body, stream: true }, session(key))) {
         text += chunk.choices[0]?.delta.content ?? "";
       }
-      spokenBy(text, account);
+      assertAnsweredBy(text, account);
     }
   },
 
   async errors() {
-    const astray = new OpenAI({ baseURL: `${root}/v2`, ...settings });
-    const error = await refused(OpenAI.NotFoundError, "unknown_path", astray.responses.create({ model, input: "Hello" }));
+    const wrongPath = new OpenAI({ baseURL: `${root}/v2`, ...settings });
+    const error = await assertRefused(OpenAI.NotFoundError, "unknown_path", wrongPath.responses.create({ model, input: "Hello" }));
     assert.match(error.message, /\/v2\/responses.*\/v1\/responses/);
     const foreign = client.responses.create({ model, input: "Hello", previous_response_id: "resp_none" });
-    await refused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
+    await assertRefused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
   },
 
-  // A gateway with keys: each refusal is the SDK's own type of error, with the gateway's words.
+  // A gateway with client keys: each refusal is a typed error of the SDK with the gateway's message.
   async access() {
     const given = Object.fromEntries(byAccount.map(([name, [key]]) => [name, key]));
     const caller = (name) => new OpenAI({ baseURL: `${root}/v1`, ...settings, apiKey: given[name] ?? name });
     const ask = (name, more) => caller(name).responses.create({ model, input: "Hello", ...more });
     const made = await ask("good");
-    for (const [name, words] of [["sk-steadfast-nobody", /Incorrect/], ["old", /expired/], ["off", /disabled/]]) {
-      assert.match((await refused(OpenAI.AuthenticationError, "invalid_api_key", ask(name))).message, words);
+    for (const [name, words] of [["sk-steadfast-unknown", /Incorrect/], ["old", /expired/], ["off", /disabled/]]) {
+      assert.match((await assertRefused(OpenAI.AuthenticationError, "invalid_api_key", ask(name))).message, words);
     }
-    const forbidden = await refused(OpenAI.PermissionDeniedError, "model_not_allowed", ask("narrow"));
+    const forbidden = await assertRefused(OpenAI.PermissionDeniedError, "model_not_allowed", ask("narrow"));
     assert.match(forbidden.message, /gpt-4\*/);
-    await refused(OpenAI.NotFoundError, "model_not_found", caller("narrow").models.retrieve(model));
-    await refused(OpenAI.NotFoundError, "response_not_found", caller("other").responses.retrieve(made.id));
+    await assertRefused(OpenAI.NotFoundError, "model_not_found", caller("narrow").models.retrieve(model));
+    await assertRefused(OpenAI.NotFoundError, "response_not_found", caller("other").responses.retrieve(made.id));
     const foreign = ask("other", { previous_response_id: made.id });
-    await refused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
+    await assertRefused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
     assert.ok((await ask("spent")).output_text);
-    const limited = await refused(OpenAI.RateLimitError, "rate_limit_exceeded", ask("spent"));
+    const limited = await assertRefused(OpenAI.RateLimitError, "rate_limit_exceeded", ask("spent"));
     assert.match(limited.message, /1 requests per minute/);
     assert.equal(limited.headers.get("x-ratelimit-remaining-requests"), "0");
     assert.ok(Number(limited.headers.get("retry-after")) >= 50);

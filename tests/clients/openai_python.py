@@ -1,7 +1,7 @@
-"""What openai-python sees through Steadfast. Called with the name of a part; asserts, and fails with a traceback.
+"""Tests openai-python through Steadfast. The argument is the name of a part. A failed assertion prints a traceback.
 
-The keys in STEADFAST_KEYS are grouped by the account that `steadfast route` names for them. A request's x-test-session tells
-the taps behind Steadfast which session it belongs to, whether it has a key or not.
+The keys in STEADFAST_KEYS are grouped by the account that `steadfast route` names for them. The header x-test-session tells
+the taps behind Steadfast to which session a request belongs, with or without a session key.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def keyed(key, **more):
     return {"model": MODEL, "instructions": INSTRUCTIONS, "prompt_cache_key": key, "extra_headers": session(key), **more}
 
 
-def spoken_by(text, account):
+def assert_answered_by(text, account):
     assert text.startswith(f"{account} answers:"), f"{text!r} is not from {account}"
 
 
@@ -46,16 +46,16 @@ def user(text):
 def create():
     for account, key in every_key():
         raw = client.responses.with_raw_response.create(**keyed(key, input="Where are we?"))
-        spoken_by(raw.parse().output_text, account)
+        assert_answered_by(raw.parse().output_text, account)
         assert raw.headers["x-steadfast-upstream"] == account and raw.headers["x-request-id"]
-        assert raw.headers["openai-model"] == MODEL, "an upstream's headers are the client's"
+        assert raw.headers["openai-model"] == MODEL, "an upstream's headers reach the client"
         assert "authorization" not in raw.headers
         again = client.responses.create(**keyed(key, input="Where are we?"))
         assert again.usage.input_tokens_details.cached_tokens > 500, again.usage
-    # The key stands behind half a megabyte of input, and the base URL has no /v1.
+    # The key comes after half a megabyte of input, and the base URL has no /v1.
     account, key = every_key()[0]
     short = OpenAI(base_url=ROOT, **SETTINGS)
-    spoken_by(short.responses.create(**keyed(key, input="log entry; " * 45_000)).output_text, account)
+    assert_answered_by(short.responses.create(**keyed(key, input="log entry; " * 45_000)).output_text, account)
 
 
 def stream():
@@ -64,18 +64,18 @@ def stream():
         assert [event.sequence_number for event in events] == list(range(len(events))), "events were lost or reordered"
         assert (events[0].type, events[-1].type) == ("response.created", "response.completed")
         text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-        spoken_by(text, account)
+        assert_answered_by(text, account)
         assert text == events[-1].response.output_text
         with client.responses.stream(**keyed(key, input="Another one.")) as helper:
             for event in helper:
                 pass
             final = helper.get_final_response()
-        spoken_by(final.output_text, account)
+        assert_answered_by(final.output_text, account)
         assert final.usage.input_tokens_details.cached_tokens > 500
 
 
 def together():
-    """All sessions at once over one client, three turns each, streaming and not, with encrypted reasoning replayed."""
+    """All sessions run concurrently over one client, with three turns each, streamed or not, and replay encrypted reasoning."""
 
     async def conversation(client, account, key):
         history = []
@@ -87,7 +87,7 @@ def together():
                     answer = await helper.get_final_response()
             else:
                 answer = await client.responses.create(**keyed(key, **more))
-            spoken_by(answer.output_text, account)
+            assert_answered_by(answer.output_text, account)
             history += [item.model_dump(exclude_none=True, exclude={"parsed"}) for item in answer.output]
 
     async def main():
@@ -98,7 +98,7 @@ def together():
 
 
 def keyless():
-    """No key at all: a conversation is known by its beginning, short or long."""
+    """Without a key a conversation is recognized by its beginning, short or long."""
     openings = ["Hello number {}", "A long beginning {}. " + "It was a dark and stormy night. " * 300]
     for number, opening in enumerate(openings * 3):
         name = f"keyless-{number}"
@@ -116,13 +116,13 @@ def keyless():
 def compact():
     for account, key in every_key():
         history = [user("Remember the anchor."), {"role": "assistant", "content": "Aye."}, user("And the chain.")]
-        spoken_by(client.responses.create(**keyed(key, input=history)).output_text, account)
+        assert_answered_by(client.responses.create(**keyed(key, input=history)).output_text, account)
         compacted = client.responses.compact(**keyed(key, input=history))
         assert compacted.object == "response.compaction" and compacted.usage.input_tokens > 0
         assert compacted.output[-1].type == "compaction" and account in compacted.output[-1].encrypted_content
         carried = [item.model_dump(exclude_none=True) for item in compacted.output]
-        spoken_by(client.responses.create(**keyed(key, input=carried + [user("What was it?")])).output_text, account)
-    # Without a key anywhere a compaction follows its conversation, whose encrypted reasoning it carries.
+        assert_answered_by(client.responses.create(**keyed(key, input=carried + [user("What was it?")])).output_text, account)
+    # Without a key a compaction is routed to the account of its conversation by the encrypted reasoning that it contains.
     for number in range(4):
         history = [user(f"Voyage {number} begins.")]
         common = {"model": MODEL, "instructions": INSTRUCTIONS, "extra_headers": session(f"keyless-compaction-{number}")}
@@ -135,47 +135,47 @@ def models():
     listed = [model.id for model in client.models.list()]
     assert MODEL in listed and len(listed) == len(set(listed)), listed
     assert client.models.retrieve(MODEL).id == MODEL
-    refused(openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("gpt-none"))
+    assert_refused(openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("gpt-none"))
 
 
 def follow_up():
-    """`previous_response_id` finds its account whether the conversation has a key or not."""
+    """`previous_response_id` routes to its account, with or without a session key."""
     for account, key in every_key():
         first = client.responses.create(**keyed(key, input="One."))
         second = client.responses.create(**keyed(key, input="Two.", previous_response_id=first.id))
         more = {"model": MODEL, "input": "Three.", "extra_headers": session(key)}
         third = client.responses.create(previous_response_id=second.id, **more)
-        spoken_by(third.output_text, account)
-        assert third.usage.input_tokens_details.cached_tokens > 500, "the conversation that it follows was cached"
+        assert_answered_by(third.output_text, account)
+        assert third.usage.input_tokens_details.cached_tokens > 500, "the previous turns were cached"
         with client.responses.stream(previous_response_id=third.id, **more) as helper:
-            spoken_by(helper.get_final_response().output_text, account)
+            assert_answered_by(helper.get_final_response().output_text, account)
 
 
 def stored():
-    """What is asked of a response by its id goes to the account that made it, also when it was streamed."""
+    """Requests that name a response in their path reach the account that made it, also if it was streamed."""
     for account, key in every_key():
         headers = session(key)
         streamed = list(client.responses.create(stream=True, **keyed(key, input="Keep this.")))[-1].response
         for made in (client.responses.create(**keyed(key, input="And this.")), streamed):
             found = client.responses.retrieve(made.id, extra_headers=headers)
             assert found.id == made.id
-            spoken_by(found.output_text, account)
+            assert_answered_by(found.output_text, account)
             items = list(client.responses.input_items.list(made.id, extra_headers=headers))
             assert items[0].content[0].text in ("Keep this.", "And this."), items
             assert client.responses.cancel(made.id, extra_headers=headers).id == made.id
             client.responses.delete(made.id, extra_headers=headers)
             gone = lambda: client.responses.retrieve(made.id, extra_headers=headers)
-            assert made.id in str(refused(openai.NotFoundError, None, gone))
+            assert made.id in str(assert_refused(openai.NotFoundError, None, gone))
 
 
 def chat():
     for account, key in every_key():
         messages = [{"role": "system", "content": INSTRUCTIONS}, user("Ahoy?")]
         common = {"model": MODEL, "messages": messages, "prompt_cache_key": key, "extra_headers": session(key)}
-        spoken_by(client.chat.completions.create(**common).choices[0].message.content, account)
+        assert_answered_by(client.chat.completions.create(**common).choices[0].message.content, account)
         chunks = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **common))
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        spoken_by(text, account)
+        assert_answered_by(text, account)
         assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 500
     assert client.chat.completions.create(model=MODEL, messages=[user("Who?")]).choices[0].message.content
 
@@ -186,29 +186,29 @@ def embeddings():
     assert made.data[0].embedding == made.data[2].embedding != made.data[1].embedding
 
 
-def refused(kind, code, call):
-    """The error that `call` raises."""
+def assert_refused(kind, code, call):
+    """Returns the error of the type `kind` that `call` raises."""
     try:
         answer = call()
     except kind as error:
         assert type(error) is kind and error.code == code, (type(error), error.code, error.body)
         assert error.request_id, "every error carries x-request-id"
         return error
-    raise AssertionError(f"{kind.__name__} was to be expected, not {answer}")
+    raise AssertionError(f"expected {kind.__name__}, not {answer}")
 
 
 def errors():
-    """Steadfast's own errors say what to do, in OpenAI's shape; an account's own are handed on as they are."""
-    astray = OpenAI(base_url=f"{ROOT}/v2", **SETTINGS)
-    error = refused(openai.NotFoundError, "unknown_path", lambda: astray.responses.create(model=MODEL, input="Hello"))
+    """Errors of Steadfast have the shape of OpenAI's errors and say what to do. Errors of an account pass unchanged."""
+    wrong_path = OpenAI(base_url=f"{ROOT}/v2", **SETTINGS)
+    error = assert_refused(openai.NotFoundError, "unknown_path", lambda: wrong_path.responses.create(model=MODEL, input="Hello"))
     assert "/v2/responses" in str(error) and "/v1/responses" in error.body["message"].replace("/v2/responses", ""), error
     assert error.type == "invalid_request_error"
 
     unknown = lambda: client.responses.create(model=MODEL, input="Hello", previous_response_id="resp_none")
-    error = refused(openai.BadRequestError, "previous_response_not_found", unknown)
+    error = assert_refused(openai.BadRequestError, "previous_response_not_found", unknown)
     assert error.body["message"] == "Previous response with id 'resp_none' not found." and error.param == "previous_response_id"
     missing = lambda: client.responses.create(model=MODEL)
-    assert refused(openai.BadRequestError, "missing_required_parameter", missing).param == "input"
+    assert assert_refused(openai.BadRequestError, "missing_required_parameter", missing).param == "input"
 
     account, key = every_key()[0]
     twice = f'{{"model":"{MODEL}","prompt_cache_key":"{key}","input":"Hello","prompt_cache_key":"other"}}'
@@ -221,7 +221,7 @@ def errors():
 
 
 def access():
-    """A gateway with keys: each refusal is the SDK's own type of error, with the gateway's words."""
+    """A gateway with client keys: each refusal is a typed error of the SDK with the gateway's message."""
     caller = lambda name: OpenAI(base_url=f"{ROOT}/v1", **{**SETTINGS, "api_key": KEYS[name][0] if name in KEYS else name})
     ask = lambda name, **more: (lambda: caller(name).responses.create(**{"model": MODEL, "input": "Hello", **more}))
 
@@ -230,32 +230,32 @@ def access():
     listed = [model.id for model in caller("good").models.list()]
     assert MODEL in listed
     for name, code, words in [
-        ("sk-steadfast-nobody", "invalid_api_key", "Incorrect API key provided"),
+        ("sk-steadfast-unknown", "invalid_api_key", "Incorrect API key provided"),
         ("old", "invalid_api_key", "has expired"),
         ("off", "invalid_api_key", "is disabled"),
     ]:
-        error = refused(openai.AuthenticationError, code, ask(name))
+        error = assert_refused(openai.AuthenticationError, code, ask(name))
         assert words in error.body["message"] and error.type == "authentication_error", error.body
-    error = refused(openai.PermissionDeniedError, "model_not_allowed", ask("narrow"))
+    error = assert_refused(openai.PermissionDeniedError, "model_not_allowed", ask("narrow"))
     assert MODEL in error.body["message"] and "gpt-4*" in error.body["message"] and error.param == "model", error.body
     for name, model in [("good", "gpt-none"), ("narrow", MODEL)]:
-        refused(openai.NotFoundError, "model_not_found", lambda: caller(name).models.retrieve(model))
-    refused(openai.NotFoundError, "response_not_found", lambda: caller("other").responses.retrieve(made.id))
+        assert_refused(openai.NotFoundError, "model_not_found", lambda: caller(name).models.retrieve(model))
+    assert_refused(openai.NotFoundError, "response_not_found", lambda: caller("other").responses.retrieve(made.id))
     foreign = ask("other", previous_response_id=made.id)
-    assert refused(openai.BadRequestError, "previous_response_not_found", foreign).param == "previous_response_id"
+    assert assert_refused(openai.BadRequestError, "previous_response_not_found", foreign).param == "previous_response_id"
     assert caller("good").responses.retrieve(made.id).id == made.id
-    refused(openai.PermissionDeniedError, "path_not_allowed", lambda: caller("good").files.list())
-    assert refused(openai.NotFoundError, "unknown_path", lambda: OpenAI(base_url=f"{ROOT}/v2", **SETTINGS).models.list())
+    assert_refused(openai.PermissionDeniedError, "path_not_allowed", lambda: caller("good").files.list())
+    assert assert_refused(openai.NotFoundError, "unknown_path", lambda: OpenAI(base_url=f"{ROOT}/v2", **SETTINGS).models.list())
 
     first = caller("tight").responses.with_raw_response.create(model=MODEL, input="Hello")
     assert first.headers["x-ratelimit-remaining-requests"] == "0" and first.headers["x-ratelimit-limit-requests"] == "1"
-    error = refused(openai.RateLimitError, "rate_limit_exceeded", ask("tight"))
+    error = assert_refused(openai.RateLimitError, "rate_limit_exceeded", ask("tight"))
     assert "1 requests per minute" in error.body["message"] and error.type == "requests", error.body
     assert 50 <= int(error.response.headers["retry-after"]) <= 60, error.response.headers
 
 
 def raw(text):
-    """Posts bytes that no client library would send."""
+    """Posts a body that no client library would send."""
     connection = http.client.HTTPConnection(urlsplit(ROOT).netloc, timeout=30)
     connection.request("POST", "/v1/responses", text.encode(), {"content-type": "application/json"})
     response = connection.getresponse()

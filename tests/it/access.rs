@@ -1,95 +1,45 @@
-//! Who may call: client keys, their groups, and what a group may use.
+//! Client keys: which callers are accepted, and what groups keep apart.
 
-use http::{Request, StatusCode};
-use http_body_util::Full;
+use http::StatusCode;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use steadfast::sim::{Act, Sim};
 
 use crate::kit::{
-    client::{self, Reply},
+    client,
     gateway::{Gateway, upstream},
+    keys::{ALICE, BOB, error_code, get_as, group, key, post_as, sha256_hex, turn_body, two_groups, with_key},
     sim, sims,
 };
 
-pub const ALICE: &str = "sk-steadfast-alice-0123456789abcdefghijklmnopqrstuv";
-pub const BOB: &str = "sk-steadfast-bob-0123456789abcdefghijklmnopqrstuvwx";
+/// The two client keys of one caller during a key rotation.
+const ROTATED_KEYS: [&str; 2] = ["sk-steadfast-old", "sk-steadfast-new"];
 
-/// A `[[key]]` table, with further lines.
-pub fn key(name: &str, key: &str, group: &str, lines: &str) -> String {
-    let digest = hex(&Sha256::digest(key));
-    format!("[[key]]\nname = \"{name}\"\nsha256 = \"{digest}\"\ngroup = \"{group}\"\n{lines}\n")
-}
-
-/// A `[[group]]` table, with further lines.
-pub fn group(name: &str, lines: &str) -> String {
-    format!("[[group]]\nname = \"{name}\"\n{lines}\n")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A request with a client key.
-pub fn with_key(mut request: Request<Full<bytes::Bytes>>, key: &str) -> Request<Full<bytes::Bytes>> {
-    let value = format!("Bearer {key}").parse().expect("a value");
-    request.headers_mut().insert("authorization", value);
-    request
-}
-
-/// `POST /v1/responses` with a client key.
-pub async fn ask(gateway: &Gateway, key: &str, body: &Value) -> Reply {
-    let request = client::post("/v1/responses", body.to_string());
-    client::send(gateway.address, with_key(request, key)).await
-}
-
-pub async fn get(gateway: &Gateway, key: &str, path: &str) -> Reply {
-    let request = Request::get(path).body(Full::default()).expect("a request");
-    client::send(gateway.address, with_key(request, key)).await
-}
-
-pub fn code(reply: &Reply) -> (u16, String) {
-    let body = reply.json();
-    assert!(!reply.header("x-request-id").is_empty(), "{}", reply.text());
-    let code = body["error"]["code"].as_str().expect("a code").to_owned();
-    (reply.status.as_u16(), code)
-}
-
-pub fn turn(session: &str) -> Value {
-    json!({"model": "gpt-5.2", "input": "hello", "prompt_cache_key": session})
-}
-
-/// Alice of `red` and Bob of `blue`, before these accounts.
-pub async fn two_groups(sims: &[Sim], red: &str, blue: &str) -> Gateway {
-    let head =
-        group("red", red) + &group("blue", blue) + &key("alice", ALICE, "red", "") + &key("bob", BOB, "blue", "");
-    Gateway::before(sims, &head).await
+/// Returns the configuration of keys that are valid, rotated, expired and disabled.
+fn keys_in_every_state() -> String {
+    let [old, new] = ROTATED_KEYS.map(sha256_hex);
+    group("team", "")
+        + &key("alice", ALICE, "team", "")
+        + &format!("[[key]]\nname = \"carol\"\nsha256 = [\"{old}\", \"{new}\"]\ngroup = \"team\"\n")
+        + &key("dave", "sk-steadfast-gone", "team", "expires = 2020-01-01T00:00:00Z")
+        + &key("erin", "sk-steadfast-off", "team", "disabled = true")
 }
 
 #[tokio::test]
-async fn a_key_opens_and_nothing_else_does() {
+async fn only_valid_keys_are_accepted() {
     let sim = sim("a").await;
-    let gone = "sk-steadfast-gone";
-    let (old, new) = ("sk-steadfast-old", "sk-steadfast-new");
-    let rotated = format!(
-        "[[key]]\nname = \"carol\"\nsha256 = [\"{}\", \"{}\"]\ngroup = \"team\"\n",
-        hex(&Sha256::digest(old)),
-        hex(&Sha256::digest(new))
-    );
-    let head = group("team", "")
-        + &key("alice", ALICE, "team", "")
-        + &rotated
-        + &key("dave", gone, "team", "expires = 2020-01-01T00:00:00Z")
-        + &key("erin", "sk-steadfast-off", "team", "disabled = true");
-    let gateway = Gateway::before(std::slice::from_ref(&sim), &head).await;
-    for good in [ALICE, old, new] {
-        assert_eq!(ask(&gateway, good, &turn("s")).await.status, StatusCode::OK, "{good}");
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &keys_in_every_state()).await;
+    for good in [ALICE, ROTATED_KEYS[0], ROTATED_KEYS[1]] {
+        assert_eq!(
+            post_as(&gateway, good, &turn_body("s")).await.status,
+            StatusCode::OK,
+            "{good}"
+        );
     }
     let by_other_name = {
-        let mut request = client::post("/v1/responses", turn("s").to_string());
+        let mut request = client::post("/v1/responses", turn_body("s").to_string());
         request
             .headers_mut()
-            .insert("x-api-key", ALICE.parse().expect("a value"));
+            .insert("x-api-key", ALICE.parse().expect("a valid header value"));
         client::send(gateway.address, request).await
     };
     assert_eq!(by_other_name.status, StatusCode::OK);
@@ -99,26 +49,26 @@ async fn a_key_opens_and_nothing_else_does() {
     let reached = sim.requests().len();
     for (bad, says) in [
         ("", "Incorrect"),
-        ("sk-steadfast-nobody", "Incorrect"),
+        ("sk-steadfast-unknown", "Incorrect"),
         (&ALICE[1..], "Incorrect"),
         (&*format!("{ALICE} "), "OK"),
-        (gone, "expired"),
+        ("sk-steadfast-gone", "expired"),
         ("sk-steadfast-off", "disabled"),
         (&"x".repeat(60_000), "Incorrect"),
     ] {
-        let reply = ask(&gateway, bad, &turn("s")).await;
+        let reply = post_as(&gateway, bad, &turn_body("s")).await;
         if says == "OK" {
-            assert_eq!(reply.status, StatusCode::OK, "blanks around a key mean nothing");
+            assert_eq!(reply.status, StatusCode::OK, "blanks around a key are ignored");
             continue;
         }
-        assert_eq!(code(&reply), (401, "invalid_api_key".to_owned()), "{bad:.80}");
+        assert_eq!(error_code(&reply), (401, "invalid_api_key".to_owned()), "{bad:.80}");
         assert_eq!(reply.header("www-authenticate"), "Bearer");
-        let message = reply.json()["error"]["message"].as_str().expect("text").to_owned();
+        let message = reply.json()["error"]["message"].as_str().expect("a string").to_owned();
         assert!(message.contains(says), "{message}");
         assert!(bad.is_empty() || !reply.text().contains(bad), "{}", reply.text());
     }
-    let keyless = client::post_json(gateway.address, "/v1/responses", &turn("s")).await;
-    assert_eq!(code(&keyless), (401, "missing_api_key".to_owned()));
+    let keyless = client::post_json(gateway.address, "/v1/responses", &turn_body("s")).await;
+    assert_eq!(error_code(&keyless), (401, "missing_api_key".to_owned()));
     assert_eq!(sim.requests().len(), reached + 1);
     assert_eq!(
         gateway
@@ -126,12 +76,12 @@ async fn a_key_opens_and_nothing_else_does() {
             .await,
         7.0
     );
-    // Where nobody has a key, nobody says which upstream there is.
-    assert_eq!(ask(&gateway, ALICE, &turn("s")).await.routed(), ("", ""));
+    // A gateway with client keys does not reveal its upstreams.
+    assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.routed(), ("", ""));
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_before_its_body_is_read() {
+async fn an_unauthenticated_request_is_refused_before_its_body_is_read() {
     let (_sim, gateway) = {
         let sim = sim("a").await;
         let head = group("team", "") + &key("alice", ALICE, "team", "");
@@ -142,7 +92,7 @@ async fn a_stranger_is_refused_before_its_body_is_read() {
     for (fields, status) in [
         ("content-length: 1000\r\n", 401),
         ("transfer-encoding: chunked\r\n", 401),
-        ("authorization: Bearer nobody\r\ncontent-length: 1000\r\n", 401),
+        ("authorization: Bearer unknown\r\ncontent-length: 1000\r\n", 401),
         (
             &*format!("authorization: Bearer {ALICE}\r\ncontent-length: 99999999999\r\n"),
             413,
@@ -154,7 +104,7 @@ async fn a_stranger_is_refused_before_its_body_is_read() {
 }
 
 #[tokio::test]
-async fn groups_are_strangers_to_each_other() {
+async fn groups_share_no_sessions_and_no_responses() {
     let sims = sims(3).await;
     let gateway = two_groups(&sims, "", "").await;
     let upstreams = async |group: &str, session: &str| gateway.order(&[session, "--group", group]).await;
@@ -163,9 +113,12 @@ async fn groups_are_strangers_to_each_other() {
         let session = format!("session-{number}");
         apart += u32::from(upstreams("red", &session).await[0] != upstreams("blue", &session).await[0]);
     }
-    assert!((10..=28).contains(&apart), "{apart} of 30 sessions live apart");
+    assert!(
+        (10..=28).contains(&apart),
+        "{apart} of 30 sessions have different homes"
+    );
 
-    let made = ask(&gateway, ALICE, &turn("shared")).await;
+    let made = post_as(&gateway, ALICE, &turn_body("shared")).await;
     assert_eq!(made.status, StatusCode::OK);
     let pin = async |group: &str| {
         gateway
@@ -175,7 +128,7 @@ async fn groups_are_strangers_to_each_other() {
             .clone()
     };
     assert!(pin("red").await.is_string());
-    assert_eq!(pin("blue").await, Value::Null, "a pin is its group's");
+    assert_eq!(pin("blue").await, Value::Null, "a pin belongs to one group");
 
     let id = made.json()["id"].as_str().expect("an id").to_owned();
     let asked = |sims: &[Sim]| sims.iter().map(|sim| sim.requests().len()).sum::<usize>();
@@ -186,32 +139,32 @@ async fn groups_are_strangers_to_each_other() {
         format!("/v1/responses/{id}/input_items"),
         format!("/v1/responses/{}", id.replace('_', "%5F")),
     ] {
-        let reply = get(&gateway, BOB, &path).await;
-        assert_eq!(code(&reply), (404, "response_not_found".to_owned()), "{path}");
+        let reply = get_as(&gateway, BOB, &path).await;
+        assert_eq!(error_code(&reply), (404, "response_not_found".to_owned()), "{path}");
     }
     let next = json!({"model": "gpt-5.2", "input": "and?", "previous_response_id": id});
     assert_eq!(
-        code(&ask(&gateway, BOB, &next).await),
+        error_code(&post_as(&gateway, BOB, &next).await),
         (400, "previous_response_not_found".to_owned())
     );
-    // One's own response in the body does not open the path to another's.
-    let own = ask(&gateway, BOB, &turn("bobs")).await.json()["id"].clone();
+    // A response of the caller in the body gives no access to a response of another group in the path.
+    let own = post_as(&gateway, BOB, &turn_body("bobs")).await.json()["id"].clone();
     let cancel = client::post(
         &format!("/v1/responses/{id}/cancel"),
         json!({"previous_response_id": own}).to_string(),
     );
     let reply = client::send(gateway.address, with_key(cancel, BOB)).await;
-    assert_eq!(code(&reply), (404, "response_not_found".to_owned()));
-    assert_eq!(asked(&sims), before + 1, "nothing of it reached an account");
+    assert_eq!(error_code(&reply), (404, "response_not_found".to_owned()));
+    assert_eq!(asked(&sims), before + 1, "no refused request reached an account");
     assert_eq!(
-        get(&gateway, ALICE, &format!("/v1/responses/{id}")).await.status,
+        get_as(&gateway, ALICE, &format!("/v1/responses/{id}")).await.status,
         StatusCode::OK
     );
-    assert_eq!(ask(&gateway, ALICE, &next).await.status, StatusCode::OK);
+    assert_eq!(post_as(&gateway, ALICE, &next).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn turn_state_is_of_use_to_its_group_only() {
+async fn turn_state_is_valid_in_its_group_only() {
     let sim = sim("a").await;
     let answer = Act::reply(StatusCode::OK, &json!({"id": "resp_1", "output": []})).header(
         http::HeaderName::from_static("x-codex-turn-state"),
@@ -219,7 +172,7 @@ async fn turn_state_is_of_use_to_its_group_only() {
     );
     sim.script().always(answer);
     let gateway = two_groups(std::slice::from_ref(&sim), "", "").await;
-    let sealed = ask(&gateway, ALICE, &turn("s"))
+    let sealed = post_as(&gateway, ALICE, &turn_body("s"))
         .await
         .header("x-codex-turn-state")
         .to_owned();
@@ -228,12 +181,12 @@ async fn turn_state_is_of_use_to_its_group_only() {
         "{sealed}"
     );
     for (caller, arrives) in [(ALICE, true), (BOB, false)] {
-        let mut request = client::post("/v1/responses", turn("s").to_string());
-        let value = sealed.parse().expect("a value");
+        let mut request = client::post("/v1/responses", turn_body("s").to_string());
+        let value = sealed.parse().expect("a valid header value");
         request.headers_mut().insert("x-codex-turn-state", value);
         let reply = client::send(gateway.address, with_key(request, caller)).await;
         assert_eq!(reply.status, StatusCode::OK);
-        let last = sim.requests().last().expect("a request").headers.clone();
+        let last = sim.requests().last().expect("a recorded request").headers.clone();
         assert_eq!(
             last.get("x-codex-turn-state").map(|value| value.as_bytes()),
             arrives.then_some(&b"TS-secret"[..])
@@ -242,7 +195,7 @@ async fn turn_state_is_of_use_to_its_group_only() {
 }
 
 #[tokio::test]
-async fn keys_come_and_go_without_a_restart() {
+async fn keys_are_added_and_removed_without_a_restart() {
     let sim = sim("a").await;
     let folder = crate::kit::gateway::scratch();
     let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("a writable folder");
@@ -255,30 +208,42 @@ async fn keys_come_and_go_without_a_restart() {
     );
     write(crate::kit::gateway::FILE, config.clone());
     let gateway = Gateway::over(folder.clone(), &[]).await;
-    let status = async |key: &str| ask(&gateway, key, &turn("s")).await.status.as_u16();
+    let status = async |key: &str| post_as(&gateway, key, &turn_body("s")).await.status.as_u16();
     assert_eq!((status(ALICE).await, status(BOB).await), (200, 401));
     write(
         "keys.toml",
         key("alice", ALICE, "team", "") + &key("bob", BOB, "team", ""),
     );
-    crate::kit::until("bob is let in", async || (status(BOB).await == 200).then_some(())).await;
-    // A file with a mistake changes nothing, and says so once.
+    crate::kit::until("bob's key to be accepted", async || {
+        (status(BOB).await == 200).then_some(())
+    })
+    .await;
+    // An invalid file changes nothing and is reported in the log.
     write("keys.toml", "[[key]]\nname = \"bob\"".to_owned());
     gateway.log_until("has no sha256").await;
     assert_eq!((status(ALICE).await, status(BOB).await), (200, 200));
-    // A new place is watched from then on, and what a key has used stays used.
+    // A new directory is watched from the reload on, and the usage of a key is kept.
     write("keys.toml", String::new());
     write("keys.d/alice.toml", key("alice", ALICE, "team", ""));
     write(
         crate::kit::gateway::FILE,
         config.replace("keys_file = \"keys.toml\"", "keys_directory = \"keys.d\""),
     );
-    crate::kit::until("bob is out", async || (status(BOB).await == 401).then_some(())).await;
-    let left = ask(&gateway, ALICE, &turn("s")).await;
+    crate::kit::until("bob's key to be refused", async || {
+        (status(BOB).await == 401).then_some(())
+    })
+    .await;
+    let left = post_as(&gateway, ALICE, &turn_body("s")).await;
     let remaining: u32 = left.header("x-ratelimit-remaining-requests").parse().expect("a number");
     assert!(remaining <= 97, "{remaining}");
-    std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("it is there");
-    crate::kit::until("alice is out", async || (status(ALICE).await == 401).then_some(())).await;
+    std::fs::remove_file(folder.join("keys.d/alice.toml")).expect("the file exists");
+    crate::kit::until("alice's key to be refused", async || {
+        (status(ALICE).await == 401).then_some(())
+    })
+    .await;
     write("keys.d/bob.toml", key("bob", BOB, "team", ""));
-    crate::kit::until("bob is back", async || (status(BOB).await == 200).then_some(())).await;
+    crate::kit::until("bob's key to be accepted again", async || {
+        (status(BOB).await == 200).then_some(())
+    })
+    .await;
 }

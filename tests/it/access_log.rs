@@ -1,4 +1,4 @@
-//! The access log: one line a request, and what is in none.
+//! The access log: one line for each request, and nothing secret in any line.
 
 use std::{process::Stdio, time::Duration};
 
@@ -12,29 +12,28 @@ use tokio::{
     process::Command,
 };
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, request},
-        gateway::{Gateway, upstream},
-        sim, sims, wire,
-    },
+use crate::kit::{
+    client::{self, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sims, wire,
 };
 
-fn named(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
+fn with_id(mut request: Request<Full<Bytes>>, id: &str) -> Request<Full<Bytes>> {
     request
         .headers_mut()
-        .insert("x-request-id", id.parse().expect("a value"));
+        .insert("x-request-id", id.parse().expect("a valid header value"));
     request
 }
 
-#[tokio::test]
-async fn each_request_has_one_line_with_what_became_of_it() {
-    let sims = sims(1).await;
-    let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
+/// Sends a request with the id `whole` and checks every field of its line.
+async fn assert_line_of_a_whole_response(gateway: &Gateway) {
     let whole = client::send(
         gateway.address,
-        named(ask(json!({"input": "hi", "prompt_cache_key": "k"}), &[]), "whole"),
+        with_id(
+            responses_request(json!({"input": "hi", "prompt_cache_key": "k"}), &[]),
+            "whole",
+        ),
     )
     .await;
     let line = gateway.access_of("whole").await;
@@ -57,10 +56,16 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     assert!(
         line["duration_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["first_byte_ms"].as_f64() > Some(0.0)
     );
+}
 
+#[tokio::test]
+async fn each_request_has_one_line_with_its_outcome() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "[timeouts]\nidle = \"300ms\"\n").await;
+    assert_line_of_a_whole_response(&gateway).await;
     client::send(
         gateway.address,
-        named(request(Method::POST, "/v1/responses", "[]"), "refused"),
+        with_id(request(Method::POST, "/v1/responses", "[]"), "refused"),
     )
     .await;
     sims[0]
@@ -70,22 +75,25 @@ async fn each_request_has_one_line_with_what_became_of_it() {
     for id in ["cut", "stalled"] {
         let streaming = client::open(
             gateway.address,
-            named(ask(json!({"input": "hi", "stream": true}), &[]), id),
+            with_id(responses_request(json!({"input": "hi", "stream": true}), &[]), id),
         )
         .await;
         streaming
             .into_body()
             .collect()
             .await
-            .expect_err("never ended as if complete");
+            .expect_err("a broken stream must not end as if complete");
     }
     sims[0]
         .script()
         .once("/v1/responses", Act::answer(ScriptedAnswer::Never));
-    let gone = client::open(gateway.address, named(ask(json!({"input": "hi"}), &[]), "gone"));
+    let gone = client::open(
+        gateway.address,
+        with_id(responses_request(json!({"input": "hi"}), &[]), "gone"),
+    );
     tokio::time::timeout(Duration::from_millis(100), gone)
         .await
-        .expect_err("no answer");
+        .expect_err("no response yet");
     for (id, outcome, status) in [
         ("refused", "refused", json!(400)),
         ("cut", "upstream_broken", json!(200)),
@@ -99,7 +107,7 @@ async fn each_request_has_one_line_with_what_became_of_it() {
             "{line}"
         );
     }
-    assert_eq!(gateway.access().len(), 5, "one line a request");
+    assert_eq!(gateway.access().len(), 5, "one line for each request");
 }
 
 #[tokio::test]
@@ -115,7 +123,7 @@ async fn bytes_of_a_streamed_upload_are_counted() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_shown() {
+async fn no_secret_is_logged_or_returned() {
     let sims = sims(2).await;
     let (alive, dead) = (&sims[0], sim("dead").await);
     let lines = "headers = { \"x-second\" = \"env:STEADFAST_TEST_KEY\" }";
@@ -135,11 +143,11 @@ async fn no_secret_is_ever_shown() {
     for number in 0..12 {
         let key = format!("key-canary-{number}");
         let fields = json!({"input": "body-canary", "prompt_cache_key": key, "stream": number % 2 == 0});
-        let mut reply = client::send(gateway.address, ask(fields, &headers)).await;
+        let mut reply = client::send(gateway.address, responses_request(fields, &headers)).await;
         answered.push_str(&format!("{:?} {}", reply.headers, reply.text()));
         reply = client::send(
             gateway.address,
-            ask(json!({"input": [1, "body-canary"], "model": 3}), &headers),
+            responses_request(json!({"input": [1, "body-canary"], "model": 3}), &headers),
         )
         .await;
         answered.push_str(&reply.text());
@@ -148,7 +156,7 @@ async fn no_secret_is_ever_shown() {
         ("/v1/files?key=key-canary-query", "body-canary"),
         ("/v1/responses", "{\"key-canary\" body-canary"),
     ] {
-        let asked = named(request(Method::POST, path, body), "last");
+        let asked = with_id(request(Method::POST, path, body), "last");
         answered.push_str(&client::send(gateway.address, asked).await.text());
     }
     for path in ["/metrics", "/api/upstreams", "/api/route?key=x", "/", "/nothing"] {
@@ -156,9 +164,9 @@ async fn no_secret_is_ever_shown() {
     }
     gateway.access_of("last").await;
     shown.push_str(&gateway.log().join("\n"));
-    shown.push_str(&gateway.said().join("\n"));
-    let met_the_dead = gateway.access().iter().any(|line| line["attempts"] == 2);
-    assert!(met_the_dead, "errors were written too");
+    shown.push_str(&gateway.printed().join("\n"));
+    let had_failover = gateway.access().iter().any(|line| line["attempts"] == 2);
+    assert!(had_failover, "some request failed on its first upstream");
     for secret in ["key-canary", "body-canary", "sk-caller-canary", "sk-upstream-canary"] {
         let at = shown.find(secret);
         assert_eq!(
@@ -174,7 +182,7 @@ async fn no_secret_is_ever_shown() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_nobody_up() {
+async fn an_unread_log_does_not_block_requests() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
         .args([
             "--listen",
@@ -197,8 +205,8 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
             .strip_prefix("Steadfast listens on http://")
             .and_then(|address| address.parse().ok());
     }
-    let address = address.expect("found");
-    // A pipe holds 64 KiB; each of these leaves some 200 bytes in the log.
+    let address = address.expect("the printed address");
+    // A pipe buffers 64 KiB, and each of these requests writes about 200 bytes to the log.
     for _ in 0..1_000 {
         assert_eq!(client::get(address, "/nowhere").await.status, 404);
     }

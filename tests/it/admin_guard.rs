@@ -1,9 +1,10 @@
-//! The operator's side keeps out who does not belong: above all the pages that the operator's browser has open.
+//! The admin listener refuses requests from web pages and from unexpected hosts: DNS rebinding and cross-site
+//! requests.
 
-use crate::kit::{client, gateway::Gateway, house};
+use crate::kit::{client, gateway::Gateway, gateway_with_sim};
 
-/// The answer of the admin side to `head`, less its line ends.
-async fn asked(gateway: &Gateway, head: &str) -> String {
+/// Sends `head`, in which `ADMIN` stands for the admin address, and returns the response.
+async fn response_to(gateway: &Gateway, head: &str) -> String {
     let head = head.replace("ADMIN", &gateway.admin.to_string());
     client::raw(gateway.admin, format!("{head}\r\nconnection: close\r\n\r\n").as_bytes()).await
 }
@@ -12,10 +13,11 @@ fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or_default()
 }
 
-/// A page whose name was pointed to this machine is, to the browser, of one site with it: only `Host` tells.
+/// DNS rebinding: a browser considers a page to be of the same origin as the admin listener if the page's host name
+/// was pointed at this machine. Only `Host` reveals that.
 #[tokio::test]
-async fn without_a_token_only_this_machines_own_names_are_answered() {
-    let (_sim, gateway) = house("").await;
+async fn without_a_token_only_loopback_hosts_are_accepted() {
+    let (_sim, gateway) = gateway_with_sim("").await;
     let port = gateway.admin.port();
     for path in ["/metrics", "/api/upstreams", "/api/route?key=k", "/", "/nothing"] {
         for host in [
@@ -27,9 +29,9 @@ async fn without_a_token_only_this_machines_own_names_are_answered() {
             "127.1",
         ] {
             for host in [host.to_owned(), format!("{host}:{port}")] {
-                let answer = asked(&gateway, &format!("GET {path} HTTP/1.1\r\nhost: {host}")).await;
+                let answer = response_to(&gateway, &format!("GET {path} HTTP/1.1\r\nhost: {host}")).await;
                 assert_eq!(status(&answer), "403", "{path} {host}: {answer}");
-                assert!(answer.contains("admin.token"), "it says what to do: {answer}");
+                assert!(answer.contains("admin.token"), "the message names the remedy: {answer}");
                 assert!(!answer.contains("steadfast_"), "{answer}");
             }
         }
@@ -42,7 +44,7 @@ async fn without_a_token_only_this_machines_own_names_are_answered() {
         "[::1]:9090",
         "127.8.8.8",
     ] {
-        let answer = asked(&gateway, &format!("GET /metrics HTTP/1.1\r\nhost: {host}")).await;
+        let answer = response_to(&gateway, &format!("GET /metrics HTTP/1.1\r\nhost: {host}")).await;
         assert_eq!(status(&answer), "200", "{host}: {answer}");
     }
     for (head, expected) in [
@@ -51,26 +53,26 @@ async fn without_a_token_only_this_machines_own_names_are_answered() {
         ("GET /metrics HTTP/1.1\r\nhost: ADMIN\r\nhost: evil.example", "400"),
         ("GET /metrics HTTP/1.1\r\nhost: a@ADMIN", "400"),
         ("GET /metrics HTTP/1.1", "400"),
-        // Older than Host, and than any browser.
+        // HTTP/1.0 without `Host` does not come from a browser.
         ("GET /metrics HTTP/1.0", "200"),
         ("GET /metrics HTTP/1.0\r\nhost: evil.example", "403"),
         (
             "POST /api/upstreams/a/drain HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0",
             "403",
         ),
-        // Probes come by a pod's address, and say nothing but yes.
+        // Probes use a pod's address, and their response contains nothing secret.
         ("GET /livez HTTP/1.1\r\nhost: 10.1.2.3:9090", "200"),
         ("GET /readyz HTTP/1.1\r\nhost: pod.example", "200"),
     ] {
-        assert_eq!(status(&asked(&gateway, head).await), expected, "{head}");
+        assert_eq!(status(&response_to(&gateway, head).await), expected, "{head}");
     }
     let upstreams = gateway.ask("/api/upstreams").await.json();
     assert_eq!(upstreams["upstreams"][0]["state"], "ready", "nothing was drained");
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_read_nothing() {
-    let (_sim, gateway) = house("").await;
+async fn pages_of_other_sites_are_refused() {
+    let (_sim, gateway) = gateway_with_sim("").await;
     for path in ["/metrics", "/api/upstreams", "/api/route?key=k", "/nothing"] {
         for line in [
             "origin: https://evil.example",
@@ -81,13 +83,13 @@ async fn pages_of_other_sites_read_nothing() {
             "sec-fetch-site: same-site",
             "sec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\nsec-fetch-dest: script",
         ] {
-            let answer = asked(&gateway, &format!("GET {path} HTTP/1.1\r\nhost: ADMIN\r\n{line}")).await;
+            let answer = response_to(&gateway, &format!("GET {path} HTTP/1.1\r\nhost: ADMIN\r\n{line}")).await;
             assert_eq!(status(&answer), "403", "{path} {line}: {answer}");
         }
-        // What a browser asks before it lets a page send more than a form could.
+        // The preflight request, which a browser sends before it lets a page send more than a form can (CORS).
         let preflight = "host: ADMIN\r\norigin: https://evil.example\r\naccess-control-request-method: POST\r\n\
                          access-control-request-headers: authorization\r\naccess-control-request-private-network: true";
-        let answer = asked(&gateway, &format!("OPTIONS {path} HTTP/1.1\r\n{preflight}")).await;
+        let answer = response_to(&gateway, &format!("OPTIONS {path} HTTP/1.1\r\n{preflight}")).await;
         assert_eq!(status(&answer), "403", "{answer}");
         assert!(!answer.contains("access-control"), "{answer}");
     }
@@ -96,15 +98,15 @@ async fn pages_of_other_sites_read_nothing() {
         "sec-fetch-site: same-origin",
         "sec-fetch-site: none",
     ] {
-        let answer = asked(&gateway, &format!("GET /metrics HTTP/1.1\r\nhost: ADMIN\r\n{line}")).await;
+        let answer = response_to(&gateway, &format!("GET /metrics HTTP/1.1\r\nhost: ADMIN\r\n{line}")).await;
         assert_eq!(status(&answer), "200", "{line}: {answer}");
         assert!(!answer.contains("access-control"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn behind_a_token_every_name_is_good_and_foreign_pages_are_still_refused() {
-    let (_sim, gateway) = house("[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n").await;
+async fn with_a_token_every_host_is_accepted_and_other_sites_are_refused() {
+    let (_sim, gateway) = gateway_with_sim("[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n").await;
     let token = "authorization: Bearer sk-upstream-canary";
     let host = "host: steadfast.monitoring.svc:9090";
     for (head, expected) in [
@@ -119,14 +121,14 @@ async fn behind_a_token_every_name_is_good_and_foreign_pages_are_still_refused()
         (host.to_owned(), "401"),
         (format!("{host}\r\n{token}x"), "401"),
     ] {
-        let answer = asked(&gateway, &format!("GET /metrics HTTP/1.1\r\n{head}")).await;
+        let answer = response_to(&gateway, &format!("GET /metrics HTTP/1.1\r\n{head}")).await;
         assert_eq!(status(&answer), expected, "{head}: {answer}");
     }
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_keep_their_hands_off() {
-    let (_sim, gateway) = house("").await;
+async fn every_response_has_browser_security_headers() {
+    let (_sim, gateway) = gateway_with_sim("").await;
     for (path, status) in [
         ("/metrics", 200),
         ("/livez", 200),

@@ -1,4 +1,4 @@
-//! Which upstream a request goes to, and why.
+//! The choice of the upstream: session keys, owned state, and keyless requests.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,26 +8,13 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, Rule, Sim};
 
 use crate::kit::{
-    client::{self, Reply, post},
+    client::{self, Reply},
     gateway::{Gateway, upstream},
+    sessions::responses_request,
     sims, until, wire,
 };
 
-/// A request to `/v1/responses` with these fields beside its model, and these headers.
-pub fn ask(fields: Value, headers: &[(&str, &str)]) -> Request<Full<bytes::Bytes>> {
-    let mut body = json!({"model": "gpt-5.2"});
-    body.as_object_mut()
-        .expect("an object")
-        .extend(fields.as_object().expect("an object").clone());
-    let mut request = post("/v1/responses", body.to_string());
-    for (name, value) in headers {
-        let name: http::HeaderName = name.parse().expect("a name");
-        request.headers_mut().append(name, value.parse().expect("a value"));
-    }
-    request
-}
-
-/// One session key for each of `sims`, at home there.
+/// Returns one session key for each of `sims` whose home is that account.
 async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String> {
     let mut keys = HashMap::new();
     for number in 0..200 {
@@ -37,11 +24,11 @@ async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String
         let key = format!("session-{number}");
         keys.entry(gateway.home(&key).await).or_insert(key);
     }
-    panic!("some upstream is no key's home: {keys:?}")
+    panic!("some upstream is the home of no key: {keys:?}")
 }
 
 async fn send(gateway: &Gateway, fields: Value, headers: &[(&str, &str)]) -> Reply {
-    let reply = client::send(gateway.address, ask(fields, headers)).await;
+    let reply = client::send(gateway.address, responses_request(fields, headers)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply
 }
@@ -80,7 +67,7 @@ async fn the_same_text_from_any_source_is_the_same_session() {
 }
 
 #[tokio::test]
-async fn the_first_source_that_is_there_wins() {
+async fn the_first_source_that_is_present_wins() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     let keys = keys_at_home(&gateway, &sims).await;
@@ -99,7 +86,7 @@ async fn the_first_source_that_is_there_wins() {
 }
 
 #[tokio::test]
-async fn configured_sources_replace_the_usual_ones() {
+async fn configured_sources_replace_the_default_ones() {
     let sims = sims(3).await;
     let head = "[affinity]\nsources = [\"header:X-Conversation\", \"body:client_metadata.session_id\"]\n";
     let gateway = Gateway::before(&sims, head).await;
@@ -117,7 +104,7 @@ async fn configured_sources_replace_the_usual_ones() {
 }
 
 #[tokio::test]
-async fn a_previous_response_leads_to_its_owner() {
+async fn a_previous_response_routes_to_its_owner() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (home, key) in keys_at_home(&gateway, &sims).await {
@@ -129,7 +116,7 @@ async fn a_previous_response_leads_to_its_owner() {
                 send(&gateway, next.clone(), &[]).await.routed(),
                 (home.as_str(), "owner")
             );
-            // State that only one upstream has goes before a cache that another may have.
+            // Owned state decides before the session key, because a cache can be rebuilt on another upstream.
             let mut elsewhere = next;
             elsewhere["prompt_cache_key"] = json!(format!("other-{key}-{stream}"));
             assert_eq!(send(&gateway, elsewhere, &[]).await.routed(), (home.as_str(), "owner"));
@@ -140,7 +127,7 @@ async fn a_previous_response_leads_to_its_owner() {
 fn response_id(reply: &Reply) -> String {
     let text = reply.text();
     let at = text.find("\"id\":\"resp_").expect("an id") + 6;
-    text[at..].split('"').next().expect("its end").to_owned()
+    text[at..].split('"').next().expect("a closing quote").to_owned()
 }
 
 #[tokio::test]
@@ -149,27 +136,27 @@ async fn a_response_is_known_while_it_still_streams() {
     let gateway = Gateway::before(&sims, "").await;
     let key = keys_at_home(&gateway, &sims).await.remove("b").expect("a key");
     sims[1].script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let request = ask(json!({"input": "hi", "prompt_cache_key": key, "stream": true}), &[]);
+    let request = responses_request(json!({"input": "hi", "prompt_cache_key": key, "stream": true}), &[]);
     let mut streaming = client::open(gateway.address, request).await;
     let mut seen = String::new();
     while !seen.ends_with("\n\n") {
         let frame = http_body_util::BodyExt::frame(streaming.body_mut())
             .await
-            .expect("more")
-            .expect("whole");
-        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
+            .expect("more data")
+            .expect("an unbroken body");
+        seen.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8 text"));
     }
     assert!(seen.starts_with("event: response.created"), "{seen}");
     let id = seen[seen.find("resp_").expect("an id")..]
         .split('"')
         .next()
-        .expect("its end");
+        .expect("a closing quote");
     for method in ["GET", "DELETE"] {
         let request = Request::builder()
             .method(method)
             .uri(format!("/v1/responses/{id}"))
             .body(Full::default());
-        let reply = client::send(gateway.address, request.expect("a request")).await;
+        let reply = client::send(gateway.address, request.expect("a valid request")).await;
         assert_eq!(
             (reply.status.as_u16(), reply.routed()),
             (200, ("b", "owner")),
@@ -180,7 +167,7 @@ async fn a_response_is_known_while_it_still_streams() {
 }
 
 #[tokio::test]
-async fn paths_that_name_a_response_lead_to_its_owner() {
+async fn paths_that_name_a_response_route_to_its_owner() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (home, key) in keys_at_home(&gateway, &sims).await {
@@ -196,7 +183,7 @@ async fn paths_that_name_a_response_lead_to_its_owner() {
                 .method(method)
                 .uri(&path)
                 .body(Full::default())
-                .expect("a request");
+                .expect("a valid request");
             let reply = client::send(gateway.address, request).await;
             assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
             assert_eq!(reply.routed(), (home.as_str(), "owner"), "{method} {path}");
@@ -205,12 +192,12 @@ async fn paths_that_name_a_response_lead_to_its_owner() {
 }
 
 #[tokio::test]
-async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
+async fn turn_state_reaches_only_its_issuer_and_unchanged() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let keys = keys_at_home(&gateway, &sims).await;
     let first = json!({"input": "hi", "prompt_cache_key": keys["a"]});
-    let direct = client::send(sims[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let direct = client::send(sims[0].address(), responses_request(json!({"input": "hi"}), &[])).await;
     let issued = direct.header("x-codex-turn-state");
     let sealed = send(&gateway, first.clone(), &[])
         .await
@@ -222,7 +209,7 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
         issued.split_once('-').map(|(start, _)| start)
     );
     let state = [("x-codex-turn-state", sealed.as_str())];
-    // Without a key it says where to go; with one of another home it goes before it.
+    // Turn state names the upstream, both without a session key and with a key whose home is another upstream.
     assert_eq!(
         send(&gateway, json!({"input": "hi"}), &state).await.routed(),
         ("a", "owner")
@@ -237,14 +224,14 @@ async fn turn_state_reaches_its_issuer_only_and_as_it_was_issued() {
     assert_eq!(got.len(), 2);
     assert!(
         got.iter()
-            .all(|state| sealed.ends_with(state.to_str().expect("text")) && *state != *sealed),
+            .all(|state| sealed.ends_with(state.to_str().expect("UTF-8 text")) && *state != *sealed),
         "{got:?}"
     );
     assert!(sims[1..].iter().all(|sim| sim.counts().requests == 0));
 }
 
 #[tokio::test]
-async fn turn_state_of_nobody_here_reaches_nobody() {
+async fn foreign_turn_state_is_not_forwarded() {
     let all = sims(2).await;
     let (one, two) = (
         Gateway::before(&all[..1], "").await,
@@ -254,7 +241,7 @@ async fn turn_state_of_nobody_here_reaches_nobody() {
         .await
         .header("x-codex-turn-state")
         .to_owned();
-    let plain = client::send(all[0].address(), ask(json!({"input": "hi"}), &[])).await;
+    let plain = client::send(all[0].address(), responses_request(json!({"input": "hi"}), &[])).await;
     let plain = plain.header("x-codex-turn-state").to_owned();
     for state in [&*sealed, &*plain, "", "steadfast-", "steadfast-0123456789abcdef-x"] {
         send(&two, json!({"input": "hi"}), &[("x-codex-turn-state", state)]).await;
@@ -269,7 +256,7 @@ async fn turn_state_of_nobody_here_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn a_conversation_without_a_key_stays_as_it_grows() {
+async fn a_growing_conversation_without_a_key_stays_on_one_upstream() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let mut used = HashSet::new();
@@ -295,13 +282,13 @@ async fn a_conversation_without_a_key_stays_as_it_grows() {
 }
 
 #[tokio::test]
-async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
+async fn keyless_requests_go_to_the_less_loaded_upstream() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let held = Rule::new(Act::stall(Point::Events(1))).head(|head| head.headers.contains_key("x-hold"));
     sims[0].script().add(held);
     let key = keys_at_home(&gateway, &sims).await.remove("a").expect("a key");
-    let request = ask(
+    let request = responses_request(
         json!({"input": "hi", "prompt_cache_key": key, "stream": true}),
         &[("x-hold", "1")],
     );
@@ -311,7 +298,7 @@ async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
         assert_eq!(reply.routed(), ("b", "keyless"));
     }
     drop(streaming);
-    until("its upstream to be free", || async {
+    until("no request in flight at a", || async {
         let free = gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 0.0;
         free.then_some(())
     })
@@ -324,7 +311,7 @@ async fn requests_that_belong_nowhere_go_where_there_is_less_to_do() {
 }
 
 #[tokio::test]
-async fn sessions_spread_by_weight_as_route_says() {
+async fn sessions_spread_by_weight_as_route_predicts() {
     let sims = sims(3).await;
     let config: Vec<String> = (1..)
         .zip(&sims)
@@ -337,7 +324,7 @@ async fn sessions_spread_by_weight_as_route_says() {
         let told = gateway.ask(&format!("/api/route?key={key}")).await.json();
         let told = told["upstreams"][0]["name"].as_str().expect("a name");
         if number % 20 == 0 {
-            assert_eq!(gateway.home(&key).await, told, "the program and its admin side agree");
+            assert_eq!(gateway.home(&key).await, told, "the command and the admin API agree");
         }
         let reply = send(&gateway, json!({"input": "hi", "prompt_cache_key": key}), &[]).await;
         assert_eq!(reply.routed(), (told, "home"));
@@ -349,7 +336,7 @@ async fn sessions_spread_by_weight_as_route_says() {
 }
 
 #[tokio::test]
-async fn every_path_that_names_a_session_reaches_it() {
+async fn every_path_with_a_session_key_routes_to_its_session() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let body = |key: &str| json!({"model": "gpt-5.2", "input": "hi", "messages": [], "prompt_cache_key": key});

@@ -1,44 +1,25 @@
-//! Request bodies: what is refused, where it says so, and what passes byte for byte.
+//! Request bodies: which bodies are refused, with which message, and which bodies pass byte for byte.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
-use flate2::{Compression, write};
 use http::Method;
 use serde_json::json;
 
 use crate::kit::{
     client,
+    encoders::{Encoder, gzip, zlib, zstd},
     gateway::Gateway,
-    house, sims,
+    gateway_with_sim, sims,
     wire::{self, Wire},
 };
 
-type Coded = (&'static str, fn(&[u8]) -> Vec<u8>);
+/// A content coding and its encoder.
+type Coding = (&'static str, Encoder);
 
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::GzEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = write::ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(plain)
-        .and_then(|()| encoder.finish())
-        .expect("memory")
-}
-
-fn zstd(plain: &[u8]) -> Vec<u8> {
-    zstd::encode_all(plain, 3).expect("memory")
-}
-
-const CODINGS: [Coded; 4] = [
+const CODINGS: [Coding; 4] = [
     ("identity", |plain| plain.to_vec()),
     ("gzip", gzip),
-    ("deflate", deflate),
+    ("deflate", zlib),
     ("zstd", zstd),
 ];
 
@@ -46,35 +27,35 @@ fn post(coding: &str, body: Vec<u8>) -> http::Request<http_body_util::Full<bytes
     let mut request = client::post("/v1/responses", body);
     request
         .headers_mut()
-        .insert("content-encoding", coding.parse().expect("a value"));
+        .insert("content-encoding", coding.parse().expect("a valid header value"));
     request
 }
 
-/// Each with what the message names and the offset of the offending byte.
-fn hostile() -> Vec<(Vec<u8>, &'static str, usize)> {
+/// Returns invalid bodies, each with a text of the error message and the offset of the offending byte.
+fn invalid_bodies() -> Vec<(Vec<u8>, &'static str, usize)> {
     let deep = format!("{{\"input\":{}", "[".repeat(200));
     let mut cases: Vec<(Vec<u8>, &'static str, usize)> = vec![
         (b" ".to_vec(), "unexpected end", 1),
         (b"[]".to_vec(), "not an object", 0),
         (b"\"text\"".to_vec(), "not an object", 0),
         (b"null".to_vec(), "not an object", 0),
-        (b"{} {}".to_vec(), "text after the root", 3),
+        (b"{} {}".to_vec(), "after the root object", 3),
         (b"\xef\xbb\xbf{}".to_vec(), "byte order mark", 0),
         (b"{\"input\":\"\xff\"}".to_vec(), "UTF-8", 10),
         (b"{\"input\":\"\xed\xa0\x80\"}".to_vec(), "UTF-8", 10),
         (b"{\"ignored\":\"\xc0\xaf\"}".to_vec(), "UTF-8", 12),
-        (br#"{"model":"a","model":"b"}"#.to_vec(), "\"model\" stands twice", 13),
+        (br#"{"model":"a","model":"b"}"#.to_vec(), "duplicate field `model`", 13),
         (
             br#"{"model":"a","mod\u0065l":"b"}"#.to_vec(),
-            "\"model\" stands twice",
+            "duplicate field `model`",
             13,
         ),
         (
             br#"{"prompt_cache_key":"a","prompt_cache_key":"a"}"#.to_vec(),
-            "\"prompt_cache_key\" stands twice",
+            "duplicate field `prompt_cache_key`",
             24,
         ),
-        (br#"{"model":1}"#.to_vec(), "\"model\"", 9),
+        (br#"{"model":1}"#.to_vec(), "`model`", 9),
         (br#"{"a":"\ud800"}"#.to_vec(), "lone surrogate", 6),
         (br#"{"a":01}"#.to_vec(), "number", 5),
         (br#"{"a":tru}"#.to_vec(), "true", 8),
@@ -89,9 +70,9 @@ fn hostile() -> Vec<(Vec<u8>, &'static str, usize)> {
 }
 
 #[tokio::test]
-async fn a_body_with_two_readings_is_refused_with_what_and_where() {
-    let (sim, gateway) = house("").await;
-    for (body, names, offset) in hostile() {
+async fn an_ambiguous_body_is_refused_with_the_reason_and_the_offset() {
+    let (sim, gateway) = gateway_with_sim("").await;
+    for (body, names, offset) in invalid_bodies() {
         for (coding, encode) in CODINGS {
             let what = format!("{coding} {}", String::from_utf8_lossy(&body));
             let reply = client::send(gateway.address, post(coding, encode(&body))).await;
@@ -101,7 +82,7 @@ async fn a_body_with_two_readings_is_refused_with_what_and_where() {
                 (400, &json!("ambiguous_body")),
                 "{what}: {error}"
             );
-            let message = error["message"].as_str().expect("text");
+            let message = error["message"].as_str().expect("a string");
             assert!(message.contains(names), "{what}: {message}");
             let place = message
                 .split(" at byte ")
@@ -115,8 +96,8 @@ async fn a_body_with_two_readings_is_refused_with_what_and_where() {
 }
 
 #[tokio::test]
-async fn bombs_and_broken_codings_reach_nobody() {
-    let (sim, gateway) = house("[server]\nmax_body = \"8MiB\"\n").await;
+async fn compression_bombs_and_broken_codings_reach_no_upstream() {
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"8MiB\"\n").await;
     let plain = format!("{{\"input\":\"{}\"}}", "x".repeat(16 << 20)).into_bytes();
     let fine = br#"{"model":"gpt-5.2","input":"hi"}"#;
     for (coding, encode) in CODINGS.into_iter().skip(1) {
@@ -128,7 +109,7 @@ async fn bombs_and_broken_codings_reach_nobody() {
         for body in [cut, twice, fine.to_vec()] {
             let reply = client::send(gateway.address, post(coding, body)).await;
             let code = reply.json()["error"]["code"].clone();
-            // Deflate has no signature: anything may begin as a stream of it, and decompress to nonsense.
+            // Deflate has no signature, so any bytes may decompress to text that is not JSON.
             let is_refused = code == "undecodable_body" || coding == "deflate" && code == "ambiguous_body";
             assert!(reply.status.as_u16() == 400 && is_refused, "{coding}: {}", reply.text());
         }
@@ -138,7 +119,7 @@ async fn bombs_and_broken_codings_reach_nobody() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_keyed_by_its_text_and_passed_on_as_it_came() {
+async fn a_compressed_body_is_keyed_by_its_text_and_forwarded_unchanged() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     for (coding, encode) in CODINGS {
@@ -157,18 +138,18 @@ async fn a_compressed_body_is_keyed_by_its_text_and_passed_on_as_it_came() {
             let sim = sims
                 .iter()
                 .find(|sim| sim.name() == reply.routed().0)
-                .expect("one of them");
-            let seen = sim.requests().pop().expect("a request");
+                .expect("one of the accounts");
+            let seen = sim.requests().pop().expect("a recorded request");
             assert_eq!(
                 (&seen.body[..], &seen.headers["content-encoding"]),
-                (&body[..], &coding.parse().expect("a value"))
+                (&body[..], &coding.parse().expect("a valid header value"))
             );
         }
     }
 }
 
 #[tokio::test]
-async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
+async fn a_body_with_an_unknown_coding_is_keyed_by_headers_and_forwarded() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "").await;
     for coding in ["br", "gzip, zstd", "x-own"] {
@@ -176,15 +157,15 @@ async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
             let mut request = post(coding, b"\0\x01 not to be read {".to_vec());
             request
                 .headers_mut()
-                .insert("session-id", key.parse().expect("a value"));
+                .insert("session-id", key.parse().expect("a valid header value"));
             let reply = client::send(gateway.address, request).await;
             assert_eq!(reply.routed().0, gateway.home(key).await, "{coding}");
             let sim = sims
                 .iter()
                 .find(|sim| sim.name() == reply.routed().0)
-                .expect("one of them");
+                .expect("one of the accounts");
             assert_eq!(
-                sim.requests().pop().expect("a request").body,
+                sim.requests().pop().expect("a recorded request").body,
                 &b"\0\x01 not to be read {"[..]
             );
         }
@@ -193,11 +174,11 @@ async fn an_unknown_coding_is_passed_on_and_keyed_by_headers() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_before_it_is_read() {
-    let (sim, gateway) = house("[server]\nmax_body = \"64KiB\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"64KiB\"\n").await;
     for path in ["/v1/responses", "/v1/files"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: it\r\nexpect: 100-continue\r\ncontent-length: 65537\r\n\r\n");
         let answer = wire::ask(gateway.address, head).await;
-        // The first thing that comes is the refusal, no 100 Continue.
+        // The first response is the refusal, not a 100 Continue.
         assert_eq!(
             (answer.status, answer.error_code().as_str()),
             (413, "request_too_large"),
@@ -229,12 +210,12 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 }
 
 async fn until_idle(sim: &steadfast::sim::Sim) {
-    crate::kit::until_true("nothing is in flight", || sim.counts().in_flight == 0).await;
+    crate::kit::until_true("no request to be in flight", || sim.counts().in_flight == 0).await;
 }
 
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_a_413() {
-    let (sim, gateway) = house("[server]\nmax_body = \"64KiB\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[server]\nmax_body = \"64KiB\"\n").await;
     for (path, json) in [("/v1/responses", true), ("/v1/files", false)] {
         let kind = if json { "application/json" } else { "text/plain" };
         let mut wire = Wire::open(gateway.address).await;
@@ -255,8 +236,8 @@ async fn a_chunked_body_over_the_limit_is_a_413() {
 }
 
 #[tokio::test]
-async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
-    let (sim, gateway) = house("").await;
+async fn expect_100_continue_is_answered_after_a_valid_head() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let (head, body) = wire::post("/v1/responses", body)
         .replacen("\r\n", "\r\nexpect: 100-continue\r\n", 1)
@@ -270,21 +251,22 @@ async fn who_expects_100_continue_gets_it_once_the_head_is_in_order() {
     assert_eq!(wire.answer().await.status, 200);
     assert!(!sim.requests()[0].headers.contains_key("expect"));
     let refused = wire::ask(gateway.address, head.replace("/v1/responses", "/v1//responses")).await;
-    assert_eq!(refused.status, 400, "and no 100 before it");
+    assert_eq!(refused.status, 400, "no 100 Continue precedes it");
 }
 
 #[tokio::test]
 async fn every_kind_of_body_keeps_its_framing_and_its_bytes() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut bytes = vec![0_u8; 100_000];
-    std::io::repeat(0xa7).read_exact(&mut bytes).expect("endless");
+    std::io::repeat(0xa7).read_exact(&mut bytes).expect("an endless source");
     for method in [Method::POST, Method::PUT, Method::PATCH] {
         let mut request = client::request(method.clone(), "/v1/files", bytes.clone());
-        request
-            .headers_mut()
-            .insert("content-type", "application/octet-stream".parse().expect("a value"));
+        request.headers_mut().insert(
+            "content-type",
+            "application/octet-stream".parse().expect("a valid header value"),
+        );
         client::send(gateway.address, request).await;
-        let seen = sim.requests().pop().expect("a request");
+        let seen = sim.requests().pop().expect("a recorded request");
         assert_eq!((&seen.method, &seen.body[..]), (&method, &bytes[..]));
         assert_eq!(seen.headers["content-length"], "100000");
         assert!(!seen.headers.contains_key("transfer-encoding"));

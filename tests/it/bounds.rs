@@ -1,4 +1,4 @@
-//! Bounds: whoever is slow, large or many is held or let go, at no one else's cost.
+//! Limits: slow clients, large bodies and many connections are limited, and other clients are not affected.
 
 use std::{
     net::SocketAddr,
@@ -16,33 +16,32 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 
 use crate::kit::{
-    PATIENCE,
+    STREAM, TIMEOUT,
     gateway::{self, Gateway},
-    house, until, until_true,
-    upstream::{by_hand, request},
+    gateway_with_sim, until, until_true,
+    upstream::{request, serve_connections},
     wire::{self, End, Wire},
 };
 
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-
-/// Of each kind of slowness at once.
-const SLOW: usize = 200;
-/// What each of them is given.
+/// The number of slow clients of each kind.
+const SLOW_CLIENTS: usize = 200;
+/// The time limit that applies to each of them.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How much later than its limit it may go where the machine is busy.
-const LATE: Duration = Duration::from_secs(10);
+/// How much later than the limit a client may be disconnected on a busy machine.
+const TOLERANCE: Duration = Duration::from_secs(10);
 
-/// Half of these pause in the middle of a head, half never end it.
+/// Sends a head that never ends: clients with an odd number pause in it, the others send a byte at a time.
 async fn slow_head(address: SocketAddr, number: usize) {
     let mut wire = Wire::open(address).await;
     wire.send("GET /v1/models HTTP/1.1\r\nhost: it\r\nx-slow: ").await;
     if number.is_multiple_of(2) {
         let mut dripping = tokio::time::interval(Duration::from_millis(100));
-        // A write fails once the other side has closed.
+        // A write fails after the server has closed the connection.
         while wire.stream.try_write(b"x").is_ok() {
             dripping.tick().await;
         }
@@ -51,7 +50,7 @@ async fn slow_head(address: SocketAddr, number: usize) {
     assert!(!wire.rest().contains(" 200 "), "{}", wire.rest());
 }
 
-/// Half of these are looked into, half are passed on as they arrive.
+/// Sends a body that never ends: half of these bodies are inspected, the others are streamed to the upstream.
 async fn slow_body(address: SocketAddr, number: usize) {
     let path = if number.is_multiple_of(2) { "responses" } else { "files" };
     let mut wire = Wire::open(address).await;
@@ -64,15 +63,15 @@ async fn slow_body(address: SocketAddr, number: usize) {
     wire.closing().await;
 }
 
-/// A connection that takes little before it is read from.
-async fn narrow(address: SocketAddr) -> Wire {
+/// Opens a connection with a small receive buffer.
+async fn connect_with_small_buffer(address: SocketAddr) -> Wire {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a socket");
-    Wire::over(socket.connect(address).await.expect("it listens"))
+    Wire::over(socket.connect(address).await.expect("the server accepts connections"))
 }
 
-/// Asks until told to stop; how many answers that made, and how long the slowest took.
-async fn others(address: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Duration) {
+/// Sends requests until `stop` is set. Returns the number of responses and the duration of the slowest.
+async fn send_until_stopped(address: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Duration) {
     let (mut served, mut slowest) = (0, Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
@@ -84,11 +83,35 @@ async fn others(address: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Duration)
     (served, slowest)
 }
 
+/// Starts the slow clients: tasks that send slowly, and connections that request a large response and do not read it.
+async fn start_slow_clients(gateway: &Gateway) -> (Vec<JoinHandle<()>>, Vec<Wire>) {
+    let address = gateway.address;
+    let (mut senders, mut readers) = (Vec::new(), Vec::new());
+    for number in 0..SLOW_CLIENTS {
+        senders.push(tokio::spawn(slow_head(address, number)));
+        senders.push(tokio::spawn(slow_body(address, number)));
+        readers.push(connect_with_small_buffer(address).await);
+        if number % 25 == 24 {
+            // The listener's accept queue holds 128 connections.
+            let connected = 3.0 * (number + 1) as f64;
+            let all = || async { (gateway.metric("steadfast_connections").await >= connected).then_some(()) };
+            until("all clients to be connected", all).await;
+        }
+    }
+    // Each reader requests 64 MiB and reads nothing.
+    for reader in &mut readers {
+        reader
+            .send(wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nx-slow: 1\r\n", 1))
+            .await;
+    }
+    (senders, readers)
+}
+
 #[tokio::test]
-async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
+async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
     let limit = LIMIT.as_millis();
     let head = format!("[timeouts]\nclient_header = \"{limit}ms\"\nidle = \"{limit}ms\"\n");
-    let (sim, gateway) = house(&head).await;
+    let (sim, gateway) = gateway_with_sim(&head).await;
     let endless = Fixed {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
@@ -98,89 +121,75 @@ async fn six_hundred_slow_clients_are_let_go_while_others_are_served() {
     sim.script().add(slow.head(|head| head.headers.contains_key("x-slow")));
 
     let (address, begun) = (gateway.address, Instant::now());
-    let metric = "steadfast_connections";
-    let (mut slow, mut readers) = (Vec::new(), Vec::new());
-    for number in 0..SLOW {
-        slow.push(tokio::spawn(slow_head(address, number)));
-        slow.push(tokio::spawn(slow_body(address, number)));
-        readers.push(narrow(address).await);
-        if number % 25 == 24 {
-            // The system's queue has room for 128.
-            let all = || async { (gateway.metric(metric).await >= 3.0 * (number + 1) as f64).then_some(()) };
-            until("all are connected at once", all).await;
-        }
-    }
-    // Each asks for 64 MiB and reads none of them.
-    for reader in &mut readers {
-        reader
-            .send(wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nx-slow: 1\r\n", 1))
-            .await;
-    }
+    let (slow, readers) = start_slow_clients(&gateway).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let served: Vec<_> = (0..4).map(|_| tokio::spawn(others(address, stop.clone()))).collect();
+    let served: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(send_until_stopped(address, stop.clone())))
+        .collect();
 
     for client in slow {
-        client.await.expect("it is let go");
-        assert!(begun.elapsed() < LIMIT + LATE, "{:?}", begun.elapsed());
+        client.await.expect("the slow client is disconnected");
+        assert!(begun.elapsed() < LIMIT + TOLERANCE, "{:?}", begun.elapsed());
     }
-    let is_let_go = |ending| ending == Ending::Aborted;
-    until_true("the slow readers' requests are cancelled", || {
+    let was_aborted = |ending| ending == Ending::Aborted;
+    until_true("the slow readers' requests to be cancelled", || {
         let requests = sim.requests();
         let slow = requests.iter().filter(|seen| seen.headers.contains_key("x-slow"));
-        slow.filter(|seen| is_let_go(seen.ending)).count() == SLOW
+        slow.filter(|seen| was_aborted(seen.ending)).count() == SLOW_CLIENTS
     })
     .await;
     let took = begun.elapsed();
-    assert!(took > LIMIT && took < LIMIT + LATE, "{took:?}");
+    assert!(took > LIMIT && took < LIMIT + TOLERANCE, "{took:?}");
     stop.store(true, Ordering::Relaxed);
     for client in served {
-        let (served, slowest) = client.await.expect("whole answers");
+        let (served, slowest) = client.await.expect("whole responses");
         assert!(
-            served > 10 && slowest < LIMIT + LATE,
-            "{served} answers, one after {slowest:?}"
+            served > 10 && slowest < LIMIT + TOLERANCE,
+            "{served} responses, the slowest after {slowest:?}"
         );
     }
-    for metric in [metric, "steadfast_in_flight_requests", "steadfast_buffered_bytes"] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+    for metric in [
+        "steadfast_connections",
+        "steadfast_in_flight_requests",
+        "steadfast_buffered_bytes",
+    ] {
+        gateway.metric_reaches(metric, 0.0).await;
     }
     for mut reader in readers {
         assert!(
             matches!(reader.answer().await.end, End::Cut | End::Reset),
-            "no whole answer"
+            "the response is not whole"
         );
     }
 }
 
+/// The configured limit of buffered bodies, in bytes.
 const BOUND: usize = 8 << 20;
 const BODIES: &str = "[server]\nmax_body = \"8MiB\"\nbuffered_bodies = \"8MiB\"\n";
 
-/// A request whose body has `length` bytes.
-fn sized(length: usize) -> Bytes {
+/// Returns a request whose body has `length` bytes.
+fn request_of_size(length: usize) -> Bytes {
     let (begin, end) = (r#"{"model":"gpt-5.2","input":""#, r#""}"#);
     let input = "x".repeat(length - begin.len() - end.len());
     wire::post("/v1/responses", &format!("{begin}{input}{end}")).into()
 }
 
-/// A gateway whose room for bodies one client has taken: it owes the last byte.
-async fn full() -> (steadfast::sim::Sim, Gateway, Wire) {
-    let (sim, gateway) = house(BODIES).await;
-    let request = sized(BOUND);
+/// Starts a gateway and one client that uses all of the body buffer; the last byte of the client's body is missing.
+async fn full_buffer() -> (steadfast::sim::Sim, Gateway, Wire) {
+    let (sim, gateway) = gateway_with_sim(BODIES).await;
+    let request = request_of_size(BOUND);
     let mut holder = Wire::open(gateway.address).await;
     holder.send(&request[..request.len() - 1]).await;
-    let metric = "steadfast_buffered_bytes";
-    until("all room is taken", || async {
-        (gateway.metric(metric).await == BOUND as f64).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_buffered_bytes", BOUND as f64).await;
     (sim, gateway, holder)
 }
 
-/// Sends `request` for as long as it is read, and reads the answer meanwhile.
-async fn push(address: SocketAddr, request: Bytes) -> wire::Answer {
+/// Sends `request` while the gateway reads it, and reads the response at the same time.
+async fn send_while_reading(address: SocketAddr, request: Bytes) -> wire::RawResponse {
     let stream = Wire::open(address).await.stream.into_std().expect("a socket");
     let twin = stream.try_clone().expect("a socket");
     let mut sender = TcpStream::from_std(twin).expect("a socket");
-    // Turned away, it finds nobody reading.
+    // The gateway stops reading when it refuses the request.
     let sending = tokio::spawn(async move { sender.write_all(&request).await });
     let answer = Wire::over(TcpStream::from_std(stream).expect("a socket"))
         .answer()
@@ -190,35 +199,34 @@ async fn push(address: SocketAddr, request: Bytes) -> wire::Answer {
 }
 
 #[tokio::test]
-async fn bodies_wait_for_room() {
-    let (sim, gateway, mut holder) = full().await;
-    let request = sized(100_000);
+async fn bodies_wait_for_buffer_space() {
+    let (sim, gateway, mut holder) = full_buffer().await;
+    let request = request_of_size(100_000);
     let waiting: Vec<_> = (0..32)
-        .map(|_| tokio::spawn(push(gateway.address, request.clone())))
+        .map(|_| tokio::spawn(send_while_reading(gateway.address, request.clone())))
         .collect();
-    let connected = || async { (gateway.metric("steadfast_connections").await == 33.0).then_some(()) };
-    until("all wait", connected).await;
-    // What needs no room is not held up.
+    gateway.metric_reaches("steadfast_connections", 33.0).await;
+    // A request without a body does not wait.
     assert_eq!(crate::kit::client::get(gateway.address, "/v1/models").await.status, 200);
     assert_eq!(sim.counts().requests, 1);
     holder.send("}").await;
     assert_eq!(holder.answer().await.status, 200);
     for client in waiting {
-        assert_eq!(client.await.expect("an answer").status, 200);
+        assert_eq!(client.await.expect("a response").status, 200);
     }
     assert_eq!(gateway.metric("steadfast_buffered_bytes").await, 0.0);
 }
 
 #[tokio::test]
-async fn bodies_that_find_no_room_are_turned_away_and_take_none() {
-    let (sim, gateway, mut holder) = full().await;
+async fn bodies_without_buffer_space_are_refused_and_take_no_memory() {
+    let (sim, gateway, mut holder) = full_buffer().await;
     let before = gateway.resident();
-    let (request, begun) = (sized(BOUND), Instant::now());
+    let (request, begun) = (request_of_size(BOUND), Instant::now());
     let waiting: Vec<_> = (0..32)
-        .map(|_| tokio::spawn(push(gateway.address, request.clone())))
+        .map(|_| tokio::spawn(send_while_reading(gateway.address, request.clone())))
         .collect();
     for client in waiting {
-        let answer = client.await.expect("an answer");
+        let answer = client.await.expect("a response");
         assert_eq!(
             (answer.status, answer.error_code().as_str()),
             (503, "server_overloaded")
@@ -228,22 +236,30 @@ async fn bodies_that_find_no_room_are_turned_away_and_take_none() {
             .and_then(|text| text.parse().ok())
             .expect("seconds");
         assert!((1..=60).contains(&after), "{after}");
-        // Together they send 256 MiB. One read each is what may lie here.
+        // The clients send 256 MiB together. The gateway may hold one read buffer for each.
         let grown = gateway.resident().saturating_sub(before);
-        assert!(grown < 16 << 20, "{grown} bytes are held for what does not fit");
+        assert!(grown < 16 << 20, "{grown} bytes are held for refused bodies");
         assert!(gateway.metric("steadfast_buffered_bytes").await <= BOUND as f64);
     }
-    assert!(begun.elapsed() > Duration::from_secs(1), "they waited before");
+    assert!(
+        begun.elapsed() > Duration::from_secs(1),
+        "the clients waited before they were refused"
+    );
     assert_eq!(sim.counts().requests, 0);
     holder.send("}").await;
-    assert_eq!(holder.answer().await.status, 200, "who was first is served");
-    assert_eq!(push(gateway.address, request).await.status, 200, "and who comes after");
+    assert_eq!(holder.answer().await.status, 200, "the first client is served");
+    assert_eq!(
+        send_while_reading(gateway.address, request).await.status,
+        200,
+        "the buffer is free again"
+    );
 }
 
 const LARGE: usize = 200_000_000;
 
-/// Sends `piece` again and again as one stream of events, as fast as it is read, and then ends it.
-async fn pour(mut wire: Wire, piece: Arc<str>, total: watch::Receiver<usize>) {
+/// Sends `piece` repeatedly as one stream of events, as fast as it is read, until `total` bytes are sent; then ends
+/// the stream.
+async fn send_stream(mut wire: Wire, piece: Arc<str>, total: watch::Receiver<usize>) {
     request(&mut wire).await;
     let chunk = wire::chunk(&piece);
     let mut sent = 0;
@@ -253,19 +269,19 @@ async fn pour(mut wire: Wire, piece: Arc<str>, total: watch::Receiver<usize>) {
         sent += piece.len();
     }
     let end = wire::chunk("data: {\"type\":\"response.completed\"}\n\n") + "0\r\n\r\n";
-    // Where nobody takes it, the test says so.
+    // If the gateway does not read it, the assertion of the test fails.
     let _ = wire.stream.write_all(end.as_bytes()).await;
 }
 
-/// Reads to the end of an answer, and returns how long it was and how it ended.
-async fn drink(wire: &mut Wire) -> (usize, Vec<u8>) {
+/// Reads a chunked response to its end. Returns its length and its last bytes.
+async fn read_response(wire: &mut Wire) -> (usize, Vec<u8>) {
     let (mut length, mut tail, mut buffer) = (0, Vec::new(), vec![0; 64 << 10]);
     while !tail.ends_with(b"\r\n0\r\n\r\n") {
-        let read = timeout(PATIENCE, wire.stream.read(&mut buffer))
+        let read = timeout(TIMEOUT, wire.stream.read(&mut buffer))
             .await
-            .expect("more in time")
-            .expect("more");
-        assert!(read > 0, "cut after {length} bytes");
+            .expect("more data in time")
+            .expect("more data");
+        assert!(read > 0, "the response was cut after {length} bytes");
         length += read;
         tail.extend_from_slice(&buffer[..read]);
         tail.drain(..tail.len().saturating_sub(200));
@@ -274,9 +290,9 @@ async fn drink(wire: &mut Wire) -> (usize, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn two_hundred_megabytes_for_a_client_that_does_not_read_take_no_memory() {
+async fn a_response_to_a_client_that_does_not_read_takes_no_memory() {
     let event = |length| format!("data: {{\"type\":\"x\",\"text\":\"{}\"}}\n\n", "x".repeat(length));
-    // Many small events, large ones, and one that never ends.
+    // Many small events, large events, and one event that never ends.
     for (piece, length) in [
         (event(100).repeat(100), LARGE),
         (event(100_000), LARGE / 10),
@@ -285,12 +301,12 @@ async fn two_hundred_megabytes_for_a_client_that_does_not_read_take_no_memory() 
         let piece: Arc<str> = piece.into();
         let (total, pouring) = watch::channel(4 << 20);
         let poured = piece.clone();
-        let upstream = by_hand(move |wire| pour(wire, poured.clone(), pouring.clone())).await;
+        let upstream = serve_connections(move |wire| send_stream(wire, poured.clone(), pouring.clone())).await;
         let gateway = Gateway::configured(&gateway::upstream_at("a", &format!("http://{upstream}/v1"), "")).await;
-        // What is touched once, code and buffers, stays.
+        // A first request, because code and buffers stay in memory after their first use.
         let mut client = Wire::open(gateway.address).await;
         client.send(wire::post("/v1/responses", STREAM)).await;
-        drink(&mut client).await;
+        read_response(&mut client).await;
         let before = gateway.resident();
         let assert_small = |when: &str| {
             let grown = gateway.resident().saturating_sub(before);
@@ -298,19 +314,19 @@ async fn two_hundred_megabytes_for_a_client_that_does_not_read_take_no_memory() 
         };
         total.send_replace(length);
         client.send(wire::post("/v1/responses", STREAM)).await;
-        // No wait for a state: that nothing happens for so long is the state.
+        // This sleep waits for no state: the test is that the memory does not grow during this time.
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_small("while nobody reads");
+            assert_small("while the client does not read");
         }
-        let (read, tail) = drink(&mut client).await;
+        let (read, tail) = read_response(&mut client).await;
         assert!(read > length, "{read}");
         assert!(String::from_utf8_lossy(&tail).contains("response.completed"));
-        assert_small("when all has been read");
+        assert_small("after everything has been read");
     }
 }
 
-/// Sends the beginning of a stream, and its end once that is wanted; a held one never ends.
+/// Sends the beginning of a stream, and its end when `end` becomes true. A request with `x-hold` never gets the end.
 async fn stream(mut wire: Wire, mut end: watch::Receiver<bool>) {
     let head = request(&mut wire).await;
     let begun = wire::chunk("data: {\"type\":\"response.created\"}\n\n");
@@ -326,10 +342,10 @@ async fn stream(mut wire: Wire, mut end: watch::Receiver<bool>) {
 }
 
 #[tokio::test]
-async fn of_five_hundred_streams_those_that_end_in_time_end_whole_and_the_rest_is_cut() {
+async fn at_shutdown_streams_that_end_in_time_are_whole_and_the_rest_are_cut() {
     const GRACE: Duration = Duration::from_secs(5);
     let (end, ending) = watch::channel(false);
-    let upstream = by_hand(move |wire| stream(wire, ending.clone())).await;
+    let upstream = serve_connections(move |wire| stream(wire, ending.clone())).await;
     let config = gateway::upstream_at("a", &format!("http://{upstream}/v1"), "");
     let mut gateway = Gateway::configured(&format!("[server]\ngrace = \"5s\"\n{config}")).await;
     let (mut ends, mut held) = (Vec::new(), Vec::new());
@@ -350,20 +366,20 @@ async fn of_five_hundred_streams_those_that_end_in_time_end_whole_and_the_rest_i
     let signalled = Instant::now();
     gateway.signal("TERM").await;
     let refused = || async { TcpStream::connect(gateway.address).await.is_err().then_some(()) };
-    until("nothing new is accepted", refused).await;
+    until("new connections to be refused", refused).await;
     end.send_replace(true);
     for mut wire in ends {
         wire.skip_to("response.completed\"}\n\n\r\n0\r\n\r\n").await;
         assert_eq!(wire.closing().await, End::Closed);
     }
-    assert!(signalled.elapsed() < GRACE, "the others still run");
+    assert!(signalled.elapsed() < GRACE, "the other streams still run");
     for mut wire in held {
         wire.closing().await;
         assert!(signalled.elapsed() >= GRACE, "{:?}: cut too early", signalled.elapsed());
         assert!(!wire.rest().ends_with("0\r\n\r\n"), "{}", wire.rest());
     }
     assert_eq!(gateway.ended().await.code(), Some(0));
-    assert!(signalled.elapsed() < GRACE + LATE, "{:?}", signalled.elapsed());
+    assert!(signalled.elapsed() < GRACE + TOLERANCE, "{:?}", signalled.elapsed());
     let outcomes = |outcome: &str| {
         gateway
             .access()
@@ -371,7 +387,7 @@ async fn of_five_hundred_streams_those_that_end_in_time_end_whole_and_the_rest_i
             .filter(|line| line["outcome"] == outcome)
             .count()
     };
-    until_true("250 lines of each", || {
+    until_true("250 log lines of each outcome", || {
         outcomes("complete") == 250 && gateway.access().len() == 500
     })
     .await;

@@ -1,4 +1,5 @@
-//! Upstreams that are killed, cut and stalled at random under load: nothing hangs, and nothing broken looks whole.
+//! Upstreams that are stopped, cut and stalled at random under load: no request hangs, and no broken response looks
+//! whole.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use steadfast::sim::{Act, After, Close, Point, Rule, ScriptedAnswer, Sim, SimCon
 use crate::kit::{
     client,
     gateway::Gateway,
-    sims, until,
+    sims,
     wire::{self, End, Wire},
 };
 
-const LASTS: Duration = Duration::from_secs(4);
+const DURATION: Duration = Duration::from_secs(4);
 
 fn config(name: &str) -> SimConfig {
     SimConfig {
@@ -22,7 +23,7 @@ fn config(name: &str) -> SimConfig {
     }
 }
 
-fn mishap() -> Act {
+fn random_fault() -> Act {
     let how = if fastrand::bool() { Close::Fin } else { Close::Reset };
     match fastrand::u8(..8) {
         0 => Act::cut(Point::Events(fastrand::usize(..12)), how),
@@ -41,17 +42,23 @@ fn mishap() -> Act {
     }
 }
 
-/// Kills, restarts and disturbs until the time is over, and then leaves everything in order.
-async fn trouble(mut sims: Vec<Sim>, until: Instant) -> Vec<Sim> {
+/// Restarts accounts and injects faults until `until`, then removes all faults.
+async fn inject_faults(mut sims: Vec<Sim>, until: Instant) -> Vec<Sim> {
     while Instant::now() < until {
         let at = fastrand::usize(..sims.len());
-        sims[at].script().add(Rule::new(mishap()).times(fastrand::u64(1..10)));
+        sims[at]
+            .script()
+            .add(Rule::new(random_fault()).times(fastrand::u64(1..10)));
         if fastrand::u8(..10) == 0 {
             let sim = sims.swap_remove(at);
             let (address, config) = (sim.address(), config(sim.name()));
             sim.stop().await;
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..100))).await;
-            sims.push(Sim::start(address, config).await.expect("the address is free again"));
+            sims.push(
+                Sim::start(address, config)
+                    .await
+                    .expect("the address can be bound again"),
+            );
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..30))).await;
     }
@@ -59,15 +66,15 @@ async fn trouble(mut sims: Vec<Sim>, until: Instant) -> Vec<Sim> {
     sims
 }
 
-/// One client's requests until the time is over; returns how many were whole and how many were not.
-async fn load(address: std::net::SocketAddr, number: usize, until: Instant) -> (usize, usize) {
+/// Sends the requests of one client until `until`. Returns the numbers of whole and of broken responses.
+async fn send_requests(address: std::net::SocketAddr, number: usize, until: Instant) -> (usize, usize) {
     let (mut whole, mut broken) = (0, 0);
     while Instant::now() < until {
         let stream = fastrand::bool();
         let body = json!({"model": "gpt-5.2", "input": "hi", "stream": stream, "prompt_cache_key": number.to_string()});
         let request = wire::post("/v1/responses", &body.to_string());
         if fastrand::u8(..8) == 0 {
-            // A client of little patience.
+            // This client leaves before the response.
             let mut wire = Wire::open(address).await;
             wire.send(request).await;
             continue;
@@ -77,17 +84,17 @@ async fn load(address: std::net::SocketAddr, number: usize, until: Instant) -> (
             request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes(),
         )
         .await;
-        match verdict(&answer) {
+        match is_whole(&answer) {
             Some(true) => whole += 1,
             Some(false) => broken += 1,
-            None => panic!("a broken answer that looks whole: {answer}"),
+            None => panic!("a broken response looks whole: {answer}"),
         }
     }
     (whole, broken)
 }
 
-/// Whether an answer is whole; nothing where its framing says so and its content does not.
-fn verdict(answer: &str) -> Option<bool> {
+/// Returns whether a response is whole, or `None` if its framing ends correctly but its content does not.
+fn is_whole(answer: &str) -> Option<bool> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         return Some(false);
     };
@@ -106,19 +113,19 @@ fn verdict(answer: &str) -> Option<bool> {
 }
 
 #[tokio::test]
-async fn nothing_hangs_and_nothing_broken_looks_whole() {
+async fn no_request_hangs_and_no_broken_response_looks_whole() {
     let mut sims = sims(3).await;
     let head = "[timeouts]\nidle = \"500ms\"\nhead = \"700ms\"\n";
     let mut gateway = Gateway::before(&sims, head).await;
-    let ends = Instant::now() + LASTS;
+    let ends = Instant::now() + DURATION;
     let address = gateway.address;
     let clients: Vec<_> = (0..24)
-        .map(|number| tokio::spawn(load(address, number, ends)))
+        .map(|number| tokio::spawn(send_requests(address, number, ends)))
         .collect();
-    sims = trouble(sims, ends).await;
+    sims = inject_faults(sims, ends).await;
     let (mut whole, mut broken) = (0, 0);
     for client in clients {
-        let counted = client.await.expect("no client hangs or is deceived");
+        let counted = client.await.expect("no client hangs or accepts a broken response");
         whole += counted.0;
         broken += counted.1;
     }
@@ -128,7 +135,7 @@ async fn nothing_hangs_and_nothing_broken_looks_whole() {
         "steadfast_connections",
         "steadfast_buffered_bytes",
     ] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
     for number in 0..24 {
         let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true, "prompt_cache_key": number.to_string()});

@@ -1,17 +1,15 @@
-//! Clients' connections themselves: what is on them beside one request and its answer.
+//! The connections of clients: pipelined requests, unreadable heads, and clients that leave.
 
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, ScriptedAnswer};
 
 use crate::kit::{
-    client, house, until, until_true,
+    STREAM, client, gateway_with_sim, until, until_true,
     wire::{self, Wire},
 };
 
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-
 #[tokio::test]
-async fn a_client_that_goes_is_missed_whatever_it_asked_for_next() {
+async fn a_client_that_leaves_is_noticed_with_pipelined_requests() {
     let next = wire::post("/v1/responses", STREAM);
     for (what, together, then) in [
         ("a whole request in the same write", next.as_str(), vec![]),
@@ -20,27 +18,29 @@ async fn a_client_that_goes_is_missed_whatever_it_asked_for_next() {
         ("several writes", "GET", vec![next.as_str(), "P", next.as_str()]),
     ] {
         for act in [Act::answer(ScriptedAnswer::Never), Act::stall(Point::Events(2))] {
-            let (sim, gateway) = house("").await;
+            let (sim, gateway) = gateway_with_sim("").await;
             sim.script().always(act);
             let mut wire = Wire::open(gateway.address).await;
             wire.send(wire::post("/v1/responses", STREAM) + together).await;
-            until_true("the upstream works on it", || sim.counts().in_flight == 1).await;
+            until_true("the request to reach the upstream", || sim.counts().in_flight == 1).await;
             for piece in then.iter().copied() {
                 wire.send(piece).await;
-                // Its admin side answers from the same threads: by then the piece has most likely been seen.
+                // The admin listener runs on the same threads, so the gateway has most likely read the piece by now.
                 gateway.metric("steadfast_connections").await;
             }
             drop(wire);
-            until_true(&format!("cancelled: {what}"), || sim.counts().aborted == 1).await;
-            let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-            until("the connection is closed", gone).await;
+            until_true(&format!("the request to be cancelled: {what}"), || {
+                sim.counts().aborted == 1
+            })
+            .await;
+            gateway.metric_reaches("steadfast_connections", 0.0).await;
         }
     }
 }
 
 #[tokio::test]
-async fn requests_behind_one_that_runs_are_still_answered() {
-    let (sim, gateway) = house("").await;
+async fn pipelined_requests_after_a_running_one_are_answered() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let event = json!({"type": "response.in_progress", "response": {}});
     sim.script().once("/v1/responses", Act::events(&vec![event; 3]));
     let mut wire = Wire::open(gateway.address).await;
@@ -53,7 +53,7 @@ async fn requests_behind_one_that_runs_are_still_answered() {
 
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_counted_and_logged() {
-    let (sim, gateway) = house("[timeouts]\nclient_header = \"250ms\"\n").await;
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
     let head = |fields: &str| format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{fields}\r\n");
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(65_534));
     let cases = [
@@ -87,16 +87,15 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_for_nothing_is_no_refusal() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"250ms\"\n").await;
-    // Cut for its silence, gone by itself, gone in the middle of a head.
+async fn a_client_without_a_request_is_not_a_refusal() {
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
+    // One client sends nothing until it is disconnected, one leaves at once, and one leaves in the middle of a head.
     assert_eq!(client::raw(gateway.address, b"").await, "");
     drop(Wire::open(gateway.address).await);
     let mut wire = Wire::open(gateway.address).await;
     wire.send("GET /v1/mod").await;
     drop(wire);
-    let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-    until("all are gone", gone).await;
+    gateway.metric_reaches("steadfast_connections", 0.0).await;
     assert_eq!(gateway.metric("steadfast_rejected_requests_total").await, 0.0);
     assert!(gateway.access().is_empty());
 }

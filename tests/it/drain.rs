@@ -1,4 +1,4 @@
-//! Stopping: what runs may finish, nothing new begins, and a second signal means now.
+//! Shutdown: running requests may finish, new connections are refused, and a second signal stops at once.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,13 @@ use steadfast::sim::{Act, Point, Sim};
 use tokio::net::TcpStream;
 
 use crate::kit::{
+    STREAM,
     gateway::Gateway,
-    house, sim_with, until, until_true,
+    gateway_with_sim, sim_with, until, until_true,
     wire::{self, End, Wire},
 };
 
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-
-/// A stream of about a second that has begun.
+/// Starts a gateway and a stream that lasts about a second.
 async fn streaming(head: &str) -> (Sim, Gateway, Wire) {
     let sim = sim_with("a", |config| config.pace = Duration::from_millis(80)).await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
@@ -21,26 +20,31 @@ async fn streaming(head: &str) -> (Sim, Gateway, Wire) {
     (sim, gateway, wire)
 }
 
+/// Sends a request and waits for the beginning of its response.
 async fn begin(gateway: &Gateway) -> Wire {
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
-    until("a first event", || async { wire.stream.readable().await.ok() }).await;
+    until("the beginning of the response", || async {
+        wire.stream.readable().await.ok()
+    })
+    .await;
     wire
 }
 
-async fn draining(gateway: &Gateway) {
+/// Waits until new connections are refused.
+async fn until_draining(gateway: &Gateway) {
     let gone = || async { TcpStream::connect(gateway.address).await.is_err().then_some(()) };
-    until("nothing new is accepted", gone).await;
+    until("new connections to be refused", gone).await;
 }
 
 #[tokio::test]
-async fn running_streams_finish_and_then_it_ends_well() {
+async fn running_streams_finish_and_the_program_exits_with_0() {
     for signal in ["TERM", "INT"] {
         let (sim, mut gateway, mut wire) = streaming("").await;
         assert_eq!(gateway.ask("/readyz").await.status, 200);
         gateway.signal(signal).await;
-        draining(&gateway).await;
-        assert_eq!(gateway.ask("/readyz").await.status, 503, "and the admin side says so");
+        until_draining(&gateway).await;
+        assert_eq!(gateway.ask("/readyz").await.status, 503, "the readiness probe fails");
         assert_eq!(gateway.ask("/livez").await.status, 200);
         let answer = wire.answer().await;
         assert_eq!((answer.status, answer.end), (200, End::Whole), "{signal}");
@@ -53,17 +57,14 @@ async fn running_streams_finish_and_then_it_ends_well() {
 }
 
 #[tokio::test]
-async fn without_work_it_ends_at_once_whatever_connections_rest() {
-    let (_sim, mut gateway) = house("").await;
+async fn idle_connections_do_not_delay_the_exit() {
+    let (_sim, mut gateway) = gateway_with_sim("").await;
     let mut used = Wire::open(gateway.address).await;
     used.send(wire::post("/v1/responses", STREAM)).await;
     assert_eq!(used.answer().await.status, 200);
     let mut fresh = Wire::open(gateway.address).await;
     let metric = "steadfast_connections";
-    until("both are accepted", || async {
-        (gateway.metric(metric).await == 2.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches(metric, 2.0).await;
     let begun = Instant::now();
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));
@@ -75,28 +76,28 @@ async fn without_work_it_ends_at_once_whatever_connections_rest() {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_time_is_cut() {
-    let (sim, mut gateway) = house("[server]\ngrace = \"300ms\"\n").await;
+async fn a_stream_that_outlasts_the_grace_time_is_cut() {
+    let (sim, mut gateway) = gateway_with_sim("[server]\ngrace = \"300ms\"\n").await;
     sim.script().always(Act::stall(Point::Events(2)));
     let mut wire = begin(&gateway).await;
     gateway.signal("TERM").await;
     let answer = wire.answer().await;
     assert!(
         matches!(answer.end, End::Cut | End::Reset),
-        "cut, not ended: {answer:?}"
+        "the stream is cut, not ended: {answer:?}"
     );
     assert_eq!(gateway.ended().await.code(), Some(0));
-    until_true("its upstream is let go", || sim.counts().in_flight == 0).await;
+    until_true("the upstream request to be cancelled", || sim.counts().in_flight == 0).await;
 }
 
 #[tokio::test]
 async fn a_second_signal_stops_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
-        let (sim, mut gateway) = house("[server]\ngrace = \"1h\"\n").await;
+        let (sim, mut gateway) = gateway_with_sim("[server]\ngrace = \"1h\"\n").await;
         sim.script().always(Act::stall(Point::Events(2)));
         let mut wire = begin(&gateway).await;
         gateway.signal(first).await;
-        draining(&gateway).await;
+        until_draining(&gateway).await;
         gateway.signal(second).await;
         let answer = wire.answer().await;
         assert!(
@@ -108,13 +109,13 @@ async fn a_second_signal_stops_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_keeps_its_connection_does_not_keep_the_program() {
+async fn a_kept_connection_is_closed_after_its_response() {
     let (_sim, mut gateway, mut wire) = streaming("").await;
     gateway.signal("TERM").await;
-    draining(&gateway).await;
+    until_draining(&gateway).await;
     let answer = wire.answer().await;
     assert_eq!(answer.end, End::Whole);
-    // Asked for more, it does not answer: the next one would, on another connection.
+    // A second request on this connection gets no response; the client has to open another connection.
     let _ = wire.stream.try_write(wire::post("/v1/responses", STREAM).as_bytes());
     wire.closing().await;
     assert_eq!(wire.rest(), "");
@@ -122,16 +123,16 @@ async fn a_client_that_keeps_its_connection_does_not_keep_the_program() {
 }
 
 #[tokio::test]
-async fn a_request_that_has_just_begun_is_still_answered() {
-    let (_sim, mut gateway) = house("").await;
+async fn a_request_that_has_begun_is_still_answered() {
+    let (_sim, mut gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     let request = wire::post("/v1/responses", STREAM);
     let (begun, rest) = request.split_at(request.len() - 10);
     wire.send(begun).await;
     let held = || async { (gateway.metric("steadfast_buffered_bytes").await > 0.0).then_some(()) };
-    until("it is being read", held).await;
+    until("the body to be read", held).await;
     gateway.signal("TERM").await;
-    draining(&gateway).await;
+    until_draining(&gateway).await;
     wire.send(rest).await;
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.end), (200, End::Whole));

@@ -1,4 +1,4 @@
-//! Which paths there are, and what is said about the others.
+//! The paths that the gateway serves, and the errors for all other paths.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::kit::{
     sims, until, until_true,
 };
 
-/// Checks that `reply` is an error of the gateway's own with this status and code.
+/// Checks that `reply` is an error of the gateway with this status and code.
 fn check_error(reply: &Reply, status: u16, code: &str) {
     assert_eq!(reply.status.as_u16(), status, "{}", reply.text());
     assert_eq!(reply.header("content-type"), "application/json");
@@ -78,7 +78,7 @@ async fn every_endpoint_answers_with_and_without_v1() {
 }
 
 #[tokio::test]
-async fn unknown_paths_name_what_was_meant() {
+async fn an_unknown_path_names_the_path_that_was_probably_meant() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     for (path, meant) in [
@@ -112,7 +112,7 @@ async fn unknown_paths_name_what_was_meant() {
 }
 
 #[tokio::test]
-async fn any_other_path_below_v1_passes_with_everything_it_has() {
+async fn any_other_path_below_v1_passes_unchanged() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     for (method, target) in [
@@ -132,10 +132,10 @@ async fn any_other_path_below_v1_passes_with_everything_it_has() {
         assert_eq!(
             reply.header("openai-organization"),
             "a",
-            "the upstream's own answer: {}",
+            "the response of the upstream: {}",
             reply.text()
         );
-        let arrived = sims[0].requests().pop().expect("a request");
+        let arrived = sims[0].requests().pop().expect("a recorded request");
         assert_eq!(
             (arrived.method.as_str(), &*arrived.target, &*arrived.body),
             (method, target, content.as_bytes())
@@ -144,7 +144,7 @@ async fn any_other_path_below_v1_passes_with_everything_it_has() {
 }
 
 #[tokio::test]
-async fn head_and_options_pass_and_their_answers_come_back() {
+async fn head_and_options_requests_pass_through() {
     let sims = sims(1).await;
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 12345\r\nallow: GET, OPTIONS\r\nx-seen: 1\r\n\r\n";
     sims[0].script().always(Act::answer(ScriptedAnswer::Raw(answer.into())));
@@ -168,7 +168,7 @@ async fn head_and_options_pass_and_their_answers_come_back() {
         .map(|request| request.method.to_string())
         .collect();
     assert_eq!(methods, ["HEAD", "OPTIONS"]);
-    until_true("two lines about complete requests", || {
+    until_true("two log lines with the outcome complete", || {
         gateway
             .access()
             .iter()
@@ -180,35 +180,37 @@ async fn head_and_options_pass_and_their_answers_come_back() {
 }
 
 #[tokio::test]
-async fn an_upload_streams_through_without_being_held() {
+async fn an_upload_is_streamed_and_not_buffered() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "[server]\nmax_body = \"1MiB\"\nbuffered_bodies = \"1MiB\"\n").await;
-    let mut stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let start = "--b\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n{\"prompt_cache_key\":";
     let rest = vec![b'x'; 700_000];
     let length = start.len() + rest.len();
     let head = format!(
         "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.expect("it reads");
-    stream.write_all(start.as_bytes()).await.expect("it reads");
-    until_true("the beginning of the upload at the upstream", || {
+    stream.write_all(head.as_bytes()).await.expect("the peer reads");
+    stream.write_all(start.as_bytes()).await.expect("the peer reads");
+    until_true("the upstream to receive the beginning of the upload", || {
         sims[0].requests().iter().any(|request| request.body == start)
     })
     .await;
     assert_eq!(
         gateway.metric("steadfast_buffered_bytes").await,
         0.0,
-        "nothing of it is held"
+        "the upload is not buffered"
     );
-    stream.write_all(&rest).await.expect("it reads");
+    stream.write_all(&rest).await.expect("the peer reads");
     let mut answer = [0; 12];
     tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer))
         .await
-        .expect("in time")
-        .expect("one");
-    assert_eq!(&answer, b"HTTP/1.1 404", "the upstream knows no files");
-    let arrived = sims[0].requests().pop().expect("a request");
+        .expect("data within the time limit")
+        .expect("a response");
+    assert_eq!(&answer, b"HTTP/1.1 404", "the simulated account has no files endpoint");
+    let arrived = sims[0].requests().pop().expect("a recorded request");
     assert_eq!(
         (arrived.body.len(), &arrived.body[..start.len()]),
         (length, start.as_bytes())
@@ -216,7 +218,7 @@ async fn an_upload_streams_through_without_being_held() {
 }
 
 #[tokio::test]
-async fn an_upstreams_own_error_comes_back_byte_for_byte() {
+async fn an_upstreams_error_is_returned_byte_for_byte() {
     let sims = sims(1).await;
     let error = json!({"error": {"type": "usage_limit_reached", "message": "no", "resets_at": 1}, "x": [1.50, "é"]});
     let text = format!("{error:#}\n\n");
@@ -224,7 +226,7 @@ async fn an_upstreams_own_error_comes_back_byte_for_byte() {
         let (status, body) = (status.try_into().expect("a status"), Bytes::from(text.clone()));
         let pieces = vec![body];
         let mut headers = http::HeaderMap::new();
-        headers.insert("retry-after", "7".parse().expect("a value"));
+        headers.insert("retry-after", "7".parse().expect("a valid header value"));
         Rule::new(Act::answer(ScriptedAnswer::Fixed(steadfast::sim::Fixed {
             status,
             headers,
@@ -246,7 +248,7 @@ async fn an_upstreams_own_error_comes_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn every_error_of_the_gateways_own_has_one_shape() {
+async fn every_error_of_the_gateway_has_the_same_shape() {
     let sims = sims(1).await;
     let head = "[server]\nmax_body = \"2KiB\"\nbuffered_bodies = \"4KiB\"\n[timeouts]\nhead = \"300ms\"\n";
     let gateway = Gateway::before(&sims, head).await;
@@ -256,7 +258,7 @@ async fn every_error_of_the_gateways_own_has_one_shape() {
     let message = twice.json()["error"]["message"].as_str().expect("a message").to_owned();
     assert!(
         message.contains("prompt_cache_key") && message.contains("byte 47."),
-        "what and where: {message}"
+        "the message names the field and the offset: {message}"
     );
     for body in ["[]", "{", " ", "null", "{}x", "\u{feff}{}", "{\"model\":\"\\ud800\"}"] {
         check_error(&ask(body.to_owned()).await, 400, "ambiguous_body");
@@ -267,7 +269,7 @@ async fn every_error_of_the_gateways_own_has_one_shape() {
     let mut undecodable = client::post("/v1/responses", "{}");
     undecodable
         .headers_mut()
-        .insert("content-encoding", "gzip".parse().expect("a value"));
+        .insert("content-encoding", "gzip".parse().expect("a valid header value"));
     check_error(
         &client::send(gateway.address, undecodable).await,
         400,
@@ -293,17 +295,17 @@ async fn every_error_of_the_gateways_own_has_one_shape() {
 }
 
 #[tokio::test]
-async fn a_get_of_all_responses_is_the_upstreams_business() {
+async fn a_get_of_all_responses_is_forwarded() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     let get = Request::get("/v1/responses")
         .body(Full::<Bytes>::default())
-        .expect("a request");
+        .expect("a valid request");
     let reply = client::send(gateway.address, get).await;
     assert_eq!((reply.status.as_u16(), reply.header("openai-organization")), (405, "a"));
     let value: Value = reply.json();
     assert!(value["error"]["message"].is_string());
-    until("its line", || async {
+    until("the access log line", || async {
         gateway
             .access()
             .into_iter()

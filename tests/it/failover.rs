@@ -1,4 +1,5 @@
-//! Upstreams that fail before the first byte of their answer: the request goes on, and its caller sees nothing of it.
+//! Failover: a request whose upstream fails before the first byte of its response is sent to another upstream, and the
+//! caller does not notice.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,38 +8,15 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Close, Point, ScriptedAnswer, Sim};
 
 use crate::kit::{
-    client::{self, Reply},
+    client,
     gateway::{Gateway, upstream},
+    sessions::{key_with_home, key_with_prefix, send_turn, usage_limit_reached},
     sims,
     wire::{self, End},
 };
 
-/// A session key that lives at the upstream `home`.
-pub async fn key_at(gateway: &Gateway, home: &str) -> String {
-    for number in 0..200 {
-        let key = format!("session-{number}");
-        let answer = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        if answer["upstreams"][0]["name"] == home {
-            return key;
-        }
-    }
-    panic!("no key lives at {home}");
-}
-
-/// Sends one request of the session `key`.
-pub async fn turn(gateway: &Gateway, key: &str) -> Reply {
-    let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": key});
-    client::post_json(gateway.address, "/v1/responses", &body).await
-}
-
 fn status(code: u16) -> StatusCode {
     code.try_into().expect("a status")
-}
-
-/// `429`, with a reset in so many seconds.
-pub fn limited(seconds: u64) -> Act {
-    let error = json!({"type": "usage_limit_reached", "message": "enough", "resets_in_seconds": seconds});
-    Act::reply(status(429), &json!({ "error": error }))
 }
 
 fn error(code: u16) -> Act {
@@ -54,15 +32,15 @@ fn failed_event(code: &str) -> Value {
 
 fn unix_now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
+    now.expect("the clock is after 1970").as_secs()
 }
 
 #[tokio::test]
-async fn what_an_upstream_fails_the_next_one_serves() {
+async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
     let acts = [
         ("fin", Act::answer(ScriptedAnswer::Close(Close::Fin))),
         ("reset", Act::answer(ScriptedAnswer::Close(Close::Reset))),
-        ("429", limited(3600)),
+        ("429", usage_limit_reached(3600)),
         ("401", error(401)),
         ("500", error(500)),
         ("502", error(502)),
@@ -77,7 +55,7 @@ async fn what_an_upstream_fails_the_next_one_serves() {
     for (what, act) in acts {
         let sims = sims(3).await;
         let gateway = Gateway::before(&sims, "").await;
-        let key = key_at(&gateway, "a").await;
+        let key = key_with_home(&gateway, "a").await;
         sims[0].script().once("/v1/responses", act);
         let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true, "prompt_cache_key": key});
         let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body.to_string())).await;
@@ -93,23 +71,23 @@ async fn what_an_upstream_fails_the_next_one_serves() {
         let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
         assert_eq!(line["attempts"], 2, "{what}: {line}");
         assert_eq!(gateway.metric("steadfast_failovers_total{reason=").await, 1.0, "{what}");
-        // Its cache is there now, so there it stays.
-        let reply = turn(&gateway, &key).await;
+        // The session's cache is on the new upstream, so the session stays there.
+        let reply = send_turn(&gateway, &key).await;
         assert_eq!(reply.routed(), (served.as_str(), "pin"), "{what}");
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_gone_is_passed_over() {
+async fn an_unreachable_upstream_is_skipped() {
     let mut sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
     sims.remove(0).stop().await;
-    let reply = turn(&gateway, &key).await;
+    let reply = send_turn(&gateway, &key).await;
     let moved = reply.routed().0.to_owned();
     assert_eq!((reply.status.as_u16(), reply.routed().1), (200, "moved"));
-    assert_eq!(turn(&gateway, &key).await.routed(), (moved.as_str(), "pin"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), (moved.as_str(), "pin"));
     assert_eq!(
         gateway.metric("steadfast_sessions_moved_total{upstream=\"a\"}").await,
         1.0
@@ -117,23 +95,23 @@ async fn an_upstream_that_is_gone_is_passed_over() {
 }
 
 #[tokio::test]
-async fn what_the_caller_did_is_never_tried_elsewhere() {
+async fn an_error_of_the_caller_is_not_retried() {
     for code in [400, 404, 413, 422] {
         let sims = sims(2).await;
         let gateway = Gateway::before(&sims, "").await;
-        let key = key_at(&gateway, "a").await;
+        let key = key_with_home(&gateway, "a").await;
         sims[0].script().once("/v1/responses", error(code));
-        let reply = turn(&gateway, &key).await;
+        let reply = send_turn(&gateway, &key).await;
         assert_eq!((reply.status.as_u16(), reply.routed()), (code, ("a", "home")));
         assert_eq!(gateway.metric("steadfast_failovers_total").await, 0.0);
     }
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_the_caller_saw_a_byte() {
+async fn a_request_is_not_retried_after_the_first_byte_of_the_response() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     sims[0]
         .script()
         .once("/v1/responses", Act::cut(Point::Events(2), Close::Reset));
@@ -145,15 +123,15 @@ async fn nothing_is_sent_again_once_the_caller_saw_a_byte() {
 }
 
 #[tokio::test]
-async fn when_all_are_limited_the_caller_is_told_until_when() {
+async fn when_all_upstreams_are_limited_the_caller_learns_until_when() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for (sim, seconds) in sims.iter().zip([5000, 3000, 4000]) {
-        sim.script().always(limited(seconds));
+        sim.script().always(usage_limit_reached(seconds));
     }
     for _ in 0..2 {
         let before = unix_now();
-        let reply = turn(&gateway, "any").await;
+        let reply = send_turn(&gateway, "any").await;
         assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
         let error = &reply.json()["error"];
         assert_eq!(
@@ -184,15 +162,15 @@ async fn when_all_are_limited_the_caller_is_told_until_when() {
 }
 
 #[tokio::test]
-async fn else_the_last_upstreams_own_words_come_back_untouched() {
+async fn when_all_upstreams_fail_the_last_response_is_returned_unchanged() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    sims[0].script().always(limited(3000));
+    let key = key_with_home(&gateway, "a").await;
+    sims[0].script().always(usage_limit_reached(3000));
     for sim in &sims[1..] {
         sim.script().always(error(503));
     }
-    let reply = turn(&gateway, &key).await;
+    let reply = send_turn(&gateway, &key).await;
     assert_eq!(reply.status.as_u16(), 503);
     let own = json!({"error": {"message": "no", "type": "t", "param": null, "code": "c"}});
     assert_eq!(reply.json(), own);
@@ -201,26 +179,26 @@ async fn else_the_last_upstreams_own_words_come_back_untouched() {
 }
 
 #[tokio::test]
-async fn attempts_are_bounded() {
+async fn the_number_of_attempts_is_limited() {
     let sims = sims(4).await;
     let gateway = Gateway::before(&sims, "[retry]\nattempts = 2\n").await;
     for sim in &sims {
         sim.script().always(error(500));
     }
-    let reply = turn(&gateway, "any").await;
+    let reply = send_turn(&gateway, "any").await;
     assert_eq!(reply.status.as_u16(), 500);
     assert_eq!(gateway.metric("steadfast_failovers_total").await, 1.0);
 }
 
 #[tokio::test]
-async fn where_nobody_can_be_reached_the_caller_is_told_when_to_come_again() {
+async fn when_no_upstream_is_reachable_the_caller_learns_when_to_retry() {
     let mut sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     for sim in sims.drain(..) {
         sim.stop().await;
     }
     for _ in 0..12 {
-        let reply = turn(&gateway, "any").await;
+        let reply = send_turn(&gateway, "any").await;
         assert!([502, 503].contains(&reply.status.as_u16()), "{}", reply.text());
         assert!(!reply.header("retry-after").is_empty());
     }
@@ -236,19 +214,19 @@ async fn where_nobody_can_be_reached_the_caller_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_disables_loudly_and_a_reload_probes_it() {
+async fn a_refused_credential_disables_the_upstream_until_a_reload() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     sims[0].script().once("/v1/responses", error(401));
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     let line = gateway.log_until("refuses the credential").await;
     assert!(
         line.iter()
             .any(|line| line.contains("ERROR") && line.contains("refuses the credential"))
     );
     let other = format!("{key}-2");
-    assert_eq!(turn(&gateway, &other).await.routed().0, "b");
+    assert_eq!(send_turn(&gateway, &other).await.routed().0, "b");
     gateway.write(&format!(
         "{}{}# again\n",
         upstream(&sims[0], ""),
@@ -256,38 +234,26 @@ async fn a_refused_credential_disables_loudly_and_a_reload_probes_it() {
     ));
     gateway.signal("HUP").await;
     gateway.log_until("reloaded").await;
-    let fresh = fresh_key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &fresh).await.routed(), ("a", "home"));
-}
-
-/// A key that lives at `home` and was never used.
-async fn fresh_key_at(gateway: &Gateway, home: &str) -> String {
-    for number in 0..200 {
-        let key = format!("fresh-{number}");
-        let answer = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        if answer["upstreams"][0]["name"] == home {
-            return key;
-        }
-    }
-    panic!("no key lives at {home}");
+    let fresh = key_with_prefix(&gateway, "a", "fresh").await;
+    assert_eq!(send_turn(&gateway, &fresh).await.routed(), ("a", "home"));
 }
 
 #[tokio::test]
-async fn an_operator_can_drain_and_enable() {
+async fn an_operator_can_drain_and_enable_an_upstream() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
     let act = |action: &'static str| {
         let request = client::post(&format!("/api/upstreams/a/{action}"), "");
         client::send(gateway.admin, request)
     };
     assert_eq!(act("drain").await.json()["state"], "draining");
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     assert_eq!(act("enable").await.json()["state"], "ready");
-    let fresh = fresh_key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &fresh).await.routed(), ("a", "home"));
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "pin"));
+    let fresh = key_with_prefix(&gateway, "a", "fresh").await;
+    assert_eq!(send_turn(&gateway, &fresh).await.routed(), ("a", "home"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "pin"));
     let unknown = client::send(gateway.admin, client::post("/api/upstreams/x/drain", "")).await;
     assert_eq!(unknown.status.as_u16(), 404);
     assert!(unknown.text().contains("a, b"));
@@ -295,20 +261,20 @@ async fn an_operator_can_drain_and_enable() {
 }
 
 #[tokio::test]
-async fn a_cooldown_ends_when_it_was_named_to() {
+async fn a_cooldown_ends_at_the_time_that_the_upstream_named() {
     let sims: Vec<Sim> = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    sims[0].script().once("/v1/responses", limited(1));
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    let key = key_with_home(&gateway, "a").await;
+    sims[0].script().once("/v1/responses", usage_limit_reached(1));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     let ready = || async {
         let upstreams = gateway.ask("/api/upstreams").await.json();
         (upstreams["upstreams"][0]["state"] == "ready").then_some(())
     };
     tokio::time::timeout(Duration::from_secs(5), crate::kit::until("ready", ready))
         .await
-        .expect("soon");
+        .expect("the cooldown ends in time");
     gateway.log_until("cooldown over").await;
-    let fresh = fresh_key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &fresh).await.routed(), ("a", "home"));
+    let fresh = key_with_prefix(&gateway, "a", "fresh").await;
+    assert_eq!(send_turn(&gateway, &fresh).await.routed(), ("a", "home"));
 }

@@ -1,4 +1,5 @@
-//! Upstreams that fail: an error that says so before the first byte, and a visible break after it.
+//! Upstreams that fail: the client receives an error before the first byte of the response, and a broken response
+//! after it.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -6,21 +7,18 @@ use serde_json::json;
 use steadfast::sim::{Act, After, Close, Fixed, Point, Read, ScriptedAnswer, Sim, SimConfig};
 
 use crate::kit::{
-    client,
+    STREAM, WHOLE, client,
     gateway::Gateway,
-    house, sim, until_true,
+    gateway_with_sim, sim, until_true,
     wire::{self, End, Wire},
 };
-
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &str) -> Act {
     Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned())))
 }
 
-/// An error answer gives nothing away, and the log says more than it.
-async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: &str) {
+/// Checks that an error response does not reveal the upstream, and that the log names the cause.
+async fn assert_reveals_nothing(answer: &wire::RawResponse, gateway: &Gateway, sim_address: &str) {
     let said = format!("{answer:?}");
     assert!(!said.contains(sim_address) && !said.contains("sk-upstream"), "{said}");
     let logged = || {
@@ -29,7 +27,7 @@ async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: 
             .iter()
             .any(|line| line.contains("no answer from upstream"))
     };
-    until_true("a line that says why", logged).await;
+    until_true("a log line with the cause", logged).await;
     assert!(
         !gateway.log().iter().any(|line| line.contains("sk-upstream")),
         "{:?}",
@@ -38,8 +36,8 @@ async fn assert_discreet(answer: &wire::Answer, gateway: &Gateway, sim_address: 
 }
 
 #[tokio::test]
-async fn an_upstream_that_refuses_connections_is_a_502() {
-    let (sim, gateway) = house("").await;
+async fn an_upstream_that_refuses_connections_causes_a_502() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let address = sim.address().to_string();
     sim.stop().await;
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", WHOLE)).await;
@@ -48,7 +46,7 @@ async fn an_upstream_that_refuses_connections_is_a_502() {
         (502, "upstream_unreachable")
     );
     assert!(answer.header("retry-after").is_some());
-    assert_discreet(&answer, &gateway, &address).await;
+    assert_reveals_nothing(&answer, &gateway, &address).await;
     let line = gateway.access_of(answer.header("x-request-id").expect("an id")).await;
     assert_eq!((&line["status"], &line["outcome"]), (&json!(502), &json!("refused")));
     assert!(
@@ -61,7 +59,7 @@ async fn an_upstream_that_refuses_connections_is_a_502() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_gives_no_head_is_a_502() {
+async fn an_upstream_that_sends_no_valid_head_causes_a_502() {
     let acts = [
         Act::answer(ScriptedAnswer::Close(Close::Fin)),
         Act::answer(ScriptedAnswer::Close(Close::Reset)),
@@ -75,7 +73,7 @@ async fn an_upstream_that_gives_no_head_is_a_502() {
         raw("SSH-2.0-OpenSSH_9.9\r\n"),
     ];
     for act in acts {
-        let (sim, gateway) = house("").await;
+        let (sim, gateway) = gateway_with_sim("").await;
         let what = format!("{act:?}");
         sim.script().always(act);
         let answer = wire::ask(gateway.address, wire::post("/v1/responses", STREAM)).await;
@@ -84,17 +82,17 @@ async fn an_upstream_that_gives_no_head_is_a_502() {
             (502, "upstream_broken"),
             "{what}"
         );
-        assert_discreet(&answer, &gateway, &sim.address().to_string()).await;
+        assert_reveals_nothing(&answer, &gateway, &sim.address().to_string()).await;
     }
 }
 
-/// Sends `body`, and expects to see the answer break.
+/// Sends `body` to an upstream that does `act`, and checks that the response breaks visibly.
 async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
     let what = format!("{act:?} {body}");
     sim.script().once("/v1/responses", act);
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", body)).await;
     if answer.status == 502 {
-        // It broke before its first event was whole, so that nothing of it needed to leave.
+        // The stream broke before its first event was whole, so the gateway had sent nothing yet.
         assert_eq!(answer.error_code(), "upstream_broken", "{what}");
         return;
     }
@@ -105,29 +103,29 @@ async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_midway_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+async fn an_upstream_that_fails_midway_breaks_the_response() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         assert_breaks(&sim, &gateway, Act::cut(Point::Events(1), how), STREAM).await;
         assert_breaks(&sim, &gateway, Act::cut(Point::Events(3), how), STREAM).await;
         assert_breaks(&sim, &gateway, Act::cut(Point::Bytes(500), how), STREAM).await;
         assert_breaks(&sim, &gateway, Act::cut(Point::Bytes(100), how), WHOLE).await;
     }
-    until_true("nothing is in flight", || sim.counts().in_flight == 0).await;
+    until_true("no request to be in flight", || sim.counts().in_flight == 0).await;
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+async fn an_upstream_that_fails_after_its_head_breaks_the_response() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         sim.script().once("/v1/responses", Act::cut(Point::Events(0), how));
         let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
         let answer = client::raw(gateway.address, request.as_bytes()).await;
-        // Whether the head still leaves depends on how close the break is behind it.
+        // Depending on the timing, the gateway may have sent the head.
         assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
     }
-    until_true("lines", || gateway.access().len() == 2).await;
+    until_true("two access log lines", || gateway.access().len() == 2).await;
     for line in gateway.access() {
         assert!(
             line["outcome"] == "upstream_broken" || line["reason"] == "upstream_broken",
@@ -137,8 +135,8 @@ async fn an_upstream_that_dies_right_after_its_head_breaks_the_answer() {
 }
 
 #[tokio::test]
-async fn a_broken_body_breaks_the_answer() {
-    let (sim, gateway) = house("").await;
+async fn an_invalid_body_breaks_the_response() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let event = "event: response.created\ndata: {\"type\":\"response.created\"}\n\n";
     let chunked = format!("{}{}", wire::EVENTS, wire::chunk(event));
     let to_the_end = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
@@ -148,7 +146,7 @@ async fn a_broken_body_breaks_the_answer() {
         format!("{chunked}5\r\nhel"),
         format!("{chunked}5\r\nhello!!"),
         format!("{chunked}0\r\n"),
-        // Nothing but the last event tells whether these are whole.
+        // Only a terminal event could tell that these responses are whole.
         format!("{to_the_end}{event}"),
         format!("{}{event}", to_the_end.replace("/1.1", "/1.0")),
         format!("{to_the_end}event: response.completed\ndata: {{\"type\":\"response.comp"),
@@ -159,10 +157,11 @@ async fn a_broken_body_breaks_the_answer() {
     }
 }
 
-/// Such a client takes any end for the end, except a reset.
+/// An HTTP/1.0 client takes a closed connection for the end of the response; only a reset tells it that the response
+/// is broken.
 #[tokio::test]
-async fn a_broken_stream_is_reset_for_a_client_of_http_1_0() {
-    let (sim, gateway) = house("").await;
+async fn a_broken_stream_is_reset_for_an_http_1_0_client() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for act in [
         Act::cut(Point::Events(3), Close::Fin),
         Act::cut(Point::Events(3), Close::Reset),
@@ -177,13 +176,13 @@ async fn a_broken_stream_is_reset_for_a_client_of_http_1_0() {
         wire::post("/v1/responses", STREAM).replace("HTTP/1.1", "HTTP/1.0"),
     )
     .await;
-    assert_eq!(whole.end, End::Closed, "a whole one is not");
+    assert_eq!(whole.end, End::Closed, "a whole response ends without a reset");
     assert!(whole.text().contains("event: response.completed"));
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_with_its_connection_is_whole_with_its_last_event() {
-    let (sim, gateway) = house("").await;
+async fn a_stream_that_ends_by_close_is_whole_after_its_last_event() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let events = "data: {\"type\":\"response.created\"}\n\ndata: {\"type\":\"response.completed\"}\n\n";
     let act = raw(&format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}"
@@ -196,8 +195,8 @@ async fn a_stream_that_ends_with_its_connection_is_whole_with_its_last_event() {
 }
 
 #[tokio::test]
-async fn connections_gone_stale_never_show() {
-    let (sim, gateway) = house("").await;
+async fn stale_pooled_connections_cause_no_errors() {
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act {
         after: After::Silent,
         ..Act::default()
@@ -216,8 +215,8 @@ async fn connections_gone_stale_never_show() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_restarts_is_found_again() {
-    let (mut sim, gateway) = house("").await;
+async fn an_upstream_that_restarts_is_used_again() {
+    let (mut sim, gateway) = gateway_with_sim("").await;
     let address = sim.address();
     let mut wire = Wire::open(gateway.address).await;
     for round in 0..5 {
@@ -230,13 +229,15 @@ async fn an_upstream_that_restarts_is_found_again() {
             name: "a".to_owned(),
             ..SimConfig::default()
         };
-        sim = Sim::start(address, config).await.expect("the address is free again");
+        sim = Sim::start(address, config)
+            .await
+            .expect("the address can be bound again");
     }
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_request_arrives() {
-    let (sim, gateway) = house("").await;
+async fn a_response_before_the_end_of_the_request_is_returned() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let early = Fixed {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         headers: HeaderMap::new(),
@@ -247,13 +248,13 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
         answer: ScriptedAnswer::Fixed(early),
         ..Act::default()
     });
-    // Its connection is reset while the body is still on its way.
+    // The upstream resets the connection while the gateway is sending the body.
     let body = json!({"model": "gpt-5.2", "input": "x".repeat(10 << 20)}).to_string();
     for _ in 0..10 {
         let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body)).await;
         assert_eq!((answer.status, answer.text().as_str()), (413, "too large for me"));
     }
-    // And while the client is still sending.
+    // The same while the client is still sending the body.
     let mut wire = Wire::open(gateway.address).await;
     wire.send("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-length: 1000\r\n\r\nbegun")
         .await;
@@ -262,7 +263,7 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
 }
 
 #[tokio::test]
-async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
+async fn a_failing_upstream_does_not_affect_the_sessions_of_another() {
     let sims = [sim("a").await, sim("b").await];
     let gateway = Gateway::before(&sims, "").await;
     sims[0]
@@ -282,8 +283,8 @@ async fn one_bad_upstream_does_not_touch_the_sessions_of_another() {
 }
 
 #[tokio::test]
-async fn a_json_answer_that_only_its_connection_ends_must_close_its_root() {
-    let (sim, gateway) = house("").await;
+async fn a_json_response_that_ends_by_close_must_be_complete_json() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
     for (body, is_whole) in [
         (r#"{"id":"resp_1","outp"#, false),

@@ -1,13 +1,13 @@
-//! Message framing (RFC 9112): one reading, or an answer and the end of the connection.
+//! Message framing (RFC 9112): a request with ambiguous framing is refused and its connection is closed.
 
 use crate::kit::{
-    client, house,
+    client, gateway_with_sim,
     wire::{self, End, Wire},
 };
 
 const JSON: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
 
-/// A request head with these lines beside `Host` and the type.
+/// Returns a request head with these lines beside `Host` and `Content-Type`.
 fn head(lines: &[&str]) -> String {
     let lines = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
     format!("POST /v1/responses HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\n{lines}\r\n")
@@ -18,8 +18,8 @@ fn chunked(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
-    let (sim, gateway) = house("").await;
+async fn a_length_beside_a_transfer_coding_is_dropped_and_the_connection_closes() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for lines in [
         ["content-length: 5", "transfer-encoding: chunked"],
         ["transfer-encoding: chunked", "content-length: 5"],
@@ -28,7 +28,7 @@ async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
         wire.send(head(&lines) + &chunked(JSON)).await;
         let answer = wire.answer().await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        // What an intermediary before us took for the next request is never read as one.
+        // Bytes that a proxy in front of the gateway took for the next request are never read as a request.
         let _ = wire.stream.try_write(wire::post("/v1/responses", JSON).as_bytes());
         wire.closing().await;
         assert_eq!(wire.rest(), "");
@@ -43,8 +43,8 @@ async fn a_length_beside_a_coding_is_dropped_and_the_connection_closes() {
 }
 
 #[tokio::test]
-async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
-    let (sim, gateway) = house("").await;
+async fn ambiguous_framing_is_refused_and_closes_the_connection() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let cases: &[&[&str]] = &[
         &["transfer-encoding: gzip, chunked"],
         &["transfer-encoding: chunked, chunked"],
@@ -72,7 +72,7 @@ async fn a_framing_with_two_readings_is_answered_and_ends_the_connection() {
 type Case = (&'static str, String, &'static [u16]);
 
 async fn assert_refused(cases: Vec<Case>) {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     for (what, request, statuses) in cases {
         let answer = client::raw(gateway.address, request.as_bytes()).await;
         let status = answer
@@ -85,7 +85,7 @@ async fn assert_refused(cases: Vec<Case>) {
 }
 
 #[tokio::test]
-async fn a_length_or_coding_that_is_none_is_refused_before_anyone_sees_it() {
+async fn an_invalid_length_or_coding_is_refused() {
     let lengths = [
         ("a negative length", "-1"),
         ("a signed length", "+5"),
@@ -106,7 +106,7 @@ async fn a_length_or_coding_that_is_none_is_refused_before_anyone_sees_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_before_anyone_sees_it() {
+async fn an_invalid_head_is_refused() {
     let many = "x-filler: 1\r\n".repeat(101);
     let long = "x".repeat(200_000);
     let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nhost: it\r\n{lines}\r\n");
@@ -140,8 +140,8 @@ async fn what_is_no_http_is_refused_before_anyone_sees_it() {
 }
 
 #[tokio::test]
-async fn a_coding_on_http_1_0_is_refused() {
-    let (sim, gateway) = house("").await;
+async fn a_transfer_coding_on_http_1_0_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let request = head(&["transfer-encoding: chunked"]).replace("HTTP/1.1", "HTTP/1.0") + &chunked(JSON);
     let answer = client::raw(gateway.address, request.as_bytes()).await;
     assert_eq!(answer.get(9..12), Some("400"), "{answer}");
@@ -149,8 +149,8 @@ async fn a_coding_on_http_1_0_is_refused() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_none_breaks_the_body_off() {
-    let (sim, gateway) = house("").await;
+async fn an_invalid_chunk_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let chunks: &[(&str, &str)] = &[
         ("no number", "zz\r\nhello\r\n0\r\n\r\n"),
         ("a sign", "+5\r\nhello\r\n0\r\n\r\n"),
@@ -175,8 +175,8 @@ async fn a_chunk_that_is_none_breaks_the_body_off() {
 }
 
 #[tokio::test]
-async fn trailers_reach_nobody() {
-    let (sim, gateway) = house("").await;
+async fn trailers_are_not_forwarded() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let trailers = "content-length: 3\r\nauthorization: Bearer sk-smuggled\r\nx-after: 1\r\n";
     for path in ["/v1/responses", "/v1/files"] {
         let head = head(&[
@@ -202,8 +202,8 @@ async fn trailers_reach_nobody() {
 }
 
 #[tokio::test]
-async fn what_connection_names_ends_here() {
-    let (sim, gateway) = house("").await;
+async fn headers_named_by_connection_are_not_forwarded() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let lines = [
         "connection: x-hop, X-Other",
         "connection: keep-alive, host, content-length",
@@ -238,10 +238,11 @@ async fn what_connection_names_ends_here() {
     }
 }
 
-/// Naming `content-encoding` takes it off the request, so the upstream reads plain JSON; so must we.
+/// `Connection: content-encoding` removes that header from the forwarded request, so the upstream reads the body as
+/// plain JSON. The gateway must inspect it as plain JSON as well.
 #[tokio::test]
-async fn an_encoding_that_connection_names_hides_no_body() {
-    let (sim, gateway) = house("").await;
+async fn an_encoding_named_by_connection_does_not_hide_the_body() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let twice = r#"{"model":"gpt-5.2","input":"hi","model":"gpt-5-mini"}"#;
     for coding in ["br", "gzip"] {
         let coding = format!("content-encoding: {coding}");
@@ -259,7 +260,7 @@ async fn an_encoding_that_connection_names_hides_no_body() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let bodies: Vec<String> = (0..20)
         .map(|i| JSON.replace("\"hi\"", &format!("\"hi {i}\"")))
         .collect();
@@ -280,10 +281,10 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
-    let (sim, gateway) = house("").await;
+async fn a_refusal_by_the_head_keeps_the_connection_usable() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
-    // The refused body looks like a request: it must be skipped, not read as one.
+    // The body of the refused request looks like a request. The gateway must skip it.
     let smuggled = wire::post("/v1/responses", JSON);
     wire.send(wire::post("/v1//responses", &smuggled) + &wire::post("/v1/responses", JSON))
         .await;
@@ -293,8 +294,8 @@ async fn a_refusal_by_the_head_leaves_the_connection_in_step() {
 }
 
 #[tokio::test]
-async fn a_head_and_a_body_byte_by_byte_are_read_like_any_other() {
-    let (sim, gateway) = house("").await;
+async fn a_request_that_arrives_byte_by_byte_is_served() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for byte in (head(&["transfer-encoding: chunked"]) + &chunked(JSON)).bytes() {
         wire.send([byte]).await;

@@ -1,25 +1,24 @@
-//! Response heads without a body of their own, and connections that are used again.
+//! Responses without a body, interim responses, and the reuse of connections.
 
 use bytes::Bytes;
 use serde_json::json;
 use steadfast::sim::{Act, ScriptedAnswer, Sim};
 
 use crate::kit::{
-    house, until_true,
+    WHOLE, gateway_with_sim, until_true,
     wire::{self, End, Wire},
 };
 
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
-
-fn always(sim: &Sim, text: &str) {
+/// Lets the account answer every request with the bytes of `text`.
+fn respond_with(sim: &Sim, text: &str) {
     sim.script()
         .always(Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned()))));
 }
 
 #[tokio::test]
-async fn interim_answers_are_not_the_answer() {
-    let (sim, gateway) = house("").await;
-    always(
+async fn interim_responses_are_skipped() {
+    let (sim, gateway) = gateway_with_sim("").await;
+    respond_with(
         &sim,
         "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
          HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -33,7 +32,7 @@ async fn interim_answers_are_not_the_answer() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_end_with_their_head() {
+async fn responses_without_a_body_end_with_their_head() {
     for (method, status, head) in [
         ("GET", 204, "HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n"),
         (
@@ -45,8 +44,8 @@ async fn answers_without_a_body_end_with_their_head() {
         ("HEAD", 200, "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"),
         ("HEAD", 200, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
     ] {
-        let (sim, gateway) = house("").await;
-        always(&sim, head);
+        let (sim, gateway) = gateway_with_sim("").await;
+        respond_with(&sim, head);
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..2 {
             wire.send(format!("{method} /v1/files/x HTTP/1.1\r\nhost: it\r\n\r\n"))
@@ -64,8 +63,8 @@ async fn answers_without_a_body_end_with_their_head() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_head_has_no_body() {
-    let (_sim, gateway) = house("").await;
+async fn an_error_for_a_head_request_has_no_body() {
+    let (_sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for _ in 0..2 {
         wire.send("HEAD /nowhere HTTP/1.1\r\nhost: it\r\n\r\n").await;
@@ -74,11 +73,11 @@ async fn a_refusal_of_head_has_no_body() {
     }
 }
 
-/// The length is the upstream's word against its chunks: the chunks count (RFC 9112 section 6.3).
+/// If a response has both `Content-Length` and `Transfer-Encoding`, the chunks decide (RFC 9112 section 6.3).
 #[tokio::test]
-async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
-    let (sim, gateway) = house("").await;
-    always(
+async fn a_response_with_a_length_beside_a_coding_is_framed_anew() {
+    let (sim, gateway) = gateway_with_sim("").await;
+    respond_with(
         &sim,
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     );
@@ -92,9 +91,9 @@ async fn an_answer_with_a_length_beside_a_coding_is_framed_anew() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_of_an_answer_end_here() {
-    let (sim, gateway) = house("").await;
-    always(
+async fn hop_by_hop_headers_of_a_response_are_dropped() {
+    let (sim, gateway) = gateway_with_sim("").await;
+    respond_with(
         &sim,
         "HTTP/1.1 200 OK\r\nconnection: close, x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=1\r\nupgrade: h2c\r\n\
          x-codex-primary-used-percent: 12\r\ncontent-length: 2\r\n\r\nok",
@@ -111,26 +110,25 @@ async fn hop_by_hop_fields_of_an_answer_end_here() {
 }
 
 #[tokio::test]
-async fn connections_are_used_again_on_both_sides() {
-    let (sim, gateway) = house("").await;
+async fn connections_are_reused_on_both_sides() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for number in 0..50 {
         let body = json!({"model": "gpt-5.2", "input": format!("{number}"), "stream": number % 2 == 1}).to_string();
         wire.send(wire::post("/v1/responses", &body)).await;
         assert_eq!(wire.answer().await.end, End::Whole);
     }
-    // One that has only just answered may not be ready for the next request yet.
+    // A connection whose response has just ended may not be ready for the next request, so there can be more than one.
     let counts = sim.counts();
     assert!(counts.requests == 50 && counts.connections <= 3, "{counts:?}");
     assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
     drop(wire);
-    let gone = || async { (gateway.metric("steadfast_connections").await == 0.0).then_some(()) };
-    crate::kit::until("the client's connection is gone", gone).await;
+    gateway.metric_reaches("steadfast_connections", 0.0).await;
 }
 
 #[tokio::test]
-async fn an_upstream_that_announces_its_close_is_called_anew() {
-    let (sim, gateway) = house("").await;
+async fn a_connection_that_the_upstream_closes_is_not_reused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act {
         after: steadfast::sim::After::Announced,
         ..Act::default()
@@ -142,5 +140,8 @@ async fn an_upstream_that_announces_its_close_is_called_anew() {
         assert_eq!((answer.status, answer.header("connection")), (200, None));
     }
     assert_eq!(sim.counts().connections, 10);
-    until_true("they are closed", || sim.counts().open_connections == 0).await;
+    until_true("the upstream connections to be closed", || {
+        sim.counts().open_connections == 0
+    })
+    .await;
 }

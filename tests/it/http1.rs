@@ -1,4 +1,4 @@
-//! What HTTP/1.1 leaves to be got wrong: ends that come early, late, or in the wrong order.
+//! Edge cases of HTTP/1.1: early responses, slow readers, padded chunks, trickling heads.
 
 use std::time::Duration;
 
@@ -14,28 +14,29 @@ use steadfast::sim::{Act, Point};
 
 use crate::kit::{
     gateway::{self, Gateway},
-    house, tls, until_true,
+    gateway_with_sim, tls, until_true,
     wire::{self, Wire},
 };
 
 const GET: &str = "GET /v1/files/x HTTP/1.1\r\nhost: it\r\n\r\n";
 const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: it\r\n\r\n";
-/// So long that something must have happened by then.
-const SOON: Duration = Duration::from_secs(10);
+/// The time limit for one step of a test.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// An upstream of ours that takes little before it reads, and what calls it.
+/// Starts a gateway before an upstream with a small receive buffer, which the test operates.
 async fn upstream(head: &str) -> (TcpListener, Gateway) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(32 << 10).expect("a small buffer");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-    let listener = socket.listen(64).expect("it listens");
+    let listener = socket.listen(64).expect("the server accepts connections");
     let url = format!("http://{}/v1", listener.local_addr().expect("bound"));
     let config = format!("{head}{}", gateway::upstream_at("a", &url, ""));
     (listener, Gateway::configured(&config).await)
 }
 
-/// An upstream that answers each connection's request with `answer`, and closes.
-async fn answering(answer: Vec<u8>) -> Gateway {
+/// Starts a gateway before an upstream that answers one request on each connection with `answer` and closes the
+/// connection.
+async fn gateway_with_response(answer: Vec<u8>) -> Gateway {
     let (listener, gateway) = upstream("").await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -50,18 +51,18 @@ async fn answering(answer: Vec<u8>) -> Gateway {
     gateway
 }
 
-fn long(size: usize) -> Vec<u8> {
+fn response_of_size(size: usize) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n").into_bytes();
     answer.resize(answer.len() + size, b'x');
     answer
 }
 
-/// Reads slowly to the end: how much came, and whether that was an orderly end.
+/// Reads slowly to the end of the connection. Returns the number of bytes, and whether the end was orderly.
 async fn read_slowly(client: &mut TcpStream) -> (usize, bool) {
     let mut piece = vec![0; 64 << 10];
     let mut count = 0;
     loop {
-        // A client that is busy, so that the kernel holds what it has not read.
+        // This sleep models a slow client, whose unread bytes stay in the kernel.
         tokio::time::sleep(Duration::from_millis(5)).await;
         match client.read(&mut piece).await {
             Ok(0) => return (count, true),
@@ -71,8 +72,8 @@ async fn read_slowly(client: &mut TcpStream) -> (usize, bool) {
     }
 }
 
-/// Sends until nothing is taken any more; what has been sent.
-async fn fill(client: &mut TcpStream, body: &[u8]) -> usize {
+/// Sends `body` until the peer stops reading. Returns the number of bytes sent.
+async fn send_until_blocked(client: &mut TcpStream, body: &[u8]) -> usize {
     let mut sent = 0;
     while let Ok(Ok(count)) = timeout(Duration::from_millis(300), client.write(&body[sent..])).await {
         sent += count;
@@ -81,30 +82,35 @@ async fn fill(client: &mut TcpStream, body: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn an_early_answer_loses_nothing_of_the_upload() {
+async fn an_early_response_does_not_truncate_the_upload() {
     const SIZE: usize = 16 << 20;
     let (listener, gateway) = upstream("").await;
-    let mut client = TcpStream::connect(gateway.address).await.expect("it listens");
+    let mut client = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let head =
         format!("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n");
-    client.write_all(head.as_bytes()).await.expect("it reads");
+    client.write_all(head.as_bytes()).await.expect("the peer reads");
     let body = vec![b'u'; SIZE];
-    let sent = fill(&mut client, &body).await;
-    assert!(sent < SIZE, "the upload waits");
+    let sent = send_until_blocked(&mut client, &body).await;
+    assert!(sent < SIZE, "the upload has to wait");
 
     let (stream, _) = listener.accept().await.expect("a connection");
     let mut early = Wire::over(stream);
     early.head().await;
     early.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
     let mut answer = vec![0; 15];
-    client.read_exact(&mut answer).await.expect("the answer begins");
+    client.read_exact(&mut answer).await.expect("the response begins");
     assert_eq!(answer, b"HTTP/1.1 200 OK");
-    // The rest of the upload leaves while the answer is under way, or the connection ends: never less, and then more.
+    // The upstream receives the rest of the upload during the response. The connection is then reused or closed, but
+    // never left in the middle of the upload.
     let upload = tokio::spawn(async move {
         let _ = client.write_all(&body[sent..]).await;
         client
     });
-    timeout(SOON, early.take(SIZE)).await.expect("all of it");
+    timeout(STEP_LIMIT, early.take(SIZE))
+        .await
+        .expect("the whole upload in time");
     early.send("ok").await;
     drop(upload.await);
     let next = tokio::spawn(async move { wire::ask(gateway.address, GET).await });
@@ -113,45 +119,48 @@ async fn an_early_answer_loses_nothing_of_the_upload() {
         head = early.head() => {
             assert!(head.starts_with("get /v1/files/x http/1.1\r\n"), "{head}");
             early.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-            assert_eq!(next.await.expect("answered").status, 200);
+            assert_eq!(next.await.expect("a response").status, 200);
             return;
         }
     };
     let mut other = Wire::over(stream);
     other.head().await;
     other.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(next.await.expect("answered").status, 200);
+    assert_eq!(next.await.expect("a response").status, 200);
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_a_last_answer_gets_all_of_it() {
+async fn a_slow_reader_receives_the_whole_last_response() {
     const SIZE: usize = 4 << 20;
-    let gateway = answering(long(SIZE)).await;
+    let gateway = gateway_with_response(response_of_size(SIZE)).await;
     for head in [
         "GET /v1/files/x HTTP/1.0\r\nhost: it\r\n\r\n",
         "GET /v1/files/x HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n",
-        // Bytes that nobody will read must not make the end a reset.
+        // Unread bytes after the last request must not turn the end into a reset.
         "GET /v1/files/x HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\nGET /v1/files/y HTTP/1.1\r\n",
     ] {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
-        let mut client = socket.connect(gateway.address).await.expect("it listens");
-        client.write_all(head.as_bytes()).await.expect("it reads");
+        let mut client = socket
+            .connect(gateway.address)
+            .await
+            .expect("the server accepts connections");
+        client.write_all(head.as_bytes()).await.expect("the peer reads");
         let (count, whole) = read_slowly(&mut client).await;
         assert!(whole && count > SIZE, "{head}: {count} of {SIZE}");
     }
 }
 
 #[tokio::test]
-async fn a_drain_lets_a_head_that_has_begun_come_to_its_end() {
-    let (sim, mut gateway) = house("").await;
+async fn a_head_that_has_begun_is_served_during_shutdown() {
+    let (sim, mut gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     wire.send("GET /v1/mod").await;
-    // Another answered connection shows that the first one has been accepted.
+    // A response on another connection shows that the first connection has been accepted.
     assert_eq!(wire::ask(gateway.address, MODELS).await.status, 200);
     gateway.signal("TERM").await;
     let is_stopping = || gateway.log().iter().any(|line| line.contains("stopping"));
-    until_true("it stops", is_stopping).await;
+    until_true("the gateway to begin its shutdown", is_stopping).await;
     for part in ["els HTTP/1.1\r\nho", "st: ", "it\r\n\r\n"] {
         wire.send(part).await;
         tokio::task::yield_now().await;
@@ -164,20 +173,20 @@ async fn a_drain_lets_a_head_that_has_begun_come_to_its_end() {
 }
 
 #[tokio::test]
-async fn chunks_with_padded_sizes_and_extensions_are_no_reason_to_stop() {
+async fn chunks_with_padded_sizes_and_extensions_are_accepted() {
     let mut answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..4_000 {
         answer.extend_from_slice(b"00000010;signature=0123456789abcdef\r\n0123456789abcdef\r\n");
     }
     answer.extend_from_slice(b"0\r\n\r\n");
-    let gateway = answering(answer).await;
+    let gateway = gateway_with_response(answer).await;
     let answer = wire::ask(gateway.address, GET).await;
     assert_eq!((answer.body.len(), answer.end), (64_000, wire::End::Whole));
 }
 
 #[tokio::test]
-async fn an_answer_without_content_names_no_length() {
-    let gateway = answering(b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n".to_vec()).await;
+async fn a_204_response_has_no_content_length() {
+    let gateway = gateway_with_response(b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n".to_vec()).await;
     let mut wire = Wire::open(gateway.address).await;
     wire.send(GET).await;
     let head = wire.head().await;
@@ -188,14 +197,14 @@ async fn an_answer_without_content_names_no_length() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_keeps_to_its_time() {
+async fn a_response_head_that_trickles_in_times_out() {
     for endless in ["HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         let (listener, gateway) = upstream("[timeouts]\nhead = \"500ms\"\n").await;
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("a connection");
             let mut wire = Wire::over(stream);
             wire.head().await;
-            // Never a pause as long as the limit.
+            // This sleep models a slow upstream: each pause is shorter than the limit.
             for byte in endless.bytes().cycle() {
                 if wire.stream.write_all(&[byte]).await.is_err() {
                     return;
@@ -204,21 +213,23 @@ async fn a_head_that_trickles_in_keeps_to_its_time() {
             }
         });
         let begun = Instant::now();
-        let answer = timeout(SOON, wire::ask(gateway.address, GET)).await.expect("given up");
+        let answer = timeout(STEP_LIMIT, wire::ask(gateway.address, GET))
+            .await
+            .expect("the gateway gives up in time");
         assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_timeout"));
         assert!(begun.elapsed() >= Duration::from_millis(500));
     }
 }
 
 #[tokio::test]
-async fn interim_responses_have_an_end() {
-    let gateway = answering(b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000)).await;
+async fn the_number_of_interim_responses_is_limited() {
+    let gateway = gateway_with_response(b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000)).await;
     let answer = wire::ask(gateway.address, GET).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_broken"));
 }
 
 #[tokio::test]
-async fn an_upload_over_http2_goes_on_after_a_pause() {
+async fn an_upload_over_http2_continues_after_a_pause() {
     let identity = tls::identity(&["127.0.0.1"], &["h2"]);
     let (address, _connections) = tls::http2_upstream(&identity, |request: http::Request<Bytes>| {
         let (mut sender, body) = Channel::new(4);
@@ -237,17 +248,17 @@ async fn an_upload_over_http2_goes_on_after_a_pause() {
         let first = "a".repeat(600_000);
         let head = "POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: 600010\r\n\r\n";
         wire.send(format!("{head}{first}")).await;
-        // Longer than it takes until the client is looked for again.
+        // This sleep models a slow client: the pause is longer than the interval at which the gateway checks for it.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         wire.send("0123456789").await;
-        let answer = timeout(SOON, wire.answer()).await.expect("an answer");
+        let answer = timeout(STEP_LIMIT, wire.answer()).await.expect("a response");
         assert_eq!((answer.status, answer.text().as_str()), (200, "got 600010"));
     }
 }
 
 #[tokio::test]
-async fn an_empty_line_behind_a_request_is_no_head() {
-    let (_sim, gateway) = house("[timeouts]\nclient_header = \"300ms\"\n").await;
+async fn an_empty_line_after_a_request_is_not_a_head() {
+    let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"300ms\"\n").await;
     let mut wire = Wire::open(gateway.address).await;
     wire.send(MODELS.to_owned() + "\r\n").await;
     assert_eq!(wire.answer().await.status, 200);
@@ -260,9 +271,9 @@ async fn an_empty_line_behind_a_request_is_no_head() {
 }
 
 #[tokio::test]
-async fn what_has_left_holds_no_memory() {
+async fn a_body_that_has_been_sent_holds_no_memory() {
     const STREAMS: u64 = 300;
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     sim.script().always(Act::stall(Point::Events(1)));
     let input = "a".repeat(250_000);
     let body = format!(r#"{{"model":"gpt-5.2","stream":true,"input":"{input}"}}"#);
@@ -275,6 +286,6 @@ async fn what_has_left_holds_no_memory() {
         held.push(wire);
     }
     let each = || gateway.resident().saturating_sub(before) / STREAMS;
-    // Less than one buffer that heads are read into: neither body nor head is left.
-    until_true("bodies and heads are gone", || each() < 50_000).await;
+    // Less than the buffer for one head: neither the body nor the head is held any more.
+    until_true("bodies and heads to be released", || each() < 50_000).await;
 }

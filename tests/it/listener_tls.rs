@@ -1,6 +1,12 @@
-//! TLS towards clients: what they get over it, and what becomes of those who do not speak it.
+//! TLS towards clients: requests over TLS, failed handshakes, and invalid certificates.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use rustls::{ClientConfig, HandshakeKind};
 use steadfast::sim::{Act, Close, Point, Sim};
@@ -11,50 +17,50 @@ use tokio::{
 };
 
 use crate::kit::{
-    PATIENCE, client,
+    STREAM, TIMEOUT, client,
     gateway::{self, Gateway},
+    h2::{PLAIN, post, read_whole, start_http2},
     sim, sim_with,
-    tls::{self, Identity},
-    until_true,
+    tls::{self, TestIdentity},
+    until, until_true,
     wire::{self, End},
 };
 
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-
-/// An account and a gateway before it that speaks TLS, with further lines in its `[server]`.
-async fn house(lines: &str, flags: &[&str]) -> (Sim, Gateway, Identity) {
+/// Starts an account and a gateway before it that listens with TLS, with further lines in `[server]`.
+async fn tls_gateway(lines: &str, flags: &[&str]) -> (Sim, Gateway, TestIdentity) {
     let sim = sim("a").await;
-    let (gateway, identity) = before(&sim, lines, flags).await;
+    let (gateway, identity) = tls_gateway_before(&sim, lines, flags).await;
     (sim, gateway, identity)
 }
 
-async fn before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, Identity) {
+/// Starts a gateway before `sim` that listens with TLS.
+async fn tls_gateway_before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentity) {
     let identity = tls::identity(&["127.0.0.1"], &[]);
     let config = format!(
         "[server]\n{}{lines}\n[timeouts]\nclient_header = \"400ms\"\n{}",
-        identity.shown(),
+        identity.server_table(),
         gateway::upstream(sim, "")
     );
     (Gateway::configured_with(&config, flags).await, identity)
 }
 
-/// Sends `request` on a connection of its own, asks for its end, and reads to there.
-async fn ask(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
-    let mut stream = tls::call(gateway.address, config).await?;
+/// Sends `request` with `connection: close` on a new connection and reads to the end.
+async fn send(gateway: &Gateway, config: &Arc<ClientConfig>, request: &str) -> std::io::Result<String> {
+    let mut stream = tls::connect(gateway.address, config).await?;
     let request = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer))
+    timeout(TIMEOUT, stream.read_to_string(&mut answer))
         .await
-        .expect("it ends in time")?;
+        .expect("the response ends in time")?;
     Ok(answer)
 }
 
 #[tokio::test]
-async fn requests_and_streams_come_and_go_over_tls() {
-    let (sim, gateway, identity) = house("forwarded = true", &[]).await;
+async fn requests_and_streams_pass_over_tls() {
+    let (sim, gateway, identity) = tls_gateway("forwarded = true", &[]).await;
     let config = identity.offering(&["http/1.1"]);
-    let said = gateway.said();
+    let said = gateway.printed();
     assert!(
         said[0].starts_with("Steadfast listens on https://") && said[1].contains(" http://"),
         "{said:?}"
@@ -64,9 +70,9 @@ async fn requests_and_streams_come_and_go_over_tls() {
         "x".repeat(300 << 10)
     );
     for (body, end) in [(STREAM, "0\r\n\r\n"), (long.as_str(), "}")] {
-        let answer = ask(&gateway, &config, &wire::post("/v1/responses", body))
+        let answer = send(&gateway, &config, &wire::post("/v1/responses", body))
             .await
-            .expect("a whole answer");
+            .expect("a whole response");
         assert!(
             answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(end),
             "{answer:.300}"
@@ -78,20 +84,24 @@ async fn requests_and_streams_come_and_go_over_tls() {
 }
 
 #[tokio::test]
-async fn a_session_resumes_and_a_connection_is_kept() {
-    let (sim, gateway, identity) = house("", &[]).await;
+async fn tls_sessions_resume_and_connections_are_reused() {
+    let (sim, gateway, identity) = tls_gateway("", &[]).await;
     let config = identity.offering(&["http/1.1"]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let mut stream = tls::call(gateway.address, &config).await.expect("hands are shaken");
+        let mut stream = tls::connect(gateway.address, &config)
+            .await
+            .expect("the TLS handshake succeeds");
         for _ in 0..2 {
             stream
                 .write_all(wire::post("/v1/responses", r#"{"model":"gpt-5.2","input":"hi"}"#).as_bytes())
                 .await
-                .expect("it reads");
+                .expect("the peer reads");
             let mut answer = Vec::new();
             while !answer.ends_with(b"}") || memchr::memmem::find(&answer, b"\r\n\r\n").is_none() {
-                let read = timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("in time");
-                assert!(read.expect("it stays open") > 0);
+                let read = timeout(TIMEOUT, stream.read_buf(&mut answer))
+                    .await
+                    .expect("data within the time limit");
+                assert!(read.expect("the connection stays open") > 0);
             }
             assert!(answer.starts_with(b"HTTP/1.1 200 "));
         }
@@ -104,10 +114,10 @@ async fn a_session_resumes_and_a_connection_is_kept() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_ends_without_close_notify() {
-    let (sim, gateway, identity) = house("", &[]).await;
+    let (sim, gateway, identity) = tls_gateway("", &[]).await;
     sim.script()
         .once("/v1/responses", Act::cut(Point::Events(3), Close::Fin));
-    let answer = ask(
+    let answer = send(
         &gateway,
         &identity.offering(&["http/1.1"]),
         &wire::post("/v1/responses", STREAM),
@@ -122,30 +132,32 @@ async fn a_stream_that_breaks_ends_without_close_notify() {
 #[tokio::test]
 async fn a_client_that_leaves_cancels_its_request() {
     let sim = sim_with("a", |config| config.pace = Duration::from_millis(100)).await;
-    let (gateway, identity) = before(&sim, "", &[]).await;
-    let mut stream = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+    let (gateway, identity) = tls_gateway_before(&sim, "", &[]).await;
+    let mut stream = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
         .await
-        .expect("hands are shaken");
+        .expect("the TLS handshake succeeds");
     stream
         .write_all(wire::post("/v1/responses", STREAM).as_bytes())
         .await
-        .expect("it reads");
-    stream.read_u8().await.expect("an answer");
+        .expect("the peer reads");
+    stream.read_u8().await.expect("a response");
     drop(stream);
-    until_true("the upstream's request is cancelled", || sim.counts().aborted == 1).await;
+    until_true("the upstream request to be cancelled", || sim.counts().aborted == 1).await;
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
-    let (_sim, gateway, identity) = house("", &["--log-level", "debug"]).await;
-    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+async fn a_client_without_a_valid_handshake_is_disconnected() {
+    let (_sim, gateway, identity) = tls_gateway("", &["--log-level", "debug"]).await;
+    let mute = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     let plain = client::raw(gateway.address, wire::post("/v1/responses", STREAM).as_bytes()).await;
     assert!(!plain.contains("HTTP/"), "{plain:?}");
     let stranger = tls::identity(&["127.0.0.1"], &[]).offering(&["http/1.1"]);
-    assert!(tls::call(gateway.address, &stranger).await.is_err());
+    assert!(tls::connect(gateway.address, &stranger).await.is_err());
     let config = identity.offering(&["http/1.1"]);
-    let answer = ask(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
-    assert!(answer.expect("a whole answer").starts_with("HTTP/1.1 200 "));
+    let answer = send(&gateway, &config, &wire::post("/v1/responses", STREAM)).await;
+    assert!(answer.expect("a whole response").starts_with("HTTP/1.1 200 "));
     assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
     for reason in [
         "a TLS handshake was cut before its end",
@@ -160,36 +172,42 @@ async fn who_does_not_shake_hands_is_let_go_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_goes_on_for_ever_is_cut() {
-    let (_sim, gateway, _) = house("", &[]).await;
-    let mut stream = TcpStream::connect(gateway.address).await.expect("it listens");
-    // The beginning of a record, and no more.
-    stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("it reads");
+async fn an_endless_handshake_is_cut() {
+    let (_sim, gateway, _) = tls_gateway("", &[]).await;
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
+    // Only the beginning of a TLS record.
+    stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("the peer reads");
     assert_eq!(wire::Wire::over(stream).closing().await, End::Closed);
 }
 
 #[tokio::test]
-async fn a_unix_socket_stays_plain_and_draining_does_not_wait_for_hands() {
+async fn a_unix_socket_has_no_tls_and_shutdown_does_not_wait_for_handshakes() {
     let path = gateway::scratch().join("s.sock");
     let socket = format!("unix:{}", path.display());
-    let (_sim, mut gateway, identity) = house("", &["--listen", &socket]).await;
-    let mut stream = UnixStream::connect(&path).await.expect("it listens");
-    let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
-    stream.write_all(request.as_bytes()).await.expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("text");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let idle = tls::call(gateway.address, &identity.offering(&["http/1.1"]))
+    let (_sim, mut gateway, identity) = tls_gateway("", &["--listen", &socket]).await;
+    let mut stream = UnixStream::connect(&path)
         .await
-        .expect("hands are shaken");
-    let mute = TcpStream::connect(gateway.address).await.expect("it listens");
+        .expect("the server accepts connections");
+    let request = wire::post("/v1/responses", STREAM).replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    stream.write_all(request.as_bytes()).await.expect("the peer reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("UTF-8 text");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let idle = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
+        .await
+        .expect("the TLS handshake succeeds");
+    let mute = TcpStream::connect(gateway.address)
+        .await
+        .expect("the server accepts connections");
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));
     drop((idle, mute));
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_shown_is_an_error_with_its_place() {
+async fn an_invalid_certificate_is_an_error_with_its_position() {
     let (one, two) = (tls::identity(&["a"], &[]), tls::identity(&["a"], &[]));
     let file = gateway::scratch().join("steadfast.toml");
     let config = format!(
@@ -199,10 +217,82 @@ async fn a_certificate_that_cannot_be_shown_is_an_error_with_its_place() {
         gateway::upstream_at("a", "http://127.0.0.1:1/v1", "")
     );
     std::fs::write(&file, config).expect("a writable folder");
-    let file = file.to_str().expect("text");
+    let file = file.to_str().expect("UTF-8 text");
     let output = gateway::steadfast(&["check", "-c", file]).await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(&format!("{file}:3:7: key does not fit: ")), "{said}");
     assert!(!said.contains("PRIVATE"), "{said}");
+}
+
+/// Returns whether a request over HTTP/2 with this TLS configuration is served.
+async fn is_served(gateway: &Gateway, config: &Arc<ClientConfig>) -> bool {
+    let Ok(stream) = tls::connect(gateway.address, config).await else {
+        return false;
+    };
+    let Ok((mut sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+        return false;
+    };
+    tokio::spawn(connection);
+    matches!(sender.send_request(post(PLAIN)).await, Ok(response) if response.status() == StatusCode::OK)
+}
+
+/// The gateway requires client certificates, and its own certificate is renewed while it runs.
+#[tokio::test]
+async fn client_certificates_are_required_and_certificates_are_renewed() {
+    let sim = sim("a").await;
+    let (first, second) = (tls::identity(&["127.0.0.1"], &[]), tls::identity(&["127.0.0.1"], &[]));
+    let folder = gateway::scratch();
+    let copy = |from: &Path, to: &str| std::fs::copy(from, folder.join(to)).expect("a writable folder");
+    copy(&first.cert, "c.pem");
+    copy(&first.key, "k.pem");
+    copy(&first.ca, "ca.pem");
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"c.pem\", key = \"k.pem\", client_ca = \"ca.pem\" }}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}",
+        gateway::upstream(&sim, "")
+    );
+    std::fs::write(folder.join(gateway::FILE), config).expect("a writable folder");
+    let gateway = Gateway::over(folder.clone(), &[]).await;
+    let served = async |config: &Arc<ClientConfig>| is_served(&gateway, config).await;
+    assert!(
+        served(&first.presenting(&first)).await,
+        "a certificate of the authority is accepted"
+    );
+    assert!(
+        !served(&first.trusting()).await,
+        "a client without a certificate is refused"
+    );
+    assert!(
+        !served(&first.presenting(&second)).await,
+        "a certificate of another authority is refused"
+    );
+    let open = tls::connect(gateway.address, &first.presenting(&first))
+        .await
+        .expect("the TLS handshake succeeds");
+    let mut open = start_http2::<Full<Bytes>, _>(open).await;
+    let resuming = first.presenting(&first);
+    assert!(served(&resuming).await);
+
+    // A certificate that does not match the key changes nothing.
+    copy(&second.cert, "c.pem");
+    gateway.log_until("does not fit").await;
+    assert!(served(&first.presenting(&first)).await);
+    copy(&second.key, "k.pem");
+    copy(&second.ca, "ca.pem");
+    until("the new certificate to be presented", async || {
+        served(&second.presenting(&second)).await.then_some(())
+    })
+    .await;
+    assert!(
+        !served(&second.presenting(&first)).await,
+        "a certificate of the old authority is refused"
+    );
+    assert!(!served(&resuming).await, "an old session ticket is refused");
+    let (status, _) = read_whole(open.send_request(post(PLAIN)).await.expect("a response")).await;
+    assert_eq!(status, StatusCode::OK, "an open connection is still served");
+    let reply = client::get(gateway.admin, "/metrics").await.text();
+    assert!(
+        reply.contains("steadfast_reloads_total{outcome=\"applied\"}"),
+        "{reply}"
+    );
 }

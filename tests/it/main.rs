@@ -1,4 +1,4 @@
-//! The program as its users meet it: the real binary, real sockets, scripted upstreams.
+//! Integration tests: the real binary, real sockets, and simulated upstreams that follow a script.
 
 mod kit;
 
@@ -18,6 +18,7 @@ mod failover;
 mod faults;
 mod framing;
 mod h2;
+mod h2_limits;
 mod headers;
 mod heads;
 mod hostile;
@@ -33,6 +34,7 @@ mod readme;
 mod recordings;
 mod reload;
 mod rights;
+mod serve_command;
 mod splices;
 mod storm;
 mod story;

@@ -1,4 +1,4 @@
-//! Which models there are, and who serves them.
+//! The list of models, and routing by model.
 
 use std::collections::HashSet;
 
@@ -6,13 +6,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Close, ScriptedAnswer, Sim};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply, request},
-        gateway::{Gateway, upstream},
-        sim, sim_with,
-    },
+use crate::kit::{
+    client::{self, Reply, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sim_with,
 };
 
 async fn with_models(name: &str, models: &[&str]) -> Sim {
@@ -34,7 +32,7 @@ fn ids(reply: &Reply) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn lists_are_merged_filtered_and_free_of_repeats() {
+async fn lists_are_merged_filtered_and_deduplicated() {
     let a = with_models("a", &["gpt-5.2", "o4-mini", "dall-e-3"]).await;
     let b = with_models("b", &["gpt-5.2", "org/tuned", "text-embedding-3-small"]).await;
     let config = upstream(&a, "models = [\"gpt-5*\", \"o?-mini\", \"org/*\"]") + &upstream(&b, "");
@@ -49,10 +47,7 @@ async fn lists_are_merged_filtered_and_free_of_repeats() {
         assert_eq!(reply.header("content-type"), "application/json");
         let model = &reply.json()["data"][0];
         let as_upstream_says = client::get(a.address(), "/v1/models/gpt-5.2").await.json();
-        assert_eq!(
-            *model, as_upstream_says,
-            "every field of the upstream's own description"
-        );
+        assert_eq!(*model, as_upstream_says, "every field of the upstream's description");
     }
     let asked = |sim: &Sim| {
         sim.requests()
@@ -60,7 +55,7 @@ async fn lists_are_merged_filtered_and_free_of_repeats() {
             .filter(|request| request.target == "/v1/models")
             .count()
     };
-    assert_eq!((asked(&a), asked(&b)), (1, 1), "the lists are kept");
+    assert_eq!((asked(&a), asked(&b)), (1, 1), "the lists are cached");
     let credentials: HashSet<_> = b
         .requests()
         .iter()
@@ -99,7 +94,7 @@ async fn upstreams_without_a_usable_list_are_left_out() {
 }
 
 #[tokio::test]
-async fn without_any_list_the_answer_says_so() {
+async fn without_any_list_the_response_is_an_error() {
     let sim = with_models("a", &["m"]).await;
     let config = upstream(&sim, "");
     sim.stop().await;
@@ -139,7 +134,7 @@ async fn one_model_is_found_by_its_id() {
 }
 
 #[tokio::test]
-async fn what_codex_asks_goes_to_one_upstream_untouched() {
+async fn a_codex_request_for_models_is_forwarded_unchanged() {
     let a = with_models("a", &["gpt-5.2"]).await;
     let b = with_models("b", &["gpt-5.2"]).await;
     let sims = [a, b];
@@ -155,13 +150,13 @@ async fn what_codex_asks_goes_to_one_upstream_untouched() {
         assert_eq!(
             reply.header("openai-organization"),
             reply.routed().0,
-            "its headers are the upstream's"
+            "the response has the upstream's headers"
         );
     }
 }
 
 #[tokio::test]
-async fn a_list_that_the_callers_key_opens_is_shown_to_that_caller_only() {
+async fn a_list_for_the_callers_key_is_shown_to_that_caller_only() {
     let own = with_models("own", &["m-own"]).await;
     let theirs = with_models("theirs", &["m-theirs"]).await;
     let (name, url) = (theirs.name(), theirs.base_url());
@@ -169,9 +164,10 @@ async fn a_list_that_the_callers_key_opens_is_shown_to_that_caller_only() {
     let gateway = Gateway::configured(&(upstream(&own, "") + &passing)).await;
     let with_key = || {
         let mut request = request(Method::GET, "/v1/models", "");
-        request
-            .headers_mut()
-            .insert("authorization", "Bearer sk-caller-canary".parse().expect("a value"));
+        request.headers_mut().insert(
+            "authorization",
+            "Bearer sk-caller-canary".parse().expect("a valid header value"),
+        );
         request
     };
     assert_eq!(
@@ -192,8 +188,8 @@ async fn a_list_that_the_callers_key_opens_is_shown_to_that_caller_only() {
     );
 }
 
-/// Three upstreams: `new` for gpt-5*, `old` for o4* and exactly gpt-4, `all` for everything.
-async fn divided() -> (Vec<Sim>, Gateway) {
+/// Starts a gateway before three upstreams: `new` serves gpt-5*, `old` serves o4* and gpt-4, `all` serves everything.
+async fn gateway_with_three_model_sets() -> (Vec<Sim>, Gateway) {
     let everything = ["gpt-5.2", "o4-mini", "gpt-4"];
     let sims = vec![
         with_models("new", &everything[..1]).await,
@@ -208,16 +204,16 @@ async fn divided() -> (Vec<Sim>, Gateway) {
 }
 
 #[tokio::test]
-async fn an_upstream_gets_only_models_that_it_serves() {
-    let (sims, gateway) = divided().await;
+async fn an_upstream_receives_only_models_that_it_serves() {
+    let (sims, gateway) = gateway_with_three_model_sets().await;
     let mut used = HashSet::new();
     for number in 0..24 {
         let mut models = ["gpt-5.2", "o4-mini", "gpt-4"];
         models.rotate_left(number % 3);
         for model in models {
-            // The same session moves on to a model that its upstream may not have.
+            // The session continues with a model that its upstream may not serve.
             let fields = json!({"model": model, "input": "hi", "prompt_cache_key": format!("session-{number}")});
-            let reply = client::send(gateway.address, ask(fields, &[])).await;
+            let reply = client::send(gateway.address, responses_request(fields, &[])).await;
             assert_eq!(reply.status, 200, "{model}: {}", reply.text());
             used.insert((reply.routed().0.to_owned(), model));
             let keyless = json!({"model": model, "input": []});
@@ -254,7 +250,7 @@ async fn an_upstream_gets_only_models_that_it_serves() {
 
 #[tokio::test]
 async fn route_names_the_home_for_a_model() {
-    let (_sims, gateway) = divided().await;
+    let (_sims, gateway) = gateway_with_three_model_sets().await;
     for number in 0..8 {
         let key = format!("session-{number}");
         for (model, others) in [("gpt-5.2", "new"), ("gpt-4", "old")] {
@@ -264,7 +260,7 @@ async fn route_names_the_home_for_a_model() {
                 HashSet::from([&others.to_owned(), &"all".to_owned()])
             );
             let fields = json!({"model": model, "input": "hi", "prompt_cache_key": format!("session-{number}")});
-            let reply = client::send(gateway.address, ask(fields, &[])).await;
+            let reply = client::send(gateway.address, responses_request(fields, &[])).await;
             if reply.routed().1 == "home" {
                 assert_eq!(reply.routed().0, order[0], "{key} {model}");
             }
@@ -273,7 +269,7 @@ async fn route_names_the_home_for_a_model() {
 }
 
 #[tokio::test]
-async fn a_model_that_nobody_serves_is_not_found() {
+async fn a_model_that_no_upstream_serves_is_not_found() {
     let sim = with_models("a", &["gpt-5.2"]).await;
     let gateway = Gateway::configured(&upstream(&sim, "models = [\"gpt-5*\"]")).await;
     for model in ["gpt-4", "GPT-5.2", "xgpt-5", ""] {
@@ -303,14 +299,14 @@ async fn a_model_that_nobody_serves_is_not_found() {
 }
 
 #[tokio::test]
-async fn callers_who_ask_together_wait_for_one_answer() {
+async fn concurrent_requests_for_models_share_one_upstream_request() {
     let sim = sim("a").await;
     sim.script()
         .always(Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     let asked = (0..8).map(|_| tokio::spawn(client::get(gateway.address, "/v1/models")));
     for answer in asked.collect::<Vec<_>>() {
-        assert_eq!(answer.await.expect("an answer").status, StatusCode::BAD_GATEWAY);
+        assert_eq!(answer.await.expect("a response").status, StatusCode::BAD_GATEWAY);
     }
-    assert_eq!(sim.requests().len(), 1, "one question for all of them");
+    assert_eq!(sim.requests().len(), 1, "one upstream request for all callers");
 }

@@ -1,4 +1,4 @@
-//! What the operator sees: metrics, probes and the admin API.
+//! The admin listener: metrics, probes and the admin API.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,11 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, request},
-        gateway::{Gateway, upstream},
-        sim, sims, until,
-    },
+use crate::kit::{
+    client::{self, request},
+    gateway::{Gateway, upstream},
+    sessions::responses_request,
+    sim, sims, until,
 };
 
 async fn scrape(gateway: &Gateway) -> String {
@@ -29,12 +27,12 @@ async fn scrape(gateway: &Gateway) -> String {
 }
 
 #[tokio::test]
-async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
+async fn metrics_have_the_documented_names_and_bounded_labels() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     for (key, stream) in [("s1", true), ("s1", false), ("s2", true)] {
         let fields = json!({"input": "hi", "prompt_cache_key": key, "stream": stream});
-        client::send(gateway.address, ask(fields, &[])).await;
+        client::send(gateway.address, responses_request(fields, &[])).await;
     }
     client::get(gateway.address, "/v1/files").await;
     client::get(gateway.address, "/nothing").await;
@@ -60,16 +58,7 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
             "{name} has no value"
         );
     }
-    const LABELS: [&str; 10] = [
-        "state", "upstream", "group", "endpoint", "route", "status", "reason", "outcome", "version", "le",
-    ];
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.starts_with("steadfast_"), "{line}");
-        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
-        for label in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
-            assert!(LABELS.contains(&label.0), "{line}");
-        }
-    }
+    assert_labels_are_documented(&text);
     assert_eq!(gateway.metric("steadfast_requests_total").await, 4.0);
     assert_eq!(gateway.metric("steadfast_pins").await, 2.0);
     assert_eq!(
@@ -80,6 +69,25 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
     );
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
     assert_eq!(gateway.metric("steadfast_buffered_bytes").await, 0.0);
+    assert_requests_are_labelled(&text);
+}
+
+/// Checks that all series have the program's prefix and only documented labels.
+fn assert_labels_are_documented(text: &str) {
+    const LABELS: [&str; 10] = [
+        "state", "upstream", "group", "endpoint", "route", "status", "reason", "outcome", "version", "le",
+    ];
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.starts_with("steadfast_"), "{line}");
+        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
+        for label in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
+            assert!(LABELS.contains(&label.0), "{line}");
+        }
+    }
+}
+
+/// Checks that requests are counted by endpoint, route and status.
+fn assert_requests_are_labelled(text: &str) {
     let counted: BTreeSet<&str> = text
         .lines()
         .filter(|line| line.starts_with("steadfast_requests_total"))
@@ -101,11 +109,15 @@ async fn metrics_have_the_names_that_are_promised_and_bounded_labels() {
 }
 
 #[tokio::test]
-async fn gauges_follow_what_runs() {
+async fn gauges_follow_running_requests() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
     sims[0].script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let streaming = client::open(gateway.address, ask(json!({"input": "hi", "stream": true}), &[])).await;
+    let streaming = client::open(
+        gateway.address,
+        responses_request(json!({"input": "hi", "stream": true}), &[]),
+    )
+    .await;
     assert_eq!(
         gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await,
         1.0
@@ -113,12 +125,12 @@ async fn gauges_follow_what_runs() {
     assert_eq!(
         gateway.metric("steadfast_connections").await,
         1.0,
-        "the operator's own do not count"
+        "connections to the admin listener are not counted"
     );
     let described = gateway.ask("/api/upstreams").await.json();
     assert_eq!(described["upstreams"][0]["in_flight"], 1);
     drop(streaming);
-    until("nothing to run", || async {
+    until("no running request and no connection", || async {
         let running =
             gateway.metric("steadfast_in_flight_requests").await + gateway.metric("steadfast_connections").await;
         (running == 0.0).then_some(())
@@ -127,7 +139,7 @@ async fn gauges_follow_what_runs() {
 }
 
 #[tokio::test]
-async fn the_admin_side_answers_what_it_promises() {
+async fn the_admin_api_describes_upstreams_and_routes() {
     let sims = sims(2).await;
     let config = upstream(&sims[0], "weight = 7\nmodels = [\"gpt-5*\"]") + &upstream(&sims[1], "");
     let gateway = Gateway::configured(&config).await;
@@ -164,7 +176,7 @@ async fn the_admin_side_answers_what_it_promises() {
     assert_eq!(told, gateway.order(&["a key+more", "--model", "gpt-5.2"]).await);
     client::send(
         gateway.address,
-        ask(json!({"input": "hi", "prompt_cache_key": "a key+more"}), &[]),
+        responses_request(json!({"input": "hi", "prompt_cache_key": "a key+more"}), &[]),
     )
     .await;
     assert_eq!(gateway.ask("/api/route?key=a+key%2Bmore").await.json()["pin"], told[0]);
@@ -174,7 +186,12 @@ async fn the_admin_side_answers_what_it_promises() {
             .map(Vec::len),
         Some(1)
     );
+}
 
+#[tokio::test]
+async fn the_admin_api_refuses_invalid_requests() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
     for path in [
         "/api/route",
         "/api/route?key=",
@@ -211,7 +228,7 @@ async fn the_admin_side_answers_what_it_promises() {
         assert_eq!(
             (reply.status.as_u16(), reply.header("allow")),
             (405, "POST"),
-            "{method}: what changes something is asked for on purpose"
+            "{method}: a request that changes state needs POST"
         );
     }
     let reply = client::send(gateway.admin, request(Method::HEAD, "/metrics", "")).await;
@@ -226,7 +243,7 @@ async fn the_admin_side_answers_what_it_promises() {
 }
 
 #[tokio::test]
-async fn an_admin_token_opens_all_but_the_probes() {
+async fn an_admin_token_is_required_except_for_probes() {
     let sim = sim("a").await;
     let head = "[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n";
     let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
@@ -245,7 +262,7 @@ async fn an_admin_token_opens_all_but_the_probes() {
             let asked = Request::get(path)
                 .header("authorization", shown)
                 .body(Full::<Bytes>::default());
-            let reply = client::send(gateway.admin, asked.expect("a request")).await;
+            let reply = client::send(gateway.admin, asked.expect("a valid request")).await;
             assert_eq!(
                 (reply.status.as_u16(), reply.header("www-authenticate")),
                 (401, "Bearer"),
@@ -256,7 +273,11 @@ async fn an_admin_token_opens_all_but_the_probes() {
     }
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let asked = Request::get("/metrics").header("authorization", format!("{scheme} sk-upstream-canary"));
-        let reply = client::send(gateway.admin, asked.body(Full::<Bytes>::default()).expect("a request")).await;
-        assert_eq!(reply.status, 200, "a scheme has no case: {scheme}");
+        let reply = client::send(
+            gateway.admin,
+            asked.body(Full::<Bytes>::default()).expect("a valid request"),
+        )
+        .await;
+        assert_eq!(reply.status, 200, "the scheme is case-insensitive: {scheme}");
     }
 }

@@ -1,62 +1,61 @@
-//! What belongs to an organization stays there.
+//! Owned state: responses and encrypted items stay within the organization of the upstream that issued them.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Sim};
 
-use crate::{
-    failover::{key_at, limited, turn},
-    kit::{
-        client::{self, Reply},
-        gateway::{Gateway, upstream},
-        sims,
-    },
+use crate::kit::{
+    client::{self, Reply},
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, send_turn, usage_limit_reached},
+    sims,
 };
 
 async fn post(gateway: &Gateway, body: Value) -> Reply {
     client::post_json(gateway.address, "/v1/responses", &body).await
 }
 
-/// `a` and `b` of one organization, and `c` of its own.
-async fn organized(sims: &[Sim]) -> Gateway {
+/// Starts a gateway before `a` and `b`, which share an organization, and `c`, which has its own.
+async fn gateway_with_organizations(sims: &[Sim]) -> Gateway {
     let shared = "organization = \"org-1\"";
     let config = upstream(&sims[0], shared) + &upstream(&sims[1], shared) + &upstream(&sims[2], "");
     Gateway::configured(&config).await
 }
 
-fn broken() -> Act {
+/// A `503` response.
+fn unavailable() -> Act {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     Act::reply(status, &json!({"error": {"message": "down", "type": "t", "code": "c"}}))
 }
 
 #[tokio::test]
-async fn a_session_that_must_leave_goes_to_a_sibling_first() {
+async fn a_session_that_must_move_goes_to_a_sibling_first() {
     let sims = sims(3).await;
-    let gateway = organized(&sims).await;
+    let gateway = gateway_with_organizations(&sims).await;
     let mut left = 0;
     for number in 0..30 {
         let key = format!("session-{number}");
         let order = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        // Where the rendezvous order alone would lead it astray.
+        // The rendezvous order alone would choose `c`, which is of another organization.
         if order["upstreams"][0]["name"] == "a" && order["upstreams"][1]["name"] == "c" {
-            sims[0].script().once("/v1/responses", broken());
-            assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+            sims[0].script().once("/v1/responses", unavailable());
+            assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
             left += 1;
         }
         if left == 3 {
             return;
         }
     }
-    panic!("only {left} such keys");
+    panic!("only {left} keys have the order a, c");
 }
 
 #[tokio::test]
-async fn an_earlier_response_is_asked_of_nobody_else() {
+async fn an_earlier_response_is_requested_only_from_its_owner() {
     let sims = sims(3).await;
-    let gateway = organized(&sims).await;
-    let key = key_at(&gateway, "c").await;
-    let id = turn(&gateway, &key).await.json()["id"].clone();
-    sims[2].script().always(limited(900));
+    let gateway = gateway_with_organizations(&sims).await;
+    let key = key_with_home(&gateway, "c").await;
+    let id = send_turn(&gateway, &key).await.json()["id"].clone();
+    sims[2].script().always(usage_limit_reached(900));
     let next = json!({"model": "gpt-5.2", "input": "and?", "previous_response_id": id});
     let reply = post(&gateway, next.clone()).await;
     assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
@@ -78,12 +77,12 @@ async fn an_earlier_response_is_asked_of_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_fork_finds_the_owner_of_its_encrypted_history() {
+async fn a_forked_conversation_routes_to_the_owner_of_its_encrypted_items() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for stream in [false, true] {
         for home in ["a", "b", "c"] {
-            let key = key_at(&gateway, home).await;
+            let key = key_with_home(&gateway, home).await;
             let ask = json!({
                 "model": "gpt-5.2", "input": [{"role": "user", "content": "think"}], "store": false, "stream": stream,
                 "include": ["reasoning.encrypted_content"], "prompt_cache_key": key,

@@ -1,37 +1,24 @@
-//! Where a session stays, once it has been somewhere.
+//! Pins: a session stays on the upstream that served it last.
 
 use serde_json::json;
 use steadfast::sim::Act;
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply},
-        gateway::{Gateway, upstream},
-        sims,
-    },
+use crate::kit::{
+    client::{self, Reply},
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, responses_request},
+    sims,
 };
 
 async fn send(gateway: &Gateway, fields: serde_json::Value) -> Reply {
-    client::send(gateway.address, ask(fields, &[])).await
-}
-
-/// A key whose home is the upstream `name`.
-async fn key_at(gateway: &Gateway, name: &str) -> String {
-    for number in 0..100 {
-        let key = format!("session-{number}");
-        if gateway.home(&key).await == name {
-            return key;
-        }
-    }
-    panic!("{name} is no key's home")
+    client::send(gateway.address, responses_request(fields, &[])).await
 }
 
 #[tokio::test]
-async fn a_session_stays_where_its_state_led_it() {
+async fn a_session_stays_on_the_owner_of_its_state() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let (a, b) = (key_at(&gateway, "a").await, key_at(&gateway, "b").await);
+    let (a, b) = (key_with_home(&gateway, "a").await, key_with_home(&gateway, "b").await);
     let first = send(&gateway, json!({"input": "hi", "prompt_cache_key": a}))
         .await
         .json();
@@ -46,7 +33,7 @@ async fn a_session_stays_where_its_state_led_it() {
     assert_eq!(
         send(&gateway, led).await.routed(),
         ("a", "pin"),
-        "where both agree, nothing was forced"
+        "the owner is the pinned upstream already"
     );
     let told = gateway.ask(&format!("/api/route?key={b}")).await.json();
     assert_eq!(
@@ -56,10 +43,10 @@ async fn a_session_stays_where_its_state_led_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_success_pins_nothing() {
+async fn only_a_successful_response_pins_a_session() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     let fields = json!({"input": "hi", "prompt_cache_key": key});
     for status in [400, 404, 422, 302] {
         let status = status.try_into().expect("a status");
@@ -76,15 +63,15 @@ async fn an_answer_that_is_no_success_pins_nothing() {
 }
 
 #[tokio::test]
-async fn a_pin_ends_when_its_session_was_idle_for_long() {
+async fn a_pin_of_an_idle_session_expires() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "[affinity]\nidle = \"1s\"\n").await;
-    let key = key_at(&gateway, "a").await;
+    let key = key_with_home(&gateway, "a").await;
     let fields = json!({"input": "hi", "prompt_cache_key": key});
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "home");
     assert_eq!(send(&gateway, fields.clone()).await.routed().1, "pin");
     let asked = format!("/api/route?key={key}");
-    crate::kit::until("the pin to end", || async {
+    crate::kit::until("the pin to expire", || async {
         gateway.ask(&asked).await.json()["pin"].is_null().then_some(())
     })
     .await;
@@ -92,24 +79,24 @@ async fn a_pin_ends_when_its_session_was_idle_for_long() {
 }
 
 #[tokio::test]
-async fn requests_of_one_session_at_once_agree() {
+async fn concurrent_requests_of_a_session_use_one_upstream() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     let (address, home) = (gateway.address, gateway.home("crowd").await);
     let at_once = (0..40).map(|number| {
-        let request = ask(
+        let request = responses_request(
             json!({"input": "hi", "prompt_cache_key": "crowd", "stream": number % 2 == 0}),
             &[],
         );
         tokio::spawn(async move { client::send(address, request).await })
     });
     for reply in at_once.collect::<Vec<_>>() {
-        assert_eq!(reply.await.expect("an answer").routed().0, home);
+        assert_eq!(reply.await.expect("a response").routed().0, home);
     }
 }
 
 #[tokio::test]
-async fn the_order_of_the_file_changes_nothing() {
+async fn the_order_of_upstreams_in_the_file_does_not_matter() {
     let sims = sims(4).await;
     let one = Gateway::before(&sims, "").await;
     let reversed: String = sims.iter().rev().map(|sim| upstream(sim, "")).collect();
@@ -125,14 +112,14 @@ async fn the_order_of_the_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_model_that_its_upstream_lacks_leaves_the_pin() {
+async fn a_request_for_a_model_of_another_upstream_keeps_the_pin() {
     let sims = sims(3).await;
     let models = |list: &str| format!("models = {list}");
     let config: String = [(0, r#"["m1"]"#), (1, r#"["m2"]"#), (2, r#"["m1"]"#)]
         .map(|(index, list): (usize, _)| upstream(&sims[index], &models(list)))
         .concat();
     let gateway = Gateway::configured(&config).await;
-    // A session that lives at `a` and is led to `c` by what `c` owns.
+    // The home of this session is `a`; a response that `c` owns routes it to `c`.
     let ask = |key: &str, more: serde_json::Value| {
         let mut fields = json!({"model": "m1", "input": "hi", "prompt_cache_key": key});
         fields

@@ -1,4 +1,4 @@
-//! What the README shows, does what the README says.
+//! The examples of the README work as the README says.
 
 use std::{path::Path, process::Output};
 
@@ -6,11 +6,14 @@ use tokio::process::Command;
 
 use crate::kit::gateway::{Gateway, scratch};
 
+/// A fenced code block.
 struct Block {
+    /// The word after the opening fence.
     language: String,
     text: String,
 }
 
+/// Returns the code blocks of the README in order.
 fn blocks() -> Vec<Block> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("a README");
     let mut blocks = Vec::new();
@@ -25,7 +28,8 @@ fn blocks() -> Vec<Block> {
     blocks
 }
 
-fn of(language: &str) -> Vec<String> {
+/// Returns the texts of the code blocks in `language`.
+fn blocks_in(language: &str) -> Vec<String> {
     let found: Vec<_> = blocks()
         .into_iter()
         .filter(|block| block.language == language)
@@ -35,10 +39,10 @@ fn of(language: &str) -> Vec<String> {
     found
 }
 
-/// Runs `script` with this build's program as `steadfast`.
+/// Runs `script` in a shell in which `steadfast` is the program of this build.
 async fn shell(script: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_steadfast"));
-    let folder = program.parent().expect("a folder").to_str().expect("text");
+    let folder = program.parent().expect("a folder").to_str().expect("UTF-8 text");
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("sh");
     command
@@ -50,27 +54,27 @@ async fn shell(script: &str) -> Output {
 }
 
 #[test]
-fn the_two_commands_come_first() {
-    let shown = of("sh");
+fn the_commands_to_run_and_to_test_come_first() {
+    let shown = blocks_in("sh");
     assert_eq!(shown[0], "cargo run --release\n");
     assert_eq!(shown[2], "cargo test\n");
 }
 
 #[tokio::test]
-async fn the_request_to_paste_works_and_is_cached_the_second_time() {
+async fn the_curl_example_works_and_is_cached_the_second_time() {
     let gateway = Gateway::bare().await;
-    let pasted = of("sh")
+    let pasted = blocks_in("sh")
         .into_iter()
         .find(|text| text.starts_with("curl"))
         .expect("a curl line");
     let script = pasted.replace("127.0.0.1:8080", &gateway.address.to_string());
     assert_ne!(script, pasted);
-    let first = String::from_utf8(shell(&script).await.stdout).expect("text");
+    let first = String::from_utf8(shell(&script).await.stdout).expect("UTF-8 text");
     assert!(
         first.contains("x-steadfast-route: home") && first.contains("\"cached_tokens\":0"),
         "{first}"
     );
-    let second = String::from_utf8(shell(&script).await.stdout).expect("text");
+    let second = String::from_utf8(shell(&script).await.stdout).expect("UTF-8 text");
     assert!(
         second.contains("x-steadfast-route: pin") && !second.contains("\"cached_tokens\":0"),
         "{second}"
@@ -78,8 +82,8 @@ async fn the_request_to_paste_works_and_is_cached_the_second_time() {
 }
 
 #[tokio::test]
-async fn every_configuration_is_valid() {
-    for text in of("toml") {
+async fn every_configuration_example_is_valid() {
+    for text in blocks_in("toml") {
         let file = scratch().join("steadfast.toml");
         std::fs::write(&file, &text).expect("a writable folder");
         let output = shell(&format!("steadfast check -c '{}'", file.display())).await;
@@ -93,8 +97,8 @@ async fn every_configuration_is_valid() {
 }
 
 #[tokio::test]
-async fn the_flags_for_accounts_are_valid() {
-    let shown = of("sh")
+async fn the_upstream_flags_are_valid() {
+    let shown = blocks_in("sh")
         .into_iter()
         .find(|text| text.starts_with("steadfast --upstream"))
         .expect("flags");
@@ -103,8 +107,8 @@ async fn the_flags_for_accounts_are_valid() {
 }
 
 #[tokio::test]
-async fn every_console_session_prints_what_it_shows() {
-    for session in of("console") {
+async fn every_console_example_prints_its_output() {
+    for session in blocks_in("console") {
         let (command, shown) = session.split_once('\n').expect("a command and its output");
         let output = shell(command.trim_start_matches("$ ")).await;
         assert_eq!(String::from_utf8_lossy(&output.stdout), shown);

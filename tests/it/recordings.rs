@@ -1,4 +1,4 @@
-//! What real clients sent, sent again byte for byte.
+//! RequestRecord requests of real clients, sent again byte for byte.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -6,19 +6,19 @@ use steadfast::sim::{RequestRecord, Sim};
 
 use crate::kit::{client::Reply, gateway::Gateway, recording, recordings, sim_with, wire};
 
-/// A recorded request, as it is sent to a gateway.
-struct Request {
+/// A recorded request, adapted to a gateway.
+struct RecordedRequest {
     name: String,
     head: Vec<u8>,
     body: Vec<u8>,
-    /// The session key, as the first of the places where clients put it names it.
+    /// The session key: the value of the first source that is present.
     key: Option<String>,
 }
 
-impl Request {
-    /// The recording `name`, with the address and the body's length of this run.
+impl RecordedRequest {
+    /// Loads the recording `name` and replaces its host, credential and content length.
     fn load(name: &str, gateway: &Gateway) -> Self {
-        let head = String::from_utf8(recording(&format!("{name}.head"))).expect("text");
+        let head = String::from_utf8(recording(&format!("{name}.head"))).expect("UTF-8 text");
         let (body, json) = if recordings(".body.zst").iter().any(|zst| zst == name) {
             (
                 recording(&format!("{name}.body.zst")),
@@ -50,8 +50,8 @@ impl Request {
         [&self.head[..], &self.body].concat()
     }
 
-    /// The head byte by byte, the end of the body too, and what is between in pieces of seven.
-    fn crumbs<'a>(&self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    /// Splits the request: the head and the end of the body into single bytes, the rest into pieces of seven bytes.
+    fn small_pieces<'a>(&self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
         const TAIL: usize = 3000;
         let tail = bytes.len().saturating_sub(TAIL).max(self.head.len());
         let (head, rest) = bytes.split_at(self.head.len());
@@ -59,7 +59,7 @@ impl Request {
         head.chunks(1).chain(middle.chunks(7)).chain(tail.chunks(1)).collect()
     }
 
-    /// Checks that the upstream got all headers as they were recorded but for those that end at a proxy.
+    /// Checks that the upstream received all recorded headers except those that end at a proxy.
     fn check_headers(&self, arrived: &HeaderMap) {
         const ENDS_HERE: [&str; 7] = [
             "host",
@@ -70,7 +70,7 @@ impl Request {
             "x-codex-turn-state",
             "content-length",
         ];
-        let head = std::str::from_utf8(&self.head).expect("text");
+        let head = std::str::from_utf8(&self.head).expect("UTF-8 text");
         for line in head.trim_end().split("\r\n").skip(1) {
             let (name, value) = line.split_once(": ").expect("a header");
             let name = name.to_ascii_lowercase();
@@ -86,6 +86,7 @@ impl Request {
     }
 }
 
+/// Returns the session key of a request.
 fn key(body: &Value, lines: &[String]) -> Option<String> {
     let header = |name: &str| {
         let value = lines
@@ -100,8 +101,8 @@ fn key(body: &Value, lines: &[String]) -> Option<String> {
         .or_else(|| text(&body["client_metadata"]["session_id"]))
 }
 
-/// Accounts that do not mind what the recorded ones issued.
-async fn strangers() -> Vec<Sim> {
+/// Starts accounts that accept state which other accounts issued.
+async fn accounts_that_accept_foreign_state() -> Vec<Sim> {
     let mut sims = Vec::new();
     for name in ["a", "b", "c"] {
         sims.push(sim_with(name, |config| config.refuse_foreign = false).await);
@@ -109,7 +110,7 @@ async fn strangers() -> Vec<Sim> {
     sims
 }
 
-/// What reached any account with this body.
+/// Returns the requests with this body, with the names of the accounts that received them.
 fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, RequestRecord)> {
     let all = sims.iter().flat_map(|sim| {
         sim.requests()
@@ -119,15 +120,15 @@ fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, RequestRecord)> {
     all.filter(|(_, request)| request.body == body).collect()
 }
 
-/// The recordings that are POSTs.
-fn posts(gateway: &Gateway) -> Vec<Request> {
+/// Returns the recorded POST requests.
+fn posts(gateway: &Gateway) -> Vec<RecordedRequest> {
     let all = recordings(".head")
         .into_iter()
-        .map(|name| Request::load(&name, gateway));
+        .map(|name| RecordedRequest::load(&name, gateway));
     all.filter(|request| !request.body.is_empty()).collect()
 }
 
-fn check_reply(request: &Request, reply: &Reply) {
+fn check_reply(request: &RecordedRequest, reply: &Reply) {
     assert_eq!(reply.status, 200, "{}: {}", request.name, reply.text());
     let events = reply.text().contains("event: response.completed");
     assert!(
@@ -137,13 +138,13 @@ fn check_reply(request: &Request, reply: &Reply) {
     );
 }
 
-/// Sends every recorded POST, cut by `cut`, all at once, and checks where each arrived, and that it arrived as sent.
-async fn reach_their_home(cut: impl for<'a> Fn(&Request, &'a [u8]) -> Vec<&'a [u8]>) {
-    let sims = strangers().await;
+/// Sends all recorded POST requests concurrently, each split by `cut`. Checks that each arrives unchanged at its home.
+async fn assert_reach_their_home(cut: impl for<'a> Fn(&RecordedRequest, &'a [u8]) -> Vec<&'a [u8]>) {
+    let sims = accounts_that_accept_foreign_state().await;
     let gateway = Gateway::before(&sims, "").await;
     let requests = posts(&gateway);
     assert_eq!(requests.len(), 16);
-    let send = |request: &Request| {
+    let send = |request: &RecordedRequest| {
         let (bytes, address) = (request.bytes(), gateway.address);
         let pieces: Vec<Vec<u8>> = cut(request, &bytes).into_iter().map(<[u8]>::to_vec).collect();
         tokio::spawn(async move { wire::exchange(address, pieces).await })
@@ -168,21 +169,21 @@ async fn reach_their_home(cut: impl for<'a> Fn(&Request, &'a [u8]) -> Vec<&'a [u
 }
 
 #[tokio::test]
-async fn recordings_in_one_write_go_where_route_says() {
-    reach_their_home(|_, bytes| vec![bytes]).await;
+async fn recordings_in_one_write_route_to_their_home() {
+    assert_reach_their_home(|_, bytes| vec![bytes]).await;
 }
 
 #[tokio::test]
-async fn recordings_byte_by_byte_go_where_route_says() {
-    reach_their_home(Request::crumbs).await;
+async fn recordings_byte_by_byte_route_to_their_home() {
+    assert_reach_their_home(RecordedRequest::small_pieces).await;
 }
 
 #[tokio::test]
-async fn recordings_without_a_key_stick_by_their_content() {
-    let sims = strangers().await;
+async fn recordings_without_a_key_are_routed_by_their_content() {
+    let sims = accounts_that_accept_foreign_state().await;
     let gateway = Gateway::before(&sims, "").await;
     let requests = posts(&gateway);
-    let keyless: Vec<&Request> = requests.iter().filter(|request| request.key.is_none()).collect();
+    let keyless: Vec<&RecordedRequest> = requests.iter().filter(|request| request.key.is_none()).collect();
     assert_eq!(keyless.len(), 2);
     for request in keyless {
         let bytes = request.bytes();
@@ -201,8 +202,8 @@ async fn recordings_without_a_key_stick_by_their_content() {
 }
 
 #[tokio::test]
-async fn recorded_websocket_upgrades_are_told_to_fall_back() {
-    let sims = strangers().await;
+async fn recorded_websocket_upgrades_are_answered_with_426() {
+    let sims = accounts_that_accept_foreign_state().await;
     let gateway = Gateway::before(&sims, "").await;
     let names = recordings(".head");
     let upgrades: Vec<&String> = names
@@ -211,7 +212,7 @@ async fn recorded_websocket_upgrades_are_told_to_fall_back() {
         .collect();
     assert_eq!(upgrades.len(), 4);
     for name in upgrades {
-        let request = Request::load(name, &gateway);
+        let request = RecordedRequest::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
             let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 426, "{name}: {}", reply.text());
@@ -226,11 +227,11 @@ async fn recorded_websocket_upgrades_are_told_to_fall_back() {
 }
 
 #[tokio::test]
-async fn recorded_questions_for_models_are_answered() {
-    let sims = strangers().await;
+async fn recorded_requests_for_models_are_answered() {
+    let sims = accounts_that_accept_foreign_state().await;
     let gateway = Gateway::before(&sims, "").await;
     for (name, list) in [("python-sdk-models", "data"), ("codex0.169-models-chatgpt", "models")] {
-        let request = Request::load(name, &gateway);
+        let request = RecordedRequest::load(name, &gateway);
         for pieces in [vec![&request.head[..]], request.head.chunks(1).collect()] {
             let reply = wire::exchange(gateway.address, pieces).await;
             assert_eq!(reply.status, 200, "{name}: {}", reply.text());

@@ -1,4 +1,4 @@
-//! Another configuration for a running process: taken up whole, or not at all.
+//! Reloads: a new configuration is applied as a whole or not at all.
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
@@ -8,17 +8,15 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, Sim};
 
-use crate::{
-    affinity::ask,
-    kit::{
-        client::{self, Reply, post},
-        gateway::{FILE, Gateway, scratch, upstream, upstream_at},
-        sim, sim_with, sims, until,
-        wire::{self, Wire},
-    },
+use crate::kit::{
+    client::{self, Reply, post},
+    gateway::{FILE, Gateway, scratch, upstream, upstream_at},
+    sessions::responses_request,
+    sim, sim_with, sims, until,
+    wire::{self, Wire},
 };
 
-/// A file with these upstreams.
+/// Returns a configuration file with these upstreams.
 fn file(sims: &[Sim]) -> String {
     sims.iter().map(|sim| upstream(sim, "")).collect()
 }
@@ -27,8 +25,8 @@ async fn reload(gateway: &Gateway) -> Reply {
     client::send(gateway.admin, post("/api/reload", "")).await
 }
 
-/// Waits until the outcome `outcome` has been counted `count` times.
-async fn counted(gateway: &Gateway, outcome: &str, count: f64) {
+/// Waits until `count` reloads have ended with `outcome`.
+async fn until_counted(gateway: &Gateway, outcome: &str, count: f64) {
     let name = format!("steadfast_reloads_total{{outcome=\"{outcome}\"}}");
     let reached = || async { (gateway.metric(&name).await == count).then_some(()) };
     until(&format!("{count} of {name}; log: {:?}", gateway.log()), reached).await;
@@ -41,89 +39,89 @@ async fn names(gateway: &Gateway) -> Vec<String> {
         .collect()
 }
 
-async fn say(gateway: &Gateway, key: &str) -> Reply {
+async fn send_turn(gateway: &Gateway, key: &str) -> Reply {
     client::send(
         gateway.address,
-        ask(json!({"input": "hi", "prompt_cache_key": key}), &[]),
+        responses_request(json!({"input": "hi", "prompt_cache_key": key}), &[]),
     )
     .await
 }
 
 #[tokio::test]
-async fn a_file_that_changes_is_taken_up() {
+async fn a_changed_file_is_applied() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims[..1], "").await;
     let folder = gateway.file().parent().expect("a folder").to_owned();
 
     gateway.write(&file(&sims[..2]));
-    counted(&gateway, "applied", 1.0).await;
+    until_counted(&gateway, "applied", 1.0).await;
     assert_eq!(names(&gateway).await, ["a", "b"]);
 
-    // As editors save: written beside, and renamed into place.
+    // Some editors write a new file and rename it.
     fs::write(folder.join(".new"), file(&sims)).expect("a writable folder");
-    fs::rename(folder.join(".new"), gateway.file()).expect("one file system");
-    counted(&gateway, "applied", 2.0).await;
+    fs::rename(folder.join(".new"), gateway.file()).expect("both paths are on one file system");
+    until_counted(&gateway, "applied", 2.0).await;
     assert_eq!(names(&gateway).await, ["a", "b", "c"]);
 
-    // And as others do: moved away, and written anew.
-    fs::rename(gateway.file(), folder.join("steadfast.toml~")).expect("one file system");
+    // Other editors rename the old file and write a new one.
+    fs::rename(gateway.file(), folder.join("steadfast.toml~")).expect("both paths are on one file system");
     gateway.write(&file(&sims[1..]));
-    counted(&gateway, "applied", 3.0).await;
+    until_counted(&gateway, "applied", 3.0).await;
     assert_eq!(names(&gateway).await, ["b", "c"]);
 
     for key in ["s1", "s2", "s3", "s4"] {
-        assert_eq!(say(&gateway, key).await.status, 200);
+        assert_eq!(send_turn(&gateway, key).await.status, 200);
     }
-    assert_eq!(sims[0].counts().requests, 0, "what left gets nothing more");
-    // Neither the same content written again, nor a file beside it, nor our own reading is a reason to reload.
+    assert_eq!(sims[0].counts().requests, 0, "a removed upstream receives no requests");
+    // The same content, another file in the folder and the gateway's own reads cause no reload.
     gateway.write(&file(&sims[1..]));
     fs::write(folder.join("other.toml"), "x").expect("a writable folder");
     assert_eq!(reload(&gateway).await.json(), json!({"outcome": "unchanged"}));
     gateway.write(&file(&sims));
-    counted(&gateway, "applied", 4.0).await;
+    until_counted(&gateway, "applied", 4.0).await;
     assert_eq!(gateway.metric("steadfast_reloads_total").await, 5.0);
 }
 
-/// Kubernetes writes each version of a ConfigMap to a folder of its own, and turns the link `..data` to it.
+/// Kubernetes writes each version of a ConfigMap to a new folder and then changes the link `..data` to that folder.
 #[tokio::test]
-async fn a_mounted_config_map_is_followed_through_its_links() {
+async fn a_mounted_config_map_is_watched_through_its_links() {
     let sims = sims(3).await;
     let folder = scratch();
     let write = |version: &str, count: usize| {
         fs::create_dir(folder.join(version)).expect("a writable folder");
         fs::write(folder.join(version).join(FILE), file(&sims[..count])).expect("a writable folder");
-        symlink(version, folder.join("..data_tmp")).expect("links");
-        fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("one file system");
+        symlink(version, folder.join("..data_tmp")).expect("the file system supports links");
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("both paths are on one file system");
     };
     write("..2024_1", 1);
-    symlink(format!("..data/{FILE}"), folder.join(FILE)).expect("links");
+    symlink(format!("..data/{FILE}"), folder.join(FILE)).expect("the file system supports links");
     let flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let gateway = Gateway::over(folder.clone(), &flags).await;
     for (version, before, count) in [("..2024_2", "..2024_1", 2), ("..2024_3", "..2024_2", 3)] {
         write(version, count);
-        fs::remove_dir_all(folder.join(before)).expect("it is there");
-        counted(&gateway, "applied", (count - 1) as f64).await;
+        fs::remove_dir_all(folder.join(before)).expect("the file exists");
+        until_counted(&gateway, "applied", (count - 1) as f64).await;
         assert_eq!(names(&gateway).await.len(), count);
     }
 }
 
-/// A link to a file elsewhere, which is written in place.
+/// The configuration file is a link to a file in another folder, which is overwritten in place.
 #[tokio::test]
-async fn the_target_of_a_link_is_watched_too() {
+async fn the_target_of_a_link_is_watched() {
     let sims = sims(2).await;
     let (folder, elsewhere) = (scratch(), scratch());
     fs::write(elsewhere.join("kept.toml"), file(&sims[..1])).expect("a writable folder");
-    symlink(elsewhere.join("kept.toml"), folder.join(FILE)).expect("links");
+    symlink(elsewhere.join("kept.toml"), folder.join(FILE)).expect("the file system supports links");
     let flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let gateway = Gateway::over(folder, &flags).await;
     fs::write(elsewhere.join("kept.toml"), file(&sims)).expect("a writable folder");
-    counted(&gateway, "applied", 1.0).await;
+    until_counted(&gateway, "applied", 1.0).await;
     let _ = fs::remove_dir_all(elsewhere);
 }
 
-/// What the file names is read again as well, though nobody watches it.
+/// A key file is not watched, but a reload reads it again.
 #[tokio::test]
-async fn a_signal_reloads_and_the_new_key_is_used() {
+async fn a_signal_reloads_and_a_new_key_is_used() {
     let sim = sim("a").await;
     let (folder, keys) = (scratch(), scratch());
     fs::write(keys.join("key"), "sk-first").expect("a writable folder");
@@ -131,14 +129,14 @@ async fn a_signal_reloads_and_the_new_key_is_used() {
     let config = upstream(&sim, "").replace("env:STEADFAST_TEST_KEY", &format!("file:{key}"));
     fs::write(folder.join(FILE), config).expect("a writable folder");
     let gateway = Gateway::over(folder, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).await;
-    say(&gateway, "s").await;
+    send_turn(&gateway, "s").await;
     gateway.signal("HUP").await;
-    counted(&gateway, "unchanged", 1.0).await;
+    until_counted(&gateway, "unchanged", 1.0).await;
 
     fs::write(keys.join("key"), "sk-second").expect("a writable folder");
     gateway.signal("HUP").await;
-    counted(&gateway, "applied", 1.0).await;
-    say(&gateway, "s").await;
+    until_counted(&gateway, "applied", 1.0).await;
+    send_turn(&gateway, "s").await;
     let shown: Vec<_> = sim
         .requests()
         .iter()
@@ -154,17 +152,17 @@ async fn a_signal_reloads_and_the_new_key_is_used() {
     assert_eq!(
         sim.counts().connections,
         1,
-        "an upstream that is reached as before keeps its connections"
+        "an upstream with an unchanged address keeps its connections"
     );
     let _ = fs::remove_dir_all(keys);
 }
 
 #[tokio::test]
-async fn a_broken_file_changes_nothing_and_says_why_everywhere() {
+async fn an_invalid_file_changes_nothing_and_is_reported() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     gateway.write(&(file(&sims[..1]) + "[retry]\nattempts = 0\n[server]\ngrace = \"soon\"\n"));
-    counted(&gateway, "refused", 1.0).await;
+    until_counted(&gateway, "refused", 1.0).await;
     let path = gateway.file().display().to_string();
     let problems = [
         format!("{path}:7:12: attempts must be between 1 and 10"),
@@ -182,17 +180,17 @@ async fn a_broken_file_changes_nothing_and_says_why_everywhere() {
     let reply = reload(&gateway).await;
     assert_eq!(reply.status, 422);
     assert_eq!(reply.json()["error"]["problems"], json!(problems));
-    counted(&gateway, "refused", 2.0).await;
+    until_counted(&gateway, "refused", 2.0).await;
 
-    // What only shows when it is compiled is refused as well, and so is a file that is gone.
-    fs::remove_file(gateway.file()).expect("it is there");
+    // A missing file is refused as well.
+    fs::remove_file(gateway.file()).expect("the file exists");
     let gone = reload(&gateway).await;
     assert!(gone.text().contains("cannot be read"), "{}", gone.text());
     assert_eq!(names(&gateway).await, ["a", "b"]);
-    assert_eq!(say(&gateway, "s").await.status, 200);
+    assert_eq!(send_turn(&gateway, "s").await.status, 200);
 
     gateway.write(&file(&sims));
-    counted(&gateway, "unchanged", 1.0).await;
+    until_counted(&gateway, "unchanged", 1.0).await;
     assert_eq!(
         gateway.metric("steadfast_reloads_total{outcome=\"applied\"}").await,
         0.0
@@ -200,7 +198,7 @@ async fn a_broken_file_changes_nothing_and_says_why_everywhere() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_on_the_configuration_that_it_began_with() {
+async fn a_stream_keeps_the_configuration_that_it_began_with() {
     let slow = sim_with("a", |config| config.pace = Duration::from_millis(60)).await;
     let other = sim("b").await;
     let gateway = Gateway::before(std::slice::from_ref(&slow), "").await;
@@ -210,50 +208,56 @@ async fn a_stream_ends_on_the_configuration_that_it_began_with() {
     wire.skip_to("response.created").await;
     gateway.write(&upstream(&other, ""));
     let reply = reload(&gateway).await.json();
-    // The file's change may have been faster.
+    // The watcher may have reloaded the file already.
     if reply["outcome"] == "applied" {
         assert_eq!((&reply["added"], &reply["removed"]), (&json!(["b"]), &json!(["a"])));
     }
-    assert_eq!(say(&gateway, "s").await.routed().0, "b");
+    assert_eq!(send_turn(&gateway, "s").await.routed().0, "b");
     wire.skip_to("response.completed").await;
     wire.skip_to("\r\n0\r\n\r\n").await;
     assert_eq!((slow.counts().aborted, slow.counts().requests), (0, 1));
 }
 
 #[tokio::test]
-async fn sessions_stay_where_they_are_pinned_while_new_ones_use_what_is_new() {
+async fn pinned_sessions_stay_and_new_sessions_use_new_upstreams() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims[..1], "").await;
     for number in 0..20 {
-        assert_eq!(say(&gateway, &format!("old-{number}")).await.routed(), ("a", "home"));
+        assert_eq!(
+            send_turn(&gateway, &format!("old-{number}")).await.routed(),
+            ("a", "home")
+        );
     }
     gateway.write(&("affinity.capacity = 1000\n".to_owned() + &file(&sims)));
-    counted(&gateway, "applied", 1.0).await;
+    until_counted(&gateway, "applied", 1.0).await;
     for number in 0..20 {
-        assert_eq!(say(&gateway, &format!("old-{number}")).await.routed(), ("a", "pin"));
+        assert_eq!(
+            send_turn(&gateway, &format!("old-{number}")).await.routed(),
+            ("a", "pin")
+        );
     }
     let mut fresh = 0;
     for number in 0..20 {
-        fresh += u32::from(say(&gateway, &format!("new-{number}")).await.routed() == ("b", "home"));
+        fresh += u32::from(send_turn(&gateway, &format!("new-{number}")).await.routed() == ("b", "home"));
     }
-    assert!(fresh > 0, "some of twenty sessions are at home at b");
-    // Counters go on, and fewer pins are kept where fewer may be.
+    assert!(fresh > 0, "some of twenty new sessions have their home at b");
+    // Counters are kept, and a lower capacity evicts pins.
     assert_eq!(gateway.metric("steadfast_requests_total").await, 60.0);
     assert_eq!(gateway.metric("steadfast_pins").await, 40.0);
     gateway.write(&("affinity.capacity = 10\n".to_owned() + &file(&sims)));
-    counted(&gateway, "applied", 2.0).await;
+    until_counted(&gateway, "applied", 2.0).await;
     assert_eq!(gateway.metric("steadfast_pins").await, 10.0);
 }
 
 #[tokio::test]
-async fn what_was_bound_at_the_start_waits_for_the_next_one_and_the_rest_does_not() {
+async fn a_changed_listener_takes_effect_at_the_next_start() {
     let sims = sims(2).await;
     let folder = scratch();
     let head = |port: u16| format!("server.listen = \"127.0.0.1:{port}\"\nadmin.listen = \"127.0.0.1:0\"\n");
     fs::write(folder.join(FILE), head(0) + &file(&sims[..1])).expect("a writable folder");
     let gateway = Gateway::over(folder, &[]).await;
     gateway.write(&(head(9) + "timeouts.client_header = \"1s\"\n" + &file(&sims)));
-    counted(&gateway, "applied", 1.0).await;
+    until_counted(&gateway, "applied", 1.0).await;
     let log = gateway.log_until("client_header changed").await.concat();
     assert!(
         log.contains("server.listen changed: takes effect at the next start"),
@@ -261,18 +265,19 @@ async fn what_was_bound_at_the_start_waits_for_the_next_one_and_the_rest_does_no
     );
     assert!(!log.contains("admin.listen changed"), "{log}");
     assert_eq!(names(&gateway).await, ["a", "b"]);
-    assert_eq!(say(&gateway, "s").await.status, 200, "the listener stays");
-    // It is compared with the start: whoever takes a change back is told nothing.
+    assert_eq!(send_turn(&gateway, "s").await.status, 200, "the listener stays");
+    // The listener is compared with the one at the start, so taking the change back causes no message.
     gateway.write(&(head(0) + &file(&sims)));
-    counted(&gateway, "applied", 2.0).await;
+    until_counted(&gateway, "applied", 2.0).await;
     gateway.write(&(head(0) + &upstream_at("z", "ftp://", "")));
     let log = gateway.log_until("base_url must start with").await.concat();
     assert_eq!(log.matches("changed: takes effect").count(), 2, "{log}");
 }
 
-/// The new file is good by itself, but not with the socket that stays open until the next start.
+/// The new file is valid by itself, but it would allow anonymous access on the old public address, which stays bound
+/// until the next start.
 #[tokio::test]
-async fn no_reload_opens_the_door_of_before() {
+async fn no_reload_allows_anonymous_access_on_a_public_address() {
     let sims = sims(1).await;
     let folder = scratch();
     let head = |ip: &str| format!("server.listen = \"{ip}:0\"\nadmin.listen = \"127.0.0.1:0\"\n");
@@ -282,19 +287,19 @@ async fn no_reload_opens_the_door_of_before() {
     );
     fs::write(folder.join(FILE), head("0.0.0.0") + &keys + &file(&sims)).expect("a writable folder");
     let gateway = Gateway::over(folder, &[]).await;
-    assert_eq!(say(&gateway, "s").await.status, 401);
+    assert_eq!(send_turn(&gateway, "s").await.status, 401);
     gateway.write(&(head("127.0.0.1") + &file(&sims)));
-    counted(&gateway, "refused", 1.0).await;
+    until_counted(&gateway, "refused", 1.0).await;
     gateway.log_until("until the next start, and without client keys").await;
-    assert_eq!(say(&gateway, "s").await.status, 401);
-    // Said on purpose, it is taken.
+    assert_eq!(send_turn(&gateway, "s").await.status, 401);
+    // The file is accepted if it allows anonymous access explicitly.
     gateway.write(&(head("127.0.0.1") + "server.allow_anonymous = true\n" + &file(&sims)));
-    counted(&gateway, "applied", 1.0).await;
-    assert_eq!(say(&gateway, "s").await.status, 200);
+    until_counted(&gateway, "applied", 1.0).await;
+    assert_eq!(send_turn(&gateway, "s").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_operator_is_told_what_changed_and_pages_of_other_sites_change_nothing() {
+async fn a_page_of_another_site_cannot_reload() {
     let sims = sims(2).await;
     let folder = scratch();
     fs::write(folder.join(FILE), file(&sims[..1])).expect("a writable folder");
@@ -315,7 +320,7 @@ async fn the_operator_is_told_what_changed_and_pages_of_other_sites_change_nothi
         let asked = Request::post("/api/reload")
             .header(name, value)
             .body(Full::<Bytes>::default());
-        let reply = client::send(gateway.admin, asked.expect("a request")).await;
+        let reply = client::send(gateway.admin, asked.expect("a valid request")).await;
         assert_eq!(reply.status.as_u16(), status, "{name}: {value}: {}", reply.text());
     }
     assert_eq!(gateway.metric("steadfast_reloads_total").await, 3.0);
@@ -328,26 +333,31 @@ async fn the_operator_is_told_what_changed_and_pages_of_other_sites_change_nothi
     assert_eq!(gateway.metric("steadfast_reloads_total").await, 0.0);
 }
 
-/// A body that stands in the room for bodies is given up only when it has left.
+/// A smaller limit of buffered bodies takes effect for new bodies; a body that is buffered keeps its space until it
+/// has been sent.
 #[tokio::test]
-async fn the_room_for_bodies_shrinks_around_what_stands_in_it() {
+async fn a_smaller_buffer_limit_respects_buffered_bodies() {
     let sim = sim("a").await;
-    let config = |room: &str| {
+    let config = |buffered: &str| {
         format!(
-            "server = {{ max_body = \"1KiB\", buffered_bodies = \"{room}\" }}\n{}",
+            "server = {{ max_body = \"1KiB\", buffered_bodies = \"{buffered}\" }}\n{}",
             upstream(&sim, "")
         )
     };
     let gateway = Gateway::configured(&config("64KiB")).await;
     sim.script().once("/v1/responses", Act::stall(Point::Events(1)));
-    let streaming = client::open(gateway.address, ask(json!({"input": "hi", "stream": true}), &[])).await;
+    let streaming = client::open(
+        gateway.address,
+        responses_request(json!({"input": "hi", "stream": true}), &[]),
+    )
+    .await;
     gateway.write(&config("1KiB"));
-    counted(&gateway, "applied", 1.0).await;
+    until_counted(&gateway, "applied", 1.0).await;
     drop(streaming);
-    until("room again", || async {
+    until("the buffer to be empty", || async {
         let held = gateway.metric("steadfast_buffered_bytes").await;
         (held == 0.0).then_some(())
     })
     .await;
-    assert_eq!(say(&gateway, "s").await.status, 200);
+    assert_eq!(send_turn(&gateway, "s").await.status, 200);
 }

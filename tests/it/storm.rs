@@ -1,5 +1,5 @@
-//! Accounts that run dry, break, hang, cut and restart at random, under load and with reloads in between: as long as one
-//! of them is well, every request is served, and nothing broken looks whole.
+//! Accounts that are limited, fail, hang, cut streams and restart at random, under load and during reloads: while one
+//! account works, every request is served, and no broken response looks whole.
 
 use std::{
     net::SocketAddr,
@@ -10,17 +10,15 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Close, Point, Rule, ScriptedAnswer, Sim, SimConfig};
 
-use crate::{
-    failover::limited,
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        sims, until,
-        wire::{self, End},
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    sessions::usage_limit_reached,
+    sims,
+    wire::{self, End},
 };
 
-const LASTS: Duration = Duration::from_secs(6);
+const DURATION: Duration = Duration::from_secs(6);
 const SESSIONS: usize = 200;
 const HEAD: &str = "[timeouts]\nhead = \"3s\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
                     [retry]\nattempts = 4\nbudget = 1.0\n";
@@ -36,12 +34,12 @@ fn config(sims: &[Sim], weight: u32) -> String {
     HEAD.to_owned() + &upstreams.collect::<String>()
 }
 
-fn mishap() -> Act {
+fn random_fault() -> Act {
     let how = if fastrand::bool() { Close::Fin } else { Close::Reset };
     let error = json!({"error": {"message": "no", "type": "t", "param": null, "code": "c"}});
     match fastrand::u8(..9) {
-        0 => limited(fastrand::u64(..2)),
-        1 => limited(600),
+        0 => usage_limit_reached(fastrand::u64(..2)),
+        1 => usage_limit_reached(600),
         2 => Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error),
         3 => Act::reply(StatusCode::SERVICE_UNAVAILABLE, &error),
         4 => Act::answer(ScriptedAnswer::Never),
@@ -54,12 +52,15 @@ fn mishap() -> Act {
     }
 }
 
-/// Disturbs all but the last, and reloads, until the time is over; then everything is in order again.
-async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Sim> {
+/// Injects faults into all accounts but the last, and reloads the configuration, until `ends`; then removes all
+/// faults.
+async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Sim> {
     let mut round = 0;
     while Instant::now() < ends {
         let at = fastrand::usize(..sims.len() - 1);
-        sims[at].script().add(Rule::new(mishap()).times(fastrand::u64(1..6)));
+        sims[at]
+            .script()
+            .add(Rule::new(random_fault()).times(fastrand::u64(1..6)));
         if round % 24 == 12 {
             let sim = sims.remove(at);
             let (address, name) = (sim.address(), sim.name().to_owned());
@@ -70,7 +71,9 @@ async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Si
             };
             sims.insert(
                 at,
-                Sim::start(address, config).await.expect("the address is free again"),
+                Sim::start(address, config)
+                    .await
+                    .expect("the address can be bound again"),
             );
         }
         if round % 8 == 4 {
@@ -78,7 +81,7 @@ async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Si
             gateway.signal("HUP").await;
         }
         if round % 8 == 0 {
-            // An operator who forgives everything, or else those that fail would soon be left alone.
+            // The account is enabled again; otherwise the accounts that fail would soon receive no more requests.
             let path = format!("/api/upstreams/{}/enable", sims[at].name());
             client::send(gateway.admin, client::post(&path, "")).await;
         }
@@ -89,7 +92,7 @@ async fn trouble(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Si
     sims
 }
 
-/// One session's requests until the time is over: how many were whole, and how many broke visibly.
+/// Sends the requests of one session until `ends`. Returns the numbers of whole and of visibly broken responses.
 async fn session(address: SocketAddr, number: usize, ends: Instant) -> (usize, usize) {
     let (mut whole, mut broken) = (0, 0);
     while Instant::now() < ends {
@@ -97,7 +100,10 @@ async fn session(address: SocketAddr, number: usize, ends: Instant) -> (usize, u
         let key = format!("storm-{number}");
         let body = json!({"model": "gpt-5.2", "input": "hi", "stream": stream, "prompt_cache_key": key});
         let answer = wire::ask(address, wire::post("/v1/responses", &body.to_string())).await;
-        assert_eq!(answer.status, 200, "somebody could have served this: {answer:?}");
+        assert_eq!(
+            answer.status, 200,
+            "a working upstream could have served this request: {answer:?}"
+        );
         if answer.end != End::Whole {
             broken += 1;
             continue;
@@ -113,7 +119,7 @@ async fn session(address: SocketAddr, number: usize, ends: Instant) -> (usize, u
     (whole, broken)
 }
 
-/// Whole, in order, and of one response only.
+/// Checks that a stream is whole, in order, and of one response.
 fn assert_is_one_stream(text: &str) {
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
     let events: Vec<Value> = data.map(|data| serde_json::from_str(data).expect("JSON")).collect();
@@ -132,17 +138,17 @@ fn assert_is_one_stream(text: &str) {
 }
 
 #[tokio::test]
-async fn while_one_is_well_every_request_is_served() {
+async fn every_request_is_served_while_one_account_works() {
     let sims = sims(4).await;
     let gateway = Gateway::configured(&config(&sims, 1)).await;
-    let ends = Instant::now() + LASTS;
+    let ends = Instant::now() + DURATION;
     let sessions: Vec<_> = (0..SESSIONS)
         .map(|number| tokio::spawn(session(gateway.address, number, ends)))
         .collect();
-    let sims = trouble(&gateway, sims, ends).await;
+    let sims = inject_faults(&gateway, sims, ends).await;
     let (mut whole, mut broken) = (0, 0);
     for session in sessions {
-        let counted = session.await.expect("every request of it is served");
+        let counted = session.await.expect("every request of the session is served");
         whole += counted.0;
         broken += counted.1;
     }
@@ -155,7 +161,7 @@ async fn while_one_is_well_every_request_is_served() {
         "steadfast_connections",
         "steadfast_buffered_bytes",
     ] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
     assert!(
         !gateway.log().iter().any(|line| line.contains("panicked")),

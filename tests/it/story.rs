@@ -1,11 +1,11 @@
-//! The main job: every session keeps one upstream.
+//! The main purpose of the gateway: every session keeps one upstream.
 
 use serde_json::json;
 
 use crate::kit::{client, gateway::Gateway, sims};
 
 #[tokio::test]
-async fn a_session_stays_where_its_home_is() {
+async fn a_session_stays_on_its_home() {
     let sims = sims(3).await;
     let gateway = Gateway::before(&sims, "").await;
     for key in ["session-1", "session-2", "session-3", "session-4"] {

@@ -1,4 +1,4 @@
-//! Streams: they leave as they arrive, whole and in order, and no faster than they are read.
+//! Streams are forwarded as they arrive, whole and in order, and no faster than the receiver reads.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,15 +9,14 @@ use steadfast::sim::{Act, Fixed, Received, ScriptedAnswer};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::kit::{
+    STREAM,
     gateway::{self, Gateway},
-    house, sim_with, until_true,
+    gateway_with_sim, sim_with, until_true,
     wire::{self, End, Wire},
 };
 
-const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
-
-/// An upstream whose every byte is the test's, and a gateway before it.
-async fn by_hand() -> (TcpListener, Gateway) {
+/// Starts a gateway before an upstream that the test operates byte by byte.
+async fn gateway_before_listener() -> (TcpListener, Gateway) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");
     let config = gateway::upstream_at("a", &format!("http://{address}/v1"), "");
@@ -26,17 +25,17 @@ async fn by_hand() -> (TcpListener, Gateway) {
 
 async fn accept(listener: &TcpListener) -> Wire {
     Wire::over(
-        timeout(crate::kit::PATIENCE, listener.accept())
+        timeout(crate::kit::TIMEOUT, listener.accept())
             .await
-            .expect("a call")
+            .expect("a connection in time")
             .expect("a connection")
             .0,
     )
 }
 
 #[tokio::test]
-async fn events_leave_one_by_one_as_they_arrive() {
-    let (listener, gateway) = by_hand().await;
+async fn events_are_forwarded_one_by_one() {
+    let (listener, gateway) = gateway_before_listener().await;
     let mut client = Wire::open(gateway.address).await;
     client.send(wire::post("/v1/responses", STREAM)).await;
     let mut upstream = accept(&listener).await;
@@ -44,22 +43,22 @@ async fn events_leave_one_by_one_as_they_arrive() {
     upstream.send(wire::EVENTS).await;
     assert!(
         client.head().await.starts_with("http/1.1 200"),
-        "the head does not wait for the first event"
+        "the head is sent before the first event"
     );
     for number in 0..50 {
         let event = format!("data: {{\"type\":\"x\",\"n\":{number}}}\n\n");
         upstream.send(wire::chunk(&event)).await;
-        // Only when this one has been seen is the next one sent.
+        // The next event is sent after the client has received this one.
         client.skip_to(&event).await;
     }
-    // Half an event leaves too: nobody waits for the other half.
+    // Half an event is forwarded at once as well.
     upstream.send(wire::chunk("data: {\"ha")).await;
     client.skip_to("data: {\"ha").await;
 }
 
 #[tokio::test]
-async fn an_upload_is_passed_on_as_it_arrives() {
-    let (listener, gateway) = by_hand().await;
+async fn an_upload_is_forwarded_as_it_arrives() {
+    let (listener, gateway) = gateway_before_listener().await;
     let mut client = Wire::open(gateway.address).await;
     client
         .send("POST /v1/files HTTP/1.1\r\nhost: it\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -78,8 +77,8 @@ async fn an_upload_is_passed_on_as_it_arrives() {
 }
 
 #[tokio::test]
-async fn any_borders_of_pieces_give_the_same_stream() {
-    let (sim, gateway) = house("").await;
+async fn the_sizes_of_pieces_do_not_change_a_stream() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let events: Vec<_> = (0..40)
         .map(|n| json!({"type": "response.x", "n": n, "text": "grüße 🎈"}))
         .collect();
@@ -99,10 +98,13 @@ async fn any_borders_of_pieces_give_the_same_stream() {
 
 #[tokio::test]
 async fn ten_megabytes_pass_byte_for_byte_both_ways() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let echo = |received: &Received| Fixed {
         status: StatusCode::OK,
-        headers: HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().expect("a value"))]),
+        headers: HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            "application/json".parse().expect("a valid header value"),
+        )]),
         pieces: vec![received.body.clone()],
     };
     sim.script().always(Act::answer(ScriptedAnswer::Custom(Arc::new(echo))));
@@ -123,8 +125,8 @@ async fn ten_megabytes_pass_byte_for_byte_both_ways() {
     assert!(sim.requests()[1].headers.contains_key("transfer-encoding"));
 }
 
-/// Writes until nobody reads any more, and returns how much that was.
-async fn fill(wire: &Wire, limit: usize) -> usize {
+/// Writes until the peer stops reading. Returns the number of bytes written.
+async fn write_until_blocked(wire: &Wire, limit: usize) -> usize {
     let piece = vec![b'x'; 64 << 10];
     let mut written = 0;
     while written < limit {
@@ -139,35 +141,38 @@ async fn fill(wire: &Wire, limit: usize) -> usize {
     written
 }
 
-const LARGE: usize = 100 << 20;
-/// The kernel's buffers of four sockets, at their largest, and a little of the program's own.
-const HELD: usize = 48 << 20;
+const LARGE_BODY: usize = 100 << 20;
+/// The maximum size of the kernel's buffers of four sockets and of the program's own buffers, in bytes.
+const MAX_BUFFERED: usize = 48 << 20;
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_its_upstream_back() {
-    let (listener, gateway) = by_hand().await;
+async fn a_client_that_does_not_read_slows_its_upstream_down() {
+    let (listener, gateway) = gateway_before_listener().await;
     let mut client = Wire::open(gateway.address).await;
     client.send(wire::post("/v1/responses", STREAM)).await;
     let mut upstream = accept(&listener).await;
     upstream.skip_to(STREAM).await;
     let before = gateway.resident();
     upstream
-        .send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n"))
+        .send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE_BODY}\r\n\r\n"))
         .await;
-    let written = fill(&upstream, LARGE).await;
-    assert!(written < HELD, "{written} bytes went to a client that reads nothing");
+    let written = write_until_blocked(&upstream, LARGE_BODY).await;
+    assert!(
+        written < MAX_BUFFERED,
+        "{written} bytes went to a client that reads nothing"
+    );
     let grown = gateway.resident().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown} bytes are held for it");
-    // And when it does read, everything comes.
-    let rest = vec![b'x'; LARGE - written];
+    assert!(grown < 8 << 20, "the gateway holds {grown} bytes");
+    // When the client reads, it receives everything.
+    let rest = vec![b'x'; LARGE_BODY - written];
     let (answer, ()) = tokio::join!(client.answer(), upstream.send(&rest));
-    assert_eq!((answer.end, answer.body.len()), (End::Whole, LARGE));
+    assert_eq!((answer.end, answer.body.len()), (End::Whole, LARGE_BODY));
     assert!(gateway.resident().saturating_sub(before) < 8 << 20);
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_read_holds_its_client_back() {
-    let (listener, gateway) = by_hand().await;
+async fn an_upstream_that_does_not_read_slows_its_client_down() {
+    let (listener, gateway) = gateway_before_listener().await;
     let mut client = Wire::open(gateway.address).await;
     let before = gateway.resident();
     let length = 60 << 20;
@@ -178,18 +183,21 @@ async fn an_upstream_that_does_not_read_holds_its_client_back() {
         .await;
     let mut upstream = accept(&listener).await;
     upstream.head().await;
-    let written = fill(&client, length).await;
-    assert!(written < HELD, "{written} bytes went to an upstream that reads nothing");
+    let written = write_until_blocked(&client, length).await;
+    assert!(
+        written < MAX_BUFFERED,
+        "{written} bytes went to an upstream that reads nothing"
+    );
     let grown = gateway.resident().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown} bytes are held for it");
+    assert!(grown < 8 << 20, "the gateway holds {grown} bytes");
     let rest = vec![b'x'; length - written];
     tokio::join!(client.send(&rest), upstream.take(length));
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(client.answer().await.text(), "ok");
 }
 
-/// One stream among many: whole, in order, and its own.
-async fn one_of_many(address: SocketAddr, number: usize) {
+/// Requests one stream and checks that it is whole, in order, and not the stream of another request.
+async fn request_one_stream(address: SocketAddr, number: usize) {
     let input = format!("stream number {number}");
     let body = json!({"model": "gpt-5.2", "input": input, "stream": true, "prompt_cache_key": number.to_string()});
     let answer = wire::ask(address, wire::post("/v1/responses", &body.to_string())).await;
@@ -207,45 +215,51 @@ async fn one_of_many(address: SocketAddr, number: usize) {
     assert!(text.contains("event: response.completed"), "{number}");
     assert!(
         text.contains(&format!("\"prompt_cache_key\":\"{number}\"")),
-        "{number}: another's stream"
+        "{number}: the stream of another request"
     );
 }
 
 #[tokio::test]
-async fn three_hundred_streams_at_once_are_whole_and_leave_nothing_behind() {
+async fn three_hundred_concurrent_streams_are_whole_and_leak_nothing() {
     let sim = sim_with("a", |config| {
         config.pace = Duration::from_millis(50);
         config.deltas = 40;
         config.record = false;
     })
     .await;
-    // Pooled connections are kept on purpose: without them, what is left is a leak.
+    // The upstream closes its connections, because pooled connections would hide a leak.
     sim.script().always(Act {
         after: steadfast::sim::After::Announced,
         ..Act::default()
     });
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
-    one_of_many(gateway.address, 0).await;
-    until_true("it rests", || sim.counts().open_connections == 0).await;
+    request_one_stream(gateway.address, 0).await;
+    until_true("the upstream connection to be closed", || {
+        sim.counts().open_connections == 0
+    })
+    .await;
     let (descriptors, resident) = (gateway.descriptors(), gateway.resident());
     for _ in 0..2 {
         let streams: Vec<_> = (0..300)
-            .map(|number| tokio::spawn(one_of_many(gateway.address, number)))
+            .map(|number| tokio::spawn(request_one_stream(gateway.address, number)))
             .collect();
-        until_true("all run at once", || sim.counts().in_flight == 300).await;
+        until_true("all streams to run at once", || sim.counts().in_flight == 300).await;
         for stream in streams {
-            stream.await.expect("a whole stream");
+            stream.await.expect("the stream is whole");
         }
-        until_true("descriptors are given back", || gateway.descriptors() <= descriptors).await;
+        until_true("file descriptors to be released", || {
+            gateway.descriptors() <= descriptors
+        })
+        .await;
     }
-    // 600 streams that are not freed take over 16 MiB; what is touched once, code and tables, stays.
-    until_true("memory is given back", || gateway.resident() < resident + (8 << 20)).await;
+    // 600 leaked streams would take over 16 MiB. Code and tables stay in memory after their first use.
+    until_true("memory to be released", || gateway.resident() < resident + (8 << 20)).await;
     assert_eq!(gateway.metric("steadfast_in_flight_requests").await, 0.0);
 }
 
 #[tokio::test]
-async fn a_stalled_stream_does_not_hold_up_another() {
-    let (sim, gateway) = house("").await;
+async fn a_stalled_stream_does_not_block_another() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let large = Bytes::from(vec![b'x'; 1 << 20]);
     let fixed = Fixed {
         status: StatusCode::OK,

@@ -1,14 +1,15 @@
-//! Request targets, hosts and methods (RFC 9112 section 3): what two servers could read differently reaches none.
+//! Request targets, hosts and methods (RFC 9112 section 3): an ambiguous target or host reaches no upstream.
 
-use crate::kit::{house, wire};
+use crate::kit::{gateway_with_sim, wire};
 
+/// Returns a request with this request line and these header lines.
 fn request(line: &str, headers: &str) -> String {
     format!("{line}\r\n{headers}content-length: 0\r\n\r\n")
 }
 
 #[tokio::test]
-async fn a_target_with_two_readings_is_refused() {
-    let (sim, gateway) = house("").await;
+async fn an_ambiguous_target_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let targets = [
         "/v1/../responses",
         "/v1/./responses",
@@ -50,8 +51,8 @@ async fn a_target_with_two_readings_is_refused() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_not_written_as_one_is_no_request() {
-    let (sim, gateway) = house("").await;
+async fn an_invalid_target_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for target in ["v1/responses", "/v1/a b", "", "?x"] {
         let answer = wire::Wire::open(gateway.address).await;
         let mut answer = answer;
@@ -68,8 +69,8 @@ async fn a_target_that_is_not_written_as_one_is_no_request() {
 }
 
 #[tokio::test]
-async fn a_target_with_one_reading_is_passed_on_as_it_came() {
-    let (sim, gateway) = house("").await;
+async fn an_unambiguous_target_is_forwarded_unchanged() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let cases = [
         ("/v1/files/a%2Fb", "/v1/files/a%2Fb"),
         ("/v1/files/a%20b?x=../y&z=//%2e", "/v1/files/a%20b?x=../y&z=//%2e"),
@@ -96,8 +97,8 @@ async fn a_target_with_one_reading_is_passed_on_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_none_is_refused() {
-    let (sim, gateway) = house("").await;
+async fn an_invalid_host_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let hosts = [
         "",
         "host: a\r\nhost: a\r\n",
@@ -141,15 +142,15 @@ async fn a_host_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn http_1_0_needs_no_host() {
-    let (sim, gateway) = house("").await;
+    let (sim, gateway) = gateway_with_sim("").await;
     let answer = wire::ask(gateway.address, "GET /v1/files/x HTTP/1.0\r\n\r\n").await;
     assert_eq!(answer.status, 404);
     assert_eq!(sim.requests()[0].headers["host"], sim.address().to_string());
 }
 
 #[tokio::test]
-async fn a_method_of_no_use_here_is_refused() {
-    let (sim, gateway) = house("").await;
+async fn an_unsupported_method_is_refused() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let lines = [
         "get /v1/models HTTP/1.1",
         "Post /v1/responses HTTP/1.1",
@@ -172,8 +173,8 @@ async fn a_method_of_no_use_here_is_refused() {
 }
 
 #[tokio::test]
-async fn a_path_that_does_not_exist_names_the_one_that_was_meant() {
-    let (sim, gateway) = house("").await;
+async fn an_unknown_path_suggests_the_path_that_was_meant() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let cases = [
         ("/v1/v1/responses", "/v1/responses"),
         ("/response", "/v1/responses"),

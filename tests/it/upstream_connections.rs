@@ -1,54 +1,53 @@
-//! Connections towards upstreams: when one is used again, what is sent again, and how bodies travel on them.
+//! Connections to upstreams: their reuse, the retry of requests, and the framing of bodies on them.
 
 use std::time::Duration;
 
 use steadfast::sim::{Act, Close, Read, Rule, ScriptedAnswer, Sim};
 
 use crate::kit::{
+    WHOLE,
     gateway::Gateway,
-    house,
+    gateway_with_sim,
     wire::{self, Wire},
 };
-
-const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 
 fn raw(text: &'static str) -> Act {
     Act::answer(ScriptedAnswer::Raw(text.into()))
 }
 
-/// Does `act` to the request that comes as the `nth` of any connection.
+/// Lets the account do `act` for the `nth` request of each connection.
 fn on_nth(sim: &Sim, nth: u64, act: Act) {
     sim.script().add(Rule::new(act).head(move |head| head.nth == nth));
 }
 
-/// Sends a request that is looked into, and gives the status of its answer.
-async fn ask(wire: &mut Wire) -> u16 {
+/// Sends a request with an inspected body and returns the status of the response.
+async fn request_status(wire: &mut Wire) -> u16 {
     wire.send(wire::post("/v1/responses", WHOLE)).await;
     wire.answer().await.status
 }
 
-/// Expects the second request of a connection to fail, and to have been sent only once.
+/// Checks that the second request of a connection fails with `act` and is sent only once.
 async fn assert_sent_once(sim: &Sim, gateway: &Gateway, act: Act) {
     let what = format!("{act:?}");
     on_nth(sim, 2, act);
     let before = sim.counts().requests;
     let mut wire = Wire::open(gateway.address).await;
-    assert_eq!(ask(&mut wire).await, 200, "{what}");
-    assert_eq!(ask(&mut wire).await, 502, "{what}");
+    assert_eq!(request_status(&mut wire).await, 200, "{what}");
+    assert_eq!(request_status(&mut wire).await, 502, "{what}");
     assert_eq!(sim.counts().requests, before + 2, "{what}");
     sim.script().clear();
 }
 
 #[tokio::test]
-async fn a_request_that_the_upstream_began_to_answer_is_not_sent_again() {
-    let (sim, gateway) = house("").await;
+async fn a_request_is_not_retried_after_the_response_has_begun() {
+    let (sim, gateway) = gateway_with_sim("").await;
     assert_sent_once(&sim, &gateway, raw("HTTP/1.1 200 OK\r\ncontent-ty")).await;
     assert_sent_once(&sim, &gateway, raw("H")).await;
 }
 
 #[tokio::test]
-async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
-    let (sim, gateway) = house("").await;
+async fn a_request_that_the_upstream_may_have_processed_is_not_retried() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         let act = Act {
             delay: Duration::from_millis(1200),
@@ -59,21 +58,21 @@ async fn a_request_that_the_upstream_worked_on_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_request_on_a_connection_that_was_closed_meanwhile_is_sent_again() {
-    let (sim, gateway) = house("").await;
+async fn a_request_on_a_stale_connection_is_retried() {
+    let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
         on_nth(&sim, 2, Act::answer(ScriptedAnswer::Close(how)));
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..10 {
-            assert_eq!(ask(&mut wire).await, 200);
+            assert_eq!(request_status(&mut wire).await, 200);
         }
         sim.script().clear();
     }
 }
 
 #[tokio::test]
-async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
-    let (sim, gateway) = house("").await;
+async fn a_streamed_body_is_not_sent_on_a_possibly_stale_connection() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let act = Act {
         read: Read::Never,
         ..Act::answer(ScriptedAnswer::Close(Close::Fin))
@@ -82,7 +81,7 @@ async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
     let mut wire = Wire::open(gateway.address).await;
     let file = wire::post("/v1/files", "any text").replace("application/json", "text/plain");
     for _ in 0..10 {
-        assert_eq!(ask(&mut wire).await, 200);
+        assert_eq!(request_status(&mut wire).await, 200);
         wire.send(&file).await;
         let answer = wire.answer().await;
         assert_ne!(answer.status, 502, "{answer:?}");
@@ -90,8 +89,8 @@ async fn a_body_that_passes_goes_on_no_connection_that_may_be_closed() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
-    let (sim, gateway) = house("").await;
+async fn a_chunked_body_stays_chunked_for_every_method_and_size() {
+    let (sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for (kind, text) in [
         ("application/json", "{}"),
@@ -107,7 +106,7 @@ async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
             ))
             .await;
             wire.answer_to(method).await;
-            let seen = sim.requests().pop().expect("a request");
+            let seen = sim.requests().pop().expect("a recorded request");
             let what = format!("{method} {kind} {text:?}: {:?}", seen.headers);
             assert_eq!(
                 (seen.method.as_str(), &seen.body[..]),
@@ -120,7 +119,7 @@ async fn a_chunked_body_stays_one_whatever_its_method_and_size() {
     }
 }
 
-/// Uploads for longer than an upstream's head may take.
+/// Sends an upload that takes longer than the time limit for the upstream's head.
 async fn upload_slowly(wire: &mut Wire) {
     let pieces = 8;
     wire.send(format!(
@@ -135,13 +134,13 @@ async fn upload_slowly(wire: &mut Wire) {
 }
 
 #[tokio::test]
-async fn the_time_until_the_head_runs_from_the_end_of_the_request() {
-    let (sim, gateway) = house("[timeouts]\nhead = \"300ms\"\n").await;
+async fn the_time_limit_for_the_head_starts_at_the_end_of_the_request() {
+    let (sim, gateway) = gateway_with_sim("[timeouts]\nhead = \"300ms\"\n").await;
     let mut wire = Wire::open(gateway.address).await;
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;
     assert!(!matches!(answer.status, 502..=504), "{answer:?}");
-    assert_eq!(sim.requests().pop().expect("a request").body, "x".repeat(8));
+    assert_eq!(sim.requests().pop().expect("a recorded request").body, "x".repeat(8));
     sim.script().always(Act::answer(ScriptedAnswer::Never));
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;

@@ -1,52 +1,37 @@
-//! Slots and patience: who waits for its own upstream, for how long, and who goes elsewhere.
+//! Waiting for a slot: which requests wait for their own upstream, for how long, and which move to another one.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use steadfast::sim::{Act, Rule, Sim};
 
-use crate::{
-    failover::{key_at, limited, turn},
-    kit::{
-        gateway::{Gateway, upstream},
-        sims, until, until_true,
-        wire::{self, Wire},
-    },
+use crate::kit::{
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, key_with_prefix, send_turn, usage_limit_reached},
+    sims, until_true,
+    wire::{self, Wire},
 };
 
-/// A gateway before `a` with so many slots, and `b` with none to count.
-async fn slotted(sims: &[Sim], slots: u32) -> Gateway {
+/// Starts a gateway before `a`, which has `slots` slots, and `b`, which has no limit.
+async fn gateway_with_slots(sims: &[Sim], slots: u32) -> Gateway {
     let config = upstream(&sims[0], &format!("max_in_flight = {slots}")) + &upstream(&sims[1], "");
     Gateway::configured(&config).await
 }
 
-/// Another key that lives at `home`.
-async fn key_at_but(gateway: &Gateway, home: &str, known: &str) -> String {
-    for number in 0..200 {
-        let key = format!("{known}-{number}");
-        let answer = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        if answer["upstreams"][0]["name"] == home {
-            return key;
-        }
-    }
-    panic!("no other key lives at {home}");
-}
-
 #[tokio::test]
-async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
+async fn pinned_sessions_wait_for_a_slot_and_new_ones_move() {
     let sims = sims(2).await;
-    let gateway = slotted(&sims, 1).await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
+    let gateway = gateway_with_slots(&sims, 1).await;
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
     let slow = Act::delay(Duration::from_millis(600));
     sims[0].script().add(Rule::new(slow).times(1));
-    let (first, second) = tokio::join!(turn(&gateway, &key), async {
-        until("it is full", || async {
-            (gateway.metric("steadfast_in_flight_requests{upstream=\"a\"}").await == 1.0).then_some(())
-        })
-        .await;
-        let (new, begun) = (key_at_but(&gateway, "a", &key).await, Instant::now());
-        let (own, new) = tokio::join!(turn(&gateway, &key), turn(&gateway, &new));
+    let (first, second) = tokio::join!(send_turn(&gateway, &key), async {
+        gateway
+            .metric_reaches("steadfast_in_flight_requests{upstream=\"a\"}", 1.0)
+            .await;
+        let (new, begun) = (key_with_prefix(&gateway, "a", &key).await, Instant::now());
+        let (own, new) = tokio::join!(send_turn(&gateway, &key), send_turn(&gateway, &new));
         assert_eq!(new.routed(), ("b", "moved"), "{:?}", begun.elapsed());
         own
     });
@@ -54,30 +39,34 @@ async fn own_sessions_wait_for_a_slot_and_new_ones_go_elsewhere() {
     let line = gateway.access_of(second.header("x-request-id")).await;
     assert!(line["waited_ms"].as_f64().is_some_and(|waited| waited > 50.0), "{line}");
     for metric in ["steadfast_in_flight_requests", "steadfast_waiting_requests"] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
 }
 
 #[tokio::test]
-async fn a_session_waits_for_a_limit_that_ends_soon_and_leaves_one_that_does_not() {
+async fn a_session_waits_for_a_short_limit_and_moves_for_a_long_one() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
-    let key = key_at(&gateway, "a").await;
-    assert_eq!(turn(&gateway, &key).await.routed(), ("a", "home"));
-    sims[0].script().once("/v1/responses", limited(1));
+    let key = key_with_home(&gateway, "a").await;
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("a", "home"));
+    sims[0].script().once("/v1/responses", usage_limit_reached(1));
     let begun = Instant::now();
-    let reply = turn(&gateway, &key).await;
-    assert_eq!(reply.routed(), ("a", "pin"), "its cache is worth a second");
+    let reply = send_turn(&gateway, &key).await;
+    assert_eq!(reply.routed(), ("a", "pin"), "the session waits a second for its cache");
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
-    sims[0].script().once("/v1/responses", limited(600));
+    sims[0].script().once("/v1/responses", usage_limit_reached(600));
     let begun = Instant::now();
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "moved"));
+    assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!(turn(&gateway, &key).await.routed(), ("b", "pin"), "and there it stays");
+    assert_eq!(
+        send_turn(&gateway, &key).await.routed(),
+        ("b", "pin"),
+        "the session stays on its new upstream"
+    );
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_gives_its_place_up() {
+async fn a_waiting_client_that_disconnects_leaves_the_queue() {
     let sims = sims(1).await;
     let config = format!(
         "[affinity]\nwait = \"30s\"\n{}",
@@ -90,34 +79,25 @@ async fn a_client_that_leaves_gives_its_place_up() {
     let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": "k"}).to_string();
     let mut holds = Wire::open(gateway.address).await;
     holds.send(wire::post("/v1/responses", &body)).await;
-    until("it is taken", || async {
-        (gateway.metric("steadfast_in_flight_requests").await == 1.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_in_flight_requests", 1.0).await;
     let mut waits = Vec::new();
     for _ in 0..20 {
         let mut wire = Wire::open(gateway.address).await;
         wire.send(wire::post("/v1/responses", &body)).await;
         waits.push(wire);
     }
-    until("all wait", || async {
-        (gateway.metric("steadfast_waiting_requests").await == 20.0).then_some(())
-    })
-    .await;
-    let last = waits.pop().expect("twenty");
+    gateway.metric_reaches("steadfast_waiting_requests", 20.0).await;
+    let last = waits.pop().expect("twenty waiting requests");
     drop(waits);
-    until("one waits", || async {
-        (gateway.metric("steadfast_waiting_requests").await == 1.0).then_some(())
-    })
-    .await;
+    gateway.metric_reaches("steadfast_waiting_requests", 1.0).await;
     drop(holds);
     let mut last = last;
     assert_eq!(last.answer().await.status, 200);
-    until_true("all are written", || gateway.access().len() == 21).await;
+    until_true("all access log lines", || gateway.access().len() == 21).await;
 }
 
 #[tokio::test]
-async fn aborted_requests_leave_no_slot_taken() {
+async fn aborted_requests_release_their_slots() {
     let sims = sims(1).await;
     let config = format!(
         "[affinity]\nwait = \"30s\"\n{}",
@@ -142,8 +122,8 @@ async fn aborted_requests_leave_no_slot_taken() {
         "steadfast_waiting_requests",
         "steadfast_buffered_bytes",
     ] {
-        until(metric, || async { (gateway.metric(metric).await == 0.0).then_some(()) }).await;
+        gateway.metric_reaches(metric, 0.0).await;
     }
     sims[0].script().clear();
-    assert_eq!(turn(&gateway, "k").await.status.as_u16(), 200);
+    assert_eq!(send_turn(&gateway, "k").await.status.as_u16(), 200);
 }

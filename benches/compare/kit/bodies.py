@@ -1,4 +1,4 @@
-"""Request bodies: a recorded turn of Codex, and made ones of any size with the key at the end."""
+"""Request bodies: a recorded turn of Codex, and generated bodies of any size with the key at the end."""
 
 import json
 import random
@@ -7,8 +7,8 @@ from pathlib import Path
 WORDS = "account cache session prompt token stream model reply the of and to a in is it that for on with as".split()
 
 
-def made(size):
-    """About `size` bytes of conversation; `prompt_cache_key` comes last, as it may."""
+def generated(size):
+    """Returns a conversation of about `size` bytes with `prompt_cache_key` as its last field."""
     chance = random.Random(size)
     items, length = [], 200
     while length < size:
@@ -22,14 +22,14 @@ def made(size):
 
 
 def write(folder, recordings):
-    """The files that the load reads, by the name of their work."""
+    """Writes the bodies. Returns the paths of their files by workload."""
     turn = (Path(recordings) / "codex0.169-sse-openai-apikey.body").read_bytes()
     bodies = {
-        "POST 4 KB": made(4 << 10),
+        "POST 4 KB": generated(4 << 10),
         "POST 40 KB": turn,
-        "POST 64 KB": made(64 << 10),
-        "POST 512 KB": made(512 << 10),
-        "POST 4 MB": made(4 << 20),
+        "POST 64 KB": generated(64 << 10),
+        "POST 512 KB": generated(512 << 10),
+        "POST 4 MB": generated(4 << 20),
     }
     files = {"GET": ""}
     for name, body in bodies.items():

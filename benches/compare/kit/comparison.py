@@ -1,4 +1,4 @@
-"""Every work on every proxy in turn, several times."""
+"""Runs every workload on every proxy in turn, several times."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from . import proxies, works
 from .proxies import Way
 
-# Work → the load that it sends.
+# Workload → the load that it sends.
 TLS_IN = {"GET, TLS in": "GET", "POST 40 KB, TLS in": "POST 40 KB"}
 TLS_OUT = {"POST 40 KB, TLS out": "POST 40 KB"}
 SCALING = {"GET, two workers": "GET"}
@@ -20,7 +20,7 @@ QUICK = {"GET", "POST 40 KB", "POST 512 KB", *EVENTS, "5,000 idle SSE streams"}
 
 
 class Comparison:
-    """`upstreams`: their ports without TLS, and with it."""
+    """`upstreams` has the ports of the upstreams without and with TLS."""
 
     def __init__(self, args, bench, kinds, upstreams):
         self.args = args
@@ -33,7 +33,7 @@ class Comparison:
         self.started = time.monotonic()
 
     def wanted(self, some):
-        """Those of some works that were asked for."""
+        """Returns those of `some` workloads that the arguments select."""
         only = [part.strip().lower() for part in self.args.only.split(",") if part.strip()]
         asked = {work: what for work, what in some.items() if not only or any(part in work.lower() for part in only)}
         return {work: what for work, what in asked.items() if not self.args.quick or work in QUICK}
@@ -44,13 +44,13 @@ class Comparison:
 
     def start_all(self, way=Way()):
         running = [self.start(kind, way) for kind in self.kinds]
-        # The first requests open connections.
+        # A first load, so that the connections are open before the measurement.
         with ThreadPoolExecutor() as at_once:
             list(at_once.map(lambda proxy: works.wrk(self.bench, proxy.url, "GET", 1, 64), running))
         return running
 
     def interleaved(self, kind, work, running, measure, repeat=None):
-        """A B C A B C …, so that what disturbs the machine disturbs all alike."""
+        """Measures in the order A B C A B C …, so that a disturbance of the machine affects all proxies alike."""
         runs = {proxy.name: [] for proxy in running}
         failed = {}
         for _ in range(repeat or self.repeat):
@@ -76,7 +76,7 @@ class Comparison:
             self.interleaved("requests", work, able, lambda proxy: works.requests(self.bench, proxy, load, 1))
             for proxy in running:
                 if proxy not in able:
-                    self.results["requests"][work][proxy.name] = "the body is larger than its buffer"
+                    self.results["requests"][work][proxy.name] = "the body is larger than the buffer"
 
     def over_tls(self):
         for some, way in ((TLS_IN, Way(tls_in=True)), (TLS_OUT, Way(tls_out=True))):
@@ -97,7 +97,7 @@ class Comparison:
         stop(pairs.values())
 
     def latency(self, running):
-        """One connection, and everything on one core: what a proxy adds to the way without it."""
+        """Measures the latency that a proxy adds, with one connection and all processes on one core."""
         direct = f"http://127.0.0.1:{self.upstreams[False][0]}/"
         some = self.wanted(LATENCY)
         for proxy in running if some else []:
@@ -106,7 +106,7 @@ class Comparison:
             without = {}
 
             def measure(proxy, load=load, without=without):
-                # Once in each round.
+                # The latency without a proxy is measured once in each round.
                 if proxy is running[0]:
                     without["p50"] = works.median_latency(self.bench, direct, load, 1)
                 p50 = works.median_latency(self.bench, proxy.url, load, 1)
@@ -136,7 +136,7 @@ class Comparison:
 
 
 class Fresh:
-    """A proxy that is started for one measurement: allocators keep what others needed."""
+    """A proxy that is started for one measurement, because allocators keep the memory of earlier workloads."""
 
     def __init__(self, comparison, kind, what):
         self.comparison = comparison

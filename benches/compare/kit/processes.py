@@ -1,4 +1,4 @@
-"""Processes that are started here, what the kernel says about them, and their end."""
+"""Starts, measures and stops processes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ started = []
 
 
 class Cores:
-    """Who runs where. With two cores, a proxy's second worker shares the load's core."""
+    """The cores of the processes. With two cores a proxy's second worker shares the core of the load."""
 
     def __init__(self):
         usable = sorted(os.sched_getaffinity(0))
@@ -27,11 +27,11 @@ def free_port():
 
 
 class Process:
-    """A command in a session of its own, pinned to some cores."""
+    """A command in its own session, pinned to some cores."""
 
     def __init__(self, command, cores, log, env=None, stdout=None):
         self.command = command
-        # Appended to, so that it can be emptied while it is written.
+        # The log is opened for appending, so that it can be truncated while the process writes to it.
         with open(log, "ab") as file:
             self.child = subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, cores)), *map(str, command)],
@@ -46,7 +46,7 @@ class Process:
         started.append(self)
 
     def members(self):
-        """Everything in its process group: nginx has a worker beside its master."""
+        """Returns all processes of the process group, such as the master and the workers of nginx."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -62,7 +62,7 @@ class Process:
         return [task for member in self.members() for task in tasks(member)]
 
     def cpu(self):
-        """Nanoseconds on a processor, of each thread."""
+        """Returns the CPU time of each thread in nanoseconds."""
         spent = {}
         for thread in self.threads():
             try:
@@ -72,7 +72,7 @@ class Process:
         return spent
 
     def rss(self):
-        """Resident bytes, pages that its processes share counted once."""
+        """Returns the resident memory in bytes. Pages that the processes share are counted once."""
         total = 0
         for member in self.members():
             try:
@@ -94,7 +94,7 @@ class Process:
             started.remove(self)
         for request in (signal.SIGTERM, signal.SIGKILL):
             if self.child.poll() is None:
-                # Its own group, which nobody else is in.
+                # The process group contains only this command and its children.
                 os.killpg(self.child.pid, request)
                 try:
                     self.child.wait(3)
@@ -112,7 +112,7 @@ def tasks(member):
 
 
 def spent(before, after):
-    """Seconds between two readings of Process.cpu."""
+    """Returns the CPU time between two results of Process.cpu in seconds."""
     return sum(now - before.get(thread, 0) for thread, now in after.items()) / 1e9
 
 

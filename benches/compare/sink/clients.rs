@@ -1,4 +1,4 @@
-//! Clients that hold many connections and count what they get.
+//! Clients that hold many connections and count the events that they receive.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,16 +16,19 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// All have to stand within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So many are opened at once.
+/// The time limit for opening all connections.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of connections that are opened concurrently.
 const AT_ONCE: usize = 64;
 
 struct Counts {
-    /// What all read into, one after the other.
+    /// The read buffer that all connections share.
     buffer: RefCell<Box<[u8]>>,
+    /// The number of connections that have been opened.
     open: Cell<usize>,
+    /// The number of connections that have ended.
     lost: Cell<usize>,
+    /// The number of events received on all connections.
     events: Cell<u64>,
 }
 
@@ -44,7 +47,7 @@ pub async fn streams(proxy: SocketAddr, count: usize, rate: String, time: Durati
     .await
 }
 
-/// Holds `count` connections, idle after one answer each.
+/// Holds `count` connections that are idle after one response each.
 pub async fn connections(proxy: SocketAddr, count: usize, time: Duration) -> io::Result<()> {
     hold(proxy, count, String::new(), time).await
 }
@@ -56,7 +59,7 @@ async fn hold(proxy: SocketAddr, count: usize, headers: String, time: Duration) 
         lost: Cell::default(),
         events: Cell::default(),
     });
-    let turns = Rc::new(Semaphore::new(AT_ONCE));
+    let permits = Rc::new(Semaphore::new(AT_ONCE));
     for number in 0..count {
         let key = format!("0199a213-81c0-7800-8aa1-{number:012x}");
         let body = format!(r#"{{"model":"gpt-5.2","stream":true,"input":"Go on.","prompt_cache_key":"{key}"}}"#);
@@ -65,22 +68,22 @@ async fn hold(proxy: SocketAddr, count: usize, headers: String, time: Duration) 
              content-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n{body}",
             body.len()
         );
-        let (counts, turns) = (counts.clone(), turns.clone());
+        let (counts, permits) = (counts.clone(), permits.clone());
         spawn_local(async move {
-            let _ = one(proxy, request, &turns, &counts).await;
+            let _ = hold_one(proxy, request, &permits, &counts).await;
             add(&counts.lost);
         });
     }
-    let standing = async {
+    let all_open = async {
         while counts.open.get() < count && counts.lost.get() == 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    if timeout(PATIENCE, standing).await.is_err() || counts.lost.get() > 0 {
+    if timeout(OPEN_TIMEOUT, all_open).await.is_err() || counts.lost.get() > 0 {
         let (open, lost) = (counts.open.get(), counts.lost.get());
         return Err(io::Error::new(
             ErrorKind::ConnectionAborted,
-            format!("{open} of {count} stand, {lost} were lost"),
+            format!("{open} of {count} connections were opened, {lost} were lost"),
         ));
     }
     println!("open {count}");
@@ -96,9 +99,9 @@ async fn hold(proxy: SocketAddr, count: usize, headers: String, time: Duration) 
     io::stdout().flush()
 }
 
-/// Returns when the connection is lost.
-async fn one(proxy: SocketAddr, request: String, turns: &Semaphore, counts: &Counts) -> io::Result<()> {
-    let turn = turns.acquire().await.map_err(|_| ErrorKind::Other)?;
+/// Opens one connection and counts its events. Returns when the connection ends.
+async fn hold_one(proxy: SocketAddr, request: String, permits: &Semaphore, counts: &Counts) -> io::Result<()> {
+    let permit = permits.acquire().await.map_err(|_| ErrorKind::Other)?;
     let mut stream = TcpStream::connect(proxy).await?;
     stream.set_nodelay(true)?;
     stream.write_all(request.as_bytes()).await?;
@@ -106,7 +109,7 @@ async fn one(proxy: SocketAddr, request: String, turns: &Semaphore, counts: &Cou
     if stream.read_buf(&mut buffer).await? == 0 || !buffer.starts_with(b"HTTP/1.1 200 ") {
         return Err(ErrorKind::InvalidData.into());
     }
-    drop(turn);
+    drop(permit);
     add(&counts.open);
     loop {
         stream.readable().await?;

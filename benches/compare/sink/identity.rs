@@ -1,12 +1,12 @@
-//! One self-signed certificate for everybody: the upstreams show it, the proxies show it, and who verifies trusts it.
+//! The self-signed certificate that the upstreams and the proxies present, and that a verifying proxy trusts.
 
 use std::{fs, io, path::Path, sync::Arc};
 
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Makes a certificate for 127.0.0.1 (ECDSA P-256), and writes `cert.pem` and, named as HAProxy looks for it,
-/// `cert.pem.key` into `folder`.
+/// Creates a certificate for 127.0.0.1 (ECDSA P-256) and writes `cert.pem` and `cert.pem.key` into `folder`. HAProxy
+/// expects this name of the key.
 pub fn acceptor(folder: &Path) -> io::Result<TlsAcceptor> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).map_err(io::Error::other)?;
     fs::write(folder.join("cert.pem"), made.cert.pem())?;

@@ -1,13 +1,13 @@
-//! What stands on both sides of the proxies in `benches/compare`: upstreams that cost as little as possible, and a
-//! client that holds many connections.
+//! The peers of the proxies in `benches/compare`: upstreams that use as little CPU as possible, and a client that
+//! holds many connections.
 //!
 //! ```text
-//! sink serve N FOLDER                           N upstreams in one thread, and N with TLS, whose certificate it writes
-//!                                               into FOLDER; prints their ports, runs until killed
-//! sink streams ADDR COUNT RATE SECONDS          COUNT event streams; RATE events a second each, "max", or 0 for idle ones
-//! sink connections ADDR COUNT SECONDS           COUNT connections that made one request each and stay open
+//! sink serve N FOLDER                           N upstreams in one thread, and N with TLS; writes their certificate
+//!                                               into FOLDER, prints their ports, runs until killed
+//! sink streams ADDR COUNT RATE SECONDS          COUNT event streams with RATE events per second each, "max", or 0
+//! (idle) sink connections ADDR COUNT SECONDS           COUNT connections that made one request each and stay open
 //! ```
-//! The last two print `open COUNT` once all stand, then after SECONDS one JSON line with what arrived since.
+//! The last two print `open COUNT` when all connections are open, and after SECONDS one line of JSON with the counts.
 
 mod clients;
 mod identity;

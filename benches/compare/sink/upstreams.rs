@@ -1,7 +1,7 @@
-//! Upstreams that read requests and answer them at once.
+//! Upstreams that read requests and respond at once.
 //!
-//! A request that accepts `text/event-stream` gets a stream that never ends, as fast as its `x-events-per-second` says;
-//! any other gets a small JSON object.
+//! A request with `x-events-per-second` gets an endless event stream with that rate. Every other request gets a
+//! small JSON object.
 
 use std::{
     cell::RefCell,
@@ -29,36 +29,41 @@ const ANSWER: &str = concat!(
 );
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
-/// One brace in each: that is how they are counted.
+/// An event. It contains one opening brace, by which the client counts events.
 const EVENT: &str = concat!(
     "event: response.output_text.delta\n",
     r#"data: {"type":"response.output_text.delta","delta":" account","sequence_number":1234}"#,
     "\n\n"
 );
-/// The longest request head.
+/// The maximum size of a request head, in bytes.
 const HEAD: usize = 16 << 10;
-/// How much of a body is read at once.
+/// The maximum number of body bytes in one read.
 const PIECE: usize = 256 << 10;
-/// Streams of one rate are spread over this many moments, so that events do not come in one burst.
+/// The interval of the clock for paced streams. The streams of one rate are spread over the ticks, so that their
+/// events do not arrive in one burst.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The streams that are to be written to.
+/// The open event streams.
 #[derive(Default)]
 struct Streams {
+    /// Streams with a fixed rate.
     paced: Vec<Paced>,
+    /// Streams that receive events as fast as possible.
     flooded: Vec<Rc<TcpStream>>,
 }
 
-/// One that has its next event at `due`, counted in ticks.
+/// A stream with a fixed rate.
 struct Paced {
     stream: Rc<TcpStream>,
+    /// The number of ticks between two events.
     every: u64,
+    /// The tick of an event, modulo `every`.
     due: u64,
 }
 
 type Shared = Rc<RefCell<Streams>>;
 
-/// Serves on `count` free ports, and with TLS on as many others.
+/// Serves on `count` free ports without TLS and on `count` free ports with TLS.
 pub async fn serve(count: usize, folder: &Path) -> io::Result<()> {
     let streams = Shared::default();
     let tls = identity::acceptor(folder)?;
@@ -79,7 +84,7 @@ pub async fn serve(count: usize, folder: &Path) -> io::Result<()> {
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, streams: Shared) {
     loop {
         match listener.accept().await {
-            // How a connection ended is seen on its other side.
+            // An error of a connection is visible to its client, so it is ignored here.
             Ok((stream, _)) => drop(spawn_local(connection(stream, tls.clone(), streams.clone()))),
             Err(_) => tokio::time::sleep(TICK).await,
         }
@@ -89,7 +94,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, streams: Shared
 async fn connection(mut stream: TcpStream, tls: Option<TlsAcceptor>, streams: Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if let Some(tls) = tls {
-        // Event streams come without TLS only: one that is asked for here ends after its first event.
+        // Event streams are supported only without TLS. With TLS a stream ends after its first event.
         return requests(&mut tls.accept(stream).await?).await.map(drop);
     }
     match requests(&mut stream).await? {
@@ -98,13 +103,14 @@ async fn connection(mut stream: TcpStream, tls: Option<TlsAcceptor>, streams: Sh
     }
 }
 
-/// Answers requests until the peer goes, or until one has begun an event stream.
+/// Responds to requests until the peer closes the connection or an event stream has begun. Returns the rate of the
+/// stream.
 async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<Option<Rate>> {
     let answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{ANSWER}",
         ANSWER.len()
     );
-    // Lent only while a body is read, so that 5,000 idle connections cost nothing.
+    // The buffer for a body exists only during the read, so that 5,000 idle connections need little memory.
     let mut head = Vec::new();
     loop {
         let Some(end) = read_head(stream, &mut head).await? else {
@@ -133,7 +139,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Resu
     }
 }
 
-/// Reads until a head is complete; where it ends. `None`: the peer has gone.
+/// Reads until the head is complete. Returns the position of its end, or `None` if the peer has closed the connection.
 async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
     head.reserve(HEAD);
     loop {
@@ -149,14 +155,21 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, head: &mut Vec<u8>) -> 
     }
 }
 
+/// The rate of an event stream.
 enum Rate {
+    /// No events after the first.
     Idle,
+    /// One event in this number of ticks.
     Every(u64),
+    /// As many events as the client reads.
     Flood,
 }
 
+/// A parsed request head.
 struct Request {
+    /// The length of the body in bytes.
     length: usize,
+    /// The rate, if the request asks for an event stream.
     rate: Option<Rate>,
 }
 
@@ -189,7 +202,7 @@ fn chunk() -> String {
     format!("{:x}\r\n{EVENT}\r\n", EVENT.len())
 }
 
-/// Keeps a stream until its client goes.
+/// Holds a stream until its client closes the connection.
 async fn hold(stream: TcpStream, rate: Rate, streams: &Shared) -> io::Result<()> {
     let stream = Rc::new(stream);
     match rate {
@@ -218,7 +231,8 @@ async fn hold(stream: TcpStream, rate: Rate, streams: &Shared) -> io::Result<()>
     Ok(())
 }
 
-/// Writes one event to a stream; a stream that does not take it whole is aborted, so that what is read is never wrong.
+/// Writes one event to a stream. If only a part of it could be written, the stream is aborted, so that the client
+/// never receives an invalid stream.
 fn send(stream: &TcpStream, event: &[u8]) {
     if let Ok(written) = stream.try_write(event)
         && written < event.len()
@@ -243,7 +257,7 @@ async fn pace(streams: Shared) -> io::Result<()> {
     }
 }
 
-/// Writes to one flooded stream after the other, an event a time, as fast as they take it.
+/// Writes one event to each flooded stream in turn, as fast as the clients read.
 async fn flood(streams: Shared) {
     let event = chunk();
     loop {
@@ -253,7 +267,7 @@ async fn flood(streams: Shared) {
         }
         for some in flooded.chunks(64) {
             for stream in some {
-                // What is full now is skipped: its proxy is behind.
+                // A full socket is skipped; its proxy is slower than the upstream.
                 send(stream, event.as_bytes());
             }
             yield_now().await;

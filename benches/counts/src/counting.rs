@@ -1,20 +1,20 @@
-//! What is counted, and when.
+//! Counting of instructions and allocations.
 //!
-//! Instructions are counted by callgrind, which is told the names of the two functions here at which it is to begin and
-//! to pause (`--toggle-collect`). Allocations are counted by an allocator that wraps the system's, as the thread that runs
-//! the work asks for them: what other threads do, such as the log's, is counted by neither.
+//! Callgrind counts the instructions. It starts and pauses at the two functions of this module (`--toggle-collect`).
+//! An allocator that wraps the system's allocator counts the allocations of the thread that runs the workload. The
+//! activity of other threads, such as the log's writer, is not counted.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
 };
 
-/// Memory that was asked for.
+/// The counted allocations.
 #[derive(Clone, Copy, Default)]
 pub struct Allocations {
-    /// Blocks asked for or resized.
+    /// The number of blocks allocated or resized.
     pub calls: u64,
-    /// Bytes asked for; of a resized block what it grew by.
+    /// The number of bytes allocated; for a resized block the number of bytes by which it grew.
     pub bytes: u64,
 }
 
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 impl Allocations {
-    /// What this thread has asked for while it was counted.
+    /// Returns what this thread has allocated while counting was on.
     pub fn so_far() -> Self {
         Self {
             calls: CALLS.get(),
@@ -41,15 +41,15 @@ impl Allocations {
     }
 }
 
-/// The system's allocator, counted.
+/// The system's allocator with counting.
 pub struct Counted;
 
-// SAFETY: every call goes on to the system's allocator as it came. What is done beside it touches cells of this thread
-// that need neither initialisation nor a destructor, so it cannot allocate.
+// SAFETY: every call is passed to the system's allocator unchanged. The counting only writes to cells of this
+// thread, which need neither initialization nor a destructor, so it does not allocate.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Allocations::add(layout.size());
-        // SAFETY: the caller's promises are the system's.
+        // SAFETY: the caller upholds the same contract that the system's allocator requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -71,7 +71,7 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// Runs what is counted. Warm-up does without it.
+/// Runs `run` with counting on. The warm-up runs without this function.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub fn counts_inside(run: &mut dyn FnMut()) {
@@ -80,7 +80,7 @@ pub fn counts_inside(run: &mut dyn FnMut()) {
     IS_COUNTED.set(false);
 }
 
-/// Within [`counts_inside`]: runs what is not counted.
+/// Inside [`counts_inside`], runs `run` with counting off.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub fn counts_outside(run: &mut dyn FnMut()) {

@@ -1,7 +1,7 @@
-//! Runs one of Steadfast's works many times, for `benches/counts/run` to count its instructions and allocations.
+//! Runs one workload of Steadfast many times, so that `benches/counts/run` can count its instructions and allocations.
 //!
-//! `steadfast-counts` lists the works, `steadfast-counts WORK` runs one and prints a line of JSON. Run alone it counts
-//! allocations only; instructions are callgrind's to count.
+//! `steadfast-counts` lists the workloads. `steadfast-counts WORKLOAD` runs one and prints a line of JSON. The program
+//! itself counts only allocations; callgrind counts the instructions.
 
 mod counting;
 mod material;
@@ -15,14 +15,14 @@ use counting::{Allocations, Counted};
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-/// What has no answer: the bench itself is broken.
-type Broken = Box<dyn std::error::Error>;
+/// An error of the bench itself.
+type BenchError = Box<dyn std::error::Error>;
 
-/// Runs a work until everything is warm, then as often as it says, counted.
-type Work = fn() -> Result<u32, Broken>;
+/// A workload. It warms up, then runs a number of times with counting on, and returns that number.
+type Workload = fn() -> Result<u32, BenchError>;
 
-/// Every work, by the name that `expected.toml` has for it.
-const WORKS: [(&str, Work); 13] = [
+/// All workloads, by their names in `expected.toml`.
+const WORKLOADS: [(&str, Workload); 13] = [
     ("scan_4kb", pieces::scan_4kb),
     ("scan_codex_40kb", pieces::scan_codex),
     ("read_100_events", pieces::read_events),
@@ -38,8 +38,8 @@ const WORKS: [(&str, Work); 13] = [
     ("whole_stream_100_events", whole::stream),
 ];
 
-/// How bodies are scanned on this processor.
-fn lanes() -> &'static str {
+/// Returns the instruction set with which bodies are scanned on this processor.
+fn simd() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("pclmulqdq") {
         return "avx2";
@@ -49,24 +49,24 @@ fn lanes() -> &'static str {
 
 fn main() -> ExitCode {
     let Some(name) = std::env::args().nth(1) else {
-        WORKS.iter().for_each(|(name, _)| println!("{name}"));
+        WORKLOADS.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
     };
-    let Some((_, work)) = WORKS.iter().find(|(known, _)| *known == name) else {
-        eprintln!("there is no work '{name}'");
+    let Some((_, workload)) = WORKLOADS.iter().find(|(known, _)| *known == name) else {
+        eprintln!("unknown workload '{name}'");
         return ExitCode::FAILURE;
     };
-    // Nothing that is counted may depend on chance.
+    // A fixed seed, because the counts must not depend on chance.
     fastrand::seed(1);
-    match work() {
+    match workload() {
         Ok(times) => {
             let Allocations { calls, bytes } = Allocations::so_far();
-            let (arch, lanes) = (std::env::consts::ARCH, lanes());
-            println!(r#"{{"times":{times},"allocations":{calls},"bytes":{bytes},"processor":"{arch} {lanes}"}}"#);
+            let (arch, simd) = (std::env::consts::ARCH, simd());
+            println!(r#"{{"times":{times},"allocations":{calls},"bytes":{bytes},"processor":"{arch} {simd}"}}"#);
             ExitCode::SUCCESS
         }
-        Err(broken) => {
-            eprintln!("{name}: {broken}");
+        Err(error) => {
+            eprintln!("{name}: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,5 @@
-//! What the works work on: recorded and made requests and answers, and houses with any number of upstreams.
+//! The input of the workloads: recorded and generated requests and responses, and gateways with any number of
+//! upstreams.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -8,14 +9,15 @@ use steadfast::{
     state::Gateway,
 };
 
-use crate::Broken;
+use crate::BenchError;
 
-/// A turn of Codex, as it was recorded.
+/// The head of a recorded turn of Codex.
 pub const CODEX_HEAD: &str = include_str!("../../../tests/fixtures/recordings/codex0.169-sse-openai-apikey.head");
+/// The body of that turn.
 pub const CODEX_BODY: &[u8] = include_bytes!("../../../tests/fixtures/recordings/codex0.169-sse-openai-apikey.body");
 
-/// The head of OpenAI's answers, as long as they usually are.
-pub const ANSWER_HEAD: &str = "HTTP/1.1 200 OK\r\n\
+/// The head of a response of OpenAI, of typical length.
+pub const RESPONSE_HEAD: &str = "HTTP/1.1 200 OK\r\n\
     date: Mon, 23 Nov 2026 12:00:00 GMT\r\n\
     content-type: application/json\r\n\
     x-ratelimit-limit-requests: 10000\r\n\
@@ -35,14 +37,14 @@ pub const ANSWER_HEAD: &str = "HTTP/1.1 200 OK\r\n\
     server: cloudflare\r\n\
     alt-svc: h3=\":443\"; ma=86400\r\n";
 
-/// The shorter ones with what they say of tokens.
-pub const ANSWER: &str = concat!(
+/// The body of a short response with its token usage.
+pub const RESPONSE: &str = concat!(
     r#"{"id":"resp_01a206a040757de097444102e6786650","object":"response","status":"completed","model":"gpt-5.2","#,
     r#""output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Yes."}]}],"#,
     r#""usage":{"input_tokens":9000,"input_tokens_details":{"cached_tokens":8960},"output_tokens":3,"total_tokens":9003}}"#
 );
 
-/// A conversation of 4 KB: text with an escape every 55 bytes or so, the key at the end.
+/// Returns a request body of 4 KB: text with an escape about every 55 bytes, and the session key at the end.
 pub fn conversation_4kb() -> String {
     let text = r#"The function returns early when the buffer is empty.\nIt says \"no\" then, and the caller gives the\tresult. "#
         .repeat(11);
@@ -52,7 +54,7 @@ pub fn conversation_4kb() -> String {
     format!(r#"{{"model":"gpt-5.2","stream":false,"input":[{items}],"store":false,"prompt_cache_key":"{key}"}}"#)
 }
 
-/// A hundred events: text deltas as OpenAI sends them, between what begins and what ends a response.
+/// Returns a hundred events: the first and the last event of a response, with text deltas between them.
 pub fn events() -> Vec<String> {
     let event = |kind: &str, rest: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{rest}}}\n\n");
     let delta = |number: usize| {
@@ -61,14 +63,14 @@ pub fn events() -> Vec<String> {
         );
         event("response.output_text.delta", &rest)
     };
-    let mut events = vec![event("response.created", &format!(r#""response":{ANSWER}"#))];
+    let mut events = vec![event("response.created", &format!(r#""response":{RESPONSE}"#))];
     events.extend((1..99).map(delta));
-    events.push(event("response.completed", &format!(r#""response":{ANSWER}"#)));
+    events.push(event("response.completed", &format!(r#""response":{RESPONSE}"#)));
     events
 }
 
-/// A gateway with `count` upstreams, all of them at `address`.
-pub fn gateway(count: usize, address: &str) -> Result<Arc<Gateway>, Broken> {
+/// Returns a gateway with `count` upstreams, all of them at `address`.
+pub fn gateway(count: usize, address: &str) -> Result<Arc<Gateway>, BenchError> {
     let mut text = String::new();
     for number in 0..count {
         writeln!(
@@ -82,8 +84,8 @@ pub fn gateway(count: usize, address: &str) -> Result<Arc<Gateway>, Broken> {
     Ok(Gateway::new(&config)?)
 }
 
-/// Reads a head, with or without its last line end.
-fn headers(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Broken> {
+/// Returns the parsed fields `lines` as a header map.
+fn headers(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, BenchError> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
         headers.append(
@@ -94,8 +96,8 @@ fn headers(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Broken> {
     Ok(headers)
 }
 
-/// The head of the recorded request, parsed.
-pub fn codex_parts() -> Result<Parts, Broken> {
+/// Returns the parsed head of the recorded request.
+pub fn codex_parts() -> Result<Parts, BenchError> {
     let mut lines = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut lines);
     parsed.parse(CODEX_HEAD.as_bytes())?;
@@ -107,9 +109,9 @@ pub fn codex_parts() -> Result<Parts, Broken> {
     Ok(request.into_parts().0)
 }
 
-/// The fields of [`ANSWER_HEAD`], parsed.
-pub fn answer_headers() -> Result<HeaderMap, Broken> {
-    let head = format!("{ANSWER_HEAD}\r\n");
+/// Returns the parsed fields of [`RESPONSE_HEAD`].
+pub fn response_headers() -> Result<HeaderMap, BenchError> {
+    let head = format!("{RESPONSE_HEAD}\r\n");
     let mut lines = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Response::new(&mut lines);
     parsed.parse(head.as_bytes())?;

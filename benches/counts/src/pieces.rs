@@ -1,4 +1,4 @@
-//! The pieces of a request that need no connection.
+//! Workloads that need no connection: the single steps of a request.
 
 use std::hint::black_box;
 
@@ -11,21 +11,26 @@ use steadfast::{
     wire::{Framing, Peer},
 };
 
-use crate::{Broken, counting::counts_inside, material};
+use crate::{BenchError, counting::counts_inside, material};
 
+/// The number of runs before counting starts.
 const WARM: u32 = 50;
+/// The number of counted runs.
 const TIMES: u32 = 500;
-/// As the default of `server.max_body`.
+/// The default of `server.max_body`, in bytes.
 const MAX_BODY: u64 = 64 << 20;
-/// Where nobody is called.
+/// An upstream address that is never dialed.
 const NOWHERE: &str = "127.0.0.1:1";
 const CLIENT: Peer = Peer {
     address: None,
     is_secure: false,
 };
 
-/// Runs `piece` on what `prepare` makes, which is not counted.
-fn count<I>(mut prepare: impl FnMut() -> I, mut piece: impl FnMut(I) -> Result<(), Broken>) -> Result<u32, Broken> {
+/// Runs `piece` on input that `prepare` creates; `prepare` is not counted.
+fn count<I>(
+    mut prepare: impl FnMut() -> I,
+    mut piece: impl FnMut(I) -> Result<(), BenchError>,
+) -> Result<u32, BenchError> {
     for _ in 0..WARM {
         piece(black_box(prepare()))?;
     }
@@ -42,39 +47,40 @@ fn count<I>(mut prepare: impl FnMut() -> I, mut piece: impl FnMut(I) -> Result<(
     Ok(TIMES)
 }
 
-fn refused(fault: Fault) -> Broken {
+fn refused(fault: Fault) -> BenchError {
     fault.message().into()
 }
 
-fn facts(body: &[u8]) -> Result<RequestFacts, Broken> {
-    let mut inspector = BodyInspector::new(EncodingKind::Identity, MAX_BODY).ok_or("a plain body is read")?;
+fn facts(body: &[u8]) -> Result<RequestFacts, BenchError> {
+    let mut inspector =
+        BodyInspector::new(EncodingKind::Identity, MAX_BODY).ok_or("a body without a coding can be inspected")?;
     inspector.feed(body)?;
     Ok(inspector.finish()?)
 }
 
-fn scan(body: &[u8]) -> Result<u32, Broken> {
+fn scan(body: &[u8]) -> Result<u32, BenchError> {
     count(
         || body,
         |body| {
             if black_box(facts(body)?).prompt_cache_key.is_some() {
                 Ok(())
             } else {
-                Err("the key is not found".into())
+                Err("the session key was not found".into())
             }
         },
     )
 }
 
-pub fn scan_4kb() -> Result<u32, Broken> {
+pub fn scan_4kb() -> Result<u32, BenchError> {
     scan(material::conversation_4kb().as_bytes())
 }
 
-pub fn scan_codex() -> Result<u32, Broken> {
+pub fn scan_codex() -> Result<u32, BenchError> {
     scan(material::CODEX_BODY)
 }
 
-/// A response as it streams by, an event at a time.
-pub fn read_events() -> Result<u32, Broken> {
+/// Reads a response as it streams by, one event at a time.
+pub fn read_events() -> Result<u32, BenchError> {
     let events = material::events();
     count(
         || &events,
@@ -84,18 +90,18 @@ pub fn read_events() -> Result<u32, Broken> {
             if black_box(&reader).is_terminal() {
                 Ok(())
             } else {
-                Err("the end is not seen".into())
+                Err("the terminal event was not recognized".into())
             }
         },
     )
 }
 
-fn codex() -> Result<(Parts, Framing), Broken> {
+fn codex() -> Result<(Parts, Framing), BenchError> {
     let length = u64::try_from(material::CODEX_BODY.len())?;
     Ok((material::codex_parts()?, Framing::Length(length)))
 }
 
-pub fn admit() -> Result<u32, Broken> {
+pub fn admit() -> Result<u32, BenchError> {
     let gateway = material::gateway(10, NOWHERE)?;
     let snapshot = gateway.snapshot();
     let (parts, framing) = codex()?;
@@ -108,8 +114,8 @@ pub fn admit() -> Result<u32, Broken> {
     )
 }
 
-/// A session that has a pin goes there.
-pub fn pick(upstreams: usize) -> Result<u32, Broken> {
+/// Picks the upstream of a session that has a pin.
+pub fn pick(upstreams: usize) -> Result<u32, BenchError> {
     let gateway = material::gateway(upstreams, NOWHERE)?;
     let snapshot = gateway.snapshot();
     let pooled = Pooled::new(&gateway, &snapshot)?;
@@ -122,18 +128,19 @@ pub fn pick(upstreams: usize) -> Result<u32, Broken> {
             if pick().map_err(refused)? {
                 Ok(())
             } else {
-                Err("the session is not where its pin is".into())
+                Err("the session was not routed to its pin".into())
             }
         },
     )
 }
 
-/// A new session goes to its home. Pinning it there is left out: how pins lie in their table is up to chance.
-pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
+/// Picks the home of a new session. Writing the pin is not counted, because the position of pins in their table
+/// depends on chance.
+pub fn pick_home(upstreams: usize) -> Result<u32, BenchError> {
     let gateway = material::gateway(upstreams, NOWHERE)?;
     let snapshot = gateway.snapshot();
     let pooled = Pooled::new(&gateway, &snapshot)?;
-    let of_turn = |turn| -> Result<RequestFacts, Broken> {
+    let of_turn = |turn| -> Result<RequestFacts, BenchError> {
         let mut facts = facts(material::CODEX_BODY)?;
         facts.prompt_cache_key = Some(format!("session-{turn}"));
         Ok(facts)
@@ -143,14 +150,14 @@ pub fn pick_home(upstreams: usize) -> Result<u32, Broken> {
     count(
         || turns.next(),
         |facts| {
-            let facts = facts.ok_or("there are as many as turns")?;
+            let facts = facts.ok_or("the turns are exhausted")?;
             black_box(stages::pick(pooled.gateway, pooled.snapshot, &pooled.head, facts).map_err(refused)?);
             Ok(())
         },
     )
 }
 
-/// The recorded turn, admitted by a gateway with so many upstreams.
+/// The recorded turn, admitted by a gateway.
 struct Pooled<'a> {
     gateway: &'a Gateway,
     snapshot: &'a Snapshot,
@@ -158,7 +165,7 @@ struct Pooled<'a> {
 }
 
 impl<'a> Pooled<'a> {
-    fn new(gateway: &'a Gateway, snapshot: &'a Snapshot) -> Result<Self, Broken> {
+    fn new(gateway: &'a Gateway, snapshot: &'a Snapshot) -> Result<Self, BenchError> {
         let (parts, framing) = codex()?;
         let head = stages::admit(snapshot, parts, framing, CLIENT).map_err(refused)?;
         Ok(Self {
@@ -169,8 +176,8 @@ impl<'a> Pooled<'a> {
     }
 }
 
-/// Has `rewrite` change a copy of `headers`, and drops it.
-fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32, Broken> {
+/// Counts how `rewrite` changes a copy of `headers`, and the drop of that copy.
+fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32, BenchError> {
     count(
         || headers.clone(),
         |mut headers| {
@@ -181,7 +188,7 @@ fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32,
     )
 }
 
-pub fn rewrite_request() -> Result<u32, Broken> {
+pub fn rewrite_request() -> Result<u32, BenchError> {
     let gateway = material::gateway(1, NOWHERE)?;
     let snapshot = gateway.snapshot();
     let upstream = snapshot.upstream(0);
@@ -189,11 +196,11 @@ pub fn rewrite_request() -> Result<u32, Broken> {
     rewrite(&parts.headers, |headers| stages::rewrite_request(headers, upstream))
 }
 
-pub fn rewrite_response() -> Result<u32, Broken> {
+pub fn rewrite_response() -> Result<u32, BenchError> {
     let gateway = material::gateway(1, NOWHERE)?;
     let snapshot = gateway.snapshot();
     let upstream = snapshot.upstream(0);
-    rewrite(&material::answer_headers()?, |headers| {
+    rewrite(&material::response_headers()?, |headers| {
         stages::rewrite_response(headers, upstream);
     })
 }

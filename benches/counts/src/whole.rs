@@ -1,9 +1,9 @@
-//! One whole request: from the client's bytes in the kernel to the upstream's, and the answer's way back.
+//! Workloads with whole requests: from the client's socket to the upstream's socket and back.
 //!
-//! Client, gateway and upstream are in one thread and one event loop, joined by loopback sockets: what is in the kernel is
-//! not counted, and the gateway runs the code that it runs for its users, down to the event loop and the access log. The
-//! two ends are one future that takes their turns in order, so that the gateway sees the same reads and wakes each time;
-//! its own instructions are left out, save what the event loop does to wake it.
+//! Client, gateway and upstream run in one thread and one event loop and are connected by loopback sockets. The
+//! kernel is not counted. The gateway runs the same code as in production, including the event loop and the access
+//! log. Client and upstream are one future with a fixed order of steps, so that the gateway sees the same reads and
+//! wakes in each run. The instructions of that future are not counted, except those of the event loop that wake it.
 
 use std::{
     future::poll_fn,
@@ -16,7 +16,7 @@ use std::{
 use steadfast::{
     app,
     proxy::Proxy,
-    wire::{self, Address, Capacity, Listener, Phase, ServeLimits, Service},
+    wire::{self, Address, Capacity, Listener, ServeLimits, Service, ShutdownPhase},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,74 +27,79 @@ use tokio::{
 };
 
 use crate::{
-    Broken,
+    BenchError,
     counting::{counts_inside, counts_outside},
-    material::{ANSWER, ANSWER_HEAD, CODEX_BODY, CODEX_HEAD, events, gateway},
+    material::{CODEX_BODY, CODEX_HEAD, RESPONSE, RESPONSE_HEAD, events, gateway},
 };
 
-/// So often that what is not done for each request, as giving the log more room, hardly shows in its share.
+/// The number of counted requests. It is so large that work that is not done for each request, such as growing the
+/// log's buffer, has a small share.
 const TIMES: u32 = 1000;
+/// The number of counted streams.
 const TIMES_OF_STREAMS: u32 = 200;
-/// Far beyond what anything here takes: no limit is to be reached.
+/// A time limit that no workload reaches.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// One request, and its answer.
+/// A request and its response.
 struct Dialogue {
+    /// The number of counted repetitions.
     times: u32,
+    /// The bytes that the client sends.
     request: Vec<u8>,
-    /// The request's last bytes, which the upstream waits for.
+    /// The last bytes of the request; the upstream responds after it has received them.
     request_end: &'static [u8],
-    /// What the upstream writes, each once the client has the one before. The last bytes of each reach the client as they are.
-    answer: Vec<Vec<u8>>,
+    /// The writes of the upstream. Each is sent after the client has received the one before. The gateway does not
+    /// change the last bytes of a write.
+    response: Vec<Vec<u8>>,
 }
 
-/// A client and the upstream that answers it.
-struct Ends {
+/// The client and the upstream of a gateway.
+struct Endpoints {
     client: TcpStream,
     upstream: TcpStream,
-    /// What was read last.
-    room: Vec<u8>,
-    /// The gateway drains once it is dropped.
-    _running: watch::Sender<Phase>,
+    /// The bytes that were read last.
+    buffer: Vec<u8>,
+    /// The gateway shuts down when this sender is dropped.
+    _running: watch::Sender<ShutdownPhase>,
 }
 
-/// A `GET` that is proxied, without a body and without a session's key but in a header.
-pub fn get() -> Result<u32, Broken> {
+/// A `GET` request with a session key in a header.
+pub fn get() -> Result<u32, BenchError> {
     let request = "GET /v1/files HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer sk-test\r\n\
         session-id: 01a206a0-4075-7de0-9744-4102e6786650\r\nuser-agent: OpenAI/Python 3.54.0\r\naccept: */*\r\n\r\n";
     count(&Dialogue {
         times: TIMES,
         request: request.into(),
         request_end: b"\r\n\r\n",
-        answer: vec![json_answer()],
+        response: vec![json_response()],
     })
 }
 
-/// A recorded turn of Codex, answered with JSON.
-pub fn post() -> Result<u32, Broken> {
+/// A recorded turn of Codex with a JSON response.
+pub fn post() -> Result<u32, BenchError> {
     count(&Dialogue {
         times: TIMES,
         request: codex_request(),
         request_end: CODEX_BODY,
-        answer: vec![json_answer()],
+        response: vec![json_response()],
     })
 }
 
-/// A recorded turn of Codex, answered with a stream, an event at a time.
-pub fn stream() -> Result<u32, Broken> {
-    let head = ANSWER_HEAD.replace("application/json", "text/event-stream; charset=utf-8");
+/// A recorded turn of Codex with a streamed response, one event at a time.
+pub fn stream() -> Result<u32, BenchError> {
+    let head = RESPONSE_HEAD.replace("application/json", "text/event-stream; charset=utf-8");
     let head = format!("{head}transfer-encoding: chunked\r\n\r\n");
     let chunk = |event: &String| format!("{:x}\r\n{event}\r\n", event.len()).into_bytes();
-    let mut answer: Vec<Vec<u8>> = events().iter().map(chunk).collect();
-    if let Some(first) = answer.first_mut() {
+    let mut response: Vec<Vec<u8>> = events().iter().map(chunk).collect();
+    if let Some(first) = response.first_mut() {
         first.splice(0..0, head.into_bytes());
     }
-    answer.push(b"0\r\n\r\n".to_vec());
+    response.push(b"0\r\n\r\n".to_vec());
     count(&Dialogue {
         times: TIMES_OF_STREAMS,
         request: codex_request(),
         request_end: CODEX_BODY,
-        answer,
+        response,
     })
 }
 
@@ -103,22 +108,22 @@ fn codex_request() -> Vec<u8> {
     [head.as_bytes(), b"\r\n\r\n", CODEX_BODY].concat()
 }
 
-fn json_answer() -> Vec<u8> {
-    format!("{ANSWER_HEAD}content-length: {}\r\n\r\n{ANSWER}", ANSWER.len()).into_bytes()
+fn json_response() -> Vec<u8> {
+    format!("{RESPONSE_HEAD}content-length: {}\r\n\r\n{RESPONSE}", RESPONSE.len()).into_bytes()
 }
 
-/// Has the dialogue many times over the same connections.
-fn count(dialogue: &Dialogue) -> Result<u32, Broken> {
+/// Repeats the dialogue over the same connections and counts it.
+fn count(dialogue: &Dialogue) -> Result<u32, BenchError> {
     let _log = app::log_as_served()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut ends = runtime.block_on(Ends::around_a_gateway(dialogue))?;
+    let mut ends = runtime.block_on(Endpoints::around_a_gateway(dialogue))?;
     runtime.block_on(ends.repeat(dialogue, dialogue.times / 5))?;
     let mut result = Ok(());
     counts_inside(&mut || result = runtime.block_on(uncounted(ends.repeat(dialogue, dialogue.times))));
     result.map(|()| dialogue.times)
 }
 
-/// Does not count what `work` does, but what happens while it waits.
+/// Runs `work` with counting off, and counts what happens while it waits.
 async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
@@ -129,14 +134,14 @@ async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     .await
 }
 
-impl Ends {
-    /// Starts a gateway, and has it dial the upstream with a first request.
-    async fn around_a_gateway(dialogue: &Dialogue) -> Result<Self, Broken> {
+impl Endpoints {
+    /// Starts a gateway and sends a first request, for which the gateway dials the upstream.
+    async fn around_a_gateway(dialogue: &Dialogue) -> Result<Self, BenchError> {
         let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let gateway = gateway(10, &upstream.local_addr()?.to_string())?;
         let listener = Listener::bind(&Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
-        let Address::Tcp(gateway) = *listener.address() else {
-            return Err("it listens elsewhere".into());
+        let Address::Tcp(address) = *listener.address() else {
+            return Err("the listener is not bound to TCP".into());
         };
         let service = Service {
             limits: ServeLimits {
@@ -147,12 +152,12 @@ impl Ends {
             capacity: Arc::new(Capacity::new(8, gateway.connections.clone())),
             workers: None,
         };
-        let (running, shutdown) = watch::channel(Phase::Running);
+        let (running, shutdown) = watch::channel(ShutdownPhase::Running);
         let proxy = Proxy::new(gateway);
         let handler = move |peer, request| proxy.clone().handle(peer, request);
         tokio::spawn(wire::serve(listener, service, shutdown, handler, |_, _| None));
 
-        let mut client = TcpStream::connect(gateway).await?;
+        let mut client = TcpStream::connect(address).await?;
         client.set_nodelay(true)?;
         client.write_all(&dialogue.request).await?;
         let (upstream, _) = upstream.accept().await?;
@@ -160,30 +165,30 @@ impl Ends {
         let mut ends = Self {
             client,
             upstream,
-            room: Vec::with_capacity(256 << 10),
+            buffer: Vec::with_capacity(256 << 10),
             _running: running,
         };
-        ends.answer(dialogue).await?;
+        ends.respond(dialogue).await?;
         Ok(ends)
     }
 
-    async fn repeat(&mut self, dialogue: &Dialogue, times: u32) -> Result<(), Broken> {
+    async fn repeat(&mut self, dialogue: &Dialogue, times: u32) -> Result<(), BenchError> {
         for _ in 0..times {
             self.client.write_all(&dialogue.request).await?;
-            self.answer(dialogue).await?;
+            self.respond(dialogue).await?;
         }
         Ok(())
     }
 
-    /// Takes the request that the client has sent, and answers it.
-    async fn answer(&mut self, dialogue: &Dialogue) -> Result<(), Broken> {
-        receive(&mut self.upstream, dialogue.request_end, &mut self.room).await?;
-        for piece in &dialogue.answer {
+    /// Receives the client's request at the upstream and sends the response to the client.
+    async fn respond(&mut self, dialogue: &Dialogue) -> Result<(), BenchError> {
+        receive(&mut self.upstream, dialogue.request_end, &mut self.buffer).await?;
+        for piece in &dialogue.response {
             self.upstream.write_all(piece).await?;
             let end = &piece[piece.len().saturating_sub(16)..];
-            receive(&mut self.client, end, &mut self.room).await?;
+            receive(&mut self.client, end, &mut self.buffer).await?;
         }
-        // What the gateway does after the last byte belongs to this request too.
+        // The gateway's work after the last byte belongs to this request as well.
         for _ in 0..4 {
             yield_now().await;
         }
@@ -191,12 +196,12 @@ impl Ends {
     }
 }
 
-/// Reads until what has arrived ends as given.
-async fn receive(from: &mut TcpStream, end: &[u8], room: &mut Vec<u8>) -> Result<(), Broken> {
-    room.clear();
-    while !room.ends_with(end) {
-        if from.read_buf(room).await? == 0 {
-            let seen = String::from_utf8_lossy(&room[..room.len().min(500)]);
+/// Reads until the received bytes end with `end`.
+async fn receive(from: &mut TcpStream, end: &[u8], buffer: &mut Vec<u8>) -> Result<(), BenchError> {
+    buffer.clear();
+    while !buffer.ends_with(end) {
+        if from.read_buf(buffer).await? == 0 {
+            let seen = String::from_utf8_lossy(&buffer[..buffer.len().min(500)]);
             return Err(format!("the gateway closed after: {seen}").into());
         }
     }

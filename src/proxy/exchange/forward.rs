@@ -25,7 +25,7 @@ use crate::{
     scan::EncodingKind,
     state::{Credential, RequestLimits, Upstream},
     tick::Clock,
-    wire::{Relay, Replay, SendError, Terms},
+    wire::{Relay, Replay, SendError, SendOptions},
 };
 
 /// Sends one request over HTTP, to one upstream after the other.
@@ -137,7 +137,7 @@ impl RequestSender for HttpSender {
 
     async fn send(&mut self, upstream: &Upstream) -> Result<UpstreamAnswer<PeekedResponse>, SendFailure> {
         self.address(upstream).map_err(SendFailure::NotSendable)?;
-        let terms = Terms {
+        let terms = SendOptions {
             head: self.limits.head,
             idle: self.limits.idle,
             is_repeatable: self.repeatability == Repeatability::Repeatable,

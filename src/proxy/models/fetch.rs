@@ -11,7 +11,7 @@ use crate::{
     ids::UpstreamId,
     proxy::request::headers::{CallersCredential, set_upstream_headers},
     state::{Credential, Snapshot, Upstream},
-    wire::{Framing, Replay, Terms},
+    wire::{Framing, Replay, SendOptions},
 };
 
 /// How long an upstream may take to return its list.
@@ -71,7 +71,7 @@ pub(super) async fn fetch_all(
 async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
     let uri = format!("{}/models", upstream.prefix);
     *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
-    let terms = Terms {
+    let terms = SendOptions {
         head: TIMEOUT,
         idle: TIMEOUT,
         is_repeatable: true,

@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
     state::RequestLimits,
-    wire::{BodyError, Framing, Intake, Keep, Replay},
+    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
 /// The body of a request, and what has been read from it.
@@ -63,7 +63,7 @@ async fn read(
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
         // The coding is known, see `Admitted::is_inspected`. What remains is a decompressor that cannot allocate its memory.
         .ok_or(Fault::Internal)?;
-    let mut keep = Keep::default();
+    let mut keep = KeptBodyBuilder::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
         reservation.grow_to(intake.received()).await?;
@@ -97,9 +97,9 @@ pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
 /// The fault of a request whose body could not be inspected.
 fn fault_of_inspection(error: InspectError) -> Fault {
     match error {
-        InspectError::Refused(refusal) => Fault::AmbiguousBody {
-            problem: refusal.problem.to_string(),
-            offset: refusal.offset,
+        InspectError::InvalidJson(error) => Fault::AmbiguousBody {
+            problem: error.kind.to_string(),
+            offset: error.offset,
         },
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },

@@ -1,68 +1,62 @@
-//! An event stream.
+//! Reads an event stream: it looks at the type of each event and scans only the events that carry facts.
 
 use super::{
-    FirstEvent, MAX_ENCRYPTED, Terminal, Usage,
-    glance::{Glance, Kind},
-    outline::Outline,
+    first_event::{EventOutcome, FirstEvent, FirstEventBuffer},
+    outline::{MAX_ENCRYPTED, ResponseOutline},
+    peek::{EventKind, Peek},
+    sse::{SseItem, SseParser},
+    terminal::Terminal,
+    usage::Usage,
 };
-use crate::{
-    ids::EncryptedContent,
-    scan::{
-        scanner::Scanner,
-        sse::{EventReader, Piece},
-    },
-};
+use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 
-/// What is learnt from an event stream.
+/// Reads an event stream that arrives in pieces.
 #[derive(Default)]
-pub(super) struct Events {
-    reader: EventReader,
-    event: Event,
-    first: First,
-    /// Items have come one by one, so that the last event only repeats them.
+pub(super) struct EventStreamReader {
+    parser: SseParser,
+    /// What has been read so far.
+    pub facts: StreamFacts,
+}
+
+/// The facts of an event stream.
+#[derive(Default)]
+pub(super) struct StreamFacts {
+    event: CurrentEvent,
+    first: FirstEventBuffer,
+    /// Whether the items of the response have arrived in events of their own. If so, the last event only repeats them.
     has_items: bool,
+    /// The response's id.
     pub id: Option<String>,
+    /// How the response ended, once it has.
     pub terminal: Option<Terminal>,
+    /// The encrypted content that has not been taken yet.
     pub encrypted: Vec<EncryptedContent>,
-    /// What the last event that tells says.
+    /// The usage that the latest event with a usage reports.
     pub usage: Option<Usage>,
 }
 
-/// The first event.
-enum First {
-    /// Its data so far, unless it is clear that it is no failure.
-    Pending(Vec<u8>),
-    Other,
-    Failure(Vec<u8>),
-}
-
-impl Default for First {
-    fn default() -> Self {
-        Self::Pending(Vec::new())
-    }
-}
-
-/// The present event.
-struct Event {
-    /// The beginning of its data, where that came in pieces.
-    head: [u8; Glance::LENGTH],
+/// The event that is being read.
+struct CurrentEvent {
+    /// The beginning of its data, of which `held` bytes are valid. It is used only if that beginning arrives in pieces.
+    head: [u8; Peek::LENGTH],
     held: usize,
-    /// What it is, once that is known.
-    kind: Option<Kind>,
-    /// Reads all of it, where that is needed. What else is to be learnt from terminal events is for this to read.
-    scanner: Option<Scanner<Outline>>,
+    /// The type of the event, once it is known.
+    kind: Option<EventKind>,
+    /// Scans the whole event, if that is needed.
+    scanner: Option<Scanner<ResponseOutline>>,
 }
 
-/// What has been learnt already, so that not every event is read for it.
-#[derive(Clone, Copy)]
-struct Known {
-    id: bool,
+/// Whether the response's id still has to be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdSearch {
+    Open,
+    Done,
 }
 
-impl Default for Event {
+impl Default for CurrentEvent {
     fn default() -> Self {
         Self {
-            head: [0; Glance::LENGTH],
+            head: [0; Peek::LENGTH],
             held: 0,
             kind: None,
             scanner: None,
@@ -70,89 +64,77 @@ impl Default for Event {
     }
 }
 
-impl Events {
-    /// Reads on.
+impl EventStreamReader {
+    /// Reads the next piece of the stream.
     pub fn feed(&mut self, chunk: &[u8]) {
-        let Self {
-            reader,
-            event,
-            first,
-            has_items,
-            id,
-            terminal,
-            encrypted,
-            usage,
-        } = self;
-        reader.feed(chunk, |piece| match piece {
-            Piece::Data(data) => {
-                let known = Known { id: id.is_some() };
-                event.data(data, known);
-                if let First::Pending(_) = first {
-                    first.data(event.kind, data);
-                }
-            }
-            Piece::End => {
-                let (kind, outline) = event.end();
-                if let First::Pending(_) = first {
-                    let has_error = |outline: &Outline| outline.kind.is_none() && outline.has_error;
-                    first.end(kind.is_failure() || outline.as_ref().is_some_and(has_error));
-                }
-                if let Kind::Terminal(how) = kind {
-                    *terminal = Some(how);
-                }
-                *has_items |= kind == Kind::ItemDone;
-                if let Some(outline) = outline {
-                    if id.is_none() && kind.has_response() {
-                        *id = outline.response_id;
-                    }
-                    *usage = outline.usage.usage().or(*usage);
-                    // Where the items have come one by one, the last event repeats them.
-                    if kind == Kind::ItemDone || kind.has_response() && !*has_items {
-                        let room = MAX_ENCRYPTED.saturating_sub(encrypted.len());
-                        encrypted.extend(outline.encrypted.into_iter().take(room));
-                    }
-                }
-            }
+        let Self { parser, facts } = self;
+        parser.feed(chunk, |item| match item {
+            SseItem::Data(data) => facts.push_data(data),
+            SseItem::EndOfEvent => facts.end_event(),
         });
     }
+}
 
+impl StreamFacts {
     /// What is known of the first event.
-    pub fn first(&self) -> FirstEvent<'_> {
-        match &self.first {
-            First::Pending(_) => FirstEvent::Pending,
-            First::Other => FirstEvent::Other,
-            First::Failure(data) => FirstEvent::Failure(data),
+    pub fn first_event(&self) -> FirstEvent<'_> {
+        self.first.get()
+    }
+
+    fn push_data(&mut self, data: &[u8]) {
+        let search = match self.id {
+            Some(_) => IdSearch::Done,
+            None => IdSearch::Open,
+        };
+        self.event.push(data, search);
+        if self.first.is_pending() {
+            let outcome = self.event.kind.map(|kind| match kind.is_failure() {
+                true => EventOutcome::Failure,
+                false => EventOutcome::Other,
+            });
+            self.first.push(outcome, data);
+        }
+    }
+
+    fn end_event(&mut self) {
+        let (kind, outline) = self.event.end();
+        if self.first.is_pending() {
+            // A chat completion has no `type`.
+            let has_error = |outline: &ResponseOutline| outline.kind.is_none() && outline.has_error;
+            let is_failure = kind.is_failure() || outline.as_ref().is_some_and(has_error);
+            self.first.end(match is_failure {
+                true => EventOutcome::Failure,
+                false => EventOutcome::Other,
+            });
+        }
+        if let EventKind::Terminal(how) = kind {
+            self.terminal = Some(how);
+        }
+        self.has_items |= kind == EventKind::ItemDone;
+        if let Some(outline) = outline {
+            self.merge(kind, outline);
+        }
+    }
+
+    /// Takes over what was read of an event.
+    fn merge(&mut self, kind: EventKind, outline: ResponseOutline) {
+        if self.id.is_none() && kind.has_response() {
+            self.id = outline.response_id;
+        }
+        self.usage = outline.usage.usage().or(self.usage);
+        // If the items have arrived one by one, the response object of the last event repeats them.
+        if kind == EventKind::ItemDone || kind.has_response() && !self.has_items {
+            let free = MAX_ENCRYPTED.saturating_sub(self.encrypted.len());
+            self.encrypted.extend(outline.encrypted.into_iter().take(free));
         }
     }
 }
 
-impl First {
-    /// Keeps a piece of the event's data, as long as the event may be a failure by its `kind`.
-    fn data(&mut self, kind: Option<Kind>, data: &[u8]) {
-        let Self::Pending(held) = self else { return };
-        let may_fail = kind.is_none_or(Kind::is_failure);
-        if may_fail && held.len() + data.len() <= FirstEvent::MAX_DATA {
-            held.extend_from_slice(data);
-        } else {
-            *self = Self::Other;
-        }
-    }
-
-    /// Knows what the whole event is.
-    fn end(&mut self, is_failure: bool) {
-        if let Self::Pending(held) = self {
-            *self = match is_failure {
-                true => Self::Failure(std::mem::take(held)),
-                false => Self::Other,
-            };
-        }
-    }
-}
-
-impl Event {
-    fn data(&mut self, mut data: &[u8], known: Known) {
+impl CurrentEvent {
+    /// Reads the next piece of the event's data.
+    fn push(&mut self, mut data: &[u8], search: IdSearch) {
         if let Some(scanner) = &mut self.scanner {
-            // A refusal is kept by the scanner until the end.
+            // The scanner keeps an error and returns it at the end of the event.
             let _ = scanner.feed(data);
             return;
         }
@@ -160,54 +142,53 @@ impl Event {
             return;
         }
         if self.held == 0 {
-            let glance = Glance::at(data);
-            if glance != Glance::More {
-                return self.decide(&glance, data, &[], known);
+            let peek = Peek::at(data);
+            if peek != Peek::NeedMore {
+                return self.decide(&peek, data, &[], search);
             }
         }
-        while self.held < Glance::LENGTH && !data.is_empty() {
-            let (head, rest) = data.split_at(data.len().min(Glance::LENGTH - self.held));
-            if let Some(room) = self.head.get_mut(self.held..self.held + head.len()) {
-                room.copy_from_slice(head);
-            }
-            self.held += head.len();
+        while self.held < Peek::LENGTH && !data.is_empty() {
+            let (piece, rest) = data.split_at(data.len().min(Peek::LENGTH - self.held));
+            self.head[self.held..self.held + piece.len()].copy_from_slice(piece);
+            self.held += piece.len();
             data = rest;
             let head = self.head;
-            let head = head.get(..self.held).unwrap_or_default();
-            match Glance::at(head) {
-                Glance::More if self.held < Glance::LENGTH => {}
-                Glance::More => return self.decide(&Glance::Unclear, head, data, known),
-                clear => return self.decide(&clear, head, data, known),
+            let head = &head[..self.held];
+            match Peek::at(head) {
+                Peek::NeedMore if self.held < Peek::LENGTH => {}
+                Peek::NeedMore => return self.decide(&Peek::Unclear, head, data, search),
+                clear => return self.decide(&clear, head, data, search),
             }
         }
     }
 
-    /// Knows what `head` tells, and goes on with `rest`.
-    fn decide(&mut self, glance: &Glance, head: &[u8], rest: &[u8], known: Known) {
-        let scan = match glance {
-            Glance::Kind(kind) => {
+    /// Decides whether the event is scanned, by what its beginning tells. `head` and `rest` are its data so far.
+    fn decide(&mut self, peek: &Peek, head: &[u8], rest: &[u8], search: IdSearch) {
+        let must_scan = match peek {
+            Peek::Kind(kind) => {
                 self.kind = Some(*kind);
                 match kind {
-                    // It ends with what was used.
-                    Kind::Terminal(how) => *how != Terminal::Done,
-                    Kind::Created => !known.id,
-                    Kind::ItemDone => true,
-                    Kind::Error | Kind::Other => false,
+                    // The event contains the usage.
+                    EventKind::Terminal(how) => *how != Terminal::Done,
+                    EventKind::Created => search == IdSearch::Open,
+                    EventKind::ItemDone => true,
+                    EventKind::Error | EventKind::Other => false,
                 }
             }
-            Glance::Unclear | Glance::More => true,
+            Peek::Unclear | Peek::NeedMore => true,
         };
-        if scan {
-            let scanner = self.scanner.insert(Outline::scanner());
+        if must_scan {
+            let scanner = self.scanner.insert(ResponseOutline::scanner());
+            // The scanner keeps an error and returns it at the end of the event.
             let _ = scanner.feed(head).and_then(|()| scanner.feed(rest));
         }
     }
 
-    /// Ends the event: what it was, and what was read of it.
-    fn end(&mut self) -> (Kind, Option<Outline>) {
+    /// Ends the event. Returns its type, and what was read of it if it was scanned and is valid JSON.
+    fn end(&mut self) -> (EventKind, Option<ResponseOutline>) {
         let outline = self.scanner.take().and_then(|scanner| scanner.finish().ok());
-        let seen = outline.as_ref().and_then(|outline| outline.kind);
+        let scanned = outline.as_ref().and_then(|outline| outline.kind);
         self.held = 0;
-        (self.kind.take().or(seen).unwrap_or(Kind::Other), outline)
+        (self.kind.take().or(scanned).unwrap_or(EventKind::Other), outline)
     }
 }

@@ -1,38 +1,47 @@
-//! The few things that are read of a response, or of an event that holds one or an item of one.
+//! Collects the facts of a response from the fields that the JSON scanner reports. The JSON text is a response body, or an
+//! event that contains a response or one of its items.
 
-use super::{MAX_ENCRYPTED, ResponseReader, glance::Kind, usage::Counts};
+use super::{peek::EventKind, usage::UsageCounts};
 use crate::{
     ids::EncryptedContent,
-    scan::{capture::unescape, lexer::Path, reader::Reader, refusal::Refusal, scanner::Scanner},
+    scan::json::{
+        capture::StreamSlice, error::JsonError, lexer::InstructionSet, scanner::Scanner, unescape::unescape,
+        visitor::FieldVisitor,
+    },
 };
 
-/// What has been read.
+/// The maximum number of encrypted contents that are kept. More are dropped.
+pub(super) const MAX_ENCRYPTED: usize = 64;
+/// The maximum number of digits of a token count.
+const MAX_COUNT: usize = 19;
+
+/// The facts that have been read so far.
 #[derive(Default)]
-pub(super) struct Outline {
-    /// `type`, where there is one.
-    pub kind: Option<Kind>,
+pub(super) struct ResponseOutline {
+    /// `type`, if there is one.
+    pub kind: Option<EventKind>,
     /// `id`.
     pub id: Option<String>,
     /// `response.id`.
     pub response_id: Option<String>,
-    /// Whether there is an object `error`.
+    /// Whether `error` is an object.
     pub has_error: bool,
-    /// `encrypted_content` of `item`, of the items of `output`, and of those of `response.output`.
+    /// The `encrypted_content` of `item`, of the items of `output`, and of the items of `response.output`.
     pub encrypted: Vec<EncryptedContent>,
-    /// Whether `output` has ended.
-    pub has_output: bool,
-    /// What is in `usage`, or in `response.usage`.
-    pub usage: Counts,
-    /// Whether `usage` has ended.
-    pub has_usage: bool,
-    within: Within,
+    /// Whether the array `output` has been read to its end.
+    has_output: bool,
+    /// The counts of `usage`, or of `response.usage`.
+    pub usage: UsageCounts,
+    /// Whether the object `usage` has been read to its end.
+    has_usage: bool,
+    scope: ResponseScope,
 }
 
-/// What is being looked into.
+/// The object or array whose members are being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Within {
+enum ResponseScope {
     #[default]
-    Nothing,
+    Root,
     Item,
     Output,
     Usage,
@@ -43,9 +52,9 @@ enum Within {
     ResponseUsageDetails,
 }
 
-/// What a value is for.
+/// A field whose value is read.
 #[derive(Clone, Copy)]
-pub(super) enum Slot {
+pub(super) enum ResponseSlot {
     Type,
     Id,
     Error,
@@ -62,146 +71,166 @@ pub(super) enum Slot {
     OutputTokens,
 }
 
-/// The longest count that is read, in digits.
-const LONGEST_COUNT: usize = 19;
+impl ResponseOutline {
+    /// The maximum length in bytes, as written, of an id or type that is read.
+    const MAX_ID: usize = 256;
 
-impl Outline {
-    /// A scanner that makes one.
+    /// A scanner that collects an outline.
     pub fn scanner() -> Scanner<Self> {
-        Scanner::new(Path::detect(), Self::default())
+        Scanner::new(InstructionSet::detect(), Self::default())
+    }
+
+    /// Whether all facts of a JSON body are known.
+    pub fn is_complete(&self) -> bool {
+        self.id.is_some() && self.has_output && self.has_usage
     }
 }
 
-impl Reader for Outline {
-    type Slot = Slot;
-    /// `response` with every character as `\u0000`; longer names are read where they are spelled plainly.
-    const LONGEST_KEY: usize = 8 * 6;
-    const NUMBERS: bool = true;
+impl FieldVisitor for ResponseOutline {
+    type Field = ResponseSlot;
+    /// `response` if every character is written as an escape like `\u0000`. Longer names are read only where they are
+    /// written without so many escapes.
+    const MAX_KEY: usize = 8 * 6;
+    const READS_NUMBERS: bool = true;
 
     #[inline(always)]
-    fn depth(&self) -> u32 {
-        match self.within {
-            Within::Response | Within::ResponseOutput | Within::Usage => 2,
-            Within::Nothing | Within::Item | Within::Output => 1,
-            Within::UsageDetails | Within::ResponseUsage => 3,
-            Within::ResponseUsageDetails => 4,
+    fn max_depth(&self) -> u32 {
+        match self.scope {
+            ResponseScope::Root | ResponseScope::Item | ResponseScope::Output => 1,
+            ResponseScope::Response | ResponseScope::ResponseOutput | ResponseScope::Usage => 2,
+            ResponseScope::UsageDetails | ResponseScope::ResponseUsage => 3,
+            ResponseScope::ResponseUsageDetails => 4,
         }
     }
 
     #[inline(always)]
     fn encrypted_depth(&self) -> u32 {
-        match self.within {
-            Within::Nothing
-            | Within::Response
-            | Within::Usage
-            | Within::UsageDetails
-            | Within::ResponseUsage
-            | Within::ResponseUsageDetails => 0,
-            Within::Item => 2,
-            Within::Output => 3,
-            Within::ResponseOutput => 4,
+        match self.scope {
+            ResponseScope::Root
+            | ResponseScope::Response
+            | ResponseScope::Usage
+            | ResponseScope::UsageDetails
+            | ResponseScope::ResponseUsage
+            | ResponseScope::ResponseUsageDetails => 0,
+            ResponseScope::Item => 2,
+            ResponseScope::Output => 3,
+            ResponseScope::ResponseOutput => 4,
         }
     }
 
-    fn encrypted(&mut self, content: EncryptedContent) {
+    fn visit_encrypted(&mut self, content: EncryptedContent) {
         if self.encrypted.len() < MAX_ENCRYPTED {
             self.encrypted.push(content);
         }
     }
 
-    fn key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<Slot>, Refusal> {
-        Ok(match (depth, self.within, name) {
-            (1, _, b"type") => Some(Slot::Type),
-            (1, _, b"id") => Some(Slot::Id),
-            (1, _, b"error") => Some(Slot::Error),
-            (1, _, b"item") => Some(Slot::Item),
-            (1, _, b"output") => Some(Slot::Output),
-            (1, _, b"response") => Some(Slot::Response),
-            (2, Within::Response, b"id") => Some(Slot::ResponseId),
-            (2, Within::Response, b"output") => Some(Slot::ResponseOutput),
-            (1, _, b"usage") => Some(Slot::Usage),
-            (2, Within::Response, b"usage") => Some(Slot::ResponseUsage),
-            (2, Within::Usage, _) | (3, Within::ResponseUsage, _) => match name {
-                b"input_tokens" | b"prompt_tokens" => Some(Slot::InputTokens),
-                b"output_tokens" | b"completion_tokens" => Some(Slot::OutputTokens),
-                b"input_tokens_details" | b"prompt_tokens_details" => Some(Slot::UsageDetails),
+    fn visit_key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<ResponseSlot>, JsonError> {
+        use ResponseScope::{Response, ResponseUsage, ResponseUsageDetails, Usage, UsageDetails};
+        Ok(match (depth, self.scope, name) {
+            (1, _, b"type") => Some(ResponseSlot::Type),
+            (1, _, b"id") => Some(ResponseSlot::Id),
+            (1, _, b"error") => Some(ResponseSlot::Error),
+            (1, _, b"item") => Some(ResponseSlot::Item),
+            (1, _, b"output") => Some(ResponseSlot::Output),
+            (1, _, b"response") => Some(ResponseSlot::Response),
+            (2, Response, b"id") => Some(ResponseSlot::ResponseId),
+            (2, Response, b"output") => Some(ResponseSlot::ResponseOutput),
+            (1, _, b"usage") => Some(ResponseSlot::Usage),
+            (2, Response, b"usage") => Some(ResponseSlot::ResponseUsage),
+            (2, Usage, _) | (3, ResponseUsage, _) => match name {
+                b"input_tokens" | b"prompt_tokens" => Some(ResponseSlot::InputTokens),
+                b"output_tokens" | b"completion_tokens" => Some(ResponseSlot::OutputTokens),
+                b"input_tokens_details" | b"prompt_tokens_details" => Some(ResponseSlot::UsageDetails),
                 _ => None,
             },
-            (3, Within::UsageDetails, b"cached_tokens") | (4, Within::ResponseUsageDetails, b"cached_tokens") => {
-                Some(Slot::CachedTokens)
+            (3, UsageDetails, b"cached_tokens") | (4, ResponseUsageDetails, b"cached_tokens") => {
+                Some(ResponseSlot::CachedTokens)
             }
             _ => None,
         })
     }
 
-    fn value(&mut self, slot: Option<Slot>, _depth: u32, first: u8, _at: u64) -> Result<Option<usize>, Refusal> {
-        let within = match (slot, first) {
-            (Some(Slot::Type | Slot::Id | Slot::ResponseId), _) => return Ok(Some(ResponseReader::MAX_ID)),
-            (Some(Slot::Error), b'{') => {
+    fn visit_value(
+        &mut self,
+        field: Option<ResponseSlot>,
+        _depth: u32,
+        first: u8,
+        _at: u64,
+    ) -> Result<Option<usize>, JsonError> {
+        self.scope = match (field, first) {
+            (Some(ResponseSlot::Type | ResponseSlot::Id | ResponseSlot::ResponseId), _) => {
+                return Ok(Some(Self::MAX_ID));
+            }
+            (Some(ResponseSlot::Error), b'{') => {
                 self.has_error = true;
                 return Ok(None);
             }
-            (Some(Slot::Item), b'{') => Within::Item,
-            (Some(Slot::Output), b'[') => Within::Output,
-            (Some(Slot::Response), b'{') => Within::Response,
-            (Some(Slot::ResponseOutput), b'[') => Within::ResponseOutput,
-            (Some(Slot::InputTokens | Slot::CachedTokens | Slot::OutputTokens), b'0'..=b'9') => {
-                return Ok(Some(LONGEST_COUNT));
+            (Some(ResponseSlot::Item), b'{') => ResponseScope::Item,
+            (Some(ResponseSlot::Output), b'[') => ResponseScope::Output,
+            (Some(ResponseSlot::Response), b'{') => ResponseScope::Response,
+            (Some(ResponseSlot::ResponseOutput), b'[') => ResponseScope::ResponseOutput,
+            (
+                Some(ResponseSlot::InputTokens | ResponseSlot::CachedTokens | ResponseSlot::OutputTokens),
+                b'0'..=b'9',
+            ) => {
+                return Ok(Some(MAX_COUNT));
             }
-            (Some(Slot::Usage), b'{') => Within::Usage,
-            (Some(Slot::ResponseUsage), b'{') => Within::ResponseUsage,
-            (Some(Slot::UsageDetails), b'{') if self.within == Within::Usage => Within::UsageDetails,
-            (Some(Slot::UsageDetails), b'{') => Within::ResponseUsageDetails,
+            (Some(ResponseSlot::Usage), b'{') => ResponseScope::Usage,
+            (Some(ResponseSlot::ResponseUsage), b'{') => ResponseScope::ResponseUsage,
+            (Some(ResponseSlot::UsageDetails), b'{') if self.scope == ResponseScope::Usage => {
+                ResponseScope::UsageDetails
+            }
+            (Some(ResponseSlot::UsageDetails), b'{') => ResponseScope::ResponseUsageDetails,
             (_, _) => return Ok(None),
         };
-        self.within = within;
         Ok(None)
     }
 
-    fn text(&mut self, slot: Slot, raw: Option<&[u8]>, _at: u64) -> Result<(), Refusal> {
+    fn visit_string(&mut self, field: ResponseSlot, raw: Option<&[u8]>, _at: u64) -> Result<(), JsonError> {
         let text = raw.and_then(|raw| unescape(raw).ok());
-        match slot {
-            Slot::Type => self.kind = text.map(|name| Kind::of(name.as_bytes())),
-            Slot::Id => self.id = text.map(|id| id.into_owned()),
-            Slot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
-            Slot::Error
-            | Slot::Item
-            | Slot::Output
-            | Slot::Response
-            | Slot::ResponseOutput
-            | Slot::Usage
-            | Slot::ResponseUsage
-            | Slot::UsageDetails
-            | Slot::InputTokens
-            | Slot::CachedTokens
-            | Slot::OutputTokens => {}
+        match field {
+            ResponseSlot::Type => self.kind = text.map(|name| EventKind::from_type(name.as_bytes())),
+            ResponseSlot::Id => self.id = text.map(|id| id.into_owned()),
+            ResponseSlot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
+            ResponseSlot::Error
+            | ResponseSlot::Item
+            | ResponseSlot::Output
+            | ResponseSlot::Response
+            | ResponseSlot::ResponseOutput
+            | ResponseSlot::Usage
+            | ResponseSlot::ResponseUsage
+            | ResponseSlot::UsageDetails
+            | ResponseSlot::InputTokens
+            | ResponseSlot::CachedTokens
+            | ResponseSlot::OutputTokens => unreachable!("`visit_value` asks for the text of ids and types only"),
         }
         Ok(())
     }
 
-    fn number(&mut self, slot: Slot, raw: &[u8]) {
-        // What has a fraction or an exponent is no count.
+    fn visit_number(&mut self, field: ResponseSlot, raw: &[u8]) {
+        // A number with a fraction or an exponent is not a count.
         let count = std::str::from_utf8(raw).ok().and_then(|digits| digits.parse().ok());
-        match slot {
-            Slot::InputTokens => self.usage.input = count,
-            Slot::CachedTokens => self.usage.cached_input = count,
-            Slot::OutputTokens => self.usage.output = count,
+        match field {
+            ResponseSlot::InputTokens => self.usage.input = count,
+            ResponseSlot::CachedTokens => self.usage.cached_input = count,
+            ResponseSlot::OutputTokens => self.usage.output = count,
+            // An id or type that is a number is ignored.
             _ => {}
         }
     }
 
-    fn value_end(&mut self, depth: u32, _run: &crate::scan::capture::Run<'_>, _at: u64) {
+    fn visit_value_end(&mut self, depth: u32, _slice: &StreamSlice<'_>, _at: u64) {
         if depth == 1 {
-            self.has_output |= self.within == Within::Output;
-            self.has_usage |= self.within == Within::Usage;
-            self.within = Within::Nothing;
+            self.has_output |= self.scope == ResponseScope::Output;
+            self.has_usage |= self.scope == ResponseScope::Usage;
+            self.scope = ResponseScope::Root;
             return;
         }
-        self.within = match (depth, self.within) {
-            (2, Within::ResponseOutput | Within::ResponseUsage) => Within::Response,
-            (2, Within::UsageDetails) => Within::Usage,
-            (3, Within::ResponseUsageDetails) => Within::ResponseUsage,
-            (_, within) => within,
+        self.scope = match (depth, self.scope) {
+            (2, ResponseScope::ResponseOutput | ResponseScope::ResponseUsage) => ResponseScope::Response,
+            (2, ResponseScope::UsageDetails) => ResponseScope::Usage,
+            (3, ResponseScope::ResponseUsageDetails) => ResponseScope::ResponseUsage,
+            (_, scope) => scope,
         };
     }
 }

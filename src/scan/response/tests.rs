@@ -1,13 +1,29 @@
-mod learnt;
+//! The response reader, compared with a reader that parses each event.
 
-use super::*;
+mod encrypted;
+mod first_event;
+mod usage;
+
+use crate::scan::{ResponseReader, Terminal};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-type Learnt = (Option<String>, Option<Terminal>);
+/// The id of a response, and how it ended.
+type StreamOutcome = (Option<String>, Option<Terminal>);
 
-/// What is to be learnt from the data of events, by parsing each.
-fn slow<'a>(events: impl IntoIterator<Item = &'a str>) -> Learnt {
+/// An event stream of events with these data.
+fn events(data: &[&str]) -> String {
+    data.iter().map(|data| format!("data: {data}\n\n")).collect()
+}
+
+/// Feeds `chunks` to `reader`.
+fn read<'a>(mut reader: ResponseReader, chunks: impl IntoIterator<Item = &'a [u8]>) -> ResponseReader {
+    chunks.into_iter().for_each(|chunk| reader.feed(chunk));
+    reader
+}
+
+/// The oracle: it parses the data of each event.
+fn parse_each<'a>(events: impl IntoIterator<Item = &'a str>) -> StreamOutcome {
     let (mut id, mut terminal) = (None, None);
     for data in events {
         let Ok(Value::Object(event)) = serde_json::from_str(data) else {
@@ -30,7 +46,7 @@ fn slow<'a>(events: impl IntoIterator<Item = &'a str>) -> Learnt {
     (id, terminal)
 }
 
-fn learn<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Learnt {
+fn outcome<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> StreamOutcome {
     let mut reader = ResponseReader::events();
     chunks.into_iter().for_each(|chunk| reader.feed(chunk));
     assert_eq!(reader.is_terminal(), reader.terminal().is_some());
@@ -41,36 +57,36 @@ fn created() -> String {
     json!({"response": {"instructions": "x".repeat(100), "id": "resp_1"}, "type": "response.created"}).to_string()
 }
 
-/// Streams of events, of which all but the first few are cut at every byte.
+/// The data of the events of several streams.
 fn streams() -> Vec<Vec<String>> {
-    let of = |events: &[&str]| events.iter().map(|event| (*event).to_owned()).collect::<Vec<_>>();
+    let stream = |events: &[&str]| events.iter().map(|event| (*event).to_owned()).collect::<Vec<_>>();
     vec![
-        of(&[
+        stream(&[
             r#"{"type":"response.created","response":{"object":"response","id":"resp_a"}}"#,
             r#"{"type":"response.output_text.delta","delta":"response.completed"}"#,
             r#"{"type":"response.completed","response":{"id":"resp_b","usage":{}}}"#,
         ]),
-        of(&[
+        stream(&[
             r#" { "type" : "response.created" , "response" : { "id" : "resp_\u0061" } } "#,
             "[DONE]",
         ]),
-        of(&[
+        stream(&[
             &created(),
             r#"{"response":{"id":"no"},"sequence_number":4,"type":"response.failed"}"#,
         ]),
-        of(&[r#"{"type":"response.incomplete","response":{"id":"late"}}"#]),
-        of(&[r#"{"type":"response.creat\u0065d","response":{"id":"a"}}"#]),
-        of(&[
+        stream(&[r#"{"type":"response.incomplete","response":{"id":"late"}}"#]),
+        stream(&[r#"{"type":"response.creat\u0065d","response":{"id":"a"}}"#]),
+        stream(&[
             r#"{"id":"chatcmpl-1","choices":[{"delta":{"content":"[DONE]"}}]}"#,
             "[DON",
             "[DONE]",
         ]),
-        of(&[
+        stream(&[
             r#"{"type":"response.created","response":{"id":7}}"#,
             "{\"type\":\"response.completed\"",
         ]),
-        of(&[r#"{"item":{"type":"response.completed","response":{"id":"decoy"}},"type":"response.created.x"}"#]),
-        of(&[
+        stream(&[r#"{"item":{"type":"response.completed","response":{"id":"decoy"}},"type":"response.created.x"}"#]),
+        stream(&[
             "",
             "{",
             "{}",
@@ -80,13 +96,13 @@ fn streams() -> Vec<Vec<String>> {
             r#"{"type":null}"#,
             r#"{"type":"response.completed!"}"#,
         ]),
-        of(&[&format!("{{{}\"type\":\"response.failed\"}}", " ".repeat(100))]),
-        of(&[r#"{"response":{"response":{"id":"deep"},"id":"x"},"id":"top","type":"response.created"}"#]),
+        stream(&[&format!("{{{}\"type\":\"response.failed\"}}", " ".repeat(100))]),
+        stream(&[r#"{"response":{"response":{"id":"deep"},"id":"x"},"id":"top","type":"response.created"}"#]),
     ]
 }
 
 #[test]
-fn streams_teach_what_parsing_each_event_does_at_every_split() {
+fn streams_are_read_as_by_the_oracle_at_every_split() {
     for events in streams() {
         for (before, after) in [
             ("data: ", "\n\n"),
@@ -94,35 +110,35 @@ fn streams_teach_what_parsing_each_event_does_at_every_split() {
             (": c\rdata: ", "\r\r"),
         ] {
             let stream: String = events.iter().map(|data| format!("{before}{data}{after}")).collect();
-            // The one stream with broken JSON whose type is plain ends all the same.
-            let mut expected = slow(events.iter().map(String::as_str));
+            // The type of an event counts if it stands at the beginning, even if the JSON after it is broken.
+            let mut expected = parse_each(events.iter().map(String::as_str));
             if events.iter().any(|data| data == "{\"type\":\"response.completed\"") {
                 expected.1 = Some(Terminal::Completed);
             }
             let stream = stream.as_bytes();
-            assert_eq!(learn([stream]), expected, "{events:?}");
-            assert_eq!(learn(stream.chunks(1)), expected, "{events:?}");
+            assert_eq!(outcome([stream]), expected, "{events:?}");
+            assert_eq!(outcome(stream.chunks(1)), expected, "{events:?}");
             for cut in 0..stream.len() {
                 let (head, tail) = stream.split_at(cut);
-                assert_eq!(learn([head, tail]), expected, "{events:?} at {cut}");
+                assert_eq!(outcome([head, tail]), expected, "{events:?} at {cut}");
             }
         }
     }
 }
 
 #[test]
-fn data_on_several_lines_is_one_event() {
+fn several_data_lines_are_one_event() {
     let stream = b"data: {\"type\":\ndata: \"response.completed\",\ndata: \"response\":{\"id\":\"a\"}}\n\n";
     for size in [1, 5, 100] {
         assert_eq!(
-            learn(stream.chunks(size)),
+            outcome(stream.chunks(size)),
             (Some("a".to_owned()), Some(Terminal::Completed))
         );
     }
 }
 
 #[test]
-fn an_event_counts_when_it_is_whole() {
+fn an_event_counts_when_it_is_complete() {
     let stream = b"data: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\"}}\n\n";
     let mut reader = ResponseReader::events();
     for byte in stream {
@@ -133,7 +149,7 @@ fn an_event_counts_when_it_is_whole() {
 }
 
 #[test]
-fn an_overlong_id_is_not_learnt() {
+fn an_id_that_is_too_long_is_ignored() {
     for (length, known) in [(256, true), (257, false)] {
         let id = "a".repeat(length);
         let body = json!({"id": id, "object": "response"}).to_string();
@@ -145,12 +161,12 @@ fn an_overlong_id_is_not_learnt() {
             "data: {}\n\n",
             json!({"type": "response.created", "response": {"id": id}})
         );
-        assert_eq!(learn([created.as_bytes()]).0.is_some(), known);
+        assert_eq!(outcome([created.as_bytes()]).0.is_some(), known);
     }
 }
 
 #[test]
-fn a_json_body_tells_its_top_level_id_at_every_split() {
+fn the_top_level_id_of_a_json_body_is_read_at_every_split() {
     let bodies = [
         (
             r#"{"id":"resp_1","object":"response","output":[{"id":"msg"}]}"#,
@@ -180,7 +196,7 @@ fn a_json_body_tells_its_top_level_id_at_every_split() {
 
 proptest! {
     #[test]
-    fn random_streams_in_random_pieces_teach_the_same(
+    fn random_streams_in_random_pieces_are_read_as_by_the_oracle(
         picks in prop::collection::vec((0usize..11, 0usize..8), 0..12),
         size in 1usize..200,
     ) {
@@ -188,6 +204,6 @@ proptest! {
         let events: Vec<&str> = picks.iter().filter_map(|(stream, event)| all[*stream].get(*event)).map(String::as_str)
             .filter(|data| *data != "{\"type\":\"response.completed\"").collect();
         let stream: String = events.iter().map(|data| format!("data: {data}\n\n")).collect();
-        prop_assert_eq!(learn(stream.as_bytes().chunks(size)), slow(events.iter().copied()));
+        prop_assert_eq!(outcome(stream.as_bytes().chunks(size)), parse_each(events.iter().copied()));
     }
 }

@@ -1,33 +1,36 @@
-//! What a response has used, by its upstream's own account.
+//! The tokens that a response has used, as its upstream reports them.
 
-/// Tokens that a response has used.
+/// The tokens that a response has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the prompt, also those that came from a cache.
+    /// All tokens of the prompt, including those that were read from the cache.
     pub input_tokens: u64,
-    /// Of the prompt, those that came from a cache.
+    /// The tokens of the prompt that were read from the cache.
     pub cached_input_tokens: u64,
-    /// Of the answer.
+    /// The tokens of the generated output.
     pub output_tokens: u64,
 }
 
 impl Usage {
-    /// Input and output together.
+    /// The sum of input and output tokens.
     pub fn total(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 }
 
-/// The counts of a `usage` object, as far as they are there.
+/// The counts of a `usage` object that have been read so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct UsageCounts {
+    /// `input_tokens` or `prompt_tokens`.
     pub input: Option<u64>,
+    /// `cached_tokens` of the details of the input.
     pub cached_input: Option<u64>,
+    /// `output_tokens` or `completion_tokens`.
     pub output: Option<u64>,
 }
 
-impl Counts {
-    /// The usage, where there is any count of input or output.
+impl UsageCounts {
+    /// The usage, or `None` if neither input nor output was reported. A count that the upstream does not report is 0.
     pub fn usage(&self) -> Option<Usage> {
         self.input.or(self.output)?;
         Some(Usage {

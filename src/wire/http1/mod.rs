@@ -1,36 +1,16 @@
 //! HTTP/1.1 on both sides (RFC 9112), polled by the one task that serves the client.
 //!
-//! A request crosses no task boundary and no channel: the task that reads it from its client writes it to the upstream,
-//! and relays the response. Bytes are read into a buffer that the thread's connections share, passed on by reference
-//! count and written together; a connection that waits for a request holds nothing of what was read, and little of what
-//! was written.
+//! A request crosses no task and no channel: the task that reads it from the client also writes it to the upstream and
+//! relays the response. Bytes are read into a buffer that the connections of a thread share, are passed on by reference
+//! count, and are written together. A connection that waits for a request holds no read buffer and only a small write
+//! buffer.
+//!
+//! * `codec`: heads and bodies without I/O of their own, strict where two readers could disagree.
+//! * `server`: a client's connection, its requests and the responses to them.
+//! * `upstream_connection`: a connection to an upstream.
+//! * `exchange`: one request and its response on such a connection.
 
-mod alarm;
-mod answer;
-mod date;
-mod decoder;
-mod exchange;
-mod head;
-mod head_writer;
-mod inbound;
-mod outbound;
-mod request_body;
-mod server;
-
-pub(super) use alarm::Alarm;
-pub(super) use decoder::Decoder;
-pub(super) use exchange::{Connection, Exchange};
-pub(super) use head::HeadError;
-pub(super) use inbound::Inbound;
-pub(super) use outbound::Outbound;
-pub(super) use request_body::{Client, ClientBody};
-pub(super) use server::{Preface, serve};
-
-/// The head that `bytes` begin with, and how its body is delimited; `None` where there is none that can be read.
-pub fn read_head(bytes: &[u8]) -> Option<(http::Request<()>, super::Framing)> {
-    let head = head::request(&mut bytes::Bytes::copy_from_slice(bytes)).ok()??;
-    Some((head.request, head.framing))
-}
-
-/// A head may be this large, in bytes; Codex sends about 2 KB.
-pub(super) const MAX_HEAD: usize = 64 << 10;
+pub(super) mod codec;
+pub(super) mod exchange;
+pub(super) mod server;
+pub(super) mod upstream_connection;

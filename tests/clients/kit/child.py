@@ -8,17 +8,17 @@ import time
 
 
 class Failure(Exception):
-    """Something is not as it has to be; the text is for the person who reads the report."""
+    """A failed check. The text is printed in the report."""
 
 
-# The groups of what `run` runs, in whatever thread.
+# The process groups of all commands that `run` is running, in any thread.
 running = set()
 
 
 def run(command, environment, timeout, folder=None):
-    """Runs a command to its end and returns it with its output. On a timeout it goes, with all that it started."""
+    """Runs a command to its end and returns it with its output. On a timeout it is killed with all its children."""
     command = [str(word) for word in command]
-    # codex is a script that starts the real one: in a group of their own both can be ended.
+    # codex is a script that starts the real program. Both are in a process group of their own, so that both can be killed.
     child = subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
@@ -29,23 +29,23 @@ def run(command, environment, timeout, folder=None):
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         out, err = child.communicate()
-        raise Failure(f"it did not end within {timeout} s: {command}\n{out}\n{err}") from None
+        raise Failure(f"the command did not end within {timeout} s: {command}\n{out}\n{err}") from None
     finally:
         running.discard(child.pid)
-        # Interrupted: nobody waits for it any more.
+        # This thread was interrupted, so the command must end here.
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 def end_all():
-    """Ends what still runs, so that no thread goes on waiting for it."""
+    """Kills all running commands, so that no thread waits for them."""
     for group in list(running):
         os.killpg(group, signal.SIGKILL)
 
 
 class Process:
-    """A server whose output is read as it comes, and kept in a file."""
+    """A server process. Its output is read continuously and written to a file."""
 
     def __init__(self, command, environment, output):
         self.output = open(output, "w")
@@ -69,14 +69,14 @@ class Process:
             self.news.notify_all()
 
     def wait_for(self, found, timeout, what):
-        """Waits until `found()` is true of the lines, and returns what it returned."""
+        """Waits until `found()` returns a true value, and returns that value."""
         deadline = time.monotonic() + timeout
         with self.news:
             while not (result := found()):
                 left = deadline - time.monotonic()
                 ended = not any(reader.is_alive() for reader in self.readers)
                 if left <= 0 or ended:
-                    raise Failure(f"waited in vain for {what}; the output was:\n{self.tail()}")
+                    raise Failure(f"timed out while waiting for {what}; the output was:\n{self.tail()}")
                 self.news.wait(min(left, 1))
             return result
 
@@ -84,7 +84,7 @@ class Process:
         return "\n".join(self.lines["stdout"][-20:] + self.lines["stderr"][-20:])
 
     def stop(self):
-        """Asks it to end, and ends it if it does not. Returns the exit code."""
+        """Terminates the process, and kills it if it does not exit. Returns the exit code."""
         self.child.terminate()
         try:
             return self.child.wait(15)

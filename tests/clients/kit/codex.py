@@ -1,4 +1,4 @@
-"""Codex CLI as a user runs it: `codex exec` with a custom provider, sessions resumed, subagents, compaction, WebSocket."""
+"""Codex CLI as a user runs it: `codex exec` with a custom provider, resumed sessions, subagents, compaction, WebSocket."""
 
 import json
 import os
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from kit import child
 from kit.child import Failure
-from kit.rig import CALLERS_KEY
+from kit.rig import CALLER_KEY
 from kit.verify import Expected, sessions
 
 MODEL = "gpt-5.2-codex"
 TURN_TIMEOUT = 60
-# Codex says so of any model that is not in its own list, and goes on.
+# Codex prints this for every model that is not in its own list, and continues.
 HARMLESS = "Model metadata for"
 
 
 @dataclass
 class Turn:
-    """What `codex exec --json` told of one turn."""
+    """The output of `codex exec --json` for one turn."""
 
     thread: str
     messages: list
@@ -27,7 +27,7 @@ class Turn:
 
 
 class Codex:
-    """One user's Codex: its own CODEX_HOME, an empty working folder, nothing of this machine's settings."""
+    """The Codex of one user: its own CODEX_HOME, an empty working folder, and none of this machine's settings."""
 
     def __init__(self, setup, label, provider="Steadfast", base_path="/v1", settings="", provider_settings=""):
         self.command = [str(setup.codex), "exec"]
@@ -40,25 +40,25 @@ class Codex:
             f'base_url = "{setup.rig.root}{base_path}"\nwire_api = "responses"\nenv_key = "STEADFAST_API_KEY"\n'
             f"{provider_settings}\n"
         )
-        # Whatever Codex may want to fetch from outside, it finds no way out.
+        # Requests of Codex to other hosts fail, because this proxy does not exist.
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "CODEX_HOME": str(self.home),
-            "STEADFAST_API_KEY": CALLERS_KEY,
+            "STEADFAST_API_KEY": CALLER_KEY,
             "HTTPS_PROXY": "http://127.0.0.1:9",
             "NO_PROXY": "127.0.0.1",
         }
 
     def turn(self, *arguments):
-        """Runs one turn to its end; anything but a clean one is a failure."""
+        """Runs one turn that must succeed."""
         ran, turn = self.run(*arguments)
         if ran.returncode or not turn.messages or not turn.usage:
             raise Failure(f"codex ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}")
         return turn
 
     def run(self, *arguments):
-        """Runs one turn, however it ends; what ran, and what it told."""
+        """Runs one turn that may fail. Returns the process and the turn."""
         flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
         verb = [arguments[0]] if arguments[0] == "resume" else []
         command = self.command + verb + flags + list(arguments[len(verb) :])
@@ -88,7 +88,7 @@ def told(events):
 
 
 def call(name, arguments, namespace=None):
-    """A function call as the model makes it."""
+    """Returns output items with a function call of the model."""
     made = {"type": "function_call", "name": name, "arguments": json.dumps(arguments), "call_id": f"call_{name}"}
     made |= {"id": f"fc_{name}", "status": "completed"}
     return [made | ({"namespace": namespace} if namespace else {})]
@@ -99,7 +99,7 @@ def last(request):
 
 
 def asks(request, words):
-    """Whether the last input item is a user's message with these words."""
+    """Returns whether the last input item is a user message with these words."""
     return last(request).get("role") == "user" and words in json.dumps(last(request))
 
 
@@ -111,15 +111,15 @@ def expect(condition, problem):
 def expect_clean(turn, account):
     expect(not turn.errors, f"codex reported {turn.errors}")
     for message in turn.messages:
-        expect(message.startswith(f"{account} answers:"), f"codex was told {message!r}, its session is on {account}")
+        expect(message.startswith(f"{account} answers:"), f"codex received {message!r}, but its session is on {account}")
 
 
 def whole_session(setup, since, thread, count):
-    """The requests of one session since then: that many, under one key."""
+    """Returns the requests of one session since `since`, and checks that there are `count` with one key."""
     requests = sessions(setup.rig.seen[since:]).get(thread)
     expect(requests, f"no request of session {thread} reached an account")
     requests = requests.requests
-    expect(len(requests) == count, f"session {thread} made {len(requests)} requests, {count} were to be expected")
+    expect(len(requests) == count, f"session {thread} sent {len(requests)} requests, expected {count}")
     for request in requests:
         keys = {request.json["prompt_cache_key"], request.headers["session-id"], request.json["client_metadata"]["session_id"]}
         expect(keys == {thread}, f"a request of session {thread} names {keys}")
@@ -127,7 +127,7 @@ def whole_session(setup, since, thread, count):
 
 
 def sessions_resumed(setup):
-    """Four users at once; each runs a command in its first turn, then resumes, by id or as the last session."""
+    """Four users at once. Each runs a command in the first turn and then resumes the session, by id or as the last one."""
     since = len(setup.rig.seen)
     setup.rig.script(lambda request: call("exec_command", {"cmd": "echo steady"}) if asks(request, "Run a command") else None)
 
@@ -145,14 +145,14 @@ def sessions_resumed(setup):
                 expect_clean(turn, asked.account)
             expect(last(followed).get("type") == "function_call_output", f"no output of the command: {last(followed)}")
             state = followed.headers.get("x-codex-turn-state", "")
-            expect(state.startswith(f"{asked.account}-"), f"the follow-up brought the turn state {state!r}")
+            expect(state.startswith(f"{asked.account}-"), f"the follow-up has the turn state {state!r}")
             expect("x-codex-turn-state" not in resumed.headers, "a turn state outlived its turn")
             expect(second.usage["cached_input_tokens"] > first.usage["cached_input_tokens"] > 0, f"not cached: {second.usage}")
     return Expected()
 
 
 def subagent(setup):
-    """The model spawns a subagent, which shares the root's key, and waits for it."""
+    """The model spawns a subagent, which shares the session key of the root agent, and waits for it."""
     since = len(setup.rig.seen)
 
     def answer(request):
@@ -174,7 +174,7 @@ def subagent(setup):
 
 
 def compaction(setup):
-    """The context grows over Codex's limit: it compacts remotely, and carries on with what only that account can read."""
+    """The context exceeds Codex's limit. Codex compacts it remotely and continues with an item that only its account can read."""
     since = len(setup.rig.seen)
     codex = Codex(setup, "codex-compaction", provider="OpenAI", settings="model_auto_compact_token_limit = 4000")
     first = codex.turn("Remember the word anchor.")
@@ -192,7 +192,7 @@ def compaction(setup):
 
 
 def websocket(setup):
-    """A provider with WebSockets: Steadfast says 426, and Codex falls back to SSE without a complaint or a wait."""
+    """A provider with WebSockets: Steadfast responds with 426, and Codex falls back to SSE without an error or a delay."""
     since = len(setup.rig.seen)
     codex = Codex(setup, "codex-websocket", provider_settings="supports_websockets = true")
     first = codex.turn("Say something.")

@@ -1,4 +1,4 @@
-"""curl, with the line that Steadfast itself prints for a newcomer to paste, and against the accounts."""
+"""curl: the command that Steadfast prints for a first request, and requests to the accounts."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import re
 from kit import child
 from kit.child import Failure, Process
 from kit.codex import expect
-from kit.rig import CALLERS_KEY, START_TIMEOUT
+from kit.rig import CALLER_KEY, START_TIMEOUT
 from kit.sdks import MODEL
 from kit.verify import Expected
 
 
 def shell(line):
-    """Runs a line as a person would; the response's status, headers and body."""
+    """Runs a shell line. Returns the status, headers and body of the response."""
     ran = child.run(["bash", "-c", line], {"PATH": os.environ["PATH"]}, timeout=60)
     expect(ran.returncode == 0, f"curl ended with {ran.returncode}: {line}\n{ran.stdout}\n{ran.stderr}")
     head, _, body = ran.stdout.replace("\r\n", "\n").partition("\n\n")
@@ -23,13 +23,13 @@ def shell(line):
 
 
 def pasted(setup):
-    """The bare command: no configuration, two simulated accounts inside, and a line to paste twice."""
+    """The program without a configuration has two simulated accounts. The curl command that it prints is run twice."""
     rig = setup.rig
     command = [rig.binary, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     process = Process(command, {"PATH": os.environ["PATH"]}, setup.folder / "bare.log")
     try:
         ends = r"""prompt_cache_key":"session-1"}'"""
-        process.wait_for(lambda: any(ends in line for line in process.lines["stdout"]), START_TIMEOUT, "the line to paste")
+        process.wait_for(lambda: any(ends in line for line in process.lines["stdout"]), START_TIMEOUT, "the printed curl command")
         printed = "\n".join(process.lines["stdout"])
         line = re.search(r"curl .*?" + ends, printed, re.DOTALL).group()
         first, second = shell(line), shell(line)
@@ -37,7 +37,7 @@ def pasted(setup):
         cached = [json.loads(answer[2])["usage"]["input_tokens_details"]["cached_tokens"] for answer in (first, second)]
         expect(cached[0] == 0 < cached[1], f"cached tokens: {cached}")
         homes = {shell(line.replace("session-1", f"session-{n}"))[1]["x-steadfast-upstream"] for n in range(2, 12)}
-        expect(len(homes) == 2, f"ten sessions were all on {homes}")
+        expect(len(homes) == 2, f"ten sessions all had the home {homes}")
     finally:
         code = process.stop()
     if code:
@@ -46,10 +46,10 @@ def pasted(setup):
 
 
 def sessions(setup):
-    """Sessions by body and by header, streamed, with a path in short."""
+    """Sessions with the key in the body or in a header, plain or streamed, and a path without /v1."""
     rig = setup.rig
     for account, keys in rig.keys("curl", MODEL, per_account=1).items():
-        common = f"curl -isSN --max-time 30 -H 'authorization: Bearer {CALLERS_KEY}' -H 'content-type: application/json'"
+        common = f"curl -isSN --max-time 30 -H 'authorization: Bearer {CALLER_KEY}' -H 'content-type: application/json'"
         key = keys[0]
         body = {"model": MODEL, "input": "Hello"}
         by_body = f"{common} {rig.root}/v1/responses -d '{json.dumps(body | {'prompt_cache_key': key})}'"
@@ -59,7 +59,7 @@ def sessions(setup):
             expect(status == 200 and headers["x-steadfast-upstream"] == account, f"{status} {headers}")
             expect(f"{account} answers:" in body, body)
             sealed = headers["x-codex-turn-state"]
-            expect(not sealed.startswith(account), f"the turn state came out unsealed: {sealed}")
+            expect(not sealed.startswith(account), f"the turn state was returned unsealed: {sealed}")
         expect(body.rstrip().split("\n")[-2] == "event: response.completed", body[-500:])
     return Expected()
 

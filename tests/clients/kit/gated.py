@@ -1,4 +1,4 @@
-"""A gateway that hands out keys: what callers see who have none, whose group may not, or who have used theirs up."""
+"""A gateway with client keys: the errors for unknown, expired and disabled keys, missing rights and used up limits."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from kit.sdks import MODEL, PART_TIMEOUT, SCRIPTS
 from kit.tap import Tap
 from kit.verify import Expected
 
-# Who calls: the name of the key, and its group.
+# The name of each client key, and its group.
 KEYS = {"good": "team", "old": "team", "off": "team", "other": "others", "narrow": "narrow", "tight": "tight", "spent": "tight"}
 GROUPS = {"team": "", "others": "", "narrow": 'models = ["gpt-4*"]', "tight": "requests_per_minute = 1"}
 LINES = {"old": "expires = 2020-01-01", "off": "disabled = true"}
@@ -23,7 +23,7 @@ def secret(name):
 
 
 class Gated(Rig):
-    """The same accounts behind taps of their own, and a Steadfast that asks for keys."""
+    """The accounts of another rig behind new taps, and a Steadfast that requires client keys."""
 
     def __init__(self, rig, folder):
         folder.mkdir()
@@ -52,18 +52,18 @@ def gated(setup, label):
 
 
 def finish(rig):
-    """Stops the gateway; nothing that it or the accounts saw may hold a caller's key."""
+    """Stops the gateway, and checks that no client key is in its log or reached an account."""
     code = rig.stop()
     expect(code == 0, f"steadfast ended with {code}")
     told = "\n".join(rig.proxy.lines["stdout"] + rig.proxy.lines["stderr"])
     reached = json.dumps([dict(seen.headers.items()) for seen in rig.seen])
     for name in KEYS:
-        expect(secret(name) not in told, f"the key {name!r} stands in the log")
+        expect(secret(name) not in told, f"the key {name!r} is in the log")
         expect(secret(name) not in reached, f"the key {name!r} reached an account")
 
 
 def typed_errors(command):
-    """A part that runs the script's part `access` with all the keys."""
+    """Returns a part that runs the part `access` of a script with all keys."""
 
     def run(setup):
         inner = gated(setup, f"gated-{command(setup)[-1].stem}")
@@ -77,7 +77,7 @@ def typed_errors(command):
                 "STEADFAST_KEYS": json.dumps({name: [secret(name)] for name in KEYS}),
             }
             ran = child.run(command(setup) + ["access"], environment, PART_TIMEOUT)
-            expect(ran.returncode == 0, f"it ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
+            expect(ran.returncode == 0, f"the script ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
         finally:
             finish(inner.rig)
         return Expected()
@@ -86,12 +86,12 @@ def typed_errors(command):
 
 
 def codex_shows_why(setup):
-    """Codex shows the gateway's own words about a key or a model; with a good key it works."""
+    """Codex prints the gateway's message about a key or a model; with a valid key it works."""
     inner = gated(setup, "gated-codex")
     once = "request_max_retries = 0\nstream_max_retries = 0"
     try:
         for name, words in {
-            "nobody": "Incorrect API key provided",
+            "unknown": "Incorrect API key provided",
             "old": "This API key has expired",
             "narrow": "Your API key may not use the model 'gpt-5.2-codex'. It may use: gpt-4*",
         }.items():
@@ -106,7 +106,7 @@ def codex_shows_why(setup):
         first = user.turn("Say something.")
         expect_clean(first, inner.rig.seen[-1].account)
         _, second = user.run("resume", first.thread, "And again.")
-        # Codex has words of its own for this one; left to itself it waits for as long as it is told, and asks again.
+        # Codex has its own message for this error. With retries enabled it would wait for `retry-after` and try again.
         expect(any("429 Too Many Requests" in error for error in second.errors), f"limited, Codex said {second.errors}")
     finally:
         finish(inner.rig)

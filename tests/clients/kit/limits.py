@@ -1,4 +1,4 @@
-"""Codex CLI before accounts that run dry or fail: what it sees, and how often it asks."""
+"""Codex CLI with accounts that are limited or fail: what it prints, and how often it sends a request."""
 
 import time
 from dataclasses import replace
@@ -22,7 +22,7 @@ def overloaded(_):
 
 
 class Strained(Rig):
-    """The same accounts behind taps of their own and a Steadfast of their own: what they refuse outlives a part."""
+    """The accounts of another rig behind new taps and a new Steadfast, because cooldowns outlast a part."""
 
     def __init__(self, rig, folder):
         folder.mkdir()
@@ -36,7 +36,7 @@ class Strained(Rig):
 
 
 def strained(setup, label, refusals):
-    """A setup whose accounts refuse as `refusals` say, in the order of the rendezvous for whatever session comes."""
+    """Returns a setup whose accounts refuse requests with `refusals`, in the order in which they are tried, and that order."""
     rig = Strained(setup.rig, setup.folder / label)
     rig.start()
     asked = []
@@ -55,18 +55,18 @@ def strained(setup, label, refusals):
 
 
 def third_account(setup):
-    """The first account is limited and the second overloaded: the third serves the turn, and keeps the session."""
+    """The first account is limited and the second overloaded. The third serves the turn and keeps the session."""
     inner, asked = strained(setup, "strained-third", [limited, overloaded])
     try:
         user = Codex(inner, "codex-third")
         first = user.turn("Say something.")
-        expect(len(asked) == 3, f"the accounts asked were {asked}")
+        expect(len(asked) == 3, f"the accounts tried were {asked}")
         expect_clean(first, asked[2])
         statuses = [seen.status for seen in inner.rig.seen if seen.method == "POST"]
         expect(statuses == [429, 503, 200], f"the accounts answered {statuses}")
         ids = {seen.headers["x-request-id"] for seen in inner.rig.seen if seen.method == "POST"}
         served = [line for line in inner.rig.wait_for_log(0, ids, 0) if line["endpoint"] == "responses"]
-        expect(len(served) == 1 and served[0]["attempts"] == 3, f"Codex asked more than once: {served}")
+        expect(len(served) == 1 and served[0]["attempts"] == 3, f"Codex sent more than one request: {served}")
         second = user.turn("resume", first.thread, "And again.")
         expect_clean(second, asked[2])
         accounts = [seen.account for seen in inner.rig.seen if seen.method == "POST"][3:]
@@ -78,7 +78,7 @@ def third_account(setup):
 
 
 def all_limited(setup):
-    """Every account is limited: Codex says until when, and asks once."""
+    """All accounts are limited. Codex prints until when, and sends one request."""
     inner, _ = strained(setup, "strained-all", [limited] * 3)
     try:
         user = Codex(inner, "codex-limited")
@@ -86,7 +86,7 @@ def all_limited(setup):
         log = inner.rig.wait_for_log(0, set(), 1)
         asked = [line for line in log if line["endpoint"] == "responses"]
         expect(ran.returncode != 0 and not turn.messages, f"the turn succeeded: {turn.messages}")
-        expect(len(asked) == 1 and asked[0]["status"] == 429, f"Codex asked {len(asked)} times: {asked}")
+        expect(len(asked) == 1 and asked[0]["status"] == 429, f"Codex sent {len(asked)} requests: {asked}")
         told = " ".join(dict.fromkeys(turn.errors))
         expect("usage limit" in told.lower(), f"Codex said {turn.errors}")
         day = time.localtime(time.time() + RESET)

@@ -1,6 +1,6 @@
-"""What the clients talk to: three simulated accounts, a tap on each, and Steadfast in front of them.
+"""The servers of a run: three simulated accounts, a tap on each, and Steadfast in front of them.
 
-Everything is started here, listens on loopback at ports that the kernel picks, and is stopped here by its own process id.
+This module starts all of them on loopback ports that the kernel chooses, and stops them by their process ids.
 """
 
 import json
@@ -13,19 +13,19 @@ from kit.child import Failure, Process
 from kit.tap import Tap
 
 ACCOUNTS = ("account-a", "account-b", "account-c")
-# What clients show to Steadfast. No account may ever see it.
-CALLERS_KEY = "sk-caller-0123456789abcdef"
+# The API key that clients send to Steadfast. It must not reach any account.
+CALLER_KEY = "sk-caller-0123456789abcdef"
 START_TIMEOUT = 20
 LOG_TIMEOUT = 15
 
 
 def key_of(account):
-    """The credential that an account accepts, and no other does."""
+    """Returns the only credential that the account accepts."""
     return f"sk-upstream-{account}-fedcba9876543210"
 
 
 class Rig:
-    """The accounts, the taps and Steadfast. `seen` is what reached the accounts, `log` what Steadfast wrote about it."""
+    """The accounts, the taps and Steadfast. `seen` has the requests that reached the accounts, `log` the access log."""
 
     def __init__(self, binary, folder):
         self.binary = str(binary)
@@ -63,12 +63,12 @@ class Rig:
         return f'[server]\nlisten = "127.0.0.1:0"\n\n[admin]\nlisten = "127.0.0.1:0"\n\n{upstreams}'
 
     def script(self, answer):
-        """Has the accounts answer with what `answer` returns for a request; see `Tap.script`."""
+        """Sets the script of all taps; see `Tap.script`."""
         for tap in self.taps.values():
             tap.script = answer
 
     def home(self, key, model=None):
-        """The account that `steadfast route` names first."""
+        """Returns the account that `steadfast route` names first."""
         if (key, model) not in self.homes:
             command = [self.binary, "route", key, "-c", self.config, "--json"] + (["--model", model] if model else [])
             routed = child.run(command, self.environment, timeout=20)
@@ -78,7 +78,7 @@ class Rig:
         return self.homes[key, model]
 
     def keys(self, prefix, model, per_account):
-        """Session keys beginning with `prefix`: that many for every account."""
+        """Returns `per_account` session keys that begin with `prefix` for each account."""
         found = {account: [] for account in ACCOUNTS}
         for number in range(1000):
             if all(len(keys) == per_account for keys in found.values()):
@@ -87,34 +87,34 @@ class Rig:
             home = self.home(key, model)
             if len(found[home]) < per_account:
                 found[home].append(key)
-        raise Failure(f"of 1000 keys too few go to one of the accounts: {found}")
+        raise Failure(f"too few of 1000 keys have their home at one of the accounts: {found}")
 
     def log(self, since=0):
-        """The access log from line `since` on."""
+        """Returns the access log from line `since` on."""
         lines = [line for line in self.proxy.lines["stderr"] if '"target":"access"' in line]
         return [json.loads(line) for line in lines[since:]]
 
     def wait_for_log(self, since, request_ids, refused):
-        """The access log from line `since` on, once the requests with these ids, and so many refused ones, have ended."""
+        """Waits until the access log has the requests with these ids and `refused` refusals. Returns it from line `since` on."""
 
         def ended():
             log = self.log(since)
             enough = sum(line["outcome"] == "refused" for line in log) >= refused
             return (log, True) if enough and request_ids <= {line["request_id"] for line in log} else None
 
-        return self.proxy.wait_for(ended, LOG_TIMEOUT, "the access log to tell of every request")[0]
+        return self.proxy.wait_for(ended, LOG_TIMEOUT, "the access log lines of all requests")[0]
 
     def in_flight(self):
-        """Requests that Steadfast counts as not ended."""
+        """Returns the number of requests in flight according to Steadfast's metrics."""
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as metrics:
             lines = metrics.read().decode().splitlines()
         counted = [line for line in lines if line.startswith("steadfast_in_flight_requests{")]
         if len(counted) != len(ACCOUNTS):
-            raise Failure(f"steadfast_in_flight_requests is told {len(counted)} times, not once for each account")
+            raise Failure(f"steadfast_in_flight_requests has {len(counted)} series, not one for each account")
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
     def complaints(self):
-        """What Steadfast logged beside the access log at level WARN or ERROR."""
+        """Returns the log lines of level WARN or ERROR."""
         return [line for line in self.proxy.lines["stderr"] if '"level":"WARN"' in line or '"level":"ERROR"' in line]
 
     def stop(self):
@@ -132,6 +132,6 @@ def variable(account):
 
 
 def printed(process, pattern):
-    """The first group of `pattern` in a line that the process printed."""
+    """Waits for a line of the process that matches `pattern`. Returns the first group."""
     found = lambda: next((match for line in process.lines["stdout"] if (match := re.search(pattern, line))), None)
     return process.wait_for(found, START_TIMEOUT, pattern).group(1)

@@ -1,4 +1,4 @@
-"""openai-python and openai-node: each part is a run of a script in the client's language, which asserts what it saw."""
+"""The parts of openai-python and openai-node: each runs a script in the client's language, which asserts the results."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kit import child
 from kit.codex import expect
-from kit.rig import CALLERS_KEY
+from kit.rig import CALLER_KEY
 from kit.verify import Expected, sessions
 
 MODEL = "gpt-5.2"
@@ -23,7 +23,7 @@ def node(part, expected=Expected, minimum=1):
 
 
 def runner(command, part, expected, minimum):
-    """A part that runs a script; at least `minimum` sessions have to be seen behind Steadfast."""
+    """Returns a part that runs a script. At least `minimum` sessions must reach the accounts."""
 
     def run(setup):
         since = len(setup.rig.seen)
@@ -32,14 +32,14 @@ def runner(command, part, expected, minimum):
             "PATH": os.environ["PATH"],
             "CLIENT_MODULES": str(setup.installed / "node/node_modules"),
             "STEADFAST_URL": setup.rig.root,
-            "STEADFAST_API_KEY": CALLERS_KEY,
+            "STEADFAST_API_KEY": CALLER_KEY,
             "STEADFAST_MODEL": MODEL,
             "STEADFAST_KEYS": json.dumps(keys),
         }
         ran = child.run(command(setup) + [part], environment, PART_TIMEOUT)
-        expect(ran.returncode == 0, f"it ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
+        expect(ran.returncode == 0, f"the script ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
         found = sessions(setup.rig.seen[since:])
-        expect(len(found) >= minimum, f"only {len(found)} sessions were seen, {minimum} were to be expected")
+        expect(len(found) >= minimum, f"only {len(found)} sessions reached the accounts, expected {minimum}")
         return expected()
 
     return run

@@ -1,7 +1,7 @@
-"""A wire tap in front of a simulated account: what it records is what reached the account, whatever the proxy says.
+"""A relay in front of a simulated account that records what reaches the account.
 
-It relays HTTP/1.1 piece by piece. Where a scenario needs the model to do something (call a tool, say), `script` puts other
-output items into the account's own answer, so that the response id, the usage and the turn state stay those of the account.
+It relays HTTP/1.1 piece by piece. If a scenario needs the model to act, for example to call a tool, `script` replaces the output
+items of the account's response. The response id, the usage and the turn state remain those of the account.
 """
 
 import http.client
@@ -17,7 +17,7 @@ TIMEOUT = 60
 
 @dataclass
 class Seen:
-    """One request as it reached an account. Header names are in lower case."""
+    """A request as it reached an account. Header names are in lower case."""
 
     account: str
     method: str
@@ -36,21 +36,21 @@ class Seen:
 
     @property
     def items(self):
-        """The input items; a text counts as one."""
+        """The input items; a plain text is one item."""
         given = self.json.get("input", [])
         return given if isinstance(given, list) else [given]
 
 
 class Tap:
-    """A tap on one account. `seen` is shared by all taps, so that it is in order over all accounts."""
+    """A tap on one account. All taps share `seen`, so that it has the order over all accounts."""
 
     def __init__(self, account, host, port, seen):
         self.account = account
         self.upstream = (host, port)
         self.seen = seen
-        # Given a `Seen`, the output items that the account is to answer with, or None for its own.
+        # Returns for a `Seen` the output items of the response, or None for the account's own.
         self.script = lambda seen: None
-        # Given a `Seen`, the status, headers and JSON that the account refuses it with, or None.
+        # Returns for a `Seen` the status, headers and JSON of a refusal, or None to relay the request.
         self.refuse = lambda seen: None
         handler = type("Handler", (Handler,), {"tap": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.pass_on_with(response, items)
         except (BrokenPipeError, ConnectionResetError):
-            # The proxy went away, as it does when its client has all it wants.
+            # The proxy closed the connection, which it does when its client has left.
             self.close_connection = True
         finally:
             upstream.close()
@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def substitute(stream, items):
-    """The event stream of an answer, with `items` in place of the messages that it held."""
+    """Returns the event stream of a response with `items` in place of its messages."""
     events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: ")]
     begun = next(event for event in events if event["type"] == "response.created")
     ended = next(event for event in events if event["type"] == "response.completed")

@@ -1,31 +1,32 @@
-"""What must hold for every request of a scenario, whoever sent it.
+"""Rules that every request of a scenario must satisfy.
 
-The taps are believed, not the proxy: a session is what its requests say it is, and it was where its requests arrived.
+The evidence is what the taps recorded, not what the proxy reports: the requests name their session, and each tap knows its
+account.
 """
 
 from dataclasses import dataclass, field
 
 from kit.child import Failure
-from kit.rig import CALLERS_KEY, key_of
+from kit.rig import CALLER_KEY, key_of
 
-# By this header the SDK scenarios name their sessions, so that those without a key are known too.
+# The SDK scenarios name their sessions in this header, so that sessions without a key are recognized as well.
 SESSION_HEADER = "x-test-session"
 FORBIDDEN = ("cookie", "x-api-key", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "via")
 
 
 @dataclass
 class Expected:
-    """What a scenario is to have caused beside answers of 200 that arrived complete."""
+    """What a scenario must cause, apart from complete responses with the status 200."""
 
-    # Reason codes of requests that Steadfast answers itself, and how many of each.
+    # The number of refused requests by reason code.
     refused: dict = field(default_factory=dict)
-    # Statuses other than 200 that the accounts answer, and how many of each.
+    # The number of responses of accounts by status, without 200.
     statuses: dict = field(default_factory=dict)
 
 
 @dataclass
 class Session:
-    """The requests of one session, in the order in which they arrived."""
+    """The requests of one session in order of arrival."""
 
     name: str
     requests: list
@@ -63,24 +64,24 @@ def check(rig, seen, log, expected):
 
 
 def credentials(request):
-    """Nobody but the account's owner is known to the account."""
+    """A request carries the credential of its account and nothing of the caller."""
     if request.headers.get("authorization") != f"Bearer {key_of(request.account)}":
         yield f"{name(request)} came with the credential {request.headers.get('authorization')!r}"
     for header in FORBIDDEN:
         if header in request.headers:
             yield f"{name(request)} came with the header {header}: {request.headers[header]}"
     for header, value in request.headers.items():
-        if CALLERS_KEY in value or header.startswith("x-steadfast-"):
+        if CALLER_KEY in value or header.startswith("x-steadfast-"):
             yield f"{name(request)} came with the header {header}: {value}"
 
 
 def matches(seen, log):
-    """The access log tells of each request once, and tells the truth."""
+    """The access log has one line for each request, with the right account and status."""
     lines = {}
     for line in log:
         lines.setdefault(line["request_id"], []).append(line)
     for request in seen:
-        # Without an id it is Steadfast's own, for its list of models.
+        # A request without an id is Steadfast's own request for the list of models.
         if not (request_id := request.headers.get("x-request-id")):
             if request.path != "/v1/models":
                 yield f"{name(request)} has no x-request-id"
@@ -88,7 +89,7 @@ def matches(seen, log):
         told = lines.get(request_id, [])
         truth = [(request.account, request.status)]
         if [(line.get("upstream"), line.get("status")) for line in told] != truth:
-            yield f"{name(request)} answered {request.status}, but the access log says {told}"
+            yield f"{name(request)} was answered with {request.status}, but the access log says {told}"
 
 
 def ends(log, expected):
@@ -97,9 +98,9 @@ def ends(log, expected):
         if line["outcome"] == "refused":
             refused[line["reason"]] = refused.get(line["reason"], 0) + 1
         elif line["outcome"] != "complete":
-            yield f"a request did not end complete: {line}"
+            yield f"a request did not end as complete: {line}"
     if refused != expected.refused:
-        yield f"Steadfast refused {refused}, to be expected was {expected.refused}: {log}"
+        yield f"Steadfast refused {refused}, expected {expected.refused}: {log}"
 
 
 def statuses(seen, expected):
@@ -109,7 +110,7 @@ def statuses(seen, expected):
             others[request.status] = others.get(request.status, 0) + 1
     if others != expected.statuses:
         told = "; ".join(f"{name(request)}: {request.status}" for request in seen if request.status != 200)
-        yield f"the accounts answered {others} beside 200, to be expected was {expected.statuses}: {told}"
+        yield f"the accounts answered {others} beside 200, expected {expected.statuses}: {told}"
 
 
 def one_account(rig, session):

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz configuration`; what is tested stands in `targets/configuration.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz configuration`; the checks are in `targets/configuration.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

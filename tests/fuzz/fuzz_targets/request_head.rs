@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz request_head`; what is tested stands in `targets/request_head.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz request_head`; the checks are in `targets/request_head.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz response_stream`; what is tested stands in `targets/response_stream.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz response_stream`; the checks are in `targets/response_stream.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz scan_request`; what is tested stands in `targets/scan_request.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz scan_request`; the checks are in `targets/scan_request.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

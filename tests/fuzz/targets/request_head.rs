@@ -1,4 +1,5 @@
-//! A request's head, from its bytes through `admit` to what an upstream is sent: refused, or passed on with one reading.
+//! Fuzz target for request heads, from their bytes through `admit` to the forwarded head. A head is either refused or
+//! forwarded unambiguously.
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,11 +19,11 @@ fn gateway(keys: &str) -> Arc<Gateway> {
         "[[upstream]]\nname = \"a\"\nbase_url = \"http://upstream.example/base/v1\"\napi_key = \"env:K\"\n{keys}"
     );
     let env = |_: &str| Some("sk-upstream".to_owned());
-    let config = Config::from_toml(&text, "fuzz.toml", &env, &Overrides::default()).expect("valid");
+    let config = Config::from_toml(&text, "fuzz.toml", &env, &Overrides::default()).expect("a valid configuration");
     Gateway::new(&config).expect("a gateway")
 }
 
-/// Open to anybody, and to one key only.
+/// A gateway that accepts every caller, and a gateway that requires a client key.
 static GATEWAYS: LazyLock<[Arc<Gateway>; 2]> = LazyLock::new(|| {
     let keyed = format!(
         "[[group]]\nname = \"g\"\nmodels = [\"gpt-*\"]\n[[key]]\nname = \"k\"\nsha256 = \"{DIGEST}\"\ngroup = \"g\"\n"
@@ -30,7 +31,7 @@ static GATEWAYS: LazyLock<[Arc<Gateway>; 2]> = LazyLock::new(|| {
     [gateway(""), gateway(&keyed)]
 });
 
-/// Runs one input.
+/// Checks the gateways with one input.
 pub fn run(input: &[u8]) {
     for (gateway, is_keyed) in GATEWAYS.iter().zip([false, true]) {
         let snapshot = gateway.snapshot();
@@ -57,7 +58,7 @@ pub fn run(input: &[u8]) {
             "expect",
             "trailer",
         ] {
-            assert!(!headers.contains_key(name), "{name} is passed on");
+            assert!(!headers.contains_key(name), "{name} is forwarded");
         }
         let path = passed.uri.path();
         assert!(
@@ -71,7 +72,7 @@ pub fn run(input: &[u8]) {
         if is_keyed {
             assert!(
                 memchr::memmem::find(input, KEY.as_bytes()).is_some(),
-                "let in without its key"
+                "accepted without the client key"
             );
         }
         for value in headers.values().map(http::HeaderValue::as_bytes) {
@@ -79,13 +80,14 @@ pub fn run(input: &[u8]) {
             let shows_key = memchr::memmem::find(value, KEY.as_bytes()).is_some();
             assert!(
                 !is_keyed || !shows_key || is_copied(input),
-                "the client key is passed on"
+                "the client key is forwarded"
             );
         }
     }
 }
 
-/// Whether the key stands in the head more than once: what a caller copies elsewhere is its own to give away.
+/// Returns whether the head contains the key more than once. A caller that copies its key into another field reveals
+/// it itself.
 fn is_copied(input: &[u8]) -> bool {
     memchr::memmem::find_iter(input, KEY.as_bytes()).count() > 1
 }

@@ -1,10 +1,12 @@
-//! A response says the same however it is cut, as a stream of events and as JSON. The first byte of the input is where to cut.
+//! The facts of a response do not depend on where it is cut, as an event stream and as JSON. The first byte of the input is the
+//! size of the pieces.
 
 use steadfast::scan::{FirstEvent, ResponseReader, Terminal, Usage};
 
-type Learnt = (Option<String>, Option<Terminal>, Option<Usage>, usize, Option<Vec<u8>>);
+/// The id, how the response ended, the usage, whether there is encrypted content (0 or 1), and a first event that failed.
+type ResponseFacts = (Option<String>, Option<Terminal>, Option<Usage>, usize, Option<Vec<u8>>);
 
-fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) -> Learnt {
+fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) -> ResponseFacts {
     let mut encrypted = 0;
     for chunk in chunks {
         reader.feed(chunk);
@@ -18,7 +20,7 @@ fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) 
     encrypted += reader.take_encrypted().len();
     let usage = reader.usage();
     assert!(usage.is_none_or(|usage| usage.total() >= usage.input_tokens.max(usage.output_tokens)));
-    // As many as wait to be taken depends on when they are taken; whether there are any does not.
+    // The number of contents that are kept depends on when they are taken. Whether there are any does not.
     (
         reader.response_id().map(str::to_owned),
         reader.terminal(),

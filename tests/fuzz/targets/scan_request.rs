@@ -1,15 +1,15 @@
-//! The request scanner says the same on every path and however a body is cut, and what it says is what serde_json says.
-//! The first byte of the input is where to cut.
+//! The request scanner returns the same answer with every instruction set and wherever a body is cut, and it is the answer of
+//! the oracle. The first byte of the input is the size of the pieces.
 
 use steadfast::{
     ids::EncryptedContent,
-    scan::{Problem, Refusal, RequestFacts, RequestScanner},
+    scan::{JsonError, JsonErrorKind, RequestFacts, RequestScanner, testing::portable_request_scanner},
 };
 
-#[path = "../../../src/scan/oracle.rs"]
+#[path = "../../../src/scan/request/oracle.rs"]
 mod oracle;
 
-fn scan<'a>(mut scanner: RequestScanner, chunks: impl Iterator<Item = &'a [u8]>) -> Result<RequestFacts, Refusal> {
+fn scan<'a>(mut scanner: RequestScanner, chunks: impl Iterator<Item = &'a [u8]>) -> Result<RequestFacts, JsonError> {
     for chunk in chunks {
         scanner.feed(chunk)?;
     }
@@ -23,9 +23,9 @@ pub fn run(input: &[u8]) {
         .map_or((1, input), |(size, body)| (usize::from(*size).max(1), body));
     let answer = scan(RequestScanner::new(), std::iter::once(body));
     assert_eq!(scan(RequestScanner::new(), body.chunks(size)), answer);
-    assert_eq!(scan(RequestScanner::portable(), body.chunks(size)), answer);
-    // serde_json gives up one level earlier.
-    if answer.is_err_and(|refusal| refusal.problem == Problem::TooDeep) {
+    assert_eq!(scan(portable_request_scanner(), body.chunks(size)), answer);
+    // The maximum depth of serde_json is one level less.
+    if answer.is_err_and(|error| error.kind == JsonErrorKind::TooDeep) {
         return;
     }
     let answer = scan(RequestScanner::new(), std::iter::once(body)).ok();
@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
         let expected = expected.encrypted.iter().map(|text| EncryptedContent::from_text(text));
         assert_eq!(facts.encrypted, expected.collect::<Vec<_>>());
     }
-    let facts = answer.map(|facts| oracle::Expected {
+    let facts = answer.map(|facts| oracle::ExpectedFacts {
         encrypted: expected
             .as_ref()
             .map(|expected| expected.encrypted.clone())

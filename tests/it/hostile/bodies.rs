@@ -1,6 +1,6 @@
-//! Chunked coding (RFC 9112 section 7.1) that is none.
+//! Invalid and unusual chunked bodies (RFC 9112 section 7.1).
 
-use super::{Row, SOUND, head};
+use super::kit::{Row, SOUND, head};
 
 const TYPE: &str = "content-type: application/json";
 const CHUNKED: &str = "transfer-encoding: chunked";
@@ -12,17 +12,17 @@ fn post(chunks: &str) -> Vec<u8> {
 
 pub fn rows() -> Vec<Row> {
     let size = SOUND.len();
-    // The first chunk, whose size line is the matter of it.
+    // A body whose first chunk has this size line.
     let first = |line: &str| format!("{line}\r\n{SOUND}\r\n0\r\n\r\n");
     let last = |rest: &str| format!("{size:x}\r\n{SOUND}\r\n{rest}");
     let hidden = "20;a=\"\r\n0\r\n\r\nGET /v1/files/hidden HTTP/1.1\r\nhost: it\r\n\r\n\"\r\n";
     let refused = [
-        ("a size that is none", first("zz")),
+        ("an invalid size", first("zz")),
         ("a signed size", first("+20")),
         ("a negative size", first("-20")),
         ("a size with a prefix", first("0x20")),
         ("a size with an underscore", first("2_0")),
-        ("a size behind a space", first(" 20")),
+        ("a size after a space", first(" 20")),
         ("no size", first("")),
         ("an extension without a size", first(";a")),
         ("two sizes", first("20 20")),
@@ -32,25 +32,22 @@ pub fn rows() -> Vec<Row> {
             "a quoted line end in an extension",
             format!("{hidden}{SOUND}\r\n0\r\n\r\n"),
         ),
-        ("a bare LF behind a size", format!("20\n{SOUND}\r\n0\r\n\r\n")),
-        ("a bare CR behind a size", format!("20\r{SOUND}\r\n0\r\n\r\n")),
+        ("a bare LF after a size", format!("20\n{SOUND}\r\n0\r\n\r\n")),
+        ("a bare CR after a size", format!("20\r{SOUND}\r\n0\r\n\r\n")),
         ("a bare LF in an extension", format!("20;a\n{SOUND}\r\n0\r\n\r\n")),
         ("NUL in an extension", first("20;a\0b")),
         ("a control character in an extension", first("20;a\u{1}b")),
         ("a long extension", first(&format!("20;{}", "a".repeat(5000)))),
         ("a chunk longer than its size", first("1f")),
         ("a chunk shorter than its size", format!("21\r\n{SOUND}\r\n0\r\n\r\n")),
-        ("a bare LF behind a chunk", format!("20\r\n{SOUND}\n0\r\n\r\n")),
-        ("a bare CR behind a chunk", format!("20\r\n{SOUND}\r0\r\n\r\n")),
-        ("no line end behind a chunk", format!("20\r\n{SOUND}0\r\n\r\n")),
+        ("a bare LF after a chunk", format!("20\r\n{SOUND}\n0\r\n\r\n")),
+        ("a bare CR after a chunk", format!("20\r\n{SOUND}\r0\r\n\r\n")),
+        ("no line end after a chunk", format!("20\r\n{SOUND}0\r\n\r\n")),
         ("a bare LF at the end", last("0\n\n")),
-        ("a bare LF behind the last chunk", last("0\r\n\n")),
-        ("a bare CR behind the last chunk", last("0\r\n\r")),
+        ("a bare LF after the last chunk", last("0\r\n\n")),
+        ("a bare CR after the last chunk", last("0\r\n\r")),
         ("a negative last chunk", last("-0\r\n\r\n")),
-        (
-            "a trailer that is none",
-            last("0\r\nGET /v1/files/hidden HTTP/1.1\r\n\r\n"),
-        ),
+        ("an invalid trailer", last("0\r\nGET /v1/files/hidden HTTP/1.1\r\n\r\n")),
         ("a folded trailer", last("0\r\na: 1\r\n b\r\n\r\n")),
         ("a trailer with a space before its colon", last("0\r\na : 1\r\n\r\n")),
         ("a trailer without a name", last("0\r\n: 1\r\n\r\n")),

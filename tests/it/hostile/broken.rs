@@ -1,31 +1,32 @@
-//! Bodies that turn bad after forwarding has begun: their upstream must not take them for whole ones.
+//! Bodies that become invalid after forwarding has begun: the upstream must not take them for whole bodies.
 
 use socket2::SockRef;
 
-use super::{head, house};
+use super::kit::{head, recorded_gateway};
 use crate::kit::{until, until_true, wire::Wire};
 
-/// How a body that began well goes on.
+/// How a body continues after a valid beginning.
 #[derive(Clone, Copy)]
-enum GoesOn {
+enum Continuation {
     /// With these bytes.
     With(&'static [u8]),
-    /// With more of it than any body may have.
+    /// With more data than the maximum body size.
     TooLong,
-    /// Not at all: the client ends its side.
+    /// The client ends its sending side.
     Ended,
-    /// Not at all: the client resets the connection.
+    /// The client resets the connection.
     Reset,
 }
 
-use GoesOn::{Ended, Reset, TooLong, With};
+use Continuation::{Ended, Reset, TooLong, With};
 
 const CHUNKED: &str = "transfer-encoding: chunked";
 const LENGTH: &str = "content-length: 100";
 
-/// What it is, its framing, how it goes on, and what the client hears, if it is still there.
-const CASES: [(&str, &str, GoesOn, &str); 14] = [
-    ("a size that is none", CHUNKED, With(b"zz\r\n"), "incomplete_body"),
+/// The name, the framing, how the body continues, and the error code that the client receives if it is still
+/// connected.
+const CASES: [(&str, &str, Continuation, &str); 14] = [
+    ("an invalid size", CHUNKED, With(b"zz\r\n"), "incomplete_body"),
     (
         "a size over 64 bits",
         CHUNKED,
@@ -45,14 +46,9 @@ const CASES: [(&str, &str, GoesOn, &str); 14] = [
         With(b"GET / HTTP/1.1\r\n\r\n"),
         "incomplete_body",
     ),
+    ("an invalid last chunk", CHUNKED, With(b"0\r\n\n"), "incomplete_body"),
     (
-        "a last chunk that is none",
-        CHUNKED,
-        With(b"0\r\n\n"),
-        "incomplete_body",
-    ),
-    (
-        "a trailer that is none",
+        "an invalid trailer",
         CHUNKED,
         With(b"0\r\nGET / HTTP/1.1\r\n\r\n"),
         "incomplete_body",
@@ -67,9 +63,9 @@ const CASES: [(&str, &str, GoesOn, &str); 14] = [
 ];
 
 #[tokio::test]
-async fn a_body_that_turns_bad_under_way_never_looks_whole() {
-    let (recorder, gateway) = super::house_with("[timeouts]\nidle = \"500ms\"\n").await;
-    for (number, (what, framing, goes_on, code)) in CASES.into_iter().enumerate() {
+async fn a_body_that_becomes_invalid_never_looks_whole() {
+    let (recorder, gateway) = super::kit::recorded_gateway_with("[timeouts]\nidle = \"500ms\"\n").await;
+    for (number, (what, framing, continuation, code)) in CASES.into_iter().enumerate() {
         let mut wire = Wire::open(gateway.address).await;
         let begun = format!("begun {number:04}");
         let head = head("POST /v1/files HTTP/1.1", &["content-type: text/plain", framing]);
@@ -80,10 +76,10 @@ async fn a_body_that_turns_bad_under_way_never_looks_whole() {
         };
         wire.send(head + &first).await;
         until_true(what, || recorder.has_read(begun.as_bytes())).await;
-        match goes_on {
+        match continuation {
             With(bytes) => wire.send(bytes).await,
             TooLong => {
-                // It may be turned away before all of it is read.
+                // The gateway may refuse the body before it has read all of it.
                 for _ in 0..80 {
                     let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
                     let _ = tokio::io::AsyncWriteExt::write_all(&mut wire.stream, chunk.as_bytes()).await;
@@ -91,17 +87,17 @@ async fn a_body_that_turns_bad_under_way_never_looks_whole() {
             }
             Ended => tokio::io::AsyncWriteExt::shutdown(&mut wire.stream)
                 .await
-                .expect("a socket"),
+                .expect("a socket call succeeds"),
             Reset => SockRef::from(&wire.stream)
                 .set_linger(Some(std::time::Duration::ZERO))
-                .expect("a socket"),
+                .expect("a socket call succeeds"),
         }
-        match (goes_on, code) {
+        match (continuation, code) {
             (Reset, _) => drop(wire),
             (_, "") => {
                 tokio::io::AsyncWriteExt::shutdown(&mut wire.stream)
                     .await
-                    .expect("a socket");
+                    .expect("a socket call succeeds");
                 assert_eq!(wire.answer().await.error_code(), "incomplete_body", "{what}");
             }
             _ => assert_eq!(wire.answer().await.error_code(), code, "{what}"),
@@ -118,13 +114,14 @@ async fn a_body_that_turns_bad_under_way_never_looks_whole() {
     }
 }
 
-/// The same while an upstream has answered already: what it made of half a body is not passed off as an answer to all of it.
+/// The upstream has responded to a part of the body already; that response must not be passed off as the response to
+/// the whole request.
 #[tokio::test]
-async fn nothing_more_is_sent_once_the_client_is_known_to_be_wrong() {
-    let (recorder, gateway) = house().await;
+async fn nothing_is_forwarded_after_an_invalid_chunk() {
+    let (recorder, gateway) = recorded_gateway().await;
     let mut wire = Wire::open(gateway.address).await;
     let head = head("POST /v1/files HTTP/1.1", &["content-type: text/plain", CHUNKED]);
-    // All in one write: what is in order and what is not arrive together.
+    // The valid and the invalid part arrive together, in one write.
     wire.send(head + "5\r\nfirst\r\n-1\r\nlater\r\n0\r\n\r\n").await;
     assert_eq!(wire.answer().await.error_code(), "incomplete_body");
     wire.closing().await;

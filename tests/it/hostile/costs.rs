@@ -1,28 +1,27 @@
-//! What hostile requests cost: memory is bounded, and so is what the metrics name.
+//! The cost of hostile requests: the memory and the number of metric series stay bounded.
 
 use std::{collections::BTreeSet, io::Write as _, time::Instant};
 
 use flate2::{Compression, write::DeflateEncoder};
 use tokio::io::AsyncWriteExt as _;
 
-use super::head;
-use crate::{
-    access::{ALICE, ask, group, key, turn},
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        house, sim,
-        wire::{self, Wire},
-    },
+use super::kit::head;
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    gateway_with_sim,
+    keys::{ALICE, group, key, post_as, turn_body},
+    sim,
+    wire::{self, Wire},
 };
 
 const MIB: u64 = 1 << 20;
 const LIMIT: &str = "[server]\nmax_body = \"16MiB\"\n";
 const START: &[u8] = b"{\"model\":\"gpt-5.2\",\"input\":\"";
 
-/// The most memory that the process has had, in bytes.
-fn peak(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("running");
+/// Returns the peak resident memory of the process, in bytes.
+fn peak_memory(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("the gateway runs");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
@@ -30,7 +29,7 @@ fn peak(gateway: &Gateway) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// A zstd frame (RFC 8878) of ten billion letters: blocks of one byte that is repeated 128 KiB times.
+/// Returns a zstd frame (RFC 8878) of ten billion bytes: each block repeats one byte 131,072 times.
 fn zstd_bomb() -> Vec<u8> {
     let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
     let block = |kind: u32, size: usize| {
@@ -44,22 +43,25 @@ fn zstd_bomb() -> Vec<u8> {
     bomb
 }
 
-/// The same as gzip (RFC 1952): about a thousandth of it, which is the most that deflate does.
+/// Returns ten billion bytes as gzip (RFC 1952); deflate compresses at most about a thousandfold.
 fn gzip_bomb() -> Vec<u8> {
     let flushed = |text: &[u8]| {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(text).and_then(|()| encoder.flush()).expect("memory");
+        encoder
+            .write_all(text)
+            .and_then(|()| encoder.flush())
+            .expect("writing to memory succeeds");
         encoder.get_ref().clone()
     };
     let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     bomb.extend(flushed(START));
-    // Ends at a byte's border and refers to nothing before it, so it can follow itself.
+    // The flushed block ends at a byte boundary and refers to nothing before it, so it can be repeated.
     bomb.extend(flushed(&[b'x'; 1 << 20]).repeat(10_000));
     bomb
 }
 
-/// Sends a compressed body, for as long as it is read.
-async fn throw(gateway: &Gateway, coding: &str, bomb: &[u8]) -> wire::Answer {
+/// Sends a compressed body while the gateway reads it, and returns the response.
+async fn send_compressed(gateway: &Gateway, coding: &str, bomb: &[u8]) -> wire::RawResponse {
     let coding = format!("content-encoding: {coding}");
     let length = format!("content-length: {}", bomb.len());
     let head = head(
@@ -78,26 +80,26 @@ async fn throw(gateway: &Gateway, coding: &str, bomb: &[u8]) -> wire::Answer {
 }
 
 #[tokio::test]
-async fn ten_gigabytes_in_a_small_body_take_neither_memory_nor_an_upstream() {
+async fn a_compression_bomb_takes_little_memory_and_reaches_no_upstream() {
     for (coding, bomb) in [("zstd", zstd_bomb()), ("gzip", gzip_bomb())] {
-        let (sim, gateway) = house(LIMIT).await;
-        // What is touched once stays: code, and the buffers of each thread.
-        throw(&gateway, coding, b"x").await;
-        let (before, begun) = (peak(&gateway), Instant::now());
-        let thrown = tokio::join!(
-            throw(&gateway, coding, &bomb),
-            throw(&gateway, coding, &bomb),
-            throw(&gateway, coding, &bomb),
-            throw(&gateway, coding, &bomb)
+        let (sim, gateway) = gateway_with_sim(LIMIT).await;
+        // A first request, because code and the buffers of each thread stay in memory after their first use.
+        send_compressed(&gateway, coding, b"x").await;
+        let (before, begun) = (peak_memory(&gateway), Instant::now());
+        let responses = tokio::join!(
+            send_compressed(&gateway, coding, &bomb),
+            send_compressed(&gateway, coding, &bomb),
+            send_compressed(&gateway, coding, &bomb),
+            send_compressed(&gateway, coding, &bomb)
         );
-        for answer in [thrown.0, thrown.1, thrown.2, thrown.3] {
+        for answer in [responses.0, responses.1, responses.2, responses.3] {
             assert_eq!(
                 (answer.status, answer.error_code().as_str()),
                 (413, "request_too_large"),
                 "{coding}"
             );
         }
-        let (grown, took) = (peak(&gateway) - before, begun.elapsed());
+        let (grown, took) = (peak_memory(&gateway) - before, begun.elapsed());
         eprintln!(
             "four {coding} bombs of {} bytes: {grown} bytes more, {took:?}",
             bomb.len()
@@ -109,19 +111,19 @@ async fn ten_gigabytes_in_a_small_body_take_neither_memory_nor_an_upstream() {
 }
 
 #[tokio::test]
-async fn a_million_levels_take_no_memory() {
-    let (sim, gateway) = house(LIMIT).await;
+async fn a_million_levels_of_json_take_little_memory() {
+    let (sim, gateway) = gateway_with_sim(LIMIT).await;
     client::send(gateway.address, client::post("/v1/responses", "[")).await;
-    let before = peak(&gateway);
+    let before = peak_memory(&gateway);
     for deep in [
         "[".repeat(1_000_000),
         "{\"a\":".repeat(1_000_000),
         format!("{{\"a\":{}", "[{\"a\":".repeat(500_000)),
     ] {
-        let answer = throw(&gateway, "identity", deep.as_bytes()).await;
+        let answer = send_compressed(&gateway, "identity", deep.as_bytes()).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (400, "ambiguous_body"));
     }
-    let grown = peak(&gateway) - before;
+    let grown = peak_memory(&gateway) - before;
     eprintln!("a million levels: {grown} bytes more");
     assert!(grown < 4 * MIB, "{grown}");
     assert_eq!(sim.counts().requests, 0);
@@ -129,7 +131,7 @@ async fn a_million_levels_take_no_memory() {
 
 #[tokio::test]
 async fn a_hundred_thousand_chunks_of_a_byte_are_one_body() {
-    let (sim, gateway) = house(LIMIT).await;
+    let (sim, gateway) = gateway_with_sim(LIMIT).await;
     let body = format!(
         "{}{}\"}}",
         String::from_utf8_lossy(START),
@@ -142,22 +144,22 @@ async fn a_hundred_thousand_chunks_of_a_byte_are_one_body() {
             &[&format!("content-type: {kind}"), "transfer-encoding: chunked"],
         );
         wire::ask(gateway.address, format!("{head}1\r\n{{\r\n0\r\n\r\n")).await;
-        let (before, begun) = (peak(&gateway), Instant::now());
+        let (before, begun) = (peak_memory(&gateway), Instant::now());
         let answer = wire::ask(gateway.address, format!("{head}{chunks}0\r\n\r\n")).await;
         assert!(answer.status < 500, "{path}: {answer:?}");
-        assert_eq!(sim.requests().pop().expect("a request").body, body, "{path}");
-        let (grown, took) = (peak(&gateway) - before, begun.elapsed());
+        assert_eq!(sim.requests().pop().expect("a recorded request").body, body, "{path}");
+        let (grown, took) = (peak_memory(&gateway) - before, begun.elapsed());
         eprintln!("100,000 chunks for {path}: {grown} bytes more, {took:?}");
-        // Were each piece kept for itself, that would be thousands of times their size.
+        // One allocation for each piece would cost thousands of times the size of the pieces.
         assert!(grown < 4 * MIB, "{path}: {grown}");
     }
 }
 
 #[tokio::test]
-async fn a_name_of_a_million_letters_is_turned_away_early() {
-    let (sim, gateway) = house("").await;
+async fn a_field_name_of_a_million_letters_is_refused_early() {
+    let (sim, gateway) = gateway_with_sim("").await;
     wire::ask(gateway.address, head("GET /v1/files/x HTTP/1.1", &["x y: 1"])).await;
-    let before = peak(&gateway);
+    let before = peak_memory(&gateway);
     for _ in 0..20 {
         let name = "x".repeat(1_000_000);
         let answer = wire::ask(
@@ -167,13 +169,13 @@ async fn a_name_of_a_million_letters_is_turned_away_early() {
         .await;
         assert_eq!((answer.status, answer.error_code().as_str()), (431, "head_too_large"));
     }
-    let grown = peak(&gateway) - before;
+    let grown = peak_memory(&gateway) - before;
     eprintln!("twenty names of a million letters: {grown} bytes more");
     assert!(grown < 4 * MIB, "{grown}");
     assert_eq!(sim.counts().requests, 0);
 }
 
-/// The names and labels of all metrics.
+/// Returns the names and labels of all metric series.
 async fn series(gateway: &Gateway) -> BTreeSet<String> {
     let text = client::get(gateway.admin, "/metrics").await.text();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -182,7 +184,7 @@ async fn series(gateway: &Gateway) -> BTreeSet<String> {
         .collect()
 }
 
-/// One of each kind, and everything in them that a caller can choose is `number`'s own: ten names.
+/// Returns one request of each kind. Everything in them that a caller can choose contains `number`: ten names.
 fn of_each_kind(number: usize) -> String {
     let body = format!("{{\"model\":\"m-{number}\",\"prompt_cache_key\":\"k-{number}\",\"input\":\"hi\"}}");
     let fields =
@@ -201,10 +203,10 @@ fn of_each_kind(number: usize) -> String {
         .fold(posted, |all, line| format!("{all}{line}\r\n{fields}\r\n"))
 }
 
-/// How many requests that makes.
+/// The number of requests that `of_each_kind` returns.
 const KINDS: usize = 5;
 
-async fn ask_all(gateway: &Gateway, numbers: std::ops::Range<usize>) {
+async fn send_all(gateway: &Gateway, numbers: std::ops::Range<usize>) {
     let mut wire = Wire::open(gateway.address).await;
     let numbers: Vec<usize> = numbers.collect();
     for batch in numbers.chunks(20) {
@@ -217,16 +219,16 @@ async fn ask_all(gateway: &Gateway, numbers: std::ops::Range<usize>) {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_names_add_no_line_to_the_metrics() {
+async fn a_hundred_thousand_names_add_no_metric_series() {
     const EACH: usize = 10_000;
-    let (recorder, gateway) = super::house().await;
-    ask_all(&gateway, 0..2).await;
+    let (recorder, gateway) = super::kit::recorded_gateway().await;
+    send_all(&gateway, 0..2).await;
     let (known, begun) = (series(&gateway).await, Instant::now());
     tokio::join!(
-        ask_all(&gateway, 2..EACH / 4),
-        ask_all(&gateway, EACH / 4..EACH / 2),
-        ask_all(&gateway, EACH / 2..3 * EACH / 4),
-        ask_all(&gateway, 3 * EACH / 4..EACH)
+        send_all(&gateway, 2..EACH / 4),
+        send_all(&gateway, EACH / 4..EACH / 2),
+        send_all(&gateway, EACH / 2..3 * EACH / 4),
+        send_all(&gateway, 3 * EACH / 4..EACH)
     );
     eprintln!(
         "{} requests took {:?}, {} series",
@@ -234,23 +236,23 @@ async fn a_hundred_thousand_names_add_no_line_to_the_metrics() {
         begun.elapsed(),
         known.len()
     );
-    assert!(recorder.take().len() >= 3 * EACH, "they did go through");
+    assert!(recorder.take().len() >= 3 * EACH, "the requests reached the upstream");
     assert_eq!(series(&gateway).await, known);
 }
 
-/// Asks with as many keys that nobody has, each its own, on one connection.
-async fn guess(gateway: &Gateway, numbers: std::ops::Range<usize>) {
+/// Sends one request for each number, with a wrong client key of its own, on one connection.
+async fn send_wrong_keys(gateway: &Gateway, numbers: std::ops::Range<usize>) {
     let mut wire = Wire::open(gateway.address).await;
     let numbers: Vec<usize> = numbers.collect();
     for batch in numbers.chunks(50) {
-        let asked: String = batch
+        let request: String = batch
             .iter()
             .map(|number| {
                 let key = format!("authorization: Bearer sk-steadfast-{number:043}");
                 head("GET /v1/models HTTP/1.1", &[&key])
             })
             .collect();
-        wire.send(asked).await;
+        wire.send(request).await;
         for _ in batch {
             let answer = wire.answer().await;
             assert_eq!((answer.status, answer.error_code().as_str()), (401, "invalid_api_key"));
@@ -259,23 +261,23 @@ async fn guess(gateway: &Gateway, numbers: std::ops::Range<usize>) {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_wrong_keys_leave_nothing_behind() {
+async fn a_hundred_thousand_wrong_keys_take_little_memory() {
     const EACH: usize = 25_000;
     let sim = sim("a").await;
     let config = group("team", "requests_per_minute = 10") + &key("alice", ALICE, "team", "") + &upstream(&sim, "");
     let gateway = Gateway::configured_with(&config, &["--log-level", "error"]).await;
-    guess(&gateway, 0..100).await;
-    let (known, before, begun) = (series(&gateway).await, peak(&gateway), Instant::now());
+    send_wrong_keys(&gateway, 0..100).await;
+    let (known, before, begun) = (series(&gateway).await, peak_memory(&gateway), Instant::now());
     tokio::join!(
-        guess(&gateway, 100..EACH),
-        guess(&gateway, EACH..2 * EACH),
-        guess(&gateway, 2 * EACH..3 * EACH),
-        guess(&gateway, 3 * EACH..4 * EACH)
+        send_wrong_keys(&gateway, 100..EACH),
+        send_wrong_keys(&gateway, EACH..2 * EACH),
+        send_wrong_keys(&gateway, 2 * EACH..3 * EACH),
+        send_wrong_keys(&gateway, 3 * EACH..4 * EACH)
     );
-    let grown = peak(&gateway) - before;
+    let grown = peak_memory(&gateway) - before;
     eprintln!("100,000 wrong keys: {grown} bytes more, {:?}", begun.elapsed());
     assert!(grown < 4 * MIB, "{grown}");
     assert_eq!(series(&gateway).await, known);
     assert_eq!(sim.counts().requests, 0);
-    assert_eq!(ask(&gateway, ALICE, &turn("s")).await.status, 200);
+    assert_eq!(post_as(&gateway, ALICE, &turn_body("s")).await.status, 200);
 }

@@ -1,6 +1,6 @@
-//! Field lines (RFC 9110 section 5, RFC 9112 section 5), and the fields that must not go on.
+//! Field lines (RFC 9110 section 5, RFC 9112 section 5), and the fields that must not be forwarded.
 
-use super::{Row, SOUND, head};
+use super::kit::{Row, SOUND, head};
 
 const GET: &str = "GET /v1/files/x HTTP/1.1";
 const TYPE: (&str, &str) = ("content-type", "application/json");
@@ -8,7 +8,7 @@ const TYPE: (&str, &str) = ("content-type", "application/json");
 pub fn rows() -> Vec<Row> {
     let mut rows = syntax();
     rows.extend(dropped());
-    rows.extend(decisive());
+    rows.extend(body_handling());
     rows
 }
 
@@ -79,14 +79,14 @@ fn syntax() -> Vec<Row> {
     rows
 }
 
-/// Fields that end here, whoever sends them.
+/// Fields of a client that are never forwarded.
 fn dropped() -> Vec<Row> {
     let about =
-        |name: &str, fields: &[(&str, &str)]| Row::asked(name, "GET", "/v1/files/x", fields).reaches(GET, &[], "");
+        |name: &str, fields: &[(&str, &str)]| Row::request(name, "GET", "/v1/files/x", fields).reaches(GET, &[], "");
     let raw = |name: &str, lines: &[&str]| Row::raw(name, head(GET, lines));
     vec![
         raw(
-            "what Connection names",
+            "fields named by Connection",
             &["connection: x-hop, X-Other", "x-hop: 1", "x-other: 2", "x-stays: 3"],
         )
         .reaches(GET, &["x-stays: 3"], ""),
@@ -182,7 +182,7 @@ fn dropped() -> Vec<Row> {
             ],
         ),
         about(
-            "what proxies say",
+            "fields that proxies add",
             &[
                 ("forwarded", "for=1.2.3.4"),
                 ("x-forwarded-for", "1.2.3.4"),
@@ -191,16 +191,16 @@ fn dropped() -> Vec<Row> {
             ],
         ),
         about(
-            "what only we say",
+            "fields that only the gateway sets",
             &[("x-steadfast-upstream", "b"), ("x-steadfast-route", "pin")],
         ),
         raw("two request ids", &["x-request-id: other"]).reaches(GET, &[], ""),
-        about("an expectation that is none of ours", &[("expect", "200-ok")]),
+        about("an unknown expectation", &[("expect", "200-ok")]),
     ]
 }
 
-/// Fields that decide what becomes of a body.
-fn decisive() -> Vec<Row> {
+/// Fields that decide how a body is handled.
+fn body_handling() -> Vec<Row> {
     let post = "POST /v1/responses HTTP/1.1";
     let length = ("content-length", "32");
     let lines = |fields: &[(&str, &str)]| {
@@ -212,30 +212,33 @@ fn decisive() -> Vec<Row> {
     let expecting = |value: &str| lines(&[TYPE, length, ("expect", value)]) + SOUND;
     let whole = |row: Row| row.reaches(post, &["content-type: application/json", "content-length: 32"], SOUND);
     vec![
-        // It has come already, so it is not asked for (RFC 9110 section 10.1.1).
-        whole(Row::raw("a body that was to be asked for", expecting("100-continue"))),
+        // The body has arrived already, so the gateway sends no 100 Continue (RFC 9110 section 10.1.1).
+        whole(Row::raw(
+            "100-continue with a body that has arrived",
+            expecting("100-continue"),
+        )),
         whole(Row::raw("another expectation", expecting("100-continue, x"))),
         whole(Row::raw(
-            "an expectation of HTTP/1.0",
+            "100-continue on HTTP/1.0",
             expecting("100-continue").replacen("HTTP/1.1", "HTTP/1.0", 1),
         ))
         .closes(),
         Row::raw(
-            "a body that is too long to be asked for",
+            "100-continue with a length over the limit",
             lines(&[TYPE, ("content-length", "1048577"), ("expect", "100-continue")]),
         )
         .answered(413, "request_too_large")
         .closes(),
         Row::raw(
-            "a body that need not be asked for",
+            "100-continue with an invalid target",
             lines(&[length, ("expect", "100-continue")]).replacen("/v1/", "/v1//", 1),
         )
         .answered(400, "ambiguous_target")
         .closes(),
-        Row::asked("JSON without a type", "POST", "/v1/responses", &[])
+        Row::request("JSON without a type", "POST", "/v1/responses", &[])
             .with_body(twice)
             .answered(400, "ambiguous_body"),
-        Row::asked(
+        Row::request(
             "JSON as text",
             "POST",
             "/v1/responses",
@@ -243,7 +246,7 @@ fn decisive() -> Vec<Row> {
         )
         .with_body(twice)
         .answered(400, "ambiguous_body"),
-        Row::asked(
+        Row::request(
             "JSON as a form",
             "POST",
             "/v1/chat/completions",
@@ -251,7 +254,7 @@ fn decisive() -> Vec<Row> {
         )
         .with_body(twice)
         .answered(400, "ambiguous_body"),
-        Row::asked(
+        Row::request(
             "JSON of a second type",
             "POST",
             "/v1/images/generations",
@@ -259,7 +262,7 @@ fn decisive() -> Vec<Row> {
         )
         .with_body(twice)
         .answered(400, "ambiguous_body"),
-        Row::asked(
+        Row::request(
             "JSON in a list of types",
             "POST",
             "/v1/images/generations",
@@ -267,17 +270,17 @@ fn decisive() -> Vec<Row> {
         )
         .with_body(twice)
         .answered(400, "ambiguous_body"),
-        Row::asked("JSON in a GET", "GET", "/v1/responses", &[TYPE])
+        Row::request("JSON in a GET", "GET", "/v1/responses", &[TYPE])
             .with_body(twice)
             .answered(400, "ambiguous_body"),
-        Row::asked(
+        Row::request(
             "a WebSocket",
             "GET",
             "/v1/responses",
             &[("connection", "upgrade"), ("upgrade", "websocket")],
         )
         .answered(426, "websocket_unsupported"),
-        Row::asked(
+        Row::request(
             "a WebSocket and h2c",
             "GET",
             "/v1/responses",

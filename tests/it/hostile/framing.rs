@@ -1,6 +1,6 @@
-//! Where a body ends (RFC 9112 section 6.3), and where one request ends and the next begins.
+//! The end of a body (RFC 9112 section 6.3), and the boundary between two requests.
 
-use super::{Row, SMUGGLED, SOUND, head};
+use super::kit::{Row, SMUGGLED, SOUND, head};
 
 const TYPE: &str = "content-type: application/json";
 const CHUNKED: &str = "transfer-encoding: chunked";
@@ -22,7 +22,7 @@ const LINE: &str = "POST /v1/responses HTTP/1.1";
 pub fn rows() -> Vec<Row> {
     let mut rows = codings();
     rows.extend(lengths());
-    rows.extend(borders());
+    rows.extend(boundaries());
     rows
 }
 
@@ -69,10 +69,10 @@ fn codings() -> Vec<Row> {
         |name: &str, lines: &[&str]| Row::raw(name, post(lines, &chunks())).reaches(LINE, &[TYPE, CHUNKED], SOUND);
     rows.extend([
         chunked("a coding in capitals", &["Transfer-Encoding: CHUNKED"]),
-        chunked("a coding behind a tab", &["transfer-encoding:\tchunked\t"]),
-        // Whoever sent both may have had a reader in front that believed the other.
+        chunked("a coding after a tab", &["transfer-encoding:\tchunked\t"]),
+        // A proxy in front of the gateway may have used the other field, so the connection must close.
         chunked("a length beside a coding", &["content-length: 5", CHUNKED]).closes(),
-        chunked("a length behind a coding", &[CHUNKED, "content-length: 5"]).closes(),
+        chunked("a length after a coding", &[CHUNKED, "content-length: 5"]).closes(),
         chunked("a bad length beside a coding", &["content-length: x", CHUNKED]).closes(),
         Row::raw(
             "an underscore in a coding's name",
@@ -136,8 +136,8 @@ fn lengths() -> Vec<Row> {
     rows
 }
 
-/// One request's end, and the beginning of another.
-fn borders() -> Vec<Row> {
+/// The boundary between the end of one request and the beginning of the next.
+fn boundaries() -> Vec<Row> {
     let inner = SMUGGLED.len();
     let text = "content-type: text/plain";
     let with_length = |lines: &[&str], body: &str| {
@@ -198,13 +198,13 @@ fn borders() -> Vec<Row> {
         )
         .reaches("DELETE /v1/files/x HTTP/1.1", &[text, CHUNKED], SMUGGLED),
         Row::raw(
-            "a request behind the last one",
+            "a request after the last one",
             with_length(&["connection: close"], SOUND),
         )
         .reaches(LINE, &[TYPE, &length()], SOUND)
         .closes(),
         Row::raw(
-            "a request behind one that upgrades",
+            "a request after one that upgrades",
             with_length(
                 &[
                     "connection: upgrade, http2-settings",
@@ -216,7 +216,7 @@ fn borders() -> Vec<Row> {
         )
         .reaches(LINE, &[TYPE, &length()], SOUND),
         Row::raw(
-            "a request behind one of HTTP/1.0",
+            "a request after one of HTTP/1.0",
             with_length(&[], SOUND).replacen("HTTP/1.1", "HTTP/1.0", 1),
         )
         .reaches(LINE, &[TYPE, &length()], SOUND)

@@ -1,17 +1,17 @@
-//! The same over HTTP/2, and what only HTTP/2 can say (RFC 9113 section 8).
+//! The rows of the other tables over HTTP/2, and rows that only HTTP/2 can carry (RFC 9113 section 8).
 
 use super::{
-    Asked, Row, SOUND, Sent, house,
-    recorder::{Message, Recorder},
+    kit::{Row, SOUND, SemanticRequest, Sent, recorded_gateway},
+    recorder::{RecordedMessage, Recorder},
 };
 use crate::kit::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, fields};
 
 type Field = (Vec<u8>, Vec<u8>);
 
-/// A request that only frames can say.
-struct Told {
+/// A request as HTTP/2 frames, and what is expected of it.
+struct FrameRow {
     name: &'static str,
-    /// In this order.
+    /// The fields, sent in this order.
     fields: Vec<Field>,
     body: Option<&'static str>,
     trailers: Vec<Field>,
@@ -19,11 +19,11 @@ struct Told {
 }
 
 enum Expected {
-    /// The stream is reset, or the connection ends: nobody hears of it.
+    /// The stream is reset or the connection ends, and nothing reaches the upstream.
     Reset,
-    /// It is answered with this status and code: nobody else hears of it.
+    /// The gateway responds with this status and code, and nothing reaches the upstream.
     Refused(u16, &'static str),
-    /// It is passed on with these fields, beside those that every request has.
+    /// The upstream receives this request line, these fields beside those of every request, and this body.
     Passes(&'static str, Vec<&'static str>, &'static str),
 }
 
@@ -31,9 +31,9 @@ fn field(name: &str, value: impl AsRef<[u8]>) -> Field {
     (name.as_bytes().to_vec(), value.as_ref().to_vec())
 }
 
-/// `GET /v1/files/x` with these fields behind its own.
-fn get(name: &'static str, more: &[(&str, &str)]) -> Told {
-    let mut told = Told {
+/// A `GET /v1/files/x` request with `more` after its own fields.
+fn get(name: &'static str, more: &[(&str, &str)]) -> FrameRow {
+    let mut row = FrameRow {
         name,
         fields: vec![
             field(":method", "GET"),
@@ -46,28 +46,28 @@ fn get(name: &'static str, more: &[(&str, &str)]) -> Told {
         trailers: Vec::new(),
         expected: Expected::Reset,
     };
-    told.fields.extend(more.iter().map(|(name, value)| field(name, value)));
-    told
+    row.fields.extend(more.iter().map(|(name, value)| field(name, value)));
+    row
 }
 
-/// `POST /v1/responses` with a body.
-fn post(name: &'static str, more: &[(&str, &str)], body: &'static str) -> Told {
-    let mut told = get(name, more)
+/// A `POST /v1/responses` request with a body.
+fn post(name: &'static str, more: &[(&str, &str)], body: &'static str) -> FrameRow {
+    let mut row = get(name, more)
         .with(":method", Some("POST"))
         .with(":path", Some("/v1/responses"));
-    told.fields.push(field("content-type", "application/json"));
-    told.body = Some(body);
-    told
+    row.fields.push(field("content-type", "application/json"));
+    row.body = Some(body);
+    row
 }
 
-impl Told {
-    /// Another value of a field, or none.
+impl FrameRow {
+    /// Replaces the value of a field, or removes the field.
     fn with(mut self, name: &str, value: Option<&str>) -> Self {
         match value {
             None => self.fields.retain(|(known, _)| known != name.as_bytes()),
             Some(value) => {
                 let known = self.fields.iter_mut().find(|(known, _)| known == name.as_bytes());
-                known.expect("it is there").1 = value.as_bytes().to_vec();
+                known.expect("the field exists").1 = value.as_bytes().to_vec();
             }
         }
         self
@@ -102,7 +102,7 @@ impl Told {
     }
 }
 
-fn rows() -> Vec<Told> {
+fn rows() -> Vec<FrameRow> {
     let mut rows = vec![
         get("a field in capitals", &[("X-A", "1")]),
         get("Connection", &[("connection", "close")]),
@@ -111,7 +111,7 @@ fn rows() -> Vec<Told> {
         get("Keep-Alive", &[("keep-alive", "5")]),
         get("Upgrade", &[("upgrade", "h2c")]),
         get("Proxy-Connection", &[("proxy-connection", "close")]),
-        get("TE that is no trailers", &[("te", "gzip")]),
+        get("TE other than trailers", &[("te", "gzip")]),
         get("TE: trailers", &[("te", "trailers")]).passes("GET /v1/files/x HTTP/1.1", &[], ""),
         get("no path", &[]).with(":path", None),
         get("no method", &[]).with(":method", None),
@@ -120,8 +120,8 @@ fn rows() -> Vec<Told> {
         get("two paths", &[(":path", "/v1/files/y")]),
         get("two methods", &[(":method", "POST")]),
         get("two authorities", &[(":authority", "other")]),
-        get("a pseudo-field behind a field", &[("x-a", "1"), (":authority", "it")]),
-        get("a pseudo-field that is none", &[(":protocol", "websocket")]),
+        get("a pseudo-field after a field", &[("x-a", "1"), (":authority", "it")]),
+        get("an unknown pseudo-field", &[(":protocol", "websocket")]),
         get("a status in a request", &[(":status", "200")]),
         get("an empty name", &[("", "1")]),
         get("a name with a blank", &[("x a", "1")]),
@@ -133,29 +133,29 @@ fn rows() -> Vec<Told> {
         get("a path with a blank", &[]).with(":path", Some("/v1/files/x HTTP/1.1\r\nhost: other\r\n\r\n")),
         post("a length that is too short", &[("content-length", "5")], SOUND),
         post("a length that is too long", &[("content-length", "500")], SOUND),
-        post("a length that is none", &[("content-length", "x")], SOUND),
+        post("an invalid length", &[("content-length", "x")], SOUND),
         post("a negative length", &[("content-length", "-1")], SOUND),
     ];
     rows.extend([
-        get("a Host that is another", &[("host", "other")]).refused(400, "ambiguous_target"),
+        get("another Host", &[("host", "other")]).refused(400, "ambiguous_target"),
         get("two hosts", &[("host", "it"), ("host", "it")]).refused(400, "bad_host"),
         get("no authority", &[])
             .with(":authority", None)
             .refused(400, "bad_host"),
-        get("a Host instead", &[("host", "it")])
+        get("a Host without an authority", &[("host", "it")])
             .with(":authority", None)
             .passes("GET /v1/files/x HTTP/1.1", &[], ""),
         get("the same Host", &[("host", "it")]).passes("GET /v1/files/x HTTP/1.1", &[], ""),
-        get("user information", &[])
+        get("an authority with user information", &[])
             .with(":authority", Some("user@it"))
             .refused(400, "bad_host"),
-        get("dots", &[])
+        get("a path with dots", &[])
             .with(":path", Some("/v1/files/../x"))
             .refused(400, "ambiguous_target"),
-        get("encoded dots", &[])
+        get("a path with encoded dots", &[])
             .with(":path", Some("/v1/%2e%2e/x"))
             .refused(400, "ambiguous_target"),
-        get("two slashes", &[])
+        get("a path with two slashes", &[])
             .with(":path", Some("//v1/files"))
             .refused(400, "ambiguous_target"),
         get("a method in small letters", &[])
@@ -164,11 +164,11 @@ fn rows() -> Vec<Told> {
         get("TRACE", &[])
             .with(":method", Some("TRACE"))
             .refused(405, "method_not_allowed"),
-        get("a path that is none", &[])
+        get("an unknown path", &[])
             .with(":path", Some("/v2/x"))
             .refused(404, "unknown_path"),
         get(
-            "what is about the caller",
+            "fields about the caller",
             &[
                 ("cookie", "a=b"),
                 ("cookie", "c=d"),
@@ -191,9 +191,9 @@ fn rows() -> Vec<Told> {
         ),
     ]);
     let trailing = |name, trailers: &[(&str, &str)]| {
-        let mut told = post(name, &[], SOUND);
-        told.trailers = trailers.iter().map(|(name, value)| field(name, value)).collect();
-        told
+        let mut row = post(name, &[], SOUND);
+        row.trailers = trailers.iter().map(|(name, value)| field(name, value)).collect();
+        row
     };
     rows.extend([trailing(
         "trailers",
@@ -217,8 +217,8 @@ fn code_of(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_only_http_2_says_has_one_reading_or_none() {
-    let (recorder, gateway) = house().await;
+async fn http2_requests_have_one_reading_or_none() {
+    let (recorder, gateway) = recorded_gateway().await;
     let rows = rows();
     assert!(rows.len() >= 45, "{}", rows.len());
     let mut failed = Vec::new();
@@ -228,12 +228,12 @@ async fn what_only_http_2_says_has_one_reading_or_none() {
         let (is_answered, expected) = match &row.expected {
             Expected::Reset => (outcome == Outcome::Refused, Vec::new()),
             Expected::Refused(status, code) => {
-                let is_it =
+                let matches_code =
                     matches!(&outcome, Outcome::Answered(known, body) if known == status && code_of(body) == *code);
-                (is_it, Vec::new())
+                (matches_code, Vec::new())
             }
             Expected::Passes(line, fields, body) => {
-                let message = Message::expected(line, fields, body.as_bytes().to_vec());
+                let message = RecordedMessage::expected(line, fields, body.as_bytes().to_vec());
                 (matches!(outcome, Outcome::Answered(200, _)), vec![message])
             }
         };
@@ -249,36 +249,44 @@ async fn what_only_http_2_says_has_one_reading_or_none() {
     );
 }
 
-/// A row of the other tables, said in frames: what passes there passes here, and what is refused there reaches nobody.
-async fn try_row(row: &Row, asked: &Asked, address: std::net::SocketAddr, recorder: &Recorder) -> Result<(), String> {
-    let mut told = Told {
+/// Sends a row of the other tables as frames. A request that passes over HTTP/1.1 must pass over HTTP/2 as well, and
+/// a request that is refused there must not reach the upstream here.
+async fn try_row(
+    row: &Row,
+    request: &SemanticRequest,
+    address: std::net::SocketAddr,
+    recorder: &Recorder,
+) -> Result<(), String> {
+    let mut frame_row = FrameRow {
         name: "",
         fields: vec![
-            field(":method", asked.method),
+            field(":method", request.method),
             field(":scheme", "http"),
             field(":authority", "it"),
-            field(":path", &asked.target),
+            field(":path", &request.target),
             field("x-request-id", "hostile"),
         ],
         body: None,
         trailers: Vec::new(),
         expected: Expected::Reset,
     };
-    told.fields.extend(
-        asked
+    frame_row.fields.extend(
+        request
             .fields
             .iter()
             .map(|(name, value)| field(&name.to_ascii_lowercase(), value)),
     );
-    if !asked.body.is_empty() {
-        told.fields.push(field("content-length", asked.body.len().to_string()));
+    if !request.body.is_empty() {
+        frame_row
+            .fields
+            .push(field("content-length", request.body.len().to_string()));
     }
     let mut frames = Frames::open(address).await;
-    let ends = asked.body.is_empty();
+    let ends = request.body.is_empty();
     frames
-        .send_fields(if ends { END_STREAM } else { 0 }, &fields(&told.fields))
+        .send_fields(if ends { END_STREAM } else { 0 }, &fields(&frame_row.fields))
         .await;
-    let mut pieces = asked.body.chunks(16 << 10).peekable();
+    let mut pieces = request.body.chunks(16 << 10).peekable();
     while let Some(piece) = pieces.next() {
         let end = if pieces.peek().is_none() { END_STREAM } else { 0 };
         frames.send(DATA, end, 1, piece).await;
@@ -293,17 +301,17 @@ async fn try_row(row: &Row, asked: &Asked, address: std::net::SocketAddr, record
 }
 
 #[tokio::test]
-async fn what_both_versions_say_is_read_alike() {
-    let (recorder, gateway) = house().await;
+async fn both_http_versions_read_a_request_alike() {
+    let (recorder, gateway) = recorded_gateway().await;
     let (mut tried, mut failed) = (0, Vec::new());
     for row in super::all_rows() {
-        let Sent::Asked(asked) = &row.sent else { continue };
-        // A connection of its own would be told to end by these, and a window needs minding with the long ones.
-        if asked.body.len() > 60_000 {
+        let Sent::Request(request) = &row.sent else { continue };
+        // This client does not track the flow-control window, so it sends no long bodies.
+        if request.body.len() > 60_000 {
             continue;
         }
         tried += 1;
-        failed.extend(try_row(&row, asked, gateway.address, &recorder).await.err());
+        failed.extend(try_row(&row, request, gateway.address, &recorder).await.err());
     }
     assert!(tried >= 60, "{tried}");
     assert!(

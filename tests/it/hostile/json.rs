@@ -1,6 +1,6 @@
-//! JSON bodies (RFC 8259) of which readers disagree.
+//! JSON bodies (RFC 8259) that parsers read differently.
 
-use super::{Row, SOUND, head};
+use super::kit::{Row, SOUND, head};
 
 const KEY: &str = r#""prompt_cache_key":"k""#;
 
@@ -14,7 +14,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Bodies with more than one reading.
+/// Bodies with more than one possible reading.
 fn texts() -> Vec<(&'static str, String)> {
     let with = |members: &str| format!("{{{members}}}");
     let nested = |depth: usize| format!("{{\"input\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
@@ -116,8 +116,8 @@ fn texts() -> Vec<(&'static str, String)> {
                 "a second object on a line of its own",
                 "{\"model\":\"a\"}\n{\"model\":\"b\"}",
             ),
-            ("text behind the root", r#"{"model":"a"}x"#),
-            ("NUL behind the root", "{\"model\":\"a\"}\0"),
+            ("text after the root", r#"{"model":"a"}x"#),
+            ("NUL after the root", "{\"model\":\"a\"}\0"),
             ("a brace too many", r#"{"model":"a"}}"#),
             ("a brace too few", r#"{"a":{"model":"a"}"#),
             ("an end in a string", r#"{"model":"a"#),
@@ -143,7 +143,7 @@ fn texts() -> Vec<(&'static str, String)> {
     texts
 }
 
-/// Bodies that are no UTF-8 (RFC 3629).
+/// Bodies that are not valid UTF-8 (RFC 3629).
 fn bytes() -> [(&'static str, Vec<u8>); 10] {
     let utf16 = |bytes: fn(u16) -> [u8; 2]| SOUND.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
     [
@@ -166,7 +166,7 @@ fn bytes() -> [(&'static str, Vec<u8>); 10] {
     ]
 }
 
-/// Bodies with one reading, though not everybody would think so.
+/// Bodies that look ambiguous but have only one reading.
 fn sound() -> Vec<(&'static str, String)> {
     let nested = |depth: usize| format!("{{\"input\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     vec![
@@ -180,7 +180,10 @@ fn sound() -> Vec<(&'static str, String)> {
             "a model in a string",
             r#"{"input":"{\"model\":\"b\"}","model":"a"}"#.to_owned(),
         ),
-        ("two of what nobody reads", r#"{"x":1,"x":2,"model":"a"}"#.to_owned()),
+        (
+            "a repeated field that the gateway does not read",
+            r#"{"x":1,"x":2,"model":"a"}"#.to_owned(),
+        ),
         ("a model in escapes", r#"{"mod\u0065l":"gpt-\u0035"}"#.to_owned()),
         (
             "a longer word",
@@ -198,8 +201,8 @@ fn sound() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Bodies cut in two chunks at each of their bytes: what they are does not depend on it.
-pub fn split() -> Vec<Row> {
+/// Bodies that are split into two chunks at each byte. The position of the split must not change the result.
+pub fn split_between_chunks() -> Vec<Row> {
     let line = "POST /v1/responses HTTP/1.1";
     let fields = ["content-type: application/json", "transfer-encoding: chunked"];
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();

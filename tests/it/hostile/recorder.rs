@@ -1,4 +1,4 @@
-//! An upstream that writes down every byte that it gets.
+//! An upstream that records every byte that it receives.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -8,26 +8,27 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Answers each whole request with an empty object.
+/// Records requests and answers each whole request with an empty JSON object.
 pub struct Recorder {
     pub address: SocketAddr,
-    seen: Mutex<Vec<Message>>,
-    /// Everything that has been read, on whatever connection.
+    /// The messages received since the last `take`.
+    seen: Mutex<Vec<RecordedMessage>>,
+    /// All bytes that have been read, on all connections.
     bytes: Mutex<Vec<u8>>,
 }
 
-/// A request as it stood on the wire, but for the order of its fields and the borders of its chunks.
+/// A request as it was received, without the order of its fields and the sizes of its chunks.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct RecordedMessage {
     line: String,
-    /// Sorted.
+    /// The field lines, sorted.
     fields: Vec<String>,
     pub body: Vec<u8>,
-    /// Its end came, and not that of the connection before it.
+    /// Whether the request was received to its end.
     pub is_whole: bool,
 }
 
-/// Its upstream's name, wherever it listens.
+/// The `host` line that replaces the real one, because the recorder's port differs in each run.
 const HOST: &str = "host: recorder";
 
 impl Recorder {
@@ -47,17 +48,17 @@ impl Recorder {
         recorder
     }
 
-    /// What has come since this was last asked for.
-    pub fn take(&self) -> Vec<Message> {
+    /// Returns the messages received since the last call.
+    pub fn take(&self) -> Vec<RecordedMessage> {
         std::mem::take(&mut *self.seen.lock())
     }
 
-    /// Whether these bytes have come, in whatever message.
+    /// Returns whether these bytes have been received, in any message.
     pub fn has_read(&self, bytes: &[u8]) -> bool {
         memchr::memmem::find(&self.bytes.lock(), bytes).is_some()
     }
 
-    fn write_down(&self, mut message: Message) {
+    fn record(&self, mut message: RecordedMessage) {
         let host = format!("host: {}", self.address);
         for field in message.fields.iter_mut().filter(|field| **field == host) {
             *field = HOST.to_owned();
@@ -70,9 +71,9 @@ impl Recorder {
 async fn serve(mut stream: TcpStream, recorder: Arc<Recorder>) {
     let mut pending = Vec::new();
     loop {
-        if let Some((message, length)) = Message::first(&pending) {
+        if let Some((message, length)) = RecordedMessage::first(&pending) {
             pending.drain(..length);
-            recorder.write_down(message);
+            recorder.record(message);
             let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
@@ -86,12 +87,12 @@ async fn serve(mut stream: TcpStream, recorder: Arc<Recorder>) {
         recorder.bytes.lock().extend_from_slice(&pending[known..]);
     }
     if !pending.is_empty() {
-        recorder.write_down(Message::cut(&pending));
+        recorder.record(RecordedMessage::cut(&pending));
     }
 }
 
-impl Message {
-    /// What an upstream with a key of its own gets of a request with these fields.
+impl RecordedMessage {
+    /// The message that an upstream with its own API key receives for a request with these fields.
     pub fn expected(line: &str, fields: &[&str], body: Vec<u8>) -> Self {
         let every = [
             HOST,
@@ -108,7 +109,7 @@ impl Message {
         }
     }
 
-    /// The message that `bytes` begin with and its length, once all of it is there.
+    /// Returns the message at the beginning of `bytes` and its length, or `None` while it is incomplete.
     fn first(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut message = Self::head(bytes)?;
         let begin = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
@@ -142,16 +143,16 @@ impl Message {
         })
     }
 
-    /// What there is of a message whose end did not come.
+    /// Returns the received part of a message that ended early.
     fn cut(bytes: &[u8]) -> Self {
-        let mut message = Self::head(bytes).expect("a head leaves in one piece");
+        let mut message = Self::head(bytes).expect("the gateway sends a head in one piece");
         let begin = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
         message.body = bytes[begin..].to_vec();
         message
     }
 }
 
-/// The data of a chunked body without extensions and trailers, and where it ends.
+/// Returns the data and the encoded length of a chunked body without extensions and trailers.
 fn unchunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
@@ -169,7 +170,7 @@ fn unchunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for RecordedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = if self.is_whole { "" } else { " (cut)" };
         write!(

@@ -1,6 +1,6 @@
 //! Request lines, targets and hosts (RFC 9112 section 3, RFC 3986).
 
-use super::{Row, head};
+use super::kit::{Row, head};
 
 pub fn rows() -> Vec<Row> {
     let mut rows = lines();
@@ -51,7 +51,7 @@ fn lines() -> Vec<Row> {
         .into();
     let methods = ["get", "Post", "pOST", "CONNECT", "TRACE", "PROPFIND", "GETT", "PURGE"];
     rows.extend(methods.map(|method| {
-        Row::asked(format!("method {method}"), method, "/v1/files/x", &[]).answered(405, "method_not_allowed")
+        Row::request(format!("method {method}"), method, "/v1/files/x", &[]).answered(405, "method_not_allowed")
     }));
     rows.extend([
         Row::raw("HTTP/0.9", "GET /v1/files/x\r\n")
@@ -99,7 +99,7 @@ fn paths() -> Vec<Row> {
         "/v1/files/%zz",
         "/v1/files/%u002e%u002e/x",
         "/v1/files/%23/../x",
-        // Encoded twice, for whoever decodes twice.
+        // Percent-encoded twice, for an upstream that decodes twice.
         "/v1/%252e%252e/admin",
         "/v1/files/..%252fadmin",
         "/v1/files/%255c",
@@ -114,7 +114,7 @@ fn paths() -> Vec<Row> {
         "*",
     ];
     let mut rows: Vec<Row> = ambiguous
-        .map(|path| Row::asked(format!("path {path}"), "GET", path, &[]).answered(400, "ambiguous_target"))
+        .map(|path| Row::request(format!("path {path}"), "GET", path, &[]).answered(400, "ambiguous_target"))
         .into();
     rows.push(
         Row::raw("path with a backslash", head("GET /v1/files\\..\\admin HTTP/1.1", &[]))
@@ -132,7 +132,9 @@ fn paths() -> Vec<Row> {
         "/v1%2ffiles",
         "/.git",
     ];
-    rows.extend(unknown.map(|path| Row::asked(format!("path {path}"), "GET", path, &[]).answered(404, "unknown_path")));
+    rows.extend(
+        unknown.map(|path| Row::request(format!("path {path}"), "GET", path, &[]).answered(404, "unknown_path")),
+    );
     let plain = [
         "/v1/files/a%2Fb",
         "/v1/files/a%20b?x=../y&z=//%2e%00&u=http://other/",
@@ -141,11 +143,11 @@ fn paths() -> Vec<Row> {
         "/v1/files/100%25",
         "/v1/files/?",
     ];
-    rows.extend(plain.map(|path| Row::asked(format!("path {path}"), "GET", path, &[]).passes()));
+    rows.extend(plain.map(|path| Row::request(format!("path {path}"), "GET", path, &[]).passes()));
     rows
 }
 
-/// Absolute and authority form, beside `Host: it`.
+/// Targets in absolute and authority form, with `Host: it`.
 fn absolute() -> Vec<Row> {
     let get = |target: &str| Row::raw(format!("target {target}"), head(&format!("GET {target} HTTP/1.1"), &[]));
     let mut rows: Vec<Row> = [

@@ -1,8 +1,8 @@
-//! Secrets that must not turn up, and every form in which they could.
+//! Canary secrets: values that must not appear in any output, in any encoding.
 
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
-/// A secret, in all the forms in which something could print it.
+/// A secret in every form in which a program could print it.
 pub struct Canary {
     secret: String,
     forms: Vec<(&'static str, String)>,
@@ -11,7 +11,7 @@ pub struct Canary {
 impl Canary {
     pub fn new(secret: &str) -> Self {
         let bytes = secret.as_bytes();
-        let json = serde_json::to_string(secret).expect("text");
+        let json = serde_json::to_string(secret).expect("UTF-8 text");
         let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
         let digest = sha256(bytes);
         let mut forms = vec![
@@ -29,19 +29,20 @@ impl Canary {
             ("as SHA-256", hex(&digest)),
             ("as SHA-256 in base64", base64(&digest).trim_end_matches('=').to_owned()),
         ];
-        // Wherever it stands in what is encoded: less the characters that others take part in.
+        // Base64 depends on the offset of the secret within the encoded text. The characters that neighbouring bytes
+        // influence are left out.
         for offset in 0..3 {
             let encoded = base64(&[&vec![0; offset][..], bytes].concat());
             let own = encoded
                 .get(if offset == 0 { 0 } else { 4 }..encoded.len() - 4)
-                .expect("it is long");
+                .expect("the encoded secret is long enough");
             forms.push(("in base64", own.to_owned()));
             forms.push(("in base64url", own.replace('+', "-").replace('/', "_")));
         }
         for (form, text) in &forms {
             assert!(
                 text.len() >= 8,
-                "{secret} {form} is {text}, and would be found by chance"
+                "{secret} {form} is {text}, which is so short that it could occur by chance"
             );
         }
         Self {
@@ -50,7 +51,7 @@ impl Canary {
         }
     }
 
-    /// Fails where the secret stands in `text`, which is what `place` says.
+    /// Fails if `text` contains the secret. `place` describes where the text comes from.
     pub fn assert_absent(&self, text: &str, place: &str) {
         for (form, needle) in &self.forms {
             let Some(at) = text.find(needle) else { continue };
@@ -61,14 +62,14 @@ impl Canary {
     }
 }
 
-/// Fails where any of `canaries` stands in `text`.
+/// Fails if `text` contains any of `canaries`.
 pub fn assert_none(canaries: &[Canary], text: &str, place: &str) {
     for canary in canaries {
         canary.assert_absent(text, place);
     }
 }
 
-/// The digest, from the TLS library: it has one anyway.
+/// Returns the SHA-256 digest, computed by the TLS library.
 fn sha256(bytes: &[u8]) -> Vec<u8> {
     let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
     suite.common.hash_provider.hash(bytes).as_ref().to_vec()
@@ -87,7 +88,7 @@ fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-/// RFC 4648 section 4.
+/// Returns the base64 encoding (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -105,7 +106,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn forms_are_found() {
+fn every_form_of_a_secret_is_found() {
     assert_eq!(base64(b"fo"), "Zm8=");
     assert_eq!(base64(b"foobar"), "Zm9vYmFy");
     let canary = Canary::new("a secret/\"é");

@@ -1,4 +1,4 @@
-//! Clients: one that speaks HTTP through hyper, and one that writes bytes and reads bytes.
+//! An HTTP client over hyper, and a client that sends raw bytes.
 
 use std::net::SocketAddr;
 
@@ -14,9 +14,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -34,33 +34,37 @@ impl Reply {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("UTF-8 text"))
     }
 
-    /// The upstream and the route that the gateway names.
+    /// Returns the upstream and the route that the gateway's response headers name.
     pub fn routed(&self) -> (&str, &str) {
         (self.header("x-steadfast-upstream"), self.header("x-steadfast-route"))
     }
 }
 
-/// A request to be sent.
+/// Returns a `POST` request with `content-type: application/json`.
 pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     request(Method::POST, path, body)
 }
 
-/// A request with `content-type: application/json`.
+/// Returns a request with `content-type: application/json`.
 pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
         .uri(path)
         .header("content-type", "application/json")
         .body(Full::new(body.into()))
-        .expect("a request")
+        .expect("a valid request")
 }
 
-/// Sends `request` on a new connection and returns the response as soon as its head is there.
+/// Sends `request` on a new connection and returns the response as soon as its head has arrived.
 pub async fn open(address: SocketAddr, mut request: Request<Full<Bytes>>) -> hyper::Response<Incoming> {
-    let stream = TcpStream::connect(address).await.expect("it listens");
+    let stream = TcpStream::connect(address)
+        .await
+        .expect("the server accepts connections");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .expect("a handshake");
@@ -68,18 +72,18 @@ pub async fn open(address: SocketAddr, mut request: Request<Full<Bytes>>) -> hyp
     if !request.headers().contains_key("host") {
         request
             .headers_mut()
-            .insert("host", address.to_string().parse().expect("a value"));
+            .insert("host", address.to_string().parse().expect("a valid header value"));
     }
-    timeout(PATIENCE, sender.send_request(request))
+    timeout(TIMEOUT, sender.send_request(request))
         .await
-        .expect("an answer in time")
-        .expect("an answer")
+        .expect("a response in time")
+        .expect("a response")
 }
 
-/// Sends `request` on a new connection and reads the whole answer.
+/// Sends `request` on a new connection and reads the whole response.
 pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Reply {
     let (head, body) = open(address, request).await.into_parts();
-    let body = timeout(PATIENCE, body.collect())
+    let body = timeout(TIMEOUT, body.collect())
         .await
         .expect("a body in time")
         .expect("a whole body")
@@ -91,24 +95,30 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Reply {
     }
 }
 
-/// `POST path` with a JSON body.
+/// Sends `POST path` with a JSON body.
 pub async fn post_json(address: SocketAddr, path: &str, body: &Value) -> Reply {
     send(address, post(path, body.to_string())).await
 }
 
-/// `GET path`.
+/// Sends `GET path`.
 pub async fn get(address: SocketAddr, path: &str) -> Reply {
-    send(address, Request::get(path).body(Full::default()).expect("a request")).await
+    send(
+        address,
+        Request::get(path).body(Full::default()).expect("a valid request"),
+    )
+    .await
 }
 
-/// Writes `bytes` and reads until the other side closes.
+/// Sends `bytes` on a new connection and reads until the server closes it.
 pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    stream.write_all(bytes).await.expect("it reads");
-    let mut answer = Vec::new();
-    // A reset after the answer ends it too.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+    let mut stream = TcpStream::connect(address)
         .await
-        .expect("it closes in time");
+        .expect("the server accepts connections");
+    stream.write_all(bytes).await.expect("the peer reads");
+    let mut answer = Vec::new();
+    // A reset after the response ends it as well.
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection in time");
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that writes frames by hand (RFC 9113 section 4).
+//! An HTTP/2 client that writes single frames (RFC 9113 section 4).
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -20,41 +20,45 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// One connection.
+/// A connection to an HTTP/2 server.
 pub struct Frames(TcpStream);
 
 /// How a request on the first stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With this status and body.
+    /// The server responded with this status and body.
     Answered(u16, String),
-    /// The stream was reset, or the connection ended.
+    /// The server reset the stream or ended the connection.
     Refused,
 }
 
 impl Frames {
-    /// A connection whose preface has been sent.
+    /// Opens a connection and sends the preface.
     pub async fn open(address: SocketAddr) -> Self {
-        let mut frames = Self(TcpStream::connect(address).await.expect("it listens"));
+        let mut frames = Self(
+            TcpStream::connect(address)
+                .await
+                .expect("the server accepts connections"),
+        );
         frames
             .0
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             .await
-            .expect("it reads");
+            .expect("the peer reads");
         frames.send(SETTINGS, 0, 0, &[]).await;
         frames
     }
 
-    /// Sends one frame; `false` once the connection is closed.
+    /// Sends one frame. Returns `false` if the connection is closed.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(payload);
-        matches!(timeout(PATIENCE, self.0.write_all(&frame)).await, Ok(Ok(())))
+        matches!(timeout(TIMEOUT, self.0.write_all(&frame)).await, Ok(Ok(())))
     }
 
-    /// Sends a block of fields on the first stream, in as many frames as it takes.
+    /// Sends a field block on the first stream, split into as many frames as it needs.
     pub async fn send_fields(&mut self, flags: u8, block: &[u8]) {
         let mut pieces = block.chunks(16 << 10).peekable();
         let (mut kind, mut flags) = (HEADERS, flags);
@@ -85,15 +89,15 @@ impl Frames {
 
     async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
-        timeout(PATIENCE, self.0.read_exact(&mut head))
+        timeout(TIMEOUT, self.0.read_exact(&mut head))
             .await
-            .expect("in time")
+            .expect("data within the time limit")
             .ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
-        timeout(PATIENCE, self.0.read_exact(&mut payload))
+        timeout(TIMEOUT, self.0.read_exact(&mut payload))
             .await
-            .expect("in time")
+            .expect("data within the time limit")
             .ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         Some((head[3], head[4], stream, payload))
@@ -102,18 +106,21 @@ impl Frames {
     /// Reads until the connection has ended.
     pub async fn until_closed(mut self) {
         let mut read = vec![0; 64 << 10];
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         while tokio::time::Instant::now() < deadline {
-            match timeout(PATIENCE, self.0.read(&mut read)).await.expect("in time") {
+            match timeout(TIMEOUT, self.0.read(&mut read))
+                .await
+                .expect("data within the time limit")
+            {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
         }
-        panic!("never closed");
+        panic!("the connection was not closed in time");
     }
 }
 
-/// Fields as literals without an index (RFC 7541 section 6.2.2).
+/// Encodes fields as literals without an index (RFC 7541 section 6.2.2).
 pub fn fields<N: AsRef<[u8]>, V: AsRef<[u8]>>(list: &[(N, V)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in list {
@@ -126,7 +133,7 @@ pub fn fields<N: AsRef<[u8]>, V: AsRef<[u8]>>(list: &[(N, V)]) -> Vec<u8> {
     block
 }
 
-/// RFC 7541 section 5.1, with a prefix of seven bits.
+/// Encodes an integer with a prefix of seven bits (RFC 7541 section 5.1).
 fn write_length(block: &mut Vec<u8>, length: usize) {
     if length < 127 {
         return block.push(length as u8);
@@ -140,10 +147,10 @@ fn write_length(block: &mut Vec<u8>, length: usize) {
     block.push(rest as u8);
 }
 
-/// The status that a block of fields begins with: by its place in the static table, or as a literal of three digits.
+/// Returns the status at the beginning of a field block: an index of the static table, or a literal of three digits.
 fn status_of(block: &[u8]) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    // A change of the table's size may stand first.
+    // The block may begin with a dynamic table size update.
     let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };
     match block[0] {
         place @ 0x88..=0x8e => INDEXED[usize::from(place - 0x88)],
@@ -156,7 +163,7 @@ fn status_of(block: &[u8]) -> u16 {
     }
 }
 
-/// Digits in the code of RFC 7541 appendix B.
+/// Decodes three digits in the Huffman code of RFC 7541 appendix B.
 fn huffman_digits(coded: &[u8]) -> u16 {
     let bits: String = coded.iter().map(|byte| format!("{byte:08b}")).collect();
     let (mut at, mut number) = (0, 0);

@@ -1,4 +1,4 @@
-//! The real program, run as its users run it.
+//! The real program, run as a user runs it.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    PATIENCE,
+    TIMEOUT,
     client::{self, Reply},
     until,
 };
@@ -27,20 +27,24 @@ use super::{
 /// The name of a gateway's configuration file.
 pub const FILE: &str = "steadfast.toml";
 
-/// A running gateway; killed when dropped.
+/// A running gateway. The process is killed when the value is dropped.
 pub struct Gateway {
     child: Child,
     /// The public address.
     pub address: SocketAddr,
     /// The admin address.
     pub admin: SocketAddr,
+    /// The lines of standard error so far.
     log: Arc<Mutex<Vec<String>>>,
-    said: Arc<Mutex<Vec<String>>>,
+    /// The lines of standard output so far.
+    printed: Arc<Mutex<Vec<String>>>,
+    /// The folder of the configuration file, removed with the gateway.
     folder: PathBuf,
 }
 
 impl Gateway {
-    /// A gateway in front of `sims`, each under its own name, with `head` (TOML tables) before its upstreams.
+    /// Starts a gateway before `sims`. Each account is an upstream under its own name; `head` (TOML tables) precedes
+    /// them in the configuration.
     pub async fn before(sims: &[Sim], head: &str) -> Self {
         let mut config = head.to_owned();
         for sim in sims {
@@ -49,12 +53,12 @@ impl Gateway {
         Self::configured(&config).await
     }
 
-    /// A gateway with this configuration; its addresses are chosen by the system.
+    /// Starts a gateway with this configuration, on addresses that the system chooses.
     pub async fn configured(config: &str) -> Self {
         Self::configured_with(config, &[]).await
     }
 
-    /// The same, with further flags.
+    /// Starts a gateway with this configuration and further flags.
     pub async fn configured_with(config: &str, flags: &[&str]) -> Self {
         let folder = scratch();
         std::fs::write(folder.join(FILE), config).expect("a writable folder");
@@ -62,19 +66,20 @@ impl Gateway {
         Self::over(folder, &[&fixed, flags].concat()).await
     }
 
-    /// A gateway whose file stands in `folder` already, with these flags alone; the folder goes with the gateway.
+    /// Starts a gateway whose configuration file is in `folder` already, with only these flags. The folder is
+    /// removed with the gateway.
     pub async fn over(folder: PathBuf, flags: &[&str]) -> Self {
         let file = folder.join(FILE);
-        let file = file.to_str().expect("text");
+        let file = file.to_str().expect("UTF-8 text");
         Self::run(&[&["serve", "-c", file], flags].concat(), folder.clone()).await
     }
 
-    /// The program without any configuration.
+    /// Starts the program without any configuration.
     pub async fn bare() -> Self {
         Self::flagged(&[]).await
     }
 
-    /// The program without a configuration file, with these flags.
+    /// Starts the program with these flags and without a configuration file.
     pub async fn flagged(flags: &[&str]) -> Self {
         let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         Self::run(&[&addresses, flags].concat(), scratch()).await
@@ -96,9 +101,10 @@ impl Gateway {
             .spawn()
             .expect("the program starts");
         let log = collect(child.stderr.take().expect("piped"));
-        let said = collect(child.stdout.take().expect("piped"));
+        let printed = collect(child.stdout.take().expect("piped"));
         let find = |start: &str| {
-            said.lock()
+            printed
+                .lock()
                 .iter()
                 .find_map(|line| line.strip_prefix(start)?.split_once("://")?.1.parse().ok())
         };
@@ -112,32 +118,32 @@ impl Gateway {
             address,
             admin,
             log,
-            said,
+            printed,
             folder,
         }
     }
 
-    /// Where its configuration file stands.
+    /// Returns the path of the configuration file.
     pub fn file(&self) -> PathBuf {
         self.folder.join(FILE)
     }
 
-    /// Writes its configuration file anew, in place.
+    /// Overwrites the configuration file in place.
     pub fn write(&self, config: &str) {
         std::fs::write(self.file(), config).expect("a writable file");
     }
 
-    /// The process id, to look it up in `/proc` or to signal it.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("running")
+        self.child.id().expect("the process runs")
     }
 
-    /// Everything on standard error so far.
+    /// Returns the lines of standard error so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
 
-    /// Waits for a line on standard error that holds `text`, and returns the lines until now.
+    /// Waits for a line of standard error that contains `text`, and returns all lines so far.
     pub async fn log_until(&self, text: &str) -> Vec<String> {
         until(&format!("{text} in the log"), || {
             let log = self.log();
@@ -146,21 +152,21 @@ impl Gateway {
         .await
     }
 
-    /// Everything on standard output so far.
-    pub fn said(&self) -> Vec<String> {
-        self.said.lock().clone()
+    /// Returns the lines of standard output so far.
+    pub fn printed(&self) -> Vec<String> {
+        self.printed.lock().clone()
     }
 
-    /// Waits until standard output holds `text`.
-    pub async fn said_until(&self, text: &str) -> Vec<String> {
+    /// Waits for a line of standard output that contains `text`, and returns all lines so far.
+    pub async fn printed_until(&self, text: &str) -> Vec<String> {
         until(&format!("{text} on standard output"), || {
-            let said = self.said();
-            std::future::ready(said.iter().any(|line| line.contains(text)).then_some(said))
+            let printed = self.printed();
+            std::future::ready(printed.iter().any(|line| line.contains(text)).then_some(printed))
         })
         .await
     }
 
-    /// The access log so far, one object a request.
+    /// Returns the access log so far, one JSON object for each request.
     pub fn access(&self) -> Vec<Value> {
         let parsed = self
             .log()
@@ -169,7 +175,7 @@ impl Gateway {
         parsed.filter(|line| line["target"] == "access").collect()
     }
 
-    /// Waits for the access log's line about the request `id`, which may also be its upstream's name for it.
+    /// Waits for the access log line of the request `id`; the id may be the gateway's or the upstream's.
     pub async fn access_of(&self, id: &str) -> Value {
         until(&format!("a line about {id}"), || {
             let mut lines = self.access().into_iter();
@@ -178,7 +184,7 @@ impl Gateway {
         .await
     }
 
-    /// The value of a metric: the sum over all lines that begin with `prefix` (name, or name and labels).
+    /// Returns the sum of all metric series that begin with `prefix` (a name, or a name and labels).
     pub async fn metric(&self, prefix: &str) -> f64 {
         let text = client::get(self.admin, "/metrics").await.text();
         let lines = text.lines().filter(|line| line.starts_with(prefix));
@@ -187,20 +193,28 @@ impl Gateway {
             .sum()
     }
 
-    /// A question to the admin side.
+    /// Waits until the metric `prefix` has this value.
+    pub async fn metric_reaches(&self, prefix: &str, value: f64) {
+        until(&format!("{prefix} to be {value}"), || async {
+            (self.metric(prefix).await == value).then_some(())
+        })
+        .await;
+    }
+
+    /// Sends `GET path` to the admin listener.
     pub async fn ask(&self, path: &str) -> Reply {
         client::get(self.admin, path).await
     }
 
-    /// What `steadfast route KEY` names as home under this gateway's configuration.
+    /// Returns the home that `steadfast route KEY` names for this gateway's configuration.
     pub async fn home(&self, key: &str) -> String {
         self.order(&[key]).await.remove(0)
     }
 
-    /// The upstreams in the order that `steadfast route` names for these arguments.
+    /// Returns the upstreams in the order that `steadfast route` prints for these arguments.
     pub async fn order(&self, arguments: &[&str]) -> Vec<String> {
         let file = self.file();
-        let file = file.to_str().expect("text");
+        let file = file.to_str().expect("UTF-8 text");
         let output = steadfast(&[&["route", "--json", "-c", file], arguments].concat()).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -210,7 +224,7 @@ impl Gateway {
             .collect()
     }
 
-    /// Sends a signal.
+    /// Sends the signal `name` to the process.
     pub async fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([&format!("-{name}"), &self.pid().to_string()])
@@ -219,24 +233,24 @@ impl Gateway {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Waits for the program to end.
+    /// Waits for the process to exit.
     pub async fn ended(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait())
+        tokio::time::timeout(TIMEOUT, self.child.wait())
             .await
-            .expect("it ends")
+            .expect("the process exits in time")
             .expect("a status")
     }
 
-    /// Open file descriptors of the process.
+    /// Returns the number of open file descriptors of the process.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .expect("running")
+            .expect("the process runs")
             .count()
     }
 
-    /// Resident memory of the process, in bytes.
+    /// Returns the resident memory of the process, in bytes.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
@@ -251,30 +265,30 @@ impl Drop for Gateway {
     }
 }
 
-/// Runs the program with these arguments to its end.
+/// Runs the program with these arguments until it exits.
 pub async fn steadfast(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command
         .args(arguments)
         .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
         .kill_on_drop(true);
-    tokio::time::timeout(PATIENCE, command.output())
+    tokio::time::timeout(TIMEOUT, command.output())
         .await
-        .expect("it ends")
+        .expect("the process exits in time")
         .expect("the program runs")
 }
 
-/// An `[[upstream]]` table for `sim`, with further lines.
+/// Returns an `[[upstream]]` table for `sim` that ends with `lines`.
 pub fn upstream(sim: &Sim, lines: &str) -> String {
     upstream_at(sim.name(), &sim.base_url(), lines)
 }
 
-/// An `[[upstream]]` table, with further lines.
+/// Returns an `[[upstream]]` table that ends with `lines`.
 pub fn upstream_at(name: &str, url: &str, lines: &str) -> String {
     format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\napi_key = \"env:STEADFAST_TEST_KEY\"\n{lines}\n")
 }
 
-/// A folder of this test's own.
+/// Creates a folder for one test.
 pub fn scratch() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -283,6 +297,7 @@ pub fn scratch() -> PathBuf {
     folder
 }
 
+/// Collects the lines of a pipe until it ends.
 fn collect(pipe: impl AsyncRead + Unpin + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = lines.clone();

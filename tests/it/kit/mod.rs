@@ -1,9 +1,16 @@
-//! What the tests share: a running gateway, a client that sends exactly what it is told, and waiting without sleeping.
+//! Helpers that the tests share: a running gateway, simulated accounts, clients that control every byte, and functions
+//! that wait for a condition.
 
 pub mod canary;
 pub mod client;
+pub mod commands;
+pub mod encoders;
 pub mod frames;
 pub mod gateway;
+pub mod h2;
+pub mod keys;
+pub mod secrets;
+pub mod sessions;
 pub mod tls;
 pub mod upstream;
 pub mod wire;
@@ -14,10 +21,15 @@ use steadfast::sim::{Sim, SimConfig};
 
 use self::gateway::Gateway;
 
-/// Nothing here takes longer unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The maximum duration of any step of a test. A step that takes longer is considered to hang.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A recorded file of `tests/fixtures/recordings`.
+/// The body of a request for a streamed response.
+pub const STREAM: &str = r#"{"model":"gpt-5.2","input":"hi","stream":true}"#;
+/// The body of a request for a JSON response.
+pub const WHOLE: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
+
+/// Returns the content of a file of `tests/fixtures/recordings`.
 pub fn recording(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/recordings")
@@ -25,11 +37,11 @@ pub fn recording(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The recorded files whose names end in `ending`, less that ending.
+/// Returns the names of the recorded files that end in `ending`, without that ending.
 pub fn recordings(ending: &str) -> Vec<String> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings");
     let files = std::fs::read_dir(&folder)
-        .expect("a folder")
+        .expect("a readable folder")
         .map(|file| file.expect("a file").file_name());
     let names = files.filter_map(|name| name.into_string().ok());
     let mut stems: Vec<String> = names
@@ -39,12 +51,12 @@ pub fn recordings(ending: &str) -> Vec<String> {
     stems
 }
 
-/// A simulated account that records what it gets.
+/// Starts a simulated account that records its requests.
 pub async fn sim(name: &str) -> Sim {
     sim_with(name, |_| {}).await
 }
 
-/// The same, configured.
+/// Starts a simulated account whose configuration `change` adjusts.
 pub async fn sim_with(name: &str, change: impl FnOnce(&mut SimConfig)) -> Sim {
     let mut config = SimConfig {
         name: name.to_owned(),
@@ -57,7 +69,7 @@ pub async fn sim_with(name: &str, change: impl FnOnce(&mut SimConfig)) -> Sim {
         .expect("a free port")
 }
 
-/// Several of them: `a`, `b`, `c`, …
+/// Starts `count` simulated accounts, named `a`, `b`, `c`, …
 pub async fn sims(count: usize) -> Vec<Sim> {
     let mut sims = Vec::new();
     for letter in ('a'..='z').take(count) {
@@ -66,29 +78,32 @@ pub async fn sims(count: usize) -> Vec<Sim> {
     sims
 }
 
-/// One account `a` and a gateway before it, with `head` (TOML tables).
-pub async fn house(head: &str) -> (Sim, Gateway) {
+/// Starts one simulated account `a` and a gateway before it, whose configuration begins with `head` (TOML tables).
+pub async fn gateway_with_sim(head: &str) -> (Sim, Gateway) {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
     (sim, gateway)
 }
 
-/// Waits until `check` gives something, and fails with `what` if it never does.
+/// Waits until `check` returns a value and returns that value. Fails with `what` if it does not happen in time.
 pub async fn until<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = check().await {
             return value;
         }
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "timed out while waiting for: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Waits until `check` holds.
+/// Waits until `check` returns true.
 pub async fn until_true(what: &str, mut check: impl FnMut() -> bool) {
     until(what, || std::future::ready(check().then_some(()))).await;
 }

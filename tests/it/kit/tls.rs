@@ -1,4 +1,4 @@
-//! Certificates of an authority of our own, and a server that speaks HTTP/2.
+//! Certificates of a test authority, and an upstream that speaks HTTP/2.
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -20,34 +20,37 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::gateway::scratch;
 
-/// A server's certificate, and who vouches for it.
-pub struct Identity {
+/// A server certificate, its key and the authority that signed it.
+pub struct TestIdentity {
+    /// A server configuration that presents the certificate.
     pub config: Arc<ServerConfig>,
-    /// The authority's certificate as a PEM file.
+    /// The path of the authority's certificate (PEM).
     pub ca: PathBuf,
-    /// The server's own as a PEM file.
+    /// The path of the server's certificate (PEM).
     pub cert: PathBuf,
-    /// Its key as a PEM file.
+    /// The path of the server's private key (PEM).
     pub key: PathBuf,
-    /// The names that clients asked for.
-    pub asked: Arc<Mutex<Vec<Option<String>>>>,
+    /// The server name that each client sent, in order; `None` for a client that sent none.
+    pub server_names: Arc<Mutex<Vec<Option<String>>>>,
 }
 
+/// Presents one certificate and records the server names that clients send.
 #[derive(Debug)]
-struct Noting {
+struct RecordingResolver {
     key: Arc<CertifiedKey>,
-    asked: Arc<Mutex<Vec<Option<String>>>>,
+    server_names: Arc<Mutex<Vec<Option<String>>>>,
 }
 
-impl ResolvesServerCert for Noting {
+impl ResolvesServerCert for RecordingResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.asked.lock().push(hello.server_name().map(str::to_owned));
+        self.server_names.lock().push(hello.server_name().map(str::to_owned));
         Some(self.key.clone())
     }
 }
 
-/// A certificate for `names` from an authority made for it; `alpn` in the server's order.
-pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
+/// Creates a certificate for `names`, signed by a new authority. `alpn` lists the server's protocols in order of
+/// preference.
+pub fn identity(names: &[&str], alpn: &[&str]) -> TestIdentity {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().expect("a key");
@@ -74,60 +77,62 @@ pub fn identity(names: &[&str], alpn: &[&str]) -> Identity {
         ("key.pem", key.serialize_pem()),
     ];
     let [ca, cert, key_file] = files.map(|(name, pem)| written(name, pem));
-    let key = Arc::new(CertifiedKey::from_der(chain, secret, &provider).expect("they match"));
-    let asked: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+    let key = Arc::new(CertifiedKey::from_der(chain, secret, &provider).expect("the certificate matches the key"));
+    let server_names: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = builder
         .expect("versions")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Noting {
+        .with_cert_resolver(Arc::new(RecordingResolver {
             key,
-            asked: asked.clone(),
+            server_names: server_names.clone(),
         }));
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Identity {
+    TestIdentity {
         config: Arc::new(config),
         ca,
         cert,
         key: key_file,
-        asked,
+        server_names,
     }
 }
 
-impl Identity {
-    /// The line of `[server]` that shows it to clients.
-    pub fn shown(&self) -> String {
+impl TestIdentity {
+    /// Returns the line of `[server]` that presents this certificate to clients.
+    pub fn server_table(&self) -> String {
         format!("tls = {{ cert = {:?}, key = {:?} }}\n", self.cert, self.key)
     }
 
-    /// A client's configuration that trusts the authority and offers HTTP/2 and HTTP/1.1.
+    /// Returns a client configuration that trusts the authority and offers HTTP/2 and HTTP/1.1.
     pub fn trusting(&self) -> Arc<ClientConfig> {
         self.client(&["h2", "http/1.1"], None)
     }
 
-    /// The same, offering these protocols.
+    /// Returns a client configuration that trusts the authority and offers these protocols.
     pub fn offering(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         self.client(alpn, None)
     }
 
-    /// The same, showing the certificate of `client`.
-    pub fn showing(&self, client: &Self) -> Arc<ClientConfig> {
+    /// Returns a client configuration that trusts the authority and presents the certificate of `client`.
+    pub fn presenting(&self, client: &Self) -> Arc<ClientConfig> {
         self.client(&["h2"], Some(client))
     }
 
-    fn client(&self, alpn: &[&str], shown: Option<&Self>) -> Arc<ClientConfig> {
+    fn client(&self, alpn: &[&str], server_table: Option<&Self>) -> Arc<ClientConfig> {
         let ca = CertificateDer::from_pem_file(&self.ca).expect("a certificate");
         let mut roots = RootCertStore::empty();
         roots.add(ca).expect("a certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("versions").with_root_certificates(roots);
-        let mut config = match shown {
+        let mut config = match server_table {
             None => builder.with_no_client_auth(),
             Some(client) => {
                 let chain = vec![CertificateDer::from_pem_file(&client.cert).expect("a certificate")];
                 let key = PrivateKeyDer::from_pem_file(&client.key).expect("a key");
-                builder.with_client_auth_cert(chain, key).expect("they fit")
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .expect("the certificate matches the key")
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -135,16 +140,16 @@ impl Identity {
     }
 }
 
-/// A connection with TLS.
-pub async fn call(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+/// Opens a TLS connection.
+pub async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     let connector = TlsConnector::from(config.clone());
     connector.connect(address.ip().into(), tcp).await
 }
 
-/// An upstream that speaks HTTP/2 only: each request is answered with the body that `answer` makes of it.
-/// Returns its address and the count of its connections.
-pub async fn http2_upstream<F>(identity: &Identity, answer: F) -> (SocketAddr, Arc<Mutex<usize>>)
+/// Starts an upstream that speaks HTTP/2 only and responds to each request with the body that `answer` returns.
+/// Returns its address and a counter of its connections.
+pub async fn http2_upstream<F>(identity: &TestIdentity, answer: F) -> (SocketAddr, Arc<Mutex<usize>>)
 where
     F: Fn(Request<Bytes>) -> Channel<Bytes, std::io::Error> + Clone + Send + 'static,
 {

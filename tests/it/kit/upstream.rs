@@ -1,4 +1,4 @@
-//! Upstreams whose every byte is the test's own.
+//! Upstreams that the test controls byte by byte.
 
 use std::net::SocketAddr;
 
@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 
 use super::wire::Wire;
 
-/// Hands each connection to `serve`, in a task of its own, for as long as the test runs.
-pub async fn by_hand<F, R>(serve: F) -> SocketAddr
+/// Starts an upstream that passes each connection to `serve` in its own task until the test ends. Returns its address.
+pub async fn serve_connections<F, R>(serve: F) -> SocketAddr
 where
     F: Fn(Wire) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
@@ -22,7 +22,7 @@ where
     address
 }
 
-/// Reads one request with `content-length`, and returns its head in lower case.
+/// Reads one request with a `content-length` body and returns its head in lower case.
 pub async fn request(wire: &mut Wire) -> String {
     let head = wire.head().await;
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));

@@ -1,4 +1,4 @@
-//! A client below HTTP: it sends exactly these bytes, and sees how an answer ends.
+//! A client below HTTP: it sends exact bytes and reports how a response ends.
 
 use std::{fmt, net::SocketAddr};
 
@@ -10,49 +10,50 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PATIENCE, client::Reply};
+use super::{TIMEOUT, client::Reply};
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Where its framing says.
+    /// The body ended where its framing says.
     Whole,
-    /// The connection closed before that.
+    /// The connection closed before the end of the body.
     Cut,
-    /// The connection closed, and nothing else marks the end of the body.
+    /// The connection closed, and the framing has no other end of the body.
     Closed,
     /// The connection was reset.
     Reset,
 }
 
-/// An answer as it stood on the wire, its chunks joined.
-pub struct Answer {
+/// A response as it was received, with its chunks joined.
+pub struct RawResponse {
     pub status: u16,
-    /// Status line and headers, in lower case.
+    /// The status line and the headers, in lower case.
     pub head: String,
     pub body: Vec<u8>,
+    /// How the body ended.
     pub end: End,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for RawResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:.2000} ({:?})", self.head, self.text(), self.end)
     }
 }
 
-impl Answer {
+impl RawResponse {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The first value of a header.
+    /// Returns the first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
     }
 
-    /// The code of an error in OpenAI's shape; fails where the answer has another shape.
+    /// Returns the code of an error response. Fails if the response does not have the shape of an OpenAI error.
     pub fn error_code(&self) -> String {
         let value: Value = serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         let error = value["error"]
@@ -73,19 +74,25 @@ impl Answer {
     }
 }
 
-/// One connection.
+/// A TCP connection.
 pub struct Wire {
     pub stream: TcpStream,
+    /// The bytes that have been received and not consumed.
     buffer: Vec<u8>,
+    /// How the connection ended, once it has ended.
     closed: Option<End>,
 }
 
 impl Wire {
     pub async fn open(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.expect("it listens"))
+        Self::over(
+            TcpStream::connect(address)
+                .await
+                .expect("the server accepts connections"),
+        )
     }
 
-    /// A connection that is there.
+    /// Wraps an established connection.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         Self {
@@ -96,13 +103,13 @@ impl Wire {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        timeout(PATIENCE, self.stream.write_all(bytes.as_ref()))
+        timeout(TIMEOUT, self.stream.write_all(bytes.as_ref()))
             .await
-            .expect("it reads in time")
-            .expect("it reads");
+            .expect("the peer reads in time")
+            .expect("the peer reads");
     }
 
-    /// Reads an answer's head, in lower case; what follows is its body.
+    /// Reads the head of a message and returns it in lower case. The body follows.
     pub async fn head(&mut self) -> String {
         self.written_head().await.to_ascii_lowercase()
     }
@@ -121,20 +128,20 @@ impl Wire {
         }
     }
 
-    /// Reads one whole answer, or as much of it as there is.
-    pub async fn answer(&mut self) -> Answer {
+    /// Reads one response, or the part of it that was sent.
+    pub async fn answer(&mut self) -> RawResponse {
         self.answer_to("GET").await
     }
 
-    /// Reads the answer to a request with this method.
-    pub async fn answer_to(&mut self, method: &str) -> Answer {
+    /// Reads the response to a request with this method.
+    pub async fn answer_to(&mut self, method: &str) -> RawResponse {
         let head = self.head().await;
         let status = head
             .get(9..12)
             .and_then(|digits| digits.parse().ok())
             .expect("a status");
         let (body, end) = self.body(&head, status, method).await;
-        Answer {
+        RawResponse {
             status,
             head,
             body,
@@ -142,7 +149,7 @@ impl Wire {
         }
     }
 
-    /// Reads one whole answer, its head as it was written.
+    /// Reads one whole response without changing the case of its head.
     pub async fn reply(&mut self) -> Reply {
         let written = self.written_head().await;
         let mut lines = written.trim_end().split("\r\n");
@@ -151,7 +158,7 @@ impl Wire {
         let mut headers = HeaderMap::new();
         for (name, value) in lines.map(|line| line.split_once(':').expect("a header")) {
             let name: HeaderName = name.parse().expect("a name");
-            headers.append(name, value.trim().parse().expect("a value"));
+            headers.append(name, value.trim().parse().expect("a valid header value"));
         }
         let (body, end) = self.body(&written.to_ascii_lowercase(), status.as_u16(), "GET").await;
         assert_eq!(end, End::Whole, "{written}");
@@ -179,7 +186,7 @@ impl Wire {
         }
     }
 
-    /// Reads until `text` has come; it and what came before it is thrown away.
+    /// Reads until `text` has been received, and discards everything up to its end.
     pub async fn skip_to(&mut self, text: &str) {
         loop {
             if let Some(at) = find(&self.buffer, text.as_bytes()) {
@@ -194,7 +201,7 @@ impl Wire {
         }
     }
 
-    /// Reads exactly `count` bytes more and throws them away.
+    /// Reads and discards exactly `count` bytes.
     pub async fn take(&mut self, count: usize) {
         let mut left = count;
         loop {
@@ -208,13 +215,13 @@ impl Wire {
         }
     }
 
-    /// Reads to the end of the connection.
+    /// Reads until the connection ends.
     pub async fn closing(&mut self) -> End {
         while self.more().await {}
         self.closed.expect("closed")
     }
 
-    /// What has been read and not been used.
+    /// Returns the bytes that have been received and not consumed.
     pub fn rest(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
@@ -250,13 +257,13 @@ impl Wire {
         }
     }
 
-    /// Reads some bytes; false once there will be none.
+    /// Receives more bytes. Returns `false` if the connection has ended.
     async fn more(&mut self) -> bool {
         if self.closed.is_some() {
             return false;
         }
         self.buffer.reserve(256 << 10);
-        match timeout(PATIENCE, self.stream.read_buf(&mut self.buffer))
+        match timeout(TIMEOUT, self.stream.read_buf(&mut self.buffer))
             .await
             .expect("bytes in time")
         {
@@ -268,14 +275,14 @@ impl Wire {
     }
 }
 
-/// Sends `bytes` on a connection of its own and reads the answer.
-pub async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
+/// Sends `bytes` on a new connection and reads the response.
+pub async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> RawResponse {
     let mut wire = Wire::open(address).await;
     wire.send(bytes).await;
     wire.answer().await
 }
 
-/// Sends `pieces` on a connection of its own, each in a write of its own, and reads the answer.
+/// Sends each of `pieces` in a separate write on a new connection and reads the response.
 pub async fn exchange(address: SocketAddr, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Reply {
     let mut wire = Wire::open(address).await;
     for piece in pieces {
@@ -284,7 +291,7 @@ pub async fn exchange(address: SocketAddr, pieces: impl IntoIterator<Item = impl
     wire.reply().await
 }
 
-/// A `POST` with `content-length`, on a connection that stays open.
+/// Returns a `POST` request with a JSON body and `content-length`.
 pub fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -292,15 +299,15 @@ pub fn post(path: &str, body: &str) -> String {
     )
 }
 
-/// The position of `needle` in `bytes`.
+/// Returns the position of `needle` in `bytes`.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, needle)
 }
 
-/// The response head of a stream of events, chunked.
+/// The head of a chunked response with `text/event-stream`.
 pub const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// One chunk.
+/// Returns `data` as one chunk of a chunked body.
 pub fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }

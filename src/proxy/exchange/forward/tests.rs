@@ -10,7 +10,7 @@ use crate::{
     proxy::{request::kit, testing, turn::turn_state},
     scan::RequestFacts,
     state::{Gateway, Snapshot},
-    wire::{Framing, Keep},
+    wire::{Framing, KeptBodyBuilder},
 };
 
 /// Two upstreams: `a` calls the model by another name, and `p` is called with the caller's credential.
@@ -45,7 +45,7 @@ impl SenderInput<'_> {
         let request = request.header("host", "gateway.test").body(()).expect("a request");
         let framing = Framing::Length(BODY.len() as u64);
         let admitted = kit::admit(snapshot, request, framing).expect("a good head");
-        let mut keep = Keep::default();
+        let mut keep = KeptBodyBuilder::default();
         keep.push(Bytes::from_static(BODY.as_bytes()));
         let inspected = Inspected {
             facts: RequestFacts {

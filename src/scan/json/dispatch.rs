@@ -1,0 +1,172 @@
+//! Passes the fields that the grammar finds to a visitor.
+//!
+//! The grammar knows where keys and values begin and end. The dispatcher captures their text, also where it lies across
+//! two chunks, and calls the [`FieldVisitor`] with whole keys and strings.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+
+use super::{
+    capture::{Capture, StreamSlice},
+    encrypted,
+    error::JsonError,
+    unescape::unescape,
+    visitor::FieldVisitor,
+};
+use crate::ids::EncryptedContent;
+
+/// Calls `V` with the keys and values that it wants.
+pub(super) struct FieldDispatcher<V: FieldVisitor> {
+    /// The visitor.
+    pub visitor: V,
+    /// The field that the last key names, until its value has been read.
+    field: Option<V::Field>,
+    /// The key, wanted string or wanted number that is being read.
+    capture: Option<Capture>,
+    /// Whether `capture` is a number.
+    is_number: bool,
+    encrypted: EncryptedState,
+    /// Whether the key `encrypted_content` may begin in the current block.
+    block_may_have_encrypted: bool,
+}
+
+/// How far an `encrypted_content` member has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EncryptedState {
+    /// No such member is being read.
+    None,
+    /// Its key was the last key.
+    Key,
+    /// Its text is being captured.
+    Text,
+}
+
+impl<V: FieldVisitor> FieldDispatcher<V> {
+    pub fn new(visitor: V) -> Self {
+        Self {
+            visitor,
+            field: None,
+            capture: None,
+            is_number: false,
+            encrypted: EncryptedState::None,
+            block_may_have_encrypted: true,
+        }
+    }
+
+    /// Begins the next block. `may_have_encrypted` tells whether the key `encrypted_content` may begin in it.
+    #[inline(always)]
+    pub fn begin_block(&mut self, may_have_encrypted: impl FnOnce() -> bool) {
+        // While the visitor wants no encrypted content, the flag has no effect, and it may begin to want it before the
+        // block ends.
+        self.block_may_have_encrypted =
+            self.visitor.encrypted_depth() == 0 || self.encrypted == EncryptedState::Key || may_have_encrypted();
+    }
+
+    /// Whether the visitor is to be told of members at `depth`.
+    #[inline(always)]
+    pub fn wants(&self, depth: u32) -> bool {
+        depth <= self.visitor.max_depth() || self.block_may_have_encrypted && depth <= self.visitor.encrypted_depth()
+    }
+
+    /// A key begins with its opening quote at `at`.
+    #[inline(always)]
+    pub fn begin_key(&mut self, at: u64) {
+        self.capture = Some(Capture::new(at + 1, V::MAX_KEY));
+    }
+
+    /// The key ended with its closing quote at `at`.
+    pub fn end_key(&mut self, depth: u32, slice: &StreamSlice<'_>, at: u64) -> Result<(), JsonError> {
+        self.field = None;
+        if let Some(capture) = self.capture.take().filter(|capture| !capture.overflows(at)) {
+            let quote = capture.start() - 1;
+            let raw = capture.finish(slice, at);
+            if depth == self.visitor.encrypted_depth() && encrypted::is_key(&raw) {
+                self.encrypted = EncryptedState::Key;
+                return Ok(());
+            }
+            self.field = self.visitor.visit_key(depth, &unescape_key(raw), quote)?;
+        }
+        Ok(())
+    }
+
+    /// A value begins at `at` with the byte `first`.
+    #[inline(always)]
+    pub fn begin_value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), JsonError> {
+        let mut limit = self.visitor.visit_value(self.field, depth, first, at)?;
+        if self.encrypted == EncryptedState::Key {
+            self.encrypted = if first == b'"' {
+                EncryptedState::Text
+            } else {
+                EncryptedState::None
+            };
+            limit = Some(encrypted::MAX_WRITTEN);
+        }
+        self.is_number = V::READS_NUMBERS && first.is_ascii_digit();
+        self.capture = limit
+            .filter(|_| first == b'"' || self.is_number)
+            .map(|limit| Capture::new(at + u64::from(first == b'"'), limit));
+        if self.capture.is_none() {
+            self.field = None;
+        }
+        Ok(())
+    }
+
+    /// A value ended before `at`. If it is a string, its closing quote is at `at - 1`.
+    pub fn end_value(&mut self, depth: u32, slice: &StreamSlice<'_>, at: u64) -> Result<(), JsonError> {
+        if self.encrypted == EncryptedState::Text {
+            self.encrypted = EncryptedState::None;
+            if let Some(capture) = self.capture.take() {
+                let identity = encrypted_identity(&capture.finish(slice, at - 1));
+                self.visitor.visit_encrypted(identity);
+            }
+        } else if let (Some(field), Some(capture)) = (self.field.take(), self.capture.take()) {
+            if V::READS_NUMBERS && self.is_number {
+                if !capture.overflows(at) {
+                    self.visitor.visit_number(field, &capture.finish(slice, at));
+                }
+                self.visitor.visit_value_end(depth, slice, at);
+                return Ok(());
+            }
+            let quote = capture.start() - 1;
+            let raw = (!capture.overflows(at - 1)).then(|| capture.finish(slice, at - 1));
+            self.visitor.visit_string(field, raw.as_deref(), quote)?;
+        }
+        self.visitor.visit_value_end(depth, slice, at);
+        Ok(())
+    }
+
+    /// Copies what is still needed of `slice`, before it becomes invalid.
+    pub fn suspend(&mut self, slice: &StreamSlice<'_>) {
+        if let Some(capture) = &mut self.capture {
+            capture.suspend(slice);
+        }
+        self.visitor.suspend(slice);
+    }
+}
+
+/// The identity of an encrypted content. `raw` is the beginning of its text before unescaping.
+fn encrypted_identity(mut raw: &[u8]) -> EncryptedContent {
+    let prefix = raw.get(..EncryptedContent::PREFIX).unwrap_or(raw);
+    if memchr(b'\\', prefix).is_none() {
+        return EncryptedContent::from_text(prefix);
+    }
+    loop {
+        match unescape(raw) {
+            Ok(text) => return EncryptedContent::from_text(text.as_bytes()),
+            // The limit of the capture has cut a character in two. The text before that character counts.
+            Err(at) => raw = raw.get(..at).expect("the index of an error lies inside the text"),
+        }
+    }
+}
+
+/// Unescapes a key.
+///
+/// An escape can still be invalid, because the lexer reports a lone surrogate up to nine bytes after it. Such a key becomes
+/// the empty name, which no visitor knows.
+fn unescape_key(raw: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match memchr(b'\\', &raw) {
+        None => raw,
+        Some(_) => Cow::Owned(unescape(&raw).unwrap_or_default().into_owned().into_bytes()),
+    }
+}

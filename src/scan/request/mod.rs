@@ -1,0 +1,14 @@
+//! Reading of request bodies: the facts of a request that decide its route.
+//!
+//! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner,
+//! whose [`visitor`] knows the fields.
+
+pub(super) mod facts;
+pub(super) mod inspect;
+pub(super) mod scanner;
+mod visitor;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

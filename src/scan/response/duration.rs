@@ -1,0 +1,151 @@
+//! Parses durations as people and Go programs write them: `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `2 minutes`, `3 days 4 hours`.
+
+use std::time::Duration;
+
+/// The phrases before a time to wait, in the messages of upstreams seen so far.
+const WAIT_PHRASES: [&str; 7] = [
+    "again in ",
+    "again after ",
+    "retry in ",
+    "retry after ",
+    "reset in ",
+    "resets in ",
+    "reset after ",
+];
+
+/// Parses a number that is written with digits and a point only.
+pub(super) fn parse_decimal(text: &str) -> Option<f64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    // Numbers of this length are finite.
+    (is_plain && text.len() <= 32).then(|| text.parse().ok()).flatten()
+}
+
+/// Parses `text` as a duration. A number without a unit is in seconds.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    if let Some(seconds) = parse_decimal(text) {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let (duration, rest) = parse_leading(text)?;
+    rest.is_empty().then_some(duration)
+}
+
+/// Finds the time to wait in a message like "Please try again in 1.5s."
+pub(super) fn find_wait(message: &str) -> Option<Duration> {
+    let message = message.to_ascii_lowercase();
+    let mut waits = WAIT_PHRASES.iter().flat_map(|phrase| {
+        let places = message.match_indices(phrase);
+        places.filter_map(|(at, _)| parse_leading(&message[at + phrase.len()..]))
+    });
+    waits.next().map(|(wait, _)| wait)
+}
+
+/// Parses the duration at the beginning of `text`: one or more numbers, each with a unit. Returns it and the rest of `text`.
+fn parse_leading(text: &str) -> Option<(Duration, &str)> {
+    let (mut duration, mut rest) = parse_component(text.trim_ascii_start())?;
+    loop {
+        let next = rest.trim_start_matches([' ', ',']);
+        let next = next.strip_prefix("and ").unwrap_or(next);
+        match parse_component(next) {
+            Some((more, after)) => {
+                duration = duration.checked_add(more)?;
+                rest = after;
+            }
+            None => return Some((duration, rest)),
+        }
+    }
+}
+
+/// Parses the number and its unit at the beginning of `text`. Returns their duration and the rest of `text`.
+fn parse_component(text: &str) -> Option<(Duration, &str)> {
+    let length_while = |text: &'_ str, belongs: fn(&u8) -> bool| text.bytes().take_while(belongs).count();
+    let digits = length_while(text, |byte| byte.is_ascii_digit() || *byte == b'.');
+    let (number, rest) = text.split_at(digits);
+    let rest = rest.trim_ascii_start();
+    let letters = length_while(rest, u8::is_ascii_alphabetic);
+    let (unit, rest) = rest.split_at(letters);
+    let duration = Duration::try_from_secs_f64(parse_decimal(number)? * seconds_in(unit)?).ok()?;
+    Some((duration, rest))
+}
+
+/// The length of a unit of time in seconds.
+fn seconds_in(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ms" | "millisecond" | "milliseconds" => 1e-3,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "w" | "week" | "weeks" => 604_800.0,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_parsed_completely_or_not_at_all() {
+        let cases = [
+            ("12ms", Some(12)),
+            ("1s", Some(1000)),
+            ("1.5s", Some(1500)),
+            ("6m0s", Some(360_000)),
+            ("1h2m3s", Some(3_723_000)),
+            ("2m59.56s", Some(179_560)),
+            ("59", Some(59_000)),
+            ("0.25", Some(250)),
+            ("0s", Some(0)),
+            ("2 minutes", Some(120_000)),
+            ("3 days, 4 hours and 5 minutes", Some(273_900_000)),
+            ("1w", Some(604_800_000)),
+            ("", None),
+            ("s", None),
+            ("-1s", None),
+            ("1e3", None),
+            ("inf", None),
+            ("NaN", None),
+            ("1.2.3s", None),
+            (".", None),
+            ("1 fortnight", None),
+            ("1s later", None),
+            ("5 s5", None),
+            ("99999999999999999999999999999999w", None),
+            ("111111111111111111111111111111111", None),
+        ];
+        for (text, millis) in cases {
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_wait_is_found_in_messages() {
+        let cases = [
+            (
+                "Rate limit reached for gpt-5.2 in organization org-A on tokens per min (TPM): Limit 30000, Used 22999, \
+                 Requested 12528. Please try again in 11.054s. Visit https://platform.openai.com/account/rate-limits",
+                Some(11_054),
+            ),
+            ("Please try again in 20ms.", Some(20)),
+            ("try again in 6m0s", Some(360_000)),
+            ("Try Again In 1h2m3s!", Some(3_723_000)),
+            ("Please retry after 26 seconds.", Some(26_000)),
+            ("Please retry in 34.07s.", Some(34_070)),
+            ("try again in 2 minutes, or ask for more", Some(120_000)),
+            (
+                "Upgrade to Pro or try again in 3 days 4 hours 5 minutes.",
+                Some(273_900_000),
+            ),
+            ("Try again in a moment. Your limit resets in 3 days.", Some(259_200_000)),
+            ("Try again in 20.", None),
+            ("in 3 days", None),
+            ("It took 1.5s", None),
+            ("try again in ", None),
+            ("try again in é 5s", None),
+            ("", None),
+        ];
+        for (message, millis) in cases {
+            assert_eq!(find_wait(message), millis.map(Duration::from_millis), "{message}");
+        }
+    }
+}

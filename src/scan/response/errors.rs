@@ -1,0 +1,115 @@
+//! Reads what an error response, or a failed event of a stream, says about itself: its type and code, when its limit is
+//! reset, and whether it concerns one model only.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::{
+    error_object::ErrorObject,
+    limits::{LimitSource, reset_after},
+};
+
+/// The maximum length in bytes of a type or code. A longer one is treated as absent.
+const MAX_NAME: usize = 64;
+
+/// What an error says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorNotice {
+    /// `error.type`, at most 64 bytes long.
+    pub kind: Option<String>,
+    /// `error.code`, at most 64 bytes long. A number is written as its digits.
+    pub code: Option<String>,
+    /// The time from now until the limit is reset, at most 366 days. It is zero if the limit has been reset already.
+    ///
+    /// Upstreams write it in several dialects. They are listed in `src/scan/response/limits.rs`, and a new dialect is added
+    /// there.
+    pub reset: Option<Duration>,
+    /// Whether the error names the requested model, so that requests for other models may succeed.
+    pub names_model: bool,
+}
+
+/// Reads an error response with the given headers and body.
+///
+/// `model` is the requested model, and `unix_now` is the current time since 1970. If the body is not JSON, is truncated or
+/// compressed, only the headers are read.
+pub fn error_notice(headers: &HeaderMap, body: &[u8], model: Option<&str>, unix_now: Duration) -> ErrorNotice {
+    let body: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
+    let error = match &body {
+        // Some gateways write the error without the member `error`, and some write a text instead of an object.
+        Some(body) => ErrorObject::from_member(body).unwrap_or_else(|| ErrorObject::from_object(body)),
+        None => ErrorObject::default(),
+    };
+    notice(error, headers, model, unix_now)
+}
+
+/// Reads the `data` of an event. Returns `None` if the event is not a failure.
+///
+/// Failures are `response.failed`, `error` with or without a member `error`, and `{"error":{…}}` in a stream of chat
+/// completions. `model` and `unix_now` are those of [`error_notice`].
+pub fn event_notice(data: &[u8], model: Option<&str>, unix_now: Duration) -> Option<ErrorNotice> {
+    let event: Map<String, Value> = serde_json::from_slice(data).ok()?;
+    let error = match event.get("type").and_then(Value::as_str) {
+        Some("response.failed") => {
+            let response = event.get("response").and_then(Value::as_object);
+            response.and_then(ErrorObject::from_member).unwrap_or_default()
+        }
+        // If the event itself is the error object, its `type` is the type of the event and not of the error.
+        Some("error") => ErrorObject::from_member(&event).unwrap_or_else(|| ErrorObject {
+            kind: None,
+            ..ErrorObject::from_object(&event)
+        }),
+        Some(_) => return None,
+        None => ErrorObject::from_object(event.get("error")?.as_object()?),
+    };
+    Some(notice(error, &HeaderMap::new(), model, unix_now))
+}
+
+fn notice(error: ErrorObject<'_>, headers: &HeaderMap, model: Option<&str>, unix_now: Duration) -> ErrorNotice {
+    ErrorNotice {
+        kind: error.kind.and_then(short_name),
+        code: error.code.and_then(short_name),
+        reset: reset_after(&LimitSource {
+            error,
+            headers,
+            unix_now,
+        }),
+        names_model: model.is_some_and(|model| names_model(&error, model)),
+    }
+}
+
+fn names_model(error: &ErrorObject<'_>, model: &str) -> bool {
+    error.model == Some(model) || error.message.is_some_and(|message| contains_name(message, model))
+}
+
+/// A type or code as text, if it is short enough.
+fn short_name(value: &Value) -> Option<String> {
+    let name = match value {
+        Value::String(name) => name.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
+}
+
+/// Whether `text` contains `name` as a whole name, and not as a part of a longer name: `gpt-5-mini` and `gpt-5.2` do not
+/// contain `gpt-5`.
+fn contains_name(text: &str, name: &str) -> bool {
+    let continues_name = |character: char| character.is_alphanumeric() || matches!(character, '-' | '_');
+    let is_whole_name = |at: usize| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        let before = before.chars().next_back();
+        let mut after = after.chars();
+        let ends = match after.next() {
+            // Either the end of a sentence or the middle of a longer name.
+            Some('.' | ':') => !after.next().is_some_and(continues_name),
+            next => !next.is_some_and(continues_name),
+        };
+        ends && !before.is_some_and(|before| continues_name(before) || before == '.')
+    };
+    !name.is_empty() && text.match_indices(name).any(|(at, _)| is_whole_name(at))
+}
+
+#[cfg(test)]
+mod tests;

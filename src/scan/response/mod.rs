@@ -1,0 +1,21 @@
+//! Reading of response bodies while they are forwarded.
+//!
+//! [`reader`] is the entry. It reads JSON bodies with the [`outline`] visitor of the JSON scanner, and event streams with
+//! [`sse`] and [`events`], which look at the beginning of each event ([`peek`]) and scan only the events that matter.
+//! [`errors`] reads what an error response or a failed event says, and [`limits`] when the limit it reports is reset.
+
+mod duration;
+mod error_object;
+pub(super) mod errors;
+mod events;
+pub(super) mod first_event;
+mod limits;
+mod outline;
+mod peek;
+pub(super) mod reader;
+mod sse;
+pub(super) mod terminal;
+pub(super) mod usage;
+
+#[cfg(test)]
+mod tests;

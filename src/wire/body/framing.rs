@@ -1,0 +1,68 @@
+//! How a body is delimited, whether a response has one, and why one may end early.
+
+use std::{fmt, time::Duration};
+
+use http::{Method, StatusCode};
+
+/// How a request body is delimited. The request to the upstream keeps the framing that the client chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// `Content-Length`, in bytes.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// Why a body ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// More than `limit` bytes arrived.
+    TooLarge {
+        /// The maximum body size in bytes.
+        limit: u64,
+    },
+    /// No piece of the body arrived for this long.
+    Idle(Duration),
+    /// The sender closed the connection, or its framing is invalid. The text says which.
+    Broken(String),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
+            Self::Idle(limit) => write!(f, "no piece of the body arrived for {} ms", limit.as_millis()),
+            Self::Broken(why) => write!(f, "the body ended early: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// Whether a response may have a body, given the method of its request and its status (RFC 9110 sections 9.3.2 and 15).
+pub(in crate::wire) fn response_may_have_body(method: &Method, status: StatusCode) -> bool {
+    method != Method::HEAD
+        && !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_has_a_body_unless_its_method_or_status_excludes_one() {
+        for (method, status, expected) in [
+            (Method::GET, StatusCode::OK, true),
+            (Method::POST, StatusCode::BAD_GATEWAY, true),
+            (Method::HEAD, StatusCode::OK, false),
+            (Method::GET, StatusCode::NO_CONTENT, false),
+            (Method::GET, StatusCode::NOT_MODIFIED, false),
+            (Method::GET, StatusCode::CONTINUE, false),
+        ] {
+            assert_eq!(response_may_have_body(&method, status), expected, "{method} {status}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A request body on its way in, with a limit on its size and on its pauses.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::wire::body::{framing::BodyError, request::RequestBody};
+
+/// A client's request body as it arrives, bounded in size and in pauses.
+pub struct Intake {
+    body: RequestBody,
+    /// The maximum pause between two pieces.
+    idle: Duration,
+    /// The maximum size in bytes, as sent.
+    limit: u64,
+    /// The bytes received so far. The count is shared, because the request log reads it after the body is gone.
+    received: Arc<AtomicU64>,
+}
+
+impl Intake {
+    /// Reads at most `limit` bytes of `body`, with pauses of at most `idle`.
+    pub fn new(body: RequestBody, limit: u64, idle: Duration) -> Self {
+        Self {
+            body,
+            idle,
+            limit,
+            received: Arc::default(),
+        }
+    }
+
+    /// Whether all of the body has been read.
+    pub fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
+    /// The number of bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The counter of received bytes, which can outlive the body.
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    /// Reads the next piece, or `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(in crate::wire) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let piece = ready!(self.body.poll_data(cx, self.idle));
+        if let Some(Ok(piece)) = &piece {
+            let length = piece.len() as u64;
+            let received = self
+                .received
+                .fetch_add(length, Ordering::Relaxed)
+                .saturating_add(length);
+            if received > self.limit {
+                return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
+            }
+        }
+        Poll::Ready(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+
+    use super::*;
+    use crate::wire::{
+        body::framing::Framing,
+        http1::server::connection::{ClientConnection, Http1RequestBody},
+        server::{activity::Activity, socket::ClientSocket},
+        transport::Transport,
+    };
+
+    const IDLE: Duration = Duration::from_millis(50);
+
+    /// The body of a request with a `Content-Length` of eight bytes.
+    fn intake(limit: u64) -> (Intake, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let socket = ClientSocket::new(Transport::Unix(near), IDLE, Activity::accepted());
+        let client = Arc::new(Mutex::new(ClientConnection::new(socket)));
+        let framing = Framing::Length(8);
+        client.lock().begin_request(framing);
+        let body = Http1RequestBody::new(&client, framing);
+        (Intake::new(RequestBody::from_http1(body, framing), limit, IDLE), far)
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+        for (limit, expected) in [
+            (8, Ok(Bytes::from("12345678"))),
+            (7, Err(BodyError::TooLarge { limit: 7 })),
+        ] {
+            let (mut intake, mut client) = intake(limit);
+            client.write_all(b"12345678").await.expect("written");
+            assert_eq!(intake.next().await, Some(expected));
+            assert!(intake.is_end());
+            assert_eq!((intake.received(), intake.counter().load(Ordering::Relaxed)), (8, 8));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pauses_for_too_long_ends_its_body_with_an_error() {
+        let (mut intake, mut client) = intake(8);
+        client.write_all(b"123").await.expect("written");
+        assert_eq!(intake.next().await, Some(Ok(Bytes::from("123"))));
+        assert_eq!(intake.next().await, Some(Err(BodyError::Idle(IDLE))));
+        assert_eq!(intake.received(), 3);
+    }
+}

@@ -1,0 +1,368 @@
+//! Request bodies in memory. Such a body can be sent several times, and with one range of its bytes replaced.
+
+use std::{
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Collects the pieces of a body that is kept in memory.
+///
+/// A piece is a slice of the buffer that it was read into, and it keeps the whole buffer alive. The buffer that the
+/// connections of a thread share has 64 KiB. So small pieces are copied together; otherwise they would hold many times the
+/// memory that is accounted for them.
+#[derive(Default)]
+pub struct KeptBodyBuilder {
+    pieces: Vec<Bytes>,
+    /// The block that small pieces are copied into.
+    joined: BytesMut,
+    /// The total size of all pieces in bytes.
+    length: usize,
+}
+
+impl KeptBodyBuilder {
+    /// The size in bytes from which a piece is kept as it is. A smaller piece is copied.
+    const LARGE: usize = 8 << 10;
+    /// The size of a new block in bytes. A block is as large as the body so far, within these bounds, so that at most half
+    /// of the memory stays unused.
+    const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
+
+    /// Adds the next piece.
+    pub fn push(&mut self, piece: Bytes) {
+        let length = piece.len();
+        if length < Self::LARGE {
+            self.copy(piece);
+        } else {
+            self.close_block();
+            self.pieces.push(piece);
+        }
+        self.length += length;
+    }
+
+    fn copy(&mut self, mut piece: Bytes) {
+        while !piece.is_empty() {
+            let mut free = self.joined.capacity() - self.joined.len();
+            if free == 0 {
+                self.close_block();
+                free = piece
+                    .len()
+                    .max(self.length)
+                    .clamp(*Self::BLOCK.start(), *Self::BLOCK.end());
+                self.joined = BytesMut::with_capacity(free);
+            }
+            self.joined.extend_from_slice(&piece.split_to(free.min(piece.len())));
+        }
+    }
+
+    /// Completes the body. It holds `permit`, which accounts for its memory, until it is dropped.
+    pub fn finish(mut self, permit: Option<OwnedSemaphorePermit>) -> KeptBody {
+        self.close_block();
+        KeptBody {
+            pieces: self.pieces.into(),
+            length: self.length as u64,
+            _permit: permit,
+        }
+    }
+
+    /// Makes a piece of the bytes in the block. The free rest of the block is used for further pieces.
+    fn close_block(&mut self) {
+        if !self.joined.is_empty() {
+            self.pieces.push(self.joined.split().freeze());
+        }
+    }
+}
+
+/// A complete body in memory. Its permit is released when the last [`Replay`](crate::wire::Replay) of it is dropped.
+pub struct KeptBody {
+    pieces: Box<[Bytes]>,
+    /// The total size in bytes.
+    length: u64,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl KeptBody {
+    /// The position of the byte at `offset`, or the end of the body when `offset` is its length.
+    fn position(&self, offset: u64) -> Option<PiecePosition> {
+        let mut within = offset;
+        for (piece, bytes) in self.pieces.iter().enumerate() {
+            match within.checked_sub(bytes.len() as u64) {
+                Some(beyond) => within = beyond,
+                None => {
+                    let offset = usize::try_from(within).expect("the offset is less than the piece's length");
+                    return Some(PiecePosition { piece, offset });
+                }
+            }
+        }
+        let end = PiecePosition {
+            piece: self.pieces.len(),
+            offset: 0,
+        };
+        (within == 0).then_some(end)
+    }
+
+    /// The parts of the piece at `position` before that position and from it on. Both are empty at the end of the body.
+    fn split_piece(&self, PiecePosition { piece, offset }: PiecePosition) -> (Bytes, Bytes) {
+        match self.pieces.get(piece) {
+            None => (Bytes::new(), Bytes::new()),
+            Some(bytes) => (bytes.slice(..offset), bytes.slice(offset..)),
+        }
+    }
+}
+
+/// A byte of a kept body: the index of its piece, and its offset in that piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PiecePosition {
+    piece: usize,
+    offset: usize,
+}
+
+/// A range of bytes that is replaced when the body is sent.
+struct Splice {
+    /// The first byte that is replaced.
+    from: PiecePosition,
+    /// The first byte after the replaced range.
+    to: PiecePosition,
+    /// The bytes that are sent instead.
+    with: Bytes,
+    /// The size of the replaced range in bytes.
+    removed: u64,
+}
+
+/// A range of a body cannot be replaced: the body does not have these bytes, or it is not kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpliceError;
+
+/// Reads a kept body from its beginning to its end, with the bytes of its splice replaced.
+pub(in crate::wire) struct KeptBodyReader {
+    body: Arc<KeptBody>,
+    /// The replaced range. It is shared rather than stored inline, because most bodies have none.
+    splice: Option<Arc<Splice>>,
+    /// The number of the next piece, counted after the splice has cut the pieces.
+    next: usize,
+    /// The number of bytes that have not been read yet.
+    left: u64,
+}
+
+impl KeptBodyReader {
+    /// A reader of `body` as it came, at its beginning.
+    pub fn new(body: KeptBody) -> Self {
+        Self {
+            left: body.length,
+            body: Arc::new(body),
+            splice: None,
+            next: 0,
+        }
+    }
+
+    /// Another reader of the same body with the same splice, at its beginning.
+    pub fn restarted(&self) -> Self {
+        Self {
+            body: self.body.clone(),
+            splice: self.splice.clone(),
+            next: 0,
+            left: self.length(),
+        }
+    }
+
+    /// Restarts the reader with the bytes `at` of the original body replaced by `with`.
+    pub fn splice(&mut self, at: Range<u64>, with: Bytes) -> Result<(), SpliceError> {
+        let removed = at.end.checked_sub(at.start).ok_or(SpliceError)?;
+        let ends = self.body.position(at.start).zip(self.body.position(at.end));
+        let (from, to) = ends.ok_or(SpliceError)?;
+        self.splice = Some(Arc::new(Splice {
+            from,
+            to,
+            with,
+            removed,
+        }));
+        *self = self.restarted();
+        Ok(())
+    }
+
+    /// Removes the splice and, if there was one, restarts the reader.
+    pub fn restore(&mut self) {
+        if self.splice.take().is_some() {
+            *self = self.restarted();
+        }
+    }
+
+    /// The total size in bytes of what is sent, with the splice applied.
+    pub fn length(&self) -> u64 {
+        match &self.splice {
+            None => self.body.length,
+            Some(splice) => self.body.length - splice.removed + splice.with.len() as u64,
+        }
+    }
+
+    /// The number of bytes that have not been read yet.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether a piece has been asked for since the reader was started.
+    pub fn has_begun(&self) -> bool {
+        self.next > 0
+    }
+
+    /// The next piece that is not empty, or `None` at the end.
+    pub fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let piece = self.piece(self.next);
+            self.next += 1;
+            match piece {
+                Some(piece) if piece.is_empty() => {}
+                Some(piece) => {
+                    self.left -= piece.len() as u64;
+                    return Some(piece);
+                }
+                None => return None,
+            }
+        }
+    }
+
+    /// The piece with this number. A splice turns the pieces that it touches into three: the bytes before it, its
+    /// replacement, and the bytes after it.
+    fn piece(&self, number: usize) -> Option<Bytes> {
+        let pieces = &self.body.pieces;
+        let Some(splice) = &self.splice else {
+            return pieces.get(number).cloned();
+        };
+        match number.checked_sub(splice.from.piece) {
+            None => pieces.get(number).cloned(),
+            Some(0) => Some(self.body.split_piece(splice.from).0),
+            Some(1) => Some(splice.with.clone()),
+            Some(2) => Some(self.body.split_piece(splice.to).1),
+            Some(beyond) => pieces.get(splice.to.piece + beyond - 2).cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_copied_together_in_order() {
+        let mut builder = KeptBodyBuilder::default();
+        let large = Bytes::from(vec![b'x'; KeptBodyBuilder::LARGE]);
+        for piece in [
+            Bytes::from_static(b"a"),
+            Bytes::from_static(b"b"),
+            large.clone(),
+            Bytes::from_static(b"c"),
+        ] {
+            builder.push(piece);
+        }
+        let kept = builder.finish(None);
+        assert_eq!(kept.pieces.len(), 3);
+        assert_eq!(&kept.pieces[0][..], b"ab");
+        // A large piece is kept without a copy.
+        assert_eq!(kept.pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(&kept.pieces[2][..], b"c");
+    }
+
+    #[test]
+    fn small_pieces_hold_no_more_memory_than_is_accounted_for() {
+        let mut builder = KeptBodyBuilder::default();
+        let mut whole = Vec::new();
+        for number in 0..3000_u32 {
+            // A slice of a buffer, as a connection reads into it.
+            let mut buffer = BytesMut::with_capacity(8 << 10);
+            buffer.extend_from_slice(&number.to_le_bytes().repeat(1 + number as usize % 1000));
+            let mut buffer = buffer.freeze();
+            let piece = buffer.split_to(buffer.len() / 2);
+            whole.extend_from_slice(&piece);
+            builder.push(piece);
+            assert!(buffer.is_unique(), "piece {number} keeps its buffer alive");
+            let capacity = builder.joined.capacity();
+            assert!(capacity <= whole.len().max(256), "{capacity} for {}", whole.len());
+        }
+        let kept = builder.finish(None);
+        assert_eq!(kept.pieces.concat(), whole);
+        assert!(kept.pieces.len() < 20 + whole.len() / (32 << 10));
+    }
+
+    fn kept(pieces: &[Vec<u8>]) -> KeptBody {
+        let pieces: Box<[Bytes]> = pieces.iter().cloned().map(Bytes::from).collect();
+        KeptBody {
+            length: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            pieces,
+            _permit: None,
+        }
+    }
+
+    /// Reads the rest of the body, and checks the number of bytes that the reader says are left.
+    fn drain(reader: &mut KeptBodyReader) -> Vec<u8> {
+        let mut taken = Vec::new();
+        let whole = reader.left();
+        while let Some(piece) = reader.next() {
+            assert!(!piece.is_empty());
+            taken.extend_from_slice(&piece);
+            assert_eq!(reader.left(), whole - taken.len() as u64);
+        }
+        assert_eq!(reader.left(), 0);
+        assert!(reader.next().is_none());
+        taken
+    }
+
+    #[test]
+    fn a_splice_copies_nothing() {
+        let body = kept(&[b"{\"model\":\"gp".to_vec(), b"t-5\",\"input\":1}".to_vec()]);
+        let address = body.pieces[1].as_ptr();
+        let mut reader = KeptBodyReader::new(body);
+        reader
+            .splice(9..16, Bytes::from_static(b"\"my\""))
+            .expect("the range exists");
+        assert_eq!(reader.next().as_deref(), Some(&b"{\"model\":"[..]));
+        assert_eq!(reader.next().as_deref(), Some(&b"\"my\""[..]));
+        let last = reader.next().expect("the rest");
+        assert_eq!(last, &b",\"input\":1}"[..]);
+        assert_eq!(last.as_ptr(), address.wrapping_add(4));
+        assert!(reader.next().is_none());
+    }
+
+    #[test]
+    fn a_range_outside_the_body_cannot_be_replaced() {
+        let mut reader = KeptBodyReader::new(kept(&[b"abc".to_vec(), b"de".to_vec()]));
+        for (start, end) in [(0, 6), (6, 6), (6, 7), (3, 2), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+            let spliced = reader.splice(start..end, Bytes::from_static(b"x"));
+            assert_eq!(spliced, Err(SpliceError), "{start}..{end}");
+        }
+        assert_eq!(drain(&mut reader), b"abcde");
+        assert_eq!(KeptBodyReader::new(kept(&[])).splice(0..0, Bytes::new()), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_splice_has_the_result_of_vec_splice(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..6), 0..6),
+            splices in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..6)), 1..4),
+            taken in 0_usize..8,
+        ) {
+            let whole = pieces.concat();
+            let mut reader = KeptBodyReader::new(kept(&pieces));
+            for (one, other, with) in splices {
+                let (one, other) = (one.index(whole.len() + 1), other.index(whole.len() + 1));
+                let at = one.min(other)..one.max(other);
+                let mut expected = whole.clone();
+                expected.splice(at.clone(), with.iter().copied());
+                // The reader restarts, however many pieces have been read before.
+                for _ in 0..taken {
+                    let _ = reader.next();
+                }
+                prop_assert_eq!(reader.splice(at.start as u64..at.end as u64, with.into()), Ok(()));
+                prop_assert_eq!(reader.length(), expected.len() as u64);
+                prop_assert_eq!(drain(&mut reader.restarted()), &expected[..]);
+                prop_assert_eq!(drain(&mut reader), &expected[..]);
+            }
+            reader.restore();
+            prop_assert_eq!(drain(&mut reader), &whole[..]);
+            reader.restore();
+            prop_assert_eq!(drain(&mut reader.restarted()), whole);
+        }
+    }
+}

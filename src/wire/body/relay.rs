@@ -1,0 +1,266 @@
+//! A response body on its way from an upstream to the client.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use memchr::memmem::Finder;
+
+use crate::wire::{
+    body::{framing::BodyError, h2_data::poll_h2_data},
+    client::{h2::H2Stream, idle::IdleConnections},
+    http1::exchange::Http1Exchange,
+    timers::wait_timeout::WaitTimeout,
+};
+
+/// A response body on its way from an upstream.
+///
+/// At the end of the body, its connection returns to the pool. When the body is dropped before its end, the connection is
+/// closed, or over HTTP/2 the stream is reset.
+pub struct Relay {
+    source: RelaySource,
+    /// The maximum pause between two pieces.
+    idle: Duration,
+    /// The pieces that were read ahead. They are delivered first.
+    ahead: VecDeque<Bytes>,
+    /// The error that reading ahead ended in. It is delivered after the pieces.
+    read_ahead_error: Option<BodyError>,
+}
+
+enum RelaySource {
+    /// An HTTP/1.1 exchange, and where its connection goes afterwards. `None` once the end of the body has been read.
+    Http1(Option<(Http1Exchange, Arc<IdleConnections>)>),
+    /// A stream of an HTTP/2 connection.
+    Http2 {
+        incoming: Incoming,
+        timeout: WaitTimeout,
+        /// Frees the stream's place on its connection when it is dropped.
+        stream: Option<H2Stream>,
+    },
+}
+
+impl Relay {
+    /// The response body of `exchange`, whose connection goes to `idle_connections` at the end of the body.
+    pub(in crate::wire) fn from_http1(
+        exchange: Http1Exchange,
+        idle_connections: Arc<IdleConnections>,
+        idle: Duration,
+    ) -> Self {
+        Self::new(RelaySource::Http1(Some((exchange, idle_connections))), idle)
+    }
+
+    /// The response body `incoming` on `stream`.
+    pub(in crate::wire) fn from_http2(incoming: Incoming, stream: H2Stream, idle: Duration) -> Self {
+        let source = RelaySource::Http2 {
+            incoming,
+            timeout: WaitTimeout::default(),
+            stream: Some(stream),
+        };
+        Self::new(source, idle)
+    }
+
+    fn new(source: RelaySource, idle: Duration) -> Self {
+        let mut relay = Self {
+            source,
+            idle,
+            ahead: VecDeque::new(),
+            read_ahead_error: None,
+        };
+        relay.release_at_end();
+        relay
+    }
+
+    /// Releases the connection if the end of the body has been read.
+    fn release_at_end(&mut self) {
+        match &mut self.source {
+            RelaySource::Http1(running) => {
+                if let Some((exchange, idle_connections)) = running.take_if(|(exchange, _)| exchange.is_end())
+                    && let Some(connection) = exchange.into_reusable()
+                {
+                    idle_connections.put(connection);
+                }
+            }
+            RelaySource::Http2 { incoming, stream, .. } => {
+                if incoming.is_end_stream() {
+                    *stream = None;
+                }
+            }
+        }
+    }
+
+    /// Reads one more piece ahead of the client, which still receives it. Returns `None` at the end of the body.
+    ///
+    /// # Errors
+    /// When the body ends early. The client receives the same error after the pieces that were read ahead.
+    pub async fn read_ahead(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(error) = &self.read_ahead_error {
+            return Some(Err(error.clone()));
+        }
+        let piece = poll_fn(|cx| self.poll_source(cx)).await;
+        match &piece {
+            Some(Ok(piece)) => self.ahead.push_back(piece.clone()),
+            Some(Err(error)) => self.read_ahead_error = Some(error.clone()),
+            None => {}
+        }
+        piece
+    }
+
+    /// Whether reading ahead has found that the body ends early.
+    pub fn is_broken(&self) -> bool {
+        self.read_ahead_error.is_some()
+    }
+
+    /// The number of bytes that were read ahead and that the client has not received yet.
+    pub fn ahead(&self) -> usize {
+        self.ahead.iter().map(Bytes::len).sum()
+    }
+
+    /// Overwrites each occurrence of the `secrets` in the bytes that were read ahead with asterisks. Lengths do not change.
+    pub fn mask(&mut self, secrets: &[Finder<'_>]) {
+        let mut text = Vec::with_capacity(self.ahead());
+        for piece in &self.ahead {
+            text.extend_from_slice(piece);
+        }
+        let found = |secret: &Finder<'_>| {
+            let length = secret.needle().len();
+            let starts: Vec<usize> = secret.find_iter(&text).collect();
+            starts.into_iter().map(move |start| start..start + length)
+        };
+        let found: Vec<Range<usize>> = secrets.iter().flat_map(found).collect();
+        if found.is_empty() {
+            return;
+        }
+        for range in found {
+            text[range].fill(b'*');
+        }
+        let mut text = Bytes::from(text);
+        for piece in &mut self.ahead {
+            *piece = text.split_to(piece.len());
+        }
+    }
+
+    /// Reads the next piece from the upstream.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let piece = ready!(match &mut self.source {
+            RelaySource::Http1(None) => Poll::Ready(None),
+            RelaySource::Http1(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
+            RelaySource::Http2 { incoming, timeout, .. } => poll_h2_data(incoming, timeout, cx, self.idle),
+        });
+        match &piece {
+            None | Some(Ok(_)) => self.release_at_end(),
+            Some(Err(_)) => self.drop_connection(),
+        }
+        Poll::Ready(piece)
+    }
+
+    /// Returns the next piece: first the pieces that were read ahead, then the rest from the upstream.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match self.read_ahead_error.take() {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => self.poll_source(cx),
+        }
+    }
+
+    /// Closes the connection, or frees the stream: nothing can follow on it.
+    fn drop_connection(&mut self) {
+        match &mut self.source {
+            RelaySource::Http1(running) => *running = None,
+            RelaySource::Http2 { stream, .. } => *stream = None,
+        }
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let piece = ready!(self.poll_data(cx));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_read_ahead_delivered = self.ahead.is_empty() && self.read_ahead_error.is_none();
+        is_read_ahead_delivered
+            && match &self.source {
+                RelaySource::Http1(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
+                RelaySource::Http2 { incoming, .. } => incoming.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = match &self.source {
+            RelaySource::Http1(running) => running
+                .as_ref()
+                .map_or(Some(0), |(exchange, _)| exchange.exact_length()),
+            RelaySource::Http2 { incoming, .. } => incoming.size_hint().exact(),
+        };
+        // A body that ends early keeps the length that its head names, so its length is not known here.
+        let ahead = self.ahead() as u64;
+        match left {
+            Some(left) if self.read_ahead_error.is_none() => SizeHint::with_exact(left + ahead),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn relay_with_pieces(text: &str, size: usize) -> Relay {
+        Relay {
+            source: RelaySource::Http1(None),
+            idle: Duration::ZERO,
+            ahead: text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect(),
+            read_ahead_error: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn secrets_are_masked_across_pieces(text in "(secret|other|[a-z]{1,3}){0,9}", size in 1..9_usize) {
+            let mut relay = relay_with_pieces(&text, size);
+            let lengths: Vec<usize> = relay.ahead.iter().map(Bytes::len).collect();
+            relay.mask(&[Finder::new("secret"), Finder::new("other")]);
+            let masked: Vec<u8> = relay.ahead.iter().flatten().copied().collect();
+            let expected = text.replace("secret", "******").replace("other", "*****");
+            prop_assert_eq!(masked, expected.as_bytes());
+            prop_assert_eq!(relay.ahead.iter().map(Bytes::len).collect::<Vec<_>>(), lengths);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_was_read_ahead_follows_the_pieces() {
+        let mut relay = relay_with_pieces("ab", 1);
+        relay.read_ahead_error = Some(BodyError::Idle(Duration::ZERO));
+        assert!(relay.is_broken() && !relay.is_end_stream());
+        assert_eq!(relay.size_hint().exact(), None);
+        assert_eq!(relay.read_ahead().await, Some(Err(BodyError::Idle(Duration::ZERO))));
+        let mut read = Vec::new();
+        while let Some(piece) = poll_fn(|cx| relay.poll_data(cx)).await {
+            read.push(piece);
+        }
+        let expected = [
+            Ok(Bytes::from("a")),
+            Ok(Bytes::from("b")),
+            Err(BodyError::Idle(Duration::ZERO)),
+        ];
+        assert_eq!(read, expected);
+        assert!(relay.is_end_stream());
+    }
+}

@@ -1,0 +1,102 @@
+//! The body of a client's request, in whichever version of HTTP it arrives.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_LENGTH};
+use hyper::body::{Body as _, Incoming};
+
+use crate::wire::{
+    body::{
+        framing::{BodyError, Framing},
+        h2_data::poll_h2_data,
+    },
+    http1::server::connection::Http1RequestBody,
+    timers::wait_timeout::WaitTimeout,
+};
+
+/// The body of a client's request, as it arrives.
+pub struct RequestBody {
+    source: RequestBodySource,
+    framing: Framing,
+}
+
+enum RequestBodySource {
+    /// There is no body, or all of it has been read.
+    End,
+    /// The body comes from an HTTP/1.1 connection.
+    Http1(Http1RequestBody),
+    /// The body comes from an HTTP/2 stream. It is boxed because it is the larger variant and the rarer one.
+    Http2(Box<(Incoming, WaitTimeout)>),
+}
+
+impl RequestBody {
+    pub(in crate::wire) fn from_http1(body: Option<Http1RequestBody>, framing: Framing) -> Self {
+        let source = body.map_or(RequestBodySource::End, RequestBodySource::Http1);
+        Self { source, framing }
+    }
+
+    /// The body of an HTTP/2 request with these `headers`. hyper checks the body against its `Content-Length`.
+    pub(in crate::wire) fn from_http2(body: Incoming, headers: &HeaderMap) -> Self {
+        let length = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let (source, framing) = if body.is_end_stream() {
+            (RequestBodySource::End, Framing::None)
+        } else {
+            let framing = length().map_or(Framing::Chunked, Framing::Length);
+            let stream = Box::new((body, WaitTimeout::default()));
+            (RequestBodySource::Http2(stream), framing)
+        };
+        Self { source, framing }
+    }
+
+    /// How the body is delimited.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether all of the body has been read.
+    pub(in crate::wire) fn is_end(&self) -> bool {
+        matches!(self.source, RequestBodySource::End)
+    }
+
+    /// Reads the next piece, or `None` at the end. The client may pause for `idle`.
+    pub(in crate::wire) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        idle: Duration,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let (piece, is_end) = match &mut self.source {
+            RequestBodySource::End => return Poll::Ready(None),
+            RequestBodySource::Http1(body) => {
+                let piece = std::task::ready!(body.poll_data(cx, idle));
+                (piece, body.is_end())
+            }
+            RequestBodySource::Http2(stream) => {
+                let (incoming, timeout) = &mut **stream;
+                let piece = std::task::ready!(poll_h2_data(incoming, timeout, cx, idle));
+                (piece, incoming.is_end_stream())
+            }
+        };
+        if is_end || piece.is_none() {
+            self.source = RequestBodySource::End;
+        }
+        Poll::Ready(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_body_is_at_its_end() {
+        let mut body = RequestBody::from_http1(None, Framing::Length(0));
+        assert!(body.is_end());
+        assert_eq!(body.framing(), Framing::Length(0));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(body.poll_data(&mut cx, Duration::ZERO), Poll::Ready(None));
+    }
+}

@@ -1,0 +1,230 @@
+//! Opens connections to an upstream: name resolution, TCP with happy eyeballs (RFC 8305), and TLS.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Uri, uri::Authority};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::GaiResolver},
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tower_service::Service as _;
+
+use crate::wire::{client::socket::UpstreamSocket, error_cause::root_cause, transport::Transport};
+
+/// The upstream that connections are opened to.
+#[derive(Clone, Debug)]
+pub struct DialTarget {
+    /// The host and port, as in the base URL.
+    pub authority: Authority,
+    /// The TLS configuration of an https upstream; `None` for http.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// Why no connection could be opened. The upstream's HTTP server has not seen the request, so it is safe to send it again.
+#[derive(Debug)]
+pub enum DialError {
+    /// The host name does not resolve, or no address accepts the connection.
+    Connect(String),
+    /// The upstream's certificate is not trusted, or the TLS handshake failed otherwise.
+    Tls(String),
+    /// The connection was not open within this time.
+    Timeout(Duration),
+    /// The HTTP/2 handshake on the new connection failed.
+    Handshake(String),
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(why) => write!(f, "cannot connect: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Timeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
+            Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// The version of HTTP that a connection uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wire) enum HttpProtocol {
+    Http1,
+    Http2,
+}
+
+/// Opens connections to one upstream.
+pub(in crate::wire) struct Dialer {
+    connector: HttpConnector,
+    /// The base URL of the upstream, without a path.
+    uri: Uri,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The maximum time to open a connection.
+    limit: Duration,
+    /// How long a write may be blocked by an upstream that reads nothing.
+    stall: Duration,
+}
+
+impl Dialer {
+    /// A dialer that gives up after `limit`, and whose connections fail once the upstream has read nothing for `stall`.
+    ///
+    /// # Errors
+    /// When the host of an https upstream is not a name that a certificate can be checked against.
+    pub fn new(target: &DialTarget, limit: Duration, stall: Duration) -> Result<Self, DialError> {
+        let scheme = if target.tls.is_some() { "https" } else { "http" };
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(target.authority.clone())
+            .path_and_query("/")
+            .build()
+            .expect("a scheme, an authority and a path make a URI");
+        let tls = match &target.tls {
+            Some(config) => {
+                let host = target
+                    .authority
+                    .host()
+                    .trim_start_matches('[')
+                    .trim_end_matches(']')
+                    .to_owned();
+                let name = ServerName::try_from(host).map_err(|error| DialError::Tls(error.to_string()))?;
+                Some((TlsConnector::from(config.clone()), name))
+            }
+            None => None,
+        };
+        Ok(Self {
+            connector: connector(GaiResolver::new(), limit),
+            uri,
+            tls,
+            limit,
+            stall,
+        })
+    }
+
+    /// The maximum time to open a connection.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Opens a connection, and returns it with the version of HTTP that the upstream has chosen.
+    pub async fn dial(&self) -> Result<(UpstreamSocket, HttpProtocol), DialError> {
+        tokio::time::timeout(self.limit, self.connect())
+            .await
+            .unwrap_or(Err(DialError::Timeout(self.limit)))
+    }
+
+    async fn connect(&self) -> Result<(UpstreamSocket, HttpProtocol), DialError> {
+        let mut connector = self.connector.clone();
+        let stream: TokioIo<TcpStream> = connector
+            .call(self.uri.clone())
+            .await
+            .map_err(|error| self.connect_error(&error))?;
+        let stream = stream.into_inner();
+        let (transport, protocol) = match &self.tls {
+            None => (Transport::Tcp(stream), HttpProtocol::Http1),
+            Some((connector, name)) => {
+                let stream = connector
+                    .connect(name.clone(), stream)
+                    .await
+                    .map_err(|error| DialError::Tls(error.to_string()))?;
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => HttpProtocol::Http2,
+                    _ => HttpProtocol::Http1,
+                };
+                (Transport::Tls(Box::new(stream)), protocol)
+            }
+        };
+        Ok((UpstreamSocket::new(transport, self.stall), protocol))
+    }
+
+    fn connect_error(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let is_timeout = |cause: &(dyn std::error::Error + 'static)| {
+            cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
+        };
+        if causes.any(is_timeout) {
+            return DialError::Timeout(self.limit);
+        }
+        DialError::Connect(root_cause(error))
+    }
+}
+
+/// A connector that connects within `limit`. Each address of a name gets a share of that time, so that an address that does
+/// not answer leaves time for the next.
+fn connector<R>(resolver: R, limit: Duration) -> HttpConnector<R> {
+    let mut connector = HttpConnector::new_with_resolver(resolver);
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(Duration::from_secs(60)));
+    connector.set_connect_timeout(Some(limit));
+    connector
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::{Ready, ready},
+        net::SocketAddr,
+        task::{Context, Poll},
+    };
+
+    use hyper_util::client::legacy::connect::dns::Name;
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// Resolves every name to these addresses.
+    #[derive(Clone)]
+    struct FixedResolver(Vec<SocketAddr>);
+
+    impl tower_service::Service<Name> for FixedResolver {
+        type Response = std::vec::IntoIter<SocketAddr>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _name: Name) -> Self::Future {
+            ready(Ok(self.0.clone().into_iter()))
+        }
+    }
+
+    /// A listener whose queue is full, so that further connection attempts are not answered.
+    fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any: SocketAddr = ([127, 0, 0, 2], 0).into();
+        listener.bind(&any.into()).expect("a free port");
+        listener.listen(0).expect("the socket listens");
+        let address = listener
+            .local_addr()
+            .ok()
+            .and_then(|bound| bound.as_socket())
+            .expect("bound");
+        let waiting =
+            (0..16).map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok());
+        let waiting = waiting.collect();
+        (listener, waiting, address)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let (_listener, waiting, dead) = blackhole();
+        assert!(waiting.len() < 16, "the queue of the listener is full");
+        // Both addresses have the same port, because the connector takes it from the URI.
+        let alive = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], dead.port())))
+            .await
+            .expect("the port is free on the other address");
+        let limit = Duration::from_secs(1);
+        let addresses = FixedResolver(vec![dead, alive.local_addr().expect("bound")]);
+        let uri = Uri::try_from(format!("http://it:{}/", dead.port())).expect("a URI");
+        let dialled = tokio::time::timeout(limit, connector(addresses, limit).call(uri)).await;
+        dialled.expect("in time").expect("the second address answers");
+    }
+}

@@ -1,0 +1,258 @@
+//! The HTTP/2 connections to one upstream, each shared by a limited number of streams.
+//!
+//! The windows are set with care: with hyper's default windows, one stream that its client does not read would stall every
+//! other stream of its connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{
+    client::conn::http2,
+    rt::{Read, Write},
+};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::wire::{
+    body::replay::Replay,
+    client::{
+        dial::HttpProtocol,
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+        socket::ReadCounter,
+    },
+};
+
+/// The maximum number of streams on one connection.
+const MAX_STREAMS: usize = 100;
+/// The maximum number of unread bytes of one stream.
+const STREAM_WINDOW: u32 = 65_535;
+/// The maximum number of unread bytes of all streams. It covers the windows of all streams of a connection at once.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// How long an upstream may be silent while a stream is open before it is sent a ping.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// How long an upstream has to answer a ping before its connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The HTTP/2 connections to one upstream.
+pub(in crate::wire) struct H2Pool {
+    connections: Mutex<Vec<H2Connection>>,
+    /// Whether a new connection will most likely use HTTP/2: it is offered, and the upstream chose it last time.
+    is_http2_expected: AtomicBool,
+    /// Held while a connection is opened, so that waiting requests can use a stream of it.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+struct H2Connection {
+    sender: http2::SendRequest<Replay>,
+    reads: Arc<ReadCounter>,
+    streams: Arc<H2StreamCount>,
+}
+
+/// The number of open streams of one connection.
+struct H2StreamCount {
+    open: AtomicUsize,
+    /// When a stream last ended.
+    last_end: Mutex<Instant>,
+}
+
+/// One stream of a connection. Its place on the connection is freed when it is dropped.
+pub(in crate::wire) struct H2Stream {
+    pub sender: http2::SendRequest<Replay>,
+    /// Counts the reads on the stream's connection.
+    pub reads: Arc<ReadCounter>,
+    streams: Arc<H2StreamCount>,
+}
+
+impl Drop for H2Stream {
+    fn drop(&mut self) {
+        *self.streams.last_end.lock() = Instant::now();
+        self.streams.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl H2Connection {
+    fn open_stream(&self) -> H2Stream {
+        self.streams.open.fetch_add(1, Ordering::AcqRel);
+        H2Stream {
+            sender: self.sender.clone(),
+            reads: self.reads.clone(),
+            streams: self.streams.clone(),
+        }
+    }
+
+    fn stream_count(&self) -> usize {
+        self.streams.open.load(Ordering::Acquire)
+    }
+
+    fn freshness(&self) -> ConnectionFreshness {
+        if self.stream_count() > 0 || self.streams.last_end.lock().elapsed() < CLOSE_DETECTION {
+            ConnectionFreshness::RecentlyUsed
+        } else {
+            ConnectionFreshness::MaybeStale
+        }
+    }
+}
+
+impl H2Pool {
+    /// No connections yet. `expected` is the version of HTTP that the first connection will most likely use.
+    pub fn new(expected: HttpProtocol) -> Self {
+        Self {
+            connections: Mutex::default(),
+            is_http2_expected: AtomicBool::new(expected == HttpProtocol::Http2),
+            dialling: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether a connection that is opened now can most likely be shared.
+    pub fn is_http2_expected(&self) -> bool {
+        self.is_http2_expected.load(Ordering::Relaxed)
+    }
+
+    /// Records which version of HTTP the upstream has chosen for a new connection.
+    pub fn record_protocol(&self, protocol: HttpProtocol) {
+        self.is_http2_expected
+            .store(protocol == HttpProtocol::Http2, Ordering::Relaxed);
+    }
+
+    /// Waits until no other request opens a connection. The connection that was opened meanwhile may be shared.
+    pub async fn lock_dialling(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.dialling.lock().await
+    }
+
+    /// Opens a stream on a connection that is open as far as is known, and that `policy` allows.
+    pub fn checkout(&self, policy: CheckoutPolicy) -> Option<(H2Stream, ConnectionFreshness)> {
+        let mut connections = self.connections.lock();
+        if connections.is_empty() {
+            return None;
+        }
+        connections.retain(|connection| !connection.sender.is_closed());
+        // The latest connection is used first, so that the ones that are not needed become idle.
+        connections.iter().rev().find_map(|connection| {
+            let freshness = connection.freshness();
+            let is_allowed = policy == CheckoutPolicy::AnyOpen || freshness == ConnectionFreshness::RecentlyUsed;
+            let is_eligible = connection.stream_count() < MAX_STREAMS && is_allowed;
+            is_eligible.then(|| (connection.open_stream(), freshness))
+        })
+    }
+
+    /// Begins HTTP/2 on `io`, whose reads are counted in `reads`, and opens the first stream.
+    pub async fn open<T>(&self, io: T, reads: Arc<ReadCounter>) -> hyper::Result<H2Stream>
+    where
+        T: Read + Write + Unpin + Send + 'static,
+    {
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(io)
+            .await?;
+        // The driver's result is not needed: an error of the connection is also the error of each of its requests.
+        tokio::spawn(driver);
+        let connection = H2Connection {
+            sender,
+            reads,
+            streams: Arc::new(H2StreamCount {
+                open: AtomicUsize::new(0),
+                last_end: Mutex::new(Instant::now()),
+            }),
+        };
+        let stream = connection.open_stream();
+        self.connections.lock().push(connection);
+        Ok(stream)
+    }
+
+    /// Opens no more streams on the connection of `stream`. The streams that are open continue.
+    pub fn retire(&self, stream: &H2Stream) {
+        self.connections
+            .lock()
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.streams));
+    }
+
+    /// Drops the connections that are closed, and closes those that have had no stream for `limit`.
+    pub fn close_expired(&self, limit: Duration) {
+        self.connections.lock().retain(|connection| {
+            let is_idle = connection.stream_count() == 0 && connection.streams.last_end.lock().elapsed() >= limit;
+            !is_idle && !connection.sender.is_closed()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
+
+    use super::*;
+    use crate::wire::body::framing::Framing;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Opens a connection to an upstream that sends nothing.
+    async fn open(connections: &H2Pool) -> (H2Stream, DuplexStream) {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let stream = connections.open(TokioIo::new(near), Arc::default()).await;
+        (stream.expect("a connection"), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_streams_is_closed_after_the_limit() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
+        let (stream, mut far) = open(&connections).await;
+        tokio::time::advance(LIMIT * 2).await;
+        connections.close_expired(LIMIT);
+        assert!(
+            connections.checkout(CheckoutPolicy::RecentlyUsedOnly).is_some(),
+            "the connection is in use"
+        );
+        drop(stream);
+        tokio::time::advance(LIMIT / 2).await;
+        connections.close_expired(LIMIT);
+        assert!(
+            connections.checkout(CheckoutPolicy::RecentlyUsedOnly).is_none(),
+            "the upstream may have closed the connection"
+        );
+        assert!(
+            connections
+                .checkout(CheckoutPolicy::AnyOpen)
+                .is_some_and(|(_, freshness)| freshness == ConnectionFreshness::MaybeStale)
+        );
+        tokio::time::advance(LIMIT).await;
+        connections.close_expired(LIMIT);
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
+        let mut sent = Vec::new();
+        far.read_to_end(&mut sent).await.expect("closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_answers_no_ping_is_disconnected() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
+        let (mut stream, _far) = open(&connections).await;
+        let mut request = Request::new(Replay::empty(Framing::None));
+        *request.uri_mut() = http::Uri::from_static("https://it/v1/models");
+        let response = tokio::time::timeout(LIMIT, stream.sender.try_send_request(request)).await;
+        assert!(response.expect("an end in time").is_err());
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_connection_gets_no_more_streams() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
+        let (late, _far) = open(&connections).await;
+        let (other, _other_far) = open(&connections).await;
+        connections.retire(&late);
+        for _ in 0..MAX_STREAMS {
+            let next = connections.checkout(CheckoutPolicy::AnyOpen).map(|(stream, _)| stream);
+            assert!(next.is_some_and(|next| Arc::ptr_eq(&next.streams, &other.streams)));
+        }
+    }
+}

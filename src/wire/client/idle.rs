@@ -1,0 +1,158 @@
+//! The idle HTTP/1.1 connections to one upstream.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::wire::{
+    client::freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+    http1::upstream_connection::UpstreamConnection,
+    server::workers,
+};
+
+/// The maximum number of idle connections that each worker keeps to one upstream.
+const MAX_IDLE: usize = 256;
+/// How long an idle connection is kept. Common servers close an idle connection after 75 seconds.
+pub(in crate::wire) const MAX_IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// The idle HTTP/1.1 connections to one upstream, a stack for each worker.
+///
+/// A connection stays with the worker that has opened it, because that worker's event loop drives it. The most recently used
+/// connection is taken first, so that the ones that are not needed grow old and are closed.
+pub(in crate::wire) struct IdleConnections {
+    /// The stacks, by [`worker_index`](workers::worker_index).
+    stacks: Box<[Mutex<Vec<IdleConnection>>]>,
+}
+
+struct IdleConnection {
+    connection: Box<UpstreamConnection>,
+    /// When the last exchange on the connection ended.
+    since: Instant,
+}
+
+impl IdleConnection {
+    fn freshness(&self, now: Instant) -> ConnectionFreshness {
+        if self.connection.is_reused && now.duration_since(self.since) < CLOSE_DETECTION {
+            ConnectionFreshness::RecentlyUsed
+        } else {
+            ConnectionFreshness::MaybeStale
+        }
+    }
+}
+
+impl IdleConnections {
+    /// No connections yet.
+    pub fn new() -> Self {
+        Self {
+            stacks: (0..workers::worker_count()).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// The stack of the calling worker.
+    fn stack(&self) -> &Mutex<Vec<IdleConnection>> {
+        &self.stacks[workers::worker_index()]
+    }
+
+    /// Stores a connection whose exchange has ended. If there are too many already, the connection is closed.
+    pub fn put(&self, connection: Box<UpstreamConnection>) {
+        let mut stack = self.stack().lock();
+        if stack.len() < MAX_IDLE {
+            stack.push(IdleConnection {
+                connection,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Takes a connection that is open as far as is known, and that `policy` allows.
+    pub fn take(&self, policy: CheckoutPolicy) -> Option<(Box<UpstreamConnection>, ConnectionFreshness)> {
+        let mut stack = self.stack().lock();
+        let now = Instant::now();
+        while let Some(last) = stack.pop() {
+            let freshness = last.freshness(now);
+            if freshness != ConnectionFreshness::RecentlyUsed && policy == CheckoutPolicy::RecentlyUsedOnly {
+                // The connections below have been idle for longer.
+                stack.push(last);
+                return None;
+            }
+            if now.duration_since(last.since) < MAX_IDLE_TIME && last.connection.is_open() {
+                let mut connection = last.connection;
+                connection.is_reused = true;
+                return Some((connection, freshness));
+            }
+        }
+        None
+    }
+
+    /// Closes the connections that have been idle for too long, and drops those that the upstream has closed.
+    pub fn close_expired(&self) {
+        for stack in &self.stacks {
+            stack
+                .lock()
+                .retain(|idle| idle.since.elapsed() < MAX_IDLE_TIME && idle.connection.is_open());
+        }
+    }
+
+    /// The number of idle connections at this moment.
+    pub fn len(&self) -> usize {
+        self.stacks.iter().map(|stack| stack.lock().len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::wire::{client::socket::UpstreamSocket, transport::Transport};
+
+    fn connection() -> (Box<UpstreamConnection>, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let socket = UpstreamSocket::new(Transport::Unix(near), MAX_IDLE_TIME);
+        (UpstreamConnection::new(socket), far)
+    }
+
+    fn freshness(taken: Option<(Box<UpstreamConnection>, ConnectionFreshness)>) -> Option<ConnectionFreshness> {
+        taken.map(|(_, freshness)| freshness)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_recently_used_only_after_its_second_request() {
+        let idle = IdleConnections::new();
+        let (first, _far) = connection();
+        idle.put(first);
+        assert!(idle.take(CheckoutPolicy::RecentlyUsedOnly).is_none());
+        let (first, freshness_of_first) = idle.take(CheckoutPolicy::AnyOpen).expect("it is open");
+        assert_eq!(freshness_of_first, ConnectionFreshness::MaybeStale);
+        idle.put(first);
+        let taken = idle.take(CheckoutPolicy::RecentlyUsedOnly);
+        assert_eq!(freshness(taken), Some(ConnectionFreshness::RecentlyUsed));
+        assert_eq!(idle.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ages_and_is_closed_at_last() {
+        let idle = IdleConnections::new();
+        let (mut first, _far) = connection();
+        first.is_reused = true;
+        idle.put(first);
+        tokio::time::advance(CLOSE_DETECTION).await;
+        assert!(idle.take(CheckoutPolicy::RecentlyUsedOnly).is_none());
+        idle.close_expired();
+        assert_eq!(idle.len(), 1);
+        tokio::time::advance(MAX_IDLE_TIME).await;
+        idle.close_expired();
+        assert_eq!(idle.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_worker_keeps_a_limited_number() {
+        let idle = IdleConnections::new();
+        for _ in 0..MAX_IDLE + 3 {
+            let (connection, _far) = connection();
+            idle.put(connection);
+        }
+        assert_eq!(idle.len(), MAX_IDLE);
+    }
+}

@@ -1,0 +1,318 @@
+//! The connections to one upstream, which are kept open between requests.
+//!
+//! An upstream may close a connection at any time, and it takes a while until that is known here. A request that was sent on
+//! such a connection is sent again on a new one, if that does no harm although the upstream may have begun it. Any other
+//! request is sent again only where it is unlikely that the upstream has begun it: not on a connection that is
+//! [recently used](ConnectionFreshness::RecentlyUsed).
+
+use std::{sync::Arc, time::Duration};
+
+use http::{
+    Request, Response,
+    uri::{Authority, Scheme},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout};
+
+use crate::wire::{
+    body::{relay::Relay, replay::Replay},
+    client::{
+        dial::{DialError, DialTarget, Dialer, HttpProtocol},
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+        h2::{H2Pool, H2Stream},
+        h2_request::H2SendFailure,
+        idle::{IdleConnections, MAX_IDLE_TIME},
+        send_error::SendError,
+        send_options::SendOptions,
+    },
+    error_cause::root_cause,
+    http1::{exchange::Http1Exchange, upstream_connection::UpstreamConnection},
+};
+
+/// The connections to one upstream.
+pub struct Pool {
+    dialer: Dialer,
+    scheme: Scheme,
+    authority: Authority,
+    /// The idle connections of HTTP/1.1. They are shared with the response bodies that give their connections back.
+    idle: Arc<IdleConnections>,
+    http2: H2Pool,
+}
+
+/// What carries one request.
+enum RequestChannel {
+    /// An HTTP/1.1 connection, which carries one request at a time.
+    Http1(Box<UpstreamConnection>),
+    /// A stream of an HTTP/2 connection.
+    Http2(H2Stream),
+}
+
+/// Why a request has no response head.
+struct SendFailure {
+    error: SendError,
+    /// Whether the connection had most likely been closed before, so that the request can be sent again.
+    may_resend: bool,
+}
+
+impl Pool {
+    /// An empty pool for `target`. Opening a connection may take as long as `connect`, and a connection fails once the
+    /// upstream has read nothing for `stall`.
+    ///
+    /// # Errors
+    /// When the host of an https upstream is not a name that a certificate can be checked against.
+    pub fn new(target: &DialTarget, connect: Duration, stall: Duration) -> Result<Arc<Self>, DialError> {
+        let offers_http2 = target
+            .tls
+            .as_ref()
+            .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
+        Ok(Arc::new(Self {
+            dialer: Dialer::new(target, connect, stall)?,
+            scheme: if target.tls.is_some() {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            },
+            authority: target.authority.clone(),
+            idle: Arc::new(IdleConnections::new()),
+            http2: H2Pool::new(if offers_http2 {
+                HttpProtocol::Http2
+            } else {
+                HttpProtocol::Http1
+            }),
+        }))
+    }
+
+    /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
+    ///
+    /// If the request meets a pooled connection that the upstream has closed, it is sent again on a new connection where
+    /// that is safe.
+    ///
+    /// # Errors
+    /// See [`SendError`]. The request can be sent to another upstream if its body [is still here](Replay::is_here).
+    pub async fn send(
+        &self,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+    ) -> Result<Response<Relay>, SendError> {
+        let policy = if request.body().is_repeatable() {
+            CheckoutPolicy::AnyOpen
+        } else {
+            CheckoutPolicy::RecentlyUsedOnly
+        };
+        if let Some((channel, freshness)) = self.checkout(policy) {
+            match self.send_on(channel, request, options, freshness).await {
+                Ok(response) => return Ok(response),
+                Err(failure) if !failure.may_resend => return Err(failure.error),
+                Err(_) => {}
+            }
+        }
+        // The rare branches are boxed, because a request's future is as large as its largest branch.
+        let new = Box::pin(self.connect()).await.map_err(SendError::Dial)?;
+        let sent = self.send_on(new, request, options, ConnectionFreshness::New).await;
+        sent.map_err(|failure| failure.error)
+    }
+
+    async fn send_on(
+        &self,
+        channel: RequestChannel,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+        freshness: ConnectionFreshness,
+    ) -> Result<Response<Relay>, SendFailure> {
+        match channel {
+            RequestChannel::Http1(connection) => self.send_http1(connection, request, options, freshness).await,
+            RequestChannel::Http2(stream) => Box::pin(self.send_http2(stream, request, options, freshness)).await,
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        connection: Box<UpstreamConnection>,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+        freshness: ConnectionFreshness,
+    ) -> Result<Response<Relay>, SendFailure> {
+        let begun = Instant::now();
+        let body = request.body_mut().share();
+        match Http1Exchange::begin(connection, request, body, options.head).await {
+            Ok((exchange, response)) => {
+                Ok(response.map(|()| Relay::from_http1(exchange, self.idle.clone(), options.idle)))
+            }
+            Err(failed) => {
+                let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
+                Err(SendFailure {
+                    error: failed.error,
+                    may_resend: was_closed && freshness.may_resend(options) && request.body().is_here(),
+                })
+            }
+        }
+    }
+
+    async fn send_http2(
+        &self,
+        mut stream: H2Stream,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+        freshness: ConnectionFreshness,
+    ) -> Result<Response<Relay>, SendFailure> {
+        let H2SendFailure {
+            error,
+            unsent,
+            is_silent_close,
+            is_timeout,
+        } = match stream.send(request, (&self.scheme, &self.authority), options).await {
+            Ok(response) => return Ok(response.map(|body| Relay::from_http2(body, stream, options.idle))),
+            Err(failure) => failure,
+        };
+        if is_timeout {
+            self.http2.retire(&stream);
+        }
+        let is_unsent = unsent.is_some();
+        if let Some(body) = unsent {
+            *request.body_mut() = body;
+        }
+        let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_here();
+        Err(SendFailure {
+            error,
+            may_resend: is_unsent || is_safe,
+        })
+    }
+
+    /// Closes connections that have been idle for too long.
+    pub fn reap(&self) {
+        self.idle.close_expired();
+        self.http2.close_expired(MAX_IDLE_TIME);
+    }
+
+    /// The number of idle HTTP/1.1 connections at this moment.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Takes a stream or a connection that is open as far as is known, and that `policy` allows.
+    fn checkout(&self, policy: CheckoutPolicy) -> Option<(RequestChannel, ConnectionFreshness)> {
+        if let Some((stream, freshness)) = self.http2.checkout(policy) {
+            return Some((RequestChannel::Http2(stream), freshness));
+        }
+        let (connection, freshness) = self.idle.take(policy)?;
+        Some((RequestChannel::Http1(connection), freshness))
+    }
+
+    /// Opens a connection. If HTTP/2 is expected, requests wait for each other's connection and share it, so that a burst of
+    /// requests does not open a connection for each.
+    async fn connect(&self) -> Result<RequestChannel, DialError> {
+        if !self.http2.is_http2_expected() {
+            return self.dial().await;
+        }
+        let connected = async {
+            let guard = self.http2.lock_dialling().await;
+            if !self.http2.is_http2_expected() {
+                drop(guard);
+                return self.dial().await;
+            }
+            match self.http2.checkout(CheckoutPolicy::RecentlyUsedOnly) {
+                Some((stream, _)) => Ok(RequestChannel::Http2(stream)),
+                None => self.dial().await,
+            }
+        };
+        // The time spent waiting for other requests counts, so that no request waits for longer than it takes to dial.
+        let limit = self.dialer.limit();
+        timeout(limit, connected)
+            .await
+            .unwrap_or(Err(DialError::Timeout(limit)))
+    }
+
+    async fn dial(&self) -> Result<RequestChannel, DialError> {
+        let (socket, protocol) = self.dialer.dial().await?;
+        self.http2.record_protocol(protocol);
+        match protocol {
+            HttpProtocol::Http1 => Ok(RequestChannel::Http1(UpstreamConnection::new(socket))),
+            HttpProtocol::Http2 => {
+                let reads = socket.reads();
+                let stream = self.http2.open(TokioIo::new(socket), reads).await;
+                stream
+                    .map(RequestChannel::Http2)
+                    .map_err(|error| DialError::Handshake(root_cause(&error)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::wire::body::framing::Framing;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    const OPTIONS: SendOptions = SendOptions {
+        head: LIMIT,
+        idle: LIMIT,
+        is_repeatable: false,
+    };
+
+    async fn pool() -> (Arc<Pool>, TcpListener) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let target = DialTarget {
+            authority: address.parse().expect("an authority"),
+            tls: None,
+        };
+        (Pool::new(&target, LIMIT, LIMIT).expect("a pool"), listener)
+    }
+
+    async fn send(pool: &Pool) -> Result<u16, SendError> {
+        let mut request = Request::new(Replay::empty(Framing::None));
+        *request.uri_mut() = "/".parse().expect("a target");
+        let response = pool.send(&mut request, OPTIONS).await?;
+        Ok(response.status().as_u16())
+    }
+
+    /// Reads one request, and sends a response with `status` and without a body.
+    async fn respond(stream: &mut TcpStream, status: u16) {
+        let mut read = vec![0; 1 << 10];
+        assert!(stream.read(&mut read).await.expect("a request") > 0);
+        let response = format!("HTTP/1.1 {status} OK\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(response.as_bytes()).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_and_a_closed_one_is_replaced() {
+        let (pool, listener) = pool().await;
+        let upstream = async {
+            let (mut first, _) = listener.accept().await.expect("a connection");
+            respond(&mut first, 200).await;
+            respond(&mut first, 201).await;
+            drop(first);
+            let (mut second, _) = listener.accept().await.expect("another connection");
+            respond(&mut second, 202).await;
+        };
+        let client = async {
+            assert_eq!(pool.idle(), 0);
+            for status in 200..203 {
+                assert_eq!(send(&pool).await.expect("a response"), status);
+                assert_eq!(pool.idle(), 1);
+            }
+        };
+        tokio::join!(upstream, client);
+        pool.reap();
+        assert!(pool.idle() <= 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_fails_on_a_new_connection_is_not_sent_again() {
+        let (pool, listener) = pool().await;
+        let upstream = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            drop(stream);
+        };
+        let (sent, ()) = tokio::join!(send(&pool), upstream);
+        assert!(matches!(sent, Err(SendError::Broken(_))));
+        drop(listener);
+        assert!(matches!(send(&pool).await, Err(SendError::Dial(DialError::Connect(_)))));
+    }
+}

@@ -1,0 +1,81 @@
+//! Why a request to an upstream has no response head.
+
+use std::{error::Error, fmt, io, time::Duration};
+
+use crate::wire::{body::framing::BodyError, client::dial::DialError, error_cause::root_cause};
+
+/// Why a request to an upstream has no response head.
+#[derive(Debug)]
+pub enum SendError {
+    /// No connection could be opened.
+    Dial(DialError),
+    /// The upstream sent no response head within this time.
+    Timeout(Duration),
+    /// The request body ended early. The upstream did nothing wrong.
+    Body(BodyError),
+    /// The upstream closed the connection, or its response is not valid HTTP. The text says which.
+    Broken(String),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial(error) => error.fmt(f),
+            Self::Timeout(limit) => write!(f, "no response head within {} ms", limit.as_millis()),
+            Self::Body(error) => error.fmt(f),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
+impl From<&hyper::Error> for SendError {
+    fn from(error: &hyper::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if let Some(body) = error.downcast_ref::<BodyError>() {
+                return Self::Body(body.clone());
+            }
+            cause = error.source();
+        }
+        Self::Broken(without_debug_data(root_cause(error)))
+    }
+}
+
+/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), in which an upstream may quote the request. The h2
+/// library shows it after the reason, as a byte string literal in parentheses.
+fn without_debug_data(mut text: String) -> String {
+    if let Some(at) = text.find(" (b\"") {
+        text.truncate(at);
+    }
+    text
+}
+
+/// Whether the error means that the connection was closed, as opposed to a violation of the protocol.
+pub(in crate::wire) fn is_closed(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let is_reset = io.is_some_and(|io| {
+        matches!(
+            io.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
+        )
+    });
+    is_reset || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_data_of_a_goaway_frame_is_not_shown() {
+        let text = "connection error received: not a result of an error (b\"your key is sk-1\")";
+        assert_eq!(
+            without_debug_data(text.to_owned()),
+            "connection error received: not a result of an error"
+        );
+        assert_eq!(without_debug_data("broken pipe".to_owned()), "broken pipe");
+    }
+}

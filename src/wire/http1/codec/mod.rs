@@ -1,0 +1,8 @@
+//! The codec of HTTP/1.1: heads are parsed and written, bodies are delimited, and bytes are buffered on their way.
+
+pub(in crate::wire) mod body_decoder;
+pub(in crate::wire) mod date;
+pub(in crate::wire) mod head_reader;
+pub(in crate::wire) mod head_writer;
+pub(in crate::wire) mod read_buffer;
+pub(in crate::wire) mod write_buffer;

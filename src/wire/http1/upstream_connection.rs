@@ -1,0 +1,66 @@
+//! An HTTP/1.1 connection to an upstream, which carries one exchange at a time.
+
+use std::task::Context;
+
+use crate::wire::{
+    client::socket::UpstreamSocket,
+    http1::codec::{read_buffer::ReadBuffer, write_buffer::WriteBuffer},
+    timers::wait_timeout::WaitTimeout,
+    transport::PeerState,
+};
+
+/// A connection to an upstream, between two exchanges or inside one.
+pub(in crate::wire) struct UpstreamConnection {
+    pub socket: UpstreamSocket,
+    pub read_buffer: ReadBuffer,
+    pub write_buffer: WriteBuffer,
+    pub timeout: WaitTimeout,
+    /// Whether the connection has carried an exchange before the present one.
+    pub is_reused: bool,
+}
+
+impl UpstreamConnection {
+    /// A connection that has carried no exchange yet.
+    pub fn new(socket: UpstreamSocket) -> Box<Self> {
+        Box::new(Self {
+            socket,
+            read_buffer: ReadBuffer::default(),
+            write_buffer: WriteBuffer::default(),
+            timeout: WaitTimeout::default(),
+            is_reused: false,
+        })
+    }
+
+    /// Whether the connection can carry another exchange, as far as is known here. An upstream that has closed its side, or
+    /// that has sent bytes without a request, cannot be used again.
+    pub fn is_open(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.read_buffer.pending.is_empty() && self.socket.poll_peer(&mut cx) == PeerState::Quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::wire::transport::Transport;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_connection_is_open_until_the_upstream_closes_or_sends() {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let connection = UpstreamConnection::new(UpstreamSocket::new(Transport::Unix(near), LIMIT));
+        assert!(connection.is_open());
+        drop(far);
+        let closed = async {
+            while connection.is_open() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, closed).await.expect("the close is seen");
+    }
+}

@@ -1,0 +1,205 @@
+//! HTTP/2 towards clients (RFC 9113), by hyper. Its streams become requests like those of HTTP/1.1.
+//!
+//! A connection that begins with the preface of HTTP/2 speaks it, whether the client agreed on that by ALPN or had prior
+//! knowledge. One connection carries many requests. So what limits a connection of HTTP/1.1 is limited here for each stream
+//! and for all streams together: the number of streams, the bytes received and not read, the bytes to be sent that the
+//! client does not take, and the time for which it takes none.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response,
+    header::{COOKIE, HOST},
+};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::interval;
+
+use crate::wire::{
+    body::request::RequestBody,
+    http1::server::serve::Http2Preface,
+    limits::MAX_HEAD_BYTES,
+    server::{
+        activity::Activity,
+        h2_response::{RunningRequest, ServerStreams, StallCheck},
+        rewound_socket::RewoundSocket,
+        service::{Peer, ServeLimits},
+    },
+};
+
+/// The maximum number of concurrent streams on a connection, as in nginx.
+const MAX_STREAMS: u32 = 128;
+/// The number of bytes that a client may send on a stream before they are read.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// The number of bytes that a client may send on all streams before they are read. It covers every stream's own window, so
+/// that no stream can use up the window of another.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// The maximum number of bytes that are buffered for a stream whose client does not take them.
+const MAX_SEND_BUFFER: usize = 64 << 10;
+/// The maximum number of streams that the client has reset before they were handled. A client with more is flooding
+/// (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 32;
+/// The maximum number of streams that were reset because of the client's errors (CVE-2025-8671).
+const MAX_ERROR_RESETS: usize = 256;
+/// How often the connection is checked for responses that the client does not take.
+const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Serves the requests of one connection until it ends, or after its drain until the requests in progress are answered.
+pub(in crate::wire) async fn serve<H, F, B>(
+    preface: Http2Preface,
+    peer: Peer,
+    limits: ServeLimits,
+    activity: Arc<Activity>,
+    handler: H,
+) where
+    H: Fn(Peer, Request<RequestBody>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Http2Preface {
+        socket,
+        read,
+        mut drain,
+    } = preface;
+    let streams = Arc::new(ServerStreams::<B>::new(activity));
+    let of_service = streams.clone();
+    let service = service_fn(move |request| {
+        let running = RunningRequest::begin(&of_service);
+        let request = to_http1(request);
+        let method = request.method().clone();
+        let handled = handler(peer, request);
+        async move { Ok::<_, Infallible>(running.respond(handled.await, &method).await) }
+    });
+    let socket = TokioIo::new(RewoundSocket::new(read, socket));
+    let mut connection = pin!(builder().serve_connection(socket, service));
+    let mut stall_check = interval(STALL_CHECK_PERIOD);
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
+                }
+                return;
+            }
+            _ = &mut drain, if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
+                tracing::debug!(
+                    peer = peer.address.map(tracing::field::display),
+                    "an HTTP/2 client takes none of its responses; closing its connection"
+                );
+                return;
+            },
+        }
+    }
+}
+
+fn builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
+    builder
+}
+
+/// Makes the request look as over HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and with one
+/// `Cookie` header (section 8.2.3).
+fn to_http1(request: Request<Incoming>) -> Request<RequestBody> {
+    let (mut parts, body) = request.into_parts();
+    if !parts.headers.contains_key(HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(HOST, host);
+    }
+    let crumbs: Vec<&[u8]> = parts
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        parts.headers.insert(COOKIE, cookie);
+    }
+    let body = RequestBody::from_http2(body, &parts.headers);
+    Request::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use tokio::{net::UnixStream, sync::oneshot};
+
+    use super::*;
+    use crate::wire::{body::intake::Intake, server::socket::ClientSocket, transport::Transport};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMITS: ServeLimits = ServeLimits {
+        client_header: LIMIT,
+        keep_alive: LIMIT,
+        stall: LIMIT,
+    };
+
+    /// Responds with the headers `host` and `cookie` of the request, and with its body.
+    async fn echo(request: Request<RequestBody>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let mut echoed = Vec::new();
+        for name in [HOST, COOKIE] {
+            let values = parts.headers.get_all(&name).iter();
+            echoed.extend(values.flat_map(|value| [value.as_bytes(), b"|"]).flatten());
+        }
+        let mut intake = Intake::new(body, 1 << 20, LIMIT);
+        while let Some(piece) = intake.next().await {
+            echoed.extend_from_slice(&piece.expect("a complete body"));
+        }
+        Response::new(Full::new(echoed.into()))
+    }
+
+    #[tokio::test]
+    async fn a_request_looks_as_over_http_1_and_the_connection_drains() {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let activity = Activity::accepted();
+        let (drain, drained) = oneshot::channel();
+        let preface = Http2Preface {
+            socket: ClientSocket::new(Transport::Unix(near), LIMIT, activity.clone()),
+            read: Bytes::new(),
+            drain: drained,
+        };
+        let peer = Peer {
+            address: None,
+            is_secure: false,
+        };
+        let served = tokio::spawn(serve(preface, peer, LIMITS, activity, |_, request| echo(request)));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far))
+            .await
+            .expect("a handshake");
+        tokio::spawn(connection);
+        let request = Request::post("http://api.example/v1/responses")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(Full::new(Bytes::from_static(b"hello")))
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("a response");
+        let body = response.into_body().collect().await.expect("a complete body");
+        assert_eq!(body.to_bytes(), "api.example|a=1; b=2|hello");
+        drain.send(()).expect("the connection is open");
+        tokio::time::timeout(LIMIT, served)
+            .await
+            .expect("the connection ends")
+            .expect("no panic");
+    }
+}

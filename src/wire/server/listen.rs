@@ -1,0 +1,218 @@
+//! Listening sockets, over TCP or on a Unix path.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::ServerConfig;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::wire::{
+    tls::{server::TlsIdentity, server_stream::ServerTlsStream},
+    transport::Transport,
+};
+
+/// The maximum number of unsent bytes of a response that wait in the kernel for a client.
+const MAX_UNSENT: u32 = 128 << 10;
+
+/// The address of a listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP address. With port 0, the system chooses a free port.
+    Tcp(SocketAddr),
+    /// A Unix domain socket at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address cannot be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    address: Address,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.source)?;
+        if self.source.kind() == io::ErrorKind::AddrInUse {
+            f.write_str("; stop the process that listens there, or choose another address (port 0: any free port)")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A bound socket, with TLS if clients have to use it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: ListenerSocket,
+    address: Address,
+    tls: Option<Arc<TlsIdentity>>,
+}
+
+#[derive(Debug)]
+enum ListenerSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `address`. A Unix socket that no process listens on any more is replaced.
+    pub async fn bind(address: &Address) -> Result<Self, BindError> {
+        let bound = match address {
+            Address::Tcp(tcp) => TcpListener::bind(tcp)
+                .await
+                .and_then(|listener| Ok((Address::Tcp(listener.local_addr()?), ListenerSocket::Tcp(listener)))),
+            Address::Unix(path) => bind_unix(path)
+                .await
+                .map(|listener| (address.clone(), ListenerSocket::Unix(listener))),
+        };
+        let (address, socket) = bound.map_err(|source| BindError {
+            address: address.clone(),
+            source,
+        })?;
+        Ok(Self {
+            socket,
+            address,
+            tls: None,
+        })
+    }
+
+    /// The same listener with TLS. A listener on a Unix socket stays without TLS.
+    #[must_use]
+    pub fn secured(mut self, tls: Arc<TlsIdentity>) -> Self {
+        if let ListenerSocket::Tcp(_) = self.socket {
+            self.tls = Some(tls);
+        }
+        self
+    }
+
+    /// Whether clients have to use TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The address that was bound, with the port that the system has chosen.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Waits for a connection. Returns its socket, and the client's address over TCP.
+    pub(in crate::wire) async fn accept(&self) -> io::Result<(AcceptedSocket, Option<SocketAddr>)> {
+        match &self.socket {
+            ListenerSocket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Events are small, and each must be sent as soon as it arrives.
+                stream.set_nodelay(true)?;
+                // With this option, the socket becomes writable as soon as the client has read a little, and not only when
+                // a third of a large buffer is free. So a slow client is not taken for a stalled one. It also limits the
+                // memory that the kernel holds for a client.
+                SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
+                let tls = self.tls.as_ref().map(|identity| identity.load());
+                let stream = stream.into_std()?;
+                Ok((AcceptedSocket::Tcp { stream, peer, tls }, Some(peer)))
+            }
+            ListenerSocket::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((AcceptedSocket::Unix(stream.into_std()?), None))
+            }
+        }
+    }
+}
+
+/// The socket of a client's connection that is not yet registered with a runtime.
+pub(in crate::wire) enum AcceptedSocket {
+    Tcp {
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    },
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl AcceptedSocket {
+    /// Registers the socket with the runtime of the calling task. A TLS handshake is left to the first read.
+    pub fn register(self) -> io::Result<Transport> {
+        Ok(match self {
+            Self::Tcp { stream, tls: None, .. } => Transport::Tcp(TcpStream::from_std(stream)?),
+            Self::Tcp {
+                stream,
+                peer,
+                tls: Some(tls),
+            } => {
+                let accept = TlsAcceptor::from(tls).accept(TcpStream::from_std(stream)?);
+                Transport::ServerTls(Box::new(ServerTlsStream::new(accept, peer)))
+            }
+            Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            // The file may have been removed already, which is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+            if !is_socket || UnixStream::connect(path).await.is_ok() {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_replaced_only_if_no_process_listens_on_it() {
+        let path = std::env::temp_dir().join(format!("listen-{}.sock", std::process::id()));
+        let address = Address::Unix(path.clone());
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+        let listener = Listener::bind(&address).await.expect("the stale socket is replaced");
+        let error = Listener::bind(&address).await.expect_err("the path is in use");
+        assert!(error.to_string().starts_with(&format!("cannot listen on {address}: ")));
+        drop(listener);
+        assert!(!path.exists(), "the file is removed with its listener");
+    }
+
+    #[tokio::test]
+    async fn a_chosen_port_is_part_of_the_address() {
+        let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
+            .await
+            .expect("a free port");
+        assert!(matches!(listener.address(), Address::Tcp(address) if address.port() > 0));
+        assert!(!listener.is_secure());
+    }
+}

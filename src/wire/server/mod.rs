@@ -1,0 +1,19 @@
+//! The server's side: listeners, and the connections of clients that they accept.
+//!
+//! [`serve`](serve::serve) accepts the connections of one listener while the [`Capacity`](capacity::Capacity) allows, and
+//! places each on one of the [`Workers`](workers::Workers). A connection's task serves HTTP/1.1, or HTTP/2 if the client
+//! begins with its preface. [`Connections`](connections::Connections) closes the connections that wait for too long.
+
+pub(super) mod accept;
+pub(super) mod activity;
+pub(super) mod capacity;
+pub(super) mod connections;
+pub(super) mod h2;
+pub(super) mod h2_response;
+pub(super) mod listen;
+pub(super) mod refusal;
+pub(super) mod rewound_socket;
+pub(super) mod serve;
+pub(super) mod service;
+pub(super) mod socket;
+pub(super) mod workers;

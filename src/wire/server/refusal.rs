@@ -1,0 +1,20 @@
+//! Requests that are refused because their heads cannot be parsed or do not arrive in time.
+
+/// Why the head of a request is refused. The connection is closed after the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadRefusal {
+    /// The head is not valid HTTP/1.
+    BadHead {
+        /// What is wrong with the head.
+        problem: &'static str,
+    },
+    /// The head does not say unambiguously where its body ends.
+    BadFraming {
+        /// What is wrong with the framing, as a predicate of the request.
+        problem: &'static str,
+    },
+    /// The head is longer, or has more fields, than is allowed.
+    HeadTooLarge,
+    /// The head did not arrive in time.
+    SlowHead,
+}

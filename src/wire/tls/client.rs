@@ -1,0 +1,127 @@
+//! TLS towards upstreams: rustls with the platform's root certificates, and optionally a private certificate authority.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+/// Why no TLS configuration for an upstream could be built.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The PEM text of the certificate authority holds no certificate, or an invalid one.
+    BadAuthority(String),
+    /// The platform has no usable root certificates, and no certificate authority is configured.
+    NoRoots(String),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadAuthority(why) => write!(f, "the certificate authority cannot be read: {why}"),
+            Self::NoRoots(why) => write!(
+                f,
+                "no root certificates were found on this machine ({why}); install ca-certificates, or set ca"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// The versions of HTTP that a TLS client offers in its handshake (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2, and HTTP/1.1 for a server that does not support it.
+    Http2AndHttp1,
+}
+
+/// Builds a TLS configuration that trusts the platform's root certificates and the certificates in `authority` (PEM), and
+/// that offers the HTTP `versions`.
+///
+/// # Errors
+/// When `authority` holds no valid PEM certificate, or when no root certificate is trusted at all.
+pub fn client_config(authority: Option<&[u8]>, versions: HttpVersions) -> Result<Arc<ClientConfig>, TlsError> {
+    let (mut roots, problem) = platform_roots();
+    if let Some(pem) = authority {
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| TlsError::BadAuthority(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| TlsError::BadAuthority(error.to_string()))?;
+        }
+        if roots.len() == before {
+            return Err(TlsError::BadAuthority("it holds no PEM certificate".to_owned()));
+        }
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots(problem));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the ring provider supports TLS 1.2 and TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = match versions {
+        HttpVersions::Http2AndHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        HttpVersions::Http1 => vec![b"http/1.1".to_vec()],
+    };
+    Ok(Arc::new(config))
+}
+
+/// The platform's root certificates, and why there are none where that is so. Reading them takes tens of milliseconds, so
+/// they are read once per process, when the first https upstream is configured.
+fn platform_roots() -> (RootCertStore, String) {
+    static ROOTS: OnceLock<(RootCertStore, String)> = OnceLock::new();
+    ROOTS
+        .get_or_init(|| {
+            let loaded = rustls_native_certs::load_native_certs();
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(loaded.certs);
+            let problem = loaded
+                .errors
+                .first()
+                .map_or_else(|| "none are installed".to_owned(), ToString::to_string);
+            (roots, problem)
+        })
+        .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    #[test]
+    fn the_offered_versions_are_named_in_order_of_preference() {
+        let made = generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
+        let authority = made.cert.pem();
+        let offered = |versions| {
+            let config = client_config(Some(authority.as_bytes()), versions).expect("a configuration");
+            config.alpn_protocols.clone()
+        };
+        assert_eq!(offered(HttpVersions::Http1), [b"http/1.1".to_vec()]);
+        assert_eq!(
+            offered(HttpVersions::Http2AndHttp1),
+            [b"h2".to_vec(), b"http/1.1".to_vec()]
+        );
+    }
+
+    #[test]
+    fn an_authority_without_a_certificate_is_an_error() {
+        let error = client_config(Some(b"no certificate"), HttpVersions::Http1).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "the certificate authority cannot be read: it holds no PEM certificate"
+        );
+    }
+}
