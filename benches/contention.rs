@@ -1,12 +1,15 @@
-//! What threads pay for sharing: every structure that all requests touch, at 1 to 16 threads, beside what it replaced
-//! or an obvious way to build it.
+//! What threads pay for sharing: every structure that all requests use, at 1 to 16 threads, beside the structure that it
+//! replaced or an obvious way to build it.
 //!
-//! `cargo bench --bench contention [-- NAME]`: only the rows whose name has `NAME` in it.
+//! `cargo bench --bench contention [-- NAME]` measures all rows, or only the rows whose names contain `NAME`.
 
 use std::{
     collections::HashMap,
     hint::black_box,
-    sync::{Arc, Barrier, Mutex},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,43 +18,49 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use steadfast::{
+    config::{Config, Overrides},
     endpoint::Endpoint,
     ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
     policy::{Owners, Pins, Route},
-    state::{Metrics, RequestLabels, StatusClass, UpstreamMetrics},
+    state::{Gateway, Metrics, NoLabels, RequestLabels, StatusClass, UpstreamMetrics, UpstreamState},
     tick::Tick,
 };
 use tokio::sync::Semaphore;
 
 const THREADS: [usize; 4] = [1, 2, 4, 16];
-/// What is told is the median of the rounds in which the threads had most of the processor: threads that wait for a
-/// core do not meet, and others may be using the cores.
+/// Each row is measured this many times.
 const ROUNDS: usize = 15;
-const TOLD: usize = 5;
+/// The result is the median of this many rounds: those in which the threads had most of the processor. Other processes
+/// may use the cores, and threads that wait for a core do not contend.
+const BEST_ROUNDS: usize = 5;
+/// The time that one round takes on one thread.
 const ROUND: Duration = Duration::from_millis(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 fn main() {
     let table = Table::new();
     metrics(&table);
+    slots(&table);
+    retry_budget(&table);
     snapshots(&table);
     buffers(&table);
     own_pins(&table);
-    for (sessions, told) in [(256, "256"), (1 << 17, "131,072")] {
-        pins(&table, sessions, told);
+    for (sessions, shown) in [(256, "256"), (1 << 17, "131,072")] {
+        pins(&table, sessions, shown);
     }
     owners(&table);
 }
 
 /// Prints rows as they are measured.
 struct Table {
+    /// A part of the names of the rows to measure; `None` for all rows.
     wanted: Option<String>,
 }
 
 impl Table {
     fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        println!("ns: processor time of one call; ×: calls a second, to those of one thread; {cores} cores\n");
+        println!("ns: processor time of one call; ×: calls per second, relative to one thread; {cores} cores\n");
         let heads = THREADS.map(|count| format!("{:>14}", format!("{count} threads")));
         println!("{:46}{}", "", heads.concat());
         Self {
@@ -59,7 +68,7 @@ impl Table {
         }
     }
 
-    /// Measures `call`, which gets its thread's random numbers.
+    /// Measures `call`, which receives random numbers of its thread.
     fn row(&self, name: &str, call: impl Fn(&mut Rng, Call) + Sync) {
         if self.wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
             return;
@@ -67,65 +76,66 @@ impl Table {
         let calls = calls_in(ROUND, &call);
         let mut rounds = [const { Vec::new() }; THREADS.len()];
         for _ in 0..ROUNDS {
-            for (taken, count) in rounds.iter_mut().zip(THREADS) {
-                taken.push(together(count, calls / count as u64, &call));
+            for (measured, count) in rounds.iter_mut().zip(THREADS) {
+                measured.push(run_threads(count, calls / count as u64, &call));
             }
         }
-        let medians = rounds.map(told);
-        let cells = medians.each_ref().map(|took| {
-            let cost = took.processor.as_nanos() as f64 / calls as f64;
-            let gain = medians[0].wall.as_secs_f64() / took.wall.as_secs_f64();
+        let medians = rounds.map(median);
+        let cells = medians.each_ref().map(|round| {
+            let cost = round.processor.as_nanos() as f64 / calls as f64;
+            let gain = medians[0].wall.as_secs_f64() / round.wall.as_secs_f64();
             format!("{cost:8.1} {gain:4.2}×")
         });
         println!("{name:46}{}", cells.concat());
     }
 }
 
-fn told(mut rounds: Vec<Took>) -> Took {
+/// Returns the median of the best rounds.
+fn median(mut rounds: Vec<Round>) -> Round {
     rounds.sort_by(|a, b| b.cores().total_cmp(&a.cores()));
-    rounds.truncate(TOLD);
-    rounds.sort_by_key(|took| took.wall);
-    rounds.swap_remove(TOLD / 2)
+    rounds.truncate(BEST_ROUNDS);
+    rounds.sort_by_key(|round| round.wall);
+    rounds.swap_remove(BEST_ROUNDS / 2)
 }
 
-/// One call of those that a round makes.
+/// One of the calls of a round.
 #[derive(Clone, Copy)]
 struct Call {
     thread: usize,
-    /// How many its thread has made before.
+    /// The number of calls that its thread made before.
     number: u64,
 }
 
-/// What a round took.
-struct Took {
-    /// From the first thread's start to the last one's end.
+/// The times of one round.
+struct Round {
+    /// From the start of the first thread to the end of the last one.
     wall: Duration,
-    /// Of all threads.
+    /// The processor time of all threads.
     processor: Duration,
 }
 
-impl Took {
-    /// How many cores the threads had, on average.
+impl Round {
+    /// The number of cores that the threads had on average.
     fn cores(&self) -> f64 {
         self.processor.as_secs_f64() / self.wall.as_secs_f64()
     }
 }
 
-/// How many calls one thread makes in about `time`, as a multiple of 16.
+/// Returns the number of calls that one thread makes in about `time`, as a multiple of 16.
 fn calls_in(time: Duration, call: &(impl Fn(&mut Rng, Call) + Sync)) -> u64 {
     let mut calls = 1 << 10;
     loop {
-        let took = together(1, calls, call).wall;
-        if took > time / 8 {
-            let fit = calls as f64 * time.as_secs_f64() / took.as_secs_f64();
+        let wall = run_threads(1, calls, call).wall;
+        if wall > time / 8 {
+            let fit = calls as f64 * time.as_secs_f64() / wall.as_secs_f64();
             return (fit as u64).next_multiple_of(16);
         }
         calls *= 2;
     }
 }
 
-/// What `count` threads take that start together and make `each` calls.
-fn together(count: usize, each: u64, call: &(impl Fn(&mut Rng, Call) + Sync)) -> Took {
+/// Runs `count` threads that start together and make `each` calls.
+fn run_threads(count: usize, each: u64, call: &(impl Fn(&mut Rng, Call) + Sync)) -> Round {
     let start = Barrier::new(count);
     thread::scope(|scope| {
         let run = |thread: usize| {
@@ -141,16 +151,16 @@ fn together(count: usize, each: u64, call: &(impl Fn(&mut Rng, Call) + Sync)) ->
             parts.iter().map(|part| part.0).min(),
             parts.iter().map(|part| part.1).max(),
         );
-        Took {
+        Round {
             wall: ended.zip(began).map_or(Duration::ZERO, |(ended, began)| ended - began),
             processor: parts.iter().map(|part| part.2).sum(),
         }
     })
 }
 
-/// How long this thread has run, as the kernel accounts it: what else runs on the machine is not in it, nor is sleep.
+/// Returns the processor time of this thread, as the kernel accounts it. Other processes and sleep do not count.
 fn processor_time() -> Duration {
-    // The account is written when the scheduler looks at the thread.
+    // The kernel updates the account when it schedules the thread.
     thread::yield_now();
     let account = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux' scheduler accounts");
     let nanos = account.split(' ').next().and_then(|nanos| nanos.parse().ok());
@@ -163,53 +173,113 @@ const LABELS: RequestLabels = RequestLabels {
     status: StatusClass::Success,
 };
 
-fn took(random: &mut Rng) -> Duration {
+fn duration(random: &mut Rng) -> Duration {
     Duration::from_nanos(random.u64(..1 << 32))
 }
 
+/// The counters of a histogram that all threads add to.
+struct PlainHistogram {
+    buckets: [AtomicU64; 16],
+    sum: AtomicU64,
+}
+
+impl PlainHistogram {
+    const fn new() -> Self {
+        Self {
+            buckets: [const { AtomicU64::new(0) }; 16],
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    fn observe(&self, duration: Duration) {
+        let nanos = duration.as_nanos() as u64;
+        // Bounds that double need no search, so this is the least that a histogram can cost.
+        let bucket = (u64::BITS - (nanos >> 20).leading_zeros()).min(15);
+        self.buckets[bucket as usize].fetch_add(1, Relaxed);
+        self.sum.fetch_add(nanos, Relaxed);
+    }
+}
+
 fn metrics(table: &Table) {
-    let (metrics, counter) = (Metrics::new(), IntCounter::new("c", "c").unwrap());
-    let upstreams: Vec<Arc<UpstreamMetrics>> = (0..8).map(|n| metrics.upstream(&format!("account-{n}"))).collect();
+    let (metrics, upstream) = (Metrics::default(), UpstreamMetrics::default());
+    let counter = IntCounter::new("c", "c").unwrap();
     let bounds: Vec<f64> = (0..15).map(|n| 0.001 * 2.5f64.powi(n)).collect();
     let theirs = || Histogram::with_opts(HistogramOpts::new("h", "h").buckets(bounds.clone())).unwrap();
-    let (first_byte, duration, overhead) = (theirs(), theirs(), theirs());
+    let (first_byte, request_duration, overhead) = (theirs(), theirs(), theirs());
 
     table.row("counter: prometheus", |_, _| counter.inc());
-    table.row("counter: striped", |_, _| upstreams[0].count(LABELS));
+    table.row("counter: striped", |_, _| upstream.requests.increment(LABELS));
     table.row("histogram: prometheus", |random, _| {
-        duration.observe(took(random).as_secs_f64())
+        request_duration.observe(duration(random).as_secs_f64())
     });
     table.row("histogram: striped", |random, _| {
-        metrics.observe_duration(LABELS.endpoint, took(random));
+        metrics.request_duration.observe(LABELS.endpoint, duration(random));
     });
     table.row("a request's metrics: prometheus", |random, _| {
         counter.inc();
-        overhead.observe(took(random).as_secs_f64());
-        first_byte.observe(took(random).as_secs_f64());
-        duration.observe(took(random).as_secs_f64());
+        overhead.observe(duration(random).as_secs_f64());
+        first_byte.observe(duration(random).as_secs_f64());
+        request_duration.observe(duration(random).as_secs_f64());
+    });
+    let (requests, histograms) = (AtomicU64::new(0), [const { PlainHistogram::new() }; 3]);
+    table.row("a request's metrics: plain atomics", |random, _| {
+        requests.fetch_add(1, Relaxed);
+        histograms
+            .iter()
+            .for_each(|histogram| histogram.observe(duration(random)));
     });
     table.row("a request's metrics: striped", |random, _| {
-        upstreams[0].count(LABELS);
-        metrics.observe_overhead(took(random));
-        upstreams[0].observe_first_byte(took(random));
-        metrics.observe_duration(LABELS.endpoint, took(random));
+        upstream.requests.increment(LABELS);
+        metrics.proxy_overhead.observe(NoLabels, duration(random));
+        upstream.time_to_first_byte.observe(NoLabels, duration(random));
+        metrics.request_duration.observe(LABELS.endpoint, duration(random));
     });
+}
 
-    let side_by_side: Vec<IntGauge> = (0..8).map(|_| IntGauge::new("g", "g").unwrap()).collect();
-    table.row("in flight, up and down: 1 upstream", |_, _| {
-        upstreams[0].in_flight.inc();
-        upstreams[0].in_flight.dec();
+/// A gateway with eight upstreams, of which the first has a limit on requests in flight.
+fn gateway() -> Arc<Gateway> {
+    let upstream = |n: usize| {
+        let limit = if n == 0 { "max_in_flight = 1000\n" } else { "" };
+        format!("[[upstream]]\nname = \"u{n}\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = \"env:K\"\n{limit}")
+    };
+    let text: String = (0..8).map(upstream).collect();
+    let env = |_: &str| Some("sk-bench".to_owned());
+    let config = Config::from_toml(&text, "bench.toml", &env, &Overrides::default()).expect("valid");
+    Gateway::new(&config).expect("a gateway")
+}
+
+/// Each call takes a slot and gives it back.
+fn slots(table: &Table) {
+    let gateway = gateway();
+    let snapshot = gateway.snapshot();
+    let states: Vec<Arc<UpstreamState>> = snapshot
+        .upstreams()
+        .iter()
+        .map(|upstream| upstream.state.clone())
+        .collect();
+    table.row("slots: 1 upstream with a limit", |_, _| {
+        drop(states[0].try_acquire(None))
     });
-    table.row("in flight, up and down: 8, prometheus", |random, _| {
+    table.row("slots: 1 upstream without a limit", |_, _| {
+        drop(states[1].try_acquire(None));
+    });
+    table.row("slots: 8 upstreams", |random, _| {
+        drop(states[random.usize(..8)].try_acquire(None));
+    });
+    let side_by_side: Vec<IntGauge> = (0..8).map(|_| IntGauge::new("g", "g").unwrap()).collect();
+    table.row("gauge, up and down: 8, prometheus", |random, _| {
         let gauge = &side_by_side[random.usize(..8)];
         gauge.inc();
         gauge.dec();
     });
-    table.row("in flight, up and down: 8 upstreams", |random, _| {
-        let gauge = &upstreams[random.usize(..8)].in_flight;
-        gauge.inc();
-        gauge.dec();
-    });
+}
+
+/// Every request counts itself for the retry budget; only requests that fail take its lock.
+fn retry_budget(table: &Table) {
+    let gateway = gateway();
+    let retries = &gateway.runtime.retries;
+    table.row("retry budget: count a request", |_, _| retries.count_request());
+    table.row("retry budget: try to spend", |_, _| _ = black_box(retries.try_spend()));
 }
 
 fn snapshots(table: &Table) {
@@ -218,7 +288,7 @@ fn snapshots(table: &Table) {
     table.row("snapshot: load", |_, _| _ = black_box(shared.load()[0]));
 }
 
-/// A body's room is taken in steps and given back at once.
+/// A body takes permits in steps and gives them back all at once.
 fn buffers(table: &Table) {
     let buffers = Arc::new(Semaphore::new(512 << 20));
     table.row("buffers: semaphore, take and give back", |_, _| {
@@ -233,15 +303,15 @@ fn session_keys(count: usize) -> Vec<SessionKey> {
         .collect()
 }
 
-/// What a request does: get the pin, confirm it, of one of the sessions.
-fn pins(table: &Table, sessions: usize, told: &str) {
+/// A request gets the pin of its session and confirms it.
+fn pins(table: &Table, sessions: usize, shown: &str) {
     let keys = session_keys(sessions);
     let upstream = UpstreamId::from_name("account-a");
     let at = |n: u64| Tick::from_nanos(n * 1_000);
     let pins = Pins::new(1_000_000, IDLE);
     keys.iter()
         .for_each(|key| _ = pins.confirm(*key, None, upstream, at(0)));
-    table.row(&format!("pins, get and confirm: {told} sessions"), |random, call| {
+    table.row(&format!("pins, get and confirm: {shown} sessions"), |random, call| {
         let (key, now) = (keys[random.usize(..sessions)], at(call.number));
         let seen = pins.get(key, now);
         pins.confirm(key, seen, upstream, now);
@@ -249,7 +319,7 @@ fn pins(table: &Table, sessions: usize, told: &str) {
     let one_lock: Mutex<HashMap<SessionKey, (UpstreamId, Tick)>> =
         Mutex::new(keys.iter().map(|key| (*key, (upstream, at(0)))).collect());
     table.row(
-        &format!("one mutex, get and confirm: {told} sessions"),
+        &format!("one mutex, get and confirm: {shown} sessions"),
         |random, call| {
             let now = at(call.number);
             let key = keys[random.usize(..sessions)];
@@ -266,7 +336,7 @@ fn pins(table: &Table, sessions: usize, told: &str) {
     );
 }
 
-/// Threads that share no session meet only where sessions happen to be neighbours in the table.
+/// Threads that share no session contend only where their sessions share a shard of the table.
 fn own_pins(table: &Table) {
     const OWN: usize = 16;
     let keys = session_keys(OWN * THREADS[THREADS.len() - 1]);
@@ -282,7 +352,7 @@ fn own_pins(table: &Table) {
     });
 }
 
-/// Every response is new, and once the table is full one goes for each that comes.
+/// Every response is new. The table is full, so each of them evicts the oldest one.
 fn owners(table: &Table) {
     let group = Namespace::of_group("");
     let upstream = UpstreamId::from_name("account-a");
@@ -290,7 +360,7 @@ fn owners(table: &Table) {
     let fresh = |random: &mut Rng| OwnedKey::from_response_id(group, &format!("{:x}", random.u64(..)));
     let mut random = Rng::with_seed(99);
     (0..100_000u64).for_each(|n| _ = owners.confirm(fresh(&mut random), None, upstream, Tick::from_nanos(n)));
-    table.row("owners: a new response, the oldest goes", |random, call| {
+    table.row("owners: a new response evicts the oldest", |random, call| {
         owners.confirm(fresh(random), None, upstream, Tick::from_nanos(100_000 + call.number));
     });
 }

@@ -1,4 +1,4 @@
-//! What a client key costs a request: finding it, and holding its limits.
+//! What a client key costs a request: finding the key, and applying its limits.
 //!
 //! `cargo bench --bench limits`
 
@@ -20,7 +20,7 @@ fn key(number: usize) -> String {
     format!("sk-steadfast-{number:043}")
 }
 
-/// A gateway with many keys, limited so that nothing is refused.
+/// A gateway with many client keys, whose limits are so high that no request is refused.
 fn gateway() -> Arc<Gateway> {
     let digest = |number| {
         Sha256::digest(key(number))
@@ -45,12 +45,13 @@ fn gateway() -> Arc<Gateway> {
     Gateway::new(&config).expect("a gateway")
 }
 
-/// What a limited request does: in, corrected once its body is read, told on the answer, out.
-fn go(rate_limits: &Arc<RateLimits>) {
+/// A limited request: it is admitted, its estimate is corrected when its body is read, the response shows what is left of
+/// the limits, and the request is charged.
+fn run_request(rate_limits: &Arc<RateLimits>) {
     if let Ok(mut permit) = rate_limits.admit(1_000) {
-        let _ = permit.recharge(1_200);
+        let _ = permit.correct_estimate(1_200);
         black_box(rate_limits.used());
-        permit.settle(900);
+        permit.charge(900);
     }
 }
 
@@ -58,20 +59,20 @@ fn limits(c: &mut Criterion) {
     let gateway = gateway();
     let snapshot = gateway.snapshot();
     let shown = key(KEYS / 2);
-    let found = snapshot.access.find(shown.as_bytes(), 0).expect("it is known").clone();
+    let found = snapshot.access.find(shown.as_bytes(), 0).expect("a known key").clone();
     let rate_limits = found.rate_limits.clone().expect("limited");
     let mut group = c.benchmark_group("client keys");
-    // To compare with: no gateway can know a key by its hash for less.
+    // For comparison: finding a key by its hash cannot cost less.
     group.bench_function("SHA-256 of a key", |b| {
         b.iter(|| Sha256::digest(black_box(shown.as_bytes())))
     });
     group.bench_function("find among 10,000", |b| {
         b.iter(|| snapshot.access.find(black_box(shown.as_bytes()), 0).is_ok())
     });
-    group.bench_function("find nobody's", |b| {
-        b.iter(|| snapshot.access.find(black_box(b"sk-steadfast-nobody"), 0).is_ok())
+    group.bench_function("find an unknown key", |b| {
+        b.iter(|| snapshot.access.find(black_box(b"sk-steadfast-unknown"), 0).is_ok())
     });
-    group.bench_function("limits of a request", |b| b.iter(|| go(&rate_limits)));
+    group.bench_function("limits of a request", |b| b.iter(|| run_request(&rate_limits)));
     group.bench_function("limits of a request, without the clock", |b| {
         let quota = Quota {
             requests_per_minute: Some(u32::MAX),
@@ -84,8 +85,8 @@ fn limits(c: &mut Criterion) {
             let now = Tick::from_nanos(nanos);
             if let Ok(mut admission) = limiter.admit(1_000, now) {
                 let _ = limiter.recharge(&mut admission, 1_200, now);
-                black_box(limiter.used(now));
-                limiter.settle(admission, Some(900), now);
+                black_box(limiter.usage(now));
+                limiter.finish(admission, Some(900), now);
             }
         });
     });
@@ -94,7 +95,7 @@ fn limits(c: &mut Criterion) {
             let start = Instant::now();
             thread::scope(|scope| {
                 for _ in 0..THREADS {
-                    scope.spawn(|| (0..requests / THREADS as u64).for_each(|_| go(&rate_limits)));
+                    scope.spawn(|| (0..requests / THREADS as u64).for_each(|_| run_request(&rate_limits)));
                 }
             });
             start.elapsed()

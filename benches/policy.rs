@@ -1,4 +1,4 @@
-//! Picking an upstream: what every request pays.
+//! Benchmarks of picking an upstream, which every request pays for.
 
 use std::{
     hint::black_box,
@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
-    policy::{Affinity, Clues, Content, Member, Pins, Rendezvous, Source, candidates},
+    policy::{Affinity, Clues, ConversationStart, Member, Pins, Preference, Rendezvous, SessionSource, candidates},
     tick::Tick,
 };
 
@@ -35,7 +35,7 @@ fn pool(size: usize, weight: impl Fn(usize) -> usize) -> Rendezvous {
     Rendezvous::new(&(0..size).map(member).collect::<Vec<_>>())
 }
 
-/// Budget for `home`: 150, 500 and 2,000 ns at 10, 100 and 1,000 upstreams.
+/// The budget for `home` is 150, 500 and 2,000 ns at 10, 100 and 1,000 upstreams.
 fn rendezvous(c: &mut Criterion) {
     let keys = keys(4096);
     for (name, weights) in [("equal", 1), ("10 weights", 10), ("1000 weights", 1000)] {
@@ -62,7 +62,7 @@ fn rendezvous(c: &mut Criterion) {
 const IDLE: Duration = Duration::from_secs(3600);
 const THREADS: usize = 16;
 
-/// A full table of a million, so that memory is as cold as it gets.
+/// A full table of a million entries, so that its memory is as rarely cached as possible.
 fn pins(c: &mut Criterion) {
     let keys = keys(2_000_000);
     let (known, fresh) = keys.split_at(1_000_000);
@@ -88,7 +88,8 @@ fn pins(c: &mut Criterion) {
         b.iter(|| next.next().map(|key| table.confirm(*key, None, upstream, now())));
     });
 
-    // Per call of one thread while 16 are calling; a clock for all would be measured along.
+    // The time per call of one thread while 16 threads call. A shared clock would be measured too, so each thread
+    // counts its own time.
     let together = |calls: u64, call: &(dyn Fn(&SessionKey, Tick) + Sync)| {
         let start = Instant::now();
         thread::scope(|scope| {
@@ -114,20 +115,21 @@ fn pins(c: &mut Criterion) {
     });
 }
 
-/// From clues to the first candidate, with a pin and without one, and what is balanced.
+/// From clues to the first candidate: with a pin, without one, and without a session.
 fn choose(c: &mut Criterion) {
     let pool = pool(100, |n| 1 + n % 10);
-    let order = Source::default_order();
+    let order = SessionSource::default_order();
     let group = Namespace::of_group("");
     let clues = Clues {
         prompt_cache_key: Some("0199a213-81c0-7800-8aa1-bbab2a035a53"),
         session_id: None,
         header: |_: &HeaderName| None,
-        content: Content::default(),
+        content: ConversationStart::default(),
         owner: None,
     };
     let pin = UpstreamId::from_name("account-42");
-    let first = |affinity, pin| candidates(&pool, affinity, pin, |_| true, 1, |index| index as u32).next();
+    let first =
+        |affinity, pin| candidates(&pool, Preference { affinity, pin }, |_| true, 1, |index| index as u32).next();
     let mut group_of = c.benchmark_group("choose among 100");
     group_of.bench_function("affinity", |b| {
         b.iter(|| Affinity::find(&order, group, black_box(&clues)))

@@ -69,7 +69,7 @@ pub enum Fault {
     RenameCompressed { model: String },
     /// The client key has reached one of its limits. `limit` is the limit in units of `kind`.
     RateLimited {
-        kind: RateLimit,
+        kind: LimitKind,
         limit: u64,
         retry: Duration,
     },
@@ -109,9 +109,9 @@ pub enum KeyProblem {
     Disabled,
 }
 
-/// Which limit of a client key has been reached.
+/// The quantity that a client key's limit bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateLimit {
+pub enum LimitKind {
     /// Requests per minute.
     Requests,
     /// Tokens per minute.
@@ -183,9 +183,9 @@ impl Fault {
             // OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => {
                 let which = match kind {
-                    RateLimit::Requests => "requests",
-                    RateLimit::Tokens => "tokens",
-                    RateLimit::Concurrent => "concurrent_requests",
+                    LimitKind::Requests => "requests",
+                    LimitKind::Tokens => "tokens",
+                    LimitKind::Concurrent => "concurrent_requests",
                 };
                 (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
             }

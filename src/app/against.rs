@@ -22,7 +22,9 @@ impl Moves {
     /// Compares the homes of the same sessions in both snapshots. The sessions name no model and no group.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let home = |snapshot: &Snapshot, key: &str| {
-            let first = snapshot.route(snapshot.access.anybody(), key, &Eligibility::All).next();
+            let first = snapshot
+                .route(snapshot.access.anonymous(), key, &Eligibility::All)
+                .next();
             first.map_or_else(String::new, |upstream| upstream.name.to_string())
         };
         let mut moves = BTreeMap::new();

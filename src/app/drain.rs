@@ -46,7 +46,7 @@ pub(super) async fn drain(
     grace: Duration,
     signals: &mut StopSignals,
 ) {
-    gateway.leave();
+    gateway.mark_not_ready();
     phase.send_replace(ShutdownPhase::Draining);
     tracing::info!(
         grace_s = grace.as_secs_f64(),
@@ -60,7 +60,7 @@ pub(super) async fn drain(
         () = tokio::time::sleep(grace) => tracing::warn!("stopping: the grace time is over; closing the remaining connections"),
         () = signals.next() => tracing::warn!("stopping at once: closing the remaining connections"),
     }
-    gateway.cut();
+    gateway.mark_aborting();
     phase.send_replace(ShutdownPhase::Stopping);
     join_all(servers).await;
 }

@@ -21,7 +21,7 @@ pub(super) async fn maintain(gateway: Arc<Gateway>) {
     let mut peak = 0;
     for round in (0..ROUNDS).cycle() {
         timer.tick().await;
-        gateway.settle();
+        gateway.tick_second();
         if round != 0 {
             continue;
         }

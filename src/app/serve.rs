@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, File, Listen},
-    ops::{self, Admin, Reloader},
+    ops::{self, AdminService, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
     state::Gateway,
@@ -93,7 +93,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     // The admin side is not drained, so that the drain can be observed there.
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
-    let operator = Admin::new(gateway.clone(), reloader.clone(), token);
+    let operator = AdminService::new(gateway.clone(), reloader.clone(), token);
     let _admin_phase = serve_admin(admin, &operator, limits);
     tokio::spawn(housekeeping::maintain(gateway.clone()));
     tokio::spawn(reload::reload_on_changes(reloader.clone(), hangups));
@@ -132,7 +132,11 @@ fn serve_public(
 }
 
 /// Serves `operator` on `listeners` until the returned sender is dropped.
-fn serve_admin(listeners: Vec<Listener>, operator: &Arc<Admin>, limits: ServeLimits) -> watch::Sender<ShutdownPhase> {
+fn serve_admin(
+    listeners: Vec<Listener>,
+    operator: &Arc<AdminService>,
+    limits: ServeLimits,
+) -> watch::Sender<ShutdownPhase> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let service = Service {
         limits,

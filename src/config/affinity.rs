@@ -7,7 +7,7 @@ use super::{
     settings::AffinitySettings,
     values::show_duration,
 };
-use crate::policy::Source;
+use crate::policy::SessionSource;
 
 /// Reads the table `affinity` into `settings`. A setting without a valid value keeps its default.
 pub(super) fn read(reader: &mut DocumentReader<'_>, root: &Section<'_>, settings: &mut AffinitySettings) {
@@ -20,9 +20,9 @@ pub(super) fn read(reader: &mut DocumentReader<'_>, root: &Section<'_>, settings
     read_waits(reader, &section, settings);
 }
 
-fn read_sources(reader: &mut DocumentReader<'_>, section: &Section<'_>, sources: &mut Vec<Source>) {
+fn read_sources(reader: &mut DocumentReader<'_>, section: &Section<'_>, sources: &mut Vec<SessionSource>) {
     let source = |text: &str| {
-        text.parse::<Source>()
+        text.parse::<SessionSource>()
             .map_err(|unknown| format!("has an unknown source: {unknown}"))
     };
     let Some(written) = reader.list(section, &affinity::SOURCES, source) else {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{listen::Listen, tls::Tls};
-use crate::{policy::Source, secret::Secret};
+use crate::{policy::SessionSource, secret::Secret};
 
 /// `[server]`: the public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Default for AdminSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AffinitySettings {
     /// The places that are searched for the session key, in this order: at least one, each once.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SessionSource>,
     /// How long a pin stays valid after its last use: 1 s to 720 h.
     pub idle: Duration,
     /// The maximum number of pins: 1 to 100,000,000.
@@ -85,7 +85,7 @@ pub struct AffinitySettings {
 impl Default for AffinitySettings {
     fn default() -> Self {
         Self {
-            sources: Source::default_order(),
+            sources: SessionSource::default_order(),
             idle: Duration::from_secs(3600),
             capacity: 1_000_000,
             wait: Duration::from_secs(2),

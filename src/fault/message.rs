@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, KeyProblem, RateLimit, seconds};
+use super::{Fault, KeyProblem, LimitKind, seconds};
 
 /// The subject of a sentence about the upstreams that know the state which a request refers to.
 const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that only one upstream organization knows. That organization";
@@ -44,9 +44,9 @@ impl Fault {
             Self::RenameCompressed { model } => format!("The upstream knows the model '{model}' by another name, which cannot be written into a compressed body. Send the body uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
                 let what = match kind {
-                    RateLimit::Requests => format!("{limit} requests per minute"),
-                    RateLimit::Tokens => format!("{limit} tokens per minute"),
-                    RateLimit::Concurrent => format!("{limit} requests at a time"),
+                    LimitKind::Requests => format!("{limit} requests per minute"),
+                    LimitKind::Tokens => format!("{limit} tokens per minute"),
+                    LimitKind::Concurrent => format!("{limit} requests at a time"),
                 };
                 // Codex reads the delay from this text, and waits for that long.
                 format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))

@@ -65,9 +65,9 @@ fn faults_of_access() -> Vec<Fault> {
         not_served,
         Fault::ResponseNotFound { in_path: true },
         Fault::ResponseNotFound { in_path: false },
-        rate_limited(RateLimit::Requests),
-        rate_limited(RateLimit::Tokens),
-        rate_limited(RateLimit::Concurrent),
+        rate_limited(LimitKind::Requests),
+        rate_limited(LimitKind::Tokens),
+        rate_limited(LimitKind::Concurrent),
     ]
 }
 

@@ -1,11 +1,11 @@
-//! What the JSON API says.
+//! The answers of the JSON API.
 
 use std::fmt;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::reload::Reloaded;
+use super::reload::ReloadResult;
 use crate::{
     ids::SessionKey,
     policy::health::Reason,
@@ -13,27 +13,31 @@ use crate::{
     tick::Tick,
 };
 
-/// A question that has no answer.
+/// Why a route cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteError {
-    /// No key was given.
+    /// The query has no session key.
     NoKey,
-    /// No upstream serves this model.
-    ModelNotServed(String),
-    /// There is no such group.
+    /// No upstream that the group may call serves this model; `None` if there is no upstream for the group at all.
+    NotServed(Option<String>),
+    /// No group has this name.
     UnknownGroup(String),
-    /// A parameter that is none.
+    /// The query has a parameter that does not exist.
     UnknownParameter(String),
 }
 
 impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoKey => f.write_str("Name the session key: /api/route?key=KEY."),
-            Self::ModelNotServed(model) => write!(f, "No upstream serves the model '{model}'."),
+            Self::NoKey => f.write_str("The session key is missing. Send it as /api/route?key=KEY."),
+            Self::NotServed(Some(model)) => write!(f, "No upstream serves the model '{model}'."),
+            Self::NotServed(None) => f.write_str("No upstream serves this group."),
             Self::UnknownGroup(group) => write!(f, "There is no group '{group}'."),
             Self::UnknownParameter(name) => {
-                write!(f, "Unknown parameter '{name}'. There are key, model and group.")
+                write!(
+                    f,
+                    "Unknown parameter '{name}'. The parameters are key, model and group."
+                )
             }
         }
     }
@@ -41,16 +45,16 @@ impl fmt::Display for RouteError {
 
 impl std::error::Error for RouteError {}
 
-/// Every upstream, in the order of the file.
+/// Describes every upstream, in the order of the file.
 pub(super) fn upstreams(gateway: &Gateway) -> Value {
     let snapshot = gateway.snapshot();
-    let describe = |upstream| describe(gateway, upstream);
+    let describe = |upstream| describe_upstream(gateway, upstream);
     let described: Vec<Value> = snapshot.upstreams().iter().map(describe).collect();
     json!({ "upstreams": described })
 }
 
-/// Moments are in seconds of Unix time.
-fn describe(gateway: &Gateway, upstream: &Upstream) -> Value {
+/// Describes an upstream. Moments are in seconds of Unix time.
+fn describe_upstream(gateway: &Gateway, upstream: &Upstream) -> Value {
     let (now, unix_now) = (gateway.clock.now(), gateway.clock.unix_time());
     let moment = |tick: Tick| (unix_now + tick.since(now)).as_secs();
     let state = &upstream.state;
@@ -58,7 +62,7 @@ fn describe(gateway: &Gateway, upstream: &Upstream) -> Value {
     let models: Vec<&str> = upstream.models.patterns().collect();
     json!({
         "name": &*upstream.name,
-        "host": upstream.host.to_str().unwrap_or_default(),
+        "host": upstream.host.to_str().expect("the host of a URL is visible ASCII"),
         "weight": upstream.weight.get(),
         "models": models,
         "organization": upstream.organization.as_deref(),
@@ -69,24 +73,24 @@ fn describe(gateway: &Gateway, upstream: &Upstream) -> Value {
         "cooling_models": status.cooling_models,
         "cooling_models_until": status.models_until.map(moment),
         "in_flight": state.in_flight(),
-        "max_in_flight": state.slots(),
+        "max_in_flight": state.max_in_flight(),
         "waiting": state.waiting(),
         "idle_connections": upstream.pool.idle(),
     })
 }
 
-/// What an operator can do to an upstream.
+/// An action of the operator on one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Let it take no more requests.
+pub(super) enum UpstreamAction {
+    /// Stops new requests to the upstream.
     Drain,
-    /// Let it take requests again, whatever was held against it.
+    /// Lets the upstream take requests again, whatever kept them away.
     Enable,
 }
 
-impl Action {
-    /// The action that stands at the end of a path, and the upstream's name before it.
-    pub fn at(path: &str) -> Option<(Self, &str)> {
+impl UpstreamAction {
+    /// Returns the action at the end of a path, and the name of the upstream before it.
+    pub fn from_path(path: &str) -> Option<(Self, &str)> {
         let (name, action) = path.strip_prefix("/api/upstreams/")?.rsplit_once('/')?;
         match action {
             "drain" => Some((Self::Drain, name)),
@@ -96,8 +100,8 @@ impl Action {
     }
 }
 
-/// Does `action` to the upstream called `name`, and describes it then.
-pub(super) fn act(gateway: &Gateway, action: Action, name: &str) -> (StatusCode, Value) {
+/// Applies `action` to the upstream called `name`, and describes the upstream afterwards.
+pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (StatusCode, Value) {
     let snapshot = gateway.snapshot();
     let Some(upstream) = snapshot.upstreams().iter().find(|upstream| *upstream.name == *name) else {
         let names: Vec<&str> = snapshot.upstreams().iter().map(|upstream| &*upstream.name).collect();
@@ -105,21 +109,21 @@ pub(super) fn act(gateway: &Gateway, action: Action, name: &str) -> (StatusCode,
         return (StatusCode::NOT_FOUND, json!({ "error": { "message": message } }));
     };
     match action {
-        Action::Drain => upstream.state.drain(),
-        Action::Enable => upstream.state.enable(),
+        UpstreamAction::Drain => upstream.state.drain(),
+        UpstreamAction::Enable => upstream.state.enable(),
     }
-    (StatusCode::OK, describe(gateway, upstream))
+    (StatusCode::OK, describe_upstream(gateway, upstream))
 }
 
-/// The upstreams for the session key `key` and `model`, best first.
+/// Returns the upstreams for the session key `key` and `model`, best first. Without `group`, the group is that of anonymous
+/// callers.
 ///
 /// # Errors
-/// When no upstream serves the model to the group, or there is no such group.
+/// When no upstream serves the model to the group, and when there is no such group.
 pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<&str>) -> Result<Value, RouteError> {
-    let caller = find(snapshot, group)?;
-    let eligibility = snapshot
-        .eligibility(caller, model)
-        .ok_or_else(|| RouteError::ModelNotServed(model.unwrap_or_default().to_owned()))?;
+    let caller = find_group(snapshot, group)?;
+    let not_served = || RouteError::NotServed(model.map(str::to_owned));
+    let eligibility = snapshot.eligibility(caller, model).ok_or_else(not_served)?;
     let upstreams: Vec<Value> = snapshot
         .route(caller, key, &eligibility)
         .map(|upstream| json!({ "name": &*upstream.name, "weight": upstream.weight.get() }))
@@ -127,13 +131,19 @@ pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<
     Ok(json!({ "key": key, "model": model, "group": group, "upstreams": upstreams }))
 }
 
-fn find<'a>(snapshot: &'a Snapshot, group: Option<&str>) -> Result<&'a Group, RouteError> {
-    let found = snapshot.access.group(group);
-    let unknown = || RouteError::UnknownGroup(group.unwrap_or_default().to_owned());
-    found.map(|group| &**group).ok_or_else(unknown)
+fn find_group<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Group, RouteError> {
+    let unknown = |name: &str| RouteError::UnknownGroup(name.to_owned());
+    match name {
+        None => Ok(snapshot.access.anonymous()),
+        Some(name) => snapshot
+            .access
+            .group(Some(name))
+            .map(|group| &**group)
+            .ok_or_else(|| unknown(name)),
+    }
 }
 
-/// The same from a query, with the upstream that the session is pinned to, if it is.
+/// Answers a query for a [`route`], and adds the name of the upstream that the session is pinned to.
 pub(super) fn route_query(gateway: &Gateway, query: &str) -> Result<Value, RouteError> {
     let (mut key, mut model, mut group) = (None, None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -147,22 +157,20 @@ pub(super) fn route_query(gateway: &Gateway, query: &str) -> Result<Value, Route
     }
     let key = key.ok_or(RouteError::NoKey)?;
     let snapshot = gateway.snapshot();
-    let mut answer = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
-    let namespace = find(&snapshot, group.as_deref())?.namespace;
+    let mut route = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
+    let namespace = find_group(&snapshot, group.as_deref())?.namespace;
     let session = SessionKey::from_text(namespace, &key);
     let pin = gateway.runtime.pins.peek(session, gateway.clock.now());
     let pinned = pin.and_then(|id| snapshot.upstream_of(id));
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("pin".to_owned(), json!(pinned.map(|upstream| &*upstream.name)));
-    }
-    Ok(answer)
+    route["pin"] = json!(pinned.map(|upstream| &*upstream.name));
+    Ok(route)
 }
 
-/// What became of a reload.
-pub(super) fn reloaded(reloaded: Reloaded) -> (StatusCode, Value) {
-    match reloaded {
-        Reloaded::Applied(changes) => {
-            let answer = json!({
+/// Describes the result of a reload.
+pub(super) fn describe_reload(result: ReloadResult) -> (StatusCode, Value) {
+    match result {
+        ReloadResult::Applied(changes) => {
+            let body = json!({
                 "outcome": "applied",
                 "added": changes.added,
                 "removed": changes.removed,
@@ -172,17 +180,46 @@ pub(super) fn reloaded(reloaded: Reloaded) -> (StatusCode, Value) {
                 "at_next_start": changes.at_next_start,
                 "warnings": changes.warnings,
             });
-            (StatusCode::OK, answer)
+            (StatusCode::OK, body)
         }
-        Reloaded::Unchanged => (StatusCode::OK, json!({ "outcome": "unchanged" })),
-        Reloaded::Refused(problems) => {
-            let message = "The new configuration is not valid, so the old one stays in force.";
-            let answer = json!({ "outcome": "refused", "error": { "message": message, "problems": problems } });
-            (StatusCode::UNPROCESSABLE_ENTITY, answer)
+        ReloadResult::Unchanged => (StatusCode::OK, json!({ "outcome": "unchanged" })),
+        ReloadResult::Refused(problems) => {
+            let message = "The new configuration is invalid, so the old one stays in force.";
+            let body = json!({ "outcome": "refused", "error": { "message": message, "problems": problems } });
+            (StatusCode::UNPROCESSABLE_ENTITY, body)
         }
-        Reloaded::NoFile => {
-            let message = "There is no file to reload: this was started without one.";
+        ReloadResult::NoFile => {
+            let message = "There is no file to reload, because the process was started without one.";
             (StatusCode::CONFLICT, json!({ "error": { "message": message } }))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    fn snapshot(text: &str) -> std::sync::Arc<Snapshot> {
+        let env = |_: &str| Some("sk-test".to_owned());
+        let upstream = "[[upstream]]\nname = \"a\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = \"env:K\"\n";
+        let text = format!("{upstream}{text}");
+        let config = Config::from_toml(&text, "test.toml", &env, &Overrides::default()).expect("valid");
+        Gateway::new(&config).expect("a gateway").snapshot()
+    }
+
+    #[test]
+    fn a_route_lists_the_upstreams_that_serve_the_model() {
+        let snapshot = snapshot("models = [\"gpt-*\"]\n");
+        let found = route(&snapshot, "k", Some("gpt-5.2"), None).expect("a route");
+        assert_eq!(found["upstreams"][0]["name"], "a");
+        let missing = route(&snapshot, "k", Some("o3"), None);
+        assert_eq!(missing, Err(RouteError::NotServed(Some("o3".to_owned()))));
+    }
+
+    #[test]
+    fn a_route_for_an_unknown_group_is_an_error() {
+        let unknown = route(&snapshot(""), "k", None, Some("team"));
+        assert_eq!(unknown, Err(RouteError::UnknownGroup("team".to_owned())));
     }
 }

@@ -1,15 +1,16 @@
-//! Who may ask the operator's side: whoever shows the token, or, where there is none, whoever sits at this machine. Never a
-//! page of another site in the operator's browser.
+//! Decides which requests may use the admin listener: those with the admin token or, where none is configured, those that
+//! call a loopback address. A web page in the operator's browser never may.
 //!
-//! Loopback keeps other machines out, but not the pages that a browser on this one has open. A page may send requests
-//! anywhere; what tells on it are the headers that the browser writes, and that no script can change:
+//! A loopback address keeps other machines out, but not the web pages that a browser on this machine has open. A page can
+//! send requests to any address. These headers are written by the browser, no script can change them, and they reveal the
+//! page:
 //!
-//! - `Origin` and `Sec-Fetch-Site` say which site a request comes from.
-//! - `Host` says which name the browser looked up. A page that has its own name answered with 127.0.0.1 (DNS rebinding) is
-//!   of the same site as what it then reads, but its name stays in `Host`. Addresses and `localhost` cannot be rebound.
+//! - `Origin` and `Sec-Fetch-Site` name the site that the request comes from.
+//! - `Host` is the name that the browser looked up. With DNS rebinding, a page has its own name resolve to 127.0.0.1; then its
+//!   requests are same-site, but `Host` still has that name. Addresses and `localhost` cannot be rebound.
 //!
-//! Caddy's and Syncthing's admin sides check the same. A token is something that no page knows, so behind one every `Host`
-//! is good: a pod's address, a service's name.
+//! The admin interfaces of Caddy and Syncthing check the same headers. A page does not know the token, so with a token
+//! every `Host` is accepted, such as a pod's address or a service's name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -22,103 +23,104 @@ use subtle::ConstantTimeEq as _;
 
 use crate::secret::Secret;
 
-/// Lets the operator in.
-pub(super) struct Guard {
+/// Checks requests to the admin listener. See the [module](self).
+pub(super) struct AdminGuard {
     token: Option<Secret>,
 }
 
-/// Why a request does not come in.
+/// Why a request may not use the admin listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Barred {
-    /// It shows no token, or another one.
+pub(super) enum AdminDenial {
+    /// The request has no token, or a wrong one.
     NoToken,
-    /// It calls this machine by a name that anyone could have pointed here.
+    /// The `Host` is a name that could belong to a web page.
     ForeignHost,
-    /// It has no host, or several.
+    /// The `Host` is missing, repeated or invalid.
     BadHost,
-    /// A page of another site sent it.
-    Elsewhere,
+    /// A page of another site sent the request.
+    CrossSite,
 }
 
-impl Barred {
+impl AdminDenial {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::ForeignHost | Self::Elsewhere => StatusCode::FORBIDDEN,
+            Self::ForeignHost | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BadHost => StatusCode::BAD_REQUEST,
         }
     }
 
-    /// What to do about it.
+    /// Says what the caller should do.
     pub fn message(self) -> &'static str {
         match self {
             Self::NoToken => "Send the admin token as Authorization: Bearer.",
             Self::ForeignHost => {
-                "Without an admin token, only localhost and loopback addresses are answered as Host: any other name might be \
-                 a web page's that was pointed here. Call http://127.0.0.1 or http://localhost with the admin port, or set \
+                "Without an admin token, Host must be localhost or a loopback address, because a web page may have any other \
+                 name resolve to this machine. Call http://127.0.0.1 or http://localhost with the admin port, or set \
                  admin.token and send it."
             }
             Self::BadHost => "Send exactly one valid Host.",
-            Self::Elsewhere => "A page of another site sent this through your browser. Send it from a command line.",
+            Self::CrossSite => {
+                "A web page of another site sent this request through your browser. Send it from a command line."
+            }
         }
     }
 }
 
-impl Guard {
-    /// A guard that asks for `token`; without one, the address must be loopback.
+impl AdminGuard {
+    /// Requires `token`; without one, requests must call a loopback address.
     pub fn new(token: Option<Secret>) -> Self {
         Self { token }
     }
 
-    /// Judges a request by its head.
+    /// Checks the head of a request.
     ///
     /// # Errors
-    /// Whatever keeps it out.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Barred> {
+    /// When the request may not use the admin listener.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), AdminDenial> {
         let named = named_hosts(request)?;
         match &self.token {
-            Some(token) if !shows(request.headers(), token) => return Err(Barred::NoToken),
-            None if !named.iter().all(|host| is_this_machine(host.host())) => return Err(Barred::ForeignHost),
+            Some(token) if !has_token(request.headers(), token) => return Err(AdminDenial::NoToken),
+            None if !named.iter().all(|host| is_this_machine(host.host())) => return Err(AdminDenial::ForeignHost),
             _ => {}
         }
-        if is_from_elsewhere(request.headers(), &named) {
-            return Err(Barred::Elsewhere);
+        if is_cross_site(request.headers(), &named) {
+            return Err(AdminDenial::CrossSite);
         }
         Ok(())
     }
 }
 
-/// The hosts that a request names: in its target and in `Host`, which stands there exactly once (RFC 9112 section 3.2). No
-/// browser speaks HTTP/1.0, which may go without.
-fn named_hosts<B>(request: &Request<B>) -> Result<Vec<Authority>, Barred> {
+/// Returns the hosts in the target and in `Host`. An HTTP/1.1 request must have exactly one `Host` (RFC 9112 section 3.2).
+/// HTTP/1.0 requests may have none, because no browser sends them.
+fn named_hosts<B>(request: &Request<B>) -> Result<Vec<Authority>, AdminDenial> {
     let mut named: Vec<Authority> = request.uri().authority().cloned().into_iter().collect();
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Barred::BadHost),
+        (_, Some(_)) => return Err(AdminDenial::BadHost),
         (Some(host), None) => {
             let host = host.to_str().ok().and_then(|host| host.parse().ok());
-            named.push(host.ok_or(Barred::BadHost)?);
+            named.push(host.ok_or(AdminDenial::BadHost)?);
         }
-        (None, None) if request.version() == Version::HTTP_11 => return Err(Barred::BadHost),
+        (None, None) if request.version() == Version::HTTP_11 => return Err(AdminDenial::BadHost),
         (None, None) => {}
     }
     if named.iter().any(|host| host.as_str().contains('@')) {
-        return Err(Barred::BadHost);
+        return Err(AdminDenial::BadHost);
     }
     Ok(named)
 }
 
-fn shows(headers: &HeaderMap, token: &Secret) -> bool {
-    let shown = headers
-        .get(AUTHORIZATION)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or_default();
-    // The scheme's name has no case (RFC 9110 section 11.1).
-    let (scheme, shown) = shown.split_at_checked("Bearer ".len()).unwrap_or_default();
-    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(shown.ct_eq(token.expose().as_bytes()))
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+    let value = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let Some((scheme, sent)) = value.and_then(|value| value.split_at_checked("Bearer ".len())) else {
+        return false;
+    };
+    // The name of the scheme is case-insensitive (RFC 9110 section 11.1).
+    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(sent.ct_eq(token.expose().as_bytes()))
 }
 
-/// Whether `host` means this machine whatever any name server says.
+/// Whether `host` is this machine, no matter what a name server answers.
 fn is_this_machine(host: &str) -> bool {
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let address = match bracketed {
@@ -131,9 +133,10 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// Whether a page of another site sent this through the operator's browser (<https://fetch.spec.whatwg.org/#origin-header>,
-/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>). Another port of this machine is another site too.
-fn is_from_elsewhere(headers: &HeaderMap, own: &[Authority]) -> bool {
+/// Whether a page of another site sent the request through the operator's browser
+/// (<https://fetch.spec.whatwg.org/#origin-header>, <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>). A page on
+/// another port of this machine counts as another site.
+fn is_cross_site(headers: &HeaderMap, own: &[Authority]) -> bool {
     let site = headers.get("sec-fetch-site");
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
         return true;
@@ -149,7 +152,7 @@ fn is_from_elsewhere(headers: &HeaderMap, own: &[Authority]) -> bool {
 mod tests {
     use super::*;
 
-    fn asked(target: &str, lines: &[(&str, &str)]) -> Request<()> {
+    fn request(target: &str, lines: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::get(target);
         for (name, value) in lines {
             request = request.header(*name, *value);
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_cannot_be_rebound_is_this_machine() {
+    fn only_localhost_and_loopback_addresses_are_this_machine() {
         for host in [
             "localhost",
             "LocalHost",
@@ -192,68 +195,71 @@ mod tests {
     }
 
     #[test]
-    fn every_host_that_is_named_counts() {
-        let guard = Guard::new(None);
+    fn every_host_in_the_request_is_checked() {
+        let guard = AdminGuard::new(None);
         for (target, lines, expected) in [
             ("/", &[("host", "127.0.0.1:9090")][..], Ok(())),
             ("/", &[("host", "localhost")], Ok(())),
             ("/", &[("host", "[::1]:1")], Ok(())),
-            ("/", &[("host", "evil.example")], Err(Barred::ForeignHost)),
-            ("/", &[("host", "evil.example:9090")], Err(Barred::ForeignHost)),
+            ("/", &[("host", "evil.example")], Err(AdminDenial::ForeignHost)),
+            ("/", &[("host", "evil.example:9090")], Err(AdminDenial::ForeignHost)),
             (
                 "http://evil.example/",
                 &[("host", "localhost")],
-                Err(Barred::ForeignHost),
+                Err(AdminDenial::ForeignHost),
             ),
             (
                 "http://localhost/",
                 &[("host", "evil.example")],
-                Err(Barred::ForeignHost),
+                Err(AdminDenial::ForeignHost),
             ),
             ("http://localhost/", &[("host", "localhost")], Ok(())),
             (
                 "/",
                 &[("host", "localhost"), ("host", "localhost")],
-                Err(Barred::BadHost),
+                Err(AdminDenial::BadHost),
             ),
-            ("/", &[("host", "evil.example@localhost")], Err(Barred::BadHost)),
-            ("/", &[("host", "")], Err(Barred::BadHost)),
-            ("/", &[("host", "local host")], Err(Barred::BadHost)),
-            ("/", &[], Err(Barred::BadHost)),
+            ("/", &[("host", "evil.example@localhost")], Err(AdminDenial::BadHost)),
+            ("/", &[("host", "")], Err(AdminDenial::BadHost)),
+            ("/", &[("host", "local host")], Err(AdminDenial::BadHost)),
+            ("/", &[], Err(AdminDenial::BadHost)),
         ] {
-            assert_eq!(guard.check(&asked(target, lines)), expected, "{target} {lines:?}");
+            assert_eq!(guard.check(&request(target, lines)), expected, "{target} {lines:?}");
         }
-        let mut old = asked("/", &[]);
+        let mut old = request("/", &[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(guard.check(&old), Ok(()));
-        // As it comes over HTTP/2: the host stands in the target alone.
-        let mut new = asked("http://localhost:9090/", &[]);
+        // Over HTTP/2 the host is in the target only.
+        let mut new = request("http://localhost:9090/", &[]);
         *new.version_mut() = Version::HTTP_2;
         assert_eq!(guard.check(&new), Ok(()));
     }
 
     #[test]
-    fn a_token_makes_every_host_good_but_no_foreign_page() {
-        let guard = Guard::new(Some(Secret::new("t0ken")));
+    fn a_token_allows_every_host_but_no_page_of_another_site() {
+        let guard = AdminGuard::new(Some(Secret::new("t0ken")));
         let host = ("host", "steadfast.monitoring.svc:9090");
         let token = ("authorization", "Bearer t0ken");
         for (lines, expected) in [
             (&[host, token][..], Ok(())),
-            (&[host], Err(Barred::NoToken)),
-            (&[host, ("authorization", "Bearer t0kem")], Err(Barred::NoToken)),
+            (&[host], Err(AdminDenial::NoToken)),
+            (&[host, ("authorization", "Bearer t0kem")], Err(AdminDenial::NoToken)),
             (
                 &[host, token, ("origin", "http://steadfast.monitoring.svc:9090")],
                 Ok(()),
             ),
             (
                 &[host, token, ("origin", "https://evil.example")],
-                Err(Barred::Elsewhere),
+                Err(AdminDenial::CrossSite),
             ),
-            (&[host, token, ("origin", "null")], Err(Barred::Elsewhere)),
-            (&[host, token, ("sec-fetch-site", "same-site")], Err(Barred::Elsewhere)),
+            (&[host, token, ("origin", "null")], Err(AdminDenial::CrossSite)),
+            (
+                &[host, token, ("sec-fetch-site", "same-site")],
+                Err(AdminDenial::CrossSite),
+            ),
             (&[host, token, ("sec-fetch-site", "none")], Ok(())),
         ] {
-            assert_eq!(guard.check(&asked("/", lines)), expected, "{lines:?}");
+            assert_eq!(guard.check(&request("/", lines)), expected, "{lines:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The operator's side: metrics, probes, a JSON API to look in from outside, and the little that can be changed from there.
+//! The operator's side: metrics, probes, a JSON API that describes the gateway, and the few actions that change it.
 
 mod api;
 mod guard;
@@ -14,141 +14,139 @@ use http::{
 use http_body_util::Full;
 use serde_json::json;
 
-use api::Action;
+use api::UpstreamAction;
 pub use api::{RouteError, route};
-use guard::{Barred, Guard};
-pub use reload::{Changes, Reloaded, Reloader, Trigger, server_identity};
+use guard::{AdminDenial, AdminGuard};
+pub use reload::{ConfigChanges, ReloadResult, Reloader, Trigger, server_identity};
 
 use crate::{secret::Secret, state::Gateway, wire::RequestBody};
 
-/// The operator's side of a gateway.
-pub struct Admin {
+/// Answers the requests of the admin listener.
+pub struct AdminService {
     gateway: Arc<Gateway>,
     reloader: Arc<Reloader>,
-    guard: Guard,
+    guard: AdminGuard,
 }
 
 const NO_SUCH_PATH: &str = "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.";
 
-/// An answer to an operator.
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
-/// What can be asked for.
+/// What a request to the admin listener asks for.
 #[derive(Clone, Copy)]
-enum Question {
-    UpstreamState,
-    Ready,
+enum AdminEndpoint<'a> {
+    Liveness,
+    Readiness,
     Metrics,
     Upstreams,
     Route,
     Reload,
-    Act(Action),
+    /// An action on the upstream with this name.
+    Act(UpstreamAction, &'a str),
 }
 
-impl Question {
-    fn at(path: &str) -> Option<Self> {
+impl<'a> AdminEndpoint<'a> {
+    fn from_path(path: &'a str) -> Option<Self> {
         Some(match path {
-            "/livez" => Self::UpstreamState,
-            "/readyz" => Self::Ready,
+            "/livez" => Self::Liveness,
+            "/readyz" => Self::Readiness,
             "/metrics" => Self::Metrics,
             "/api/upstreams" => Self::Upstreams,
             "/api/route" => Self::Route,
             "/api/reload" => Self::Reload,
-            _ => Self::Act(Action::at(path)?.0),
+            _ => {
+                let (action, name) = UpstreamAction::from_path(path)?;
+                Self::Act(action, name)
+            }
         })
     }
 
-    /// Whether it is asked by a probe, which has no token to show, and learns nothing but yes or no.
+    /// Whether this is a probe. A probe has no token, and its answer is only yes or no.
     fn is_probe(self) -> bool {
-        matches!(self, Self::UpstreamState | Self::Ready)
+        matches!(self, Self::Liveness | Self::Readiness)
     }
 
-    fn changes_something(self) -> bool {
-        matches!(self, Self::Reload | Self::Act(_))
-    }
-
-    /// The methods that it takes, as `allow` lists them.
+    /// The allowed methods, as the header `allow` lists them.
     fn methods(self) -> &'static str {
-        if self.changes_something() { "POST" } else { "GET, HEAD" }
+        match self {
+            Self::Reload | Self::Act(..) => "POST",
+            Self::Liveness | Self::Readiness | Self::Metrics | Self::Upstreams | Self::Route => "GET, HEAD",
+        }
     }
 }
 
-impl Admin {
-    /// Opens the operator's side; with a `token`, only to those who show it as `Authorization: Bearer`.
+impl AdminService {
+    /// Makes the service. With a `token`, requests must carry it as `Authorization: Bearer`.
     pub fn new(gateway: Arc<Gateway>, reloader: Arc<Reloader>, token: Option<Secret>) -> Arc<Self> {
         Arc::new(Self {
             gateway,
             reloader,
-            guard: Guard::new(token),
+            guard: AdminGuard::new(token),
         })
     }
 
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Answer {
-        let mut answer = match self.admit(&request) {
-            Ok(question) => self.answer(question, &request).await,
+    pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> AdminResponse {
+        let mut response = match self.admit(&request) {
+            Ok(endpoint) => self.respond(endpoint, &request).await,
             Err(refusal) => *refusal,
         };
-        protect(answer.headers_mut());
-        answer
+        add_browser_protection(response.headers_mut());
+        response
     }
 
-    /// What is asked, where it may be.
-    fn admit(&self, request: &Request<RequestBody>) -> Result<Question, Box<Answer>> {
-        let question = Question::at(request.uri().path());
-        if !question.is_some_and(Question::is_probe) {
-            self.guard.check(request).map_err(barred)?;
+    /// Returns the endpoint, if the request is allowed to call it.
+    fn admit<'a>(&self, request: &'a Request<RequestBody>) -> Result<AdminEndpoint<'a>, Box<AdminResponse>> {
+        let endpoint = AdminEndpoint::from_path(request.uri().path());
+        if !endpoint.is_some_and(AdminEndpoint::is_probe) {
+            self.guard.check(request).map_err(denied)?;
         }
-        let question = question.ok_or_else(|| error(StatusCode::NOT_FOUND, NO_SUCH_PATH))?;
-        let methods = question.methods();
+        let endpoint = endpoint.ok_or_else(|| error(StatusCode::NOT_FOUND, NO_SUCH_PATH))?;
+        let methods = endpoint.methods();
         if !methods.split(", ").any(|method| request.method() == method) {
-            let mut answer = error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                &format!("Only {methods} is answered here."),
-            );
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-            return Err(answer.into());
+            let message = format!("This path accepts only {methods}.");
+            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &message);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+            return Err(response.into());
         }
-        Ok(question)
+        Ok(endpoint)
     }
 
-    async fn answer(&self, question: Question, request: &Request<RequestBody>) -> Answer {
-        match question {
-            Question::Ready if !self.gateway.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            Question::UpstreamState | Question::Ready => text(StatusCode::OK, "ok\n"),
-            Question::Metrics => metrics(&self.gateway),
-            Question::Upstreams => json_answer(StatusCode::OK, &api::upstreams(&self.gateway)),
-            Question::Route => match api::route_query(&self.gateway, request.uri().query().unwrap_or_default()) {
-                Ok(answer) => json_answer(StatusCode::OK, &answer),
+    async fn respond(&self, endpoint: AdminEndpoint<'_>, request: &Request<RequestBody>) -> AdminResponse {
+        match endpoint {
+            AdminEndpoint::Readiness if !self.gateway.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            AdminEndpoint::Liveness | AdminEndpoint::Readiness => text(StatusCode::OK, "ok\n"),
+            AdminEndpoint::Metrics => metrics(&self.gateway),
+            AdminEndpoint::Upstreams => json_response(StatusCode::OK, &api::upstreams(&self.gateway)),
+            AdminEndpoint::Route => match api::route_query(&self.gateway, request.uri().query().unwrap_or_default()) {
+                Ok(route) => json_response(StatusCode::OK, &route),
                 Err(problem) => error(StatusCode::BAD_REQUEST, &problem.to_string()),
             },
-            Question::Act(action) => {
-                let name = Action::at(request.uri().path()).map_or("", |(_, name)| name);
-                let (status, answer) = api::act(&self.gateway, action, name);
-                json_answer(status, &answer)
+            AdminEndpoint::Act(action, name) => {
+                let (status, body) = api::act(&self.gateway, action, name);
+                json_response(status, &body)
             }
-            Question::Reload => {
-                let (status, answer) = api::reloaded(self.reloader.clone().reload(Trigger::Operator).await);
-                json_answer(status, &answer)
+            AdminEndpoint::Reload => {
+                let (status, body) = api::describe_reload(self.reloader.clone().reload(Trigger::Operator).await);
+                json_response(status, &body)
             }
         }
     }
 }
 
-fn barred(why: Barred) -> Answer {
-    let mut answer = error(why.status(), why.message());
-    if why == Barred::NoToken {
-        answer
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+fn denied(denial: AdminDenial) -> AdminResponse {
+    let mut response = error(denial.status(), denial.message());
+    if denial == AdminDenial::NoToken {
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
-    answer
+    response
 }
 
-/// Says what a browser must not do with an answer: guess its type, keep it, or show it inside a page. There is no
-/// `access-control-allow-origin`, so no page of another site reads it (the headers are those that OWASP's REST Security Cheat
-/// Sheet names).
-fn protect(headers: &mut HeaderMap) {
+/// Adds headers that forbid a browser to guess the type of a response, to store it, or to show it inside another page.
+/// No response has `access-control-allow-origin`, so pages of other sites cannot read it. The headers are those of OWASP's
+/// REST Security Cheat Sheet.
+fn add_browser_protection(headers: &mut HeaderMap) {
     const HEADERS: [(HeaderName, HeaderValue); 4] = [
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -164,32 +162,69 @@ fn protect(headers: &mut HeaderMap) {
     headers.extend(HEADERS);
 }
 
-fn metrics(gateway: &Gateway) -> Answer {
-    let mut answer = text(StatusCode::OK, gateway.scrape());
-    answer.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-    );
-    answer
+fn metrics(gateway: &Gateway) -> AdminResponse {
+    let mut response = text(StatusCode::OK, gateway.scrape());
+    let exposition_format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, exposition_format);
+    response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer
+fn text(status: StatusCode, body: impl Into<Bytes>) -> AdminResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
 }
 
-fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
-    let mut answer = text(status, format!("{value}\n"));
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
+fn json_response(status: StatusCode, value: &serde_json::Value) -> AdminResponse {
+    let mut response = text(status, format!("{value}\n"));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
-    json_answer(status, &json!({ "error": { "message": message } }))
+fn error(status: StatusCode, message: &str) -> AdminResponse {
+    json_response(status, &json!({ "error": { "message": message } }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_endpoints_and_upstreams() {
+        let name = |path| match AdminEndpoint::from_path(path) {
+            Some(AdminEndpoint::Act(action, name)) => Some((action, name)),
+            _ => None,
+        };
+        assert_eq!(name("/api/upstreams/a/drain"), Some((UpstreamAction::Drain, "a")));
+        assert_eq!(name("/api/upstreams/a/enable"), Some((UpstreamAction::Enable, "a")));
+        for path in [
+            "/",
+            "/api",
+            "/api/upstreams/",
+            "/api/upstreams/a",
+            "/api/upstreams/a/stop",
+            "/livez/",
+        ] {
+            assert!(AdminEndpoint::from_path(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_probes_need_no_token() {
+        for (path, is_probe) in [
+            ("/livez", true),
+            ("/readyz", true),
+            ("/metrics", false),
+            ("/api/upstreams", false),
+            ("/api/route", false),
+            ("/api/reload", false),
+            ("/api/upstreams/a/drain", false),
+        ] {
+            let endpoint = AdminEndpoint::from_path(path);
+            assert_eq!(endpoint.map(AdminEndpoint::is_probe), Some(is_probe), "{path}");
+        }
+    }
 }

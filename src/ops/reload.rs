@@ -1,13 +1,14 @@
-//! Reloading: read the file, compile it, let it take over; or keep the old configuration and say why everywhere.
+//! Reloading the configuration: the file is read and compiled, and replaces the old configuration. If anything is wrong with
+//! it, the old one stays in force and the log, the metrics and the answer say why.
 //!
 //! ```text
 //! signal, file, operator ──▶ read ──▶ parse ──▶ compile ──▶ swap ──▶ log, metric, answer
 //!                                       └────────┴── refused ────────▶ log, metric, answer
 //! ```
 //!
-//! Reloads run one after the other on a thread of their own, so that no request waits for a disk. All that a request uses
-//! comes from the snapshot that it began with. What was handed out at the start (sockets, certificates, the admin token) stays
-//! as it is until the next start; a reload that would change it says so by name, and changes the rest.
+//! Reloads run one after the other on a blocking thread, so that no request waits for a disk. A request uses the snapshot
+//! that it began with until its end. Sockets, timeouts of the listeners and the admin token are set up at the start and stay
+//! as they are until the next start. A reload that would change one of them names it in the log and changes the rest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,18 +22,18 @@ use rustls::ServerConfig;
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
-    state::{Gateway, ReloadOutcome, Shrinking},
+    state::{Gateway, PendingShrink, ReloadOutcome},
     wire::{self, IdentityError, TlsIdentity},
 };
 
 /// Why the configuration is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// SIGHUP.
+    /// The process received SIGHUP.
     Signal,
-    /// The file may have changed. Where it has not, nothing happens and nothing is said.
+    /// A file of the configuration may have changed. If it has not, the reload has no effect and is not logged.
     File,
-    /// The operator asked.
+    /// The operator called the admin API.
     Operator,
 }
 
@@ -46,14 +47,14 @@ impl Trigger {
     }
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reloaded {
+pub enum ReloadResult {
     /// A new configuration is in force.
-    Applied(Changes),
-    /// The configuration is what it was.
+    Applied(ConfigChanges),
+    /// The configuration is the same as before.
     Unchanged,
-    /// The old configuration stays; here is everything that is wrong with the new one, one line each.
+    /// The new configuration is invalid and the old one stays in force. Contains one line for each problem.
     Refused(Vec<String>),
     /// The process was started without a file.
     NoFile,
@@ -61,47 +62,49 @@ pub enum Reloaded {
 
 /// What a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Upstreams that are new, by name.
+pub struct ConfigChanges {
+    /// The names of new upstreams.
     pub added: Vec<String>,
-    /// Upstreams that are gone: what they work on goes on, and they get nothing more.
+    /// The names of removed upstreams. Their running requests finish, and they receive no new ones.
     pub removed: Vec<String>,
-    /// Upstreams that are described differently.
+    /// The names of upstreams with changed settings.
     pub changed: Vec<String>,
-    /// Fields that differ from those at the start and wait for the next one.
+    /// Fields that differ from those at the start of the process and take effect at the next start.
     pub at_next_start: Vec<&'static str>,
-    /// Client keys that are new, gone or different: how many.
+    /// The number of client keys that are new, removed or changed.
     pub keys: usize,
-    /// Groups that are new, gone or different, by name.
+    /// The names of groups that are new, removed or changed.
     pub groups: Vec<String>,
-    /// What is allowed but probably not meant.
+    /// Settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
 }
 
 /// Reloads the configuration of a gateway.
 pub struct Reloader {
     gateway: Arc<Gateway>,
+    /// The flags and environment variables that override the file.
     overrides: Overrides,
-    /// What clients are shown over TLS.
+    /// The certificate that clients see, where the public listener uses TLS.
     identity: Option<Arc<TlsIdentity>>,
-    /// What sockets and the like were set up with.
+    /// The configuration at the start of the process, which sockets were set up with.
     started: Config,
-    /// What is in force.
+    /// The configuration in force.
     config: ArcSwap<Config>,
-    /// Locked as long as a reload takes.
-    last: Mutex<Last>,
+    /// Locked during a reload, so that reloads run one after the other.
+    last: Mutex<LastRead>,
 }
 
-/// What was read last.
-struct Last {
+/// The file as the last reload read it.
+struct LastRead {
+    /// `None` if the process was started without a file.
     file: Option<File>,
-    /// What was wrong with it, or with what it names.
+    /// The problems that the last reload found in it or in a file that it names.
     problems: Vec<String>,
 }
 
 impl Reloader {
-    /// Reloads `gateway`, which was made from `config`, which was read from `file` with `overrides`; and `identity`, which was
-    /// made from it too.
+    /// Makes a reloader of `gateway` and `identity`, which were both made from `config`. That was read from `file` with
+    /// `overrides`.
     pub fn new(
         gateway: Arc<Gateway>,
         config: Config,
@@ -115,105 +118,113 @@ impl Reloader {
             identity,
             config: ArcSwap::from_pointee(config.clone()),
             started: config,
-            last: Mutex::new(Last {
+            last: Mutex::new(LastRead {
                 file,
                 problems: Vec::new(),
             }),
         })
     }
 
-    /// The files and folders that are read: the main file, where there is one, and what it names.
+    /// The files and directories that the configuration is read from: the main file, if there is one, and those that it
+    /// names.
     pub fn paths(&self) -> Vec<PathBuf> {
         let main = self.last.lock().file.as_ref().map(|file| file.path().to_owned());
         let named = self.config.load();
         main.into_iter().chain(named.files().map(Path::to_owned)).collect()
     }
 
-    /// The configuration that is in force.
+    /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
 
-    /// Reloads, after any reload that runs already. Needs a Tokio runtime.
-    pub async fn reload(self: Arc<Self>, trigger: Trigger) -> Reloaded {
-        let done = tokio::task::spawn_blocking(move || self.run(trigger)).await;
-        let (reloaded, shrinking) =
-            done.unwrap_or_else(|error| (Reloaded::Refused(vec![format!("the reload broke off: {error}")]), None));
-        if let Some(shrinking) = shrinking {
-            tokio::spawn(shrinking.finish());
+    /// Reloads the configuration. If another reload is running, this one waits for its end.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn reload(self: Arc<Self>, trigger: Trigger) -> ReloadResult {
+        let joined = tokio::task::spawn_blocking(move || self.run(trigger)).await;
+        let (result, shrink) = joined.unwrap_or_else(|error| {
+            (
+                ReloadResult::Refused(vec![format!("the reload was aborted: {error}")]),
+                None,
+            )
+        });
+        if let Some(shrink) = shrink {
+            tokio::spawn(shrink.finish());
         }
-        reloaded
+        result
     }
 
-    fn run(&self, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
+    fn run(&self, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
         let mut last = self.last.lock();
         let Some(path) = last.file.as_ref().map(File::path) else {
             tracing::warn!(
                 trigger = trigger.label(),
-                "no file to reload: this was started without one"
+                "no file to reload: the process was started without one"
             );
-            return (Reloaded::NoFile, None);
+            return (ReloadResult::NoFile, None);
         };
         let file = File::read(path);
-        let (reloaded, shrinking) = self.take_over(&file, trigger);
+        let (result, shrink) = self.apply(&file, trigger);
         let is_same = last.file.as_ref() == Some(&file);
-        let problems = match &reloaded {
-            Reloaded::Refused(problems) => problems.clone(),
+        let problems = match &result {
+            ReloadResult::Refused(problems) => problems.clone(),
             _ => Vec::new(),
         };
-        // Something happened near a file, but not to it: what is known already need not be said again.
-        let is_news = problems != last.problems || !matches!(reloaded, Reloaded::Refused(_) | Reloaded::Unchanged);
+        // A change beside the file triggers a reload too. Then a result that was logged before is not logged again.
+        let is_news = problems != last.problems || matches!(result, ReloadResult::Applied(_) | ReloadResult::NoFile);
         if trigger != Trigger::File || !is_same || is_news {
-            self.tell(trigger, &reloaded);
+            self.log_and_count(trigger, &result);
         }
-        *last = Last {
+        *last = LastRead {
             file: Some(file),
             problems,
         };
-        (reloaded, shrinking)
+        (result, shrink)
     }
 
-    fn take_over(&self, file: &File, trigger: Trigger) -> (Reloaded, Option<Shrinking>) {
-        let refused = |problems| (Reloaded::Refused(problems), None);
+    fn apply(&self, file: &File, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
+        let refused = |problems| (ReloadResult::Refused(problems), None);
         let config = match file.parse(&self.overrides) {
             Ok(config) => config,
             Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
         };
         if let Some(listen) = config.opens(&self.started.server.listen) {
             return refused(vec![format!(
-                "server.listen is still \"{listen}\" until the next start, and there whoever connects would spend your upstream keys; keep the client keys, or restart"
+                "server.listen stays \"{listen}\" until the next start, and without client keys every caller on that address could use your upstream keys; keep the client keys, or restart"
             )]);
         }
         let before = self.config.load();
         if config == **before {
             if trigger != Trigger::File {
-                self.gateway.reprobe();
+                self.gateway.probe_credentials();
             }
-            return (Reloaded::Unchanged, None);
+            return (ReloadResult::Unchanged, None);
         }
         let tls = match config.server.tls.as_ref().map(server_identity).transpose() {
             Ok(tls) => tls,
             Err(error) => return refused(vec![error.to_string()]),
         };
         match self.gateway.reload(&config) {
-            Ok(shrinking) => {
+            Ok(shrink) => {
                 if let (Some(identity), Some(tls)) = (&self.identity, tls)
                     && before.server.tls != config.server.tls
                 {
                     identity.replace(tls);
                 }
-                let changes = Changes::between(&before, &config, &self.started);
+                let changes = ConfigChanges::between(&before, &config, &self.started);
                 self.config.store(Arc::new(config));
-                (Reloaded::Applied(changes), shrinking)
+                (ReloadResult::Applied(changes), shrink)
             }
             Err(error) => refused(vec![error.to_string()]),
         }
     }
 
-    fn tell(&self, trigger: Trigger, reloaded: &Reloaded) {
+    fn log_and_count(&self, trigger: Trigger, result: &ReloadResult) {
         let trigger = trigger.label();
-        let outcome = match reloaded {
-            Reloaded::Applied(changes) => {
+        let outcome = match result {
+            ReloadResult::Applied(changes) => {
                 let [added, removed, changed] =
                     [&changes.added, &changes.removed, &changes.changed].map(|names| names.join(", "));
                 tracing::info!(
@@ -233,59 +244,59 @@ impl Reloader {
                 }
                 ReloadOutcome::Applied
             }
-            Reloaded::Unchanged => {
-                tracing::info!(trigger, "reloaded: the configuration is what it was");
+            ReloadResult::Unchanged => {
+                tracing::info!(trigger, "reloaded: the configuration has not changed");
                 ReloadOutcome::Unchanged
             }
-            Reloaded::Refused(problems) => {
+            ReloadResult::Refused(problems) => {
                 for problem in problems {
                     tracing::error!("{problem}");
                 }
                 tracing::error!(trigger, "not reloaded: the old configuration stays in force");
                 ReloadOutcome::Refused
             }
-            Reloaded::NoFile => return,
+            ReloadResult::NoFile => return,
         };
-        self.gateway.metrics.count_reload(outcome);
+        self.gateway.metrics.reloads.increment(outcome);
     }
 }
 
-impl Changes {
+impl ConfigChanges {
     fn between(before: &Config, after: &Config, started: &Config) -> Self {
         let mut changes = Self {
-            at_next_start: waiting(started, after),
+            at_next_start: changes_at_next_start(started, after),
             warnings: after.warnings.iter().map(ToString::to_string).collect(),
             ..Self::default()
         };
         for upstream in &after.upstreams {
-            match named(before, &upstream.name) {
+            match find_upstream(before, &upstream.name) {
                 None => changes.added.push(upstream.name.clone()),
                 Some(known) if known != upstream => changes.changed.push(upstream.name.clone()),
                 Some(_) => {}
             }
         }
-        let gone = before
+        let removed = before
             .upstreams
             .iter()
-            .filter(|known| named(after, &known.name).is_none());
-        changes.groups = different(&before.groups, &after.groups, |group| &group.name);
-        changes.keys = different(&before.keys, &after.keys, |key| &key.name).len();
-        changes.removed = gone.map(|known| known.name.clone()).collect();
+            .filter(|known| find_upstream(after, &known.name).is_none());
+        changes.groups = changed_names(&before.groups, &after.groups, |group| &group.name);
+        changes.keys = changed_names(&before.keys, &after.keys, |key| &key.name).len();
+        changes.removed = removed.map(|known| known.name.clone()).collect();
         changes
     }
 }
 
-/// What `tls` makes of a listener.
+/// Makes the TLS settings of a listener.
 ///
 /// # Errors
-/// When the files have stopped being what they were when they were read.
+/// When the certificates, the private key or the client CA cannot be used.
 pub fn server_identity(tls: &Tls) -> Result<Arc<ServerConfig>, IdentityError> {
     let client_ca = tls.client_ca.as_ref().map(|(_, pem)| pem.as_slice());
     wire::server_config(&tls.certificates, tls.private_key.expose().as_bytes(), client_ca)
 }
 
-/// The names of those that are in only one of the two, or in both and not the same.
-fn different<T: PartialEq>(before: &[T], after: &[T], name: fn(&T) -> &String) -> Vec<String> {
+/// Returns the names of the items that are in only one of the two lists, or differ between them.
+fn changed_names<T: PartialEq>(before: &[T], after: &[T], name: fn(&T) -> &String) -> Vec<String> {
     let mut known: BTreeMap<&String, &T> = before.iter().map(|item| (name(item), item)).collect();
     let mut names = BTreeSet::new();
     for item in after {
@@ -297,12 +308,12 @@ fn different<T: PartialEq>(before: &[T], after: &[T], name: fn(&T) -> &String) -
     names.into_iter().cloned().collect()
 }
 
-fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
+fn find_upstream<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
     config.upstreams.iter().find(|upstream| upstream.name == name)
 }
 
-/// The fields that were handed out at the start and are different now.
-fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
+/// Returns the fields that are used only at the start of the process and have changed since.
+fn changes_at_next_start(started: &Config, now: &Config) -> Vec<&'static str> {
     let fields = [
         ("server.listen", started.server.listen != now.server.listen),
         (
@@ -320,6 +331,6 @@ fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
             started.timeouts.idle != now.timeouts.idle,
         ),
     ];
-    let different = fields.into_iter().filter(|(_, differs)| *differs);
-    different.map(|(field, _)| field).collect()
+    let changed = fields.into_iter().filter(|(_, has_changed)| *has_changed);
+    changed.map(|(field, _)| field).collect()
 }

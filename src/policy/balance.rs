@@ -1,23 +1,23 @@
-//! Requests without a session: the less loaded of two.
+//! Load balancing for requests without a session: the less loaded of two random upstreams.
 //!
-//! Sending each request to the least loaded upstream of all looks best and is not: whoever decides on figures that are
-//! a moment old sends a whole herd to the one that was idle then, and finding the least loaded takes a look at
-//! everybody. Two random candidates and the less loaded of them suffice: the longest queue shrinks from about log n /
-//! log log n with one random choice to log log n with two (Mitzenmacher, *The power of two choices in randomized load
-//! balancing*, 2001), and a herd spreads by itself.
+//! Always taking the least loaded upstream looks best but is not: load figures are a moment old when a request uses
+//! them, so all requests of that moment go to the upstream that was idle, and finding the least loaded upstream takes
+//! a look at every upstream. Two random candidates and the less loaded of them suffice: the longest queue shrinks
+//! from about log n / log log n with one random choice to log log n with two (Mitzenmacher, *The power of two choices
+//! in randomized load balancing*, 2001), and simultaneous requests spread by themselves.
 //!
-//! Candidates are drawn by weight, or else the light members of a pool would stand in every second pair and be full
-//! long before the heavy ones.
+//! The candidates are drawn by weight. Otherwise the light members of a pool would be in every second pair and would
+//! be full long before the heavy ones.
 
 use super::hash::below;
 use crate::ids::Weight;
 
-/// Of `0..len`, draws two different members with chances that follow `weight`, and returns the one with fewer requests
-/// in flight per weight; the first drawn if that is equal. Members whose `weight` is `None` do not take part. `None` if
-/// no member takes part.
+/// Draws two different members of `0..len` with probabilities proportional to `weight`, and returns the member with
+/// fewer requests in flight per weight. If both are equally loaded, the member that was drawn first is returned.
+/// Members whose `weight` is `None` do not take part; the result is `None` if no member takes part.
 ///
-/// `random` is 64 uniformly random bits. `weight` is called up to three times for each member, `in_flight` at most
-/// twice.
+/// `random` is 64 uniformly random bits. `weight` is called up to three times for each member, and `in_flight` at
+/// most twice.
 pub fn less_loaded_of_two(
     random: u64,
     len: usize,
@@ -25,31 +25,31 @@ pub fn less_loaded_of_two(
     in_flight: impl Fn(usize) -> u32,
 ) -> Option<usize> {
     let total = (0..len).filter_map(&weight).map(|weight| u64::from(weight.get())).sum();
-    let first = draw(below(total, random), len, &weight)?;
-    let first_weight = weight(first).map_or(0, |weight| u64::from(weight.get()));
+    let (first, first_weight) = draw(below(total, random), len, &weight)?;
     let others = |member| if member == first { None } else { weight(member) };
-    // An odd constant makes a second number of the same bits; adding up carries into the high ones, which count.
+    // The multiplication by an odd constant derives a second number from the same bits. Its carries reach the high
+    // bits, which are the bits that `below` uses.
     let second_random = (random ^ random >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let Some(second) = draw(below(total.saturating_sub(first_weight), second_random), len, others) else {
+    let second_draw = draw(below(total.saturating_sub(first_weight), second_random), len, others);
+    let Some((second, second_weight)) = second_draw else {
         return Some(first);
     };
-    // in_flight / weight, compared without dividing.
-    let load = |member, other| u64::from(in_flight(member)) * weight(other).map_or(1, |weight| u64::from(weight.get()));
-    Some(if load(second, first) < load(first, second) {
-        second
-    } else {
-        first
-    })
+    // Compares in_flight / weight of both members without a division.
+    let is_second_less_loaded =
+        u64::from(in_flight(second)) * first_weight < u64::from(in_flight(first)) * second_weight;
+    Some(if is_second_less_loaded { second } else { first })
 }
 
-/// The member in whose stretch `point` lies when all are laid end to end, each as long as its weight. The last one past
-/// the end, which is where a point can come to lie if weights change meanwhile.
-fn draw(mut point: u64, len: usize, weight: impl Fn(usize) -> Option<Weight>) -> Option<usize> {
+/// Returns the member in whose interval `point` lies, and its weight. The intervals of all members are laid end to
+/// end, each as long as the weight of its member. If `point` lies past the end, which can happen only when weights
+/// change between two calls, the last member is returned.
+fn draw(mut point: u64, len: usize, weight: impl Fn(usize) -> Option<Weight>) -> Option<(usize, u64)> {
     let mut last = None;
     for member in 0..len {
         let Some(weight) = weight(member) else { continue };
-        last = Some(member);
-        match point.checked_sub(weight.get().into()) {
+        let weight = u64::from(weight.get());
+        last = Some((member, weight));
+        match point.checked_sub(weight) {
             Some(left) => point = left,
             None => break,
         }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_one_and_two() {
+    fn pools_of_no_one_and_two_members() {
         for n in 0..1_000 {
             let pick = |weight: &[u32], load: [u32; 3]| {
                 less_loaded_of_two(random(n), weight.len(), weights(weight), |member| load[member])
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(pick(&[], [0; 3]), None);
             assert_eq!(pick(&[0, 0], [0; 3]), None);
             assert_eq!(pick(&[0, 5, 0], [0, 9, 0]), Some(1));
-            // With two, both are always drawn: the load per weight decides.
+            // With two members, both are always drawn, so the load per weight decides.
             assert_eq!(pick(&[1, 1], [7, 8, 0]), Some(0));
             assert_eq!(pick(&[1, 10], [1, 9, 0]), Some(1));
             assert_eq!(pick(&[1, 10], [1, 11, 0]), Some(0));
@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_second_draw_follows_weight_too() {
-        // The first drawn is full, so whoever is picked instead was drawn second.
+        // The heaviest member is nearly always drawn first and is full, so the member that is picked was drawn
+        // second.
         let mut rng = fastrand::Rng::with_seed(2);
         let mut picks = [0.0; 4];
         for _ in 0..100_000 {
@@ -114,9 +115,10 @@ mod tests {
         }
     }
 
-    /// Requests that never end: with one random choice the fullest of 100 would hold about 130 of a mean of 100.
+    /// Requests that never end: with one random choice, the fullest of 100 members would hold about 130 requests at a
+    /// mean of 100.
     #[test]
-    fn loads_stay_level() {
+    fn all_members_get_nearly_the_same_load() {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut loads = [0u32; 100];
         for _ in 0..10_000 {
@@ -128,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_one_that_takes_no_part(
+        fn only_members_that_take_part_are_picked(
             random: u64,
             members in prop::collection::vec((prop::option::of(1..=Weight::MAX), any::<u32>()), 0..20),
         ) {

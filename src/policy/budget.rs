@@ -1,80 +1,84 @@
-//! The retry budget: failing over must not finish off what is left.
+//! The retry budget: an upper bound on retries as a share of all requests.
 //!
-//! When everything fails at once, retries multiply the load by the number of attempts just when there is least to serve
-//! it with. A bound per request does not help against that; a bound on their share of all requests does (*Site
-//! Reliability Engineering*, 2016, ch. 21: "Deciding to retry"). A few a second are free, or else an upstream's failure
-//! would show wherever there is little traffic.
+//! When everything fails at once, retries multiply the load by the number of attempts just when there is least
+//! capacity to serve it. A bound per request does not prevent that; a bound on the share of retries among all
+//! requests does (*Site Reliability Engineering*, 2016, ch. 21: "Deciding to retry"). A few retries per second are
+//! free, because otherwise callers would see an upstream's failure wherever there is little traffic.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::tick::Tick;
 
-/// The stretch of time that the budget looks back on.
+/// The length of the sliding window over which the budget counts requests and retries.
 pub const WINDOW: Duration = Duration::from_secs(10);
-/// Retries per window that no request needs to pay for: 10 a second.
+/// The number of free retries per window, which no request needs to pay for: 10 per second.
 pub const FREE: u64 = 100;
 
-/// Time is told in slots of this length.
-const SLOT: Duration = Duration::from_millis(100);
-/// How many slots lie within a window that ends in the middle of one, with the two that it cuts.
-const SLOTS: u64 = (WINDOW.as_nanos() / SLOT.as_nanos()) as u64 + 1;
+/// The budget counts time in buckets of this length.
+const BUCKET: Duration = Duration::from_millis(100);
+/// The number of buckets that overlap a window whose end lies inside a bucket, including the two that the window
+/// cuts.
+const BUCKETS: u64 = (WINDOW.as_nanos() / BUCKET.as_nanos()) as u64 + 1;
 
 /// Grants retries as a share of requests.
 ///
 /// # Guarantee
 ///
-/// Whenever a retry is granted, those granted within the last [`WINDOW`], this one among them, are at most [`FREE`] plus
-/// `share` times the requests within the same window. Time is told in slots of 0.1 s and requests are counted only
-/// where the budget is told of them; where that leaves a doubt, it does not grant: a retry weighs for up to 0.1 s longer
-/// than the window, and requests count from the first moment within the window at which the budget was told their
-/// number.
+/// Whenever a retry is granted, the retries granted within the last [`WINDOW`], including this one, are at most
+/// [`FREE`] plus `share` times the requests within the same window. Time is counted in buckets of 0.1 s, and requests
+/// count only where the budget has been told their number. Where that leaves a doubt, the budget does not grant the
+/// retry: a retry counts for up to 0.1 s longer than the window, and requests count from the first moment within the
+/// window at which the budget was told their number.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     share: f64,
-    /// By slot, in order, those that are older than the window dropped, and those left out in which nothing happened.
-    slots: VecDeque<Slot>,
-    /// The sum over `slots`.
+    /// The buckets of the window in order of time. Buckets in which nothing happened are left out.
+    buckets: VecDeque<WindowBucket>,
+    /// The sum of the retries in `buckets`.
     retries: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct WindowBucket {
     number: u64,
-    /// The running total of requests when the slot was first heard of.
+    /// The running total of requests at the first call in this bucket.
     requests: u64,
     retries: u64,
 }
 
 impl RetryBudget {
-    /// A budget of `share` retries a request (0 to 1; what is outside counts as the nearer end) and [`FREE`] ones.
+    /// Creates a budget of `share` retries per request (clamped to 0..=1; NaN counts as 0) plus [`FREE`] retries per
+    /// window.
     pub fn new(share: f64) -> Self {
         let mut budget = Self {
             share: 0.0,
-            slots: VecDeque::new(),
+            buckets: VecDeque::new(),
             retries: 0,
         };
         budget.set_share(share);
         budget
     }
 
-    /// Changes the share; what was granted counts on.
+    /// Changes the share. Retries that were granted before still count.
     pub fn set_share(&mut self, share: f64) {
         self.share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     }
 
-    /// Takes note that there have been `requests` in all by `now`. To be called about once a second, or else the
-    /// requests since the last call do not count in the next window.
+    /// Records that there have been `requests` requests in total by `now`. Call this about once per second; requests
+    /// since the last call do not count in the next window otherwise.
     pub fn sample(&mut self, now: Tick, requests: u64) {
-        // Threads read their clocks and then meet here in any order: a moment that has passed counts as the present.
-        let number = (now.as_nanos() / SLOT.as_nanos() as u64).max(self.slots.back().map_or(0, |slot| slot.number));
-        while let Some(first) = self.slots.front()
-            && first.number + SLOTS <= number
+        // Threads read their clocks before they get here, so calls may arrive out of order. A moment that has passed
+        // counts as the present.
+        let number =
+            (now.as_nanos() / BUCKET.as_nanos() as u64).max(self.buckets.back().map_or(0, |bucket| bucket.number));
+        while let Some(first) = self.buckets.front()
+            && first.number + BUCKETS <= number
         {
             self.retries -= first.retries;
-            self.slots.pop_front();
+            self.buckets.pop_front();
         }
-        if self.slots.back().is_none_or(|last| last.number != number) {
-            self.slots.push_back(Slot {
+        if self.buckets.back().is_none_or(|last| last.number != number) {
+            self.buckets.push_back(WindowBucket {
                 number,
                 requests,
                 retries: 0,
@@ -82,19 +86,19 @@ impl RetryBudget {
         }
     }
 
-    /// Grants a retry if there is one to spare. `requests` is as in [`RetryBudget::sample`].
+    /// Grants a retry if the budget allows one. `requests` is as in [`RetryBudget::sample`].
     pub fn try_spend(&mut self, now: Tick, requests: u64) -> bool {
         self.sample(now, requests);
-        let Some(last) = self.slots.back().map(|slot| slot.number) else {
-            return false;
-        };
-        // The window cuts its first slot: what was counted in there may have been counted before it.
-        let whole = self.slots.iter().find(|slot| slot.number + SLOTS > last + 1);
-        let counted = requests.saturating_sub(whole.map_or(requests, |slot| slot.requests));
+        let last = self.buckets.back().expect("`sample` leaves a bucket for now").number;
+        // The window cuts its first bucket: requests counted in that bucket may have come before the window, so the
+        // count starts at the next bucket.
+        let whole = self.buckets.iter().find(|bucket| bucket.number + BUCKETS > last + 1);
+        let counted = requests.saturating_sub(whole.map_or(requests, |bucket| bucket.requests));
         let allowed = FREE + (self.share * counted as f64) as u64;
         let is_granted = self.retries < allowed;
-        if is_granted && let Some(slot) = self.slots.back_mut() {
-            slot.retries += 1;
+        if is_granted {
+            let bucket = self.buckets.back_mut().expect("`sample` leaves a bucket for now");
+            bucket.retries += 1;
             self.retries += 1;
         }
         is_granted
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_in_ten_seconds_are_free() {
+    fn a_hundred_retries_per_ten_seconds_are_free() {
         for share in [0.0, -1.0, f64::NAN] {
             let mut budget = RetryBudget::new(share);
             assert_eq!(spend(&mut budget, 5_000, 0), FREE);
@@ -128,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_a_share_of_the_requests() {
+    fn further_retries_are_a_share_of_the_requests() {
         let mut budget = RetryBudget::new(0.2);
-        // 500 requests a second, and a sample each.
+        // 500 requests per second, and one sample per second.
         for second in 0..60 {
             budget.sample(at(second * 1_000), second * 500);
         }
-        // What came before the second sample within the window does not count.
+        // Requests before the second sample within the window do not count.
         assert_eq!(spend(&mut budget, 60_050, 30_000), FREE + 900);
         budget.set_share(1.0);
         assert_eq!(spend(&mut budget, 60_050, 30_000), 3_600);
@@ -144,25 +148,25 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_nobody_was_told_of_do_not_count() {
+    fn requests_that_were_not_reported_do_not_count() {
         let mut budget = RetryBudget::new(0.2);
         budget.sample(at(0), 0);
         assert_eq!(spend(&mut budget, 20_000, 1_000_000), FREE);
     }
 
     #[test]
-    fn a_clock_that_lags_behind_wins_nothing() {
+    fn a_clock_that_lags_behind_gets_no_additional_retries() {
         let mut budget = RetryBudget::new(0.0);
         assert_eq!(spend(&mut budget, 20_000, 0), FREE);
         assert_eq!(spend(&mut budget, 5_000, 0), 0);
-        assert!(budget.slots.len() == 1);
+        assert!(budget.buckets.len() == 1);
     }
 
-    /// Remembers everything.
+    /// Remembers every request and every granted retry.
     #[derive(Default)]
-    struct Oracle {
+    struct OracleBudget {
         granted: Vec<Tick>,
-        /// When each request came.
+        /// The time at which each request arrived.
         requests: Vec<Tick>,
     }
 
@@ -172,11 +176,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_guaranteed_and_seldom_less(
+        fn the_guarantee_holds_and_few_retries_are_refused_needlessly(
             share in 0.0f64..1.0,
             steps in prop::collection::vec((0u64..1_500, 0u64..200, 0u64..100), 1..100),
         ) {
-            let (mut budget, mut oracle) = (RetryBudget::new(share), Oracle::default());
+            let (mut budget, mut oracle) = (RetryBudget::new(share), OracleBudget::default());
             let mut now = at(0);
             budget.sample(now, 0);
             for (pause, requests, wanted) in steps {
@@ -192,14 +196,15 @@ mod tests {
                     let retries = within(&oracle.granted, now, WINDOW);
                     let allowed = FREE as f64 + share * within(&oracle.requests, now, WINDOW) as f64;
                     prop_assert!(!is_granted || retries as f64 <= allowed, "{retries} > {allowed}");
-                    // Each step tells the number of requests, so at most what came within two pauses is in doubt.
-                    let sure = WINDOW - 2 * Duration::from_millis(1_500) - SLOT;
+                    // Each step reports the number of requests, so at most the requests within two pauses are in
+                    // doubt.
+                    let sure = WINDOW - 2 * Duration::from_millis(1_500) - BUCKET;
                     let certain = FREE as f64 + share * within(&oracle.requests, now, sure) as f64;
-                    let weighed = within(&oracle.granted, now, WINDOW + SLOT);
+                    let weighed = within(&oracle.granted, now, WINDOW + BUCKET);
                     prop_assert!(is_granted || weighed as f64 + 1.0 > certain, "{weighed} < {certain}");
                 }
             }
-            prop_assert!(budget.slots.len() as u64 <= SLOTS);
+            prop_assert!(budget.buckets.len() as u64 <= BUCKETS);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The arithmetic that every pick of an upstream rests on. It is part of the contract between replicas and
-//! releases: the same input gives the same bits on every platform, so no session moves with an upgrade.
+//! Hashing and arithmetic for picking an upstream, with the same result on every platform. The results are part of
+//! the contract between replicas and releases: the same input gives the same bits, so no session moves with an
+//! upgrade.
 
-/// A key, ready to be hashed with many ids.
+/// A key, prepared for hashing with many ids.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     key: u64,
@@ -10,17 +11,18 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(key: u64) -> Self {
-        // Any constant with about as many ones as zeros would do; this is 2^64 / φ.
+        // Any constant with about as many ones as zeros works; this is 2^64 / φ.
         Self {
             key,
             factor: key.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15,
         }
     }
 
-    /// The hash of the key and an id, both of which are XXH3 hashes and so spread already.
+    /// Returns the hash of the key and an id. Both are XXH3 hashes, so their bits are spread already.
     ///
-    /// One full multiplication, folded, as in wyhash and rapidhash: every bit of either half of the product depends on
-    /// many of the factors', and both factors depend on the key, so that two ids have no relation that holds over keys.
+    /// This is one full multiplication, folded, as in wyhash and rapidhash. Every bit of either half of the product
+    /// depends on many bits of both factors, and both factors depend on the key, so two ids have no relation that
+    /// holds over all keys.
     #[inline(always)]
     pub(super) fn hash(self, id: u64) -> u64 {
         let product = u128::from(self.key ^ id) * u128::from(self.factor);
@@ -28,21 +30,21 @@ impl Key {
     }
 }
 
-/// A uniform number in `0..bound` from 64 random bits (Lemire 2019, without the rejection: the bias is below
-/// `bound` / 2^64). Zero when `bound` is zero.
+/// Returns a uniform number in `0..bound` from 64 random bits (Lemire 2019, without the rejection step: the bias is
+/// below `bound` / 2^64). Returns zero if `bound` is zero.
 #[inline]
 pub(super) fn below(bound: u64, random: u64) -> u64 {
     ((u128::from(random) * u128::from(bound)) >> 64) as u64
 }
 
-/// A hash as a number strictly between 0 and 1, in steps of 2^-52. It and its complement are both exact.
+/// Maps a hash to a number strictly between 0 and 1, in steps of 2^-52. Both the number and its complement are exact.
 #[inline]
 pub(super) fn unit(hash: u64) -> f64 {
     const STEP: f64 = 1.0 / (1u64 << 52) as f64;
     ((hash >> 12) as f64 + 0.5) * STEP
 }
 
-/// The natural logarithm of a positive normal number, within one unit in the last place.
+/// Returns the natural logarithm of a positive normal number, within one unit in the last place.
 ///
 /// This is fdlibm's `log` (Sun Microsystems 1993). `f64::ln` may differ between platforms and compiler releases;
 /// additions, multiplications and divisions may not.
@@ -85,14 +87,14 @@ mod tests {
     use crate::ids::UpstreamId;
 
     #[test]
-    fn extremes_stay_inside_the_unit_interval() {
+    fn the_extreme_hashes_map_inside_the_unit_interval() {
         assert!(unit(0) > 0.0 && unit(u64::MAX) < 1.0);
         assert_eq!(1.0 - (1.0 - unit(u64::MAX)), unit(u64::MAX));
         assert!(ln(unit(0)).is_finite() && ln(unit(u64::MAX)) < 0.0);
     }
 
     #[test]
-    fn ln_keeps_its_bits() {
+    fn ln_returns_the_same_bits_in_every_release() {
         assert_eq!(ln(0.5).to_bits(), (-std::f64::consts::LN_2).to_bits());
         assert_eq!(ln(1.0).to_bits(), 0);
         assert_eq!(ln(unit(0)).to_bits(), 13853739099206662138);
@@ -105,7 +107,7 @@ mod tests {
 
         #[test]
         fn ln_agrees_with_std(hash in any::<u64>(), shift in 0u32..50) {
-            // Shifted both ways, so that numbers next to 0 and next to 1 are as likely as any.
+            // The hash is shifted both ways, so that numbers next to 0 and next to 1 are as likely as others.
             for x in [unit(hash), unit(hash >> shift), unit(!(hash >> shift))] {
                 let (ours, theirs) = (ln(x), x.ln());
                 prop_assert!((ours - theirs).abs() <= theirs.abs() * 2.0 * f64::EPSILON, "{x}: {ours} {theirs}");
@@ -113,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn ln_never_falls(hash in any::<u64>(), shift in 0u32..50) {
+        fn ln_is_monotonic(hash in any::<u64>(), shift in 0u32..50) {
             for hash in [hash, hash >> shift, !(hash >> shift)] {
                 let hash = hash.min(u64::MAX - 4096);
                 prop_assert!(ln(unit(hash)) <= ln(unit(hash + 4096)));
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_spreads_every_bit() {
+    fn every_input_bit_changes_half_of_the_output_bits() {
         // Flipping one bit of the key or of the id flips each output bit about half of the time.
         const INPUTS: usize = 4_000;
         let input = |n: usize| UpstreamId::from_name(&n.to_string()).as_u64();

@@ -1,143 +1,80 @@
-//! The health of one upstream, judged by what its requests came to.
+//! The health of one upstream, judged by the verdicts on its requests.
 //!
-//! # Three reasons to stay away
+//! # Three reasons to send no requests to an upstream
 //!
-//! **Failures** ([`Event::Failure`]): the upstream does not work. After [`EJECT_AFTER`] in a row it is ejected, for
-//! [`EJECTION`] at first and twice as long each time up to [`EJECTION_MAX`]. Then one request at a time probes it: the
-//! first that is answered ends the ejection, the first that fails prolongs it. (Envoy calls this outlier detection, and
-//! lets everybody back in at the end of the time; with prompts that cost minutes a single probe is cheaper.)
+//! **Failures** ([`Verdict::Failed`]): the upstream does not work. After [`EJECT_AFTER`] failures in a row the upstream is
+//! ejected, at first for [`EJECTION`], and then each time for twice as long, up to [`EJECTION_MAX`]. After that time, one
+//! request at a time probes the upstream: the first probe that is answered ends the ejection, and a probe that fails
+//! prolongs it. (Envoy calls this outlier detection, but lets all requests back in at the end of the time. A single probe
+//! is cheaper for prompts that cost minutes.)
 //!
-//! **Limits** ([`Event::Limited`]): the upstream works, but has had enough of this account, or of one model of it. It
-//! cools down until the moment that it named. Where it named none, the cooldown grows from [`COOLDOWN`] to
+//! **Limits** ([`Verdict::Limited`]): the upstream works, but this account, or one model of it, has reached a limit. The
+//! upstream cools down until the moment that it named. If it named none, the cooldown grows from [`COOLDOWN`] to
 //! [`COOLDOWN_MAX`] from one limited request to the next. A cooldown ends by itself and needs no probe.
 //!
-//! **Refusal** ([`Event::CredentialRefused`]): the credential is no good, and will not become so by waiting. The
-//! upstream is disabled, and probed every [`PROBE_DISABLED`] and after a reload.
+//! **Refusal** ([`Verdict::Refused`]): the upstream does not accept the credential, and waiting does not change that. The
+//! upstream is disabled, and is probed every [`PROBE_DISABLED`] and after a reload.
 //!
-//! Apart from all this the operator can drain an upstream: then it takes nothing, however healthy it is.
+//! Besides, the operator can drain an upstream. A draining upstream gets no requests, however healthy it is.
 //!
-//! # Old news
+//! # Outdated verdicts
 //!
-//! A hundred requests are under way when the upstream breaks, and a hundred verdicts arrive, the last of them a long
-//! time after it works again. So a verdict counts only if its request was sent after what it would change: it cannot
-//! double an ejection that it did not probe, end a cooldown that it did not see, or eject an upstream that has recovered
-//! since. Only a limit that names a later moment is news from whenever it comes.
+//! A hundred requests may be in flight when an upstream breaks. Their hundred verdicts arrive later, the last of them
+//! perhaps long after the upstream works again. So a verdict counts only if its request was sent after the event that it
+//! would change: a verdict cannot prolong an ejection that its request did not probe, end a cooldown that began after its
+//! request, or eject an upstream that has recovered since. There is one exception: a limit that names a later end counts
+//! from every request.
 
 use std::time::Duration;
 
-use self::{limits::Limits, outage::Outage};
 pub use self::{
-    limits::{COOLDOWN, COOLDOWN_MAX, MODELS_MAX, RESET_MAX, RESET_MIN},
+    attempt::Attempt,
+    cooldowns::{COOLDOWN, COOLDOWN_MAX, MODELS_MAX, RESET_MAX, RESET_MIN},
     outage::{EJECTION, EJECTION_MAX, PROBE_DISABLED, PROBE_PATIENCE},
-    status::{Badness, Reason, State, Status, Transition},
+    status::{Badness, HealthState, HealthStatus, Reason, Transition},
 };
-use super::hash::unit;
+use self::{cooldowns::Cooldowns, outage::Outage};
+use super::{availability::Availability, verdict::Verdict};
 use crate::{ids::ModelKey, tick::Tick};
 
-mod limits;
+mod attempt;
+mod cooldowns;
+mod jitter;
 mod outage;
 mod status;
 #[cfg(test)]
 mod tests;
 
-/// This many failures in a row eject an upstream.
+/// The number of failures in a row after which an upstream is ejected.
 pub const EJECT_AFTER: u32 = 5;
-/// A failure this long ago is no part of a row any more.
+/// A failure that is older than this no longer counts as part of a row.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
-
-/// How much of an upstream a limit is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// All of it.
-    Upstream,
-    /// One model.
-    Model(ModelKey),
-}
-
-/// What a request came to, as far as its upstream's health is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It was served: the upstream works and has room.
-    Success,
-    /// It was answered, though not served: the upstream works. Whether it has room was not put to the test.
-    Answered,
-    /// The upstream did not work: no connection, no response head, or a 5xx.
-    Failure,
-    /// The upstream has had enough for now.
-    Limited {
-        /// When it will take requests again, from now; bounded to [`RESET_MIN`] and [`RESET_MAX`]. `None` if it did not
-        /// say.
-        reset: Option<Duration>,
-        /// What it has had enough of.
-        scope: Scope,
-    },
-    /// Our credential is not accepted.
-    CredentialRefused,
-}
-
-/// A request that was sent, as its verdict needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "an attempt ends in `observe` or `abandon`, or its probe blocks others for a while"]
-pub struct Attempt {
-    began: Tick,
-    model: Option<ModelKey>,
-    is_probe: bool,
-}
-
-impl Attempt {
-    /// A request to an upstream whose health [is plain](Health::is_plain). It does the same as [`Health::begin`] does
-    /// then, without a lock.
-    pub fn plain(model: Option<ModelKey>, now: Tick) -> Self {
-        Self {
-            began: now,
-            model,
-            is_probe: false,
-        }
-    }
-
-    /// Whether others wait for what it comes to.
-    pub fn is_probe(self) -> bool {
-        self.is_probe
-    }
-}
-
-/// Whether an upstream can be sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its field is")]
-pub enum Availability {
-    /// Yes; the request may be the probe that is due.
-    Ready,
-    /// It is limited, until then.
-    Cooling { until: Tick },
-    /// It does not work. A probe may go then at the earliest.
-    Ejected { until: Tick },
-    /// It refused our credential. A probe may go then at the earliest.
-    Disabled { until: Tick },
-    /// The operator wants it to take nothing.
-    Draining,
-}
 
 /// The health of one upstream. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Health {
-    phase: Phase,
-    limits: Limits,
+    phase: HealthPhase,
+    cooldowns: Cooldowns,
+    /// Whether the operator drains the upstream.
     is_draining: bool,
-    /// When it last came back, or was given another credential: what was sent before says nothing on its phase.
+    /// When the upstream last recovered or got another credential. Verdicts on earlier requests do not change the phase.
     renewed: Option<Tick>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// `latest` is when the last of `failures` in a row was seen.
+enum HealthPhase {
+    /// The upstream works, as far as is known.
     Working {
+        /// The number of failures in a row until now.
         failures: u32,
+        /// When the last of these failures was observed.
         latest: Tick,
     },
+    /// The upstream is ejected or disabled.
     Out(Outage),
 }
 
-const WORKING: Phase = Phase::Working {
+const WORKING: HealthPhase = HealthPhase::Working {
     failures: 0,
     latest: Tick::ZERO,
 };
@@ -149,30 +86,31 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The health of an upstream of which nothing is known.
+    /// The health of an upstream about which nothing is known.
     pub const fn new() -> Self {
         Self {
             phase: WORKING,
-            limits: Limits::new(),
+            cooldowns: Cooldowns::new(),
             is_draining: false,
             renewed: None,
         }
     }
 
-    /// Whether it is ready for every model, and neither [`Event::Success`] nor [`Event::Answered`] would change
-    /// anything. While that holds nobody needs to ask or tell it anything else.
+    /// Whether the upstream is ready for every model and remembers nothing that [`Verdict::Served`] or
+    /// [`Verdict::Answered`] would change. As long as this is true, requests can be sent, and these two verdicts dropped,
+    /// without access to the health.
     pub fn is_plain(&self) -> bool {
-        matches!(self.phase, Phase::Working { failures: 0, .. }) && self.limits.is_empty() && !self.is_draining
+        matches!(self.phase, HealthPhase::Working { failures: 0, .. }) && self.cooldowns.is_empty() && !self.is_draining
     }
 
-    /// Whether it can be sent a request for `model`. What is said to be not before a moment may be so for longer when
-    /// that moment has come.
+    /// Whether the upstream can take a request for `model`. A moment in the result is the earliest one: the upstream may
+    /// still be unavailable when that moment has come.
     pub fn availability(&self, model: Option<ModelKey>, now: Tick) -> Availability {
         if self.is_draining {
             return Availability::Draining;
         }
-        let cooling = self.limits.until(model, now);
-        if let Phase::Out(outage) = &self.phase {
+        let cooling = self.cooldowns.until(model, now);
+        if let HealthPhase::Out(outage) = &self.phase {
             let next = outage.next_probe();
             if now < next {
                 return outage.availability(cooling.map_or(next, |until| until.max(next)));
@@ -181,12 +119,13 @@ impl Health {
         cooling.map_or(Availability::Ready, |until| Availability::Cooling { until })
     }
 
-    /// A request for `model` is sent now. It is the probe if the upstream is out and no other probe is under way; that
-    /// holds too when no probe is due yet and the request goes there for want of anything better.
+    /// Begins an attempt: a request for `model` is sent now. The attempt is a probe if the upstream is ejected or disabled
+    /// and no other probe is in flight. That also holds if no probe is due yet, and the request is sent only because no
+    /// other upstream is better.
     pub fn begin(&mut self, model: Option<ModelKey>, now: Tick) -> Attempt {
         let is_probe = match &mut self.phase {
-            Phase::Out(outage) => outage.claim(now),
-            Phase::Working { .. } => false,
+            HealthPhase::Out(outage) => outage.try_claim_probe(now),
+            HealthPhase::Working { .. } => false,
         };
         Attempt {
             is_probe,
@@ -194,76 +133,116 @@ impl Health {
         }
     }
 
-    /// Takes note of what `attempt` came to. `random` is 64 uniformly random bits, for the jitter.
+    /// Records the verdict on `attempt`. `random` is 64 uniformly random bits for the jitter.
     ///
-    /// Returns what an operator should know of: not every verdict that moves an end by a little.
-    pub fn observe(&mut self, attempt: Attempt, event: Event, now: Tick, random: u64) -> Option<Transition> {
+    /// Returns a transition if the operator should know about it. A verdict that moves the end of a cooldown by a little
+    /// returns none.
+    pub fn observe(&mut self, attempt: Attempt, verdict: Verdict, now: Tick, random: u64) -> Option<Transition> {
         self.abandon(attempt);
-        match event {
-            Event::Success => {
-                let recovered = self.works(attempt, now);
-                let ended = self.limits.succeeded(attempt, now);
+        match verdict {
+            Verdict::Served => {
+                let recovered = self.record_answer(attempt, now);
+                let ended = self.cooldowns.end_by_success(attempt, now);
                 recovered.or(ended.map(|scope| Transition::CooldownOver { scope }))
             }
-            Event::Answered => self.works(attempt, now),
-            Event::Failure => self.failed(attempt, now, random),
-            Event::Limited { reset, scope } => {
-                let recovered = self.works(attempt, now);
-                self.limits.limited(attempt, scope, reset, now, random).or(recovered)
+            Verdict::Answered => self.record_answer(attempt, now),
+            Verdict::Failed => self.record_failure(attempt, now, random),
+            Verdict::Limited { reset, scope } => {
+                let recovered = self.record_answer(attempt, now);
+                let limited = self.cooldowns.record_limit(attempt, scope, reset, now, random);
+                limited.or(recovered)
             }
-            Event::CredentialRefused => self.refused(attempt, now),
+            Verdict::Refused => self.record_refusal(attempt, now),
         }
     }
 
-    /// `attempt` ended without a verdict, because the client left. If it was the probe, another may go.
+    /// Ends `attempt` without a verdict, because the client left. If the attempt was the probe, another probe may be sent.
     pub fn abandon(&mut self, attempt: Attempt) {
-        if let Phase::Out(outage) = &mut self.phase {
-            outage.release(attempt);
+        if let HealthPhase::Out(outage) = &mut self.phase {
+            outage.release_probe(attempt);
         }
     }
 
-    /// Forgets what is over by now, so that it can become [plain](Self::is_plain) again. To be called until it returns
-    /// `None`: each call reports one cooldown that has ended by itself.
-    pub fn settle(&mut self, now: Tick) -> Option<Transition> {
-        if let Phase::Working { latest, .. } = self.phase
+    /// Forgets failures and cooldowns that have expired by now, so that the health can become [plain](Self::is_plain)
+    /// again. Each call reports one cooldown that has ended by itself; call it until it returns `None`.
+    pub fn expire(&mut self, now: Tick) -> Option<Transition> {
+        if let HealthPhase::Working { latest, .. } = self.phase
             && now.since(latest) > FAILURE_MEMORY
         {
             self.phase = WORKING;
         }
-        let scope = self.limits.settle(now)?;
+        let scope = self.cooldowns.expire(now)?;
         Some(Transition::CooldownOver { scope })
     }
 
-    /// The operator wants it to take no more requests.
+    /// Drains the upstream, by order of the operator. Returns `None` if it is draining already.
     pub fn drain(&mut self) -> Option<Transition> {
         let was_draining = std::mem::replace(&mut self.is_draining, true);
         (!was_draining).then_some(Transition::Drained)
     }
 
-    /// The operator wants it to take requests, whatever was held against it.
+    /// Makes the upstream ready for every model, by order of the operator, and forgets all failures, limits and refusals.
     pub fn enable(&mut self, now: Tick) -> Option<Transition> {
         let was_plain = self.is_plain();
         self.phase = WORKING;
-        self.limits.clear(now);
+        self.cooldowns.clear(now);
         self.is_draining = false;
         self.renewed = Some(now);
         (!was_plain).then_some(Transition::Enabled)
     }
 
-    /// The configuration was read again, and perhaps with another credential: if it is disabled, a probe is due now.
-    /// What was sent before is no news on the credential.
-    pub fn reloaded(&mut self, now: Tick) {
+    /// Records that the configuration was read again, perhaps with another credential. If the upstream is disabled, a
+    /// probe is due now. Verdicts on earlier requests say nothing about the new credential.
+    pub fn record_reload(&mut self, now: Tick) {
         self.renewed = Some(now);
-        if let Phase::Out(outage) = &mut self.phase {
-            outage.reloaded(now);
+        if let HealthPhase::Out(outage) = &mut self.phase {
+            outage.record_reload(now);
         }
     }
 
-    fn works(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
+    /// Returns a summary of the health at `now`, for people.
+    pub fn describe(&self, now: Tick) -> HealthStatus {
+        let (cooling_models, models_until) = self.cooldowns.cooling_models(now);
+        let cooldown = self.cooldowns.of_upstream(now);
+        let (state, reason, until) = match &self.phase {
+            _ if self.is_draining => (HealthState::Draining, Some(Reason::Operator), None),
+            HealthPhase::Out(outage) => (outage.state(), Some(outage.reason()), Some(outage.next_probe())),
+            HealthPhase::Working { .. } => match cooldown {
+                Some((until, true)) => (HealthState::Cooling, Some(Reason::LimitNamed), Some(until)),
+                Some((until, false)) => (HealthState::Cooling, Some(Reason::LimitUnnamed), Some(until)),
+                None => (HealthState::Ready, None, None),
+            },
+        };
+        HealthStatus {
+            state,
+            reason,
+            until,
+            failures: self.failures(),
+            cooling_models,
+            models_until,
+        }
+    }
+
+    /// Returns how bad it would be to send the upstream a request for `model` now although it is not ready; `None` if the
+    /// upstream must not get the request at all.
+    pub fn badness(&self, model: Option<ModelKey>, now: Tick) -> Option<Badness> {
+        if self.is_draining {
+            return None;
+        }
+        let cooling = self.cooldowns.until(model, now).unwrap_or(now);
+        Some(match &self.phase {
+            HealthPhase::Out(outage) => outage.badness(outage.next_probe().max(cooling), now),
+            HealthPhase::Working { .. } => Badness::Back(cooling),
+        })
+    }
+
+    /// Records that the upstream has answered a request, which ends an ejection and a disabling that began before the
+    /// request.
+    fn record_answer(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
         let from = match &self.phase {
-            Phase::Working { .. } => None,
-            Phase::Out(outage) if attempt.began <= outage.since() => return None,
-            Phase::Out(outage) => Some(outage.state()),
+            HealthPhase::Working { .. } => None,
+            HealthPhase::Out(outage) if attempt.began <= outage.since() => return None,
+            HealthPhase::Out(outage) => Some(outage.state()),
         };
         self.phase = WORKING;
         let from = from?;
@@ -271,12 +250,12 @@ impl Health {
         Some(Transition::Recovered { from })
     }
 
-    fn failed(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
-        let is_old = self.is_old(attempt);
+    fn record_failure(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
+        let is_outdated = self.is_outdated(attempt);
         match &mut self.phase {
-            Phase::Out(outage) => outage.failed(attempt, now, random),
-            Phase::Working { .. } if is_old => None,
-            Phase::Working { failures, latest } => {
+            HealthPhase::Out(outage) => outage.record_failure(attempt, now, random),
+            HealthPhase::Working { .. } if is_outdated => None,
+            HealthPhase::Working { failures, latest } => {
                 *failures = if now.since(*latest) > FAILURE_MEMORY {
                     1
                 } else {
@@ -287,30 +266,33 @@ impl Health {
                     return None;
                 }
                 let (outage, transition) = Outage::ejected(*failures, now, random);
-                self.phase = Phase::Out(outage);
+                self.phase = HealthPhase::Out(outage);
                 Some(transition)
             }
         }
     }
 
-    fn refused(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
-        let is_news = match &mut self.phase {
-            Phase::Working { .. } => !self.is_old(attempt),
-            Phase::Out(outage) => outage.refused(attempt, now),
+    fn record_refusal(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
+        let disables = match &mut self.phase {
+            HealthPhase::Working { .. } => !self.is_outdated(attempt),
+            HealthPhase::Out(outage) => outage.record_refusal(attempt, now),
         };
-        if !is_news {
+        if !disables {
             return None;
         }
-        self.phase = Phase::Out(Outage::disabled(now));
+        self.phase = HealthPhase::Out(Outage::disabled(now));
         Some(Transition::Disabled)
     }
 
-    fn is_old(&self, attempt: Attempt) -> bool {
+    /// Whether the request was sent before the upstream recovered or got another credential.
+    fn is_outdated(&self, attempt: Attempt) -> bool {
         self.renewed.is_some_and(|renewed| attempt.began <= renewed)
     }
-}
 
-/// `base`, a quarter more or less, so that what fell out together does not come back together.
-fn jittered(base: Duration, random: u64) -> Duration {
-    base.mul_f64(0.75 + unit(random) / 2.0)
+    fn failures(&self) -> u32 {
+        match &self.phase {
+            HealthPhase::Working { failures, .. } => *failures,
+            HealthPhase::Out(outage) => outage.failures(),
+        }
+    }
 }

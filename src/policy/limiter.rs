@@ -1,21 +1,22 @@
-//! The limits of one client key: requests a minute, tokens a minute, requests at a time.
+//! The rate limits of one client key: requests per minute, tokens per minute, and requests at the same time.
 //!
-//! # A window that slides
+//! # A sliding window
 //!
-//! What is promised is: in *no* span of a minute is more let in than the limit. A token bucket (or its twin GCRA, which the
-//! crate `governor` has) does not keep that: full, it lets its whole burst in at once and then refills, which is nearly
-//! twice the limit in the first minute. A counter that starts anew with each minute lets the double in around the turn. So
-//! each amount is remembered with its time until it is a minute old (a *sliding window log*), and a refusal knows to the
-//! second when there will be room.
+//! The guarantee is: in *no* span of a minute is more admitted than the limit. A token bucket (or the equivalent
+//! GCRA, which the crate `governor` implements) does not give this guarantee. A full bucket admits its whole burst at
+//! once and then refills, which is nearly twice the limit in the first minute. A counter that starts anew with each
+//! minute admits twice the limit around the turn of the minute. So each amount is remembered with its time until it
+//! is a minute old (a *sliding window log*), and a denial can name to the second when there is capacity again.
 //!
-//! Memory is bounded by joining what comes close together into one entry, which leaves when its youngest part may: late by at
-//! most a quarter of a second, and never early.
+//! Memory is bounded by joining amounts that are close together in time into one entry. The entry is dropped when its
+//! youngest part is a minute old: up to a quarter of a second late, and never early.
 //!
 //! # Tokens
 //!
-//! What a request costs is known when it is over. It is let in by an estimate; afterwards what was too much goes back to the
-//! moment that it was charged to, and what was too little is charged to the present one. So real use may go over the limit
-//! once, by as much as an estimate was wrong, and the next requests wait the longer.
+//! The cost of a request is known only when the request is over. The request is admitted by an estimate. Afterwards,
+//! an excess of the estimate is returned to the moment that was charged, and a shortfall is charged to the present
+//! moment. So the real use can exceed the limit once, by the error of the estimate, and later requests wait longer
+//! for it.
 
 mod window;
 
@@ -26,52 +27,42 @@ use std::time::Duration;
 
 use self::window::Window;
 pub use self::window::in_units;
-use crate::tick::Tick;
+use crate::{fault::LimitKind, tick::Tick};
 
-/// When one of many requests at a time ends is not known; this is when to look again.
+/// The time after which a request that was denied for concurrency may try again. The end of the running requests is
+/// not known.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a key may use. `None` is no limit.
+/// The limits of a client key. `None` means that there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// Requests in any span of 60 s.
+    /// The maximum number of requests in any span of 60 s.
     pub requests_per_minute: Option<u32>,
-    /// Tokens in any span of 60 s.
+    /// The maximum number of tokens in any span of 60 s.
     pub tokens_per_minute: Option<u64>,
-    /// Requests at a time.
+    /// The maximum number of requests at the same time.
     pub max_concurrent: Option<u32>,
 }
 
 impl Quota {
-    /// Whether nothing is limited.
+    /// Whether the key has no limit at all.
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    /// Requests a minute.
-    Requests,
-    /// Tokens a minute.
-    Tokens,
-    /// Requests at a time.
-    Concurrent,
-}
-
-/// Why a request is not let in.
+/// The reason why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The limit that is reached; of several, the one that lasts longest.
+    /// The limit that is reached. If several are reached, the one that lasts longest.
     pub limit: LimitKind,
-    /// How much it allows.
+    /// The amount that the limit allows.
     pub allowed: u64,
-    /// When the same request is let in, if nobody else comes before.
+    /// The time after which the same request is admitted, if no other request comes before it.
     pub retry_after: Duration,
 }
 
-/// A request that was let in. It holds a place until it is [settled](Limiter::settle).
+/// An admitted request. It counts as running until it is [finished](Limiter::finish).
 #[derive(Debug)]
 #[must_use = "an admission holds a place until it is settled"]
 pub struct Admission {
@@ -80,33 +71,33 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// How many tokens have been charged for it.
+    /// The number of tokens that are charged for the request.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 }
 
-/// How far a limit has been used.
+/// The use of one limit per minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meter {
-    /// How much is allowed in a minute.
+pub struct LimitUsage {
+    /// The amount that is allowed per minute.
     pub limit: u64,
-    /// How much is left of it now.
+    /// The amount that is left now.
     pub remaining: u64,
-    /// When all of it will be there again, if nobody comes.
+    /// The time until the whole amount is available again, if no request comes.
     pub reset: Duration,
 }
 
-/// How far the limits by the minute have been used; `None` where there is none.
+/// The use of the limits per minute; `None` where the key has no such limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Requests.
-    pub requests: Option<Meter>,
-    /// Tokens.
-    pub tokens: Option<Meter>,
+pub struct QuotaUsage {
+    /// The use of the limit on requests.
+    pub requests: Option<LimitUsage>,
+    /// The use of the limit on tokens.
+    pub tokens: Option<LimitUsage>,
 }
 
-/// The limits of one key, and what it has used.
+/// The limits of one client key, and its use of them.
 #[derive(Debug, Default)]
 pub struct Limiter {
     quota: Quota,
@@ -116,7 +107,7 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Nothing has been used yet.
+    /// Creates a limiter for a key that has used nothing yet.
     pub fn new(quota: Quota) -> Self {
         Self {
             quota,
@@ -124,26 +115,26 @@ impl Limiter {
         }
     }
 
-    /// What may be used.
+    /// The limits of the key.
     pub fn quota(&self) -> Quota {
         self.quota
     }
 
-    /// Allows more or less from now on; what has been used stays used.
+    /// Changes the limits. What the key has used still counts.
     pub fn set_quota(&mut self, quota: Quota) {
         self.quota = quota;
     }
 
-    /// How many requests have been let in and not been settled.
+    /// The number of requests that were admitted and are not finished.
     pub fn running(&self) -> u32 {
         self.running
     }
 
-    /// Lets a request in that will probably cost `tokens`. One that costs more than the whole limit is let in when
-    /// nothing of that is used.
+    /// Admits a request that will probably cost `tokens` tokens. A request that costs more than the whole limit is
+    /// admitted when no tokens are in use.
     ///
     /// # Errors
-    /// Where a limit is reached; then nothing is charged.
+    /// If a limit is reached. Nothing is charged then.
     pub fn admit(&mut self, tokens: u64, now: Tick) -> Result<Admission, Denial> {
         let tokens = self.bounded(tokens);
         let concurrent = self.quota.max_concurrent.filter(|limit| self.running >= *limit);
@@ -169,10 +160,11 @@ impl Limiter {
         })
     }
 
-    /// The request turns out to cost probably `tokens`: that much is charged to this moment instead of what was before.
+    /// Corrects the estimate of a request: `tokens` tokens are charged to this moment, instead of what was charged
+    /// before.
     ///
     /// # Errors
-    /// Where the limit is reached by that; then the charge stays what it was.
+    /// If the correction exceeds the limit. The earlier charge stays then.
     pub fn recharge(&mut self, admission: &mut Admission, tokens: u64, now: Tick) -> Result<(), Denial> {
         let tokens = self.bounded(tokens);
         if tokens == admission.tokens {
@@ -188,9 +180,12 @@ impl Limiter {
         Ok(())
     }
 
-    /// The request is over, and has cost `actual` tokens: where that is not known, what was estimated.
-    pub fn settle(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
-        self.running = self.running.saturating_sub(1);
+    /// Ends a request that has cost `actual` tokens; `None` means that the cost is not known and the estimate stands.
+    pub fn finish(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
+        self.running = self
+            .running
+            .checked_sub(1)
+            .expect("every admission was counted, and finishes once");
         let actual = actual.unwrap_or(admission.tokens);
         match actual.checked_sub(admission.tokens) {
             Some(more) => {
@@ -200,22 +195,25 @@ impl Limiter {
         }
     }
 
-    /// How far the limits have been used.
-    pub fn used(&mut self, now: Tick) -> Used {
-        let meter = |window: &mut Window, limit: u64| {
+    /// Returns the use of the limits at `now`.
+    pub fn usage(&mut self, now: Tick) -> QuotaUsage {
+        let usage_of = |window: &mut Window, limit: u64| {
             let (used, reset) = window.used(now);
-            Meter {
+            LimitUsage {
                 limit,
                 remaining: limit.saturating_sub(used),
                 reset,
             }
         };
-        Used {
+        QuotaUsage {
             requests: self
                 .quota
                 .requests_per_minute
-                .map(|limit| meter(&mut self.requests, u64::from(limit))),
-            tokens: self.quota.tokens_per_minute.map(|limit| meter(&mut self.tokens, limit)),
+                .map(|limit| usage_of(&mut self.requests, u64::from(limit))),
+            tokens: self
+                .quota
+                .tokens_per_minute
+                .map(|limit| usage_of(&mut self.tokens, limit)),
         }
     }
 
@@ -223,7 +221,7 @@ impl Limiter {
         tokens.min(self.quota.tokens_per_minute.unwrap_or(u64::MAX))
     }
 
-    /// Charges to this moment, and returns which that is.
+    /// Charges `tokens` to this moment, and returns the moment under which the charge is remembered.
     fn charge(&mut self, tokens: u64, now: Tick) -> Tick {
         match self.quota.tokens_per_minute {
             Some(_) if tokens > 0 => self.tokens.add(tokens, now),
@@ -238,7 +236,7 @@ impl Limiter {
             LimitKind::Concurrent => return None,
         };
         let allowed = allowed?;
-        let retry_after = window.room_in(amount, allowed, now)?;
+        let retry_after = window.time_until_free(amount, allowed, now)?;
         Some(Denial {
             limit,
             allowed,

@@ -1,12 +1,20 @@
-//! Pure decisions: event in, decision out. No clock, no I/O, no log.
+//! Pure decisions about requests and upstreams: an event goes in, a decision comes out, without clock, I/O or log.
 //!
-//! A request passes through them in this order: [`session`] reads from its clues what it belongs to, [`pins`] says
-//! where that was last served, [`rendezvous`] where it lives, and [`balance`] where to put what belongs nowhere.
+//! A request passes through the modules in this order:
 //!
-//! Of those that it may go to, [`select`](mod@select) says which it goes to now, or which it waits for: at most as long as its
-//! [`patience`] lasts. What comes of it is judged by [`verdict`] and remembered by [`health`]; [`budget`] says whether
-//! there is another try. What a caller may use at all is counted by [`limiter`].
+//! 1. [`session`] finds the session key of the request and the owner of the state that it refers to.
+//! 2. [`pins`] tells which upstream served the session last, [`rendezvous`] tells the session's home, and [`balance`]
+//!    chooses an upstream for a request without a session.
+//! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.
+//!    The request waits at most as long as its [`patience`] allows.
+//! 4. [`verdict`] judges the upstream's answer, and [`health`] remembers the verdict as part of the upstream's
+//!    [`availability`].
+//! 5. [`budget`] decides whether the request may be retried on another upstream.
+//!
+//! [`limiter`] counts what a client key uses, and refuses requests over its limits. [`tokens`] estimates the tokens
+//! of a request body.
 
+pub mod availability;
 pub mod balance;
 pub mod budget;
 mod hash;
@@ -17,18 +25,20 @@ pub mod pins;
 pub mod rendezvous;
 pub mod select;
 pub mod session;
+mod session_source;
 #[cfg(test)]
 mod simulation;
-mod source;
+pub mod tokens;
 pub mod verdict;
 
+pub use availability::Availability;
 pub use balance::less_loaded_of_two;
 pub use budget::RetryBudget;
-pub use health::{Attempt, Availability, Event, Health};
+pub use health::{Attempt, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
 pub use rendezvous::{Member, Ranked, Rendezvous};
-pub use select::{Decision, Standing, Terms, select};
-pub use session::{Affinity, Candidate, Candidates, Clues, Content, Route, candidates};
-pub use source::{Source, UnknownSource};
-pub use verdict::{ErrorFacts, Verdict};
+pub use select::{Decision, WaitLimits, select};
+pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Preference, Route, candidates};
+pub use session_source::{SessionSource, UnknownSessionSource};
+pub use verdict::{ErrorFacts, Scope, Verdict};

@@ -1,30 +1,32 @@
-//! How long a session waits for its own upstream before it leaves.
+//! The time that a session waits for its own upstream before it moves to another one.
 //!
-//! Leaving costs the whole prompt: another account has to read it from the start. Waiting is the better deal for as long
-//! as that reading would take (the ski rental rule: rent for as long as buying costs, and the bill is at most twice that
-//! of somebody who knew the future; Karlin et al., *Competitive snoopy caching*, 1988).
+//! Moving costs the whole prompt, because another account has to read it from the start. Waiting is cheaper as long as
+//! it takes less time than that reading. This is the ski rental rule: rent for as long as buying costs, and the total
+//! cost is at most twice the cost of an optimal choice with knowledge of the future (Karlin et al., *Competitive snoopy
+//! caching*, 1988).
 
 use std::time::Duration;
 
-/// How many bytes of a request's body make a token, about, in English text and in code.
-const BYTES_PER_TOKEN: u128 = 4;
+use super::tokens::BYTES_PER_TOKEN;
 
-/// What a session's patience is reckoned by.
+/// The configuration from which a session's patience is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// The least.
+    /// The minimum time to wait.
     pub wait: Duration,
-    /// How fast another upstream would read the prompt, in tokens a second. At 0 it never would.
+    /// The rate in tokens per second at which another upstream reads a prompt. At 0, another upstream never finishes
+    /// reading, so a session waits for `wait_max`.
     pub reread_rate: u32,
-    /// The most. It prevails over `wait`.
+    /// The maximum time to wait. It takes precedence over `wait`.
     pub wait_max: Duration,
 }
 
 impl Patience {
-    /// How long a session waits whose request's body has this many bytes, uncompressed.
+    /// Returns how long a session waits for its own upstream, given the number of bytes of the request body after
+    /// decompression.
     pub fn of_session(&self, body_bytes: u64) -> Duration {
         let nanos = u128::from(body_bytes) * 1_000_000_000;
-        let reread = match nanos.checked_div(BYTES_PER_TOKEN * u128::from(self.reread_rate)) {
+        let reread = match nanos.checked_div(u128::from(BYTES_PER_TOKEN) * u128::from(self.reread_rate)) {
             Some(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
             None => Duration::MAX,
         };
@@ -43,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn as_long_as_reading_again_would_take() {
+    fn a_session_waits_as_long_as_reading_the_prompt_again_takes() {
         let patience = Patience {
             wait: secs(2),
             reread_rate: 5_000,
@@ -74,14 +76,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn more_to_read_is_never_less_patience(
+        fn a_longer_prompt_never_shortens_the_wait(
             bytes: u64, more: u64, reread_rate: u32, wait in 0u64..100, wait_max in 0u64..100,
         ) {
             let patience = Patience { wait: secs(wait), reread_rate, wait_max: secs(wait_max) };
             let waits = patience.of_session(bytes);
             prop_assert!(waits <= secs(wait_max) && waits >= secs(wait.min(wait_max)));
             prop_assert!(waits <= patience.of_session(bytes.saturating_add(more)));
-            // In floating point, and only where that is exact enough.
+            // The same formula in floating point, checked only where floating point is exact enough.
             let exact = bytes as f64 / 4.0 / f64::from(reread_rate);
             if exact > wait as f64 + 0.001 && exact < wait_max as f64 - 0.001 {
                 prop_assert!((waits.as_secs_f64() - exact).abs() < 0.001);

@@ -1,37 +1,44 @@
-//! Affinity tables: where a session's cache really is, and which upstream made a response.
+//! Affinity tables: maps from a session to the upstream that has its prompt cache, and from a response to the
+//! upstream that made it.
 //!
 //! # The idea
 //!
-//! A session has a home by hash, but its prompt cache is wherever it was last served, and that need not be home: the
-//! home may have been down for a while, or the pool may have changed since. A *pin* remembers it. A pin is written when
-//! an upstream has answered, read for every later request, and forgotten when it has been idle for longer than the
-//! cache can live. The same kind of table remembers who made which response, for requests that name an earlier one.
+//! A session has a home by hash, but its prompt cache is at the upstream that served it last. That upstream can be
+//! another one: the home may have failed for a while, or the pool may have changed since. A *pin* remembers the
+//! upstream. A pin is written when an upstream has answered, read for every later request, and forgotten when it has
+//! been idle for longer than the cache can live. A table of the same kind remembers which upstream made a response,
+//! for requests that name an earlier response.
 //!
 //! # Agreement
 //!
-//! Requests of one session may run at the same time, and while upstreams fail they may be served by different ones.
-//! [`AffinityTable::confirm`] is a compare-and-set: a request changes the pin only if it still is what the request saw
-//! when it was picked. The first to finish decides, and the others, which saw the state before, leave its pin alone.
+//! Requests of one session may run at the same time, and different upstreams may serve them while some upstreams
+//! fail. [`AffinityTable::confirm`] is a compare-and-set: a request changes the pin only if the pin still has the
+//! value that the request saw when its upstream was picked. The first request that finishes decides, and the other
+//! requests, which saw the earlier value, do not change the new pin.
 //!
 //! # Structure
 //!
-//! The table is bounded, so something must go when it is full: the entry that is longest unused, found without a sweep.
-//! Each of 256 shards is a hash table and a list by last use in one, behind one mutex. It also publishes a moment before
-//! which none of its entries was last used, in an array small enough (2 KiB) to be searched for the oldest of all. Using
-//! an entry leaves that array alone, since a moment that is too early is still true; whoever evicts looks whether
-//! the earliest is exact, corrects it if not, and searches again. Eviction is therefore least-recently-used over the
-//! whole table, exactly so as long as one thread evicts at a time; threads that evict at the same moment take neighbours
-//! in that order. No thread ever holds two locks.
+//! The table is bounded, so an insert into a full table evicts the entry that has been unused the longest, and it
+//! finds that entry without a scan. Each of 256 shards is a hash table and a list in order of last use in one,
+//! guarded by a mutex. For each shard, the table also publishes a moment before which no entry of the shard was last
+//! used, in an array that is small enough (2 KiB) to be searched for the oldest entry of all. A use of an entry does
+//! not change that array, because a moment that is too early is still true. An eviction checks whether the earliest
+//! published moment is exact; if it is not, the eviction corrects it and searches again. Eviction is therefore
+//! least-recently-used over the whole table: exactly, as long as one thread evicts at a time. Threads that evict at
+//! the same moment take neighbours in that order. No thread ever holds two locks.
 //!
-//! What requests of different sessions write is in different shards, on different cache lines, so that more threads do
-//! more. All that they share is the number of entries, which changes when a session or a response is new.
+//! Requests of different sessions write to different shards, on different cache lines, so the throughput grows with
+//! the number of threads. All that they share is the number of entries, which changes when a session or a response is
+//! new.
 //!
-//! Why not a `DashMap`, the usual base for such a table? It has no order: the oldest would have to be sampled through
-//! its `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at
-//! least 25 bytes a slot in tables that are between 44 and 88 % full, and it rehashes whole entries when it grows. Here
-//! an entry takes 42 to 44 bytes, of which growing touches the links alone, some 4,000 of them in a table of a million.
+//! A `DashMap`, the usual base for such a table, has no order: the oldest entry would have to be sampled through its
+//! `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at least
+//! 25 bytes per slot in tables that are between 44 and 88 % full, and it rehashes whole entries when it grows. In
+//! this table an entry takes 42 to 44 bytes, and growing touches only the links of entries, some 4,000 of them in a
+//! table of a million entries.
 //!
-//! Entries are placed by a secret drawn at start: whoever chooses session keys cannot choose ones that share a bucket.
+//! Entries are placed by a secret that is drawn at start, so a client that chooses its session keys cannot choose
+//! keys that share a bucket.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -43,6 +50,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    cache_padded::CachePadded,
     ids::{OwnedKey, SessionKey, UpstreamId},
     tick::Tick,
 };
@@ -53,14 +61,14 @@ mod tests;
 
 use shard::Shard;
 
-/// Which upstream a session is pinned to.
+/// The upstream to which each session is pinned.
 pub type Pins = AffinityTable<SessionKey>;
-/// Which upstream made a response.
+/// The upstream that made each response.
 pub type Owners = AffinityTable<OwnedKey>;
 
-/// What an affinity table is keyed by: an identity that is a hash already.
+/// A key of an affinity table: an identity that is a hash already.
 pub trait HashedKey: Copy + Eq {
-    /// The hash.
+    /// Returns the hash.
     fn as_u64(self) -> u64;
 }
 
@@ -76,43 +84,50 @@ impl HashedKey for OwnedKey {
     }
 }
 
-/// A power of two: enough that threads rarely meet and that a shard grows fast, few enough to be searched.
+/// The number of shards, a power of two. It is large enough that threads rarely meet and a shard grows fast, and
+/// small enough that the array of moments can be searched.
 const SHARDS: usize = 256;
-/// How many entries one insert removes at most because they are idle, and how many because they are too many. More than
-/// one, so that the table shrinks.
+/// The maximum number of entries that one insert removes because they are idle, and the maximum number that it
+/// removes because the table is over its capacity. It is more than one, so that the table can shrink.
 const REMOVALS: usize = 2;
 
-/// A confirmed entry counts as used again only after this part of the time that it may be idle. Most answers come sooner
-/// after their [`AffinityTable::get`]; then there is nothing to write.
+/// A confirmed entry counts as used again only after this part (as a right shift) of the time that it may be idle.
+/// Most answers come sooner after their [`AffinityTable::get`], so there is nothing to write.
 const FRESH_SHIFT: u32 = 10;
 
-/// What shares no cache line with its neighbours. Two lines, because processors prefetch them in pairs.
-#[repr(align(128))]
-struct Aligned<T>(T);
+/// What an eviction does with an entry that was used after its shard published its moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfUsed {
+    Keep,
+    Evict,
+}
 
-/// A bounded concurrent table from key to upstream that keeps what was used last. See the [module](self).
+/// A bounded concurrent table from keys to upstreams that keeps the entries that were used last. See the
+/// [module](self).
 pub struct AffinityTable<K> {
-    shards: Box<[Aligned<Mutex<Shard>>]>,
-    /// For each shard, a moment before which none of its entries was last used, in nanoseconds. Written under the
-    /// shard's lock.
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// For each shard, a moment in nanoseconds before which none of its entries was last used. It is written under
+    /// the shard's lock.
     oldest: Box<[AtomicU64]>,
-    /// Apart from what every call reads.
-    len: Aligned<AtomicUsize>,
+    /// The number of entries, on a cache line of its own, apart from the fields that every call reads.
+    len: CachePadded<AtomicUsize>,
     capacity: AtomicUsize,
-    /// In nanoseconds.
+    /// The time in nanoseconds after which an unused entry is forgotten.
     idle: AtomicU64,
     secret: u64,
     key: PhantomData<fn(K)>,
 }
 
 impl<K: HashedKey> AffinityTable<K> {
-    /// An empty table of at most `capacity` entries (at most some two billion), which forgets what has been idle for
-    /// longer than `idle`. Memory is taken as entries come.
+    /// Creates an empty table of at most `capacity` entries (at most some two billion), which forgets entries that
+    /// have been idle for longer than `idle`. Memory is allocated as entries are added.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let table = Self {
-            shards: (0..SHARDS).map(|_| Aligned(Mutex::new(Shard::new()))).collect(),
+            shards: (0..SHARDS)
+                .map(|_| CachePadded::new(Mutex::new(Shard::new())))
+                .collect(),
             oldest: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            len: Aligned(AtomicUsize::new(0)),
+            len: CachePadded::new(AtomicUsize::new(0)),
             capacity: AtomicUsize::new(0),
             idle: AtomicU64::new(0),
             secret: RandomState::new().hash_one(0u64),
@@ -122,28 +137,29 @@ impl<K: HashedKey> AffinityTable<K> {
         table
     }
 
-    /// The upstream of `key`, which counts as used now; `None` if it has none or has been idle for too long.
+    /// Returns the upstream of `key`, and marks the entry as used now; `None` if there is no entry or it has been
+    /// idle for too long.
     pub fn get(&self, key: K, now: Tick) -> Option<UpstreamId> {
         let key = self.scramble(key);
-        self.with_shard(key, |shard| shard.get(key, now, self.idle()))?
+        self.with_shard(key, |shard| shard.get(key, now, self.idle()))
     }
 
-    /// The upstream of `key`, for somebody who only looks.
+    /// Returns the upstream of `key` without marking the entry as used.
     pub fn peek(&self, key: K, now: Tick) -> Option<UpstreamId> {
         let key = self.scramble(key);
-        self.with_shard(key, |shard| shard.find(key, now, self.idle()))?
+        self.with_shard(key, |shard| shard.find(key, now, self.idle()))
             .map(|(upstream, _)| upstream)
     }
 
-    /// `upstream` has served a request of `key` for which [`AffinityTable::get`] had said `seen`. Returns the upstream
-    /// that `key` has from now on.
+    /// Records that `upstream` has served a request of `key` for which [`AffinityTable::get`] had returned `seen`.
+    /// Returns the upstream that `key` has from now on.
     ///
-    /// That is `upstream` if nobody has changed the entry since, or if it is gone or idle for too long. Otherwise
-    /// another request was faster, and what it wrote stays. The entry counts as used now, give or take a thousandth of
-    /// the time that it may be idle.
+    /// The result is `upstream` if no other request has changed the entry since, or if the entry is gone or has been
+    /// idle for too long. Otherwise another request was faster, and its value stays. The entry counts as used now, up
+    /// to an error of a thousandth of the time that it may be idle.
     pub fn confirm(&self, key: K, seen: Option<UpstreamId>, upstream: UpstreamId, now: Tick) -> UpstreamId {
         let (key, idle) = (self.scramble(key), self.idle());
-        let confirmed = self.with_shard(key, |shard| {
+        let (confirmed, is_new) = self.with_shard(key, |shard| {
             if let Some((pinned, last)) = shard.find(key, now, idle) {
                 let is_fresh = now.since(last) <= self.fresh();
                 if (pinned == upstream && is_fresh) || (pinned != upstream && Some(pinned) != seen) {
@@ -152,44 +168,46 @@ impl<K: HashedKey> AffinityTable<K> {
             }
             let is_new = shard.put(key, upstream, now);
             if is_new {
-                self.len.0.fetch_add(1, Relaxed);
+                self.len.fetch_add(1, Relaxed);
                 self.drop_idle(shard, now, idle);
             }
             (upstream, is_new)
         });
-        let (standing, is_new) = confirmed.unwrap_or((upstream, false));
         if is_new {
-            self.make_room();
+            self.evict_excess();
         }
-        standing
+        confirmed
     }
 
-    /// Forgets `key`. True if it was there.
+    /// Removes the entry of `key`. Returns whether there was one.
     pub fn remove(&self, key: K) -> bool {
         let key = self.scramble(key);
-        self.with_shard(key, |shard| self.counted(shard.remove(key)))
-            .unwrap_or(false)
+        self.with_shard(key, |shard| {
+            let is_removed = shard.remove(key);
+            self.uncount(usize::from(is_removed));
+            is_removed
+        })
     }
 
-    /// How many entries there are, those included that are idle and not yet dropped. While threads insert it can be
-    /// above the capacity by one for each of them.
+    /// Returns the number of entries, including idle entries that were not dropped yet. While threads insert, it can
+    /// exceed the capacity by one for each of them.
     pub fn len(&self) -> usize {
-        self.len.0.load(Relaxed)
+        self.len.load(Relaxed)
     }
 
-    /// Whether there is no entry.
+    /// Returns whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many entries there may be.
+    /// Returns the maximum number of entries.
     pub fn capacity(&self) -> usize {
         self.capacity.load(Relaxed)
     }
 
-    /// Changes the bounds. If there are more entries than the new capacity, the longest unused go now and their memory
-    /// is given back. That takes a look at every entry (about 0.1 s for a million), but one shard at a time, so that
-    /// others wait for less than a millisecond.
+    /// Changes the bounds. If there are more entries than the new capacity, the entries that have been unused the
+    /// longest are dropped now, and their memory is returned. That takes a look at every entry (about 0.1 s for a
+    /// million entries), but at one shard at a time, so other threads wait for less than a millisecond.
     pub fn resize(&self, capacity: usize, idle: Duration) {
         self.set_bounds(capacity, idle);
         if self.len() <= self.capacity() {
@@ -197,19 +215,19 @@ impl<K: HashedKey> AffinityTable<K> {
         }
         let mut uses = Vec::with_capacity(self.len());
         for shard in &self.shards {
-            uses.extend(shard.0.lock().uses());
+            uses.extend(shard.lock().uses());
         }
         let excess = uses.len().saturating_sub(self.capacity());
-        // The earliest use that stays.
+        // The earliest last use of an entry that stays.
         let limit = if excess < uses.len() {
             *uses.select_nth_unstable(excess).1
         } else {
             Tick::from_nanos(u64::MAX)
         };
         for at in 0..self.shards.len() {
-            self.with_shard_at(at, |shard| self.len.0.fetch_sub(shard.shrink(limit), Relaxed));
+            self.with_shard_at(at, |shard| self.uncount(shard.shrink(limit)));
         }
-        // Of those last used at that very moment, some are too many.
+        // Entries that were last used at exactly that moment may still be too many.
         for _ in self.capacity()..self.len() {
             self.evict();
         }
@@ -229,42 +247,52 @@ impl<K: HashedKey> AffinityTable<K> {
         Duration::from_nanos(self.idle.load(Relaxed) >> FRESH_SHIFT)
     }
 
-    /// A bijection, so that the result stands for the key. Its high bits choose the shard and its low bits the bucket;
-    /// both depend on more bits of the key than anybody can search for.
+    /// Scrambles a key by a bijection, so that the result stands for the key. The high bits of the result choose the
+    /// shard and its low bits the bucket; both depend on more bits of the key than a client can search for.
     fn scramble(&self, key: K) -> u64 {
         let bits = (key.as_u64() ^ self.secret).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (bits ^ (bits >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb)
     }
 
-    /// Runs `act` under the lock of the key's shard, and publishes if the shard now has an older entry.
-    fn with_shard<R>(&self, scrambled: u64, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+    /// Runs `act` under the lock of the key's shard, and publishes a new moment if the shard now has an older entry.
+    fn with_shard<R>(&self, scrambled: u64, act: impl FnOnce(&mut Shard) -> R) -> R {
         const { assert!(SHARDS.is_power_of_two() && SHARDS > 1) };
         self.with_shard_at((scrambled >> (u64::BITS - SHARDS.trailing_zeros())) as usize, act)
     }
 
-    fn with_shard_at<R>(&self, at: usize, act: impl FnOnce(&mut Shard) -> R) -> Option<R> {
-        let mut shard = self.shards.get(at)?.0.lock();
+    fn with_shard_at<R>(&self, at: usize, act: impl FnOnce(&mut Shard) -> R) -> R {
+        let (shard, published) = self.shard(at);
+        let mut shard = shard.lock();
         let result = act(&mut shard);
-        let published = self.oldest.get(at)?;
         let oldest = oldest_of(&shard);
-        // Most calls change nothing here, and a store would take the line from all whose shards are beside this one.
+        // Most calls change nothing here, and a store would take the cache line away from the threads whose shards
+        // are beside this one.
         if oldest < published.load(Relaxed) {
             published.store(oldest, Relaxed);
         }
-        Some(result)
+        result
     }
 
-    /// So that the table follows what is alive and does not only ever grow to its bound.
+    /// Returns the shard at an index below [`SHARDS`], and the moment that it has published.
+    fn shard(&self, at: usize) -> (&Mutex<Shard>, &AtomicU64) {
+        let shard = self.shards.get(at).expect("there are `SHARDS` shards");
+        let published = self.oldest.get(at).expect("there are `SHARDS` moments");
+        (shard, published)
+    }
+
+    /// Removes some idle entries, so that the size of the table follows the number of live sessions instead of
+    /// growing to its bound.
     fn drop_idle(&self, shard: &mut Shard, now: Tick, idle: Duration) {
         for _ in 0..REMOVALS {
             if shard.oldest().is_some_and(|last| now.since(last) > idle) {
-                self.counted(shard.remove_oldest());
+                self.uncount(usize::from(shard.remove_oldest()));
             }
         }
     }
 
-    /// More than one may be too many: after a resize, or where threads met.
-    fn make_room(&self) {
+    /// Evicts some entries if the table is over its capacity. More than one entry can be too many: after a resize, or
+    /// when threads insert at the same time.
+    fn evict_excess(&self) {
         for _ in 0..REMOVALS {
             if self.len() > self.capacity() {
                 self.evict();
@@ -272,45 +300,46 @@ impl<K: HashedKey> AffinityTable<K> {
         }
     }
 
-    /// Drops the entry that is longest unused. When others are doing the same it may find nothing; then they have
-    /// made room.
+    /// Drops the entry that has been unused the longest. When other threads evict at the same time it may find no
+    /// entry; then those threads have made room.
     fn evict(&self) {
-        // Each try corrects one shard at least, so the last is needed only while others use what was oldest.
-        _ = (0..=SHARDS).any(|tried| self.evict_oldest(tried == SHARDS));
+        // Each attempt corrects at least one shard, so the last one is needed only while other threads use the oldest
+        // entries.
+        _ = (0..SHARDS).any(|_| self.evict_oldest(IfUsed::Keep)) || self.evict_oldest(IfUsed::Evict);
     }
 
-    /// Drops the oldest entry of the shard that has published the earliest moment, unless it was used since and that
-    /// does not matter. Either way what is published is exact again. False if there is more to do.
-    fn evict_oldest(&self, even_if_used: bool) -> bool {
+    /// Drops the oldest entry of the shard that has published the earliest moment, unless the entry was used since
+    /// then and `if_used` keeps it. In both cases the published moment is exact afterwards. Returns whether the
+    /// eviction is done.
+    fn evict_oldest(&self, if_used: IfUsed) -> bool {
         let moments = self.oldest.iter().enumerate();
         let earliest = moments.min_by_key(|(_, oldest)| oldest.load(Relaxed));
-        let Some((at, published)) = earliest else { return true };
-        let Some(shard) = self.shards.get(at) else { return true };
-        let mut shard = shard.0.lock();
+        let (at, _) = earliest.expect("there are `SHARDS` moments");
+        let (shard, published) = self.shard(at);
+        let mut shard = shard.lock();
         let is_exact = oldest_of(&shard) <= published.load(Relaxed);
-        if is_exact || even_if_used {
-            self.counted(shard.remove_oldest());
+        if is_exact || if_used == IfUsed::Evict {
+            self.uncount(usize::from(shard.remove_oldest()));
         }
         published.store(oldest_of(&shard), Relaxed);
         is_exact
     }
 
-    /// Counts an entry that was removed, if it was; under the same lock, or else it could be counted out before it is
-    /// in.
-    fn counted(&self, removed: bool) -> bool {
-        self.len.0.fetch_sub(usize::from(removed), Relaxed);
-        removed
+    /// Subtracts removed entries from the count. Called under the shard's lock, because otherwise an entry could be
+    /// subtracted before it is added.
+    fn uncount(&self, removed: usize) {
+        self.len.fetch_sub(removed, Relaxed);
     }
 }
 
-/// When the shard's longest unused entry was used, in nanoseconds; `u64::MAX` if there is none.
+/// Returns when the shard's oldest entry was last used, in nanoseconds; `u64::MAX` if the shard is empty.
 fn oldest_of(shard: &Shard) -> u64 {
     shard.oldest().map_or(u64::MAX, Tick::as_nanos)
 }
 
 impl<K> std::fmt::Debug for AffinityTable<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (len, capacity) = (self.len.0.load(Relaxed), self.capacity.load(Relaxed));
+        let (len, capacity) = (self.len.load(Relaxed), self.capacity.load(Relaxed));
         f.debug_struct("AffinityTable")
             .field("len", &len)
             .field("capacity", &capacity)

@@ -1,36 +1,38 @@
-//! Weighted rendezvous hashing: every session has a home, and everybody agrees where without talking.
+//! Weighted rendezvous hashing: every session has a home, and all replicas agree on it without communication.
 //!
 //! # The idea
 //!
-//! For a key, every member of the pool draws a pseudo-random number from hash(key, member); the highest draw wins
-//! (Thaler & Ravishankar, *Using name-based mappings to increase hit rates*, 1998). A draw depends on nothing but the
-//! key and that one member, and from this all else follows: take a member away and only the keys that it had won go
-//! elsewhere; add one and it wins its share, while every other key stays where it is. There is no table to build and
-//! nothing to keep in step between replicas.
+//! For a key, every member of the pool draws a pseudo-random number from hash(key, member), and the highest draw wins
+//! (Thaler & Ravishankar, *Using name-based mappings to increase hit rates*, 1998). A draw depends only on the key
+//! and that one member. So if a member is removed, only the keys that it had won move to other members; if a member
+//! is added, it wins its share, and every other key stays in place. There is no table to build and no state to
+//! synchronize between replicas.
 //!
 //! # Weights
 //!
-//! Turn each draw `u`, uniform in (0, 1), into a time `-ln(u) / weight`, and let the earliest win. Those times are
-//! exponentially distributed with rate `weight`, and in a race of exponential clocks a member comes first with
-//! probability `weight / sum of weights` (Schindelhauer & Schomaker, *Weighted distributed hash tables*, 2005). Raising
-//! a weight makes one member's times earlier and changes no other, so that keys move only towards it.
+//! Each draw `u`, uniform in (0, 1), becomes a time `-ln(u) / weight`, and the earliest time wins. These times are
+//! exponentially distributed with rate `weight`, and in a race of exponential clocks a member is first with
+//! probability `weight / sum of weights` (Schindelhauer & Schomaker, *Weighted distributed hash tables*, 2005). A
+//! higher weight makes the times of one member earlier and changes no other times, so keys move only towards that
+//! member.
 //!
 //! # Speed
 //!
-//! Within one weight the time falls as the hash rises, so the race among equals is won by the largest *integer*.
-//! Members are therefore grouped by weight: one integer maximum a group, and times are for the groups' winners only.
-//! Even those rarely need a logarithm. With `v = 1 - u`, its series gives bounds on both sides:
+//! Within one weight the time falls as the hash rises, so the race among members of equal weight is won by the
+//! largest *integer*. Members are therefore grouped by weight: each group needs one integer maximum, and times are
+//! computed only for the winners of the groups. Even these rarely need a logarithm. With `v = 1 - u`, the series of
+//! the logarithm gives bounds on both sides:
 //!
 //! ```text
 //! v + v²/2  ≤  -ln(u) = v + v²/2 + v³/3 + …  ≤  v + v²/2 · 1/(1 - v)
 //! ```
 //!
-//! Who is first by the lower bound has won unless the next one's lower bound is before the winner's upper one; only
-//! such a close race is run again in full. The result is exactly that of the plain form, which the tests keep as their
-//! oracle.
+//! The member that is first by the lower bound has won, unless the next member's lower bound is before the winner's
+//! upper bound; only such a close race is computed again with logarithms. The result equals that of the plain form
+//! exactly, which the tests keep as their oracle.
 //!
-//! A pick costs about 1 ns for each member and 5 to 7 ns for each different weight (and eligibility class), so that a pool
-//! is best given few weights, not a thousand that differ a little.
+//! A pick costs about 1 ns for each member and 5 to 7 ns for each different pair of weight and eligibility class. So
+//! a pool should have a few different weights, not a thousand that differ a little.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -44,69 +46,71 @@ use crate::ids::{OrganizationId, SessionKey, UpstreamId, Weight};
 #[cfg(test)]
 mod tests;
 
-/// One upstream of a pool, as far as rendezvous hashing cares.
+/// An upstream of a pool, as far as rendezvous hashing depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Who it is. Within one pool every id is different.
+    /// The upstream's id. Within one pool every id is different.
     pub id: UpstreamId,
-    /// Its share of the keys, relative to the other eligible members.
+    /// The upstream's share of the keys, relative to the other eligible members.
     pub weight: Weight,
-    /// Its eligibility class: the members of one class serve the same models.
+    /// The upstream's eligibility class: the members of one class serve the same models.
     pub class: u16,
-    /// Whose it is. Decides nothing about where a key lives; see [`candidates`](super::candidates).
+    /// The organization of the upstream. It has no influence on the home of a key; see
+    /// [`candidates`](super::candidates).
     pub organization: OrganizationId,
 }
 
-/// A pool, compiled once per configuration and then immutable.
+/// A pool of upstreams, compiled once per configuration and then immutable.
 ///
-/// Every index that goes in or comes out refers to the slice of members that it was made from.
+/// Every index in arguments and results refers to the slice of members that the pool was made from.
 #[derive(Debug)]
 pub struct Rendezvous {
     members: Box<[Member]>,
-    /// Sorted by weight (the heaviest first, who win most), class and id: what a pick reads stands side by side.
+    /// The ids of the members, sorted by weight (the heaviest first, because they win most often), class and id, so
+    /// that a pick reads contiguous memory.
     ids: Box<[u64]>,
-    /// For each of `ids`, whose it is.
+    /// For each of `ids`, the index of its member.
     index: Box<[u32]>,
-    /// Stretches of `ids` that share weight and class.
-    runs: Box<[Run]>,
-    /// The same ids in ascending order, each with whose it is.
+    /// The runs of `ids` that share weight and class.
+    runs: Box<[WeightRun]>,
+    /// The ids in ascending order, each with the index of its member.
     by_id: Box<[(UpstreamId, u32)]>,
 }
 
 #[derive(Debug)]
-struct Run {
+struct WeightRun {
     ids: Range<usize>,
     weight: f64,
     inverse: f64,
     class: u16,
 }
 
-/// One member's draw for one key.
+/// The draw of one member for one key.
 #[derive(Clone, Copy, Debug)]
 struct Draw<'a> {
-    run: &'a Run,
+    run: &'a WeightRun,
     hash: u64,
-    /// Where in [`Rendezvous::ids`].
+    /// The position in [`Rendezvous::ids`].
     at: usize,
 }
 
-/// By how much the bounds are moved apart: far more than rounding can err.
+/// The relative distance by which the bounds are moved apart, which is far more than any rounding error.
 const ROUNDING: f64 = 1e-9;
 
 impl Draw<'_> {
-    /// When this member comes in.
+    /// The time of this member in the race.
     fn time(&self) -> f64 {
         -ln(unit(self.hash)) / self.run.weight
     }
 
-    /// Never later than [`Draw::time`].
+    /// A lower bound of [`Draw::time`].
     #[inline]
     fn lower_bound(&self) -> f64 {
         let v = 1.0 - unit(self.hash);
         (v + 0.5 * v * v) * (self.run.inverse * (1.0 - ROUNDING))
     }
 
-    /// Never earlier than [`Draw::time`].
+    /// An upper bound of [`Draw::time`].
     #[inline]
     fn upper_bound(&self) -> f64 {
         let u = unit(self.hash);
@@ -116,16 +120,16 @@ impl Draw<'_> {
 }
 
 impl Rendezvous {
-    /// Compiles a pool. The order of `members` decides nothing but what the indexes mean.
+    /// Compiles a pool. The order of `members` determines only the meaning of indexes.
     pub fn new(members: &[Member]) -> Self {
         let mut order: Vec<(u32, &Member)> = (0..).zip(members).collect();
         order.sort_by_key(|(_, member)| (Reverse(member.weight), member.class, member.id));
-        let mut runs = Vec::<Run>::new();
+        let mut runs = Vec::<WeightRun>::new();
         for (at, (_, member)) in order.iter().enumerate() {
             let (weight, class) = (f64::from(member.weight.get()), member.class);
             match runs.last_mut() {
                 Some(run) if (run.weight, run.class) == (weight, class) => run.ids.end = at + 1,
-                _ => runs.push(Run {
+                _ => runs.push(WeightRun {
                     ids: at..at + 1,
                     weight,
                     inverse: 1.0 / weight,
@@ -144,52 +148,56 @@ impl Rendezvous {
         }
     }
 
-    /// How many members the pool has.
+    /// Returns the number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether the pool has no member.
+    /// Returns whether the pool has no member.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The member at `index`, or `None` past the end.
+    /// Returns the member at `index`; `None` past the end.
     pub fn member(&self, index: usize) -> Option<&Member> {
         self.members.get(index)
     }
 
-    /// The index of the member called `id`, or `None` when the pool has none of that name. Takes log n steps.
+    /// Returns the index of the member with this id; `None` if the pool has no such member. It takes log n steps.
     pub fn position(&self, id: UpstreamId) -> Option<usize> {
         let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.by_id.get(at).map(|(_, index)| *index as usize)
+        let (_, index) = self.by_id.get(at).expect("the search found this position");
+        Some(*index as usize)
     }
 
-    /// Where `key` lives among the members of the classes that `eligible` accepts; `None` when there are none.
+    /// Returns the home of `key` among the members of the classes that `eligible` accepts; `None` if there is no such
+    /// member.
     pub fn home(&self, key: SessionKey, eligible: impl Fn(u16) -> bool) -> Option<usize> {
-        self.index_of(self.earliest(Key::new(key.as_u64()), &eligible, &[])?)
+        let winner = self.earliest(Key::new(key.as_u64()), &eligible, &[])?;
+        Some(self.index_of(winner.at))
     }
 
-    /// All eligible members in the order in which `key` would fall to them: first its home, then the home that it would
-    /// have if the first were not there, and so on. Each comes once.
+    /// Returns all eligible members in the order of their draws for `key`: first the home of the key, then the home
+    /// that it would have without the first member, and so on. Each member comes once.
     ///
-    /// Lazy: the first four cost one pass over the pool each and no memory; whoever wants a fifth pays for sorting.
+    /// The order is computed lazily: each of the first four members costs one pass over the pool and no memory, and a
+    /// fifth member costs sorting the rest.
     pub fn ranked<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: SessionKey, eligible: F) -> Ranked<'a, F> {
         self.ranked_by(key.as_u64(), eligible)
     }
 
-    /// [`Rendezvous::ranked`] for a number that need not be a session's; a random one gives a weighted shuffle.
+    /// Does the same as [`Rendezvous::ranked`] for any number as the key; a random number gives a weighted shuffle.
     pub(super) fn ranked_by<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: u64, eligible: F) -> Ranked<'a, F> {
         Ranked {
             pool: self,
             key: Key::new(key),
             eligible,
-            stage: Stage::Few([None; FEW]),
+            stage: RankedStage::Few([None; FEW]),
         }
     }
 
-    /// Each eligible run's largest hash, which is its earliest time. After `taken`, which are the earliest of all
-    /// members, only later ones count.
+    /// Returns the largest hash of each eligible run, which is the run's earliest time. If some draws, the earliest
+    /// of all, are `taken`, only later draws count.
     #[inline(always)]
     fn winners<'a>(
         &'a self,
@@ -201,7 +209,7 @@ impl Rendezvous {
             .iter()
             .filter(|run| eligible(run.class))
             .filter_map(move |run| {
-                let ids = self.ids.get(run.ids.clone())?;
+                let ids = self.ids_of(run);
                 let last_taken = taken.iter().flatten().rfind(|draw| run.ids.contains(&draw.at));
                 let (hash, at) = match last_taken {
                     None => largest(ids, key),
@@ -215,7 +223,8 @@ impl Rendezvous {
             })
     }
 
-    /// The eligible member whose time comes first, of those that come after all of `taken`.
+    /// Returns the draw with the earliest time among the eligible members, of the draws that come after all of
+    /// `taken`.
     #[inline]
     fn earliest<'a>(
         &'a self,
@@ -241,7 +250,7 @@ impl Rendezvous {
         }
     }
 
-    /// The same for a race that the bounds do not decide.
+    /// Does the same as [`Rendezvous::earliest`] for a race that the bounds do not decide.
     #[cold]
     fn earliest_of_close<'a>(
         &'a self,
@@ -253,7 +262,8 @@ impl Rendezvous {
         winners.min_by(|a, b| self.order(a, b)).map(|(_, draw)| draw)
     }
 
-    /// The order of the race. Times of different weights can be equal; hashes and ids then decide, never positions.
+    /// Compares two draws in the order of the race. Times of different weights can be equal; then hashes and ids
+    /// decide, never positions.
     fn order(&self, (a_time, a): &(f64, Draw<'_>), (b_time, b): &(f64, Draw<'_>)) -> Ordering {
         let id = |draw: &Draw<'_>| self.ids.get(draw.at);
         a_time
@@ -262,11 +272,17 @@ impl Rendezvous {
             .then_with(|| id(a).cmp(&id(b)))
     }
 
-    fn index_of(&self, draw: Draw<'_>) -> Option<usize> {
-        self.index.get(draw.at).map(|index| *index as usize)
+    /// Returns the index of the member whose id is at this position in [`Rendezvous::ids`].
+    fn index_of(&self, at: usize) -> usize {
+        *self.index.get(at).expect("every position has an index") as usize
     }
 
-    /// The eligible members that `wanted` accepts by where they stand in [`Rendezvous::ids`], the last first.
+    fn ids_of(&self, run: &WeightRun) -> &[u64] {
+        self.ids.get(run.ids.clone()).expect("a run is a range of ids")
+    }
+
+    /// Returns the draws of the eligible members whose position in [`Rendezvous::ids`] satisfies `wanted`, the last
+    /// in the order of the race first.
     fn sorted<'a>(
         &'a self,
         key: Key,
@@ -275,8 +291,7 @@ impl Rendezvous {
     ) -> Vec<(f64, Draw<'a>)> {
         let mut sorted = Vec::new();
         for run in self.runs.iter().filter(|run| eligible(run.class)) {
-            let ids = self.ids.get(run.ids.clone()).unwrap_or_default();
-            let wanted = run.ids.clone().zip(ids).filter(|(at, _)| wanted(*at));
+            let wanted = run.ids.clone().zip(self.ids_of(run)).filter(|(at, _)| wanted(*at));
             sorted.extend(wanted.map(|(at, id)| {
                 let hash = key.hash(*id);
                 let draw = Draw { run, hash, at };
@@ -288,7 +303,7 @@ impl Rendezvous {
     }
 }
 
-/// The largest hash and where it stands, the first of several. This loop is where a pick's time goes.
+/// Returns the largest hash and its position, the first of several. This loop takes most of the time of a pick.
 #[inline]
 fn largest(ids: &[u64], key: Key) -> Option<(u64, usize)> {
     let (first, rest) = ids.split_first()?;
@@ -302,7 +317,7 @@ fn largest(ids: &[u64], key: Key) -> Option<(u64, usize)> {
     Some((most, at))
 }
 
-/// The largest of those that come after one that has hash `limit` and stands at `limit_at`.
+/// Returns the largest hash that comes after the one with hash `limit` at position `limit_at`.
 fn largest_after(ids: &[u64], key: Key, limit: u64, limit_at: usize) -> Option<(u64, usize)> {
     let (mut most, mut best) = (0, None);
     for (position, id) in ids.iter().enumerate() {
@@ -315,34 +330,35 @@ fn largest_after(ids: &[u64], key: Key, limit: u64, limit_at: usize) -> Option<(
     best.map(|at| (most, at))
 }
 
-/// How many members [`Ranked`] yields before it sorts the rest. Requests are tried on fewer.
+/// The number of members that [`Ranked`] yields before it sorts the rest. A request is rarely tried on more.
 const FEW: usize = 4;
 
-/// Members in the order of their draws; see [`Rendezvous::ranked`].
+/// An iterator over members in the order of their draws; see [`Rendezvous::ranked`].
 #[derive(Clone, Debug)]
 pub struct Ranked<'a, F> {
     pool: &'a Rendezvous,
     key: Key,
     eligible: F,
-    stage: Stage<'a>,
+    stage: RankedStage<'a>,
 }
 
 #[derive(Clone, Debug)]
-enum Stage<'a> {
+enum RankedStage<'a> {
     /// The draws that were yielded so far, in order.
     Few([Option<Draw<'a>>; FEW]),
-    /// Those that are still to come, the last first.
+    /// The draws that are still to come, the last first.
     Many(Vec<(f64, Draw<'a>)>),
 }
 
 impl<F: Fn(u16) -> bool> Ranked<'_, F> {
-    /// The eligible members that `wanted` accepts, whether this has yielded them or not; in the same order, but the
-    /// last first. One pass over the pool; memory and sorting only for those who are wanted.
+    /// Returns the indexes of the eligible members that `wanted` accepts, whether the iterator has yielded them or
+    /// not, in the same order but the last first. It makes one pass over the pool, and needs memory and sorting only
+    /// for the wanted members.
     pub(super) fn among(&self, wanted: impl Fn(&Member) -> bool) -> Vec<usize> {
-        let index = |at: usize| self.pool.index.get(at).map(|index| *index as usize);
-        let is_wanted = |at| index(at).and_then(|index| self.pool.member(index)).is_some_and(&wanted);
+        let index = |at: usize| self.pool.index_of(at);
+        let is_wanted = |at| wanted(self.pool.member(index(at)).expect("every index has a member"));
         let sorted = self.pool.sorted(self.key, &self.eligible, is_wanted);
-        sorted.into_iter().filter_map(|(_, draw)| index(draw.at)).collect()
+        sorted.into_iter().map(|(_, draw)| index(draw.at)).collect()
     }
 }
 
@@ -351,23 +367,23 @@ impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
 
     fn next(&mut self) -> Option<usize> {
         let draw = match &mut self.stage {
-            Stage::Few(draws) => {
+            RankedStage::Few(draws) => {
                 let len = draws.iter().flatten().count();
-                let (taken, free) = draws.split_at_mut_checked(len)?;
+                let (taken, free) = draws.split_at_mut(len);
                 match free.first_mut() {
                     Some(slot) => *slot.insert(self.pool.earliest(self.key, &self.eligible, taken)?),
                     None => {
                         let is_taken = |at| taken.iter().flatten().any(|draw| draw.at == at);
                         let mut left = self.pool.sorted(self.key, &self.eligible, |at| !is_taken(at));
                         let draw = left.pop();
-                        self.stage = Stage::Many(left);
+                        self.stage = RankedStage::Many(left);
                         draw?.1
                     }
                 }
             }
-            Stage::Many(left) => left.pop()?.1,
+            RankedStage::Many(left) => left.pop()?.1,
         };
-        self.pool.index_of(draw)
+        Some(self.pool.index_of(draw.at))
     }
 }
 

@@ -1,153 +1,127 @@
-//! Which of its candidates a request goes to now, which it waits for, or which is the least bad.
+//! The selection among a request's candidates: the upstream to send the request to now, the upstream to wait for, or
+//! the least bad upstream.
 //!
-//! # The rule
+//! # The rules
 //!
-//! 1. Its own upstream (the first candidate), if that is ready.
-//! 2. Its own, as soon as that has room: if it is full, or limited with an end that comes before the session's
-//!    [patience](super::Patience) does. What fails has no known end, so that an ejected upstream is left at once.
-//! 3. The first of the others that is ready.
-//! 4. When nobody is ready, the first who will be, or may be, within the time that the request can wait for anybody:
-//!    who is full, who is limited or ejected until then, or who is being probed right now.
-//! 5. The least bad.
+//! 1. The request's own upstream (the first candidate), if it is ready.
+//! 2. The request's own upstream, later: if it is full, or if it is limited and the limit ends before the session's
+//!    [patience](super::Patience) does, the request waits for it. The end of a failure is not known, so a request
+//!    leaves an ejected upstream at once.
+//! 3. The first other candidate that is ready.
+//! 4. If no candidate is ready: the first candidate that will or may be ready within the time that the request can
+//!    wait. That is a candidate that is full, whose limit or ejection ends within that time, or that is being probed
+//!    now.
+//! 5. The least bad candidate.
 //!
-//! Whoever was tried and failed is out of all five.
+//! An upstream that was tried for this request and failed is excluded from all five rules.
 //!
-//! # The least bad
+//! # The least bad candidate
 //!
-//! An upstream that is out and yet sent a request is tested against better knowledge: that is why the last upstream of a
-//! pool is never lost to a mistaken ejection. But where everybody is out, everybody's requests arrive at the one that is
-//! back the soonest, which is at best overloaded and may be about to recover. So a try with the least bad is worth as
-//! little as a retry: it is to be paid for from the [retry budget](super::RetryBudget), even when it is the request's
-//! first. Whoever finds no budget is answered at once with when to come again.
+//! A request that is sent to an upstream in an outage tests the upstream against the available evidence. This is the
+//! reason why the last upstream of a pool is never lost to a mistaken ejection. But if all upstreams are in an
+//! outage, the requests of all clients go to the upstream that is expected back first, which is overloaded at best
+//! and may be about to recover. So an attempt on the least bad candidate is worth as little as a retry: it is paid
+//! for from the [retry budget](super::RetryBudget), even if it is the request's first attempt. If the budget does not
+//! allow the attempt, the request is answered at once with the time to try again.
 //!
-//! For the same reason nobody is in a hurry to join a probe. A request that can wait does so for the probe's verdict
-//! (rule 4), and then goes in with all the others or stays away with them; one that cannot prefers an upstream that
-//! nobody probes. One that is full is never the least bad: its requests wait in order, and whoever came later would go
-//! in before them. Nor is one that the operator drains.
+//! For the same reason, requests do not join a probe. A request that can wait waits for the probe's verdict (rule 4).
+//! A request that cannot wait prefers an upstream that is not being probed. A full upstream is never the least bad
+//! candidate: the requests that wait for it have an order, and a later request would enter before them. A draining
+//! upstream is not the least bad candidate either.
 
-use super::{
-    health::{Availability, Badness},
-    session::Candidate,
-};
+use super::{availability::Availability, health::Badness, session::Candidate};
 use crate::tick::Tick;
 
 #[cfg(test)]
 mod tests;
 
-/// Whether an upstream can take a request, seen from the outside: its health and its slots.
+/// How long a request may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its field is")]
-pub enum Standing {
-    /// Now.
-    Ready,
-    /// When one of its slots is free and those who wait already have had their turn.
-    Full,
-    /// It is limited until then.
-    Cooling { until: Tick },
-    /// It does not work. A probe may go then at the earliest.
-    Ejected { until: Tick },
-    /// It refused our credential.
-    Disabled,
-    /// The operator wants it to take nothing.
-    Draining,
-}
-
-impl Standing {
-    /// The standing of an upstream of this health; `is_full` when it has no free slot, or others wait for one.
-    pub const fn new(availability: Availability, is_full: bool) -> Self {
-        match availability {
-            Availability::Ready if is_full => Self::Full,
-            Availability::Ready => Self::Ready,
-            Availability::Cooling { until } => Self::Cooling { until },
-            Availability::Ejected { until } => Self::Ejected { until },
-            Availability::Disabled { .. } => Self::Disabled,
-            Availability::Draining => Self::Draining,
-        }
-    }
-}
-
-/// What a request can put up with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// The present moment.
+pub struct WaitLimits {
+    /// The current time.
     pub now: Tick,
-    /// Until when it waits for its own upstream, though others are ready; in the past (say [`Tick::ZERO`]) when it would
-    /// lose nothing by leaving.
+    /// Until when the request waits for its own upstream although others are ready. It lies in the past (for example
+    /// [`Tick::ZERO`]) if the request loses nothing by moving.
     pub stays_until: Tick,
-    /// Until when it waits for anybody when nobody is ready, if that is later.
+    /// Until when the request waits for any upstream if none is ready, if that is later than `stays_until`.
     pub waits_until: Tick,
 }
 
-/// Where a request goes.
+/// The result of a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "a variant's line says what its fields are")]
 pub enum Decision {
-    /// There.
+    /// Send the request to this candidate.
     Send(Candidate),
-    /// Nowhere yet: select again when this candidate has a slot for it, when its health changes, and at the latest then.
+    /// Wait for this candidate. Select again when the candidate has a slot for the request, when its health changes,
+    /// and at `until` at the latest.
     Wait { candidate: Candidate, until: Tick },
-    /// There, if the retry budget pays for it: nobody can take it, and this one refuses it with the least certainty.
+    /// Send the request to this candidate, if the retry budget allows it. No candidate can take the request, and this
+    /// one is the least bad.
     LeastBad(Candidate),
-    /// Nowhere: nobody is left to try.
-    Nobody,
+    /// No candidate is left to try.
+    NoUpstream,
 }
 
-/// Selects among `candidates`, of which the first is the request's own. See the [module](self).
+/// Selects one of `candidates`, of which the first is the request's own upstream. See the [module](self).
 ///
-/// `tried` says who has failed this request already, `standing` who can take it, and `badness` how bad it would be to
-/// send it to somebody who cannot: `None` if that is out of the question, because the upstream is draining or all its
-/// slots are taken. As long as a request's own upstream is ready nothing is asked but that.
+/// `has_failed` tells which upstreams have failed this request already. `availability` tells whether an upstream can
+/// take the request. `badness` tells how bad it would be to send the request to an upstream that is not ready; `None`
+/// if the upstream is draining or all its slots are taken. If the request's own upstream is ready, only its
+/// availability is asked for.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
-    tried: impl Fn(usize) -> bool,
-    mut standing: impl FnMut(usize) -> Standing,
+    has_failed: impl Fn(usize) -> bool,
+    mut availability: impl FnMut(usize) -> Availability,
     badness: impl FnMut(usize) -> Option<Badness>,
-    terms: &Terms,
+    limits: &WaitLimits,
 ) -> Decision {
     let Some(own) = candidates.next() else {
-        return Decision::Nobody;
+        return Decision::NoUpstream;
     };
-    let own = if tried(own.index) {
+    let own = if has_failed(own.index) {
         None
     } else {
-        match standing(own.index) {
-            Standing::Ready => return Decision::Send(own),
-            standing => Some((own, standing)),
+        match availability(own.index) {
+            Availability::Ready => return Decision::Send(own),
+            availability => Some((own, availability)),
         }
     };
-    if let Some((candidate, standing)) = own
-        && let Some(until) = room(standing, terms.now, terms.stays_until)
+    if let Some((candidate, availability)) = own
+        && let Some(until) = capacity_by(availability, limits.now, limits.stays_until)
     {
         return Decision::Wait { candidate, until };
     }
-    let others = candidates.filter(|candidate| !tried(candidate.index));
-    let others = others.map(|candidate| (candidate, standing(candidate.index)));
-    select_any(own.into_iter().chain(others), badness, terms)
+    let others = candidates.filter(|candidate| !has_failed(candidate.index));
+    let others = others.map(|candidate| (candidate, availability(candidate.index)));
+    select_any(own.into_iter().chain(others), badness, limits)
 }
 
-/// Rules 3 to 5.
+/// Applies rules 3 to 5.
 #[cold]
 fn select_any(
-    untried: impl Iterator<Item = (Candidate, Standing)>,
+    untried: impl Iterator<Item = (Candidate, Availability)>,
     mut badness: impl FnMut(usize) -> Option<Badness>,
-    terms: &Terms,
+    limits: &WaitLimits,
 ) -> Decision {
-    let limit = terms.stays_until.max(terms.waits_until);
+    let limit = limits.stays_until.max(limits.waits_until);
     let (mut wait, mut least_bad) = (None, None::<(Badness, Candidate)>);
-    for (candidate, standing) in untried {
-        if standing == Standing::Ready {
+    for (candidate, availability) in untried {
+        if availability == Availability::Ready {
             return Decision::Send(candidate);
         }
         if wait.is_some() {
             continue;
         }
-        let badness = match standing {
-            Standing::Ready | Standing::Full | Standing::Draining => None,
-            Standing::Cooling { .. } | Standing::Ejected { .. } | Standing::Disabled => badness(candidate.index),
+        let badness = match availability {
+            Availability::Ready | Availability::Full | Availability::Draining => None,
+            Availability::Cooling { .. } | Availability::Ejected { .. } | Availability::Disabled { .. } => {
+                badness(candidate.index)
+            }
         };
-        let until = room(standing, terms.now, limit).or(match (standing, badness) {
-            (Standing::Ejected { until }, _) if until <= limit => Some(until),
-            (Standing::Ejected { .. }, Some(Badness::Probing(_))) if terms.now < limit => Some(limit),
+        let until = capacity_by(availability, limits.now, limit).or(match (availability, badness) {
+            (Availability::Ejected { until }, _) if until <= limit => Some(until),
+            (Availability::Ejected { .. }, Some(Badness::Probing(_))) if limits.now < limit => Some(limit),
             _ => None,
         });
         wait = until.map(|until| Decision::Wait { candidate, until });
@@ -158,14 +132,17 @@ fn select_any(
         }
     }
     let least_bad = least_bad.map(|(_, candidate)| Decision::LeastBad(candidate));
-    wait.or(least_bad).unwrap_or(Decision::Nobody)
+    wait.or(least_bad).unwrap_or(Decision::NoUpstream)
 }
 
-/// Until when to wait for somebody who works, but has no room now; `None` where none is known to come before `limit`.
-fn room(standing: Standing, now: Tick, limit: Tick) -> Option<Tick> {
-    match standing {
-        Standing::Full => (now < limit).then_some(limit),
-        Standing::Cooling { until } => (until <= limit).then_some(until),
-        Standing::Ready | Standing::Ejected { .. } | Standing::Disabled | Standing::Draining => None,
+/// Returns until when to wait for an upstream that works but has no capacity now; `None` if no capacity is known to
+/// come before `limit`.
+fn capacity_by(availability: Availability, now: Tick, limit: Tick) -> Option<Tick> {
+    match availability {
+        Availability::Full => (now < limit).then_some(limit),
+        Availability::Cooling { until } => (until <= limit).then_some(until),
+        Availability::Ready | Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => {
+            None
+        }
     }
 }

@@ -1,29 +1,29 @@
-//! What a request belongs to: from the clues in it to a session key, and on to the upstreams that it may go to, best
+//! The affinity of a request: its session key and the owner of its state, and from them the candidate upstreams, best
 //! first.
 //!
-//! # Two kinds of belonging
+//! # Two kinds of affinity
 //!
-//! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt in
-//! its cache. An **owner** is the upstream that holds state which the request refers to (an earlier response, a turn
-//! state). It is a necessity: another account refuses the request. So an owner goes before everything that a key says,
-//! and a key that is known as well is carried along, so that the session is pinned where its state is.
+//! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt
+//! in its cache. An **owner** is the upstream that holds state which the request refers to (an earlier response, a
+//! turn state). It is a requirement: another account refuses the request. So an owner takes precedence over a key. A
+//! key that is known as well is kept, so that the session is pinned to the upstream that has its state.
 //!
 //! # The order of candidates
 //!
-//! A request's *own* upstream comes first: the owner, else the pin, else the home. If that cannot take it, its siblings
-//! follow in rendezvous order: the upstreams of the same organization, which share its prompt cache and its state. Then
-//! come all others in rendezvous order, but not for a request with an owner. That one goes nowhere outside the owner's
-//! organization, and nowhere at all when the pool does not have the owner and so nobody knows whose the state is. Within
-//! the organization every member holds the state, so that there the pin goes before the owner: that is where the session
-//! went when the owner could not take it.
+//! The request's *own* upstream comes first: the owner, otherwise the pin, otherwise the home. If that upstream
+//! cannot take the request, its siblings follow in rendezvous order: the upstreams of the same organization, which
+//! share its prompt cache and its state. All other upstreams follow in rendezvous order, but not for a request with
+//! an owner: such a request never leaves the owner's organization, and has no candidate at all if the pool does not
+//! contain the owner, because then its organization is unknown. Within the organization every member has the state,
+//! so there the pin comes before the owner: the session went to its pin when the owner could not take it.
 //!
-//! Nothing is computed before it is asked for, because the first candidate is nearly always the last: with a pin, a
-//! request costs no hashing over the pool at all.
+//! The order is computed lazily, because the first candidate is nearly always the last one needed. With a pin, a
+//! request needs no hashing over the pool at all.
 
 use http::HeaderName;
 
 use super::{
-    Source,
+    SessionSource,
     balance::less_loaded_of_two,
     rendezvous::{Member, Ranked, Rendezvous},
 };
@@ -32,61 +32,62 @@ use crate::ids::{Namespace, OrganizationId, SessionKey, UpstreamId};
 #[cfg(test)]
 mod tests;
 
-/// Everything in a request that may tell its session.
+/// The parts of a request from which its session is derived.
 #[derive(Clone, Copy)]
 pub struct Clues<'a, H> {
     /// The body's top-level `prompt_cache_key`, unescaped.
     pub prompt_cache_key: Option<&'a str>,
     /// The body's `client_metadata.session_id`, unescaped.
     pub session_id: Option<&'a str>,
-    /// The value of a request header, if it is there once and is UTF-8.
+    /// Returns the value of a request header, if the header occurs once and is UTF-8.
     pub header: H,
-    /// How the conversation begins.
-    pub content: Content<'a>,
-    /// The upstream that owns the `previous_response_id`, the turn state or the response id in the path.
+    /// The beginning of the conversation.
+    pub content: ConversationStart<'a>,
+    /// The upstream that owns the `previous_response_id`, the turn state, or the response id in the path.
     pub owner: Option<UpstreamId>,
 }
 
-/// The first bytes of what all requests of a conversation repeat; empty where the body has none.
+/// The first bytes of the parts of a body that all requests of a conversation repeat; empty where the body has no
+/// such part.
 #[derive(Clone, Copy, Default)]
-pub struct Content<'a> {
-    /// Of the body's `instructions`.
+pub struct ConversationStart<'a> {
+    /// The first bytes of the body's `instructions`.
     pub instructions: &'a [u8],
-    /// Of the body's `input`.
+    /// The first bytes of the body's `input`.
     pub input: &'a [u8],
 }
 
-/// What a request belongs to.
+/// The session and the state that a request belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Affinity {
-    /// Its session.
+    /// The session key.
     pub key: Option<SessionKey>,
-    /// The upstream that holds its state.
+    /// The upstream that holds state which the request refers to.
     pub owner: Option<UpstreamId>,
 }
 
 impl Affinity {
-    /// Reads the clues in the configured `order`.
+    /// Derives the affinity from `clues`, in the configured `order` of sources.
     ///
-    /// The key comes from the first source that has a text which is not blank; the same text from any source is the
-    /// same key, byte for byte. The owner counts if [`Source::Owner`] is in the order at all. Behind a known owner
-    /// content makes no key: such a request sends only what is new, so that its beginning is not the conversation's.
-    pub fn find<'a, H>(order: &[Source], namespace: Namespace, clues: &Clues<'a, H>) -> Self
+    /// The key comes from the first source whose text is not blank. The same text from any source gives the same key,
+    /// byte for byte. The owner counts if [`SessionSource::Owner`] is in the order at all. After a known owner, the
+    /// content gives no key: such a request contains only the new part of the conversation, not its beginning.
+    pub fn find<'a, H>(order: &[SessionSource], namespace: Namespace, clues: &Clues<'a, H>) -> Self
     where
         H: Fn(&HeaderName) -> Option<&'a str>,
     {
         let mut found = Self::default();
         for source in order {
             let text = match source {
-                Source::PromptCacheKey => clues.prompt_cache_key,
-                Source::ClientSessionId => clues.session_id,
-                Source::Header(name) if found.key.is_none() => (clues.header)(name),
-                Source::Header(_) => None,
-                Source::Owner => {
+                SessionSource::PromptCacheKey => clues.prompt_cache_key,
+                SessionSource::ClientSessionId => clues.session_id,
+                SessionSource::Header(name) if found.key.is_none() => (clues.header)(name),
+                SessionSource::Header(_) => None,
+                SessionSource::Owner => {
                     found.owner = clues.owner;
                     None
                 }
-                Source::Content => {
+                SessionSource::Content => {
                     if found == Self::default() {
                         found.key = clues.content.key(namespace);
                     }
@@ -102,25 +103,34 @@ impl Affinity {
     }
 }
 
-impl Content<'_> {
+impl ConversationStart<'_> {
     fn key(&self, namespace: Namespace) -> Option<SessionKey> {
         let is_blank = self.instructions.trim_ascii().is_empty() && self.input.trim_ascii().is_empty();
         (!is_blank).then(|| SessionKey::from_content(namespace, self.instructions, self.input))
     }
 }
 
-/// Why a request goes where it goes.
+/// The upstreams that a request prefers: by its affinity, and by the pin of its session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preference {
+    /// The session and the state that the request belongs to.
+    pub affinity: Affinity,
+    /// The result of [`Pins::get`](super::Pins) for the session key.
+    pub pin: Option<UpstreamId>,
+}
+
+/// The reason for a request's upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// To the home of its key; nothing else is known.
+    /// The request goes to the home of its key; there is no pin and no owner.
     Home,
-    /// To where its session is pinned.
+    /// The request goes to the upstream to which its session is pinned.
     Pin,
-    /// Elsewhere, because its own upstream could not take it.
+    /// The request goes to another upstream, because its own could not take it.
     Moved,
-    /// To the owner of state that it refers to.
+    /// The request goes to the owner of the state that it refers to.
     Owner,
-    /// To the less loaded of two, because it belongs nowhere.
+    /// The request has no session, and goes to the less loaded of two upstreams.
     Keyless,
 }
 
@@ -128,7 +138,7 @@ impl Route {
     /// All routes, in the order of their declaration.
     pub const ALL: [Self; 5] = [Self::Home, Self::Pin, Self::Moved, Self::Owner, Self::Keyless];
 
-    /// The route as operators see it in metrics, logs and headers.
+    /// The name of the route in metrics, logs and headers.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Home => "home",
@@ -140,60 +150,66 @@ impl Route {
     }
 }
 
-/// One upstream that a request may go to.
+/// An upstream that a request may go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its index in the pool.
+    /// The index of the upstream in the pool.
     pub index: usize,
-    /// What the request's route is if it goes there.
+    /// The route of the request if it goes to this upstream.
     pub route: Route,
 }
 
-/// The upstreams for a request, best first, each once; lazy. Whoever cannot take the request is simply passed over:
-/// what comes next is already marked as [`Route::Moved`].
+/// The candidates for a request, best first, each once, computed lazily. A candidate that cannot take the request is
+/// simply passed over: the next one is marked as [`Route::Moved`] already.
 #[derive(Clone, Debug)]
 pub struct Candidates<'a, F> {
     pool: &'a Rendezvous,
-    /// The first, if it is known without the rendezvous order, else once it was found in it.
+    /// The index of the request's own upstream. `None` if it is the first in rendezvous order and was not computed
+    /// yet, or if the request has none.
     own: Option<usize>,
     reach: Reach,
     has_begun: bool,
-    /// Who else is of its organization and still to come, the last first; `None` until somebody asks.
+    /// The indexes of the own upstream's siblings that are still to come, the last first; `None` until they are
+    /// needed.
     siblings: Option<Vec<usize>>,
-    /// The next one's route.
+    /// The route of the next candidate.
     route: Route,
     ranked: Ranked<'a, F>,
 }
 
+/// The reason why an index of a candidate has a member.
+const OF_POOL: &str = "every index comes from the pool";
+
 /// How far from its own upstream a request may go.
 #[derive(Clone, Copy, Debug)]
 enum Reach {
-    /// It refers to state that this organization has and nobody else; `None` when the organization is not known.
+    /// The request may go only within this organization, which has the state that the request refers to; `None` if
+    /// the organization is not known.
     Organization(Option<OrganizationId>),
-    /// To anybody, but first to those who share its own upstream's prompt cache.
+    /// The request may go to every upstream, but first to those that share the prompt cache of its own upstream.
     SiblingsFirst,
-    /// To anybody: it has nothing cached.
-    Anybody,
+    /// The request may go to every upstream in any order, because it has nothing in a cache.
+    Anywhere,
 }
 
-/// Where the request may go. `pin` is what [`Pins::get`](super::Pins) says of its key, `eligible` which classes may
-/// serve it. A request without key and owner takes the less loaded of two by `in_flight`; `random` is 64 uniformly
-/// random bits for that.
+/// Returns the candidates for a request. `eligible` tells which classes of upstreams may serve the request. A request
+/// without key and owner goes to the less loaded of two upstreams by `in_flight`; `random` is 64 uniformly random bits
+/// for that choice.
 pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     pool: &'a Rendezvous,
-    affinity: Affinity,
-    pin: Option<UpstreamId>,
+    preference: Preference,
     eligible: F,
     random: u64,
     in_flight: impl Fn(usize) -> u32,
 ) -> Candidates<'a, F> {
     let member = |index| pool.member(index).filter(|member| eligible(member.class));
     let usable = |id| pool.position(id).filter(|index| member(*index).is_some());
+    let Preference { affinity, pin } = preference;
     let pin = pin.and_then(usable);
     let (own, reach, route) = if let Some(owner) = affinity.owner {
         let organization = |index| pool.member(index).map(|member| member.organization);
         let owned_by = pool.position(owner).and_then(organization);
-        // A session that went to a sibling has its cache there by now, and the sibling holds what the owner holds.
+        // A session that moved to a sibling has its cache there by now, and the sibling has the owner's state.
         let (own, route) = match pin.filter(|pin| owned_by.is_some() && organization(*pin) == owned_by) {
             Some(pin) => (Some(pin), Route::Pin),
             None => (usable(owner), Route::Owner),
@@ -206,7 +222,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     } else {
         let weight = |index| member(index).map(|member| member.weight);
         let own = less_loaded_of_two(random, pool.len(), weight, in_flight);
-        (own, Reach::Anybody, Route::Keyless)
+        (own, Reach::Anywhere, Route::Keyless)
     };
     let key = affinity.key.map_or(random, SessionKey::as_u64);
     Candidates {
@@ -233,8 +249,8 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
         let (pool, own) = (self.pool, self.own);
         let organization = match self.reach {
             Reach::Organization(organization) => organization,
-            Reach::SiblingsFirst => own.and_then(|own| pool.member(own)).map(|own| own.organization),
-            Reach::Anybody => None,
+            Reach::SiblingsFirst => own.map(|own| pool.member(own).expect(OF_POOL).organization),
+            Reach::Anywhere => None,
         };
         let is_sibling = |member: &Member| Some(member.organization) == organization;
         let siblings = self.siblings.get_or_insert_with(|| match organization {
@@ -244,8 +260,8 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
         let sibling = std::iter::from_fn(|| siblings.pop()).find(|index| Some(*index) != own);
         match self.reach {
             Reach::Organization(_) => sibling,
-            Reach::SiblingsFirst | Reach::Anybody => sibling.or_else(|| {
-                let is_other = |index: &usize| Some(*index) != own && !pool.member(*index).is_some_and(is_sibling);
+            Reach::SiblingsFirst | Reach::Anywhere => sibling.or_else(|| {
+                let is_other = |index: &usize| Some(*index) != own && !is_sibling(pool.member(*index).expect(OF_POOL));
                 self.ranked.find(is_other)
             }),
         }
@@ -262,7 +278,7 @@ impl<F: Fn(u16) -> bool> Iterator for Candidates<'_, F> {
             None => self.later()?,
         };
         let later = match self.route {
-            // What belongs nowhere cannot move.
+            // A request without a session cannot move.
             Route::Keyless => Route::Keyless,
             Route::Home | Route::Pin | Route::Moved | Route::Owner => Route::Moved,
         };

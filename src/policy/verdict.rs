@@ -1,66 +1,75 @@
-//! What an upstream's answer means: for the request, and for the upstream's health.
+//! The meaning of an upstream's answer, for the request and for the upstream's health.
 //!
-//! The same status can be the caller's affair or the account's. A 429 under our credential says that this account has
-//! had enough, and another may serve the request; under the caller's own it says that the caller has. A 403 may refuse
-//! a model to everybody or everything to one account. So a verdict needs the status, what the error says, and whose
-//! credential it was.
+//! The same status can concern the caller or the account. A 429 under the configured credential says that this
+//! account has reached a limit, and another account may serve the request; under the caller's own credential it says
+//! that the caller has reached a limit. A 403 may refuse a model to every account, or refuse everything to one
+//! account. So a verdict needs the status, the content of the error, and the owner of the credential.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::health::{Event, Scope};
 use crate::ids::ModelKey;
 
 #[cfg(test)]
 mod tests;
 
-/// What an error answer, or a stream's failed first event, says.
+/// The facts in an error body, or in the first event of a stream if it reports a failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErrorFacts<'a> {
-    /// `error.type`.
+    /// The field `error.type`.
     pub kind: Option<&'a str>,
-    /// `error.code`.
+    /// The field `error.code`.
     pub code: Option<&'a str>,
-    /// When the limit resets, from now.
+    /// The time from now until the limit resets.
     pub reset: Option<Duration>,
-    /// Whether the limit is about the requested model rather than the account.
+    /// Whether the limit applies to the requested model only, rather than to the account.
     pub names_model: bool,
 }
 
-/// What an answer means.
+/// The owner of the credential that a request carried to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialOwner {
+    /// The credential is the one that the configuration has for the upstream.
+    Upstream,
+    /// The credential is the caller's own, and was passed through.
+    Caller,
+}
+
+/// The part of an upstream that a limit applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The whole upstream.
+    Upstream,
+    /// One model of the upstream.
+    Model(ModelKey),
+}
+
+/// The meaning of an upstream's answer, for the request and for the upstream's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request is served: pass it on.
+    /// The upstream served the request: it works and has capacity. The answer is passed on.
     Served,
-    /// It is not, for a reason that is the caller's or that no other upstream would see differently: pass it on.
+    /// The upstream answered but did not serve the request, because the request is at fault or because every other
+    /// upstream would answer the same. The upstream works, but the answer does not show whether it has capacity. The
+    /// answer is passed on.
     Answered,
-    /// The account, or one model of it, has had enough: another may serve the request.
+    /// The account, or one model of it, has reached a limit. Another upstream may serve the request.
     Limited {
-        /// When the limit resets, from now, if the answer says so.
+        /// The time from now until the limit resets; `None` if the answer does not name it.
         reset: Option<Duration>,
-        /// What is limited.
+        /// The part of the upstream that is limited.
         scope: Scope,
     },
-    /// The upstream does not work: another may serve the request.
+    /// The upstream does not work: no connection, no response head, or a 5xx status. Another upstream may serve the
+    /// request.
     Failed,
-    /// The account or its credential is no good: another may serve the request.
+    /// The upstream refuses the account or its credential. Another upstream may serve the request.
     Refused,
 }
 
 impl Verdict {
-    /// What to tell the upstream's health.
-    pub fn event(self) -> Event {
-        match self {
-            Self::Served => Event::Success,
-            Self::Answered => Event::Answered,
-            Self::Limited { reset, scope } => Event::Limited { reset, scope },
-            Self::Failed => Event::Failure,
-            Self::Refused => Event::CredentialRefused,
-        }
-    }
-
-    /// Whether the request may be tried elsewhere.
+    /// Whether the request may be tried on another upstream.
     pub fn fails_over(self) -> bool {
         match self {
             Self::Served | Self::Answered => false,
@@ -80,10 +89,10 @@ impl Verdict {
     }
 }
 
-/// Codes that mean that the account as a whole may not be used from here, whatever is asked of it: OpenAI's
-/// (<https://developers.openai.com/api/docs/guides/error-codes>) and those that other gateways were taught by their users
-/// (`monitor/manage.go` of one-api, the 401 and 402 rules of sub2api). A code that may be about one model or one
-/// endpoint (`insufficient_permissions`, `model_not_found`) is not among them.
+/// Codes that mean that the account as a whole may not be used, whatever the request: OpenAI's codes
+/// (<https://developers.openai.com/api/docs/guides/error-codes>) and codes known from other gateways
+/// (`monitor/manage.go` of one-api, the 401 and 402 rules of sub2api). Codes that may concern only one model or one
+/// endpoint (`insufficient_permissions`, `model_not_found`) are not in this list.
 const ACCOUNT: [&str; 9] = [
     "access_terminated",
     "account_deactivated",
@@ -96,7 +105,8 @@ const ACCOUNT: [&str; 9] = [
     "unsupported_country_region_territory",
 ];
 
-/// Codes and types that mean that the account has had enough: for a moment, for a month, or until somebody pays.
+/// Codes and types that mean that the account has reached a limit: for a moment, for a month, or until its owner
+/// pays.
 const LIMIT: [&str; 14] = [
     "billing_hard_limit_reached",
     "credit_balance_exhausted",
@@ -114,7 +124,7 @@ const LIMIT: [&str; 14] = [
     "usage_not_included",
 ];
 
-/// Codes and types that mean that the upstream has more to do than it can, for whomever.
+/// Codes and types that mean that the upstream is overloaded, for all accounts.
 const OVERLOAD: [&str; 4] = [
     "engine_overloaded",
     "overloaded_error",
@@ -122,41 +132,49 @@ const OVERLOAD: [&str; 4] = [
     "service_unavailable_error",
 ];
 
-/// Whether judging an answer of this status needs its body; of others it is enough to know the status.
-pub fn needs_body(status: StatusCode, is_ours: bool) -> bool {
+/// Returns whether [`of_status`] needs the body of an answer with this status. For other statuses, the status alone
+/// decides.
+pub fn needs_body(status: StatusCode, credential: CredentialOwner) -> bool {
     match status.as_u16() {
-        402 | 403 | 429 => is_ours,
+        402 | 403 | 429 => credential == CredentialOwner::Upstream,
         503 | 529 => true,
         _ => false,
     }
 }
 
-/// What an answer of `status` means. `model` is what was asked for, and `is_ours` whether the credential was the
-/// upstream's configured one rather than the caller's own.
-pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, model: Option<ModelKey>, is_ours: bool) -> Verdict {
+/// Returns the verdict on an answer with this status. `model` is the requested model, and `credential` tells whose
+/// credential the request carried.
+pub fn of_status(
+    status: StatusCode,
+    facts: &ErrorFacts<'_>,
+    model: Option<ModelKey>,
+    credential: CredentialOwner,
+) -> Verdict {
+    let is_ours = credential == CredentialOwner::Upstream;
     match status.as_u16() {
         200..=299 => Verdict::Served,
         401 if is_ours => Verdict::Refused,
-        402 | 403 if is_ours && facts.says(&ACCOUNT) => Verdict::Refused,
-        // Gateways and other providers answer so when prepaid credit is used up.
+        402 | 403 if is_ours && facts.says_any_of(&ACCOUNT) => Verdict::Refused,
+        // Gateways and other providers answer 402 when prepaid credit is used up.
         402 if is_ours => facts.limited(model),
-        403 if is_ours && facts.says(&LIMIT) => facts.limited(model),
+        403 if is_ours && facts.says_any_of(&LIMIT) => facts.limited(model),
         429 if is_ours => facts.limited(model),
         503 | 529 if facts.reset.is_some() => facts.limited(model),
-        // 520 to 530 are Cloudflare's for an origin that it cannot reach or understand, but for 529: overloaded.
+        // The statuses 520 to 530 are Cloudflare's for an origin that it cannot reach or understand, except 529:
+        // overloaded.
         500 | 502..=504 | 520..=530 => Verdict::Failed,
         _ => Verdict::Answered,
     }
 }
 
-/// What it means that the first event of a stream says `response.failed` or `error`.
-pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, is_ours: bool) -> Verdict {
-    if facts.says(&OVERLOAD) {
+/// Returns the verdict on a stream whose first event is `response.failed` or `error`.
+pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, credential: CredentialOwner) -> Verdict {
+    if facts.says_any_of(&OVERLOAD) {
         match facts.reset {
             Some(_) => facts.limited(model),
             None => Verdict::Failed,
         }
-    } else if is_ours && facts.says(&LIMIT) {
+    } else if credential == CredentialOwner::Upstream && facts.says_any_of(&LIMIT) {
         facts.limited(model)
     } else {
         Verdict::Answered
@@ -164,7 +182,7 @@ pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, is_ours: 
 }
 
 impl ErrorFacts<'_> {
-    fn says(&self, words: &[&str]) -> bool {
+    fn says_any_of(&self, words: &[&str]) -> bool {
         [self.kind, self.code]
             .into_iter()
             .flatten()

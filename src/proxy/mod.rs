@@ -1,42 +1,83 @@
-//! One request's story: `admit → inspect → pick → forward → settle`.
+//! The public side: the story of a request, from its head to the end of its response.
 //!
-//! Each stage consumes what the one before it made, so a stage that is left out does not compile. A stage that fails
-//! returns a [`Fault`], and `reply` makes of it the only kind of error body there is.
+//! # The phases
+//!
+//! | phase | where | what it makes | it ends early when |
+//! | --- | --- | --- | --- |
+//! | identify | `request/` | the caller and the target | the head is malformed, or the client key is not valid |
+//! | admit | `request/` | the head that every upstream may receive | the caller may not call this path |
+//! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
+//! | models | `models` | the list of models | the request asks for models: the answer is the list |
+//! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous |
+//! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller |
+//! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
+//! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
+//! | · send | `exchange/forward` | the upstream's response head | |
+//! | · peek | `exchange/peek` | a verdict, from the head and the first bytes of the body | |
+//! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
+//! | respond | `exchange/response` | the caller's response head | |
+//! | relay | `exchange/body` | the body; from it usage, response ids and encrypted items | the caller leaves, or the upstream breaks |
+//! | end | `request_end` | the log line, and the final charge | |
+//!
+//! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails returns
+//! a [`Fault`], which `reply` turns into the only kind of error body there is. Beside the phases, a `RequestLog` records the
+//! request. It is write-only: what a later phase needs travels with the request.
+//!
+//! # Three parts
+//!
+//! - `request` decides what may come in, and reads what it says.
+//! - `turn` decides which upstream serves the request, and what its answer means. It knows no transport: its input is
+//!   `TurnFacts`, and it sends through a `RequestSender`.
+//! - `exchange` carries the turn over HTTP, there and back.
+//!
+//! Relaying WebSocket messages belongs into `exchange`, as a file `websocket`: it makes `TurnFacts` from each message, and
+//! implements `RequestSender` on the upstream's connection. `turn` does not change.
 
 mod exchange;
 mod headers;
+mod identity;
 mod models;
 mod refused;
 mod reply;
 mod request;
+mod request_end;
 mod request_log;
 #[doc(hidden)]
 pub mod stages;
+#[cfg(test)]
+mod testing;
 mod text;
 mod turn;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use tokio::time::Instant;
 
-pub use exchange::outgoing::Outgoing;
+pub use exchange::body::ResponseBody;
 
 use self::{
-    exchange::{
-        forward::{self, Exchange},
-        settle,
-    },
+    exchange::{facts, forward::HttpSender, peek::PeekedResponse, response},
+    identity::RequestIdentity,
     models::Catalogue,
-    request::{admit, inspect, model_access, received::ReceivedHead},
+    request::{
+        admit::{self, Identified},
+        inspect, model_access,
+        received::ReceivedHead,
+    },
+    request_end::RequestEnd,
     request_log::RequestLog,
-    turn::{limits, pick},
+    turn::{
+        attempts::{self, TurnAnswer},
+        limits::Charge,
+        pick::Turn,
+    },
 };
 use crate::{
     fault::Fault,
     state::{Gateway, Snapshot},
-    wire::{Intake, Peer, RequestBody},
+    wire::{HeadRefusal, Intake, Peer, RequestBody},
 };
 
 /// The public side of a gateway.
@@ -45,10 +86,11 @@ pub struct Proxy {
     catalogue: Arc<Catalogue>,
 }
 
-/// What a request gets when nothing went wrong on our own account.
-enum Answer<'a> {
-    Upstream(Box<Exchange<'a>>),
-    Models(Bytes),
+/// What a request is answered with, unless it fails.
+enum Answered<'a> {
+    ByUpstream(Box<TurnAnswer<'a, PeekedResponse>>),
+    /// The list of models, or one model, as JSON.
+    ByCatalogue(Bytes),
 }
 
 impl Proxy {
@@ -60,44 +102,64 @@ impl Proxy {
         })
     }
 
+    /// Answers a request whose head could not be read; `None` where there is nothing to answer.
+    pub fn refuse(&self, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
+        refused::refuse(&self.gateway, peer, refusal)
+    }
+
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<Outgoing> {
+    pub async fn handle(self: Arc<Self>, peer: Peer, request: Request<RequestBody>) -> Response<ResponseBody> {
         let snapshot = self.gateway.snapshot();
         let (parts, body) = request.into_parts();
         let head = ReceivedHead::new(parts, body.framing(), peer);
-        let intake = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
-        let mut log = RequestLog::open(&self.gateway, &head, intake.counter());
-        match self.answer(&snapshot, head, intake, &mut log).await {
-            Ok(Answer::Upstream(exchange)) => settle::settle(&snapshot, *exchange, log),
-            Ok(Answer::Models(list)) => reply::json(StatusCode::OK, list, log),
-            Err(fault) => reply::render(fault, log),
+        let body = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
+        let mut log = RequestLog::open(&self.gateway, &head, body.counter());
+        let mut charge = Charge::default();
+
+        let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
+        let now = self.gateway.clock.unix_time().as_secs();
+        let identified = match admit::identify(&snapshot, head, now) {
+            Ok(identified) => identified,
+            Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
+        };
+        let identity = identity.of_caller(&identified);
+        log.identified(identified.target.endpoint, identity.key);
+
+        let answered = self.answer(&snapshot, identified, body, &mut log, &mut charge).await;
+        let end = RequestEnd::new(log, charge);
+        match answered {
+            Ok(Answered::ByUpstream(served)) => response::build(&self.gateway, &snapshot, *served, identity, end),
+            Ok(Answered::ByCatalogue(list)) => reply::json(list, identity, end),
+            Err(fault) => reply::error(&fault, identity, end),
         }
     }
 
+    /// The story of a request whose caller is known.
     async fn answer<'a>(
         &'a self,
         snapshot: &'a Arc<Snapshot>,
-        head: ReceivedHead,
-        intake: Intake,
+        identified: Identified<'a>,
+        body: Intake,
         log: &mut RequestLog,
-    ) -> Result<Answer<'a>, Fault> {
-        let now = self.gateway.clock.unix_time().as_secs();
-        let identified = admit::identify(snapshot, head, now)?;
-        log.identified(&identified);
+        charge: &mut Charge,
+    ) -> Result<Answered<'a>, Fault> {
         let admitted = admit::admit(snapshot, identified)?;
-        limits::enter(&admitted, log)?;
-        if let Some(question) = models::query(&admitted) {
-            // In a box, as all that is rare: a request's future is as large as its largest branch.
-            let answer = self.catalogue.answer(question, snapshot, &admitted, &self.gateway);
-            return Box::pin(answer).await.map(Answer::Models);
+        charge.admit(admitted.caller.rate_limits(), facts::announced_body_bytes(&admitted))?;
+        if let Some(query) = models::query(&admitted) {
+            // Boxed, because it is rare and a request's future is as large as its largest branch.
+            let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
+            return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
-        let inspected = inspect::inspect(&admitted, intake, snapshot.limits, &self.gateway.buffers).await?;
-        let inspected_at = Instant::now();
+        let inspected = inspect::inspect(&admitted, body, snapshot.limits, &self.gateway.buffers).await?;
+        let complete_since = Instant::now();
         model_access::check(snapshot, &admitted, &inspected)?;
-        limits::correct(&admitted, inspected.decompressed, log)?;
-        let pick = pick::pick(&self.gateway, snapshot, &admitted, &inspected.facts, inspected.bytes)?;
-        forward::forward(snapshot, admitted, inspected, pick, log, inspected_at)
+        if admitted.is_inspected() {
+            charge.correct_estimate(inspected.decompressed)?;
+        }
+        let turn = Turn::open(&self.gateway, snapshot, &facts::turn_facts(&admitted, &inspected))?;
+        let sender = HttpSender::new(admitted, inspected, snapshot.limits, self.gateway.clock);
+        attempts::run(turn, sender, log, charge, complete_since)
             .await
-            .map(|exchange| Answer::Upstream(Box::new(exchange)))
+            .map(|served| Answered::ByUpstream(Box::new(served)))
     }
 }

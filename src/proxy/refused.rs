@@ -1,32 +1,73 @@
-//! Requests that were refused before they could be handled: answered, counted and logged like the others.
+//! Requests whose head could not be read. They are answered, counted and logged like all others.
+
+use std::sync::Arc;
 
 use http::Response;
 
-use super::{Proxy, exchange::outgoing::Outgoing, reply, request::received};
+use super::{
+    exchange::body::ResponseBody,
+    identity::RequestIdentity,
+    reply,
+    request::received,
+    request_end::RequestEnd,
+    request_log::{Outcome, RequestLog},
+    turn::limits::Charge,
+};
 use crate::{
     fault::Fault,
+    state::Gateway,
     wire::{HeadRefusal, Peer},
 };
 
-impl Proxy {
-    /// The answer to a request whose head could not be read; none where nobody would understand it.
-    pub fn refuse(&self, peer: Peer, refusal: HeadRefusal) -> Option<Response<Outgoing>> {
-        let request_id = received::new_request_id();
-        self.gateway.metrics.count_rejected_head();
-        let (fault, code) = match refusal {
-            HeadRefusal::BadHead { problem } => (Some(Fault::BadHead { problem }), "bad_head"),
-            HeadRefusal::BadFraming { problem } => (Some(Fault::BadFraming { problem }), "bad_framing"),
-            HeadRefusal::HeadTooLarge => (Some(Fault::HeadTooLarge), "head_too_large"),
-            HeadRefusal::SlowHead => (None, "slow_head"),
-        };
-        tracing::info!(
-            target: "access",
-            request_id = request_id.to_str().unwrap_or_default(),
-            status = fault.as_ref().map(|fault| fault.status().as_u16()),
-            outcome = "refused",
-            reason = code,
-            peer = peer.address.map(tracing::field::display),
-        );
-        fault.map(|fault| reply::unread(&fault, request_id))
+/// The response to a request whose head could not be read. `None` where the head did not arrive in time: the client has
+/// not asked for anything yet.
+pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
+    let id = received::new_request_id();
+    let mut log = RequestLog::open_unreadable(gateway, id.clone(), peer.address);
+    let fault = match refusal {
+        HeadRefusal::BadHead { problem } => Fault::BadHead { problem },
+        HeadRefusal::BadFraming { problem } => Fault::BadFraming { problem },
+        HeadRefusal::HeadTooLarge => Fault::HeadTooLarge,
+        HeadRefusal::SlowHead => {
+            log.refused_slow_head();
+            log.end(Outcome::Refused);
+            return None;
+        }
+    };
+    let end = RequestEnd::new(log, Charge::default());
+    Some(reply::error(&fault, RequestIdentity::of_unknown_caller(id), end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::testing;
+
+    const PEER: Peer = Peer {
+        address: None,
+        is_secure: false,
+    };
+
+    #[tokio::test]
+    async fn an_unreadable_head_is_answered_and_counted_and_a_slow_one_only_counted() {
+        let gateway = testing::gateway("");
+        let problem = "a problem";
+        for (count, (refusal, status)) in [
+            (HeadRefusal::BadHead { problem }, Some(400)),
+            (HeadRefusal::BadFraming { problem }, Some(400)),
+            (HeadRefusal::HeadTooLarge, Some(431)),
+            (HeadRefusal::SlowHead, None),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let response = refuse(&gateway, PEER, refusal);
+            assert_eq!(response.as_ref().map(|response| response.status().as_u16()), status);
+            if let Some(response) = response {
+                assert_eq!(response.headers().get("connection").expect("a field"), "close");
+            }
+            let counted = format!("steadfast_rejected_requests_total{{reason=\"head\"}} {}", count + 1);
+            assert!(gateway.scrape().contains(&counted), "{refusal:?}");
+        }
     }
 }

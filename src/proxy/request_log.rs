@@ -1,6 +1,11 @@
-//! One request's record: it counts as the request goes, and is written when the request has ended, however it ended.
+//! The record of one request: a line in the access log, and the metrics that count it.
+//!
+//! The log is write-only. The stages of a request write into it what they find, and none reads anything from it: what a later
+//! stage needs travels with the request. It ends exactly once: [`RequestLog::end`] consumes it, and a log that is dropped
+//! before that belongs to a request whose caller went away, or that was cut because Steadfast stops.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,26 +13,33 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::{
-    request::{admit::Identified, received::ReceivedHead},
+    request::received::ReceivedHead,
     text::{bounded, copied},
-    turn::limits,
 };
 use crate::{
     endpoint::Endpoint,
-    fault::Fault,
+    fault::{Fault, RejectReason},
     policy::Route,
     scan::Usage,
-    state::{ClientKey, Gateway, Lease, Permit, RequestLabels, StatusClass, UpstreamState},
+    state::{ClientKey, Gateway, GroupMetrics, Lease, NoLabels, RequestLabels, StatusClass, Upstream},
 };
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;
+
+/// Paths up to this length in bytes are logged as they are; longer ones are cut.
+const MAX_PATH: usize = 200;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The caller got everything that there was.
+    /// The caller got the whole response.
     Complete,
     /// The caller went away before.
     ClientGone,
@@ -35,7 +47,7 @@ pub(super) enum Outcome {
     UpstreamBroken,
     /// The upstream, or the caller, paused for too long.
     Idle,
-    /// Steadfast stopped, and cut it.
+    /// Steadfast stopped, and cut the request off.
     Stopped,
     /// Steadfast answered with an error of its own.
     Refused,
@@ -54,136 +66,117 @@ impl Outcome {
     }
 }
 
-/// A request's record. Dropping it writes it: once, and also for a caller that went before it had an answer.
+/// The record of one request.
 pub(super) struct RequestLog {
     gateway: Arc<Gateway>,
+    record: Record,
+    has_ended: bool,
+}
+
+/// The fields of the log line.
+struct Record {
     started: Instant,
-    method: Method,
-    path: Box<str>,
-    /// The caller's id of the request, or the one that was made for it.
-    pub request_id: HeaderValue,
-    pub endpoint: Option<Endpoint>,
-    /// Bytes of the body that have arrived, wherever the body is by now.
-    bytes_in: Arc<AtomicU64>,
-    pub bytes_out: u64,
-    pub outcome: Option<Outcome>,
-    /// Who called.
-    caller: Option<Arc<ClientKey>>,
-    /// What the caller's limits let it use.
-    pub permit: Option<Permit>,
-    /// What the upstream says that it used.
+    request_id: HeaderValue,
+    /// `None` where the request line could not be read.
+    method: Option<Method>,
+    /// `None` where the request line could not be read.
+    path: Option<Box<str>>,
+    /// The client's address. Only a request without a readable head has it, because nothing else tells its sender.
+    peer: Option<SocketAddr>,
+    endpoint: Option<Endpoint>,
+    /// The client key that the caller has shown.
+    key: Option<Arc<ClientKey>>,
+    /// How many bytes of the request body have arrived; counted where the body is read. `None` where there was no request.
+    bytes_in: Option<Arc<AtomicU64>>,
+    bytes_out: u64,
+    /// What the upstream has reported as used.
     usage: Option<Usage>,
-    /// Bytes of a stream that ended, or was left, before it told a usage.
-    streamed: u64,
-    answer: Option<Answer>,
+    answer: Option<AnswerRecord>,
+    /// The status of Steadfast's own answer.
     own_status: Option<StatusCode>,
-    refusal: Option<&'static str>,
-    /// Whether an upstream has been sent the request, or is being sent it.
-    is_sent: bool,
+    /// The code of the error that Steadfast answered with.
+    reason: Option<&'static str>,
     /// How many upstreams were called.
     attempts: u32,
-    /// How long the request waited for an upstream to take it.
+    /// How long the request waited for upstreams to take it.
     waited: Duration,
 }
 
-/// What an upstream answered.
-struct Answer {
+/// The response head of an upstream.
+struct AnswerRecord {
     upstream: Arc<str>,
     route: Route,
     status: StatusCode,
     upstream_request_id: Option<HeaderValue>,
+    /// From the arrival of the request to this head.
     first_byte: Duration,
 }
 
 impl RequestLog {
+    /// Opens the log of a request that has just arrived. `bytes_in` counts the bytes of its body.
     pub fn open(gateway: &Arc<Gateway>, head: &ReceivedHead, bytes_in: Arc<AtomicU64>) -> Self {
+        Self::new(
+            gateway,
+            Record {
+                method: Some(head.parts.method.clone()),
+                path: Some(logged_path(&head.parts.uri)),
+                bytes_in: Some(bytes_in),
+                ..Record::new(head.request_id.clone())
+            },
+        )
+    }
+
+    /// Opens the log of a request whose head could not be read, from the client at `peer`.
+    pub fn open_unreadable(gateway: &Arc<Gateway>, request_id: HeaderValue, peer: Option<SocketAddr>) -> Self {
+        Self::new(
+            gateway,
+            Record {
+                peer,
+                ..Record::new(request_id)
+            },
+        )
+    }
+
+    fn new(gateway: &Arc<Gateway>, record: Record) -> Self {
         Self {
             gateway: gateway.clone(),
-            started: Instant::now(),
-            method: head.parts.method.clone(),
-            path: path(&head.parts.uri),
-            request_id: head.request_id.clone(),
-            endpoint: None,
-            bytes_in,
-            bytes_out: 0,
-            outcome: None,
-            caller: None,
-            permit: None,
-            usage: None,
-            streamed: 0,
-            answer: None,
-            own_status: None,
-            refusal: None,
-            is_sent: false,
-            attempts: 0,
-            waited: Duration::ZERO,
+            record,
+            has_ended: false,
         }
     }
 
-    /// Notes that an upstream is being called: from now on it may work on the request.
-    pub fn sent(&mut self) {
-        self.is_sent = true;
+    /// Notes which endpoint the request calls, and the client key of its caller.
+    pub fn identified(&mut self, endpoint: Endpoint, key: Option<&Arc<ClientKey>>) {
+        self.record.endpoint = Some(endpoint);
+        self.record.key = key.cloned();
     }
 
-    /// Notes that an upstream was called, for the `attempts`th time, after waiting for `waited` in all.
-    pub fn tried(&mut self, attempts: u32, waited: Duration) {
-        self.attempts = attempts;
-        self.waited = waited;
-    }
-
-    /// Notes who called, and what for.
-    pub fn identified(&mut self, identified: &Identified<'_>) {
-        self.endpoint = Some(identified.target.endpoint);
-        self.caller = identified.caller.key.cloned();
-    }
-
-    /// Notes what an upstream says that the request has used, of which `lease` is the place there.
-    pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
-        self.usage = Some(usage);
-        if let (Some(lease), Some(answer)) = (lease, &self.answer) {
-            lease.metrics().count_usage(answer.route, usage);
-        }
-        if let Some(metrics) = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref()) {
-            metrics.count_usage(usage);
-        }
-    }
-
-    /// Notes that a stream will tell no usage: what of it has passed stands for what it used.
-    pub fn used_unknown(&mut self) {
-        self.streamed = self.bytes_out;
-    }
-
-    /// Tells on an answer what the caller may still use.
-    pub fn show_limits(&self, headers: &mut HeaderMap) {
-        if let Some(key) = &self.caller {
-            limits::show(headers, key);
-        }
-    }
-
-    pub fn gateway(&self) -> &Arc<Gateway> {
-        &self.gateway
+    /// Notes that an upstream was called, as the attempt of this `number`, after waiting for `waited` in all.
+    pub fn tried(&mut self, number: u32, waited: Duration) {
+        self.record.attempts = number;
+        self.record.waited = waited;
     }
 
     /// Notes the response head of an upstream.
     pub fn answered(
         &mut self,
-        state: &UpstreamState,
-        upstream: &Arc<str>,
+        upstream: &Upstream,
         route: Route,
         status: StatusCode,
         upstream_request_id: Option<&HeaderValue>,
     ) {
-        let first_byte = self.started.elapsed();
-        state.metrics.observe_first_byte(first_byte);
-        if let Some(endpoint) = self.endpoint {
-            state.metrics.count(RequestLabels {
+        let first_byte = self.record.started.elapsed();
+        let metrics = &upstream.state.metrics;
+        metrics.time_to_first_byte.observe(NoLabels, first_byte);
+        if let Some(endpoint) = self.record.endpoint {
+            metrics.requests.increment(RequestLabels {
                 endpoint,
                 route,
                 status: StatusClass::of(status),
             });
         }
-        self.answer = Some(Answer {
-            upstream: upstream.clone(),
+        self.record.answer = Some(AnswerRecord {
+            upstream: upstream.name.clone(),
             route,
             status,
             upstream_request_id: upstream_request_id.map(copied),
@@ -191,66 +184,121 @@ impl RequestLog {
         });
     }
 
-    /// Notes that Steadfast answers itself.
+    /// Notes that Steadfast answers the request itself.
     pub fn answered_here(&mut self, status: StatusCode) {
-        self.own_status = Some(status);
+        self.record.own_status = Some(status);
     }
 
-    /// Notes that what Steadfast answers is an error.
+    /// Notes that Steadfast answers with an error.
     pub fn refused(&mut self, fault: &Fault) {
-        self.gateway.metrics.count_rejected(fault);
-        self.outcome = Some(Outcome::Refused);
-        self.refusal = Some(fault.code());
+        self.gateway.metrics.rejected_requests.increment(fault.reject_reason());
+        self.record.own_status = Some(fault.status());
+        self.record.reason = Some(fault.code());
     }
 
-    /// Gives back what the request held, and counts it for its group.
-    fn close(&mut self) {
-        let answered = self.answer.as_ref().map(|answer| answer.status);
-        if let Some(permit) = self.permit.take() {
-            let was_served = match (answered, self.own_status) {
-                (Some(status), _) => status.is_success(),
-                (None, Some(_)) => false,
-                // The caller went away while an upstream worked for it.
-                (None, None) => self.is_sent,
+    /// Notes that the head of a request did not arrive in time. There is no answer, and so no fault.
+    pub fn refused_slow_head(&mut self) {
+        self.gateway.metrics.rejected_requests.increment(RejectReason::Head);
+        self.record.reason = Some("slow_head");
+    }
+
+    /// Notes the usage that an upstream has reported, and counts it for the upstream of `lease` and for the caller's group.
+    pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
+        self.record.usage = Some(usage);
+        if let (Some(lease), Some(answer)) = (lease, &self.record.answer) {
+            lease.metrics().tokens.add(answer.route, usage);
+        }
+        if let Some(metrics) = self.record.group_metrics() {
+            metrics.tokens.add(NoLabels, usage);
+        }
+    }
+
+    /// Notes how many bytes of the response body were passed to the caller.
+    pub fn sent(&mut self, bytes_out: u64) {
+        self.record.bytes_out = bytes_out;
+    }
+
+    /// The request has ended: writes its line.
+    pub fn end(mut self, outcome: Outcome) {
+        self.write(outcome);
+    }
+
+    fn write(&mut self, outcome: Outcome) {
+        self.has_ended = true;
+        let took = self.record.started.elapsed();
+        if let Some(endpoint) = self.record.endpoint {
+            self.gateway.metrics.request_duration.observe(endpoint, took);
+        }
+        if let (Some(metrics), Some(status)) = (self.record.group_metrics(), self.record.status()) {
+            metrics.requests.increment(StatusClass::of(status));
+        }
+        self.record.write(outcome, took);
+    }
+}
+
+impl Drop for RequestLog {
+    /// The request, or the rest of its response, was dropped.
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let outcome = match self.gateway.is_aborting() {
+                true => Outcome::Stopped,
+                false => Outcome::ClientGone,
             };
-            limits::settle(permit, self.usage, was_served, self.streamed);
+            self.write(outcome);
         }
-        let metrics = self.caller.as_ref().and_then(|key| key.group.metrics.as_ref());
-        if let (Some(metrics), Some(status)) = (metrics, answered.or(self.own_status)) {
-            metrics.count(status);
+    }
+}
+
+impl Record {
+    fn new(request_id: HeaderValue) -> Self {
+        Self {
+            started: Instant::now(),
+            request_id,
+            method: None,
+            path: None,
+            peer: None,
+            endpoint: None,
+            key: None,
+            bytes_in: None,
+            bytes_out: 0,
+            usage: None,
+            answer: None,
+            own_status: None,
+            reason: None,
+            attempts: 0,
+            waited: Duration::ZERO,
         }
     }
 
-    fn write(&self) {
-        let took = self.started.elapsed();
-        if let Some(endpoint) = self.endpoint {
-            self.gateway.metrics.observe_duration(endpoint, took);
-        }
-        let unfinished = if self.gateway.is_cutting() {
-            Outcome::Stopped
-        } else {
-            Outcome::ClientGone
-        };
-        let outcome = self.outcome.unwrap_or(unfinished);
+    /// The status that the caller got.
+    fn status(&self) -> Option<StatusCode> {
+        self.answer.as_ref().map(|answer| answer.status).or(self.own_status)
+    }
+
+    fn group_metrics(&self) -> Option<&GroupMetrics> {
+        self.key.as_ref()?.group.metrics.as_deref()
+    }
+
+    fn write(&self, outcome: Outcome, took: Duration) {
         let answer = self.answer.as_ref();
-        let status = answer.map(|answer| answer.status).or(self.own_status);
         tracing::info!(
             target: "access",
             request_id = text(&self.request_id),
-            method = self.method.as_str(),
-            path = %self.path,
+            method = self.method.as_ref().map(Method::as_str),
+            path = self.path.as_deref().map(tracing::field::display),
             endpoint = self.endpoint.map(Endpoint::label),
-            key = self.caller.as_ref().map(|key| &*key.name),
-            group = self.caller.as_ref().map(|key| &*key.group.name),
-            status = status.map(|status| status.as_u16()),
+            key = self.key.as_ref().map(|key| &*key.name),
+            group = self.key.as_ref().map(|key| &*key.group.name),
+            status = self.status().map(|status| status.as_u16()),
             outcome = outcome.label(),
-            reason = self.refusal,
+            reason = self.reason,
+            peer = self.peer.map(tracing::field::display),
             upstream = answer.map(|answer| &*answer.upstream),
             upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
             route = answer.map(|answer| answer.route.label()),
             attempts = (self.attempts > 1).then_some(self.attempts),
             waited_ms = (self.waited > Duration::ZERO).then(|| millis(self.waited)),
-            bytes_in = self.bytes_in.load(Ordering::Relaxed),
+            bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
             bytes_out = self.bytes_out,
             input_tokens = self.usage.map(|usage| usage.input_tokens),
             cached_input_tokens = self.usage.map(|usage| usage.cached_input_tokens),
@@ -261,27 +309,19 @@ impl RequestLog {
     }
 }
 
-impl Drop for RequestLog {
-    fn drop(&mut self) {
-        self.close();
-        self.write();
-    }
-}
-
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("(not text)")
 }
 
-/// Milliseconds with microseconds behind the point.
+/// Milliseconds, rounded to microseconds.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A path short enough for a line.
-fn path(uri: &Uri) -> Box<str> {
-    if uri.path().len() <= 200 {
-        uri.path().into()
-    } else {
-        bounded(uri.path()).into()
+fn logged_path(uri: &Uri) -> Box<str> {
+    match uri.path() {
+        path if path.len() <= MAX_PATH => path.into(),
+        path => bounded(path).into(),
     }
 }

@@ -1,57 +1,61 @@
-//! The stages of a request that need no connection, one at a time, so that `benches/counts` can count what each costs, and
-//! fuzzing can look for heads that pass them and should not.
-//! Nothing else is to use them, and no release promises to keep them.
+//! The stages of a request that need no connection, one at a time: `benches/counts` counts what each costs, and fuzzing looks
+//! for heads that pass them and should not.
+//!
+//! Nothing else may use them, and no release promises to keep them.
 
 use http::{HeaderMap, Method, Uri, request::Parts};
 
 use super::{
-    exchange::response_headers::cleanse_response,
-    request::admit::{self, Admitted},
-    request::headers::{CallersCredential, CredentialHandling, cleanse_request, set_upstream_headers},
-    request::received::ReceivedHead,
-    turn::pick::{self, Next, Pick, Pinning},
+    exchange::{facts, response_headers::cleanse_response},
+    request::{
+        admit::{self, Admitted},
+        headers::{CallersCredential, CredentialHandling, cleanse_request, set_upstream_headers},
+        received::ReceivedHead,
+    },
+    turn::pick::{PickStep, PickedUpstream, Turn},
 };
 use crate::{
     endpoint::Endpoint,
     fault::Fault,
     ids::UpstreamId,
+    policy::Route,
     scan::RequestFacts,
     state::{Gateway, Snapshot, Upstream},
     wire::{self, Framing, Peer},
 };
 
-/// A request whose head is in order.
-pub struct Head<'a>(Admitted<'a>);
+/// A request whose head has been admitted.
+pub struct AdmittedHead<'a>(Admitted<'a>);
 
-/// Names the request, and judges it by its head.
+/// Gives a request its id, and admits it by its head.
 ///
 /// # Errors
-/// Whatever keeps the request out.
-pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<Head<'_>, Fault> {
+/// The fault that refuses the request.
+pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<AdmittedHead<'_>, Fault> {
     let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
-    admit::admit(snapshot, identified).map(Head)
+    admit::admit(snapshot, identified).map(AdmittedHead)
 }
 
-/// A head as an upstream is sent it.
+/// A head as it is sent to an upstream.
 pub struct Passed {
     /// The method.
     pub method: Method,
     /// Path and query at the upstream.
     pub uri: Uri,
-    /// The fields, less those that frame the body.
+    /// The header fields, without those that frame the body.
     pub headers: HeaderMap,
 }
 
-/// What of the bytes of a head reaches the first upstream, at the beginning of Unix time; `None` where it is refused, or
-/// is no whole head.
+/// The head that the first upstream gets for a request with the bytes `raw`, at the beginning of Unix time. `None` where the
+/// head is refused or incomplete.
 pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
     let (request, framing) = wire::read_head(raw)?;
     let peer = Peer {
         address: None,
         is_secure: false,
     };
-    let Head(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
-    let upstream = snapshot.upstream(0)?;
+    let AdmittedHead(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
+    let upstream = snapshot.upstreams().first()?;
     let uri = admitted.target.at(&upstream.prefix)?;
     let mut headers = admitted.headers;
     let _ = set_upstream_headers(&mut headers, upstream, &admitted.callers);
@@ -65,50 +69,48 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
 /// Picks an upstream.
 ///
 /// # Errors
-/// Where nobody can take it at once.
+/// A fault, where no upstream can take the request at once.
 pub fn pick(
     gateway: &Gateway,
     snapshot: &Snapshot,
-    head: &Head<'_>,
+    head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<UpstreamId, Fault> {
-    let pick = pick::pick(gateway, snapshot, &head.0, facts, 0)?;
-    picked(&pick)
+    let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
+    Ok(pick_now(&turn)?.upstream.id)
 }
 
-/// Picks an upstream, and pins the session to it as its answer would; whether the session goes where its pin is.
+/// Picks an upstream, and pins the session to it as a served request does. Returns whether the session goes where it was
+/// pinned before.
 ///
 /// # Errors
-/// Where nobody can take it at once.
+/// A fault, where no upstream can take the request at once.
 pub fn pick_and_pin(
     gateway: &Gateway,
     snapshot: &Snapshot,
-    head: &Head<'_>,
+    head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<bool, Fault> {
-    let pick = pick::pick(gateway, snapshot, &head.0, facts, 0)?;
-    let upstream = picked(&pick)?;
-    let (Some(key), Pinning::From(seen)) = (pick.affinity.key, pick.pinning) else {
-        return Ok(false);
-    };
-    gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
-    Ok(seen == Some(upstream))
+    let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
+    let picked = pick_now(&turn)?;
+    turn.confirm(picked.upstream);
+    Ok(picked.route == Route::Pin)
 }
 
-fn picked(pick: &Pick<'_>) -> Result<UpstreamId, Fault> {
-    match pick.at_once() {
-        Next::Picked(picked) => Ok(picked.upstream.id),
-        _ => Err(Fault::Internal),
+fn pick_now<'a>(turn: &Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
+    match turn.pick_now() {
+        PickStep::Go(picked) => Ok(picked),
+        PickStep::Wait { .. } | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),
     }
 }
 
-/// Makes of the head of `POST /v1/responses` what `upstream` is to see.
+/// Rewrites the head of `POST /v1/responses` into what `upstream` gets.
 pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
     cleanse_request(headers, Endpoint::Responses, CredentialHandling::Discard);
     let _ = set_upstream_headers(headers, upstream, &CallersCredential::default());
 }
 
-/// Leaves of the head of an answer what the caller is to see.
+/// Rewrites the head of an upstream's response into what the caller gets.
 pub fn rewrite_response(headers: &mut HeaderMap, upstream: &Upstream) {
     cleanse_response(headers, upstream);
 }

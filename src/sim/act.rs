@@ -1,4 +1,5 @@
-//! Faults on demand: what can be done to a request, from its first byte to the last of its response.
+//! Scripted behaviour: everything that a test can do to a request, from its first byte to the last byte of its
+//! response.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,78 +10,79 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::script::Head;
+use super::head::ReceivedHead;
 
-/// How a connection is broken off.
+/// The manner in which a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// Orderly on TCP's level: what was sent arrives, then the end. Over TLS without `close_notify`.
+    /// Orderly at the level of TCP: the bytes that were sent arrive, then the end of the stream. Over TLS there is no
+    /// `close_notify`.
     Fin,
-    /// With a TCP reset; what the kernel has not sent yet is lost.
+    /// With a TCP reset. Bytes that the kernel has not sent yet are lost.
     Reset,
 }
 
-/// How a request's body is read.
+/// How the account reads a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Read {
-    /// As fast as it comes.
+    /// As fast as it arrives.
     #[default]
     Eager,
-    /// At most about `bytes` per `every`.
+    /// Slowly: at most about `bytes` per `every`.
     Slow {
-        /// Bytes per interval, at least 1.
+        /// The number of bytes per interval, at least 1.
         bytes: usize,
-        /// The interval.
+        /// The length of the interval.
         every: Duration,
     },
-    /// Not at all. With [`Answer::Usual`] there is then no answer either.
+    /// Not at all. With [`ScriptedAnswer::Usual`] there is no answer either.
     Never,
 }
 
-/// A response in a test's own words.
+/// A response that a test writes itself.
 #[derive(Clone, Debug)]
 pub struct Fixed {
-    /// The status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// Headers beside `content-length`, which hyper sets for a body of one piece.
+    /// The headers, except `content-length`, which hyper sets for a body of one piece.
     pub headers: HeaderMap,
-    /// The body: one piece goes with `content-length`, several go chunked at the account's pace.
+    /// The body. One piece is sent with `content-length`; several pieces are sent chunked at the account's pace.
     pub pieces: Vec<Bytes>,
 }
 
-/// The request that [`Answer::Custom`] answers.
+/// The request that a [`ScriptedAnswer::Custom`] answers.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its head.
-    pub head: Head,
-    /// Its body as sent.
+    /// The head of the request.
+    pub head: ReceivedHead,
+    /// The body of the request as sent.
     pub body: Bytes,
 }
 
-/// Makes a response from a request.
+/// A function that makes a response from a request.
 pub type CustomAnswer = dyn Fn(&Received) -> Fixed + Send + Sync;
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Clone, Default)]
-pub enum Answer {
-    /// What the account would say anyway.
+pub enum ScriptedAnswer {
+    /// The usual answer of the account.
     #[default]
     Usual,
-    /// What the account would say, with these output items. Missing ids are filled in.
+    /// The usual answer of the account with these output items. Missing ids are filled in.
     Items(Vec<Value>),
-    /// This response, whatever was asked.
+    /// This response, for every request.
     Fixed(Fixed),
-    /// The response that this function makes.
+    /// The response that this function returns.
     Custom(Arc<CustomAnswer>),
-    /// These bytes instead of a response; then the connection closes.
+    /// These bytes instead of a response. Then the connection closes.
     Raw(Bytes),
-    /// Nothing; the connection closes.
+    /// No answer. The connection closes.
     Close(Close),
-    /// Nothing; the connection stays open.
+    /// No answer. The connection stays open.
     Never,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ScriptedAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Usual => "Usual",
@@ -94,59 +96,60 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// A place in a response's body.
+/// A position in a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// After that many events (pieces, where the response is no stream of events).
+    /// After this many events (pieces, if the response is not a stream of events).
     Events(usize),
-    /// After that many bytes.
+    /// After this many bytes.
     Bytes(usize),
 }
 
-/// What becomes of a connection after a complete response.
+/// What happens to a connection after a complete response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum After {
-    /// It stays open.
+    /// The connection stays open.
     #[default]
     KeepAlive,
-    /// It closes as announced with `connection: close`.
+    /// The connection closes, as `connection: close` announces.
     Announced,
-    /// It closes unannounced, so that a pooled connection goes stale.
+    /// The connection closes without announcement, so a pooled connection becomes stale.
     Silent,
 }
 
-/// All that can be done to a request. The default does nothing: what is set is what differs.
+/// Everything that a script can do to a request. The default changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Act {
-    /// How the body is read.
+    /// How the body of the request is read.
     pub read: Read,
-    /// Wait between the end of the request and the response's head.
+    /// The time between the end of the request and the head of the response.
     pub delay: Duration,
-    /// The response.
-    pub answer: Answer,
-    /// Where the response's body is cut off, and how.
+    /// The answer.
+    pub answer: ScriptedAnswer,
+    /// Where the body of the response is cut off, and how the connection closes there.
     pub cut: Option<(Point, Close)>,
-    /// Where the response's body stops, the connection staying open.
+    /// Where the body of the response stops while the connection stays open.
     pub stall: Option<Point>,
-    /// The body goes out in pieces of at most this many bytes (at least 1), whatever the borders of events.
+    /// The maximum size in bytes (at least 1) of the pieces that the body is sent in, whatever the boundaries of its
+    /// events.
     pub split: Option<usize>,
-    /// The connection's fate.
+    /// What happens to the connection after the response.
     pub after: After,
 }
 
 impl Act {
-    /// Answers with a status and a JSON body.
+    /// Answers with this status and this JSON body.
     pub fn reply(status: StatusCode, json: &Value) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let pieces = vec![Bytes::from(json.to_string())];
-        Self::answer(Answer::Fixed(Fixed {
+        Self::answer(ScriptedAnswer::Fixed(Fixed {
             status,
             headers,
             pieces,
         }))
     }
 
-    /// Answers 200 with these events, each given as its JSON, as the whole stream.
+    /// Answers 200 with a stream of exactly these events, each given as its JSON.
     pub fn events(events: &[Value]) -> Self {
         let headers = HeaderMap::from_iter([(
             CONTENT_TYPE,
@@ -160,22 +163,22 @@ impl Act {
         };
         let pieces = events.iter().map(|data| Bytes::from(event(data))).collect();
         let status = StatusCode::OK;
-        Self::answer(Answer::Fixed(Fixed {
+        Self::answer(ScriptedAnswer::Fixed(Fixed {
             status,
             headers,
             pieces,
         }))
     }
 
-    /// Answers as told.
-    pub fn answer(answer: Answer) -> Self {
+    /// Answers with `answer`.
+    pub fn answer(answer: ScriptedAnswer) -> Self {
         Self {
             answer,
             ..Self::default()
         }
     }
 
-    /// Cuts the response's body off.
+    /// Cuts the body of the response off.
     pub fn cut(at: Point, how: Close) -> Self {
         Self {
             cut: Some((at, how)),
@@ -183,7 +186,7 @@ impl Act {
         }
     }
 
-    /// Stops in the middle of the response's body.
+    /// Stops in the middle of the response's body, and keeps the connection open.
     pub fn stall(at: Point) -> Self {
         Self {
             stall: Some(at),
@@ -191,7 +194,7 @@ impl Act {
         }
     }
 
-    /// Waits before the response's head.
+    /// Waits before the head of the response.
     pub fn delay(delay: Duration) -> Self {
         Self {
             delay,
@@ -199,9 +202,9 @@ impl Act {
         }
     }
 
-    /// Adds a response header to an [`Answer::Fixed`]; changes nothing on another.
+    /// Adds a response header to a [`ScriptedAnswer::Fixed`]. It does not change other answers.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Answer::Fixed(fixed) = &mut self.answer {
+        if let ScriptedAnswer::Fixed(fixed) = &mut self.answer {
             fixed.headers.append(name, value);
         }
         self

@@ -1,4 +1,4 @@
-//! Bodies on their way out: paced, and broken where a script says so.
+//! Response bodies: sent at the account's pace, and broken where a script says so.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,30 +12,30 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::act::{Act, After, Close, Point};
-use super::chat::Chunks;
-use super::events::{Event, Events};
-use super::journal::{Ending, Ticket};
-use super::line::Breaker;
+use super::chat::CompletionChunks;
+use super::events::{ResponseEvents, StreamEvent};
+use super::recorder::{Ending, RequestGuard};
+use super::transport::ConnectionBreaker;
 
-/// Where a body's pieces come from.
-pub(super) enum Source {
-    /// All at once, with a known length.
+/// The source of a body's pieces.
+pub(super) enum BodySource {
+    /// One piece with a known length; `None` after it was taken.
     Whole(Option<Bytes>),
-    /// These pieces, chunked.
+    /// Several pieces, sent chunked.
     Pieces(VecDeque<Bytes>),
-    /// A response's events.
-    Events(Box<Events>),
-    /// A chat completion's chunks.
-    Chunks(Box<Chunks>),
+    /// The events of a response.
+    Events(Box<ResponseEvents>),
+    /// The chunks of a chat completion.
+    Chunks(Box<CompletionChunks>),
 }
 
-impl Source {
-    fn next(&mut self) -> Option<Event> {
+impl BodySource {
+    fn next(&mut self) -> Option<StreamEvent> {
         match self {
-            Self::Whole(whole) => whole.take().map(|bytes| Event { bytes, terminal: true }),
+            Self::Whole(whole) => whole.take().map(|bytes| StreamEvent { bytes, terminal: true }),
             Self::Pieces(pieces) => {
                 let bytes = pieces.pop_front()?;
-                Some(Event {
+                Some(StreamEvent {
                     bytes,
                     terminal: pieces.is_empty(),
                 })
@@ -47,9 +47,9 @@ impl Source {
 }
 
 /// The body of every response of the account.
-pub(super) struct Outgoing {
-    source: Source,
-    /// What is left of a piece that is being split.
+pub(super) struct PacedBody {
+    source: BodySource,
+    /// The rest of the current piece, which is being split.
     rest: Bytes,
     rest_is_terminal: bool,
     pace: Duration,
@@ -57,17 +57,23 @@ pub(super) struct Outgoing {
     split: Option<usize>,
     cut: Option<(Point, Close)>,
     stall: Option<Point>,
-    close_at_end: bool,
-    stuck: bool,
+    closes_at_end: bool,
+    is_stopped: bool,
     events: usize,
     bytes: usize,
-    breaker: Arc<Breaker>,
-    ticket: Ticket,
+    breaker: Arc<ConnectionBreaker>,
+    guard: RequestGuard,
 }
 
-impl Outgoing {
-    /// The pieces of `source`, `pace` apart, with what `act` does to them.
-    pub(super) fn new(source: Source, pace: Duration, act: &Act, breaker: Arc<Breaker>, ticket: Ticket) -> Self {
+impl PacedBody {
+    /// Creates a body from the pieces of `source`, `pace` apart, with the faults of `act`.
+    pub(super) fn new(
+        source: BodySource,
+        pace: Duration,
+        act: &Act,
+        breaker: Arc<ConnectionBreaker>,
+        guard: RequestGuard,
+    ) -> Self {
         Self {
             source,
             rest: Bytes::new(),
@@ -77,12 +83,12 @@ impl Outgoing {
             split: act.split,
             cut: act.cut,
             stall: act.stall,
-            close_at_end: act.after == After::Silent,
-            stuck: false,
+            closes_at_end: act.after == After::Silent,
+            is_stopped: false,
             events: 0,
             bytes: 0,
             breaker,
-            ticket,
+            guard,
         }
     }
 
@@ -93,8 +99,8 @@ impl Outgoing {
         }
     }
 
-    /// How many bytes may go out before the next place where something happens.
-    fn room(&self) -> usize {
+    /// Returns the number of bytes that may be sent before the next position where a fault happens.
+    fn bytes_until_fault(&self) -> usize {
         let left = |point: Point| match point {
             Point::Bytes(bytes) => bytes.saturating_sub(self.bytes),
             Point::Events(_) => usize::MAX,
@@ -106,10 +112,10 @@ impl Outgoing {
     }
 
     fn is_drained(&self) -> bool {
-        self.rest.is_empty() && matches!(self.source, Source::Whole(None))
+        self.rest.is_empty() && matches!(self.source, BodySource::Whole(None))
     }
 
-    /// Fetches the next piece when its time has come; false at the end.
+    /// Fetches the next piece when its time has come. Returns false at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -128,43 +134,43 @@ impl Outgoing {
     }
 
     fn emit(&mut self) -> Bytes {
-        let piece = self.rest.split_to(self.room().min(self.rest.len()));
+        let piece = self.rest.split_to(self.bytes_until_fault().min(self.rest.len()));
         self.bytes += piece.len();
         if self.rest.is_empty() && self.rest_is_terminal {
-            self.ticket.end(Ending::Complete);
+            self.guard.end(Ending::Complete);
         }
-        // A body of known length is not polled again after its last byte.
-        if self.close_at_end && self.is_drained() {
+        // Hyper does not poll a body of known length again after its last byte.
+        if self.closes_at_end && self.is_drained() {
             self.breaker.arm(Close::Fin);
         }
         piece
     }
 }
 
-impl Body for Outgoing {
+impl Body for PacedBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if this.stuck {
+        if this.is_stopped {
             return Poll::Pending;
         }
         if let Some((at, how)) = this.cut
             && this.reached(at)
         {
-            this.stuck = true;
-            this.ticket.end(Ending::Cut);
+            this.is_stopped = true;
+            this.guard.end(Ending::Cut);
             this.breaker.arm(how);
             return Poll::Pending;
         }
         if this.stall.is_some_and(|at| this.reached(at)) {
-            this.stuck = true;
+            this.is_stopped = true;
             return Poll::Pending;
         }
         if this.rest.is_empty() && !ready!(this.poll_next(cx)) {
-            this.ticket.end(Ending::Complete);
-            if this.close_at_end {
+            this.guard.end(Ending::Complete);
+            if this.closes_at_end {
                 this.breaker.arm(Close::Fin);
             }
             return Poll::Ready(None);
@@ -173,13 +179,13 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_drained() && !self.stuck
+        self.is_drained() && !self.is_stopped
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
+            BodySource::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Whole(None) => SizeHint::with_exact(self.rest.len() as u64),
             _ => SizeHint::default(),
         }
     }
@@ -192,24 +198,24 @@ mod tests {
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
-    use super::super::journal::Journal;
-    use super::super::script::Head;
+    use super::super::head::ReceivedHead;
+    use super::super::recorder::{Recording, RequestRecorder};
     use super::*;
     use crate::tick::Clock;
 
-    /// Everything that comes out before the body ends (true) or sticks (false).
+    /// Returns everything that comes out before the body ends (true) or stops (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
-        let journal = Arc::new(Journal::new(Clock::start(), true));
-        let head = Head {
+        let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
+        let head = ReceivedHead {
             method: Method::GET,
             target: "/".to_owned(),
             headers: HeaderMap::new(),
             connection: 1,
             nth: 1,
         };
-        let ticket = journal.begin(&head);
-        let source = Source::Pieces(pieces.iter().cloned().map(Bytes::from).collect());
-        let mut body = Outgoing::new(source, Duration::ZERO, act, Arc::default(), ticket);
+        let guard = recorder.begin(&head);
+        let source = BodySource::Pieces(pieces.iter().cloned().map(Bytes::from).collect());
+        let mut body = PacedBody::new(source, Duration::ZERO, act, Arc::default(), guard);
         let mut out = Vec::new();
         let ended = loop {
             match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -218,12 +224,12 @@ mod tests {
                 Poll::Pending => break false,
             }
         };
-        (out, ended, journal.recorded()[0].ending)
+        (out, ended, recorder.recorded()[0].ending)
     }
 
     proptest! {
         #[test]
-        fn what_goes_out_is_a_prefix_of_the_pieces_in_any_split(
+        fn the_body_is_a_prefix_of_its_pieces_in_every_split(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 1..8),
             split in prop::option::of(1usize..50),
             cut in prop::option::of((any::<bool>(), 0usize..120)),

@@ -1,10 +1,11 @@
-//! The account's prompt cache: which prefixes of prompts it has read before.
+//! The simulated account's prompt cache, which knows the prefixes of prompts that the account has read before.
 //!
-//! A prompt is reduced to its canonical text: instructions, then each input item's role and strings, without what a
-//! client may change when it replays an item (ids, status, annotations). Along that text lie *marks*, each the hash of
-//! everything before it: one at the end of every item, and inside long texts one about every sixteenth of the way so
-//! far, so that a 500 KB prompt has some two hundred of them. The longest mark seen before is what the cache serves.
-//! A real account caches from 1,024 tokens in steps of 128; this one is finer, so that a one-line prompt shows it too.
+//! A prompt is reduced to its canonical text: the instructions, then the role and the strings of each input item,
+//! without the fields that a client may change when it replays an item (ids, status, annotations). Along that text
+//! lie *marks*, each the hash of everything before it: one at the end of every item, and inside long texts one about
+//! every sixteenth of the distance so far, so a 500 KB prompt has some two hundred marks. The cache serves the prompt
+//! up to the longest mark that it has seen before. A real account caches from 1,024 tokens in steps of 128; this
+//! cache is finer, so that a prompt of one line is cached too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,20 +15,21 @@ use twox_hash::XxHash3_64;
 
 use crate::tick::Tick;
 
-/// Bytes between two marks at the start of a prompt.
+/// The number of bytes between two marks at the start of a prompt.
 const FINEST: u64 = 64;
 
-/// What a client may change about an item when it replays it, and what does not reach the model.
+/// Fields that a client may change when it replays an item, and fields that do not reach the model.
 const VOLATILE: [&str; 7] = ["id", "status", "type", "role", "annotations", "logprobs", "phase"];
 
-/// A place in a prompt that the cache can remember.
+/// A position in a prompt that the cache can remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     hash: u64,
     bytes: u64,
 }
 
-/// The canonical text read so far, as a hash. Copied to continue a conversation by `previous_response_id`.
+/// The hash and the length of the canonical text so far. It is copied to continue a conversation by
+/// `previous_response_id`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prefix {
     hash: u64,
@@ -35,7 +37,7 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
-    /// An empty prompt for `model`: models do not share their caches.
+    /// Creates the prefix of an empty prompt for `model`. Models do not share their caches.
     pub(super) fn new(model: &str) -> Self {
         Self {
             hash: XxHash3_64::oneshot(model.as_bytes()),
@@ -43,12 +45,12 @@ impl Prefix {
         }
     }
 
-    /// Length of the canonical text in bytes.
+    /// Returns the length of the canonical text in bytes.
     pub(super) fn bytes(self) -> u64 {
         self.bytes
     }
 
-    /// Appends a message of `role` that is one text.
+    /// Appends a message of `role` that consists of one text.
     pub(super) fn message(&mut self, role: &str, text: &str, marks: &mut Vec<Mark>) {
         self.separate(role);
         self.text(text, marks);
@@ -83,23 +85,23 @@ impl Prefix {
     fn text(&mut self, text: &str, marks: &mut Vec<Mark>) {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            let room = usize::try_from(next_cut(self.bytes) - self.bytes).unwrap_or(usize::MAX);
-            let (piece, tail) = rest.split_at(room.min(rest.len()));
+            let until_mark = usize::try_from(next_cut(self.bytes) - self.bytes).unwrap_or(usize::MAX);
+            let (piece, tail) = rest.split_at(until_mark.min(rest.len()));
             self.hash = XxHash3_64::oneshot_with_seed(self.hash, piece);
             self.bytes += piece.len() as u64;
-            if piece.len() == room {
+            if piece.len() == until_mark {
                 self.mark(marks);
             }
             rest = tail;
         }
     }
 
-    /// Roles count for the hash, not for the length.
+    /// Adds a role, which changes the hash but not the length.
     fn separate(&mut self, role: &str) {
         self.hash = XxHash3_64::oneshot_with_seed(!self.hash, role.as_bytes());
     }
 
-    /// Notes this place, unless it is the very beginning.
+    /// Adds a mark at this position, unless it is the very beginning.
     pub(super) fn mark(&self, marks: &mut Vec<Mark>) {
         if self.bytes > 0 {
             marks.push(Mark {
@@ -110,7 +112,8 @@ impl Prefix {
     }
 }
 
-/// The first mark inside a text after `position`: on a grid that coarsens with the logarithm of the position.
+/// Returns the first mark inside a text after `position`. The distance of marks grows with the logarithm of the
+/// position.
 fn next_cut(position: u64) -> u64 {
     let step = match position.checked_ilog2() {
         Some(log) => ((1 << log) / 16).max(FINEST),
@@ -119,7 +122,8 @@ fn next_cut(position: u64) -> u64 {
     (position / step + 1) * step
 }
 
-/// The marks seen lately: least recently used in two generations, so that memory is bounded and no operation is long.
+/// The marks that were seen lately. They are kept in two generations, approximately least recently used, so that
+/// memory is bounded and every operation is short.
 #[derive(Debug)]
 pub(super) struct PromptCache {
     young: HashMap<u64, Tick>,
@@ -129,7 +133,7 @@ pub(super) struct PromptCache {
 }
 
 impl PromptCache {
-    /// A cache of at most `capacity` marks (zero: none) that live for `ttl` after their last use.
+    /// Creates a cache of at most `capacity` marks (zero: no cache), which expire `ttl` after their last use.
     pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
         Self {
             young: HashMap::new(),
@@ -139,7 +143,7 @@ impl PromptCache {
         }
     }
 
-    /// Reads a prompt: how many of its bytes were cached. All of its marks are cached from now on.
+    /// Reads a prompt, and returns how many of its bytes were cached. All of its marks are cached from now on.
     pub(super) fn read(&mut self, marks: &[Mark], now: Tick) -> u64 {
         let hit = marks.iter().rev().find(|mark| self.is_live(mark.hash, now));
         let cached = hit.map_or(0, |mark| mark.bytes);
@@ -188,7 +192,7 @@ mod tests {
         PromptCache::new(10_000, Duration::from_secs(60))
     }
 
-    /// The slow and obvious way: count equal bytes, then go back to a place where marks lie.
+    /// The oracle: count the equal bytes, then go back to a position of a mark.
     fn common_marked_bytes(seen: &str, asked: &str) -> u64 {
         if seen == asked {
             return asked.len() as u64;
@@ -203,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_text_hits_up_to_the_last_common_mark(
+        fn a_text_is_cached_up_to_the_last_common_mark(
             shared in "[a-c]{0,3000}", one in "[a-c]{0,900}", two in "[a-c]{0,900}",
         ) {
             let (seen, asked) = (format!("{shared}{one}"), format!("{shared}{two}"));
@@ -214,7 +218,7 @@ mod tests {
         }
 
         #[test]
-        fn appended_items_hit_all_that_came_before(
+        fn a_conversation_with_appended_items_finds_its_history_cached(
             history in prop::collection::vec("[ -~]{1,200}", 1..6), new in "[ -~]{1,200}",
         ) {
             let items = |texts: &[String]| -> Vec<Value> {
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_item_counts_as_the_same() {
+    fn a_replayed_item_counts_as_the_same_item() {
         let sent = json!({"role": "user", "content": "hi there"});
         let replayed = json!({"type": "message", "id": "msg_1", "role": "user", "status": "completed",
             "content": [{"type": "input_text", "text": "hi there", "annotations": []}],
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_borders_and_models_tell_prompts_apart() {
+    fn prompts_differ_by_roles_item_boundaries_and_models() {
         let user = marks_of(&[json!({"role": "user", "content": "ab"})]);
         assert_ne!(user, marks_of(&[json!({"role": "developer", "content": "ab"})]));
         let two = marks_of(&[
@@ -263,7 +267,11 @@ mod tests {
         let marks = marks_of(&[json!({"role": "user", "content": "hi"})]);
         let at = |seconds| Tick::ZERO.after(Duration::from_secs(seconds));
         assert_eq!(cache.read(&marks, at(0)), 0);
-        assert_eq!(cache.read(&marks, at(60)), 2, "within its life, which this use renews");
+        assert_eq!(
+            cache.read(&marks, at(60)),
+            2,
+            "the marks had not expired, and this use renews them"
+        );
         assert_eq!(cache.read(&marks, at(121)), 0);
         for n in 0..1000 {
             cache.read(
@@ -272,7 +280,11 @@ mod tests {
             );
             assert!(cache.len() <= 100);
         }
-        assert_eq!(cache.read(&marks, at(121)), 0, "the longest unused went first");
+        assert_eq!(
+            cache.read(&marks, at(121)),
+            0,
+            "the marks that were unused the longest were dropped"
+        );
     }
 
     #[test]

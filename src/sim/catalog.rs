@@ -1,22 +1,22 @@
-//! The account's models: `GET /v1/models` as the SDKs and as Codex expect it.
+//! The simulated account's models: `GET /v1/models` in the shapes that the SDKs and Codex expect.
 
 use serde_json::{Value, json};
 
-/// Unix time at which every simulated model came into being: 2025-01-01.
+/// The creation time of every simulated model, as Unix time: 2025-01-01.
 const CREATED: u64 = 1_735_689_600;
 
-/// One model in OpenAI's shape.
+/// Returns one model in OpenAI's shape.
 pub(super) fn model(id: &str) -> Value {
     json!({"id": id, "object": "model", "created": CREATED, "owned_by": "steadfast-sim"})
 }
 
-/// The list in OpenAI's shape.
+/// Returns the list of models in OpenAI's shape.
 pub(super) fn list(models: &[String]) -> Value {
     let data: Vec<Value> = models.iter().map(|id| model(id)).collect();
     json!({"object": "list", "data": data})
 }
 
-/// The list in the shape that Codex asks for with `?client_version=`.
+/// Returns the list of models in the shape that Codex requests with `?client_version=`.
 pub(super) fn codex_list(models: &[String]) -> Value {
     let models: Vec<Value> = models
         .iter()
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_lists_name_every_model() {
+    fn both_lists_contain_every_model() {
         let models = ["gpt-a".to_owned(), "gpt-b".to_owned()];
         let sdk = list(&models);
         assert_eq!(

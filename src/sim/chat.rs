@@ -1,24 +1,30 @@
-//! The older endpoints, minimal but right: chat completions, whole and streamed, and embeddings.
+//! The older endpoints, minimal but correct: chat completions, whole and streamed, and embeddings.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 use twox_hash::XxHash3_64;
 
-use super::events::{Event, piece_end};
-use super::responses::{Usage, new_id, put_json, tokens, unix_seconds};
+use super::events::{StreamEvent, piece_end};
+use super::responses::{TokenUsage, new_id, put_json, tokens, unix_seconds};
 
-/// Dimensions of an embedding when the request names none.
+/// The number of dimensions of an embedding if the request names none.
 const DIMENSIONS: u64 = 16;
-/// The most dimensions made.
+/// The maximum number of dimensions of an embedding.
 const MAX_DIMENSIONS: u64 = 4096;
 
-/// A chat completion, before it is rendered either way.
+/// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UsageChunk {
+    Sent,
+    Omitted,
+}
+
+/// A chat completion that can be written as one object or as a stream.
 pub(super) struct Completion {
     pub model: String,
     pub text: String,
-    pub usage: Usage,
-    /// Whether a stream ends with a chunk of usage (`stream_options.include_usage`).
-    pub include_usage: bool,
+    pub usage: TokenUsage,
+    pub usage_chunk: UsageChunk,
 }
 
 impl Completion {
@@ -32,7 +38,7 @@ impl Completion {
         })
     }
 
-    /// The `chat.completion` object.
+    /// Returns the `chat.completion` object.
     pub(super) fn json(&self) -> Value {
         json!({
             "id": new_id("chatcmpl"), "object": "chat.completion", "created": unix_seconds(), "model": self.model,
@@ -43,7 +49,7 @@ impl Completion {
     }
 }
 
-enum Step {
+enum ChunkStep {
     Role,
     Text(usize),
     Stop,
@@ -52,60 +58,67 @@ enum Step {
     End,
 }
 
-/// The `chat.completion.chunk` events of one completion and the `[DONE]` behind them.
-pub(super) struct Chunks {
+/// The `chat.completion.chunk` events of one completion, and the `[DONE]` after them.
+pub(super) struct CompletionChunks {
     completion: Completion,
     id: String,
     created: u64,
-    step: Step,
+    step: ChunkStep,
     out: BytesMut,
 }
 
-impl Chunks {
+impl CompletionChunks {
     pub(super) fn new(completion: Completion) -> Self {
         Self {
             completion,
             id: new_id("chatcmpl"),
             created: unix_seconds(),
-            step: Step::Role,
+            step: ChunkStep::Role,
             out: BytesMut::new(),
         }
     }
 
-    /// The next event, or `None` after the last.
-    pub(super) fn next(&mut self) -> Option<Event> {
+    /// Returns the next event, or `None` after the last.
+    pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let text = self.completion.text.as_str();
         let (choices, next) = match self.step {
-            Step::Role => (
+            ChunkStep::Role => (
                 choice(&json!({"role": "assistant", "content": ""}), None),
-                Step::Text(0),
+                ChunkStep::Text(0),
             ),
-            Step::Text(from) => {
+            ChunkStep::Text(from) => {
                 let end = piece_end(text, from);
-                let delta = json!({"content": text.get(from..end).unwrap_or_default()});
-                let next = if end < text.len() { Step::Text(end) } else { Step::Stop };
+                let delta =
+                    json!({"content": text.get(from..end).expect("a piece ends at a space or at the end of the text")});
+                let next = if end < text.len() {
+                    ChunkStep::Text(end)
+                } else {
+                    ChunkStep::Stop
+                };
                 (choice(&delta, None), next)
             }
-            Step::Stop if self.completion.include_usage => (choice(&json!({}), Some("stop")), Step::Usage),
-            Step::Stop => (choice(&json!({}), Some("stop")), Step::Done),
-            Step::Usage => (json!([]), Step::Done),
-            Step::Done => {
-                self.step = Step::End;
-                return Some(Event {
+            ChunkStep::Stop if self.completion.usage_chunk == UsageChunk::Sent => {
+                (choice(&json!({}), Some("stop")), ChunkStep::Usage)
+            }
+            ChunkStep::Stop => (choice(&json!({}), Some("stop")), ChunkStep::Done),
+            ChunkStep::Usage => (json!([]), ChunkStep::Done),
+            ChunkStep::Done => {
+                self.step = ChunkStep::End;
+                return Some(StreamEvent {
                     bytes: Bytes::from_static(b"data: [DONE]\n\n"),
                     terminal: true,
                 });
             }
-            Step::End => return None,
+            ChunkStep::End => return None,
         };
-        let usage = matches!(self.step, Step::Usage).then(|| self.completion.usage());
+        let usage = matches!(self.step, ChunkStep::Usage).then(|| self.completion.usage());
         let chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": self.created,
             "model": self.completion.model, "choices": choices, "usage": usage, "system_fingerprint": null});
         self.step = next;
         self.out.put_slice(b"data: ");
         put_json(&mut self.out, &chunk);
         self.out.put_slice(b"\n\n");
-        Some(Event {
+        Some(StreamEvent {
             bytes: self.out.split().freeze(),
             terminal: false,
         })
@@ -116,10 +129,10 @@ fn choice(delta: &Value, finish_reason: Option<&str>) -> Value {
     json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}])
 }
 
-/// The answer to `POST /v1/embeddings`: one vector for each input, the same for the same text.
+/// Returns the answer to `POST /v1/embeddings`: one vector for each input, the same vector for the same text.
 pub(super) fn embeddings(model: &str, request: &Value) -> Value {
     let inputs = match request.get("input") {
-        // One list of token numbers is one input.
+        // A list of token numbers is a single input.
         Some(Value::Array(inputs)) if !inputs.iter().all(Value::is_number) => inputs.as_slice(),
         Some(input) => std::slice::from_ref(input),
         None => &[],
@@ -152,13 +165,13 @@ pub(super) fn embeddings(model: &str, request: &Value) -> Value {
     json!({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": read, "total_tokens": read}})
 }
 
-/// One number of a vector, from -1 to 1.
+/// Returns one component of a vector, between -1 and 1.
 fn component(seed: u64, text: &str) -> f32 {
     let hash = XxHash3_64::oneshot_with_seed(seed, text.as_bytes());
     (hash >> 40) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// RFC 4648, section 4. The SDKs ask for vectors in this form unless told otherwise.
+/// Encodes bytes as base64 (RFC 4648, section 4). The SDKs request vectors in this form by default.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -180,8 +193,8 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn completion(include_usage: bool) -> Completion {
-        let usage = Usage {
+    fn completion(usage_chunk: UsageChunk) -> Completion {
+        let usage = TokenUsage {
             input: 8,
             cached: 4,
             output: 2,
@@ -191,12 +204,12 @@ mod tests {
             model: "m".into(),
             text: "sim answers: steady as".into(),
             usage,
-            include_usage,
+            usage_chunk,
         }
     }
 
-    fn stream(include_usage: bool) -> Vec<Value> {
-        let mut chunks = Chunks::new(completion(include_usage));
+    fn stream(usage_chunk: UsageChunk) -> Vec<Value> {
+        let mut chunks = CompletionChunks::new(completion(usage_chunk));
         let mut seen = Vec::new();
         while let Some(event) = chunks.next() {
             let text = String::from_utf8(event.bytes.to_vec()).unwrap();
@@ -214,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn chunks_make_up_the_text_and_stop() {
-        let chunks = stream(false);
+    fn the_chunks_contain_the_whole_text_and_a_stop() {
+        let chunks = stream(UsageChunk::Omitted);
         let text: String = chunks
             .iter()
             .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
@@ -224,7 +237,7 @@ mod tests {
         assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
         assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "stop");
         assert!(chunks.iter().all(|chunk| chunk["usage"].is_null()));
-        let with_usage = stream(true);
+        let with_usage = stream(UsageChunk::Sent);
         let last = with_usage.last().unwrap();
         assert_eq!(
             (
@@ -233,11 +246,11 @@ mod tests {
             ),
             (&json!([]), &json!(4))
         );
-        assert_eq!(completion(false).json()["usage"]["total_tokens"], 10);
+        assert_eq!(completion(UsageChunk::Omitted).json()["usage"]["total_tokens"], 10);
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
+    fn base64_equals_the_examples_of_the_rfc() {
         let cases = [
             ("", ""),
             ("f", "Zg=="),
@@ -253,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_answer_every_input_in_the_asked_form() {
+    fn every_input_gets_an_embedding_in_the_requested_form() {
         let many = embeddings("e", &json!({"input": ["a", "b", "a"], "dimensions": 3}));
         assert_eq!(many["data"].as_array().unwrap().len(), 3);
         assert_eq!(many["data"][0]["embedding"], many["data"][2]["embedding"]);

@@ -1,29 +1,31 @@
-//! `steadfast sim`: one simulated account on its own.
+//! The command `steadfast sim`: one simulated account as a program of its own.
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Sim, SimConfig};
+use super::config::SimConfig;
+use super::instance::Sim;
 use crate::secret::Secret;
 
-/// Options of `steadfast sim`.
+/// The options of `steadfast sim`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// The account's name: it stands in every answer, and what one name issues no other name accepts
+    /// The name of the account. Every answer contains it, and an account accepts only state that was issued under its
+    /// own name
     #[arg(long, default_value = "sim")]
     pub name: String,
-    /// Time between two events of a stream, like 20ms or 1.5s
+    /// Time between two events of a stream, for example 20ms or 1.5s
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_time)]
     pub pace: Duration,
-    /// Pieces of text in an answer
+    /// Number of pieces of text in an answer
     #[arg(long, value_name = "N", default_value_t = SimConfig::default().deltas)]
     pub deltas: usize,
-    /// A model that the account has; repeat it for more. Others are then refused
+    /// A model of the account; repeat the option for more models. Requests for other models are refused then
     #[arg(long = "model", value_name = "NAME")]
     pub models: Vec<String>,
     /// The only API key that the account accepts [default: any]
@@ -32,7 +34,7 @@ pub struct SimArgs {
 }
 
 impl SimArgs {
-    /// The account that these options describe.
+    /// Returns the configuration of the account that these options describe.
     pub fn config(self) -> SimConfig {
         let mut config = SimConfig {
             name: self.name,
@@ -52,7 +54,7 @@ impl SimArgs {
 /// Runs one account until `shutdown` is ready, then drops its connections.
 ///
 /// # Errors
-/// The address cannot be bound, the name is unusable, or standard output is closed.
+/// If the address cannot be bound, the name is invalid, or standard output is closed.
 pub async fn run(args: SimArgs, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let sim = Sim::start(args.listen, args.clone().config()).await?;
     writeln!(
@@ -66,7 +68,7 @@ pub async fn run(args: SimArgs, shutdown: impl Future<Output = ()>) -> io::Resul
     Ok(())
 }
 
-// Infallible, but clap wants a parser to be a function that returns a result.
+// This is infallible, but clap needs a parser that returns a result.
 fn parse_secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
 }
@@ -77,7 +79,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?.parse::<f64>().ok()?, seconds)))
         .and_then(|(number, seconds)| Duration::try_from_secs_f64(number * seconds).ok())
-        .ok_or_else(|| "write a number and ms, us, s or m, like 20ms".to_owned())
+        .ok_or_else(|| "write a number and a unit (us, ms, s or m), for example 20ms".to_owned())
 }
 
 #[cfg(test)]
@@ -87,18 +89,18 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Cli {
+    struct SimCli {
         #[command(flatten)]
         sim: SimArgs,
     }
 
     fn parse(arguments: &[&str]) -> Result<SimArgs, clap::Error> {
         let arguments = ["sim"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map(|cli| cli.sim)
+        SimCli::try_parse_from(arguments).map(|cli| cli.sim)
     }
 
     #[test]
-    fn options_make_a_configuration() {
+    fn options_are_turned_into_a_configuration() {
         let config = parse(&[
             "--name",
             "a",
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lone_account_serves_until_told_to_stop() {
+    async fn the_command_serves_until_shutdown_and_fails_if_the_address_is_taken() {
         let args = parse(&[]).unwrap();
         run(args, std::future::ready(())).await.unwrap();
         let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

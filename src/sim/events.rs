@@ -1,30 +1,30 @@
 //! The event stream of `POST /v1/responses` with `"stream": true`.
 //!
-//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`, made when it is asked for, in the order that Codex
-//! and the SDKs rely on: created, in_progress, then for every output item added, its parts, done, and at last completed.
-//! See <https://platform.openai.com/docs/api-reference/responses-streaming>.
+//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`. It is made when it is requested, in
+//! the order that Codex and the SDKs rely on: created, in_progress, then for every output item: added, its parts,
+//! done; and at last completed. See <https://platform.openai.com/docs/api-reference/responses-streaming>.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::responses::{Reply, Status, put, put_json};
+use super::responses::{GeneratedResponse, ResponseStatus, put, put_json};
 
-/// Bytes taken from the allocator at a time, for some ten deltas.
+/// The number of bytes that are allocated at a time, enough for some ten deltas.
 const EVENTS_AT_ONCE: usize = 2048;
 
-/// One event on the wire.
-pub(super) struct Event {
-    /// The event's text, with its blank line.
+/// An event as it is sent.
+pub(super) struct StreamEvent {
+    /// The text of the event, including the blank line at its end.
     pub bytes: Bytes,
-    /// Whether a client has all it wants after this one.
+    /// Whether a client needs no further event after this one.
     pub terminal: bool,
 }
 
-/// What comes next; positions inside an item are byte offsets into its text.
+/// The next event of a stream. Positions inside an item are byte offsets into its text.
 #[derive(Clone, Copy)]
-enum Step {
+enum ResponseStep {
     Created,
     InProgress,
     ItemAdded,
@@ -37,115 +37,127 @@ enum Step {
     End,
 }
 
-/// How an item streams.
+/// The way in which an item is streamed.
 enum Shape<'a> {
     Text(&'a str),
     Arguments(&'a str),
     Whole,
 }
 
-/// The events of one reply, in order.
-pub(super) struct Events {
-    reply: Arc<Reply>,
-    step: Step,
+/// The events of one response, in order.
+pub(super) struct ResponseEvents {
+    reply: Arc<GeneratedResponse>,
+    step: ResponseStep,
     item: usize,
     sequence: u64,
     out: BytesMut,
 }
 
-impl Events {
-    pub(super) fn new(reply: Arc<Reply>) -> Self {
+impl ResponseEvents {
+    pub(super) fn new(reply: Arc<GeneratedResponse>) -> Self {
         Self {
             reply,
-            step: Step::Created,
+            step: ResponseStep::Created,
             item: 0,
             sequence: 0,
             out: BytesMut::with_capacity(EVENTS_AT_ONCE),
         }
     }
 
-    /// The next event, or `None` after the last.
-    pub(super) fn next(&mut self) -> Option<Event> {
+    /// Returns the next event, or `None` after the last.
+    pub(super) fn next(&mut self) -> Option<StreamEvent> {
         let reply = Arc::clone(&self.reply);
         let Some(item) = reply.items().get(self.item) else {
             return self.outside(&reply);
         };
         let shape = shape(item);
         match (self.step, &shape) {
-            (Step::ItemAdded, _) => {
+            (ResponseStep::ItemAdded, _) => {
                 self.item_event("response.output_item.added", "item", &begun(item));
                 self.step = match shape {
-                    Shape::Text(_) => Step::PartAdded,
-                    Shape::Arguments(_) => Step::Delta(0),
-                    Shape::Whole => Step::ItemDone,
+                    Shape::Text(_) => ResponseStep::PartAdded,
+                    Shape::Arguments(_) => ResponseStep::Delta(0),
+                    Shape::Whole => ResponseStep::ItemDone,
                 };
             }
-            (Step::PartAdded, _) => {
+            (ResponseStep::PartAdded, _) => {
                 let part = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
                 self.part_event("response.content_part.added", item, "part", &part);
-                self.step = Step::Delta(0);
+                self.step = ResponseStep::Delta(0);
             }
-            (Step::Delta(from), Shape::Text(text)) => {
-                let end = piece_end(text, from);
-                self.text_event(
-                    "response.output_text.delta",
-                    item,
-                    "delta",
-                    text.get(from..end).unwrap_or_default(),
-                );
-                self.step = if end < text.len() {
-                    Step::Delta(end)
-                } else {
-                    Step::TextDone
-                };
+            (ResponseStep::Delta(from), Shape::Text(text)) => {
+                self.text_delta(item, text, from);
             }
-            (Step::TextDone, Shape::Text(text)) => {
+            (ResponseStep::TextDone, Shape::Text(text)) => {
                 self.text_event("response.output_text.done", item, "text", text);
-                self.step = Step::PartDone;
+                self.step = ResponseStep::PartDone;
             }
-            (Step::Delta(_), Shape::Arguments(arguments)) => {
+            (ResponseStep::Delta(_), Shape::Arguments(arguments)) => {
                 self.call_event("response.function_call_arguments.delta", item, "delta", arguments);
-                self.step = Step::TextDone;
+                self.step = ResponseStep::TextDone;
             }
-            (Step::TextDone, Shape::Arguments(arguments)) => {
+            (ResponseStep::TextDone, Shape::Arguments(arguments)) => {
                 self.call_event("response.function_call_arguments.done", item, "arguments", arguments);
-                self.step = Step::ItemDone;
+                self.step = ResponseStep::ItemDone;
             }
-            (Step::PartDone, _) => {
+            (ResponseStep::PartDone, _) => {
                 self.part_event("response.content_part.done", item, "part", &item["content"][0]);
-                self.step = Step::ItemDone;
+                self.step = ResponseStep::ItemDone;
             }
-            (Step::ItemDone, _) => {
+            (ResponseStep::ItemDone, _) => {
                 self.item_event("response.output_item.done", "item", item);
                 self.item += 1;
                 self.step = if self.item < reply.items().len() {
-                    Step::ItemAdded
+                    ResponseStep::ItemAdded
                 } else {
-                    Step::Completed
+                    ResponseStep::Completed
                 };
             }
             _ => return self.outside(&reply),
         }
-        Some(self.event(false))
+        Some(self.finish_event())
     }
 
-    /// Events that belong to no item.
-    fn outside(&mut self, reply: &Reply) -> Option<Event> {
+    /// Writes the piece of an item's text that starts at byte `from`.
+    fn text_delta(&mut self, item: &Value, text: &str, from: usize) {
+        let end = piece_end(text, from);
+        let piece = text
+            .get(from..end)
+            .expect("a piece ends at a space or at the end of the text");
+        self.text_event("response.output_text.delta", item, "delta", piece);
+        self.step = if end < text.len() {
+            ResponseStep::Delta(end)
+        } else {
+            ResponseStep::TextDone
+        };
+    }
+
+    /// Returns an event that belongs to no item.
+    fn outside(&mut self, reply: &GeneratedResponse) -> Option<StreamEvent> {
         let (name, status, next) = match self.step {
-            Step::Created => ("response.created", Status::InProgress, Step::InProgress),
-            Step::InProgress if reply.items().is_empty() => {
-                ("response.in_progress", Status::InProgress, Step::Completed)
-            }
-            Step::InProgress => ("response.in_progress", Status::InProgress, Step::ItemAdded),
-            Step::Completed => ("response.completed", Status::Completed, Step::End),
+            ResponseStep::Created => ("response.created", ResponseStatus::InProgress, ResponseStep::InProgress),
+            ResponseStep::InProgress if reply.items().is_empty() => (
+                "response.in_progress",
+                ResponseStatus::InProgress,
+                ResponseStep::Completed,
+            ),
+            ResponseStep::InProgress => (
+                "response.in_progress",
+                ResponseStatus::InProgress,
+                ResponseStep::ItemAdded,
+            ),
+            ResponseStep::Completed => ("response.completed", ResponseStatus::Completed, ResponseStep::End),
             _ => return None,
         };
         self.begin(name);
         self.out.put_slice(br#","response":"#);
         reply.write(status, &mut self.out);
-        let terminal = matches!(self.step, Step::Completed);
+        let terminal = matches!(self.step, ResponseStep::Completed);
         self.step = next;
-        Some(self.event(terminal))
+        Some(StreamEvent {
+            terminal,
+            ..self.finish_event()
+        })
     }
 
     fn begin(&mut self, name: &str) {
@@ -191,11 +203,11 @@ impl Events {
         self.field("item_id", &item["id"]);
     }
 
-    fn event(&mut self, terminal: bool) -> Event {
+    fn finish_event(&mut self) -> StreamEvent {
         self.out.put_slice(b"}\n\n");
-        Event {
+        StreamEvent {
             bytes: self.out.split().freeze(),
-            terminal,
+            terminal: false,
         }
     }
 }
@@ -208,7 +220,7 @@ fn shape(item: &Value) -> Shape<'_> {
     }
 }
 
-/// The item as it stands before its content arrived.
+/// Returns the item as it is before its content arrives.
 fn begun(item: &Value) -> Value {
     let mut item = item.clone();
     match item["type"].as_str() {
@@ -220,7 +232,8 @@ fn begun(item: &Value) -> Value {
     item
 }
 
-/// Where the piece of text that starts at `from` ends: pieces are words with the space before them, the first is two.
+/// Returns the end of the piece of text that starts at `from`. A piece is a word with the space before it; the first
+/// piece is two words.
 pub(super) fn piece_end(text: &str, from: usize) -> usize {
     let next_space = |from: usize| {
         let rest = text.as_bytes().get(from + 1..).unwrap_or_default();
@@ -236,12 +249,12 @@ pub(super) fn piece_end(text: &str, from: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::responses::{Usage, answer_text, message};
+    use super::super::responses::{TokenUsage, answer_text, message};
     use super::*;
 
     fn stream(items: Vec<Value>) -> Vec<(String, Value)> {
-        let reply = Reply::new(&json!({"model": "m"}), items, Usage::default());
-        let mut events = Events::new(Arc::new(reply));
+        let reply = GeneratedResponse::new(&json!({"model": "m"}), items, TokenUsage::default());
+        let mut events = ResponseEvents::new(Arc::new(reply));
         let mut seen = Vec::new();
         while let Some(event) = events.next() {
             let text = String::from_utf8(event.bytes.to_vec()).unwrap();
@@ -257,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_streams_in_the_order_clients_expect() {
+    fn the_events_of_a_message_come_in_the_order_that_clients_expect() {
         let events = stream(vec![message(&answer_text("sim-a", 3))]);
         let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
@@ -284,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_and_opaque_items_stream_too() {
+    fn calls_and_opaque_items_are_streamed_too() {
         let call =
             json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{\"a\":1}"});
         let events = stream(vec![call.clone(), json!({"type": "compaction", "id": "cmp_1"})]);
@@ -310,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_never_empty_and_make_up_the_text() {
+    fn pieces_are_never_empty_and_together_are_the_text() {
         for text in [
             "",
             " ",

@@ -1,4 +1,4 @@
-//! Request bodies on their way in: read at the speed that a script allows, decompressed, parsed.
+//! Request bodies: read at the speed that a script allows, decompressed, and parsed.
 
 use std::io::{self, Read as _};
 
@@ -11,31 +11,31 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::act::Read;
-use super::journal::{Ending, Ticket};
-use super::refusal::Refusal;
+use super::api_error::ApiError;
+use super::recorder::{Ending, RequestGuard};
 
-/// The largest body, as sent and decompressed.
+/// The maximum size of a body in bytes, as sent and after decompression.
 pub(super) const MAX_BODY: usize = 64 << 20;
 
 /// Reads a whole body.
-pub(super) async fn read(mut body: Incoming, how: Read, ticket: &mut Ticket) -> Result<Bytes, Refusal> {
+pub(super) async fn read(mut body: Incoming, how: Read, guard: &mut RequestGuard) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            ticket.end(Ending::Aborted);
-            return Err(Refusal::broken_body());
+            guard.end(Ending::Aborted);
+            return Err(ApiError::broken_body());
         };
         let Ok(piece) = frame.into_data() else { continue };
-        ticket.read(&piece);
+        guard.record_piece(&piece);
         if let Read::Slow { bytes, every } = how {
             let intervals = piece.len().div_ceil(bytes.max(1));
             sleep(every.saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX))).await;
         }
         if first.len() + joined.len() + piece.len() > MAX_BODY {
-            return Err(Refusal::too_large(MAX_BODY));
+            return Err(ApiError::too_large(MAX_BODY));
         }
-        // Most bodies are one piece, which then is not copied.
+        // Most bodies arrive in one piece, which is not copied.
         if first.is_empty() {
             first = piece;
         } else {
@@ -48,8 +48,8 @@ pub(super) async fn read(mut body: Incoming, how: Read, ticket: &mut Ticket) -> 
     Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
-/// The body without its content encoding (RFC 9110, section 8.4).
-pub(super) fn decompress(headers: &HeaderMap, raw: &Bytes) -> Result<Bytes, Refusal> {
+/// Returns the body without its content encoding (RFC 9110, section 8.4).
+pub(super) fn decompress(headers: &HeaderMap, raw: &Bytes) -> Result<Bytes, ApiError> {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else {
         return Ok(raw.clone());
     };
@@ -59,24 +59,24 @@ pub(super) fn decompress(headers: &HeaderMap, raw: &Bytes) -> Result<Bytes, Refu
         "zstd" => inflate(&encoding, zstd::stream::read::Decoder::with_buffer(raw.as_ref())),
         "gzip" | "x-gzip" => inflate(&encoding, Ok(flate2::read::MultiGzDecoder::new(raw.as_ref()))),
         "deflate" => inflate(&encoding, Ok(flate2::read::ZlibDecoder::new(raw.as_ref()))),
-        _ => Err(Refusal::unknown_encoding(&encoding)),
+        _ => Err(ApiError::unknown_encoding(&encoding)),
     }
 }
 
-fn inflate(encoding: &str, decoder: io::Result<impl io::Read>) -> Result<Bytes, Refusal> {
-    let broken = |_| Refusal::undecodable(encoding);
+fn inflate(encoding: &str, decoder: io::Result<impl io::Read>) -> Result<Bytes, ApiError> {
+    let broken = |_| ApiError::undecodable(encoding);
     let mut plain = Vec::new();
     let mut bounded = decoder.map_err(broken)?.take(MAX_BODY as u64 + 1);
     bounded.read_to_end(&mut plain).map_err(broken)?;
     if plain.len() > MAX_BODY {
-        return Err(Refusal::too_large(MAX_BODY));
+        return Err(ApiError::too_large(MAX_BODY));
     }
     Ok(plain.into())
 }
 
-/// The body as JSON.
-pub(super) fn parse(plain: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(plain).map_err(|error| Refusal::not_json(&error.to_string()))
+/// Parses the body as JSON.
+pub(super) fn parse(plain: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(plain).map_err(|error| ApiError::not_json(&error.to_string()))
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    fn decoded(encoding: &'static str, raw: Vec<u8>) -> Result<Bytes, Refusal> {
+    fn decoded(encoding: &'static str, raw: Vec<u8>) -> Result<Bytes, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
         decompress(&headers, &raw.into())
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_that_clients_use_is_read() {
+    fn every_encoding_that_clients_use_is_decoded() {
         let plain = br#"{"model":"m"}"#;
         assert_eq!(
             decoded("zstd", zstd::encode_all(&plain[..], 3).unwrap()).unwrap(),
@@ -117,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_refused() {
+    fn bodies_that_cannot_be_decoded_are_refused() {
         let whole = zstd::encode_all(&[b'x'; 1000][..], 3).unwrap();
-        let status = |result: Result<Bytes, Refusal>| result.unwrap_err().status;
+        let status = |result: Result<Bytes, ApiError>| result.unwrap_err().status;
         assert_eq!(
             status(decoded("zstd", whole[..whole.len() - 2].to_vec())),
             StatusCode::BAD_REQUEST

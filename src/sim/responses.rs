@@ -1,23 +1,21 @@
-//! Response objects as `POST /v1/responses` returns them, whole or as the start and the end of a stream.
+//! Response objects as `POST /v1/responses` returns them, whole or at the start and the end of a stream.
 //!
-//! Shapes: <https://platform.openai.com/docs/api-reference/responses/object>. The parts that repeat in every object of one
-//! response (the echo of the request's settings and tools) are rendered once.
+//! The shapes are those of <https://platform.openai.com/docs/api-reference/responses/object>. The parts that are the
+//! same in every object of one response (the copy of the request's settings and tools) are written once.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::ledger::Ledger;
-
 /// Writes formatted text into a buffer in memory, which never fails.
 macro_rules! put {
     ($out:expr, $($format:tt)*) => {
-        let _ = std::fmt::Write::write_fmt($out, format_args!($($format)*));
+        std::fmt::Write::write_fmt($out, format_args!($($format)*)).expect("writing to memory never fails");
     };
 }
 pub(super) use put;
 
-/// Settings of the request that its response repeats, and their values when the request names none.
+/// The settings of a request that its response repeats, and their values if the request does not name them.
 const ECHO: [(&str, &str); 17] = [
     ("instructions", "null"),
     ("max_output_tokens", "null"),
@@ -38,17 +36,17 @@ const ECHO: [(&str, &str); 17] = [
     ("truncation", r#""disabled""#),
 ];
 
-/// Tokens read and written, as the account bills them.
+/// The tokens that were read and written, as the account bills them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usage {
+pub(super) struct TokenUsage {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
     pub reasoning: u64,
 }
 
-impl Usage {
-    /// The Responses API's shape.
+impl TokenUsage {
+    /// Returns the usage in the shape of the Responses API.
     pub(super) fn json(self) -> Value {
         json!({
             "input_tokens": self.input,
@@ -60,32 +58,32 @@ impl Usage {
     }
 }
 
-/// Tokens in that many bytes of text: about four bytes each.
+/// Returns the number of tokens in this many bytes of text: about four bytes per token.
 pub(super) fn tokens(bytes: u64) -> u64 {
     bytes.div_ceil(4)
 }
 
-/// Where a response stands.
+/// The status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum ResponseStatus {
     InProgress,
     Completed,
     Cancelled,
 }
 
-/// One answer, complete before its first event is sent.
-pub(super) struct Reply {
+/// One response, which is complete before its first event is sent.
+pub(super) struct GeneratedResponse {
     id: String,
     created_at: u64,
     model: String,
     echo: String,
     items: Vec<Value>,
-    usage: Usage,
+    usage: TokenUsage,
 }
 
-impl Reply {
-    /// The answer `items` to `request`.
-    pub(super) fn new(request: &Value, items: Vec<Value>, usage: Usage) -> Self {
+impl GeneratedResponse {
+    /// Creates the response with output `items` to `request`.
+    pub(super) fn new(request: &Value, items: Vec<Value>, usage: TokenUsage) -> Self {
         let mut echo = String::new();
         for (name, default) in ECHO {
             put!(&mut echo, ",\"{name}\":");
@@ -112,18 +110,18 @@ impl Reply {
         &self.items
     }
 
-    /// Bytes that keeping this reply costs, about.
+    /// Returns about how many bytes it costs to remember this response.
     pub(super) fn weight(&self) -> usize {
         const ITEMS: usize = 2048;
         self.echo.len() + ITEMS
     }
 
     /// Writes the response object.
-    pub(super) fn write(&self, status: Status, out: &mut BytesMut) {
+    pub(super) fn write(&self, status: ResponseStatus, out: &mut BytesMut) {
         let (status, done) = match status {
-            Status::InProgress => ("in_progress", false),
-            Status::Completed => ("completed", true),
-            Status::Cancelled => ("cancelled", true),
+            ResponseStatus::InProgress => ("in_progress", false),
+            ResponseStatus::Completed => ("completed", true),
+            ResponseStatus::Cancelled => ("cancelled", true),
         };
         let created = self.created_at;
         put!(
@@ -149,27 +147,27 @@ impl Reply {
 
 /// Writes a value as JSON.
 pub(super) fn put_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
-    // Memory does not fail to be written, and no type used here fails to serialise.
-    let _ = serde_json::to_writer(out.writer(), value);
+    serde_json::to_writer(out.writer(), value).expect("writing to memory never fails, and the value is JSON");
 }
 
-/// A fresh identifier: the kind and 128 random bits.
+/// Returns a new identifier: the kind and 128 random bits.
 pub(super) fn new_id(kind: &str) -> String {
     format!("{kind}_{:032x}", fastrand::u128(..))
 }
 
-/// Seconds since 1970.
+/// Returns the Unix time in seconds.
 pub(super) fn unix_seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
 
-/// The model that a request names, or the empty string.
+/// Returns the model that a request names, or the empty string.
 pub(super) fn model_of(request: &Value) -> &str {
     request.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// An answer that names the account, so that a person sees who served: `deltas` pieces in all.
+/// Returns an answer that contains the account's name, so that a person sees which account served the request. It has
+/// `deltas` pieces.
 pub(super) fn answer_text(name: &str, deltas: usize) -> String {
     const WORDS: [&str; 12] = [
         "steady", "as", "she", "goes", "with", "a", "warm", "cache", "and", "a", "fair", "wind",
@@ -182,18 +180,18 @@ pub(super) fn answer_text(name: &str, deltas: usize) -> String {
     text
 }
 
-/// An assistant's message.
+/// Returns a message of the assistant.
 pub(super) fn message(text: &str) -> Value {
     json!({"type": "message", "id": new_id("msg"), "status": "completed", "role": "assistant",
         "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]})
 }
 
-/// A user's message.
+/// Returns a message of the user.
 pub(super) fn user_message(text: &str) -> Value {
     input_item(json!({"role": "user", "content": text}))
 }
 
-/// An input item as the account lists it: a message that the client wrote in short is written out, as SDKs expect.
+/// Returns an input item as the account lists it. A message in short form is completed, as the SDKs expect.
 pub(super) fn input_item(mut item: Value) -> Value {
     let part = match item.get("role").and_then(Value::as_str) {
         Some("assistant") => "output_text",
@@ -210,17 +208,17 @@ pub(super) fn input_item(mut item: Value) -> Value {
     complete_item(item)
 }
 
-/// A reasoning item that only this account can read again.
-pub(super) fn reasoning(ledger: &Ledger) -> Value {
-    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": ledger.encrypt()})
+/// Returns a reasoning item whose content only this account can decrypt.
+pub(super) fn reasoning(encrypted_content: String) -> Value {
+    json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": encrypted_content})
 }
 
-/// A conversation so far, compacted into what only this account can read again.
-pub(super) fn compaction(ledger: &Ledger) -> Value {
-    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": ledger.encrypt()})
+/// Returns a compaction item: the conversation so far, in a form that only this account can decrypt.
+pub(super) fn compaction(encrypted_content: String) -> Value {
+    json!({"type": "compaction", "id": new_id("cmp"), "encrypted_content": encrypted_content})
 }
 
-/// Gives a scripted item the id and status that it does not name.
+/// Adds the id and the status that a scripted item does not name.
 pub(super) fn complete_item(mut item: Value) -> Value {
     let prefix = match item.get("type").and_then(Value::as_str) {
         Some("message") => "msg",
@@ -242,7 +240,7 @@ pub(super) fn complete_item(mut item: Value) -> Value {
 mod tests {
     use super::*;
 
-    fn object(reply: &Reply, status: Status) -> Value {
+    fn object(reply: &GeneratedResponse, status: ResponseStatus) -> Value {
         let mut out = BytesMut::new();
         reply.write(status, &mut out);
         serde_json::from_slice(&out).unwrap()
@@ -252,14 +250,14 @@ mod tests {
     fn objects_echo_the_request_and_report_usage_when_done() {
         let request = json!({"model": "gpt-\"5\"", "tools": [{"type": "function", "name": "f"}], "store": false,
             "prompt_cache_key": "k", "metadata": null});
-        let usage = Usage {
+        let usage = TokenUsage {
             input: 10,
             cached: 4,
             output: 3,
             reasoning: 1,
         };
-        let reply = Reply::new(&request, vec![message("hi")], usage);
-        let done = object(&reply, Status::Completed);
+        let reply = GeneratedResponse::new(&request, vec![message("hi")], usage);
+        let done = object(&reply, ResponseStatus::Completed);
         assert_eq!(done["model"], "gpt-\"5\"");
         assert_eq!(done["tools"], request["tools"]);
         assert_eq!((&done["store"], &done["metadata"]), (&json!(false), &json!({})));
@@ -269,7 +267,7 @@ mod tests {
             json!({"cached_tokens": 4, "cache_write_tokens": 6})
         );
         assert_eq!(done["usage"]["total_tokens"], 13);
-        let begun = object(&reply, Status::InProgress);
+        let begun = object(&reply, ResponseStatus::InProgress);
         assert_eq!(
             (&begun["status"], &begun["usage"]),
             (&json!("in_progress"), &Value::Null)
@@ -279,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_short_are_written_out() {
+    fn messages_in_short_form_are_completed() {
         let told = input_item(json!({"role": "user", "content": "hi"}));
         assert_eq!(told["content"], json!([{"type": "input_text", "text": "hi"}]));
         assert_eq!(

@@ -1,172 +1,139 @@
-//! What the account answers when no script interferes.
+//! The account's usual answers, when no script changes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::Source;
+use super::api_error::ApiError;
+use super::body::BodySource;
 use super::cache::Prefix;
-use super::chat::{self, Chunks, Completion};
-use super::events::Events;
-use super::ledger::Issued;
-use super::refusal::Refusal;
-use super::responses::{self, Reply, Status, Usage, answer_text, model_of, new_id, tokens, unix_seconds};
-use super::script::Head;
-use super::{Account, catalog};
+use super::chat::{self, Completion, CompletionChunks, UsageChunk};
+use super::events::ResponseEvents;
+use super::head::ReceivedHead;
+use super::issued::IssuedResponse;
+use super::outgoing::SimResponse;
+use super::responses::{
+    self, GeneratedResponse, ResponseStatus, TokenUsage, answer_text, model_of, new_id, tokens, unix_seconds,
+};
+use super::{account::Account, catalog};
 
 const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
 
 /// A request that has been read.
-pub(super) struct Call<'a> {
-    pub head: &'a Head,
+pub(super) struct ParsedRequest<'a> {
+    pub head: &'a ReceivedHead,
     /// The body without its content encoding.
     pub plain: Bytes,
-    /// The same, parsed.
-    pub json: Result<Value, Refusal>,
-    /// The output that a script wants.
+    /// The body, parsed as JSON.
+    pub json: Result<Value, ApiError>,
+    /// The output items that a script wants.
     pub items: Option<Vec<Value>>,
-}
-
-/// A response before it has a body of hyper's kind.
-pub(super) struct Made {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub source: Source,
-    /// How long the account takes before it answers.
-    pub thinking: Duration,
-}
-
-impl Made {
-    pub(super) fn json(status: StatusCode, value: &Value) -> Self {
-        Self::whole(status, value.to_string().into())
-    }
-
-    fn whole(status: StatusCode, body: Bytes) -> Self {
-        Self::new(status, "application/json", Source::Whole(Some(body)))
-    }
-
-    fn stream(source: Source) -> Self {
-        Self::new(StatusCode::OK, "text/event-stream; charset=utf-8", source)
-    }
-
-    fn new(status: StatusCode, content_type: &'static str, source: Source) -> Self {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self {
-            status,
-            headers,
-            source,
-            thinking: Duration::ZERO,
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
-        }
-        self
-    }
-}
-
-impl From<Refusal> for Made {
-    fn from(refusal: Refusal) -> Self {
-        Self::json(refusal.status, refusal.json())
-    }
 }
 
 impl Account {
     /// Answers one request.
-    pub(super) fn answer(&self, call: Call<'_>) -> Result<Made, Refusal> {
+    pub(super) fn answer(&self, call: ParsedRequest<'_>) -> Result<SimResponse, ApiError> {
         self.authorize(&call.head.headers)?;
         let (method, path) = (call.head.method.clone(), call.head.path());
         let Some(rest) = path.strip_prefix("/v1/") else {
-            return Err(Refusal::unknown_path(&method, path));
+            return Err(ApiError::unknown_path(&method, path));
         };
         let mut segments = rest.splitn(3, '/');
-        let place = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+        let place = (
+            segments.next().expect("`splitn` yields at least one segment"),
+            segments.next(),
+            segments.next(),
+        );
         match (&method, place) {
             (&Method::POST, ("responses", None, None)) => self.respond(call),
             (&Method::GET, ("responses", None, None)) if call.head.headers.contains_key(UPGRADE) => {
-                Err(Refusal::websocket())
+                Err(ApiError::websocket())
             }
             (&Method::POST, ("responses", Some("compact"), None)) => self.compact(call),
             (&Method::GET, ("responses", Some(id), None)) => self.find(id).map(|issued| object(&issued)),
             (&Method::DELETE, ("responses", Some(id), None)) => self.delete(id),
             (&Method::POST, ("responses", Some(id), Some("cancel"))) => self
-                .ledger
+                .issued
                 .cancel(id)
                 .map(|issued| object(&issued))
-                .ok_or_else(|| Refusal::unknown_response(id)),
+                .ok_or_else(|| ApiError::unknown_response(id)),
             (&Method::GET, ("responses", Some(id), Some("input_items"))) => {
-                let ascending = call.head.target.contains("order=asc");
-                self.find(id).map(|issued| input_items(&issued, ascending))
+                let order = if call.head.target.contains("order=asc") {
+                    ItemOrder::OldestFirst
+                } else {
+                    ItemOrder::NewestFirst
+                };
+                self.find(id).map(|issued| input_items(&issued, order))
             }
-            (&Method::GET, ("models", None, None)) if call.head.target.contains("client_version=") => {
-                Ok(Made::json(StatusCode::OK, &catalog::codex_list(&self.config.models)))
-            }
+            (&Method::GET, ("models", None, None)) if call.head.target.contains("client_version=") => Ok(
+                SimResponse::json(StatusCode::OK, &catalog::codex_list(&self.config.models)),
+            ),
             (&Method::GET, ("models", None, None)) => {
-                Ok(Made::json(StatusCode::OK, &catalog::list(&self.config.models)))
+                Ok(SimResponse::json(StatusCode::OK, &catalog::list(&self.config.models)))
             }
-            (&Method::GET, ("models", Some(_), _)) => self.model(rest.strip_prefix("models/").unwrap_or_default()),
+            (&Method::GET, ("models", Some(_), _)) => {
+                self.model(rest.strip_prefix("models/").expect("the first segment is `models`"))
+            }
             (&Method::POST, ("chat", Some("completions"), None)) => self.chat(call),
             (&Method::POST, ("embeddings", None, None)) => {
                 let request = call.json?;
                 let model = self.check_model(&request)?;
-                Ok(Made::json(StatusCode::OK, &chat::embeddings(model, &request)))
+                Ok(SimResponse::json(StatusCode::OK, &chat::embeddings(model, &request)))
             }
             (_, ("responses", _, None) | ("models", _, _) | ("embeddings", None, None))
             | (_, ("chat", Some("completions"), None) | ("responses", _, Some("cancel" | "input_items"))) => {
-                Err(Refusal::wrong_method(&method, path))
+                Err(ApiError::wrong_method(&method, path))
             }
-            _ => Err(Refusal::unknown_path(&method, path)),
+            _ => Err(ApiError::unknown_path(&method, path)),
         }
     }
 
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = &self.config.api_key else { return Ok(()) };
-        let sent = headers.get(AUTHORIZATION).ok_or_else(Refusal::no_key)?;
+        let sent = headers.get(AUTHORIZATION).ok_or_else(ApiError::no_key)?;
         let sent = sent.to_str().ok().and_then(|sent| sent.strip_prefix("Bearer "));
         if sent == Some(key.expose()) {
             Ok(())
         } else {
-            Err(Refusal::wrong_key())
+            Err(ApiError::wrong_key())
         }
     }
 
-    fn check_model<'r>(&self, request: &'r Value) -> Result<&'r str, Refusal> {
+    fn check_model<'r>(&self, request: &'r Value) -> Result<&'r str, ApiError> {
         match model_of(request) {
-            "" => Err(Refusal::missing("model")),
+            "" => Err(ApiError::missing("model")),
             model if self.config.only_models && !self.config.models.iter().any(|known| known == model) => {
-                Err(Refusal::unknown_model(model))
+                Err(ApiError::unknown_model(model))
             }
             model => Ok(model),
         }
     }
 
-    fn model(&self, id: &str) -> Result<Made, Refusal> {
+    fn model(&self, id: &str) -> Result<SimResponse, ApiError> {
         let known = self.config.models.iter().find(|known| *known == id);
-        let known = known.ok_or_else(|| Refusal::unknown_model(id))?;
-        Ok(Made::json(StatusCode::OK, &catalog::model(known)))
+        let known = known.ok_or_else(|| ApiError::unknown_model(id))?;
+        Ok(SimResponse::json(StatusCode::OK, &catalog::model(known)))
     }
 
-    fn find(&self, id: &str) -> Result<Issued, Refusal> {
-        self.ledger.find(id).ok_or_else(|| Refusal::unknown_response(id))
+    fn find(&self, id: &str) -> Result<IssuedResponse, ApiError> {
+        self.issued.find(id).ok_or_else(|| ApiError::unknown_response(id))
     }
 
-    fn delete(&self, id: &str) -> Result<Made, Refusal> {
-        if !self.ledger.delete(id) {
-            return Err(Refusal::unknown_response(id));
+    fn delete(&self, id: &str) -> Result<SimResponse, ApiError> {
+        if !self.issued.delete(id) {
+            return Err(ApiError::unknown_response(id));
         }
-        Ok(Made::json(
+        Ok(SimResponse::json(
             StatusCode::OK,
             &json!({"id": id, "object": "response", "deleted": true}),
         ))
     }
 
-    fn respond(&self, call: Call<'_>) -> Result<Made, Refusal> {
+    fn respond(&self, call: ParsedRequest<'_>) -> Result<SimResponse, ApiError> {
         let request = call.json?;
         let model = self.check_model(&request)?;
         let turn = self.turn(&call.head.headers)?;
@@ -176,55 +143,55 @@ impl Account {
             None => self.output(&request),
         };
         self.write_output(&items, &mut prefix, &mut usage);
-        let reply = Arc::new(Reply::new(&request, items, usage));
-        let made = if request.get("stream") == Some(&Value::Bool(true)) {
-            Made::stream(Source::Events(Box::new(Events::new(Arc::clone(&reply)))))
+        let reply = Arc::new(GeneratedResponse::new(&request, items, usage));
+        let response = if request.get("stream") == Some(&Value::Bool(true)) {
+            SimResponse::stream(BodySource::Events(Box::new(ResponseEvents::new(Arc::clone(&reply)))))
         } else {
             let mut body = BytesMut::new();
-            reply.write(Status::Completed, &mut body);
-            Made {
+            reply.write(ResponseStatus::Completed, &mut body);
+            SimResponse {
                 thinking: self.thinking(),
-                ..Made::whole(StatusCode::OK, body.freeze())
+                ..SimResponse::whole(StatusCode::OK, body.freeze())
             }
         };
-        self.ledger.issue(Issued {
+        self.issued.remember(IssuedResponse {
             reply,
-            // A copy, because the original holds on to the buffer it was read into.
+            // This is a copy, because the original holds on to the buffer that it was read into.
             request: Bytes::copy_from_slice(&call.plain),
             prefix,
             cancelled: false,
         });
-        let made = made.with(HeaderName::from_static("openai-model"), model);
+        let response = response.with(HeaderName::from_static("openai-model"), model);
         Ok(match turn {
-            Some(turn) => made.with(TURN_STATE, &turn),
-            None => made,
+            Some(turn) => response.with(TURN_STATE, &turn),
+            None => response,
         })
     }
 
-    /// The state of a turn that begins; `None` within one.
-    fn turn(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    /// Returns the state of a turn that begins with this request; `None` within a turn.
+    fn turn(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         match headers.get(TURN_STATE) {
             Some(state) if self.config.refuse_foreign => {
-                let own = state.to_str().is_ok_and(|state| self.ledger.knows_turn(state));
+                let own = state.to_str().is_ok_and(|state| self.issued.knows_turn(state));
                 if own {
                     Ok(None)
                 } else {
-                    Err(Refusal::foreign_turn_state())
+                    Err(ApiError::foreign_turn_state())
                 }
             }
             Some(_) => Ok(None),
-            None => Ok(self.config.turn_state.then(|| self.ledger.begin_turn())),
+            None => Ok(self.config.turn_state.then(|| self.issued.begin_turn())),
         }
     }
 
-    /// Reads the prompt: where the conversation now stands, and what reading it cost.
-    fn read_prompt(&self, model: &str, request: &Value) -> Result<(Prefix, Usage), Refusal> {
+    /// Reads the prompt, and returns the conversation so far and the usage of reading it.
+    fn read_prompt(&self, model: &str, request: &Value) -> Result<(Prefix, TokenUsage), ApiError> {
         let mut marks = Vec::new();
         let previous = request.get("previous_response_id").and_then(Value::as_str);
-        let known = previous.and_then(|id| self.ledger.find(id));
+        let known = previous.and_then(|id| self.issued.find(id));
         let mut prefix = match (&known, previous) {
             (Some(issued), _) => issued.prefix,
-            (None, Some(id)) if self.config.refuse_foreign => return Err(Refusal::unknown_previous_response(id)),
+            (None, Some(id)) if self.config.refuse_foreign => return Err(ApiError::unknown_previous_response(id)),
             (None, _) => Prefix::new(model),
         };
         prefix.mark(&mut marks);
@@ -236,19 +203,19 @@ impl Account {
             Some(Value::String(text)) => prefix.message("user", text, &mut marks),
             Some(Value::Array(items)) => {
                 if self.config.refuse_foreign && items.iter().any(|item| self.has_foreign_secret(item)) {
-                    return Err(Refusal::foreign_encrypted_content());
+                    return Err(ApiError::foreign_encrypted_content());
                 }
                 items.iter().for_each(|item| prefix.item(item, &mut marks));
             }
             Some(Value::Null) | None if previous.is_some() => {}
-            Some(Value::Null) | None => return Err(Refusal::missing("input")),
-            Some(_) => return Err(Refusal::wrong_type("input", "a string or an array of items")),
+            Some(Value::Null) | None => return Err(ApiError::missing("input")),
+            Some(_) => return Err(ApiError::wrong_type("input", "a string or an array of items")),
         }
         let cached = self.cache.lock().read(&marks, self.clock.now());
-        let usage = Usage {
+        let usage = TokenUsage {
             input: tokens(prefix.bytes()),
             cached: tokens(cached),
-            ..Usage::default()
+            ..TokenUsage::default()
         };
         Ok((prefix, usage))
     }
@@ -257,34 +224,34 @@ impl Account {
         match value {
             Value::Array(values) => values.iter().any(|value| self.has_foreign_secret(value)),
             Value::Object(fields) => fields.iter().any(|(name, value)| match value {
-                Value::String(content) => name == "encrypted_content" && !self.ledger.decrypts(content),
+                Value::String(content) => name == "encrypted_content" && !self.issued.decrypts(content),
                 value => self.has_foreign_secret(value),
             }),
             _ => false,
         }
     }
 
-    /// What the account says of its own accord.
+    /// Returns the account's usual output.
     fn output(&self, request: &Value) -> Vec<Value> {
         let last = request
             .get("input")
             .and_then(Value::as_array)
             .and_then(|items| items.last());
         if last.is_some_and(|item| item["type"] == "compaction_trigger") {
-            return vec![responses::compaction(&self.ledger)];
+            return vec![responses::compaction(self.issued.encrypt())];
         }
         let include = request.get("include").and_then(Value::as_array);
         let encrypted = include.is_some_and(|names| names.iter().any(|name| name == "reasoning.encrypted_content"));
         let answer = responses::message(&answer_text(&self.config.name, self.config.deltas));
         if encrypted {
-            vec![responses::reasoning(&self.ledger), answer]
+            vec![responses::reasoning(self.issued.encrypt()), answer]
         } else {
             vec![answer]
         }
     }
 
-    /// Appends the output to the conversation, so that a client which replays it finds it cached.
-    fn write_output(&self, items: &[Value], prefix: &mut Prefix, usage: &mut Usage) {
+    /// Appends the output to the conversation, so that a client that replays it finds it in the cache.
+    fn write_output(&self, items: &[Value], prefix: &mut Prefix, usage: &mut TokenUsage) {
         let mut marks = Vec::new();
         for item in items {
             let before = prefix.bytes();
@@ -298,7 +265,7 @@ impl Account {
         self.cache.lock().read(&marks, self.clock.now());
     }
 
-    fn compact(&self, call: Call<'_>) -> Result<Made, Refusal> {
+    fn compact(&self, call: ParsedRequest<'_>) -> Result<SimResponse, ApiError> {
         let request = call.json?;
         let model = self.check_model(&request)?;
         let (mut prefix, mut usage) = self.read_prompt(model, &request)?;
@@ -310,48 +277,53 @@ impl Account {
             Some(Value::String(text)) => vec![responses::user_message(text)],
             _ => Vec::new(),
         };
-        let compaction = responses::compaction(&self.ledger);
+        let compaction = responses::compaction(self.issued.encrypt());
         self.write_output(std::slice::from_ref(&compaction), &mut prefix, &mut usage);
         output.push(compaction);
         let compacted = json!({"id": new_id("resp"), "object": "response.compaction", "created_at": unix_seconds(),
             "output": output, "usage": usage.json()});
-        Ok(Made {
+        Ok(SimResponse {
             thinking: self.thinking(),
-            ..Made::json(StatusCode::OK, &compacted)
+            ..SimResponse::json(StatusCode::OK, &compacted)
         })
     }
 
-    fn chat(&self, call: Call<'_>) -> Result<Made, Refusal> {
+    fn chat(&self, call: ParsedRequest<'_>) -> Result<SimResponse, ApiError> {
         let request = call.json?;
         let model = self.check_model(&request)?;
         let messages = match request.get("messages") {
             Some(Value::Array(messages)) => messages,
-            Some(_) => return Err(Refusal::wrong_type("messages", "an array of messages")),
-            None => return Err(Refusal::missing("messages")),
+            Some(_) => return Err(ApiError::wrong_type("messages", "an array of messages")),
+            None => return Err(ApiError::missing("messages")),
         };
         let (mut prefix, mut marks) = (Prefix::new(model), Vec::new());
         messages.iter().for_each(|message| prefix.item(message, &mut marks));
         let cached = self.cache.lock().read(&marks, self.clock.now());
         let text = answer_text(&self.config.name, self.config.deltas);
-        let usage = Usage {
+        let usage = TokenUsage {
             input: tokens(prefix.bytes()),
             cached: tokens(cached),
             output: tokens(text.len() as u64),
             reasoning: 0,
         };
-        let include_usage = request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
+        let usage_chunk = match request.pointer("/stream_options/include_usage") {
+            Some(Value::Bool(true)) => UsageChunk::Sent,
+            _ => UsageChunk::Omitted,
+        };
         let completion = Completion {
             model: model.to_owned(),
             text,
             usage,
-            include_usage,
+            usage_chunk,
         };
         if request.get("stream") == Some(&Value::Bool(true)) {
-            return Ok(Made::stream(Source::Chunks(Box::new(Chunks::new(completion)))));
+            return Ok(SimResponse::stream(BodySource::Chunks(Box::new(
+                CompletionChunks::new(completion),
+            ))));
         }
-        Ok(Made {
+        Ok(SimResponse {
             thinking: self.thinking(),
-            ..Made::json(StatusCode::OK, &completion.json())
+            ..SimResponse::json(StatusCode::OK, &completion.json())
         })
     }
 
@@ -363,29 +335,36 @@ impl Account {
     }
 }
 
-fn object(issued: &Issued) -> Made {
+fn object(issued: &IssuedResponse) -> SimResponse {
     let mut body = BytesMut::new();
     let status = if issued.cancelled {
-        Status::Cancelled
+        ResponseStatus::Cancelled
     } else {
-        Status::Completed
+        ResponseStatus::Completed
     };
     issued.reply.write(status, &mut body);
-    Made::whole(StatusCode::OK, body.freeze())
+    SimResponse::whole(StatusCode::OK, body.freeze())
 }
 
-fn input_items(issued: &Issued, ascending: bool) -> Made {
-    let request: Value = serde_json::from_slice(&issued.request).unwrap_or_default();
+/// The order of a list of input items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemOrder {
+    OldestFirst,
+    NewestFirst,
+}
+
+fn input_items(issued: &IssuedResponse, order: ItemOrder) -> SimResponse {
+    let request: Value = serde_json::from_slice(&issued.request).expect("the request was parsed when it was answered");
     let mut items: Vec<Value> = match request.get("input") {
         Some(Value::Array(items)) => items.iter().cloned().map(responses::input_item).collect(),
         Some(Value::String(text)) => vec![responses::user_message(text)],
         _ => Vec::new(),
     };
-    if !ascending {
+    if order == ItemOrder::NewestFirst {
         items.reverse();
     }
     let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
     let list = json!({"object": "list", "first_id": id(items.first()), "last_id": id(items.last()),
         "has_more": false, "data": items});
-    Made::json(StatusCode::OK, &list)
+    SimResponse::json(StatusCode::OK, &list)
 }

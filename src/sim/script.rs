@@ -1,44 +1,22 @@
-//! Rules that a test sets while the account runs: to which requests an [`Act`] happens, and how often.
+//! Rules that a test sets while the account runs: an [`Act`], the requests that it happens to, and how often.
 //!
-//! A rule is looked up when a request's head has arrived, so that it can also say how the body is read; one with a
-//! condition on the body is looked up when that has been read. The first rule that matches is used and the others are not.
+//! A rule is looked up when the head of a request has arrived, so that it can also determine how the body is read. A
+//! rule with a condition on the body is looked up when the body has been read. The first rule that matches is used,
+//! and the others are not.
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::act::{Act, Answer, Close};
+use super::act::{Act, Close, ScriptedAnswer};
+use super::head::ReceivedHead;
 
-/// A request's head, as rules see it.
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// The method.
-    pub method: Method,
-    /// Path and query as they stood in the request line.
-    pub target: String,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// Which connection it came on, counted from 1.
-    pub connection: u64,
-    /// Which request of that connection it is, counted from 1: over 1 means that the connection was reused.
-    pub nth: u64,
-}
-
-impl Head {
-    /// The target without its query.
-    pub fn path(&self) -> &str {
-        self.target
-            .split_once('?')
-            .map_or(self.target.as_str(), |(path, _)| path)
-    }
-}
-
-type OnHead = Box<dyn Fn(&Head) -> bool + Send>;
+type OnHead = Box<dyn Fn(&ReceivedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 
-/// An [`Act`] and the requests that it happens to: all of them for ever, unless narrowed down.
+/// An [`Act`] and the requests that it happens to: all requests for ever, unless the rule is narrowed down.
 pub struct Rule {
     act: Act,
     left: Option<u64>,
@@ -48,7 +26,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Does `act` to every request.
+    /// Applies `act` to every request.
     pub fn new(act: Act) -> Self {
         Self {
             act,
@@ -59,31 +37,32 @@ impl Rule {
         }
     }
 
-    /// Only to the next `n` that match.
+    /// Limits the rule to the next `n` requests that match.
     pub fn times(mut self, n: u64) -> Self {
         self.left = Some(n);
         self
     }
 
-    /// Only where the path, without its query, is this one.
+    /// Limits the rule to requests with this path, without the query.
     pub fn path(mut self, path: &str) -> Self {
         self.path = Some(path.to_owned());
         self
     }
 
-    /// Only where the head meets this condition.
-    pub fn head(mut self, matches: impl Fn(&Head) -> bool + Send + 'static) -> Self {
+    /// Limits the rule to requests whose head meets this condition.
+    pub fn head(mut self, matches: impl Fn(&ReceivedHead) -> bool + Send + 'static) -> Self {
         self.head = Some(Box::new(matches));
         self
     }
 
-    /// Only where the body is JSON that meets this condition. [`Act::read`] has no effect then: the body has been read.
+    /// Limits the rule to requests whose body is JSON that meets this condition. [`Act::read`] has no effect then,
+    /// because the body has been read.
     pub fn body(mut self, matches: impl Fn(&Value) -> bool + Send + 'static) -> Self {
         self.body = Some(Box::new(matches));
         self
     }
 
-    fn matches(&self, head: &Head) -> bool {
+    fn matches(&self, head: &ReceivedHead) -> bool {
         self.path.as_deref().is_none_or(|path| path == head.path()) && self.head.as_ref().is_none_or(|on| on(head))
     }
 }
@@ -91,16 +70,16 @@ impl Rule {
 /// What happens to a new connection before its first byte is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accept {
-    /// It is served at once.
+    /// The connection is served at once.
     #[default]
     Serve,
-    /// It is served (over TLS: shaken hands with) after this time.
+    /// The connection is served after this time. Over TLS, the handshake begins after this time.
     Delay(Duration),
-    /// It is closed.
+    /// The connection is closed.
     Close(Close),
 }
 
-/// The account's rules. Shared, and changed while it runs.
+/// The rules of an account. They are shared, and can be changed while the account runs.
 #[derive(Default)]
 pub struct Script {
     rules: Mutex<Vec<Rule>>,
@@ -108,24 +87,24 @@ pub struct Script {
 }
 
 impl Script {
-    /// Adds a rule behind the others.
+    /// Adds a rule after the others.
     pub fn add(&self, rule: Rule) {
         self.rules.lock().push(rule);
     }
 
-    /// Does `act` to every request from now on.
+    /// Applies `act` to every request from now on.
     pub fn always(&self, act: Act) {
         self.add(Rule::new(act));
     }
 
-    /// Does `act` to the next request with that path.
+    /// Applies `act` to the next request with this path.
     pub fn once(&self, path: &str, act: Act) {
         self.add(Rule::new(act).path(path).times(1));
     }
 
     /// Answers the next `POST /v1/responses` with these output items.
     pub fn reply_items(&self, items: Vec<Value>) {
-        let act = Act::answer(Answer::Items(items));
+        let act = Act::answer(ScriptedAnswer::Items(items));
         self.add(
             Rule::new(act)
                 .path("/v1/responses")
@@ -134,7 +113,7 @@ impl Script {
         );
     }
 
-    /// Treats new connections this way from now on.
+    /// Treats new connections in this way from now on.
     pub fn accept(&self, accept: Accept) {
         *self.accept.lock() = accept;
     }
@@ -149,20 +128,20 @@ impl Script {
         *self.accept.lock()
     }
 
-    /// The act for a request whose head is there.
-    pub(super) fn on_head(&self, head: &Head) -> Option<Act> {
+    /// Returns the act for a request whose head has arrived.
+    pub(super) fn on_head(&self, head: &ReceivedHead) -> Option<Act> {
         self.take(|rule| rule.body.is_none() && rule.matches(head))
     }
 
-    /// The act for a request whose body is there.
-    pub(super) fn on_body(&self, head: &Head, body: &Value) -> Option<Act> {
+    /// Returns the act for a request whose body has been read.
+    pub(super) fn on_body(&self, head: &ReceivedHead, body: &Value) -> Option<Act> {
         self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
     }
 
     fn take(&self, matches: impl Fn(&Rule) -> bool) -> Option<Act> {
         let mut rules = self.rules.lock();
         let at = rules.iter().position(matches)?;
-        let rule = rules.get_mut(at)?;
+        let rule = rules.get_mut(at).expect("the search found this position");
         let act = rule.act.clone();
         match &mut rule.left {
             Some(left) if *left <= 1 => drop(rules.remove(at)),
@@ -175,12 +154,13 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use serde_json::json;
 
     use super::*;
 
-    fn head(target: &str) -> Head {
-        Head {
+    fn head(target: &str) -> ReceivedHead {
+        ReceivedHead {
             method: Method::POST,
             target: target.to_owned(),
             headers: HeaderMap::new(),
@@ -190,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn rules_run_out_and_give_way_to_the_next() {
+    fn a_rule_is_used_as_often_as_it_says_and_then_the_next_one() {
         let script = Script::default();
         script.add(Rule::new(Act::delay(Duration::from_secs(1))).times(2).path("/a"));
         script.add(Rule::new(Act::delay(Duration::from_secs(2))).head(|head| head.nth == 1));
         let delay = |target: &str| script.on_head(&head(target)).map(|act| act.delay.as_secs());
         assert_eq!(delay("/a?x=1"), Some(1));
-        assert_eq!(delay("/b"), Some(2), "a rule that does not match is not used up");
+        assert_eq!(delay("/b"), Some(2), "a rule that does not match is not counted");
         assert_eq!(delay("/a"), Some(1));
         assert_eq!(delay("/a"), Some(2));
         script.clear();
@@ -204,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_on_the_body_wait_for_it() {
+    fn a_condition_on_the_body_is_checked_when_the_body_has_been_read() {
         let script = Script::default();
         script.add(Rule::new(Act::default()).body(|body| body["stream"] == true).times(1));
         assert!(script.on_head(&head("/a")).is_none());

@@ -1,4 +1,4 @@
-//! Connections and requests: from the socket to the account and back.
+//! The server of the simulated account: connections and requests, from the socket to the account and back.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,21 +19,24 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::Account;
-use super::act::{Act, After, Answer, Fixed, Read, Received};
-use super::body::{Outgoing, Source};
+use super::account::Account;
+use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
+use super::api_error::ApiError;
+use super::body::{BodySource, PacedBody};
+use super::head::ReceivedHead;
 use super::intake;
-use super::journal::{Ending, Ticket};
-use super::line::{self, Breaker, Line, Seizure, Socket};
-use super::refusal::Refusal;
+use super::outgoing::SimResponse;
+use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::{Call, Made};
-use super::script::{Accept, Head};
+use super::routes::ParsedRequest;
+use super::script::Accept;
+use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
+use crate::tick::Tick;
 
-/// How long accepting pauses after it failed, which is when descriptors have run out.
+/// The time that accepting pauses after an error, which happens when there are no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until told to stop, then drops every connection.
+/// Serves connections until `stop` is signalled, then drops every connection.
 pub(super) async fn listen(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -51,20 +54,20 @@ pub(super) async fn listen(
             Some(_) = connections.join_next() => {}
         }
     }
-    account.journal.stop();
+    account.recorder.mark_stopping();
     drop(listener);
     connections.shutdown().await;
 }
 
 /// Serves one connection.
 async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) {
-    let connected = account.journal.connect();
+    let connected = account.recorder.connect();
     match account.script.on_accept() {
         Accept::Serve => {}
         Accept::Delay(delay) => sleep(delay).await,
-        Accept::Close(how) => return line::close(&tcp, how),
+        Accept::Close(how) => return transport::close(&tcp, how),
     }
-    // Without it, small events would wait for the acknowledgement of the one before.
+    // Without this option, a small event waits for the acknowledgement of the event before.
     let _ = tcp.set_nodelay(true);
     let socket = match tls {
         None => Socket::Plain(tcp),
@@ -73,153 +76,186 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
             Err(_) => return,
         },
     };
-    let breaker = Arc::new(Breaker::default());
-    let line = TokioIo::new(Line::new(socket, Arc::clone(&breaker)));
+    let breaker = Arc::new(ConnectionBreaker::default());
+    let transport = TokioIo::new(BreakableStream::new(socket, Arc::clone(&breaker)));
     let (nth, connection) = (AtomicU64::new(1), connected.number);
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, body) = request.into_parts();
-        let head = Head {
+        let head = ReceivedHead {
             method: parts.method,
             target: parts.uri.to_string(),
             headers: parts.headers,
             connection,
             nth: nth.fetch_add(1, Ordering::Relaxed),
         };
-        exchange(Arc::clone(&account), Arc::clone(&breaker), head, body)
+        Exchange::new(Arc::clone(&account), Arc::clone(&breaker), head).run(body)
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        // An idle connection goes stale only when a script says so.
+        // An idle connection becomes stale only when a script says so.
         .header_read_timeout(None)
-        .serve_connection(line, service);
-    let seizure = tokio::select! {
-        // How a connection ended shows in its requests.
+        .serve_connection(transport, service);
+    let takeover = tokio::select! {
+        // The end of a connection shows in its requests.
         _ = &mut serving => return,
-        seizure = breaker.seized() => seizure,
+        takeover = breaker.taken_over() => takeover,
     };
-    serving.into_parts().io.into_inner().end(seizure).await;
+    serving.into_parts().io.into_inner().end(takeover).await;
 }
 
 /// One request and its response.
-async fn exchange(
+struct Exchange {
     account: Arc<Account>,
-    breaker: Arc<Breaker>,
-    head: Head,
-    body: Incoming,
-) -> Result<Response<Outgoing>, Infallible> {
-    let started = account.clock.now();
-    let mut ticket = account.journal.begin(&head);
-    let scripted = account.script.on_head(&head);
-    let how = scripted.as_ref().map_or(Read::Eager, |act| act.read);
-    // A body that is not to be read is held: dropped, hyper would drain it.
-    let (raw, _unread) = match how {
-        Read::Never => (None, Some(body)),
-        how => (Some(intake::read(body, how, &mut ticket).await), None),
-    };
-    let raw = match raw.transpose() {
-        Ok(raw) => raw,
-        Err(refusal) => {
-            let mut made = refusal.into();
-            account.sign(&mut made, started);
-            return Ok(respond(made, &account, &Act::default(), breaker, ticket));
+    breaker: Arc<ConnectionBreaker>,
+    head: ReceivedHead,
+    guard: RequestGuard,
+    /// When the head had arrived.
+    started: Tick,
+}
+
+/// A request's body in each of its forms.
+struct RequestBody {
+    /// The body as sent; `None` if the script says that it is not read.
+    raw: Option<Bytes>,
+    /// The body without its content encoding.
+    plain: Bytes,
+    json: Result<serde_json::Value, ApiError>,
+}
+
+impl Exchange {
+    fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: ReceivedHead) -> Self {
+        Self {
+            started: account.clock.now(),
+            guard: account.recorder.begin(&head),
+            account,
+            breaker,
+            head,
         }
-    };
-    let (plain, json) = raw
-        .as_ref()
-        .map_or_else(|| (Bytes::new(), Err(Refusal::broken_body())), |raw| decode(&head, raw));
-    let scripted = match (scripted, &json) {
-        (None, Ok(json)) => account.script.on_body(&head, json),
-        (scripted, _) => scripted,
-    };
-    let act = scripted.unwrap_or_default();
-    if !act.delay.is_zero() {
-        sleep(act.delay).await;
     }
-    let usual = |items| {
-        account
-            .answer(Call {
-                head: &head,
-                plain,
-                json,
-                items,
+
+    /// Reads the body and answers the request.
+    async fn run(mut self, body: Incoming) -> Result<Response<PacedBody>, Infallible> {
+        let scripted = self.account.script.on_head(&self.head);
+        // Hyper drains a body that is dropped, so a body that must not be read is held until the end.
+        let (raw, _unread) = match scripted.as_ref().map_or(Read::Eager, |act| act.read) {
+            Read::Never => (None, Some(body)),
+            how => (Some(intake::read(body, how, &mut self.guard).await), None),
+        };
+        let raw = match raw.transpose() {
+            Ok(raw) => raw,
+            Err(error) => {
+                let mut response = error.into();
+                self.sign(&mut response);
+                return Ok(self.finish(response, &Act::default()));
+            }
+        };
+        let body = decode(&self.head, raw);
+        let scripted = match (scripted, &body.json) {
+            (None, Ok(json)) => self.account.script.on_body(&self.head, json),
+            (scripted, _) => scripted,
+        };
+        let act = scripted.unwrap_or_default();
+        if !act.delay.is_zero() {
+            sleep(act.delay).await;
+        }
+        let mut response = self.answer(&act, body).await;
+        if !response.thinking.is_zero() {
+            sleep(response.thinking).await;
+        }
+        if matches!(act.answer, ScriptedAnswer::Usual | ScriptedAnswer::Items(_)) {
+            self.sign(&mut response);
+        }
+        Ok(self.finish(response, &act))
+    }
+
+    async fn answer(&mut self, act: &Act, body: RequestBody) -> SimResponse {
+        match &act.answer {
+            ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if body.raw.is_none() => pending().await,
+            ScriptedAnswer::Usual => self.usual_answer(body, None),
+            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone())),
+            ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
+            ScriptedAnswer::Custom(custom) => custom(&Received {
+                head: self.head.clone(),
+                body: body.raw.unwrap_or_default(),
             })
-            .unwrap_or_else(Made::from)
-    };
-    let mut made = match &act.answer {
-        Answer::Usual | Answer::Items(_) if raw.is_none() => pending().await,
-        Answer::Usual => usual(None),
-        Answer::Items(items) => usual(Some(items.clone())),
-        Answer::Fixed(fixed) => fixed.clone().into(),
-        Answer::Custom(custom) => custom(&Received {
-            head: head.clone(),
-            body: raw.unwrap_or_default(),
-        })
-        .into(),
-        Answer::Raw(bytes) => break_off(Seizure::Raw(bytes.clone()), &breaker, &mut ticket).await,
-        Answer::Close(how) => break_off(Seizure::Close(*how), &breaker, &mut ticket).await,
-        Answer::Never => pending().await,
-    };
-    if !made.thinking.is_zero() {
-        sleep(made.thinking).await;
-    }
-    if matches!(act.answer, Answer::Usual | Answer::Items(_)) {
-        account.sign(&mut made, started);
-    }
-    Ok(respond(made, &account, &act, breaker, ticket))
-}
-
-/// Gives the connection up. Never returns: the connection takes this request with it.
-async fn break_off(seizure: Seizure, breaker: &Breaker, ticket: &mut Ticket) -> Made {
-    ticket.end(Ending::Cut);
-    breaker.seize(seizure);
-    pending().await
-}
-
-/// The body as it was meant: without its encoding, and as JSON.
-fn decode(head: &Head, raw: &Bytes) -> (Bytes, Result<serde_json::Value, Refusal>) {
-    if head.method != Method::POST {
-        return (Bytes::new(), Err(Refusal::not_json("no body is read here")));
-    }
-    match intake::decompress(&head.headers, raw) {
-        Ok(plain) => {
-            let json = intake::parse(&plain);
-            (plain, json)
+            .into(),
+            ScriptedAnswer::Raw(bytes) => self.break_off(Takeover::Raw(bytes.clone())).await,
+            ScriptedAnswer::Close(how) => self.break_off(Takeover::Close(*how)).await,
+            ScriptedAnswer::Never => pending().await,
         }
-        Err(refusal) => (Bytes::new(), Err(refusal)),
     }
-}
 
-fn respond(made: Made, account: &Account, act: &Act, breaker: Arc<Breaker>, ticket: Ticket) -> Response<Outgoing> {
-    let mut response = Response::new(Outgoing::new(made.source, account.config.pace, act, breaker, ticket));
-    *response.status_mut() = made.status;
-    *response.headers_mut() = made.headers;
-    if act.after == After::Announced {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+    /// Returns the answer that the account gives by itself, with `items` as its output if they are given.
+    fn usual_answer(&self, body: RequestBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
+        let request = ParsedRequest {
+            head: &self.head,
+            plain: body.plain,
+            json: body.json,
+            items,
+        };
+        self.account.answer(request).unwrap_or_else(SimResponse::from)
     }
-    response
-}
 
-impl Account {
+    /// Takes the connection away from hyper. It never returns, because this request ends with the connection.
+    async fn break_off(&mut self, takeover: Takeover) -> SimResponse {
+        self.guard.end(Ending::Cut);
+        self.breaker.take_over(takeover);
+        pending().await
+    }
+
     /// Adds the headers that every answer of the account carries.
-    fn sign(&self, made: &mut Made, started: crate::tick::Tick) {
-        let took = self.clock.now().since(started).as_millis();
+    fn sign(&self, response: &mut SimResponse) {
+        let took = self.account.clock.now().since(self.started).as_millis();
         let signature = [
             ("x-request-id", new_id("req")),
             ("openai-processing-ms", took.to_string()),
-            ("openai-organization", self.config.name.clone()),
+            ("openai-organization", self.account.config.name.clone()),
             ("openai-version", "2020-10-01".to_owned()),
         ];
         for (name, value) in signature {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                made.headers.insert(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::from_str(&value).expect("ids, numbers and checked names are header values");
+            response.headers.insert(HeaderName::from_static(name), value);
         }
+    }
+
+    /// Makes hyper's response, whose body does what `act` says.
+    fn finish(self, response: SimResponse, act: &Act) -> Response<PacedBody> {
+        let pace = self.account.config.pace;
+        let body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        let mut finished = Response::new(body);
+        *finished.status_mut() = response.status;
+        *finished.headers_mut() = response.headers;
+        if act.after == After::Announced {
+            finished
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        finished
     }
 }
 
-impl From<Fixed> for Made {
+/// Decodes a request's body: without its content encoding, and as JSON.
+fn decode(head: &ReceivedHead, raw: Option<Bytes>) -> RequestBody {
+    let decoded = match &raw {
+        None => Err(ApiError::broken_body()),
+        Some(_) if head.method != Method::POST => Err(ApiError::not_json("this method takes no body")),
+        Some(raw) => intake::decompress(&head.headers, raw),
+    };
+    match decoded {
+        Ok(plain) => RequestBody {
+            raw,
+            json: intake::parse(&plain),
+            plain,
+        },
+        Err(error) => RequestBody {
+            raw,
+            plain: Bytes::new(),
+            json: Err(error),
+        },
+    }
+}
+
+impl From<Fixed> for SimResponse {
     fn from(fixed: Fixed) -> Self {
         let Fixed {
             status,
@@ -227,8 +263,8 @@ impl From<Fixed> for Made {
             mut pieces,
         } = fixed;
         let source = match pieces.len() {
-            0 | 1 => Source::Whole(Some(pieces.pop().unwrap_or_default())),
-            _ => Source::Pieces(pieces.into()),
+            0 | 1 => BodySource::Whole(Some(pieces.pop().unwrap_or_default())),
+            _ => BodySource::Pieces(pieces.into()),
         };
         Self {
             status,

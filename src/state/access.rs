@@ -1,4 +1,4 @@
-//! Who may call, and what: client keys and their groups, compiled for look-ups.
+//! Client keys and their groups, compiled for look-ups: which callers may send which requests.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,11 +8,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{
-    metrics::{GroupMetrics, Metrics},
-    rate_limits::{RateLimitTable, RateLimits},
-    upstream::organization,
-};
+use super::{metrics::GroupMetrics, rate_limits::RateLimits, runtime::RuntimeState, upstream::organization};
 use crate::{
     config::{self, BaseUrl, Config, ModelGlobs},
     fault::KeyProblem,
@@ -20,76 +16,76 @@ use crate::{
     policy::limiter::Quota,
 };
 
-/// What is longer is no key, and is not worth hashing.
+/// The maximum length of a client key in bytes. A longer text is refused without being hashed.
 const LONGEST_KEY: usize = 512;
 
 /// The SHA-256 of a client key.
 type KeyDigest = [u8; 32];
 
-/// Client keys and groups.
+/// The client keys and groups of a snapshot.
 pub struct Access {
-    /// `None` where anybody may call.
+    /// The client keys by their digests; `None` if callers need no key.
     keys: Option<HashMap<KeyDigest, Arc<ClientKey>>>,
     /// In the order of the file.
     groups: Box<[Arc<Group>]>,
-    /// Whom callers without keys belong to, where anybody may call.
-    anybody: Arc<Group>,
+    /// The group of callers without a key, where callers need none.
+    anonymous: Arc<Group>,
 }
 
 /// A client key.
 pub struct ClientKey {
-    /// Its name, for the log.
+    /// The name, for the log.
     pub name: Arc<str>,
-    /// Whom it belongs to.
+    /// The group that the key belongs to.
     pub group: Arc<Group>,
-    /// What it has used, which outlives this snapshot; none where it is not limited.
+    /// What the key has used of its limits, which outlives this snapshot; `None` if the key is not limited.
     pub rate_limits: Option<Arc<RateLimits>>,
-    /// The second of Unix time from which on it is good no more.
+    /// The first second of Unix time at which the key is no longer valid.
     expires: Option<u64>,
+    /// Whether the operator has disabled the key.
     disabled: bool,
 }
 
-/// Callers who share sessions, response state and rights.
+/// Callers that share sessions, response state and rights.
 pub struct Group {
-    /// Its name; empty for anybody.
+    /// The name; empty for anonymous callers.
     pub name: Arc<str>,
-    /// Keeps its sessions and its state apart from those of others.
+    /// Keeps the sessions and the state of this group apart from those of other groups.
     pub namespace: Namespace,
-    /// The models that it may use.
+    /// The models that the group may use.
     pub models: ModelGlobs,
-    /// Whether others may call the accounts that it may call: what those hold is then not all its own.
+    /// Whether another group may call an account that this group may call. Then the account may hold state of the other
+    /// group.
     pub shares_accounts: bool,
-    /// How much each of its keys may use.
+    /// The limits of each client key of the group.
     pub quota: Quota,
-    /// Its counts; none for anybody.
+    /// What requests of this group count; `None` for anonymous callers.
     pub metrics: Option<Arc<GroupMetrics>>,
-    /// Its place in the file; none for anybody.
+    /// The position in the file; `None` for anonymous callers.
     pub(super) index: Option<usize>,
-    /// The upstreams that it may call; `None` for all.
+    /// The upstreams that the group may call; `None` for all.
     upstreams: Option<Box<[UpstreamId]>>,
 }
 
 impl Access {
-    pub(super) fn compile(config: &Config, rate_limits: &RateLimitTable, metrics: &Metrics) -> Self {
-        let accounts = Accounts::of(config);
+    pub(super) fn compile(config: &Config, runtime: &RuntimeState) -> Self {
+        let accounts = Accounts::new(config);
         let groups: Box<[Arc<Group>]> = config
             .groups
             .iter()
             .enumerate()
-            .map(|(index, group)| Arc::new(Group::compile(index, group, &accounts, metrics)))
+            .map(|(index, group)| Arc::new(Group::compile(index, group, &accounts, runtime)))
             .collect();
         let mut keys = config.has_client_keys.then(HashMap::new);
         for configured in &config.keys {
-            // The configuration has been checked: there is one.
-            let Some(compiled) = groups.iter().find(|group| *group.name == *configured.group) else {
-                continue;
-            };
+            let group = groups.iter().find(|group| *group.name == *configured.group);
+            let group = group.expect("a configuration in which a key names an unknown group is refused");
             let name: Arc<str> = configured.name.as_str().into();
-            let is_limited = !compiled.quota.is_unlimited();
+            let is_limited = !group.quota.is_unlimited();
             let key = Arc::new(ClientKey {
-                rate_limits: is_limited.then(|| rate_limits.of(&name)),
+                rate_limits: is_limited.then(|| runtime.rate_limits.get_or_new(&name)),
                 name,
-                group: compiled.clone(),
+                group: group.clone(),
                 expires: configured.expires,
                 disabled: configured.disabled,
             });
@@ -100,27 +96,24 @@ impl Access {
         Self {
             keys,
             groups,
-            anybody: Arc::new(Group::anybody()),
+            anonymous: Arc::new(Group::anonymous()),
         }
     }
 
-    /// Holds from now on: keys may use what their groups say.
-    pub(super) fn take_effect(&self) {
-        for key in self.keys.iter().flat_map(HashMap::values) {
-            if let Some(rate_limits) = &key.rate_limits {
-                rate_limits.set_quota(key.group.quota);
-            }
-        }
+    /// The quota of each client key that has one, with what the key has used of it.
+    pub(super) fn quotas(&self) -> impl Iterator<Item = (&RateLimits, Quota)> {
+        let keys = self.keys.iter().flat_map(HashMap::values);
+        keys.filter_map(|key| Some((key.rate_limits.as_deref()?, key.group.quota)))
     }
 
-    /// Whether anybody may call; otherwise a client key is needed.
+    /// Whether callers need no client key.
     pub fn is_open(&self) -> bool {
         self.keys.is_none()
     }
 
-    /// Whom a caller belongs to where anybody may call.
-    pub fn anybody(&self) -> &Arc<Group> {
-        &self.anybody
+    /// The group of callers without a client key, where callers need none.
+    pub fn anonymous(&self) -> &Arc<Group> {
+        &self.anonymous
     }
 
     /// Every group, in the order of the file.
@@ -128,21 +121,21 @@ impl Access {
         &self.groups
     }
 
-    /// The group called `name`; without a name, anybody.
+    /// The group called `name`; without a name, the group of anonymous callers.
     pub fn group(&self, name: Option<&str>) -> Option<&Arc<Group>> {
         match name {
-            None => Some(&self.anybody),
+            None => Some(&self.anonymous),
             Some(name) => self.groups.iter().find(|group| *group.name == *name),
         }
     }
 
-    /// The key that a caller shows at the second `now` of Unix time.
+    /// Finds the client key in `shown`, which a caller sent at the second `now` of Unix time.
     ///
-    /// How long this takes depends on the hash of what was shown only, and nobody can choose that so as to come nearer to
-    /// a key: SHA-256 is preimage resistant, and keys are random.
+    /// The time that this takes depends only on the digest of `shown`. An attacker cannot choose texts by their digests
+    /// to come closer to a key, because SHA-256 is preimage resistant and keys are random.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// When the key is unknown, disabled or expired.
     pub fn find(&self, shown: &[u8], now: u64) -> Result<&Arc<ClientKey>, KeyProblem> {
         if shown.is_empty() || shown.len() > LONGEST_KEY {
             return Err(KeyProblem::Unknown);
@@ -162,7 +155,7 @@ impl Access {
 }
 
 impl Group {
-    fn anybody() -> Self {
+    fn anonymous() -> Self {
         Self {
             name: "".into(),
             namespace: Namespace::of_group(""),
@@ -175,21 +168,22 @@ impl Group {
         }
     }
 
-    fn compile(index: usize, group: &config::Group, accounts: &Accounts<'_>, metrics: &Metrics) -> Self {
+    fn compile(index: usize, group: &config::Group, accounts: &Accounts<'_>, runtime: &RuntimeState) -> Self {
         let named = group.upstreams.as_ref();
+        let name: Arc<str> = group.name.as_str().into();
         Self {
-            name: group.name.as_str().into(),
+            metrics: Some(runtime.group_metrics_or_new(&name)),
+            name,
             namespace: Namespace::of_group(&group.name),
             models: group.models.clone(),
             shares_accounts: accounts.are_shared(group),
             quota: Quota::from(group),
-            metrics: Some(metrics.group(&group.name)),
             index: Some(index),
             upstreams: named.map(|names| names.iter().map(|name| UpstreamId::from_name(name)).collect()),
         }
     }
 
-    /// Whether it may call `upstream`.
+    /// Whether the group may call `upstream`.
     pub fn may_call(&self, upstream: UpstreamId) -> bool {
         self.upstreams
             .as_ref()
@@ -197,51 +191,52 @@ impl Group {
     }
 }
 
-/// What is one account, of which groups: upstreams are of one account where they are of one organization, or are called at
-/// one place with one key.
+/// The accounts behind the upstreams, and how many groups may call each.
+///
+/// Two upstreams belong to one account if they have the same organization, or the same address and the same API key.
 struct Accounts<'a> {
-    /// The account of each upstream, by name: the place of one of its upstreams in the file.
+    /// The account of each upstream, by the upstream's name. An account is the position of its last upstream in the file.
     of_upstreams: HashMap<&'a str, usize>,
-    /// How many groups may call each account.
+    /// For each account, the number of groups that may call it.
     groups: HashMap<usize, usize>,
 }
 
-/// However the two are written: a port may be, or may be left out.
-fn is_one_place(a: &BaseUrl, b: &BaseUrl) -> bool {
+/// Whether two URLs have the same host and port, even if only one of them names the default port.
+fn is_same_address(a: &BaseUrl, b: &BaseUrl) -> bool {
     let host = |url: &BaseUrl| url.host().trim_end_matches('.').to_ascii_lowercase();
     a.port() == b.port() && host(a) == host(b)
 }
 
 impl<'a> Accounts<'a> {
-    fn of(config: &'a Config) -> Self {
-        let is_one = |a: &config::Upstream, b: &config::Upstream| {
-            organization(a) == organization(b) || is_one_place(&a.base_url, &b.base_url) && a.api_key == b.api_key
+    fn new(config: &'a Config) -> Self {
+        let is_same_account = |a: &config::Upstream, b: &config::Upstream| {
+            organization(a) == organization(b) || is_same_address(&a.base_url, &b.base_url) && a.api_key == b.api_key
         };
         let mut accounts: Vec<usize> = Vec::with_capacity(config.upstreams.len());
-        for (place, upstream) in config.upstreams.iter().enumerate() {
+        for (position, upstream) in config.upstreams.iter().enumerate() {
             let same: HashSet<usize> = accounts
                 .iter()
                 .zip(&config.upstreams)
-                .filter_map(|(account, other)| is_one(upstream, other).then_some(*account))
+                .filter_map(|(account, other)| is_same_account(upstream, other).then_some(*account))
                 .collect();
             for account in &mut accounts {
                 if same.contains(account) {
-                    *account = place;
+                    *account = position;
                 }
             }
-            accounts.push(place);
+            accounts.push(position);
         }
         let names = config.upstreams.iter().map(|upstream| upstream.name.as_str());
-        let mut found = Self {
+        let mut compiled = Self {
             of_upstreams: names.zip(accounts).collect(),
             groups: HashMap::new(),
         };
         for group in &config.groups {
-            for account in found.called_by(group) {
-                *found.groups.entry(account).or_default() += 1;
+            for account in compiled.called_by(group) {
+                *compiled.groups.entry(account).or_default() += 1;
             }
         }
-        found
+        compiled
     }
 
     fn called_by(&self, group: &config::Group) -> HashSet<usize> {

@@ -1,4 +1,4 @@
-//! The room for request bodies, which a reload may grow or shrink while bodies stand in it.
+//! The limit on bytes of request bodies in memory, which a reload may raise or lower while bodies are held.
 
 use std::sync::{
     Arc,
@@ -9,56 +9,59 @@ use tokio::sync::Semaphore;
 
 use crate::config;
 
-/// One permit for each byte of request body that may be held.
-pub(super) struct Buffers {
+/// A semaphore with one permit for each byte of request bodies that may be held, whose number of permits can change.
+pub(super) struct BufferLimit {
     permits: Arc<Semaphore>,
-    bound: AtomicUsize,
-    /// Permits above the bound, which are taken away as bodies let go of them.
+    /// The configured limit in bytes.
+    limit: AtomicUsize,
+    /// The number of permits above the limit. They are removed when the bodies that hold them release them.
     surplus: Arc<AtomicUsize>,
 }
 
-/// Room that is yet to be given up, since bodies stand in it.
-#[must_use = "the bound holds only once this has been finished"]
-pub struct Shrinking {
+/// The rest of a change to a lower limit: permits that bodies still hold and that must be removed.
+#[must_use = "the lower limit holds only after this has been finished"]
+pub struct PendingShrink {
     permits: Arc<Semaphore>,
     surplus: Arc<AtomicUsize>,
+    /// The number of permits that must still be removed.
     bytes: usize,
 }
 
-impl Buffers {
-    /// Room for `server.buffered_bodies`.
+impl BufferLimit {
+    /// A limit of `server.buffered_bodies` bytes.
     pub fn new(server: &config::ServerSettings) -> Self {
-        let bound = bound(server);
+        let limit = limit(server);
         Self {
-            permits: Arc::new(Semaphore::new(bound)),
-            bound: AtomicUsize::new(bound),
+            permits: Arc::new(Semaphore::new(limit)),
+            limit: AtomicUsize::new(limit),
             surplus: Arc::default(),
         }
     }
 
+    /// The semaphore. It stays the same when the limit changes.
     pub fn permits(&self) -> &Arc<Semaphore> {
         &self.permits
     }
 
-    /// Bytes held at this moment; while room is being given up, at most this many.
+    /// The number of bytes that are held. While the limit is being lowered, this is an upper bound.
     pub fn held(&self) -> usize {
-        let all = self.bound.load(Relaxed) + self.surplus.load(Relaxed);
+        let all = self.limit.load(Relaxed) + self.surplus.load(Relaxed);
         all.saturating_sub(self.permits.available_permits())
     }
 
-    /// Makes room for `server.buffered_bodies`. What is free is given up at once, the rest by [`Shrinking::finish`]. One caller
-    /// at a time.
-    pub fn resize(&self, server: &config::ServerSettings) -> Option<Shrinking> {
-        let bound = bound(server);
-        let before = self.bound.swap(bound, Relaxed);
-        if let Some(more) = bound.checked_sub(before) {
+    /// Changes the limit to `server.buffered_bodies` bytes. Free permits are removed at once, the others by
+    /// [`PendingShrink::finish`]. The caller must not run this at the same time on two threads.
+    pub fn resize(&self, server: &config::ServerSettings) -> Option<PendingShrink> {
+        let limit = limit(server);
+        let before = self.limit.swap(limit, Relaxed);
+        if let Some(more) = limit.checked_sub(before) {
             self.permits.add_permits(more);
             return None;
         }
-        let less = before - bound;
+        let less = before - limit;
         let bytes = less - self.permits.forget_permits(less);
         self.surplus.fetch_add(bytes, Relaxed);
-        (bytes > 0).then(|| Shrinking {
+        (bytes > 0).then(|| PendingShrink {
             permits: self.permits.clone(),
             surplus: self.surplus.clone(),
             bytes,
@@ -66,26 +69,24 @@ impl Buffers {
     }
 }
 
-impl Shrinking {
-    /// Gives the room up as bodies leave it. The semaphore is fair: whoever asks for room later gets it later.
+impl PendingShrink {
+    /// Removes the permits as bodies release them. The semaphore is fair, so requests that ask for permits later get them
+    /// later.
     pub async fn finish(mut self) {
         while self.bytes > 0 {
             let part = u32::try_from(self.bytes).unwrap_or(u32::MAX);
-            // It is closed never; were it, there would be no room to give up.
-            let Ok(permits) = self.permits.acquire_many(part).await else {
-                return;
-            };
-            permits.forget();
+            let permits = self.permits.acquire_many(part).await;
+            permits.expect("the semaphore is never closed").forget();
             self.bytes -= part as usize;
             self.surplus.fetch_sub(part as usize, Relaxed);
         }
     }
 }
 
-fn bound(server: &config::ServerSettings) -> usize {
-    usize::try_from(server.buffered_bodies)
-        .unwrap_or(usize::MAX)
-        .min(Semaphore::MAX_PERMITS)
+/// A larger limit than a semaphore can count is as good as none.
+fn limit(server: &config::ServerSettings) -> usize {
+    let limit = usize::try_from(server.buffered_bodies).unwrap_or(usize::MAX);
+    limit.min(Semaphore::MAX_PERMITS)
 }
 
 #[cfg(test)]
@@ -110,54 +111,57 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_given_up_when_it_is_let_go_before_anybody_else_gets_it() {
-        let buffers = Buffers::new(&server(100));
-        let take = |bytes| buffers.permits().clone().try_acquire_many_owned(bytes);
+    fn released_permits_are_removed_before_another_request_gets_them() {
+        let buffer_limit = BufferLimit::new(&server(100));
+        let take = |bytes| buffer_limit.permits().clone().try_acquire_many_owned(bytes);
         let (first, second) = (take(60).unwrap(), take(30).unwrap());
-        let mut shrinking = Box::pin(buffers.resize(&server(40)).unwrap().finish());
+        let mut shrinking = Box::pin(buffer_limit.resize(&server(40)).unwrap().finish());
         assert!(!poll(shrinking.as_mut()));
-        assert_eq!(buffers.held(), 90);
+        assert_eq!(buffer_limit.held(), 90);
         drop(second);
         assert!(!poll(shrinking.as_mut()) && take(1).is_err(), "20 are still too many");
         drop(first);
         assert!(poll(shrinking.as_mut()));
-        assert_eq!((buffers.held(), buffers.permits().available_permits()), (0, 40));
+        assert_eq!(
+            (buffer_limit.held(), buffer_limit.permits().available_permits()),
+            (0, 40)
+        );
     }
 
     proptest! {
-        /// However bounds change while bodies come and go, the room is the last bound's once all has settled, and bodies
-        /// never take more than the largest bound since.
+        /// The limit changes while bodies come and go. When every change has finished, the last limit holds; until then
+        /// bodies never take more than the largest limit since.
         #[test]
-        fn the_last_bound_holds(steps in prop::collection::vec((0..4u8, 1..200usize), 1..60)) {
-            let buffers = Buffers::new(&server(100));
+        fn the_last_limit_holds(steps in prop::collection::vec((0..4u8, 1..200usize), 1..60)) {
+            let buffer_limit = BufferLimit::new(&server(100));
             let mut bodies: Vec<OwnedSemaphorePermit> = Vec::new();
             let mut shrinking = Vec::new();
-            let mut bound = 100;
+            let mut limit = 100;
             for (step, amount) in steps {
                 match step {
                     0 => {
-                        bound = amount;
-                        shrinking.extend(buffers.resize(&server(bound)).map(|shrinking| Box::pin(shrinking.finish())));
+                        limit = amount;
+                        shrinking.extend(buffer_limit.resize(&server(limit)).map(|shrinking| Box::pin(shrinking.finish())));
                     }
                     1 if !bodies.is_empty() => drop(bodies.swap_remove(amount % bodies.len())),
                     _ => {
                         let held: usize = bodies.iter().map(OwnedSemaphorePermit::num_permits).sum();
-                        let taken = buffers.permits().clone().try_acquire_many_owned(amount as u32);
-                        let settled = shrinking.is_empty();
-                        prop_assert!(taken.is_err() || held + amount <= bound);
-                        prop_assert!(!settled || taken.is_ok() == (held + amount <= bound));
+                        let taken = buffer_limit.permits().clone().try_acquire_many_owned(amount as u32);
+                        let is_finished = shrinking.is_empty();
+                        prop_assert!(taken.is_err() || held + amount <= limit);
+                        prop_assert!(!is_finished || taken.is_ok() == (held + amount <= limit));
                         bodies.extend(taken);
                     }
                 }
                 shrinking.retain_mut(|shrinking| !poll(shrinking.as_mut()));
                 let held: usize = bodies.iter().map(OwnedSemaphorePermit::num_permits).sum();
-                prop_assert!(buffers.held() >= held);
-                prop_assert!(!shrinking.is_empty() || buffers.held() == held);
+                prop_assert!(buffer_limit.held() >= held);
+                prop_assert!(!shrinking.is_empty() || buffer_limit.held() == held);
             }
             bodies.clear();
             shrinking.retain_mut(|shrinking| !poll(shrinking.as_mut()));
             prop_assert!(shrinking.is_empty());
-            prop_assert_eq!((buffers.held(), buffers.permits().available_permits()), (0, bound));
+            prop_assert_eq!((buffer_limit.held(), buffer_limit.permits().available_permits()), (0, limit));
         }
     }
 }

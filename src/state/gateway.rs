@@ -1,38 +1,40 @@
 //! Everything that requests and operators share: the snapshot, the runtime state and the metrics of one process.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{CompileError, Metrics, RuntimeState, Shrinking, Snapshot, buffers::Buffers, metrics};
+use super::{
+    CompileError, Metrics, RuntimeState, Snapshot,
+    buffers::{BufferLimit, PendingShrink},
+};
 use crate::{config::Config, tick::Clock};
 
-/// Everything that requests and operators share. There is one in a process.
+/// Everything that requests and operators share. There is one per process.
 pub struct Gateway {
-    /// Loaded once a request: a request ends on the configuration that it began with.
+    /// Loaded once per request, so that a request ends on the configuration that it began with.
     snapshot: ArcSwap<Snapshot>,
     /// What outlives a snapshot.
     pub runtime: RuntimeState,
-    /// The metrics.
+    /// What all requests count together.
     pub metrics: Metrics,
-    /// Where ticks come from.
+    /// The source of all ticks.
     pub clock: Clock,
-    /// One permit for each byte of request body that may be held.
+    /// One permit for each byte of request bodies that may be held in memory, over all requests.
     pub buffers: Arc<Semaphore>,
-    room: Buffers,
+    /// Changes the number of permits in `buffers`.
+    buffer_limit: BufferLimit,
+    /// Held during a reload, so that reloads run one after the other.
     reloading: Mutex<()>,
-    /// Open client connections.
+    /// The number of open client connections.
     pub connections: Arc<AtomicUsize>,
-    ready: AtomicBool,
-    cutting: AtomicBool,
+    is_ready: AtomicBool,
+    is_aborting: AtomicBool,
 }
 
 impl Gateway {
@@ -41,106 +43,89 @@ impl Gateway {
     /// # Errors
     /// When an upstream cannot be set up; see [`CompileError`].
     pub fn new(config: &Config) -> Result<Arc<Self>, CompileError> {
-        let metrics = Metrics::new();
         let clock = Clock::start();
         let runtime = RuntimeState::new(&config.affinity, config.retry, clock);
-        let snapshot = Snapshot::compile(config, &runtime, &metrics, None)?;
-        snapshot.take_effect();
-        let room = Buffers::new(&config.server);
+        let snapshot = Snapshot::compile(config, &runtime, None)?;
+        runtime.apply(&snapshot);
+        let buffer_limit = BufferLimit::new(&config.server);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             runtime,
-            metrics,
+            metrics: Metrics::default(),
             clock,
-            buffers: room.permits().clone(),
-            room,
+            buffers: buffer_limit.permits().clone(),
+            buffer_limit,
             reloading: Mutex::default(),
             connections: Arc::default(),
-            ready: AtomicBool::new(true),
-            cutting: AtomicBool::new(false),
+            is_ready: AtomicBool::new(true),
+            is_aborting: AtomicBool::new(false),
         }))
     }
 
-    /// Compiles `config` and lets it take over. Requests that run end on the configuration that they began with; pins, cooldowns,
-    /// counts, and the connections to upstreams that are reached as before, go on. Blocks for as long as it takes to
-    /// read the platform's certificates, and to drop pins where there may be fewer from now on.
+    /// Compiles `config` and replaces the current snapshot.
     ///
-    /// Returns the room for bodies that is yet to be given up, where there was more of it.
+    /// Running requests end on the snapshot that they began with. Pins, cooldowns and counters survive, and so do the
+    /// connections to upstreams whose connection settings have not changed. This function blocks: it may read the
+    /// platform's certificates, and it drops pins if the table becomes smaller.
+    ///
+    /// If the limit on buffered bytes becomes lower while bodies hold more than that, the rest of the change is returned.
     ///
     /// # Errors
-    /// When an upstream cannot be set up; then nothing has changed.
-    pub fn reload(&self, config: &Config) -> Result<Option<Shrinking>, CompileError> {
-        let _alone = self.reloading.lock();
-        let snapshot = Snapshot::compile(config, &self.runtime, &self.metrics, Some(&self.snapshot()))?;
-        snapshot.take_effect();
+    /// When an upstream cannot be set up. Then nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<Option<PendingShrink>, CompileError> {
+        let _one_at_a_time = self.reloading.lock();
+        let snapshot = Snapshot::compile(config, &self.runtime, Some(&self.snapshot()))?;
+        self.runtime.apply(&snapshot);
         self.snapshot.store(Arc::new(snapshot));
         self.runtime.resize(&config.affinity);
-        self.runtime.retries.lock().set_share(config.retry.budget);
-        Ok(self.room.resize(&config.server))
+        self.runtime.retries.set_share(config.retry.budget);
+        Ok(self.buffer_limit.resize(&config.server))
     }
 
-    /// The operator has read the configuration again, though it is the same: a credential that was refused may be good now.
-    pub fn reprobe(&self) {
-        for upstream in self.snapshot().upstreams() {
-            upstream.state.reloaded();
-        }
+    /// Makes a probe due now at every disabled upstream. To be called when the operator has ordered a reload and the
+    /// configuration has not changed: the upstream may accept the same credential now.
+    pub fn probe_credentials(&self) {
+        self.runtime.probe_credentials(&self.snapshot());
     }
 
-    /// The configuration of this moment.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Bytes of request bodies held at this moment; while a reload makes the room smaller, at most this many.
+    /// The number of bytes of request bodies that are held in memory. While a reload lowers the limit, this is an upper
+    /// bound.
     pub fn buffered_bytes(&self) -> usize {
-        self.room.held()
+        self.buffer_limit.held()
     }
 
-    /// Whether new requests are welcome.
+    /// Whether load balancers may send new requests.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.is_ready.load(Relaxed)
     }
 
-    /// Whether what still runs is being cut.
-    pub fn is_cutting(&self) -> bool {
-        self.cutting.load(Ordering::Relaxed)
+    /// Makes the readiness probe fail from now on, so that load balancers send no more requests.
+    pub fn mark_not_ready(&self) {
+        self.is_ready.store(false, Relaxed);
     }
 
-    /// What ends from now on was cut by us.
-    pub fn cut(&self) {
-        self.cutting.store(true, Ordering::Relaxed);
+    /// Whether the requests that still run are being aborted, because the grace time of the drain is over.
+    pub fn is_aborting(&self) -> bool {
+        self.is_aborting.load(Relaxed)
     }
 
-    /// Tells load balancers to send no more.
-    pub fn leave(&self) {
-        self.ready.store(false, Ordering::Relaxed);
+    /// Records that requests which end from now on are aborted by this process.
+    pub fn mark_aborting(&self) {
+        self.is_aborting.store(true, Relaxed);
     }
 
-    /// What has to be done each second: what is over is forgotten and said, and the retry budget hears of the requests.
-    pub fn settle(&self) {
+    /// Does the work of each second: ends cooldowns whose time is over, drops the usage of client keys that are no longer
+    /// configured, and tells the retry budget how many requests there have been.
+    pub fn tick_second(&self) {
         for upstream in self.snapshot().upstreams() {
-            upstream.state.settle();
+            upstream.state.end_cooldowns();
         }
-        let requests = self.metrics.forwarded();
-        self.runtime.rate_limits.forget_unused();
-        self.runtime.retries.lock().sample(self.clock.now(), requests);
-    }
-
-    /// The metrics in Prometheus' text format, with the gauges of this moment.
-    pub fn scrape(&self) -> String {
-        let now = self.clock.now();
-        let snapshot = self.snapshot();
-        let upstreams = snapshot.upstreams().iter().map(|upstream| {
-            let status = upstream.state.status();
-            let cooldown = status.until.map_or(Duration::ZERO, |until| until.since(now));
-            (&*upstream.name, status.state, cooldown)
-        });
-        self.metrics.show_upstreams(upstreams);
-        self.metrics.scrape(&[
-            (metrics::Level::Pins, self.runtime.pins.len()),
-            (metrics::Level::Connections, self.connections.load(Ordering::Relaxed)),
-            (metrics::Level::BufferedBytes, self.buffered_bytes()),
-            (metrics::Level::Waiting, self.runtime.waiting()),
-        ])
+        self.runtime.rate_limits.drop_unused();
+        self.runtime.retries.sample();
     }
 }

@@ -1,23 +1,35 @@
-//! What requests share: the compiled configuration, what outlives it, and the metrics.
+//! What requests share: the compiled configuration, the state that outlives it, and the metrics.
+//!
+//! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
+//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`] and the retry
+//!   budget. Numbers that steer requests are counted here.
+//! - [`Metrics`] count what operators look at. No decision reads them.
+//! - [`Gateway`] holds all of them. There is one per process.
 
 mod access;
+mod apply;
 mod buffers;
 mod gateway;
 mod metrics;
 mod rate_limits;
+mod retry_budget;
 mod runtime;
+mod scrape;
 mod snapshot;
+mod striped;
 mod upstream;
 mod upstream_state;
 
 pub use access::{Access, ClientKey, Group};
-pub use buffers::Shrinking;
+pub use buffers::PendingShrink;
 pub use gateway::Gateway;
 pub use metrics::{
-    FailoverReason, Gauge, GroupMetrics, Metrics, ReloadOutcome, RequestLabels, StatusClass, UpstreamMetrics,
+    Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
+    StatusClass, TokenCounter, UpstreamMetrics,
 };
-pub use rate_limits::{Permit, RateLimits};
+pub use rate_limits::{Permit, RateLimitTable, RateLimits};
+pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
-pub use snapshot::{CompileError, Eligibility, Limits, Snapshot};
+pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot};
 pub use upstream::{Credential, Upstream};
 pub use upstream_state::{Lease, UpstreamState};

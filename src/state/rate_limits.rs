@@ -1,4 +1,4 @@
-//! What client keys have used, whichever snapshot asks.
+//! What client keys have used of their limits. It outlives every snapshot.
 
 use std::{
     collections::HashMap,
@@ -8,26 +8,28 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    policy::limiter::{Admission, Denial, Limiter, Quota, Used},
+    policy::limiter::{Admission, Denial, Limiter, Quota, QuotaUsage},
     tick::Clock,
 };
 
-/// What one client key may use, and has used.
+/// The limits of one client key, and what has been used of them.
 pub struct RateLimits {
     clock: Clock,
     limiter: Mutex<Limiter>,
 }
 
-/// The rate_limits of all keys that a snapshot in use names.
+/// The rate limits of all client keys that a snapshot in use refers to.
 pub struct RateLimitTable {
     clock: Clock,
-    /// By the name of the key.
+    /// By the name of the key. Snapshots own the rate limits, so that those of a removed key can be dropped.
     known: Mutex<HashMap<Arc<str>, Weak<RateLimits>>>,
 }
 
-/// A request's part of its key's rate_limits. Dropped, it gives back its place, and what it has been charged stays charged.
+/// The admission of one request by the rate limits of its key. Dropping it ends the request, and what has been charged for
+/// it stays charged.
 pub struct Permit {
     rate_limits: Arc<RateLimits>,
+    /// `None` when the request has ended.
     admission: Option<Admission>,
 }
 
@@ -39,8 +41,8 @@ impl RateLimitTable {
         }
     }
 
-    /// The rate_limits of the key called `name`: what it has used before stays used.
-    pub fn of(&self, name: &Arc<str>) -> Arc<RateLimits> {
+    /// Returns the rate limits of the key called `name`. What the key has used before stays used.
+    pub(super) fn get_or_new(&self, name: &Arc<str>) -> Arc<RateLimits> {
         let mut known = self.known.lock();
         if let Some(known) = known.get(name).and_then(Weak::upgrade) {
             return known;
@@ -53,8 +55,8 @@ impl RateLimitTable {
         rate_limits
     }
 
-    /// Forgets the keys that nobody names any more.
-    pub(super) fn forget_unused(&self) {
+    /// Drops the rate limits of keys that no snapshot refers to any more.
+    pub(super) fn drop_unused(&self) {
         self.known
             .lock()
             .retain(|_, rate_limits| rate_limits.strong_count() > 0);
@@ -62,15 +64,15 @@ impl RateLimitTable {
 }
 
 impl RateLimits {
-    /// Allows so much from now on.
+    /// Changes the limits. What has been used stays used.
     pub fn set_quota(&self, quota: Quota) {
         self.limiter.lock().set_quota(quota);
     }
 
-    /// Lets a request in that will probably cost `tokens`.
+    /// Admits a request that will cost an estimated number of `tokens`.
     ///
     /// # Errors
-    /// Where a limit is reached.
+    /// When a limit is reached.
     pub fn admit(self: &Arc<Self>, tokens: u64) -> Result<Permit, Denial> {
         let admission = self.limiter.lock().admit(tokens, self.clock.now())?;
         Ok(Permit {
@@ -79,32 +81,31 @@ impl RateLimits {
         })
     }
 
-    /// How far the limits have been used.
-    pub fn used(&self) -> Used {
-        self.limiter.lock().used(self.clock.now())
+    /// Returns how much of the limits has been used.
+    pub fn used(&self) -> QuotaUsage {
+        self.limiter.lock().usage(self.clock.now())
     }
 }
 
 impl Permit {
-    /// The request turns out to cost probably `tokens`.
+    /// Replaces the estimate by a better one, when the body has been read.
     ///
     /// # Errors
-    /// Where a limit is reached by that.
-    pub fn recharge(&mut self, tokens: u64) -> Result<(), Denial> {
-        let Some(admission) = &mut self.admission else {
-            return Ok(());
-        };
+    /// When that reaches a limit. Then the earlier estimate stays charged.
+    pub fn correct_estimate(&mut self, tokens: u64) -> Result<(), Denial> {
+        let admission = self.admission.as_mut();
+        let admission = admission.expect("an admission is taken only where the permit is consumed or dropped");
         let mut limiter = self.rate_limits.limiter.lock();
         limiter.recharge(admission, tokens, self.rate_limits.clock.now())
     }
 
-    /// The request is over, and has cost `actual` tokens.
-    pub fn settle(mut self, actual: u64) {
+    /// Ends the request and charges it with the `actual` number of tokens instead of the estimate.
+    pub fn charge(mut self, actual: u64) {
         self.end(Some(actual));
     }
 
-    /// The request is over, and has probably cost `more` tokens than it was estimated to.
-    pub fn settle_estimated(mut self, more: u64) {
+    /// Ends the request and charges `more` tokens in addition to the estimate. The actual number is not known.
+    pub fn charge_estimate(mut self, more: u64) {
         let estimated = self.admission.as_ref().map(Admission::tokens);
         self.end(estimated.map(|tokens| tokens.saturating_add(more)));
     }
@@ -112,7 +113,7 @@ impl Permit {
     fn end(&mut self, actual: Option<u64>) {
         if let Some(admission) = self.admission.take() {
             let mut limiter = self.rate_limits.limiter.lock();
-            limiter.settle(admission, actual, self.rate_limits.clock.now());
+            limiter.finish(admission, actual, self.rate_limits.clock.now());
         }
     }
 }
@@ -133,13 +134,13 @@ mod tests {
     use super::*;
 
     fn rate_limits(quota: Quota) -> Arc<RateLimits> {
-        let rate_limits = RateLimitTable::new(Clock::start()).of(&"alice".into());
+        let rate_limits = RateLimitTable::new(Clock::start()).get_or_new(&"alice".into());
         rate_limits.set_quota(quota);
         rate_limits
     }
 
     #[test]
-    fn two_hundred_callers_get_exactly_what_there_is() {
+    fn two_hundred_threads_are_admitted_exactly_as_often_as_the_limits_allow() {
         let rate_limits = rate_limits(Quota {
             requests_per_minute: Some(1_000),
             max_concurrent: Some(7),
@@ -159,7 +160,7 @@ mod tests {
                 });
             }
         });
-        // Whoever found seven inside went away, so that the rest is asked for now.
+        // Some attempts failed because seven requests were running. What they left is used up now.
         while let Ok(permit) = rate_limits.admit(0) {
             admitted.fetch_add(1, SeqCst);
             drop(permit);
@@ -170,22 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_comes_back_has_used_what_it_had_used() {
+    fn usage_survives_while_a_snapshot_refers_to_the_key() {
         let rate_limits = RateLimitTable::new(Clock::start());
         let one_request = Quota {
             requests_per_minute: Some(1),
             ..Quota::default()
         };
-        let before = rate_limits.of(&"alice".into());
+        let before = rate_limits.get_or_new(&"alice".into());
         before.set_quota(one_request);
         drop(before.admit(0));
-        let after = rate_limits.of(&"alice".into());
+        let after = rate_limits.get_or_new(&"alice".into());
         after.set_quota(one_request);
         drop(before);
-        rate_limits.forget_unused();
+        rate_limits.drop_unused();
         assert!(after.admit(0).is_err());
         drop(after);
-        rate_limits.forget_unused();
+        rate_limits.drop_unused();
         assert!(rate_limits.known.lock().is_empty());
     }
 }

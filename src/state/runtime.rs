@@ -1,4 +1,4 @@
-//! What outlives a snapshot: what each upstream is doing, where sessions are pinned, and who owns which state.
+//! What outlives a snapshot: the state of each upstream, pins, owners, rate limits and the retry budget.
 
 use std::{
     collections::HashMap,
@@ -11,35 +11,41 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{metrics::Metrics, rate_limits::RateLimitTable, upstream_state::UpstreamState};
+use super::{
+    metrics::GroupMetrics, rate_limits::RateLimitTable, retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
+};
 use crate::{
     config,
     ids::UpstreamId,
-    policy::{Owners, Pins, RetryBudget},
+    policy::{Owners, Pins},
     tick::Clock,
 };
 
-/// How long it is remembered who owns a response or an encrypted item: as long as the longest prompt cache retention.
-const OWNED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many requests may wait for their upstreams: each holds its body and its client's connection.
-const WAITING: usize = 4096;
+/// How long the owner of a response or of an encrypted item is remembered: as long as the longest prompt cache retention.
+const OWNER_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The maximum number of requests that wait for upstreams. Each of them holds its body and its client's connection.
+const MAX_WAITING: usize = 4096;
 
-/// What outlives a snapshot.
+/// What outlives a snapshot. There is one per process.
 pub struct RuntimeState {
-    /// Session → the upstream where its cache is.
+    /// For each session, the upstream where its prompt cache is.
     pub pins: Pins,
-    /// Response id or encrypted item → the upstream that made it.
+    /// For each response id and encrypted item, the upstream that made it.
     pub owners: Owners,
     /// How many requests may be sent once more.
-    pub retries: Mutex<RetryBudget>,
-    /// What client keys have used.
+    pub retries: SharedRetryBudget,
+    /// What client keys have used of their limits.
     pub rate_limits: RateLimitTable,
+    /// The number of [`WaitPermit`]s.
     waiting: Arc<AtomicUsize>,
     clock: Clock,
+    /// Upstreams that a reload removed stay here, with what they have counted.
     upstreams: Mutex<HashMap<UpstreamId, Arc<UpstreamState>>>,
+    /// By the name of the group. Groups that a reload removed stay here too.
+    groups: Mutex<HashMap<Arc<str>, Arc<GroupMetrics>>>,
 }
 
-/// The permission to wait; given back when it is dropped.
+/// The permission of one request to wait for an upstream. Dropping it gives it back.
 pub struct WaitPermit(Arc<AtomicUsize>);
 
 impl Drop for WaitPermit {
@@ -49,47 +55,65 @@ impl Drop for WaitPermit {
 }
 
 impl RuntimeState {
-    /// Empty tables, as large as configured.
+    /// Makes empty tables of the configured sizes.
     pub fn new(affinity: &config::AffinitySettings, retry: config::RetrySettings, clock: Clock) -> Self {
         Self {
             pins: Pins::new(affinity.capacity, affinity.idle),
-            owners: Owners::new(affinity.capacity, OWNED_FOR),
-            retries: Mutex::new(RetryBudget::new(retry.budget)),
+            owners: Owners::new(affinity.capacity, OWNER_RETENTION),
+            retries: SharedRetryBudget::new(retry.budget, clock),
             rate_limits: RateLimitTable::new(clock),
             waiting: Arc::default(),
             clock,
             upstreams: Mutex::default(),
+            groups: Mutex::default(),
         }
     }
 
-    /// Makes the tables as large as configured; what does not fit is forgotten, the longest unused first.
-    pub fn resize(&self, affinity: &config::AffinitySettings) {
+    /// Changes the sizes of the tables. Entries that do not fit are dropped, the least recently used first.
+    pub(super) fn resize(&self, affinity: &config::AffinitySettings) {
         self.pins.resize(affinity.capacity, affinity.idle);
-        self.owners.resize(affinity.capacity, OWNED_FOR);
+        self.owners.resize(affinity.capacity, OWNER_RETENTION);
     }
 
-    /// What the upstream called `name` is doing, whichever snapshot asks.
-    pub fn state(&self, id: UpstreamId, name: &Arc<str>, metrics: &Metrics) -> Arc<UpstreamState> {
+    /// Returns the state of the upstream `id`, which is new if the upstream was never configured before.
+    pub(super) fn upstream_state_or_new(&self, id: UpstreamId, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut upstreams = self.upstreams.lock();
-        upstreams
-            .entry(id)
-            .or_insert_with(|| UpstreamState::new(name, metrics.upstream(name), self.clock))
-            .clone()
+        let state = upstreams.entry(id);
+        state.or_insert_with(|| UpstreamState::new(name, self.clock)).clone()
     }
 
-    /// What the upstream `id` is doing, if it ever was configured.
-    pub fn find(&self, id: UpstreamId) -> Option<Arc<UpstreamState>> {
+    /// Returns the state of the upstream `id`, if it was ever configured.
+    pub fn upstream_state(&self, id: UpstreamId) -> Option<Arc<UpstreamState>> {
         self.upstreams.lock().get(&id).cloned()
     }
 
-    /// Requests that wait for an upstream at this moment.
+    /// Returns the state of every upstream that was ever configured.
+    pub(super) fn upstream_states(&self) -> Vec<Arc<UpstreamState>> {
+        self.upstreams.lock().values().cloned().collect()
+    }
+
+    /// Returns the metrics of the group called `name`, which are new if the group was never configured before.
+    pub(super) fn group_metrics_or_new(&self, name: &Arc<str>) -> Arc<GroupMetrics> {
+        self.groups.lock().entry(name.clone()).or_default().clone()
+    }
+
+    /// Returns the name and the metrics of every group that was ever configured.
+    pub(super) fn group_metrics(&self) -> Vec<(Arc<str>, Arc<GroupMetrics>)> {
+        let groups = self.groups.lock();
+        groups
+            .iter()
+            .map(|(name, metrics)| (name.clone(), metrics.clone()))
+            .collect()
+    }
+
+    /// The number of requests that wait for an upstream.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// The permission to wait, while there are not too many who do.
+    /// Returns the permission to wait, unless too many requests wait already.
     pub fn wait_permit(&self) -> Option<WaitPermit> {
-        let more = |waiting| (waiting < WAITING).then_some(waiting + 1);
+        let more = |waiting| (waiting < MAX_WAITING).then_some(waiting + 1);
         self.waiting.fetch_update(Relaxed, Relaxed, more).ok()?;
         Some(WaitPermit(self.waiting.clone()))
     }

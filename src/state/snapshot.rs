@@ -1,62 +1,71 @@
-//! The configuration, compiled for requests: immutable, with everything prebuilt that each request would build anew.
+//! The configuration, compiled for requests: immutable, with everything prepared that each request would otherwise make
+//! anew.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     access::{Access, Group},
-    metrics::Metrics,
     runtime::RuntimeState,
-    upstream::{Line, Upstream, organization},
+    upstream::{ConnectionSettings, Upstream, organization},
 };
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, Patience, Rendezvous, Source},
+    policy::{Member, Patience, Rendezvous, SessionSource},
     wire,
 };
 
-/// Bounds and times that requests are held to.
+/// Bounds and timeouts of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The largest request body in bytes, as sent and decompressed.
+pub struct RequestLimits {
+    /// The maximum body size in bytes, applied to the body as sent and after decompression.
     pub max_body: u64,
-    /// Until the upstream's response head.
+    /// The maximum time from sending the request to the upstream's response head.
     pub head: Duration,
-    /// Between two pieces of a body, either way.
+    /// The maximum time between two pieces of a body, in either direction.
     pub idle: Duration,
 }
 
-/// A compiled configuration.
+/// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it.
 pub struct Snapshot {
-    /// In the order of the file.
+    /// In the order of the file, and of the members of `rendezvous`.
     upstreams: Box<[Upstream]>,
-    /// Who serves which session.
+    /// Decides which upstream serves which session.
     pub rendezvous: Rendezvous,
-    /// The distinct rights to upstreams; an upstream's eligibility class is its index here.
-    classes: Box<[Class]>,
-    /// Where session keys are looked for.
-    pub sources: Box<[Source]>,
-    /// Bounds and times.
-    pub limits: Limits,
-    /// How long sessions wait for their own upstream.
+    /// The distinct rights to upstreams. The eligibility class of an upstream is an index into this.
+    classes: Box<[EligibilityClass]>,
+    /// Where session keys are looked for, in order.
+    pub sources: Box<[SessionSource]>,
+    /// Bounds and timeouts of each request.
+    pub limits: RequestLimits,
+    /// How long a session waits for its own upstream.
     pub patience: Patience,
-    /// How many upstreams a request is sent to at most.
+    /// The maximum number of upstreams that a request is sent to.
     pub attempts: u32,
-    /// Whether upstreams are told who calls.
+    /// Whether upstreams receive the caller's address in `forwarded` headers.
     pub forwarded: bool,
-    /// Whether responses say which upstream served them, and why.
+    /// Whether responses name the upstream that served them, and the route.
     pub route_headers: bool,
-    /// Who may call, and what.
+    /// The client keys and their groups.
     pub access: Access,
     /// Whether any upstream is called with the caller's own credential.
     pub has_passthrough: bool,
 }
 
-/// An upstream that cannot be set up.
+/// An upstream cannot be set up.
 #[derive(Debug)]
 pub struct CompileError {
     upstream: String,
     problem: String,
+}
+
+impl CompileError {
+    fn new(configured: &config::Upstream, problem: impl Into<String>) -> Self {
+        Self {
+            upstream: configured.name.clone(),
+            problem: problem.into(),
+        }
+    }
 }
 
 impl fmt::Display for CompileError {
@@ -67,98 +76,116 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// What upstreams have in common that decides whether they may serve a request.
+/// What decides whether upstreams may serve a request. Upstreams with the same rights share a class.
 #[derive(PartialEq)]
-struct Class {
+struct EligibilityClass {
     models: ModelGlobs,
-    /// For each group, in the order of the file, whether it may call them.
+    /// For each group, in the order of the file, whether it may call the upstreams of this class.
     groups: Box<[bool]>,
 }
 
-/// Which upstreams may serve a request: one flag for each class.
+impl EligibilityClass {
+    fn new(upstream: &Upstream, access: &Access) -> Self {
+        let groups = access.groups().iter();
+        Self {
+            models: upstream.models.clone(),
+            groups: groups.map(|group| group.may_call(upstream.id)).collect(),
+        }
+    }
+
+    fn serves(&self, group: &Group) -> bool {
+        group.index.is_none_or(|index| {
+            let serves = self.groups.get(index);
+            *serves.expect("a class and the groups are compiled from one configuration")
+        })
+    }
+}
+
+/// Which upstreams may serve a request.
 pub enum Eligibility {
     /// Every upstream.
     All,
-    /// Those whose class is flagged.
+    /// For each eligibility class, whether its upstreams may serve the request.
     Classes(Box<[bool]>),
 }
 
 impl Eligibility {
-    /// Whether members of `class` may serve the request.
+    /// Whether upstreams of `class` may serve the request.
     pub fn allows(&self, class: u16) -> bool {
         match self {
             Self::All => true,
-            Self::Classes(classes) => classes.get(usize::from(class)).copied().unwrap_or(false),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::All => false,
-            Self::Classes(classes) => !classes.contains(&true),
+            Self::Classes(classes) => {
+                let allows = classes.get(usize::from(class));
+                *allows.expect("eligibility has a flag for each class of its snapshot")
+            }
         }
     }
 }
 
-impl Snapshot {
-    /// Compiles `config`. What outlives a snapshot comes from `runtime`; upstreams that are reached as in `previous` keep
-    /// its connections.
-    ///
-    /// # Errors
-    /// When an upstream's TLS cannot be set up.
-    pub fn compile(
+/// The pool of upstreams as it is being compiled.
+#[derive(Default)]
+struct CompiledPool {
+    upstreams: Vec<Upstream>,
+    members: Vec<Member>,
+    classes: Vec<EligibilityClass>,
+}
+
+impl CompiledPool {
+    /// Compiles the upstreams of `config`, in its order.
+    fn compile(
         config: &Config,
+        access: &Access,
         runtime: &RuntimeState,
-        metrics: &Metrics,
-        previous: Option<&Self>,
+        previous: Option<&Snapshot>,
     ) -> Result<Self, CompileError> {
-        let access = Access::compile(config, &runtime.rate_limits, metrics);
-        let mut classes: Vec<Class> = Vec::new();
-        let mut members = Vec::with_capacity(config.upstreams.len());
-        let mut upstreams = Vec::with_capacity(config.upstreams.len());
+        let mut pool = Self::default();
         for configured in &config.upstreams {
-            let failed = |problem| CompileError {
-                upstream: configured.name.clone(),
-                problem,
-            };
-            let line = Line::of(configured, &config.timeouts);
-            let warm = previous.and_then(|previous| previous.pool_of(configured, &line));
-            let pool = warm.map_or_else(|| line.open(), Ok).map_err(failed)?;
-            let upstream = Upstream::compile(configured, line, pool, runtime, metrics).map_err(failed)?;
-            let class = Class {
-                models: upstream.models.clone(),
-                groups: access
-                    .groups()
-                    .iter()
-                    .map(|group| group.may_call(upstream.id))
-                    .collect(),
-            };
-            let class = match classes.iter().position(|known| *known == class) {
-                Some(known) => known,
-                None => {
-                    classes.push(class);
-                    classes.len() - 1
-                }
-            };
-            let class = u16::try_from(class).map_err(|_| CompileError {
-                upstream: configured.name.clone(),
-                problem: "there are more than 65,536 different lists of models; share some".to_owned(),
-            })?;
-            members.push(Member {
+            let settings = ConnectionSettings::new(configured, &config.timeouts);
+            let failed = |problem| CompileError::new(configured, problem);
+            let warm = previous.and_then(|previous| previous.connections_of(configured, &settings));
+            let connections = warm.map_or_else(|| settings.open_pool(), Ok).map_err(failed)?;
+            let upstream = Upstream::compile(configured, settings, connections, runtime).map_err(failed)?;
+            let class = pool.class_of(EligibilityClass::new(&upstream, access));
+            pool.members.push(Member {
                 id: upstream.id,
                 weight: upstream.weight,
-                class,
+                class: u16::try_from(class).map_err(|_| CompileError::new(configured, TOO_MANY_CLASSES))?,
                 organization: organization(configured),
             });
-            upstreams.push(upstream);
+            pool.upstreams.push(upstream);
         }
+        Ok(pool)
+    }
+
+    /// Returns the index of `class`, which is added if no upstream before has the same rights.
+    fn class_of(&mut self, class: EligibilityClass) -> usize {
+        let known = self.classes.iter().position(|known| *known == class);
+        known.unwrap_or_else(|| {
+            self.classes.push(class);
+            self.classes.len() - 1
+        })
+    }
+}
+
+const TOO_MANY_CLASSES: &str =
+    "there are more than 65,536 different combinations of models and groups; let more upstreams share the same ones";
+
+impl Snapshot {
+    /// Compiles `config`. What outlives a snapshot comes from `runtime`. Upstreams whose connection settings are the same in
+    /// `previous` keep their connections.
+    ///
+    /// # Errors
+    /// When the TLS settings of an upstream cannot be used.
+    pub fn compile(config: &Config, runtime: &RuntimeState, previous: Option<&Self>) -> Result<Self, CompileError> {
+        let access = Access::compile(config, runtime);
+        let pool = CompiledPool::compile(config, &access, runtime, previous)?;
         Ok(Self {
-            rendezvous: Rendezvous::new(&members),
-            upstreams: upstreams.into(),
-            classes: classes.into(),
+            rendezvous: Rendezvous::new(&pool.members),
+            upstreams: pool.upstreams.into(),
+            classes: pool.classes.into(),
             access,
             sources: config.affinity.sources.clone().into(),
-            limits: Limits {
+            limits: RequestLimits {
                 max_body: config.server.max_body,
                 head: config.timeouts.head,
                 idle: config.timeouts.idle,
@@ -178,55 +205,57 @@ impl Snapshot {
         })
     }
 
-    /// Holds from now on: what outlives snapshots is set as this one has it.
-    pub(super) fn take_effect(&self) {
-        for upstream in &self.upstreams {
-            upstream.state.set_slots(upstream.max_in_flight);
-            upstream.state.reloaded();
-        }
-        self.access.take_effect();
-    }
-
     /// Every upstream, in the order of the file.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
     }
 
-    fn pool_of(&self, configured: &config::Upstream, line: &Line) -> Option<Arc<wire::Pool>> {
-        let id = UpstreamId::from_name(&configured.name);
-        let known = self.upstreams.iter().find(|upstream| upstream.id == id)?;
-        (known.line == *line).then(|| known.pool.clone())
+    /// The connections of an upstream, if it was configured with the same `settings` before.
+    fn connections_of(&self, configured: &config::Upstream, settings: &ConnectionSettings) -> Option<Arc<wire::Pool>> {
+        let known = self.upstream_of(UpstreamId::from_name(&configured.name))?;
+        (known.connection_settings == *settings).then(|| known.pool.clone())
     }
 
-    /// The upstream at `index` of [`Snapshot::rendezvous`].
-    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
-        self.upstreams.get(index)
+    /// The upstream at `index`.
+    ///
+    /// # Panics
+    /// When `index` does not come from [`Snapshot::rendezvous`] of this snapshot.
+    pub fn upstream(&self, index: usize) -> &Upstream {
+        let upstream = self.upstreams.get(index);
+        upstream.expect("the rendezvous members and the upstreams are compiled in the same order")
     }
 
-    /// Who may serve `model` to `group`; `None` where nobody does. A request that names no model may go to anyone who serves
-    /// the group.
+    /// The upstream with this identity, if it is configured.
+    pub fn upstream_of(&self, id: UpstreamId) -> Option<&Upstream> {
+        self.rendezvous.position(id).map(|index| self.upstream(index))
+    }
+
+    /// Which upstreams may serve `model` to `group`; `None` if there are none. A request that names no model may go to every
+    /// upstream that serves the group.
     pub fn eligibility(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
-        let is_open = |class: &Class| class.models.is_all() || model.is_none();
+        let is_open = |class: &EligibilityClass| class.models.is_all() || model.is_none();
         if self.classes.iter().all(|class| is_open(class) && class.serves(group)) {
             return Some(Eligibility::All);
         }
-        let serves = |class: &Class| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
-        let classes = Eligibility::Classes(self.classes.iter().map(serves).collect());
-        if classes.is_empty() { None } else { Some(classes) }
+        let serves =
+            |class: &EligibilityClass| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
+        let classes: Box<[bool]> = self.classes.iter().map(serves).collect();
+        classes.contains(&true).then_some(Eligibility::Classes(classes))
     }
 
-    /// The models that `group` may use, as they are configured; none where nothing is said about them.
+    /// The model patterns that `group` may use, as they are configured; empty if neither the group nor its upstreams restrict
+    /// models.
     pub fn models_of(&self, group: &Group) -> Vec<String> {
         let allowed = &group.models;
         let serving = || self.classes.iter().filter(|class| class.serves(group));
-        let theirs = serving().flat_map(|class| class.models.patterns().filter(|name| allowed.matches(name)));
+        let served = serving().flat_map(|class| class.models.patterns().filter(|name| allowed.matches(name)));
         let is_served = |name: &&str| serving().any(|class| class.models.matches(name));
-        let mut names: Vec<String> = theirs
+        let mut names: Vec<String> = served
             .chain(allowed.patterns().filter(is_served))
             .map(str::to_owned)
             .collect();
         if names.is_empty() {
-            // Where the two only overlap, what is allowed says more.
+            // The patterns of the group and of its upstreams overlap, but neither contains the other.
             names = allowed.patterns().map(str::to_owned).collect();
         }
         names.sort_unstable();
@@ -234,12 +263,7 @@ impl Snapshot {
         names
     }
 
-    /// The upstream of this identity.
-    pub fn upstream_of(&self, id: UpstreamId) -> Option<&Upstream> {
-        self.rendezvous.position(id).and_then(|index| self.upstream(index))
-    }
-
-    /// The upstreams for `group`'s session key `text`, best first: the answer of `route`.
+    /// The upstreams for the session key `text` of `group`, best first. This is the answer of `steadfast route`.
     pub fn route<'a>(
         &'a self,
         group: &Group,
@@ -249,14 +273,6 @@ impl Snapshot {
         let key = SessionKey::from_text(group.namespace, text);
         self.rendezvous
             .ranked(key, |class| eligibility.allows(class))
-            .filter_map(|index| self.upstream(index))
-    }
-}
-
-impl Class {
-    fn serves(&self, group: &Group) -> bool {
-        group
-            .index
-            .is_none_or(|index| self.groups.get(index).copied().unwrap_or(false))
+            .map(|index| self.upstream(index))
     }
 }

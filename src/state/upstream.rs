@@ -1,4 +1,4 @@
-//! Upstreams, ready to be called: everything prebuilt that each request would build anew.
+//! Upstreams as a snapshot has them: everything prepared that each request would otherwise make anew.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,72 +12,76 @@ use http::{
 use memchr::memmem::Finder;
 use sha2::Sha256;
 
-use super::{metrics::Metrics, runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
     config::{self, ApiKey, ModelGlobs},
-    ids::{OrganizationId, UpstreamId},
+    ids::{OrganizationId, UpstreamId, Weight},
     wire,
 };
 
-/// An upstream, ready to be called.
+/// An upstream, with everything that a request to it needs.
 pub struct Upstream {
-    /// Its stable identity.
+    /// The stable identity, which sessions hash to.
     pub id: UpstreamId,
-    /// Its name, for logs and messages.
+    /// The name, for logs and messages.
     pub name: Arc<str>,
-    /// Its name, for `x-steadfast-upstream`.
+    /// The name, as the value of `x-steadfast-upstream`.
     pub name_header: HeaderValue,
-    /// The base URL's path, without a slash at its end.
+    /// The path of the base URL, without a slash at its end.
     pub prefix: Box<str>,
-    /// What goes into `Host`.
+    /// The value of `Host`.
     pub host: HeaderValue,
-    /// What it is called with.
+    /// The credential that requests carry.
     pub credential: Credential,
-    /// What keeps its turn states apart by group; as secret as the credential that it is made from.
+    /// Signs the turn states of this upstream, so that a turn state of one group is not accepted from another. It is as
+    /// secret as the credential that it is made from.
     pub seal: Hmac<Sha256>,
-    /// The names by which it calls models, as JSON, where they differ from those that callers use.
+    /// For each model that the upstream knows by another name: that name, as JSON.
     pub renames: HashMap<Box<str>, Bytes>,
-    /// Headers that are set on every request to it.
+    /// Headers that are set on every request.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// What no caller may see, even where this upstream echoes it: its key, and the credentials among the configured headers.
+    /// Secrets that no caller may see, even if the upstream echoes them: the API key, and the credentials among `headers`.
     pub confidential: Box<[Finder<'static>]>,
-    /// The models that it serves.
+    /// The models that the upstream serves.
     pub models: ModelGlobs,
-    /// Its weight.
-    pub weight: crate::ids::Weight,
-    /// Its connections.
+    /// The share of the sessions, relative to the other upstreams.
+    pub weight: Weight,
+    /// The connections to the upstream.
     pub pool: Arc<wire::Pool>,
-    /// What the pool was made for.
-    pub(super) line: Line,
-    /// Who it shares prompt cache and response state with, where that is named.
+    /// The settings that `pool` was made with.
+    pub(super) connection_settings: ConnectionSettings,
+    /// The configured name of the organization, whose upstreams share prompt cache and response state.
     pub organization: Option<Arc<str>>,
-    /// How many requests it takes at once, where that is limited.
+    /// The maximum number of requests in flight, where there is one.
     pub max_in_flight: Option<u32>,
-    /// What it is doing; outlives this snapshot.
+    /// The state of the upstream, which outlives this snapshot.
     pub state: Arc<UpstreamState>,
 }
 
-/// All that connections depend on: as long as it stays the same, warm ones serve the next snapshot too.
+/// Everything that connections depend on. While it stays the same, the next snapshot uses the same connections.
 #[derive(PartialEq)]
-pub(super) struct Line {
+pub(super) struct ConnectionSettings {
     url_scheme: Scheme,
     authority: Authority,
-    /// PEM certificates trusted beside the platform's.
+    /// PEM certificates that are trusted in addition to the platform's.
     ca: Option<Box<[u8]>>,
+    /// Whether HTTP/2 is offered.
     http2: bool,
+    /// The maximum time to establish a connection.
     connect: Duration,
+    /// The maximum time that the upstream may read nothing while data waits to be sent.
     stall: Duration,
 }
 
-/// What an upstream is called with.
+/// The credential that requests to an upstream carry.
 pub enum Credential {
-    /// Our own: an `Authorization` value, marked as sensitive.
+    /// The upstream's own: the value of `Authorization`, marked as sensitive.
     Own(HeaderValue),
-    /// Whatever the caller sent.
+    /// The one that the caller sent.
     Callers,
 }
 
-/// Whose account an upstream is.
+/// Returns the organization of an upstream. An upstream without a configured one is an organization of its own.
 pub(super) fn organization(configured: &config::Upstream) -> OrganizationId {
     match &configured.organization {
         Some(name) => OrganizationId::from_name(name),
@@ -85,8 +89,8 @@ pub(super) fn organization(configured: &config::Upstream) -> OrganizationId {
     }
 }
 
-impl Line {
-    pub(super) fn of(configured: &config::Upstream, timeouts: &config::Timeouts) -> Self {
+impl ConnectionSettings {
+    pub(super) fn new(configured: &config::Upstream, timeouts: &config::Timeouts) -> Self {
         let url = &configured.base_url;
         Self {
             url_scheme: url.scheme().clone(),
@@ -98,8 +102,8 @@ impl Line {
         }
     }
 
-    /// A pool without any connection yet.
-    pub(super) fn open(&self) -> Result<Arc<wire::Pool>, String> {
+    /// Makes a pool that has no connection yet.
+    pub(super) fn open_pool(&self) -> Result<Arc<wire::Pool>, String> {
         let tls = if self.url_scheme == Scheme::HTTPS {
             let versions = if self.http2 {
                 wire::HttpVersions::Http2AndHttp1
@@ -121,24 +125,23 @@ impl Line {
 impl Upstream {
     pub(super) fn compile(
         configured: &config::Upstream,
-        line: Line,
+        connection_settings: ConnectionSettings,
         pool: Arc<wire::Pool>,
         runtime: &RuntimeState,
-        metrics: &Metrics,
     ) -> Result<Self, String> {
         let url = &configured.base_url;
         let credential = match &configured.api_key {
             ApiKey::Passthrough => Credential::Callers,
             ApiKey::Key(key) => {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                    .map_err(|_| "its api_key has characters that a header cannot carry".to_owned())?;
+                    .map_err(|_| "its api_key contains a character that is not allowed in a header".to_owned())?;
                 value.set_sensitive(true);
                 Credential::Own(value)
             }
         };
         let id = UpstreamId::from_name(&configured.name);
         let name: Arc<str> = configured.name.as_str().into();
-        let state = runtime.state(id, &name, metrics);
+        let state = runtime.upstream_state_or_new(id, &name);
         Ok(Self {
             id,
             name,
@@ -155,7 +158,7 @@ impl Upstream {
             pool,
             organization: configured.organization.as_deref().map(Into::into),
             max_in_flight: configured.max_in_flight,
-            line,
+            connection_settings,
             state,
         })
     }
@@ -164,7 +167,7 @@ impl Upstream {
 fn seal(configured: &config::Upstream) -> Result<Hmac<Sha256>, String> {
     let credential = match &configured.api_key {
         ApiKey::Key(key) => key.expose(),
-        // Callers who have a credential of their own need not be kept apart.
+        // Callers with credentials of their own are kept apart by the upstream.
         ApiKey::Passthrough => "",
     };
     Hmac::new_from_slice(credential.as_bytes()).map_err(|error| error.to_string())
@@ -172,14 +175,13 @@ fn seal(configured: &config::Upstream) -> Result<Hmac<Sha256>, String> {
 
 fn renames(configured: &config::Upstream) -> HashMap<Box<str>, Bytes> {
     let as_json = |name: &str| Bytes::from(serde_json::Value::from(name).to_string());
-    let renames = configured.renames.iter();
+    let renames = configured.renames.iter().filter(|(model, renamed)| model != renamed);
     renames
-        .filter(|(ours, theirs)| ours != theirs)
-        .map(|(ours, theirs)| (ours.as_str().into(), as_json(theirs)))
+        .map(|(model, renamed)| (model.as_str().into(), as_json(renamed)))
         .collect()
 }
 
-/// What is shorter than this is no secret, and would be found by chance.
+/// The minimum length of a secret in bytes. A shorter text would match by chance.
 const SHORTEST_SECRET: usize = 8;
 
 fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
@@ -195,7 +197,7 @@ fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
     secrets.map(|secret| Finder::new(secret).into_owned()).collect()
 }
 
-/// Whether a header of this name carries a credential; others may well come back, as `content-type` does.
+/// Whether a header of this name carries a credential. Other headers, such as `content-type`, may appear in responses.
 fn names_credential(name: &HeaderName) -> bool {
     const WORDS: [&str; 6] = ["key", "token", "secret", "auth", "cookie", "password"];
     WORDS.iter().any(|word| name.as_str().contains(word))
@@ -206,5 +208,5 @@ fn host(authority: &Authority) -> Result<HeaderValue, String> {
 }
 
 fn header(text: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(text).map_err(|_| format!("'{text}' cannot stand in a header"))
+    HeaderValue::from_str(text).map_err(|_| format!("'{text}' contains a character that is not allowed in a header"))
 }

@@ -1,74 +1,52 @@
-//! One upstream as it is now: its health, its slots, and who waits for them. It outlives every snapshot.
+//! One upstream as it is now: its [slots](slots) and its [health](health). It outlives every snapshot.
 //!
-//! # The door
+//! A request takes a slot with [`UpstreamState::try_acquire`] and gives it back when its [`Lease`] is dropped. While the
+//! upstream is healthy and no request waits for a slot, both are one atomic step and take no lock.
 //!
-//! A request enters through [`UpstreamState::enter`] and leaves when its [`Lease`] is dropped: once, whoever drops it. Where
-//! nothing is wrong and nobody waits, entering is one atomic step and takes no lock: `is_plain` says that health has
-//! nothing to say, and the count of requests in flight is the count of taken slots.
-//!
-//! # The line
-//!
-//! Who cannot enter yet may [`wait`](UpstreamState::wait). A slot is handed over to the first in line that can use it, so nobody
-//! is woken in vain; who comes later does not overtake. A request that waits for the end of a cooldown looks again at
-//! that end, or when it moves: the first one to look lets everybody in who can enter, in their order.
+//! A request that cannot have a slot now may wait for one with [`UpstreamState::acquire`]: until another request ends, or
+//! until a cooldown ends. At the end of a cooldown every waiting request wakes up, and the first of them to do so
+//! admits the others in the order of the queue.
 
-use std::{
-    collections::VecDeque,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
-    },
-};
-
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, oneshot},
-    time::sleep_until,
-};
-
-use super::metrics::UpstreamMetrics;
-use crate::{
-    ids::ModelKey,
-    policy::{
-        Attempt, Availability, Event, Health, Standing,
-        health::{Badness, Status, Transition},
-    },
-    tick::{Clock, Tick},
-};
+mod health;
+mod slots;
 
 #[cfg(test)]
 mod tests;
 
+use std::{pin::pin, sync::Arc};
+
+use tokio::time::sleep_until;
+
+use self::{
+    health::{Admit, UpstreamHealth},
+    slots::Slots,
+};
+use super::metrics::UpstreamMetrics;
+use crate::{
+    ids::ModelKey,
+    policy::{
+        Attempt, Availability, Verdict,
+        health::{Badness, HealthStatus},
+    },
+    tick::{Clock, Tick},
+};
+
 /// One upstream as it is now.
 ///
-/// Aligned away from the reference counts that an `Arc` keeps before it: each request changes those, and all read this.
+/// The alignment keeps it apart from the reference counts that an `Arc` stores before it: every request changes those,
+/// while most requests only read this.
 #[repr(align(128))]
 pub struct UpstreamState {
-    name: Arc<str>,
-    /// What it counts; the number of requests in flight is among it, and is the number of taken slots.
-    pub metrics: Arc<UpstreamMetrics>,
+    /// The name of the upstream.
+    pub(super) name: Arc<str>,
+    /// What its requests count.
+    pub metrics: UpstreamMetrics,
     clock: Clock,
-    /// How many requests may be in flight; `u32::MAX` for no limit.
-    slots: AtomicU32,
-    /// Whether health has nothing to say. Written under the lock of `health`.
-    is_plain: AtomicBool,
-    health: Mutex<Health>,
-    /// The length of `line`.
-    waiting: AtomicUsize,
-    line: Mutex<VecDeque<Waiter>>,
-    /// Health has changed: who waits looks again whether that is still worth it.
-    changed: Notify,
+    slots: Slots<Lease>,
+    health: UpstreamHealth,
 }
 
-/// Somebody in line.
-struct Waiter {
-    model: Option<ModelKey>,
-    /// Takes the lease; closed when whoever waited has gone.
-    enter: oneshot::Sender<Lease>,
-}
-
-/// A request that an upstream works on: from its sending to the end, failure or drop of the response body.
+/// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
 pub struct Lease {
     state: Arc<UpstreamState>,
     attempt: Attempt,
@@ -76,321 +54,166 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The counts of the upstream.
+    /// The metrics of the upstream.
     pub fn metrics(&self) -> &UpstreamMetrics {
         &self.state.metrics
     }
 
-    /// Tells what became of the request, as far as its response head (or first event) says.
-    pub fn report(&mut self, event: Event) {
+    /// Reports the verdict on the request to the upstream's health, as far as the response head or the first event
+    /// shows it.
+    pub fn report(&mut self, verdict: Verdict) {
         self.has_verdict = true;
-        self.state.observe(self.attempt, event);
+        if self.state.health.observe(self.attempt, verdict) && self.state.slots.waiting() > 0 {
+            self.state.serve_queue();
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.has_verdict {
-            self.state.abandon(self.attempt);
+            self.state.health.abandon(self.attempt);
         }
-        self.state.metrics.in_flight.dec();
-        if self.state.waiting.load(SeqCst) > 0 {
-            self.state.let_in();
+        if self.state.slots.release() {
+            self.state.serve_queue();
         }
     }
 }
 
 impl UpstreamState {
-    /// An upstream of which nothing is known yet.
-    pub(super) fn new(name: &str, metrics: Arc<UpstreamMetrics>, clock: Clock) -> Arc<Self> {
+    /// The state of an upstream that no request has been sent to.
+    pub(super) fn new(name: &Arc<str>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
-            name: name.into(),
-            metrics,
+            name: name.clone(),
+            metrics: UpstreamMetrics::default(),
             clock,
-            slots: AtomicU32::new(u32::MAX),
-            is_plain: AtomicBool::new(true),
-            health: Mutex::new(Health::new()),
-            waiting: AtomicUsize::new(0),
-            line: Mutex::default(),
-            changed: Notify::new(),
+            slots: Slots::default(),
+            health: UpstreamHealth::new(name.clone(), clock),
         })
     }
 
-    /// Requests in flight.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.metrics.in_flight.get()).unwrap_or(0)
+        self.slots.in_flight()
     }
 
-    /// Requests in line.
+    /// The number of requests that wait for a slot.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(SeqCst)
+        self.slots.waiting()
     }
 
-    /// How many requests may be in flight, where that is limited.
-    pub fn slots(&self) -> Option<u32> {
-        Some(self.slots.load(SeqCst)).filter(|slots| *slots != u32::MAX)
+    /// The maximum number of requests in flight, where there is one.
+    pub fn max_in_flight(&self) -> Option<u32> {
+        self.slots.limit()
     }
 
-    /// Changes how many requests may be in flight. Those above a lower limit finish.
-    pub fn set_slots(self: &Arc<Self>, slots: Option<u32>) {
-        self.slots.store(slots.unwrap_or(u32::MAX), SeqCst);
-        self.let_in();
+    /// Changes the maximum number of requests in flight. Requests above a lower maximum finish.
+    pub fn set_max_in_flight(self: &Arc<Self>, limit: Option<u32>) {
+        self.slots.set_limit(limit);
+        self.serve_queue();
     }
 
-    /// How it stands to a request for `model` that comes now.
-    pub fn standing(&self, model: Option<ModelKey>) -> Standing {
-        Standing::new(self.availability(model), self.is_full())
+    /// Whether a request for `model` can be sent now.
+    pub fn availability(&self, model: Option<ModelKey>) -> Availability {
+        match self.health.availability(model) {
+            Availability::Ready if self.slots.is_full() => Availability::Full,
+            availability => availability,
+        }
     }
 
-    /// How bad it would be to send it a request for `model` though it is not ready; `None` if that is out of the question.
+    /// How bad it would be to send a request for `model` though the upstream is not available; `None` if it must not be
+    /// sent.
     pub fn badness(&self, model: Option<ModelKey>) -> Option<Badness> {
-        if self.is_full() {
+        if self.slots.is_full() {
             return None;
         }
-        self.health.lock().badness(model, self.clock.now())
+        self.health.badness(model)
     }
 
-    /// Enters, where that is possible at once and nobody waits.
-    pub fn enter(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
-        if self.is_full() {
+    /// Takes a slot, if the upstream is available and no other request waits for it.
+    pub fn try_acquire(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
+        if self.slots.is_full() {
             return None;
         }
-        self.admit(model, false)
+        self.admit(model, Admit::IfAvailable)
     }
 
-    /// Enters whatever its health: somebody has to try. A slot is needed all the same.
-    pub fn enter_anyway(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
-        self.admit(model, true)
+    /// Takes a slot whatever the upstream's health is, because no other upstream is left to try.
+    pub fn try_acquire_unhealthy(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
+        self.admit(model, Admit::Always)
     }
 
-    /// Waits in line until the request may enter; gives up at `deadline`, and as soon as it is known that it cannot enter
-    /// before.
-    pub async fn wait(self: &Arc<Self>, model: Option<ModelKey>, deadline: Tick) -> Option<Lease> {
-        let mut place = Place::take(self, model);
+    /// Waits for a slot. Returns `None` at `deadline`, and as soon as it is known that the upstream will not be available
+    /// by then.
+    pub async fn acquire(self: &Arc<Self>, model: Option<ModelKey>, deadline: Tick) -> Option<Lease> {
+        let mut position = self.slots.enqueue(model);
         loop {
-            let mut changed = pin!(self.changed.notified());
+            // Enabled before health is read, so that no transition after the reading is missed.
+            let mut changed = pin!(self.health.changed());
             changed.as_mut().enable();
-            // Before anybody is let in: what becomes possible after this look is seen at `look_again`.
-            let look_again = match self.availability(model) {
-                Availability::Ready => deadline,
+            let look_again = match self.health.availability(model) {
+                Availability::Ready | Availability::Full => deadline,
                 Availability::Cooling { until }
                 | Availability::Ejected { until }
                 | Availability::Disabled { until } => until,
                 Availability::Draining => return None,
             };
-            self.let_in();
+            self.serve_queue();
             if look_again > deadline {
-                return place.entered();
+                return position.try_receive();
             }
             tokio::select! {
                 biased;
-                lease = &mut place.enter => return lease.ok(),
+                lease = position.received() => return Some(lease),
                 () = &mut changed => {}
                 () = sleep_until(self.clock.instant(look_again)) => {
                     if look_again == deadline {
-                        self.let_in();
-                        return place.entered();
+                        self.serve_queue();
+                        return position.try_receive();
                     }
                 }
             }
         }
     }
 
-    /// Takes nothing more, by the operator's will.
+    /// Stops new requests, by order of the operator. Requests in flight finish.
     pub fn drain(&self) {
-        self.change(|health, _| health.drain());
+        self.health.drain();
     }
 
-    /// Takes requests again, whatever kept it from them.
+    /// Lets the upstream take requests again, by order of the operator, whatever kept them away.
     pub fn enable(self: &Arc<Self>) {
-        self.change(Health::enable);
-        self.let_in();
+        self.health.enable();
+        self.serve_queue();
     }
 
-    /// The configuration was read again: a credential that was refused may be another now.
-    pub fn reloaded(self: &Arc<Self>) {
-        self.change(|health, now| {
-            health.reloaded(now);
-            None
-        });
-        self.let_in();
+    /// Makes a probe due now if the upstream is disabled. To be called when the configuration has been read again, because
+    /// the credential may be another one now.
+    pub fn probe_credential(self: &Arc<Self>) {
+        self.health.probe_credential();
+        self.serve_queue();
     }
 
-    /// What is known of its health.
-    pub fn status(&self) -> Status {
-        self.health.lock().describe(self.clock.now())
+    /// What operators see of the upstream's health.
+    pub fn status(&self) -> HealthStatus {
+        self.health.status()
     }
 
-    /// Forgets what is over by now, and says so.
-    pub fn settle(self: &Arc<Self>) {
-        if self.is_plain.load(SeqCst) {
-            return;
-        }
-        let now = self.clock.now();
-        loop {
-            let transition = {
-                let mut health = self.health.lock();
-                let transition = health.settle(now);
-                self.is_plain.store(health.is_plain(), SeqCst);
-                transition
-            };
-            self.tell(transition);
-            if transition.is_none() {
-                return;
-            }
-        }
+    /// Ends the cooldowns whose time is over, and logs that.
+    pub fn end_cooldowns(&self) {
+        self.health.end_cooldowns();
     }
 
-    fn availability(&self, model: Option<ModelKey>) -> Availability {
-        if self.is_plain.load(SeqCst) {
-            return Availability::Ready;
-        }
-        self.health.lock().availability(model, self.clock.now())
-    }
-
-    /// Whether all slots are taken, or belong to those in line.
-    fn is_full(&self) -> bool {
-        !self.has_slot() || (self.slots().is_some() && self.waiting() > 0)
-    }
-
-    fn has_slot(&self) -> bool {
-        self.slots().is_none_or(|slots| self.in_flight() < slots)
-    }
-
-    fn take_slot(&self) -> bool {
-        match self.slots() {
-            None => {
-                self.metrics.in_flight.inc();
-                true
-            }
-            Some(slots) => self.metrics.in_flight.try_inc(slots),
-        }
-    }
-
-    /// Takes a slot, with the permission of health where it has something to say.
-    fn admit(self: &Arc<Self>, model: Option<ModelKey>, anyway: bool) -> Option<Lease> {
-        let now = self.clock.now();
-        let attempt = if self.is_plain.load(SeqCst) {
-            self.take_slot().then(|| Attempt::plain(model, now))
-        } else {
-            let mut health = self.health.lock();
-            let may = anyway || health.availability(model, now) == Availability::Ready;
-            (may && self.take_slot()).then(|| health.begin(model, now))
-        };
-        attempt.map(|attempt| Lease {
+    fn admit(self: &Arc<Self>, model: Option<ModelKey>, admit: Admit) -> Option<Lease> {
+        let attempt = self.health.begin(model, admit, || self.slots.try_take())?;
+        Some(Lease {
             state: self.clone(),
             attempt,
             has_verdict: false,
         })
     }
 
-    /// Lets in who can enter now, the first in line first.
-    fn let_in(self: &Arc<Self>) {
-        let mut refused = Vec::new();
-        loop {
-            let (waiter, lease) = {
-                let mut line = self.line.lock();
-                let first = (0..line.len()).find_map(|at| {
-                    let model = line.get(at)?.model;
-                    if !self.has_slot() || refused.contains(&model) {
-                        return None;
-                    }
-                    let lease = self.admit(model, false);
-                    if lease.is_none() {
-                        refused.push(model);
-                    }
-                    lease.map(|lease| (at, lease))
-                });
-                let Some((at, lease)) = first else { return };
-                let waiter = line.remove(at);
-                self.waiting.store(line.len(), SeqCst);
-                (waiter, lease)
-            };
-            // Outside the lock: where nobody waits for it any more the lease comes back, and ends here.
-            if let Some(waiter) = waiter {
-                drop(waiter.enter.send(lease));
-            }
-        }
-    }
-
-    fn observe(self: &Arc<Self>, attempt: Attempt, event: Event) {
-        if event == Event::Success && self.is_plain.load(SeqCst) {
-            return;
-        }
-        self.change(|health, now| health.observe(attempt, event, now, fastrand::u64(..)));
-        if self.waiting.load(SeqCst) > 0 {
-            self.let_in();
-        }
-    }
-
-    fn abandon(&self, attempt: Attempt) {
-        if attempt.is_probe() {
-            self.change(|health, _| {
-                health.abandon(attempt);
-                None
-            });
-        }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Health, Tick) -> Option<Transition>) {
-        let now = self.clock.now();
-        let transition = {
-            let mut health = self.health.lock();
-            let transition = change(&mut health, now);
-            self.is_plain.store(health.is_plain(), SeqCst);
-            transition
-        };
-        if transition.is_some() {
-            self.changed.notify_waiters();
-        }
-        self.tell(transition);
-    }
-
-    fn tell(&self, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
-        let upstream = &*self.name;
-        let in_s = |until: Tick| until.since(self.clock.now()).as_secs_f64();
-        match transition {
-            Transition::Disabled => tracing::error!(upstream, "{transition}"),
-            Transition::Ejected { until, .. } | Transition::Cooling { until, .. } => {
-                tracing::warn!(upstream, for_s = in_s(until), "{transition}");
-            }
-            Transition::CooldownOver { .. }
-            | Transition::Recovered { .. }
-            | Transition::Drained
-            | Transition::Enabled => tracing::info!(upstream, "{transition}"),
-        }
-    }
-}
-
-/// A place in line, left when the wait ends, however it ends.
-struct Place<'a> {
-    state: &'a Arc<UpstreamState>,
-    enter: oneshot::Receiver<Lease>,
-}
-
-impl<'a> Place<'a> {
-    fn take(state: &'a Arc<UpstreamState>, model: Option<ModelKey>) -> Self {
-        let (enter, entered) = oneshot::channel();
-        let mut line = state.line.lock();
-        line.push_back(Waiter { model, enter });
-        state.waiting.store(line.len(), SeqCst);
-        drop(line);
-        Self { state, enter: entered }
-    }
-
-    /// The lease, if it was handed over meanwhile.
-    fn entered(&mut self) -> Option<Lease> {
-        self.enter.try_recv().ok()
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        // From here on nothing is handed over; what was is dropped with the receiver, outside the lock.
-        self.enter.close();
-        let mut line = self.state.line.lock();
-        line.retain(|waiter| !waiter.enter.is_closed());
-        self.state.waiting.store(line.len(), SeqCst);
+    fn serve_queue(self: &Arc<Self>) {
+        self.slots.serve_queue(|model| self.admit(model, Admit::IfAvailable));
     }
 }

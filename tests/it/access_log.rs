@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Point};
+use steadfast::sim::{Act, Close, Point, ScriptedAnswer};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -84,7 +84,9 @@ async fn each_request_has_one_line_with_its_outcome() {
             .await
             .expect_err("a broken stream must not end as if complete");
     }
-    sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
+    sims[0]
+        .script()
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Never));
     let gone = client::open(
         gateway.address,
         with_id(responses_request(json!({"input": "hi"}), &[]), "gone"),
@@ -136,7 +138,7 @@ async fn no_secret_is_logged_or_returned() {
     ];
     sims[1]
         .script()
-        .once("/v1/responses", Act::answer(Answer::Close(Close::Reset)));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let (mut answered, mut shown) = (String::new(), String::new());
     for number in 0..12 {
         let key = format!("key-canary-{number}");

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use steadfast::sim::{Act, Answer, Ending, Fixed, Rule};
+use steadfast::sim::{Act, Ending, Fixed, Rule, ScriptedAnswer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -117,7 +117,7 @@ async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
         headers: HeaderMap::new(),
         pieces: vec![Bytes::from(vec![b'x'; 1 << 20]); 64],
     };
-    let slow = Rule::new(Act::answer(Answer::Fixed(endless)));
+    let slow = Rule::new(Act::answer(ScriptedAnswer::Fixed(endless)));
     sim.script().add(slow.head(|head| head.headers.contains_key("x-slow")));
 
     let (address, begun) = (gateway.address, Instant::now());

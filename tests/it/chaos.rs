@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use steadfast::sim::{Act, After, Answer, Close, Point, Rule, Sim, SimConfig};
+use steadfast::sim::{Act, After, Close, Point, Rule, ScriptedAnswer, Sim, SimConfig};
 
 use crate::kit::{
     client,
@@ -30,8 +30,10 @@ fn random_fault() -> Act {
         1 => Act::cut(Point::Bytes(fastrand::usize(..3000)), how),
         2 => Act::stall(Point::Events(fastrand::usize(..12))),
         3 => Act::stall(Point::Bytes(fastrand::usize(..3000))),
-        4 => Act::answer(Answer::Close(how)),
-        5 => Act::answer(Answer::Raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbro".into())),
+        4 => Act::answer(ScriptedAnswer::Close(how)),
+        5 => Act::answer(ScriptedAnswer::Raw(
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbro".into(),
+        )),
         6 => Act {
             after: After::Silent,
             ..Act::default()

@@ -1,7 +1,7 @@
 //! The connections of clients: pipelined requests, unreadable heads, and clients that leave.
 
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Point};
+use steadfast::sim::{Act, Point, ScriptedAnswer};
 
 use crate::kit::{
     STREAM, client, gateway_with_sim, until, until_true,
@@ -17,7 +17,7 @@ async fn a_client_that_leaves_is_noticed_with_pipelined_requests() {
         ("a request in a write of its own", "", vec![next.as_str()]),
         ("several writes", "GET", vec![next.as_str(), "P", next.as_str()]),
     ] {
-        for act in [Act::answer(Answer::Never), Act::stall(Point::Events(2))] {
+        for act in [Act::answer(ScriptedAnswer::Never), Act::stall(Point::Events(2))] {
             let (sim, gateway) = gateway_with_sim("").await;
             sim.script().always(act);
             let mut wire = Wire::open(gateway.address).await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Ending, Point, Sim};
+use steadfast::sim::{Act, Ending, Point, ScriptedAnswer, Sim};
 
 use crate::kit::{
     STREAM,
@@ -36,7 +36,7 @@ async fn until_in_flight(sim: &Sim) {
 #[tokio::test]
 async fn a_client_that_closes_before_the_head_cancels_its_request() {
     let (sim, gateway) = gateway_with_sim("").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     until_in_flight(&sim).await;
@@ -47,7 +47,7 @@ async fn a_client_that_closes_before_the_head_cancels_its_request() {
 #[tokio::test]
 async fn a_client_that_resets_cancels_its_request() {
     let (sim, gateway) = gateway_with_sim("").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     until_in_flight(&sim).await;
@@ -171,8 +171,9 @@ async fn clients_that_disconnect_leave_no_resources_behind() {
 async fn a_stream_cut_after_its_last_event_is_aborted_but_complete() {
     let (sim, gateway) = gateway_with_sim("").await;
     let event = wire::chunk("data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\"}}\n\n");
-    sim.script()
-        .always(Act::answer(Answer::Raw(format!("{}{event}", wire::EVENTS).into())));
+    sim.script().always(Act::answer(ScriptedAnswer::Raw(
+        format!("{}{event}", wire::EVENTS).into(),
+    )));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     wire.skip_to("response.completed").await;

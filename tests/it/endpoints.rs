@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Rule};
+use steadfast::sim::{Act, Rule, ScriptedAnswer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -147,7 +147,7 @@ async fn any_other_path_below_v1_passes_unchanged() {
 async fn head_and_options_requests_pass_through() {
     let sims = sims(1).await;
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 12345\r\nallow: GET, OPTIONS\r\nx-seen: 1\r\n\r\n";
-    sims[0].script().always(Act::answer(Answer::Raw(answer.into())));
+    sims[0].script().always(Act::answer(ScriptedAnswer::Raw(answer.into())));
     let gateway = Gateway::before(&sims, "").await;
     let reply = client::send(gateway.address, request(Method::HEAD, "/v1/files/f/content", "")).await;
     assert_eq!(
@@ -156,7 +156,7 @@ async fn head_and_options_requests_pass_through() {
     );
     sims[0].script().clear();
     let empty = "HTTP/1.1 204 No Content\r\nallow: GET, OPTIONS\r\n\r\n";
-    sims[0].script().always(Act::answer(Answer::Raw(empty.into())));
+    sims[0].script().always(Act::answer(ScriptedAnswer::Raw(empty.into())));
     let reply = client::send(gateway.address, request(Method::OPTIONS, "/v1/responses", "")).await;
     assert_eq!(
         (reply.status.as_u16(), reply.header("allow"), reply.body.len()),
@@ -227,7 +227,7 @@ async fn an_upstreams_error_is_returned_byte_for_byte() {
         let pieces = vec![body];
         let mut headers = http::HeaderMap::new();
         headers.insert("retry-after", "7".parse().expect("a valid header value"));
-        Rule::new(Act::answer(Answer::Fixed(steadfast::sim::Fixed {
+        Rule::new(Act::answer(ScriptedAnswer::Fixed(steadfast::sim::Fixed {
             status,
             headers,
             pieces,
@@ -276,14 +276,17 @@ async fn every_error_of_the_gateway_has_the_same_shape() {
         "undecodable_body",
     );
     assert_eq!(sims[0].counts().requests, 0);
-    sims[0].script().once("/v1/responses", Act::answer(Answer::Never));
+    sims[0]
+        .script()
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Never));
     let valid = r#"{"model":"gpt-5.2","input":"hi"}"#.to_owned();
     let late = ask(valid.clone()).await;
     check_error(&late, 504, "upstream_timeout");
     assert!(late.headers.contains_key("retry-after"));
-    sims[0]
-        .script()
-        .once("/v1/responses", Act::answer(Answer::Close(steadfast::sim::Close::Fin)));
+    sims[0].script().once(
+        "/v1/responses",
+        Act::answer(ScriptedAnswer::Close(steadfast::sim::Close::Fin)),
+    );
     check_error(&ask(valid.clone()).await, 502, "upstream_broken");
     for sim in sims {
         sim.stop().await;

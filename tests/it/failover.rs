@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Point, Sim};
+use steadfast::sim::{Act, Close, Point, ScriptedAnswer, Sim};
 
 use crate::kit::{
     client,
@@ -38,8 +38,8 @@ fn unix_now() -> u64 {
 #[tokio::test]
 async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
     let acts = [
-        ("fin", Act::answer(Answer::Close(Close::Fin))),
-        ("reset", Act::answer(Answer::Close(Close::Reset))),
+        ("fin", Act::answer(ScriptedAnswer::Close(Close::Fin))),
+        ("reset", Act::answer(ScriptedAnswer::Close(Close::Reset))),
         ("429", usage_limit_reached(3600)),
         ("401", error(401)),
         ("500", error(500)),

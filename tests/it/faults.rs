@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use steadfast::sim::{Act, After, Answer, Close, Fixed, Point, Read, Sim, SimConfig};
+use steadfast::sim::{Act, After, Close, Fixed, Point, Read, ScriptedAnswer, Sim, SimConfig};
 
 use crate::kit::{
     STREAM, WHOLE, client,
@@ -14,7 +14,7 @@ use crate::kit::{
 };
 
 fn raw(text: &str) -> Act {
-    Act::answer(Answer::Raw(Bytes::from(text.to_owned())))
+    Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned())))
 }
 
 /// Checks that an error response does not reveal the upstream, and that the log names the cause.
@@ -61,8 +61,8 @@ async fn an_upstream_that_refuses_connections_causes_a_502() {
 #[tokio::test]
 async fn an_upstream_that_sends_no_valid_head_causes_a_502() {
     let acts = [
-        Act::answer(Answer::Close(Close::Fin)),
-        Act::answer(Answer::Close(Close::Reset)),
+        Act::answer(ScriptedAnswer::Close(Close::Fin)),
+        Act::answer(ScriptedAnswer::Close(Close::Reset)),
         raw(""),
         raw("garbage\r\n\r\n"),
         raw("HTTP/1.1 200 OK\r\ncontent-type: text/pl"),
@@ -245,7 +245,7 @@ async fn a_response_before_the_end_of_the_request_is_returned() {
     };
     sim.script().always(Act {
         read: Read::Never,
-        answer: Answer::Fixed(early),
+        answer: ScriptedAnswer::Fixed(early),
         ..Act::default()
     });
     // The upstream resets the connection while the gateway is sending the body.
@@ -266,7 +266,9 @@ async fn a_response_before_the_end_of_the_request_is_returned() {
 async fn a_failing_upstream_does_not_affect_the_sessions_of_another() {
     let sims = [sim("a").await, sim("b").await];
     let gateway = Gateway::before(&sims, "").await;
-    sims[0].script().always(Act::answer(Answer::Close(Close::Reset)));
+    sims[0]
+        .script()
+        .always(Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let mut seen = [0, 0];
     for number in 0..20 {
         let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": format!("k{number}")}).to_string();
@@ -290,7 +292,7 @@ async fn a_json_response_that_ends_by_close_must_be_complete_json() {
     ] {
         sim.script().once(
             "/v1/responses",
-            Act::answer(Answer::Raw(format!("{head}{body}").into())),
+            Act::answer(ScriptedAnswer::Raw(format!("{head}{body}").into())),
         );
         let answer = wire::ask(
             gateway.address,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
-use steadfast::sim::{Act, Answer, Sim};
+use steadfast::sim::{Act, ScriptedAnswer, Sim};
 
 use crate::kit::{
     client::{self, Reply, request},
@@ -30,7 +30,7 @@ async fn forward(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (Head
 async fn upstream_with_headers(lines: &str) -> Sim {
     let sim = sim("a").await;
     let raw = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{lines}\r\n{{}}");
-    sim.script().always(Act::answer(Answer::Raw(raw.into())));
+    sim.script().always(Act::answer(ScriptedAnswer::Raw(raw.into())));
     sim
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Sim};
+use steadfast::sim::{Act, ScriptedAnswer, Sim};
 
 use crate::kit::{
     WHOLE, gateway_with_sim, until_true,
@@ -12,7 +12,7 @@ use crate::kit::{
 /// Lets the account answer every request with the bytes of `text`.
 fn respond_with(sim: &Sim, text: &str) {
     sim.script()
-        .always(Act::answer(Answer::Raw(Bytes::from(text.to_owned()))));
+        .always(Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned()))));
 }
 
 #[tokio::test]

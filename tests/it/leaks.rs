@@ -5,7 +5,7 @@ use std::{fs, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Fixed, Point, Received};
+use steadfast::sim::{Act, Close, Fixed, Point, Received, ScriptedAnswer};
 
 use crate::kit::{
     canary::assert_none,
@@ -83,7 +83,7 @@ fn requests() -> Vec<String> {
 /// that is possible.
 fn upstream_acts() -> Vec<Act> {
     let echo = |status: u16| {
-        Act::answer(Answer::Custom(Arc::new(move |received: &Received| {
+        Act::answer(ScriptedAnswer::Custom(Arc::new(move |received: &Received| {
             let shown: Vec<String> = received
                 .head
                 .headers
@@ -118,7 +118,7 @@ fn upstream_acts() -> Vec<Act> {
             }
         })))
     };
-    let raw = |text: &'static str| Act::answer(Answer::Raw(text.into()));
+    let raw = |text: &'static str| Act::answer(ScriptedAnswer::Raw(text.into()));
     let failed = json!({"type": "response.failed", "response": {"id": "resp_canary_6f", "status": "failed",
         "error": {"code": "server_is_overloaded", "message": "error-canary-c4"}}});
     // The list of models comes first, because the gateway caches its first result.
@@ -126,8 +126,8 @@ fn upstream_acts() -> Vec<Act> {
     upstream_acts.extend([200, 400, 401, 403, 404, 429, 500, 503].map(echo));
     upstream_acts.extend([
         Act::events(&[failed]),
-        Act::answer(Answer::Close(Close::Reset)),
-        Act::answer(Answer::Close(Close::Fin)),
+        Act::answer(ScriptedAnswer::Close(Close::Reset)),
+        Act::answer(ScriptedAnswer::Close(Close::Fin)),
         Act::cut(Point::Events(2), Close::Reset),
         Act::cut(Point::Bytes(40), Close::Fin),
         raw("answer-canary-9e\r\n\r\n"),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Sim};
+use steadfast::sim::{Act, Close, ScriptedAnswer, Sim};
 
 use crate::kit::{
     client::{self, Reply, request},
@@ -83,7 +83,9 @@ async fn upstreams_without_a_usable_list_are_left_out() {
     sims[2]
         .script()
         .always(Act::reply(StatusCode::OK, &json!(["m-garbled"])));
-    sims[3].script().always(Act::answer(Answer::Close(Close::Reset)));
+    sims[3]
+        .script()
+        .always(Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let config: String = sims.iter().map(|sim| upstream(sim, "")).collect();
     let [gone, _failing, _garbled, _closing, _fine] = sims;
     gone.stop().await;

@@ -1,8 +1,8 @@
-//! Recorded requests of real clients, sent again byte for byte.
+//! RequestRecord requests of real clients, sent again byte for byte.
 
 use http::HeaderMap;
 use serde_json::Value;
-use steadfast::sim::{Recorded, Sim};
+use steadfast::sim::{RequestRecord, Sim};
 
 use crate::kit::{client::Reply, gateway::Gateway, recording, recordings, sim_with, wire};
 
@@ -111,7 +111,7 @@ async fn accounts_that_accept_foreign_state() -> Vec<Sim> {
 }
 
 /// Returns the requests with this body, with the names of the accounts that received them.
-fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, Recorded)> {
+fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, RequestRecord)> {
     let all = sims.iter().flat_map(|sim| {
         sim.requests()
             .into_iter()

@@ -290,9 +290,7 @@ async fn no_reload_allows_anonymous_access_on_a_public_address() {
     assert_eq!(send_turn(&gateway, "s").await.status, 401);
     gateway.write(&(head("127.0.0.1") + &file(&sims)));
     until_counted(&gateway, "refused", 1.0).await;
-    gateway
-        .log_until("until the next start, and there whoever connects")
-        .await;
+    gateway.log_until("until the next start, and without client keys").await;
     assert_eq!(send_turn(&gateway, "s").await.status, 401);
     // The file is accepted if it allows anonymous access explicitly.
     gateway.write(&(head("127.0.0.1") + "server.allow_anonymous = true\n" + &file(&sims)));

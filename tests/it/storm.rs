@@ -8,7 +8,7 @@ use std::{
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Answer, Close, Point, Rule, Sim, SimConfig};
+use steadfast::sim::{Act, Close, Point, Rule, ScriptedAnswer, Sim, SimConfig};
 
 use crate::kit::{
     client,
@@ -42,8 +42,8 @@ fn random_fault() -> Act {
         1 => usage_limit_reached(600),
         2 => Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error),
         3 => Act::reply(StatusCode::SERVICE_UNAVAILABLE, &error),
-        4 => Act::answer(Answer::Never),
-        5 => Act::answer(Answer::Close(how)),
+        4 => Act::answer(ScriptedAnswer::Never),
+        5 => Act::answer(ScriptedAnswer::Close(how)),
         6 => Act::cut(Point::Events(fastrand::usize(..12)), how),
         7 => Act::events(&[
             json!({"type": "response.failed", "response": {"error": {"code": "server_is_overloaded", "message": "no"}}}),

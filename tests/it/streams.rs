@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Fixed, Received};
+use steadfast::sim::{Act, Fixed, Received, ScriptedAnswer};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::kit::{
@@ -107,7 +107,7 @@ async fn ten_megabytes_pass_byte_for_byte_both_ways() {
         )]),
         pieces: vec![received.body.clone()],
     };
-    sim.script().always(Act::answer(Answer::Custom(Arc::new(echo))));
+    sim.script().always(Act::answer(ScriptedAnswer::Custom(Arc::new(echo))));
     let text: String = (0..10 << 20)
         .map(|n: u32| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 27) as u8 % 26))
         .collect();
@@ -269,7 +269,7 @@ async fn a_stalled_stream_does_not_block_another() {
     let mut stuck = Vec::new();
     for _ in 0..8 {
         sim.script()
-            .once("/v1/responses", Act::answer(Answer::Fixed(fixed.clone())));
+            .once("/v1/responses", Act::answer(ScriptedAnswer::Fixed(fixed.clone())));
         let mut wire = Wire::open(gateway.address).await;
         wire.send(wire::post("/v1/responses", STREAM)).await;
         wire.head().await;

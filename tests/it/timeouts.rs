@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use steadfast::sim::{Act, Answer, Point};
+use steadfast::sim::{Act, Point, ScriptedAnswer};
 
 use crate::kit::{
     STREAM,
@@ -15,7 +15,7 @@ use crate::kit::{
 #[tokio::test]
 async fn an_upstream_without_a_timely_head_causes_a_504() {
     let (sim, gateway) = gateway_with_sim("[timeouts]\nhead = \"200ms\"\n").await;
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     let mut wire = Wire::open(gateway.address).await;
     wire.send(wire::post("/v1/responses", STREAM)).await;
     let answer = wire.answer().await;

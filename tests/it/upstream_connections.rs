@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steadfast::sim::{Act, Answer, Close, Read, Rule, Sim};
+use steadfast::sim::{Act, Close, Read, Rule, ScriptedAnswer, Sim};
 
 use crate::kit::{
     WHOLE,
@@ -12,7 +12,7 @@ use crate::kit::{
 };
 
 fn raw(text: &'static str) -> Act {
-    Act::answer(Answer::Raw(text.into()))
+    Act::answer(ScriptedAnswer::Raw(text.into()))
 }
 
 /// Lets the account do `act` for the `nth` request of each connection.
@@ -51,7 +51,7 @@ async fn a_request_that_the_upstream_may_have_processed_is_not_retried() {
     for how in [Close::Fin, Close::Reset] {
         let act = Act {
             delay: Duration::from_millis(1200),
-            ..Act::answer(Answer::Close(how))
+            ..Act::answer(ScriptedAnswer::Close(how))
         };
         assert_sent_once(&sim, &gateway, act).await;
     }
@@ -61,7 +61,7 @@ async fn a_request_that_the_upstream_may_have_processed_is_not_retried() {
 async fn a_request_on_a_stale_connection_is_retried() {
     let (sim, gateway) = gateway_with_sim("").await;
     for how in [Close::Fin, Close::Reset] {
-        on_nth(&sim, 2, Act::answer(Answer::Close(how)));
+        on_nth(&sim, 2, Act::answer(ScriptedAnswer::Close(how)));
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..10 {
             assert_eq!(request_status(&mut wire).await, 200);
@@ -75,7 +75,7 @@ async fn a_streamed_body_is_not_sent_on_a_possibly_stale_connection() {
     let (sim, gateway) = gateway_with_sim("").await;
     let act = Act {
         read: Read::Never,
-        ..Act::answer(Answer::Close(Close::Fin))
+        ..Act::answer(ScriptedAnswer::Close(Close::Fin))
     };
     on_nth(&sim, 2, act);
     let mut wire = Wire::open(gateway.address).await;
@@ -141,7 +141,7 @@ async fn the_time_limit_for_the_head_starts_at_the_end_of_the_request() {
     let answer = wire.answer().await;
     assert!(!matches!(answer.status, 502..=504), "{answer:?}");
     assert_eq!(sim.requests().pop().expect("a recorded request").body, "x".repeat(8));
-    sim.script().always(Act::answer(Answer::Never));
+    sim.script().always(Act::answer(ScriptedAnswer::Never));
     upload_slowly(&mut wire).await;
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_timeout"));

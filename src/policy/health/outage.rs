@@ -1,27 +1,31 @@
-//! Being out: ejected or disabled, until a probe says otherwise.
+//! An outage: an upstream is ejected or disabled until a probe shows that it works.
 
 use std::time::Duration;
 
-use super::{Attempt, Availability, Badness, Reason, State, Transition, jittered};
-use crate::tick::Tick;
+use super::{
+    attempt::Attempt,
+    jitter::jittered,
+    status::{Badness, HealthState, Reason, Transition},
+};
+use crate::{policy::availability::Availability, tick::Tick};
 
-/// How long the first ejection lasts, give or take a quarter.
+/// The length of the first ejection, up to a quarter longer or shorter.
 pub const EJECTION: Duration = Duration::from_secs(30);
-/// How long an ejection lasts at most.
+/// The maximum length of an ejection.
 pub const EJECTION_MAX: Duration = Duration::from_secs(300);
-/// How often a disabled upstream is probed.
+/// The time between two probes of a disabled upstream.
 pub const PROBE_DISABLED: Duration = Duration::from_secs(300);
-/// A probe without a verdict for this long no longer keeps the next one waiting. Its verdict counts nevertheless.
+/// A probe that has no verdict after this time no longer blocks the next probe. Its verdict still counts.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outage {
     cause: Cause,
-    /// When it went out, or when that was last confirmed.
+    /// When the outage began or was last confirmed.
     since: Tick,
     /// When the next probe is due.
     until: Tick,
-    /// When the probe was sent that is under way.
+    /// When the probe that is in flight was sent.
     probe: Option<Tick>,
 }
 
@@ -61,7 +65,7 @@ impl Outage {
         self.since
     }
 
-    /// The earliest moment for a probe.
+    /// Returns the earliest moment for the next probe.
     pub(super) fn next_probe(&self) -> Tick {
         let unblocked = self.probe.map_or(Tick::ZERO, |probe| probe.after(PROBE_PATIENCE));
         self.until.max(unblocked)
@@ -71,8 +75,9 @@ impl Outage {
         self.probe.is_some_and(|probe| now < probe.after(PROBE_PATIENCE))
     }
 
-    /// Makes a request that is sent now the probe, unless another is under way.
-    pub(super) fn claim(&mut self, now: Tick) -> bool {
+    /// Makes a request that is sent now the probe, unless another probe is in flight. Returns whether the request is
+    /// the probe.
+    pub(super) fn try_claim_probe(&mut self, now: Tick) -> bool {
         let is_free = !self.is_probing(now);
         if is_free {
             self.probe = Some(now);
@@ -80,14 +85,14 @@ impl Outage {
         is_free
     }
 
-    pub(super) fn release(&mut self, attempt: Attempt) {
+    pub(super) fn release_probe(&mut self, attempt: Attempt) {
         if attempt.is_probe && self.probe == Some(attempt.began) {
             self.probe = None;
         }
     }
 
-    /// A request failed. It was a test only if it was sent when one was due.
-    pub(super) fn failed(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
+    /// Records a failed request. The failure prolongs the outage only if the request was sent when a probe was due.
+    pub(super) fn record_failure(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
         if attempt.began < self.until {
             return None;
         }
@@ -105,8 +110,9 @@ impl Outage {
         }
     }
 
-    /// A request's credential was refused. True if that is news; that it is still refused is none.
-    pub(super) fn refused(&mut self, attempt: Attempt, now: Tick) -> bool {
+    /// Records that the upstream refused the credential of a request. Returns whether this disables the upstream; it
+    /// does not if the upstream is disabled already.
+    pub(super) fn record_refusal(&mut self, attempt: Attempt, now: Tick) -> bool {
         match self.cause {
             Cause::Failures { .. } => attempt.began > self.since,
             Cause::Refusal => {
@@ -118,7 +124,8 @@ impl Outage {
         }
     }
 
-    /// It goes on. The verdict of a probe that is under way is still to come, when it was another request that told.
+    /// Replaces the outage but keeps the probe that is in flight, because another request may have brought the
+    /// verdict.
     fn renew(&mut self, outage: Self) {
         *self = Self {
             probe: self.probe,
@@ -126,17 +133,17 @@ impl Outage {
         };
     }
 
-    pub(super) fn reloaded(&mut self, now: Tick) {
+    pub(super) fn record_reload(&mut self, now: Tick) {
         if matches!(self.cause, Cause::Refusal) {
             self.until = now;
             self.probe = None;
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> HealthState {
         match self.cause {
-            Cause::Failures { .. } => State::Ejected,
-            Cause::Refusal => State::Disabled,
+            Cause::Failures { .. } => HealthState::Ejected,
+            Cause::Refusal => HealthState::Disabled,
         }
     }
 
@@ -161,7 +168,7 @@ impl Outage {
         }
     }
 
-    /// `back` is when it may be asked again.
+    /// `back` is the moment from which the upstream may get requests again.
     pub(super) fn badness(&self, back: Tick, now: Tick) -> Badness {
         match self.cause {
             Cause::Refusal => Badness::Disabled(back),

@@ -1,27 +1,26 @@
-//! Health as others see it: operators, metrics, and whoever must choose the least bad.
+//! Descriptions of an upstream's health for operators, for metrics, and for the choice of the least bad upstream.
 
 use std::fmt;
 
-use super::{Health, Phase, Scope};
-use crate::{ids::ModelKey, tick::Tick};
+use crate::{policy::verdict::Scope, tick::Tick};
 
-/// What an upstream is, in a word.
+/// The state of an upstream, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// It takes requests.
+pub enum HealthState {
+    /// The upstream takes requests.
     Ready,
-    /// It is limited as a whole.
+    /// The upstream as a whole is limited.
     Cooling,
-    /// It did not work, and no probe has yet said that it does.
+    /// The upstream failed, and no probe has shown yet that it works again.
     Ejected,
-    /// It refused our credential, and no probe has yet said that it takes it.
+    /// The upstream refused its credential, and no probe has shown yet that it accepts the credential.
     Disabled,
-    /// The operator wants it to take nothing.
+    /// The operator has ordered the upstream to take no requests.
     Draining,
 }
 
-impl State {
-    /// Every state.
+impl HealthState {
+    /// All states, in the order of their declaration.
     pub const ALL: [Self; 5] = [
         Self::Ready,
         Self::Cooling,
@@ -42,23 +41,23 @@ impl State {
     }
 }
 
-/// Why an upstream is in its state.
+/// The reason for an upstream's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Requests failed one after the other.
+    /// Several requests failed in a row.
     ConsecutiveFailures,
-    /// It named the moment when its limit resets.
+    /// The upstream is limited and named the moment when the limit resets.
     LimitNamed,
-    /// It is limited and did not say for how long.
+    /// The upstream is limited and did not name the end of the limit.
     LimitUnnamed,
-    /// It refused our credential.
+    /// The upstream refused its credential.
     CredentialRefused,
-    /// The operator said so.
+    /// The operator gave an order.
     Operator,
 }
 
 impl Reason {
-    /// In a word, for programs.
+    /// The reason in one word, for programs.
     pub const fn label(self) -> &'static str {
         match self {
             Self::ConsecutiveFailures => "consecutive_failures",
@@ -70,56 +69,59 @@ impl Reason {
     }
 }
 
-/// The whole of an upstream's health, for people.
+/// A summary of an upstream's health, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it is.
-    pub state: State,
-    /// Why; `None` if it is ready.
+pub struct HealthStatus {
+    /// The state.
+    pub state: HealthState,
+    /// The reason for the state; `None` if the upstream is ready.
     pub reason: Option<Reason>,
-    /// When it is back, or when the next probe is due (which may have passed, if nobody came).
+    /// When the upstream takes requests again, or when the next probe is due. That moment may have passed, if no
+    /// request has come since.
     pub until: Option<Tick>,
-    /// How many requests have failed in a row.
+    /// The number of requests that have failed in a row.
     pub failures: u32,
-    /// How many of its models are cooling, apart from the rest.
+    /// The number of models that are cooling down by themselves.
     pub cooling_models: usize,
-    /// When the last of them is back.
+    /// The latest end of the models' cooldowns.
     pub models_until: Option<Tick>,
 }
 
-/// How bad it would be to send a request to an upstream that should get none; the least is the best.
+/// How bad it would be to send a request to an upstream that is not ready. The least value is the best choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Badness {
-    /// It is back at that moment.
+    /// The upstream is expected to take requests again at this moment.
     Back(Tick),
-    /// It does not work, and a probe is under way to see whether that still holds.
+    /// The upstream does not work, and a probe is in flight to see whether that is still so. The moment is as in
+    /// [`Badness::Back`].
     Probing(Tick),
-    /// It refused our credential.
+    /// The upstream refused its credential.
     Disabled(Tick),
 }
 
-/// What has become of an upstream: a line in the log.
+/// A change of an upstream's health, which is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "a variant's line says what its fields are")]
 pub enum Transition {
-    /// It does not work: `failures` in a row. Probed at `until`.
+    /// The upstream failed `failures` times in a row. It is probed at `until`.
     Ejected { until: Tick, failures: u32 },
-    /// It is limited until then; `named` if it said so itself. Also when a cooldown that is under way changes its end.
+    /// The upstream is limited until `until`; `named` tells whether it named that moment itself. Also reported when
+    /// the end of a cooldown changes.
     Cooling { until: Tick, scope: Scope, named: bool },
-    /// That cooldown is over.
+    /// The cooldown of this scope is over.
     CooldownOver { scope: Scope },
-    /// It refused our credential.
+    /// The upstream refused its credential.
     Disabled,
-    /// A request was answered: it is no longer ejected or disabled.
-    Recovered { from: State },
-    /// The operator took it out.
+    /// The upstream answered a request, so it is no longer ejected or disabled.
+    Recovered { from: HealthState },
+    /// The operator drains the upstream.
     Drained,
-    /// The operator put it back.
+    /// The operator has enabled the upstream.
     Enabled,
 }
 
 impl Transition {
-    /// In a word, for programs.
+    /// The transition in one word, for programs.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Ejected { .. } => "ejected",
@@ -133,66 +135,21 @@ impl Transition {
     }
 }
 
-/// The moments in it are left out: whoever prints it has the clock to say how far off they are.
+/// The text does not contain the moments: the code that prints it has the clock to tell how far away they are.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = |scope| if scope == Scope::Upstream { "" } else { " for one model" };
+        let target = |scope| if scope == Scope::Upstream { "" } else { " for one model" };
         match *self {
             Self::Ejected { failures, .. } => write!(f, "ejected after {failures} failures in a row"),
             Self::Cooling { scope, named: true, .. } => {
-                write!(f, "limited{} until a moment that it named", whose(scope))
+                write!(f, "limited{} until the moment that the upstream named", target(scope))
             }
-            Self::Cooling { scope, .. } => write!(f, "limited{} and named no end", whose(scope)),
-            Self::CooldownOver { scope } => write!(f, "cooldown over{}", whose(scope)),
-            Self::Disabled => f.write_str("disabled: it refuses the credential"),
+            Self::Cooling { scope, .. } => write!(f, "limited{}, and the upstream named no end", target(scope)),
+            Self::CooldownOver { scope } => write!(f, "cooldown over{}", target(scope)),
+            Self::Disabled => f.write_str("disabled: the upstream refuses the credential"),
             Self::Recovered { from } => write!(f, "works again, was {}", from.label()),
-            Self::Drained => f.write_str("draining: takes no more requests"),
+            Self::Drained => f.write_str("draining: the upstream takes no more requests"),
             Self::Enabled => f.write_str("enabled by the operator"),
-        }
-    }
-}
-
-impl Health {
-    /// What to show of it at `now`.
-    pub fn describe(&self, now: Tick) -> Status {
-        let (cooling_models, models_until) = self.limits.models(now);
-        let limit = self.limits.upstream(now);
-        let (state, reason, until) = match &self.phase {
-            _ if self.is_draining => (State::Draining, Some(Reason::Operator), None),
-            Phase::Out(outage) => (outage.state(), Some(outage.reason()), Some(outage.next_probe())),
-            Phase::Working { .. } => match limit {
-                Some((until, true)) => (State::Cooling, Some(Reason::LimitNamed), Some(until)),
-                Some((until, false)) => (State::Cooling, Some(Reason::LimitUnnamed), Some(until)),
-                None => (State::Ready, None, None),
-            },
-        };
-        Status {
-            state,
-            reason,
-            until,
-            failures: self.failures(),
-            cooling_models,
-            models_until,
-        }
-    }
-
-    /// How bad it would be to send it a request for `model` now, though it is not ready; `None` if that is out of the
-    /// question.
-    pub fn badness(&self, model: Option<ModelKey>, now: Tick) -> Option<Badness> {
-        if self.is_draining {
-            return None;
-        }
-        let cooling = self.limits.until(model, now).unwrap_or(now);
-        Some(match &self.phase {
-            Phase::Out(outage) => outage.badness(outage.next_probe().max(cooling), now),
-            Phase::Working { .. } => Badness::Back(cooling),
-        })
-    }
-
-    fn failures(&self) -> u32 {
-        match &self.phase {
-            Phase::Working { failures, .. } => *failures,
-            Phase::Out(outage) => outage.failures(),
         }
     }
 }

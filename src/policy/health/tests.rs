@@ -1,11 +1,12 @@
-//! Each rule by itself; `properties` throws all of them at one upstream.
+//! Tests of each rule by itself. The module `properties` tests random sequences of events.
 
-use super::*;
+use super::{jitter::jittered, *};
+use crate::policy::verdict::Scope;
 
 mod cooling;
 mod properties;
 
-/// In the middle of the jitter: makes a base exactly as long as it is.
+/// The random number in the middle of the jitter, which leaves a duration as it is.
 const MIDDLE: u64 = 1 << 63;
 
 fn at(seconds: f64) -> Tick {
@@ -16,40 +17,40 @@ fn model(n: u8) -> ModelKey {
     ModelKey::from_name(&n.to_string())
 }
 
-/// A request from `from` to `to` that comes to `event`.
-fn request(health: &mut Health, from: f64, to: f64, event: Event) -> Option<Transition> {
+/// Sends a request at `from`, which gets this verdict at `to`.
+fn request(health: &mut Health, from: f64, to: f64, verdict: Verdict) -> Option<Transition> {
     let attempt = health.begin(None, at(from));
-    health.observe(attempt, event, at(to), MIDDLE)
+    health.observe(attempt, verdict, at(to), MIDDLE)
 }
 
-fn limited(reset: Option<f64>) -> Event {
-    Event::Limited {
+fn limited(reset: Option<f64>) -> Verdict {
+    Verdict::Limited {
         reset: reset.map(Duration::from_secs_f64),
         scope: Scope::Upstream,
     }
 }
 
-/// Ejected at second 1; the first probe is due 30 s later.
+/// An upstream that was ejected at second 1. The first probe is due 30 s later.
 fn ejected() -> Health {
     let mut health = Health::new();
     for _ in 1..EJECT_AFTER {
-        assert_eq!(request(&mut health, 0.0, 1.0, Event::Failure), None);
+        assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), None);
     }
     let ejection = Transition::Ejected {
         until: about(31.0),
         failures: EJECT_AFTER,
     };
-    assert_eq!(request(&mut health, 0.0, 1.0, Event::Failure), Some(ejection));
+    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), Some(ejection));
     health
 }
 
-/// The jitter is never exactly in the middle.
+/// The moment `seconds` with the jitter of [`MIDDLE`], which is not exactly zero.
 fn about(seconds: f64) -> Tick {
     let base = if seconds > 30.0 { seconds - 1.0 } else { seconds };
     at(seconds - base).after(jittered(Duration::from_secs_f64(base), MIDDLE))
 }
 
-fn state(health: &Health, now: f64) -> State {
+fn state(health: &Health, now: f64) -> HealthState {
     health.describe(at(now)).state
 }
 
@@ -65,7 +66,7 @@ fn five_failures_in_a_row_eject() {
         Availability::Ready,
         "a probe is due"
     );
-    assert_eq!(state(&health, 31.1), State::Ejected);
+    assert_eq!(state(&health, 31.1), HealthState::Ejected);
     let status = health.describe(at(2.0));
     assert_eq!((status.failures, status.reason), (5, Some(Reason::ConsecutiveFailures)));
     assert_eq!(status.until, Some(about(31.0)));
@@ -74,35 +75,35 @@ fn five_failures_in_a_row_eject() {
 }
 
 #[test]
-fn whatever_shows_that_it_works_breaks_the_row() {
-    for event in [Event::Success, Event::Answered, limited(None)] {
+fn every_answer_interrupts_a_row_of_failures() {
+    for verdict in [Verdict::Served, Verdict::Answered, limited(None)] {
         let mut health = Health::new();
         for n in 0..20 {
-            let event = if n % 5 == 4 { event } else { Event::Failure };
-            let transition = request(&mut health, 10.0 * f64::from(n), 10.0 * f64::from(n) + 1.0, event);
-            assert!(!matches!(transition, Some(Transition::Ejected { .. })), "{event:?}");
+            let verdict = if n % 5 == 4 { verdict } else { Verdict::Failed };
+            let transition = request(&mut health, 10.0 * f64::from(n), 10.0 * f64::from(n) + 1.0, verdict);
+            assert!(!matches!(transition, Some(Transition::Ejected { .. })), "{verdict:?}");
         }
     }
 }
 
 #[test]
-fn failures_are_forgotten() {
+fn failures_are_forgotten_after_some_time() {
     let mut health = Health::new();
     for n in 0..20 {
         assert_eq!(
-            request(&mut health, 301.0 * f64::from(n), 301.0 * f64::from(n), Event::Failure),
+            request(&mut health, 301.0 * f64::from(n), 301.0 * f64::from(n), Verdict::Failed),
             None
         );
         assert_eq!(health.describe(at(301.0 * f64::from(n))).failures, 1);
     }
-    assert_eq!(health.settle(at(19.0 * 301.0 + 300.0)), None);
+    assert_eq!(health.expire(at(19.0 * 301.0 + 300.0)), None);
     assert!(!health.is_plain());
-    assert_eq!(health.settle(at(19.0 * 301.0 + 300.1)), None);
+    assert_eq!(health.expire(at(19.0 * 301.0 + 300.1)), None);
     assert!(health.is_plain());
 }
 
 #[test]
-fn one_probe_at_a_time_decides() {
+fn one_probe_at_a_time_is_sent() {
     let mut health = ejected();
     let probe = health.begin(None, at(40.0));
     assert!(probe.is_probe());
@@ -112,14 +113,16 @@ fn one_probe_at_a_time_decides() {
     );
     assert!(!health.begin(None, at(41.0)).is_probe());
     assert_eq!(
-        health.observe(probe, Event::Success, at(42.0), MIDDLE),
-        Some(Transition::Recovered { from: State::Ejected })
+        health.observe(probe, Verdict::Served, at(42.0), MIDDLE),
+        Some(Transition::Recovered {
+            from: HealthState::Ejected
+        })
     );
     assert!(health.is_plain());
 }
 
 #[test]
-fn a_probe_that_is_left_or_says_nothing_lets_the_next_one_go() {
+fn a_probe_that_is_abandoned_or_late_does_not_block_the_next_one() {
     let mut health = ejected();
     let left = health.begin(None, at(40.0));
     health.abandon(left);
@@ -129,83 +132,80 @@ fn a_probe_that_is_left_or_says_nothing_lets_the_next_one_go() {
     health.abandon(left);
     assert!(
         !health.begin(None, at(50.4)).is_probe(),
-        "what left earlier gives nothing back twice"
+        "an abandoned probe is released only once"
     );
     assert_eq!(health.availability(None, at(50.5)), Availability::Ready);
     let second = health.begin(None, at(50.5));
     assert!(second.is_probe());
-    // The first one still counts, and what comes of the second no longer does.
+    // The first verdict still counts, and the second no longer does.
     assert_eq!(
-        health.observe(silent, Event::Answered, at(51.0), MIDDLE),
-        Some(Transition::Recovered { from: State::Ejected })
+        health.observe(silent, Verdict::Answered, at(51.0), MIDDLE),
+        Some(Transition::Recovered {
+            from: HealthState::Ejected
+        })
     );
-    assert_eq!(health.observe(second, Event::Failure, at(52.0), MIDDLE), None);
+    assert_eq!(health.observe(second, Verdict::Failed, at(52.0), MIDDLE), None);
     assert!(health.is_plain());
 }
 
 #[test]
-fn a_failed_probe_doubles_up_to_five_minutes() {
+fn a_failed_probe_doubles_the_ejection_up_to_five_minutes() {
     let mut health = ejected();
     let mut now = 1.0;
     for (count, seconds) in [(6, 60.0), (7, 120.0), (8, 240.0), (9, 300.0), (10, 300.0)] {
         now += 400.0;
         let probe = health.begin(None, at(now));
-        let transition = health.observe(probe, Event::Failure, at(now), MIDDLE);
+        let transition = health.observe(probe, Verdict::Failed, at(now), MIDDLE);
         let until = at(now).after(jittered(Duration::from_secs_f64(seconds), MIDDLE).min(EJECTION_MAX));
         assert_eq!(transition, Some(Transition::Ejected { until, failures: count }));
     }
-    assert!(request(&mut health, now + 400.0, now + 401.0, Event::Success).is_some());
+    assert!(request(&mut health, now + 400.0, now + 401.0, Verdict::Served).is_some());
     now += 500.0;
-    (1..EJECT_AFTER).for_each(|_| assert_eq!(request(&mut health, now, now, Event::Failure), None));
-    let again = request(&mut health, now, now, Event::Failure);
+    (1..EJECT_AFTER).for_each(|_| assert_eq!(request(&mut health, now, now, Verdict::Failed), None));
+    let again = request(&mut health, now, now, Verdict::Failed);
     let until = at(now).after(jittered(EJECTION, MIDDLE));
     assert_eq!(
         again,
         Some(Transition::Ejected { until, failures: 5 }),
-        "it starts anew"
+        "the length starts anew"
     );
 }
 
 #[test]
-fn old_news_changes_nothing() {
+fn outdated_verdicts_change_nothing() {
     let mut health = Health::new();
     let old: Vec<_> = (0..20).map(|_| health.begin(None, at(0.0))).collect();
-    let verdict = |health: &mut Health, n: usize, event, now| health.observe(old[n], event, at(now), MIDDLE);
-    (0..5).for_each(|n| _ = verdict(&mut health, n, Event::Failure, 1.0));
+    let observe_old = |health: &mut Health, n: usize, verdict, now| health.observe(old[n], verdict, at(now), MIDDLE);
+    (0..5).for_each(|n| _ = observe_old(&mut health, n, Verdict::Failed, 1.0));
     let before = health.describe(at(2.0));
-    for (n, event) in [
-        Event::Failure,
-        Event::Success,
-        Event::Answered,
-        Event::CredentialRefused,
-    ]
-    .into_iter()
-    .enumerate()
+    for (n, verdict) in [Verdict::Failed, Verdict::Served, Verdict::Answered, Verdict::Refused]
+        .into_iter()
+        .enumerate()
     {
-        assert_eq!(verdict(&mut health, 5 + n, event, 2.0), None, "{event:?}");
-        assert_eq!(health.describe(at(2.0)), before, "{event:?}");
+        assert_eq!(observe_old(&mut health, 5 + n, verdict, 2.0), None, "{verdict:?}");
+        assert_eq!(health.describe(at(2.0)), before, "{verdict:?}");
     }
-    assert!(request(&mut health, 40.0, 41.0, Event::Success).is_some());
-    (9..20).for_each(|n| assert_eq!(verdict(&mut health, n, Event::Failure, 42.0), None));
+    assert!(request(&mut health, 40.0, 41.0, Verdict::Served).is_some());
+    (9..20).for_each(|n| assert_eq!(observe_old(&mut health, n, Verdict::Failed, 42.0), None));
     assert!(health.is_plain());
-    assert_eq!(verdict(&mut health, 19, Event::CredentialRefused, 43.0), None);
+    assert_eq!(observe_old(&mut health, 19, Verdict::Refused, 43.0), None);
     assert!(health.is_plain());
 }
 
 #[test]
-fn a_request_sent_for_want_of_better_can_end_an_ejection_but_not_prolong_it() {
+fn a_request_to_the_least_bad_upstream_can_end_an_ejection_but_not_prolong_it() {
     let mut health = ejected();
-    let desperate = health.begin(None, at(5.0));
-    assert!(desperate.is_probe());
+    let least_bad = health.begin(None, at(5.0));
+    assert!(least_bad.is_probe());
     assert_eq!(health.badness(None, at(6.0)), Some(Badness::Probing(about(31.0))));
-    assert_eq!(health.observe(desperate, Event::Failure, at(7.0), MIDDLE), None);
+    assert_eq!(health.observe(least_bad, Verdict::Failed, at(7.0), MIDDLE), None);
     assert_eq!(health.badness(None, at(7.0)), Some(Badness::Back(about(31.0))));
-    assert!(request(&mut health, 8.0, 9.0, Event::Success).is_some());
+    assert!(request(&mut health, 8.0, 9.0, Verdict::Served).is_some());
     assert!(health.is_plain());
 }
 
 #[test]
-fn a_limited_probe_means_that_it_works_again() {
+fn a_limited_probe_ends_the_ejection() {
     let mut health = ejected();
     let transition = request(&mut health, 40.0, 41.0, limited(Some(5.0)));
     assert!(matches!(transition, Some(Transition::Cooling { .. })));
@@ -217,57 +217,59 @@ fn a_limited_probe_means_that_it_works_again() {
 }
 
 #[test]
-fn a_refused_credential_disables_until_a_probe_is_taken() {
+fn a_refused_credential_disables_the_upstream_until_a_probe_is_answered() {
     let mut health = Health::new();
     let others = [(); 3].map(|()| health.begin(None, at(0.0)));
     assert_eq!(
-        request(&mut health, 0.0, 1.0, Event::CredentialRefused),
+        request(&mut health, 0.0, 1.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
     let disabled = |until| Availability::Disabled { until: at(until) };
     assert_eq!(health.availability(None, at(2.0)), disabled(301.0));
     for other in others {
-        assert_eq!(health.observe(other, Event::CredentialRefused, at(3.0), MIDDLE), None);
+        assert_eq!(health.observe(other, Verdict::Refused, at(3.0), MIDDLE), None);
     }
     assert_eq!(health.availability(None, at(4.0)), disabled(301.0), "not prolonged");
     assert_eq!(health.availability(None, at(301.0)), Availability::Ready);
     assert_eq!(
-        request(&mut health, 301.0, 302.0, Event::CredentialRefused),
+        request(&mut health, 301.0, 302.0, Verdict::Refused),
         None,
-        "no news"
+        "the upstream is disabled already"
     );
     assert_eq!(health.availability(None, at(303.0)), disabled(602.0));
     assert_eq!(
-        request(&mut health, 700.0, 701.0, Event::Failure),
+        request(&mut health, 700.0, 701.0, Verdict::Failed),
         None,
-        "says nothing on the credential"
+        "a failure says nothing about the credential"
     );
     assert_eq!(health.availability(None, at(702.0)), disabled(1001.0));
     assert_eq!(
-        request(&mut health, 1002.0, 1003.0, Event::Answered),
-        Some(Transition::Recovered { from: State::Disabled })
+        request(&mut health, 1002.0, 1003.0, Verdict::Answered),
+        Some(Transition::Recovered {
+            from: HealthState::Disabled
+        })
     );
     assert!(health.is_plain());
 }
 
 #[test]
-fn a_reload_makes_a_probe_of_the_disabled_due() {
+fn after_a_reload_a_disabled_upstream_is_probed_at_once() {
     let mut health = Health::new();
     let old = [(); 2].map(|()| health.begin(None, at(0.0)));
-    request(&mut health, 0.0, 1.0, Event::CredentialRefused);
-    health.reloaded(at(10.0));
+    request(&mut health, 0.0, 1.0, Verdict::Refused);
+    health.record_reload(at(10.0));
     assert_eq!(health.availability(None, at(10.0)), Availability::Ready);
     let probe = health.begin(None, at(10.0));
     assert!(probe.is_probe());
-    assert_eq!(health.observe(old[0], Event::CredentialRefused, at(11.0), MIDDLE), None);
-    assert!(health.observe(probe, Event::Success, at(12.0), MIDDLE).is_some());
-    // The old credential's refusal arrives after the new one was taken.
-    assert_eq!(health.observe(old[1], Event::CredentialRefused, at(13.0), MIDDLE), None);
+    assert_eq!(health.observe(old[0], Verdict::Refused, at(11.0), MIDDLE), None);
+    assert!(health.observe(probe, Verdict::Served, at(12.0), MIDDLE).is_some());
+    // The refusal of the old credential arrives after the new one was accepted.
+    assert_eq!(health.observe(old[1], Verdict::Refused, at(13.0), MIDDLE), None);
     assert!(health.is_plain());
 
     let mut health = ejected();
-    health.reloaded(at(10.0));
-    assert_eq!(state(&health, 11.0), State::Ejected);
+    health.record_reload(at(10.0));
+    assert_eq!(state(&health, 11.0), HealthState::Ejected);
     assert_eq!(
         health.availability(None, at(11.0)),
         Availability::Ejected { until: about(31.0) }
@@ -275,24 +277,24 @@ fn a_reload_makes_a_probe_of_the_disabled_due() {
 }
 
 #[test]
-fn what_refuses_while_ejected_is_disabled() {
+fn an_ejected_upstream_that_refuses_the_credential_is_disabled() {
     let mut health = ejected();
     assert_eq!(
-        request(&mut health, 40.0, 41.0, Event::CredentialRefused),
+        request(&mut health, 40.0, 41.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
-    assert_eq!(state(&health, 42.0), State::Disabled);
+    assert_eq!(state(&health, 42.0), HealthState::Disabled);
     assert_eq!(health.describe(at(42.0)).reason, Some(Reason::CredentialRefused));
 }
 
 #[test]
-fn draining_is_the_operators_alone() {
+fn only_the_operator_begins_and_ends_draining() {
     let mut health = Health::new();
     assert_eq!(health.drain(), Some(Transition::Drained));
     assert_eq!(health.drain(), None);
     assert!(!health.is_plain());
-    assert_eq!(request(&mut health, 0.0, 1.0, Event::Success), None);
-    assert_eq!(health.settle(at(1e6)), None);
+    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Served), None);
+    assert_eq!(health.expire(at(1e6)), None);
     assert_eq!(health.availability(None, at(1e6)), Availability::Draining);
     assert_eq!(health.badness(None, at(1e6)), None);
     assert_eq!(health.describe(at(1e6)).reason, Some(Reason::Operator));
@@ -302,25 +304,20 @@ fn draining_is_the_operators_alone() {
 }
 
 #[test]
-fn enabling_lifts_whatever_is_held_against_it() {
+fn enabling_forgets_failures_limits_and_refusals() {
     let mut disabled = Health::new();
-    request(&mut disabled, 0.0, 1.0, Event::CredentialRefused);
+    request(&mut disabled, 0.0, 1.0, Verdict::Refused);
     let mut cooling = Health::new();
     request(&mut cooling, 0.0, 1.0, limited(Some(1e5)));
     for mut health in [ejected(), disabled, cooling] {
         let old = health.begin(None, at(2.0));
         health.drain();
         assert_eq!(health.enable(at(3.0)), Some(Transition::Enabled));
-        for event in [
-            Event::Failure,
-            Event::CredentialRefused,
-            limited(Some(9.0)),
-            limited(None),
-        ] {
+        for verdict in [Verdict::Failed, Verdict::Refused, limited(Some(9.0)), limited(None)] {
             assert_eq!(
-                health.observe(old, event, at(4.0), MIDDLE),
+                health.observe(old, verdict, at(4.0), MIDDLE),
                 None,
-                "{event:?} is old news"
+                "{verdict:?} is outdated"
             );
         }
         assert!(health.is_plain());
@@ -328,11 +325,11 @@ fn enabling_lifts_whatever_is_held_against_it() {
 }
 
 #[test]
-fn the_least_bad_is_back_soonest() {
+fn badness_orders_upstreams_by_the_time_of_their_return() {
     let mut probing = ejected();
     let probe = probing.begin(None, at(5.0));
     let mut disabled = Health::new();
-    request(&mut disabled, 0.0, 1.0, Event::CredentialRefused);
+    request(&mut disabled, 0.0, 1.0, Verdict::Refused);
     let mut cooling = Health::new();
     request(&mut cooling, 0.0, 1.0, limited(Some(20.0)));
     let order = [Health::new(), cooling, ejected(), probing, disabled].map(|health| health.badness(None, at(6.0)));
@@ -341,11 +338,11 @@ fn the_least_bad_is_back_soonest() {
 }
 
 #[test]
-fn labels_differ() {
-    let mut labels: Vec<_> = State::ALL.into_iter().map(State::label).collect();
+fn every_state_has_its_own_label() {
+    let mut labels: Vec<_> = HealthState::ALL.into_iter().map(HealthState::label).collect();
     labels.sort_unstable();
     labels.dedup();
-    assert_eq!(labels.len(), State::ALL.len());
+    assert_eq!(labels.len(), HealthState::ALL.len());
     let line = Transition::Ejected {
         until: at(1.0),
         failures: 5,

@@ -17,7 +17,7 @@ fn quota(requests: Option<u32>, tokens: Option<u64>, concurrent: Option<u32>) ->
 }
 
 #[test]
-fn the_next_minute_does_not_begin_early() {
+fn an_admission_counts_for_a_whole_minute() {
     let mut limiter = Limiter::new(quota(Some(2), None, None));
     let _ = limiter.admit(0, at(0)).expect("the first");
     let _ = limiter.admit(0, at(30_000)).expect("the second");
@@ -38,18 +38,18 @@ fn the_next_minute_does_not_begin_early() {
 }
 
 #[test]
-fn of_several_limits_the_longest_counts_and_nothing_is_charged() {
+fn of_several_limits_the_longest_is_named_and_nothing_is_charged() {
     let mut limiter = Limiter::new(quota(Some(1), Some(10), Some(1)));
     let first = limiter.admit(10, at(0)).expect("the first");
     assert_eq!(
         limiter.admit(1, at(1000)).expect_err("all").retry_after,
         Duration::from_secs(59)
     );
-    limiter.settle(first, None, at(1000));
-    let used = limiter.used(at(1000));
-    assert_eq!(used.requests.map(|meter| meter.remaining), Some(0));
+    limiter.finish(first, None, at(1000));
+    let used = limiter.usage(at(1000));
+    assert_eq!(used.requests.map(|usage| usage.remaining), Some(0));
     assert_eq!(
-        used.tokens.map(|meter| (meter.remaining, meter.reset)),
+        used.tokens.map(|usage| (usage.remaining, usage.reset)),
         Some((0, Duration::from_secs(59)))
     );
     let denial = limiter.admit(11, at(59_500)).expect_err("still");
@@ -61,79 +61,79 @@ fn of_several_limits_the_longest_counts_and_nothing_is_charged() {
 }
 
 #[test]
-fn what_was_estimated_too_high_comes_back_and_what_was_too_low_is_charged_later() {
+fn the_excess_of_an_estimate_is_returned_and_a_shortfall_is_charged() {
     let mut limiter = Limiter::new(quota(None, Some(100), None));
-    let high = limiter.admit(90, at(0)).expect("room");
+    let high = limiter.admit(90, at(0)).expect("capacity");
     assert!(limiter.admit(20, at(1)).is_err());
-    limiter.settle(high, Some(5), at(10_000));
-    let low = limiter.admit(20, at(10_000)).expect("85 came back");
-    limiter.settle(low, Some(500), at(20_000));
+    limiter.finish(high, Some(5), at(10_000));
+    let low = limiter.admit(20, at(10_000)).expect("85 tokens were returned");
+    limiter.finish(low, Some(500), at(20_000));
     let denial = limiter.admit(1, at(20_000)).expect_err("over the limit");
-    // 525 are used: only when the 480 of the end have gone there is room again.
-    assert_eq!(denial.retry_after, MINUTE_OF_TESTS);
+    // 525 tokens are in use. There is capacity again only when the 480 tokens of the last charge have expired.
+    assert_eq!(denial.retry_after, MINUTE);
     assert!(limiter.admit(1, at(80_000)).is_ok());
 }
 
-const MINUTE_OF_TESTS: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_refused_correction_leaves_everything_as_it_was() {
+fn a_denied_correction_changes_nothing() {
     let mut limiter = Limiter::new(quota(None, Some(100), None));
-    let other = limiter.admit(60, at(0)).expect("room");
-    let mut admission = limiter.admit(10, at(5_000)).expect("room");
+    let other = limiter.admit(60, at(0)).expect("capacity");
+    let mut admission = limiter.admit(10, at(5_000)).expect("capacity");
     let denial = limiter.recharge(&mut admission, 50, at(6_000)).expect_err("too much");
     assert_eq!(denial.retry_after, Duration::from_secs(54));
-    assert_eq!(limiter.used(at(6_000)).tokens.map(|meter| meter.remaining), Some(30));
+    assert_eq!(limiter.usage(at(6_000)).tokens.map(|usage| usage.remaining), Some(30));
     limiter.recharge(&mut admission, 40, at(6_000)).expect("just fits");
-    limiter.settle(admission, Some(0), at(7_000));
-    limiter.settle(other, Some(0), at(7_000));
-    assert_eq!(limiter.used(at(7_000)).tokens.map(|meter| meter.remaining), Some(100));
+    limiter.finish(admission, Some(0), at(7_000));
+    limiter.finish(other, Some(0), at(7_000));
+    assert_eq!(limiter.usage(at(7_000)).tokens.map(|usage| usage.remaining), Some(100));
     assert_eq!(limiter.running(), 0);
 }
 
 #[test]
-fn the_largest_numbers_do_no_harm() {
+fn the_largest_numbers_do_not_overflow() {
     let mut limiter = Limiter::new(quota(Some(u32::MAX), Some(u64::MAX), Some(u32::MAX)));
     for _ in 0..3 {
         let admission = limiter.admit(u64::MAX / 2, at(0));
         if let Ok(admission) = admission {
-            limiter.settle(admission, Some(u64::MAX), at(0));
+            limiter.finish(admission, Some(u64::MAX), at(0));
         }
     }
     assert!(limiter.admit(u64::MAX, Tick::from_nanos(u64::MAX)).is_ok());
-    // A clock that another thread read earlier.
+    // The clock of another thread that was read earlier.
     assert!(limiter.admit(1, at(0)).is_err());
 }
 
-/// What comes to one key.
+/// An event of one client key.
 #[derive(Clone, Debug)]
-enum Step {
+enum LimiterStep {
     Wait(u64),
     Admit(u64),
-    /// Settles the request at this place with these tokens.
-    Settle(usize, Option<u64>),
+    /// Finishes the request at this index with these tokens.
+    Finish(usize, Option<u64>),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<LimiterStep>> {
     let step = prop_oneof![
-        (0..20_000_u64).prop_map(Step::Wait),
-        (0..400_u64).prop_map(Step::Wait),
-        (0..60_u64).prop_map(Step::Admit),
-        (0..60_u64).prop_map(Step::Admit),
-        (0..8_usize, proptest::option::of(0..80_u64)).prop_map(|(at, tokens)| Step::Settle(at, tokens)),
+        (0..20_000_u64).prop_map(LimiterStep::Wait),
+        (0..400_u64).prop_map(LimiterStep::Wait),
+        (0..60_u64).prop_map(LimiterStep::Admit),
+        (0..60_u64).prop_map(LimiterStep::Admit),
+        (0..8_usize, proptest::option::of(0..80_u64)).prop_map(|(at, tokens)| LimiterStep::Finish(at, tokens)),
     ];
     proptest::collection::vec(step, 1..200)
 }
 
-/// Remembers everything for ever.
+/// Remembers every admitted request.
 #[derive(Default)]
-struct Oracle {
-    /// When, and how many tokens.
+struct OracleLimiter {
+    /// The time in milliseconds and the number of tokens of each request.
     requests: Vec<(u64, u64)>,
 }
 
-impl Oracle {
-    /// What stands in the minute that ends now.
+impl OracleLimiter {
+    /// Returns the sum of `of` over the minute that ends now.
     fn within(&self, now: u64, of: impl Fn(&(u64, u64)) -> u64) -> u64 {
         let fresh = self.requests.iter().filter(|(when, _)| now - when < 60_000);
         fresh.map(of).sum()
@@ -143,23 +143,23 @@ impl Oracle {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Estimates only: what is let in stays within both limits in each minute, and what is refused is let in after exactly
-    /// the time that was named.
+    /// Without corrections: what is admitted stays within both limits in every minute, and what is denied is admitted
+    /// after exactly the time that the denial named.
     #[test]
     fn no_minute_has_more_than_its_limit(steps in steps(), requests in 1..12_u32, tokens in 1..200_u64) {
         let mut limiter = Limiter::new(quota(Some(requests), Some(tokens), None));
-        let mut oracle = Oracle::default();
+        let mut oracle = OracleLimiter::default();
         let mut now = 0;
         for step in steps {
             match step {
-                Step::Wait(millis) => now += millis,
-                Step::Settle(..) => {}
-                Step::Admit(cost) => {
+                LimiterStep::Wait(millis) => now += millis,
+                LimiterStep::Finish(..) => {}
+                LimiterStep::Admit(cost) => {
                     let cost = cost.min(tokens);
                     match limiter.admit(cost, at(now)) {
                         Ok(admission) => {
                             oracle.requests.push((now, cost));
-                            limiter.settle(admission, None, at(now));
+                            limiter.finish(admission, None, at(now));
                         }
                         Err(denial) => {
                             let wait = u64::try_from(denial.retry_after.as_millis()).unwrap();
@@ -169,7 +169,7 @@ proptest! {
                             let admission = limiter.admit(cost, at(now));
                             prop_assert!(admission.is_ok(), "{admission:?} at {now}");
                             oracle.requests.push((now, cost));
-                            limiter.settle(admission.unwrap(), None, at(now));
+                            limiter.finish(admission.unwrap(), None, at(now));
                         }
                     }
                     prop_assert!(oracle.within(now, |_| 1) <= u64::from(requests));
@@ -179,39 +179,40 @@ proptest! {
         }
     }
 
-    /// With corrections: the sum is that of what stands, places are given back, and after a minute all is as new.
+    /// With corrections: the sum equals the charges that stand, concurrency is given back, and after a minute the
+    /// limiter is as new.
     #[test]
-    fn corrections_never_lose_or_make_tokens(steps in steps(), tokens in 1..200_u64, concurrent in 1..6_u32) {
+    fn corrections_keep_the_sum_of_tokens_right(steps in steps(), tokens in 1..200_u64, concurrent in 1..6_u32) {
         let mut limiter = Limiter::new(quota(None, Some(tokens), Some(concurrent)));
         let mut running = Vec::new();
         let mut now = 0;
         for step in steps {
             match step {
-                Step::Wait(millis) => now += millis,
-                Step::Admit(cost) => {
+                LimiterStep::Wait(millis) => now += millis,
+                LimiterStep::Admit(cost) => {
                     if let Ok(admission) = limiter.admit(cost, at(now)) {
                         running.push(admission);
                     }
                 }
-                Step::Settle(place, actual) if place < running.len() => {
-                    limiter.settle(running.remove(place), actual, at(now));
+                LimiterStep::Finish(place, actual) if place < running.len() => {
+                    limiter.finish(running.remove(place), actual, at(now));
                 }
-                Step::Settle(..) => {}
+                LimiterStep::Finish(..) => {}
             }
             prop_assert_eq!(limiter.running() as usize, running.len());
             prop_assert!(running.len() <= concurrent as usize);
             let held: u64 = running.iter().map(|admission| admission.tokens).sum();
-            let used = limiter.used(at(now)).tokens.unwrap();
+            let used = limiter.usage(at(now)).tokens.unwrap();
             prop_assert!(used.remaining <= tokens);
-            // What still runs and came just now is charged in full.
+            // Running requests that were charged less than a minute ago count in full.
             if running.iter().all(|admission| at(now).since(admission.charged_at) < Duration::from_secs(59)) {
                 prop_assert!(tokens - used.remaining >= held.min(tokens));
             }
         }
         for admission in running {
-            limiter.settle(admission, Some(0), at(now));
+            limiter.finish(admission, Some(0), at(now));
         }
-        let used = limiter.used(at(now + 61_000)).tokens.unwrap();
+        let used = limiter.usage(at(now + 61_000)).tokens.unwrap();
         prop_assert_eq!((used.remaining, used.reset), (tokens, Duration::ZERO));
         prop_assert_eq!(limiter.running(), 0);
     }

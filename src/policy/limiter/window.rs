@@ -1,33 +1,33 @@
-//! What has been used in the last minute.
+//! A sliding window over the last minute: the amounts that were used, each with its time.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::tick::Tick;
 
-/// How far back it is remembered.
+/// The length of the window.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// What comes within this time is one entry.
+/// Amounts within this time are joined into one entry.
 const JOINED: Duration = Duration::from_millis(250);
 
-/// The amounts of the last minute, oldest first: at most 241 entries.
+/// The amounts of the last minute, the oldest first, in at most 241 entries.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<WindowEntry>,
     sum: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    /// When its first part came; rising from entry to entry.
+struct WindowEntry {
+    /// When the first part of the amount was added. It rises from entry to entry.
     first: Tick,
-    /// When its last part came.
+    /// When the last part of the amount was added.
     last: Tick,
     amount: u64,
 }
 
 impl Window {
-    /// How long to wait until `amount` more are within `allowed`; `None` where they are now.
-    pub fn room_in(&mut self, amount: u64, allowed: u64, now: Tick) -> Option<Duration> {
+    /// Returns how long to wait until `amount` more is within `allowed`; `None` if it is now.
+    pub fn time_until_free(&mut self, amount: u64, allowed: u64, now: Tick) -> Option<Duration> {
         self.forget(now);
         let wanted = u128::from(self.sum) + u128::from(amount);
         let mut excess = wanted.saturating_sub(u128::from(allowed));
@@ -40,23 +40,23 @@ impl Window {
                 return Some(entry.last.after(MINUTE).since(now));
             }
         }
-        // More than all that may be: there never is room.
+        // `amount` alone exceeds `allowed`, so there is never enough capacity.
         Some(MINUTE)
     }
 
-    /// Adds `amount` at this moment, and returns the moment that it is remembered by.
+    /// Adds `amount` at this moment, and returns the moment under which it is remembered.
     pub fn add(&mut self, amount: u64, now: Tick) -> Tick {
         self.forget(now);
         self.sum = self.sum.saturating_add(amount);
         match self.entries.back_mut() {
-            // Also where the clock was read before that of another thread that came first.
+            // This arm also takes an amount whose clock was read before that of another thread which came first.
             Some(entry) if now.since(entry.first) < JOINED => {
                 entry.amount = entry.amount.saturating_add(amount);
                 entry.last = entry.last.max(now);
                 entry.first
             }
             _ => {
-                self.entries.push_back(Entry {
+                self.entries.push_back(WindowEntry {
                     first: now,
                     last: now,
                     amount,
@@ -66,11 +66,9 @@ impl Window {
         }
     }
 
-    /// Takes back what was added at `moment`, if that is remembered.
+    /// Removes `amount` from the entry that is remembered under `moment`, unless the entry has expired.
     pub fn remove(&mut self, amount: u64, moment: Tick) {
-        if let Ok(at) = self.entries.binary_search_by_key(&moment, |entry| entry.first)
-            && let Some(entry) = self.entries.get_mut(at)
-        {
+        if let Some(entry) = self.entry_mut(moment) {
             let taken = amount.min(entry.amount);
             entry.amount -= taken;
             self.sum = self.sum.saturating_sub(taken);
@@ -79,15 +77,13 @@ impl Window {
 
     /// Undoes [`Window::remove`].
     pub fn restore(&mut self, amount: u64, moment: Tick) {
-        if let Ok(at) = self.entries.binary_search_by_key(&moment, |entry| entry.first)
-            && let Some(entry) = self.entries.get_mut(at)
-        {
+        if let Some(entry) = self.entry_mut(moment) {
             entry.amount = entry.amount.saturating_add(amount);
             self.sum = self.sum.saturating_add(amount);
         }
     }
 
-    /// How much has been used, and how long it takes until all of that is forgotten.
+    /// Returns the amount in the window, and the time until all of it has expired.
     pub fn used(&mut self, now: Tick) -> (u64, Duration) {
         self.forget(now);
         let youngest = self.entries.iter().rfind(|entry| entry.amount > 0);
@@ -95,7 +91,13 @@ impl Window {
         (self.sum, reset)
     }
 
-    /// A moment that is a whole minute back is not in the same minute any more.
+    /// Returns the entry that is remembered under `moment`, unless it has expired.
+    fn entry_mut(&mut self, moment: Tick) -> Option<&mut WindowEntry> {
+        let at = self.entries.binary_search_by_key(&moment, |entry| entry.first).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    /// Drops the entries that are a whole minute old, because they are not in the same minute any more.
     fn forget(&mut self, now: Tick) {
         while let Some(entry) = self.entries.front()
             && now.since(entry.last) >= MINUTE
@@ -104,13 +106,13 @@ impl Window {
             self.entries.pop_front();
         }
         if self.entries.is_empty() {
-            // A sum that was too large to be right ends here.
+            // An empty window ends a saturated sum.
             self.sum = 0;
         }
     }
 }
 
-/// A duration as OpenAI writes it in `x-ratelimit-reset-…`: `120ms`, `1s`, `6m0s`. Rounded up.
+/// Writes a duration as OpenAI does in `x-ratelimit-reset-…`: `120ms`, `1s`, `6m0s`. It is rounded up.
 pub fn in_units(duration: Duration) -> String {
     let millis = duration.as_nanos().div_ceil(1_000_000);
     let seconds = millis.div_ceil(1000);
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_stays_small_and_exact_for_what_comes_alone() {
+    fn a_window_stays_small_and_is_exact_for_separate_amounts() {
         let mut window = Window::default();
         for step in 0..100_000_u64 {
             window.add(1, Tick::ZERO.after(Duration::from_millis(step)));
@@ -152,7 +154,7 @@ mod tests {
         let mut window = Window::default();
         window.add(1, now);
         let later = now.after(Duration::from_millis(59_500));
-        assert_eq!(window.room_in(1, 1, later), Some(Duration::from_millis(500)));
-        assert_eq!(window.room_in(1, 1, now.after(MINUTE)), None);
+        assert_eq!(window.time_until_free(1, 1, later), Some(Duration::from_millis(500)));
+        assert_eq!(window.time_until_free(1, 1, now.after(MINUTE)), None);
     }
 }

@@ -1,28 +1,33 @@
-//! One shard of an affinity table: a hash table whose entries also stand in the order of their last use.
+//! One shard of an affinity table: a hash table whose entries are also linked in the order of their last use.
 
 use std::time::Duration;
 
 use crate::{ids::UpstreamId, tick::Tick};
 
-/// No entry. Indexes of entries stay below it because a table holds fewer entries than that.
+/// The index that stands for no entry. Indexes of entries are below it, because a table holds fewer entries.
 const NIL: u32 = u32::MAX;
-/// Entries are allocated this many at a time: growing copies none, and fewer than this many lie idle.
+/// Why an entry exists at an index.
+const LOCATED: &str = "an index of an entry is only ever that of an allocated one";
+/// Why a key has a bucket.
+const BUCKETS: &str = "the first insert makes buckets";
+/// The number of entries that are allocated at a time. Growing copies no entries, and fewer than this many are
+/// unused.
 const CHUNK: usize = 32;
 
-/// An entry is a member of two lists: its bucket's, and the list of all entries by last use. The classic cache node, as
-/// in memcached; indexes instead of pointers make it 40 bytes, and safe.
+/// An entry is a member of two lists: the list of its bucket, and the list of all entries by last use. This is the
+/// classic node of a cache, as in memcached; indexes instead of pointers make it 40 bytes, and safe.
 #[derive(Clone, Copy)]
-struct Entry {
+struct PinEntry {
     key: u64,
     upstream: UpstreamId,
     last: Tick,
-    /// The next of the same bucket, or the next free entry.
+    /// The next entry of the same bucket, or the next free entry.
     chain: u32,
     older: u32,
     newer: u32,
 }
 
-const FREE: Entry = Entry {
+const FREE: PinEntry = PinEntry {
     key: 0,
     upstream: UpstreamId::from_u64(0),
     last: Tick::ZERO,
@@ -31,12 +36,12 @@ const FREE: Entry = Entry {
     newer: NIL,
 };
 
-/// What one lock guards. Keys are random-looking numbers of which the low bits choose a bucket.
+/// The data behind one lock. Keys are random-looking numbers, whose low bits choose a bucket.
 pub(super) struct Shard {
-    /// First entries of the buckets: a power of two of them, or none yet.
+    /// The first entry of each bucket. The number of buckets is a power of two, or zero before the first insert.
     buckets: Box<[u32]>,
     #[expect(clippy::vec_box, reason = "entries stay where they are when the list grows")]
-    chunks: Vec<Box<[Entry; CHUNK]>>,
+    chunks: Vec<Box<[PinEntry; CHUNK]>>,
     free: u32,
     newest: u32,
     oldest: u32,
@@ -59,21 +64,21 @@ impl Shard {
         self.len as usize
     }
 
-    /// When the longest unused entry was used, if there is one.
+    /// Returns when the oldest entry was last used; `None` if there is no entry.
     pub(super) fn oldest(&self) -> Option<Tick> {
         self.entry(self.oldest).map(|entry| entry.last)
     }
 
-    /// The upstream of `key` and its last use, unless that is longer ago than `idle`.
+    /// Returns the upstream of `key` and its last use, unless that is longer ago than `idle`.
     pub(super) fn find(&self, key: u64, now: Tick, idle: Duration) -> Option<(UpstreamId, Tick)> {
-        let entry = self.entry(self.locate(key)?)?;
+        let entry = self.entry(self.locate(key)?).expect(LOCATED);
         (now.since(entry.last) <= idle).then_some((entry.upstream, entry.last))
     }
 
-    /// The upstream of `key`, which becomes the last used, unless it has been idle for longer than `idle`.
+    /// Returns the upstream of `key` and makes the entry the newest, unless it has been idle for longer than `idle`.
     pub(super) fn get(&mut self, key: u64, now: Tick, idle: Duration) -> Option<UpstreamId> {
         let at = self.locate(key)?;
-        let entry = self.entry(at)?;
+        let entry = self.entry(at).expect(LOCATED);
         if now.since(entry.last) > idle {
             return None;
         }
@@ -82,7 +87,7 @@ impl Shard {
         Some(upstream)
     }
 
-    /// Sets the upstream of `key`, which becomes the last used. True if it was not there.
+    /// Sets the upstream of `key` and makes the entry the newest. Returns whether the entry is new.
     pub(super) fn put(&mut self, key: u64, upstream: UpstreamId, now: Tick) -> bool {
         match self.locate(key) {
             Some(at) => {
@@ -96,33 +101,32 @@ impl Shard {
         }
     }
 
-    /// Drops `key`. True if it was there.
+    /// Removes the entry of `key`. Returns whether there was one.
     pub(super) fn remove(&mut self, key: u64) -> bool {
         let Some(at) = self.locate(key) else { return false };
-        self.leave_bucket(at, key);
+        self.remove_from_bucket(at, key);
         self.unlink(at);
         let free = self.free;
-        if let Some(entry) = self.entry_mut(at) {
-            *entry = Entry { chain: free, ..FREE };
-        }
+        *self.entry_mut(at).expect(LOCATED) = PinEntry { chain: free, ..FREE };
         self.free = at;
         self.len -= 1;
         true
     }
 
-    /// Drops the longest unused entry. False if there is none.
+    /// Removes the oldest entry. Returns whether there was one.
     pub(super) fn remove_oldest(&mut self) -> bool {
         self.entry(self.oldest)
             .map(|entry| entry.key)
             .is_some_and(|key| self.remove(key))
     }
 
-    /// When each entry was last used.
+    /// Returns the last use of each entry.
     pub(super) fn uses(&self) -> impl Iterator<Item = Tick> {
         self.in_order_of_use().map(|entry| entry.last)
     }
 
-    /// Drops all that was last used before `limit` and gives their memory back. Returns how many went.
+    /// Drops the entries that were last used before `limit` and returns their memory. Returns the number of dropped
+    /// entries.
     pub(super) fn shrink(&mut self, limit: Tick) -> usize {
         let mut kept = Self::new();
         for entry in self.in_order_of_use().filter(|entry| entry.last >= limit) {
@@ -133,26 +137,26 @@ impl Shard {
         dropped
     }
 
-    fn in_order_of_use(&self) -> impl Iterator<Item = &Entry> {
+    fn in_order_of_use(&self) -> impl Iterator<Item = &PinEntry> {
         std::iter::successors(self.entry(self.oldest), |entry| self.entry(entry.newer))
     }
 
-    /// Bytes on the heap, without the allocator's own.
+    /// Returns the number of bytes on the heap, without the overhead of the allocator.
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        let pointers = self.chunks.capacity() * size_of::<Box<[Entry; CHUNK]>>();
-        size_of_val(&*self.buckets) + pointers + self.chunks.len() * size_of::<[Entry; CHUNK]>()
+        let pointers = self.chunks.capacity() * size_of::<Box<[PinEntry; CHUNK]>>();
+        size_of_val(&*self.buckets) + pointers + self.chunks.len() * size_of::<[PinEntry; CHUNK]>()
     }
 
-    fn entry(&self, at: u32) -> Option<&Entry> {
+    fn entry(&self, at: u32) -> Option<&PinEntry> {
         self.chunks.get(at as usize / CHUNK)?.get(at as usize % CHUNK)
     }
 
-    fn entry_mut(&mut self, at: u32) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, at: u32) -> Option<&mut PinEntry> {
         self.chunks.get_mut(at as usize / CHUNK)?.get_mut(at as usize % CHUNK)
     }
 
-    /// The head of the bucket that `key` belongs to; `None` only before the first insert.
+    /// Returns the head of the bucket of `key`; `None` only before the first insert.
     fn bucket(&mut self, key: u64) -> Option<&mut u32> {
         let mask = self.buckets.len().checked_sub(1)?;
         self.buckets.get_mut(key as usize & mask)
@@ -175,11 +179,10 @@ impl Shard {
             self.unlink(at);
             self.link_newest(at);
         }
-        if let Some(entry) = self.entry_mut(at) {
-            entry.upstream = upstream;
-            // Threads read the clock before they get the lock, so an earlier time can come later.
-            entry.last = entry.last.max(now);
-        }
+        let entry = self.entry_mut(at).expect(LOCATED);
+        entry.upstream = upstream;
+        // Threads read the clock before they get the lock, so an earlier time can come later.
+        entry.last = entry.last.max(now);
     }
 
     fn insert(&mut self, key: u64, upstream: UpstreamId, now: Tick) {
@@ -190,11 +193,10 @@ impl Shard {
             self.grow_entries();
         }
         let at = self.free;
-        let Some(head) = self.bucket(key) else { return };
-        let chain = std::mem::replace(head, at);
-        let Some(entry) = self.entry_mut(at) else { return };
+        let chain = std::mem::replace(self.bucket(key).expect(BUCKETS), at);
+        let entry = self.entry_mut(at).expect("a free entry was allocated above");
         let free = entry.chain;
-        *entry = Entry {
+        *entry = PinEntry {
             key,
             upstream,
             last: now,
@@ -206,7 +208,7 @@ impl Shard {
         self.len += 1;
     }
 
-    /// Chains one chunk more into the free entries.
+    /// Adds one chunk to the list of free entries.
     fn grow_entries(&mut self) {
         let start = (self.chunks.len() * CHUNK) as u32;
         let mut chunk = Box::new([FREE; CHUNK]);
@@ -217,31 +219,28 @@ impl Shard {
         self.free = start;
     }
 
-    /// Doubles the buckets; entries stay where they are. Buckets hold one to two entries on average.
+    /// Doubles the number of buckets. The entries stay in place. A bucket holds one to two entries on average.
     fn grow_buckets(&mut self) {
         self.buckets = vec![NIL; (self.buckets.len() * 2).max(4)].into();
         let mut next = self.oldest;
-        while let Some(Entry { key, newer, .. }) = self.entry(next).copied() {
-            let Some(head) = self.bucket(key) else { return };
-            let chain = std::mem::replace(head, next);
-            if let Some(entry) = self.entry_mut(next) {
-                entry.chain = chain;
-            }
+        while let Some(PinEntry { key, newer, .. }) = self.entry(next).copied() {
+            let chain = std::mem::replace(self.bucket(key).expect(BUCKETS), next);
+            self.entry_mut(next).expect("the entry was read above").chain = chain;
             next = newer;
         }
     }
 
-    fn leave_bucket(&mut self, at: u32, key: u64) {
-        let Some(after) = self.entry(at).map(|entry| entry.chain) else {
-            return;
-        };
-        let Some(head) = self.bucket(key) else { return };
+    /// Removes the entry of `key` at index `at` from the list of its bucket.
+    fn remove_from_bucket(&mut self, at: u32, key: u64) {
+        let after = self.entry(at).expect(LOCATED).chain;
+        let head = self.bucket(key).expect(BUCKETS);
         if *head == at {
             *head = after;
             return;
         }
         let mut before = *head;
-        while let Some(entry) = self.entry_mut(before) {
+        loop {
+            let entry = self.entry_mut(before).expect("the bucket's list contains the entry");
             if entry.chain == at {
                 entry.chain = after;
                 return;
@@ -250,11 +249,9 @@ impl Shard {
         }
     }
 
-    /// Takes an entry out of the order of use.
+    /// Removes an entry from the list by last use.
     fn unlink(&mut self, at: u32) {
-        let Some(Entry { older, newer, .. }) = self.entry(at).copied() else {
-            return;
-        };
+        let PinEntry { older, newer, .. } = *self.entry(at).expect(LOCATED);
         match self.entry_mut(older) {
             Some(entry) => entry.newer = newer,
             None => self.oldest = newer,
@@ -265,15 +262,14 @@ impl Shard {
         }
     }
 
-    /// Puts an entry, which is in no order of use, at its end.
+    /// Appends an entry, which is in no list by last use, to that list as the newest.
     fn link_newest(&mut self, at: u32) {
         let older = std::mem::replace(&mut self.newest, at);
         match self.entry_mut(older) {
             Some(entry) => entry.newer = at,
             None => self.oldest = at,
         }
-        if let Some(entry) = self.entry_mut(at) {
-            (entry.older, entry.newer) = (older, NIL);
-        }
+        let entry = self.entry_mut(at).expect(LOCATED);
+        (entry.older, entry.newer) = (older, NIL);
     }
 }

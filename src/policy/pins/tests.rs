@@ -1,4 +1,4 @@
-//! The oracle is a list that is searched and sorted by hand.
+//! Tests of affinity tables. The oracle is a list that is searched and sorted by hand.
 
 use std::sync::Barrier;
 
@@ -22,12 +22,12 @@ fn at(seconds: u64) -> Tick {
 }
 
 #[test]
-fn an_entry_lives_for_idle_after_its_last_use() {
+fn an_entry_expires_when_it_has_been_idle() {
     let pins = Pins::new(10, Duration::from_secs(10));
     assert_eq!(pins.confirm(key(1), None, upstream(1), at(0)), upstream(1));
     assert_eq!(pins.get(key(1), at(10)), Some(upstream(1)));
     assert_eq!(pins.peek(key(1), at(20)), Some(upstream(1)));
-    assert_eq!(pins.peek(key(1), at(21)), None, "a look is no use");
+    assert_eq!(pins.peek(key(1), at(21)), None, "a peek does not count as a use");
     assert_eq!(pins.get(key(1), at(21)), None);
     assert_eq!(pins.get(key(2), at(21)), None);
     pins.resize(10, Duration::from_secs(60));
@@ -35,7 +35,7 @@ fn an_entry_lives_for_idle_after_its_last_use() {
 }
 
 #[test]
-fn a_confirmation_counts_as_a_use_only_where_the_last_is_a_while_ago() {
+fn a_confirmation_counts_as_a_use_only_some_time_after_the_last_use() {
     let pins = Pins::new(10, Duration::from_secs(1024));
     pins.confirm(key(1), None, upstream(1), at(0));
     pins.confirm(key(1), Some(upstream(1)), upstream(1), at(1));
@@ -52,10 +52,10 @@ fn a_confirmation_counts_as_a_use_only_where_the_last_is_a_while_ago() {
 }
 
 #[test]
-fn what_was_used_since_it_was_published_stays() {
+fn an_entry_that_was_used_after_its_moment_was_published_is_kept() {
     let pins = Pins::new(SHARDS, IDLE);
     (0..SHARDS).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64)));
-    // All but one are used again, so that every shard but one publishes a moment that is too early.
+    // All entries but one are used again, so that every shard but one publishes a moment that is too early.
     (0..SHARDS)
         .filter(|n| *n != 200)
         .for_each(|n| _ = pins.get(key(n), at(1_000 + n as u64)));
@@ -70,22 +70,26 @@ fn what_was_used_since_it_was_published_stays() {
 }
 
 #[test]
-fn the_first_to_finish_decides() {
+fn the_first_request_to_finish_decides_the_pin() {
     let pins = Pins::new(10, IDLE);
     let (a, b, c) = (upstream(1), upstream(2), upstream(3));
     assert_eq!(pins.confirm(key(1), None, a, at(0)), a);
     assert_eq!(
         pins.confirm(key(1), None, b, at(1)),
         a,
-        "it saw nothing, and now there is a pin"
+        "the request saw no pin, and now there is one"
     );
     assert_eq!(pins.confirm(key(1), Some(a), b, at(2)), b, "moved");
-    assert_eq!(pins.confirm(key(1), Some(a), c, at(3)), b, "moved by another meanwhile");
+    assert_eq!(
+        pins.confirm(key(1), Some(a), c, at(3)),
+        b,
+        "another request moved the pin meanwhile"
+    );
     assert_eq!(pins.confirm(key(1), Some(a), b, at(4)), b);
     assert_eq!(
         pins.confirm(key(1), Some(a), c, at(5).after(IDLE)),
         c,
-        "nothing to disagree with"
+        "the pin has expired"
     );
     assert!(pins.remove(key(1)));
     assert!(!pins.remove(key(1)));
@@ -94,7 +98,7 @@ fn the_first_to_finish_decides() {
 }
 
 #[test]
-fn idle_entries_make_room_before_the_table_is_full() {
+fn idle_entries_are_dropped_before_the_table_is_full() {
     let pins = Pins::new(1_000_000, Duration::from_secs(10));
     (0..10_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(0)));
     (10_000..20_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(100)));
@@ -103,7 +107,7 @@ fn idle_entries_make_room_before_the_table_is_full() {
 }
 
 #[test]
-fn a_smaller_capacity_keeps_the_last_used_and_gives_memory_back() {
+fn a_smaller_capacity_keeps_the_newest_entries_and_returns_memory() {
     let pins = Pins::new(100_000, IDLE);
     (0..100_000).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), at(n as u64 / 400)));
     pins.resize(1_000, IDLE);
@@ -126,19 +130,19 @@ fn heap_bytes<K>(table: &AffinityTable<K>) -> usize {
     let shards = table
         .shards
         .iter()
-        .map(|shard| shard.0.lock().heap_bytes())
+        .map(|shard| shard.lock().heap_bytes())
         .sum::<usize>();
     shards + size_of_val(&*table.shards) + size_of_val(&*table.oldest)
 }
 
 #[test]
-fn a_full_table_stays_full_and_small() {
+fn a_full_table_keeps_its_size_and_evicts_the_oldest_entries() {
     const CAPACITY: usize = 1_000_000;
     const EVICTED: usize = 50_000;
     let pins = Pins::new(CAPACITY, IDLE);
     let now = |n: usize| Tick::from_nanos(n as u64);
     (0..CAPACITY).for_each(|n| _ = pins.confirm(key(n), None, upstream(1), now(n)));
-    assert_eq!(pins.len(), CAPACITY, "nothing goes before the table is full");
+    assert_eq!(pins.len(), CAPACITY, "no entry is evicted before the table is full");
     for n in 0..EVICTED {
         pins.confirm(key(CAPACITY + n), None, upstream(1), now(CAPACITY + n));
         assert_eq!(pins.len(), CAPACITY);
@@ -146,20 +150,20 @@ fn a_full_table_stays_full_and_small() {
     let is_there = |n: &usize| pins.peek(key(*n), now(2 * CAPACITY)).is_some();
     assert!(
         !(0..EVICTED).any(|n| is_there(&n)) && (EVICTED..2 * EVICTED).all(|n| is_there(&n)),
-        "the oldest went"
+        "the oldest entries were evicted"
     );
     let each = heap_bytes(&pins) as f64 / CAPACITY as f64;
-    assert!(each <= 48.0, "{each} bytes an entry");
+    assert!(each <= 48.0, "{each} bytes per entry");
 }
 
-/// Searches and sorts by hand. `entries` are in the order of use, the last used last.
+/// The oracle searches and sorts by hand. `entries` are in the order of use, the last used last.
 #[derive(Default)]
-struct Oracle {
+struct OraclePins {
     entries: Vec<(usize, u64, Tick)>,
     capacity: usize,
 }
 
-impl Oracle {
+impl OraclePins {
     fn get(&mut self, key: usize, now: Tick, idle: Duration) -> Option<UpstreamId> {
         let found = self
             .entries
@@ -180,12 +184,12 @@ impl Oracle {
 
 proptest! {
     #[test]
-    fn one_thread_sees_exact_lru(
+    fn eviction_in_one_thread_is_exactly_least_recently_used(
         capacity in 1usize..40,
         steps in prop::collection::vec((0usize..60, 0u64..3, 0u8..5, 1u64..9), 1..600),
     ) {
         let idle = Duration::from_secs(100);
-        let (pins, mut oracle) = (Pins::new(capacity, idle), Oracle { capacity, ..Oracle::default() });
+        let (pins, mut oracle) = (Pins::new(capacity, idle), OraclePins { capacity, ..OraclePins::default() });
         let mut now = Tick::ZERO;
         for (n, to, what, pause) in steps {
             now = now.after(Duration::from_secs(pause));
@@ -224,22 +228,22 @@ fn together<R: Send>(act: impl Fn(usize) -> R + Sync) -> Vec<R> {
 }
 
 #[test]
-fn requests_of_one_session_agree() {
+fn concurrent_requests_of_one_session_agree_on_a_pin() {
     let pins = Pins::new(1_000, IDLE);
     for session in 0..200 {
         let all_have_seen = Barrier::new(16);
-        let standing = together(|thread| {
+        let confirmed = together(|thread| {
             let seen = pins.get(key(session), at(0));
             all_have_seen.wait();
             pins.confirm(key(session), seen, upstream(thread as u64), at(1))
         });
         let pin = pins.peek(key(session), at(1)).unwrap();
-        assert!(standing.iter().all(|upstream| *upstream == pin));
+        assert!(confirmed.iter().all(|upstream| *upstream == pin));
     }
 }
 
 #[test]
-fn threads_keep_the_bound_and_what_was_used_last() {
+fn with_many_threads_the_bound_holds_and_the_newest_entries_stay() {
     const CAPACITY: usize = 20_000;
     const EACH: usize = 5_000;
     let pins = Pins::new(CAPACITY, IDLE);
@@ -252,7 +256,7 @@ fn threads_keep_the_bound_and_what_was_used_last() {
         for n in 0..EACH {
             inserted.push((now(), n));
             pins.confirm(cold(thread, n), None, upstream(1), now());
-            // Whatever the threads' order, a hot key is used again before 16 times 1,000 others have come.
+            // In every order of the threads, a hot key is used again before 16 × 1,000 other keys have been inserted.
             assert_eq!(pins.get(key(n % 1_000), now()), Some(upstream(9)));
             if n % 7 == 0 && pins.remove(cold(thread, n)) {
                 inserted.pop();
@@ -263,12 +267,13 @@ fn threads_keep_the_bound_and_what_was_used_last() {
     });
     assert!(
         parts.iter().all(|(most, _)| *most <= CAPACITY + 16),
-        "one entry too many for each thread"
+        "at most one entry over the capacity for each thread"
     );
-    let counted: usize = pins.shards.iter().map(|shard| shard.0.lock().len()).sum();
+    let counted: usize = pins.shards.iter().map(|shard| shard.lock().len()).sum();
     assert_eq!(counted, pins.len());
 
-    // What is left of the cold keys is what came last, but for what threads that ran at once did to the order.
+    // The cold keys that remain are those that were inserted last, except where threads that ran at the same time
+    // changed the order.
     let mut order: Vec<(Tick, bool)> = Vec::new();
     for (thread, (_, inserted)) in parts.iter().enumerate() {
         order.extend(
@@ -283,6 +288,6 @@ fn threads_keep_the_bound_and_what_was_used_last() {
     let out_of_order = order.iter().rev().take(kept).filter(|(_, kept)| !kept).count();
     assert!(
         out_of_order <= CAPACITY / 100,
-        "{out_of_order} of {CAPACITY} went before their turn"
+        "{out_of_order} of {CAPACITY} entries were evicted too early"
     );
 }

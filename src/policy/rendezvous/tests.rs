@@ -1,4 +1,4 @@
-//! The oracle is the definition: draw for every member, take the earliest.
+//! Tests of rendezvous hashing. The oracle is the definition: draw for every member, take the earliest time.
 
 use std::{collections::BTreeSet, sync::LazyLock, thread};
 
@@ -30,7 +30,7 @@ fn key(n: usize) -> SessionKey {
 /// A million sessions.
 static KEYS: LazyLock<Vec<SessionKey>> = LazyLock::new(|| (0..1_000_000).map(key).collect());
 
-/// The plain weighted form: a logarithm for everybody, by the platform's own function.
+/// The plain weighted form: a logarithm for every member, by the platform's own function.
 fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -> Vec<usize> {
     let mut draws: Vec<_> = members
         .iter()
@@ -45,7 +45,7 @@ fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -
     draws.into_iter().map(|(_, index)| index).collect()
 }
 
-/// `f` of the homes of `keys` in two pools, over all processors; `f` sees names, not indexes.
+/// Returns the home of each key, computed on all processors.
 fn homes(members: &[Member], keys: &[SessionKey]) -> Vec<UpstreamId> {
     let pool = Rendezvous::new(members);
     let part = keys
@@ -63,7 +63,7 @@ fn homes(members: &[Member], keys: &[SessionKey]) -> Vec<UpstreamId> {
     })
 }
 
-/// The number of keys that differ, each of which must satisfy `needed(from, to)`.
+/// Returns the number of keys that differ, each of which must satisfy `needed(from, to)`.
 fn moved(before: &[UpstreamId], after: &[UpstreamId], needed: impl Fn(UpstreamId, UpstreamId) -> bool) -> f64 {
     let moves = before.iter().zip(after).filter(|(from, to)| from != to);
     moves
@@ -78,7 +78,7 @@ fn assert_near(what: &str, count: f64, ideal: f64) {
     );
 }
 
-/// Changing a value here moves every session of every deployment.
+/// A change of a value here moves every session of every deployment.
 #[test]
 fn homes_do_not_change_between_releases() {
     let golden = |members: &[Member]| -> Vec<Vec<usize>> {
@@ -112,7 +112,7 @@ fn homes_do_not_change_between_releases() {
 }
 
 #[test]
-fn an_empty_pool_is_nobodys_home() {
+fn an_empty_pool_has_no_home() {
     let pool = Rendezvous::new(&[]);
     assert!(pool.is_empty());
     assert_eq!(pool.home(key(0), ALL), None);
@@ -121,7 +121,7 @@ fn an_empty_pool_is_nobodys_home() {
 }
 
 #[test]
-fn a_million_keys_go_where_the_plain_form_says() {
+fn a_million_homes_equal_those_of_the_plain_form() {
     let members: Vec<_> = (0..10)
         .map(|name| member(name, [1, 2, 2, 7, 1_000][name % 5], 0))
         .collect();
@@ -136,7 +136,7 @@ fn a_million_keys_go_where_the_plain_form_says() {
 }
 
 #[test]
-fn removing_one_moves_its_keys_only() {
+fn removing_a_member_moves_only_its_keys() {
     for size in [10, 100] {
         let members = pool(size, |_| 1);
         let before = homes(&members, &KEYS);
@@ -148,7 +148,7 @@ fn removing_one_moves_its_keys_only() {
 }
 
 #[test]
-fn adding_one_moves_keys_to_it_only() {
+fn adding_a_member_moves_keys_only_to_it() {
     for size in [10, 100] {
         let members = pool(size + 1, |_| 1);
         let new = members[size].id;
@@ -159,7 +159,7 @@ fn adding_one_moves_keys_to_it_only() {
 }
 
 #[test]
-fn a_new_weight_moves_only_its_share() {
+fn a_changed_weight_moves_only_its_share_of_keys() {
     let members = pool(10, |name| 1 + name as u32 % 3);
     let total: u32 = members.iter().map(|member| member.weight.get()).sum();
     let before = homes(&members, &KEYS);
@@ -176,7 +176,7 @@ fn a_new_weight_moves_only_its_share() {
     }
 }
 
-/// How many keys each member is home to.
+/// Returns the number of keys whose home is each member.
 fn load(members: &[Member], keys: &[SessionKey]) -> Vec<f64> {
     let mut homes = homes(members, keys);
     homes.sort_unstable();
@@ -186,8 +186,9 @@ fn load(members: &[Member], keys: &[SessionKey]) -> Vec<f64> {
 }
 
 #[test]
-fn equal_weights_get_equal_shares() {
-    // A thousand members take a debug build a second per hundred million draws; a quarter of the keys suffices there.
+fn members_of_equal_weight_get_equal_shares() {
+    // A debug build takes a second per hundred million draws, so with a thousand members a quarter of the keys must
+    // suffice.
     let fewer = if cfg!(debug_assertions) { 4 } else { 1 };
     for (size, limit, keys) in [(10, 1.02, 1), (100, 1.05, 1), (1_000, 1.25, fewer)] {
         let keys = &KEYS[..KEYS.len() / keys];
@@ -198,7 +199,7 @@ fn equal_weights_get_equal_shares() {
 }
 
 #[test]
-fn shares_follow_weights() {
+fn shares_are_proportional_to_weights() {
     let members = pool(10, |name| [1, 2, 3, 5, 20][name % 5]);
     let total: u32 = members.iter().map(|member| member.weight.get()).sum();
     for (member, count) in members.iter().zip(load(&members, &KEYS)) {
@@ -208,7 +209,7 @@ fn shares_follow_weights() {
 }
 
 #[test]
-fn keys_of_a_member_that_left_spread_over_all_others() {
+fn keys_of_a_removed_member_spread_over_all_others() {
     let members = pool(10, |_| 1);
     let pool = Rendezvous::new(&members);
     let mut heirs = [0u32; 10];
@@ -228,7 +229,7 @@ fn keys_of_a_member_that_left_spread_over_all_others() {
     }
 }
 
-/// Pools of up to 40 different members with a few weights and classes, in any order.
+/// Pools of up to 40 different members with a few weights and classes, in random order.
 fn pools() -> impl Strategy<Value = Vec<Member>> {
     let one = (any::<u16>(), prop_oneof![1u32..4, 1..=Weight::MAX], 0u16..4);
     prop::collection::vec(one, 0..40).prop_map(|picks| {
@@ -262,7 +263,7 @@ proptest! {
     }
 
     #[test]
-    fn ids_lead_back_to_members(members in pools()) {
+    fn every_id_has_the_position_of_its_member(members in pools()) {
         let pool = Rendezvous::new(&members);
         prop_assert_eq!(pool.len(), members.len());
         for (index, member) in members.iter().enumerate() {
@@ -272,7 +273,7 @@ proptest! {
     }
 
     #[test]
-    fn some_come_in_the_order_of_all(members in pools(), n in any::<usize>(), yielded in 0usize..8, chosen: u64) {
+    fn a_subset_comes_in_the_order_of_all_members(members in pools(), n in any::<usize>(), yielded in 0usize..8, chosen: u64) {
         let pool = Rendezvous::new(&members);
         let is_chosen = |member: &Member| chosen >> (member.id.as_u64() % 64) & 1 == 1;
         let eligible = |class: u16| class.is_multiple_of(2);

@@ -11,24 +11,24 @@ fn at(seconds: u64) -> Tick {
 
 const NOW: u64 = 100;
 
-/// One upstream as a request finds it.
+/// The state of one upstream at the time of a request.
 #[derive(Clone, Copy, Debug)]
-struct Found {
-    standing: Standing,
+struct UpstreamCase {
+    availability: Availability,
     is_probing: bool,
     is_full: bool,
     is_tried: bool,
 }
 
-impl Found {
+impl UpstreamCase {
     fn badness(self) -> Option<Badness> {
-        match self.standing {
-            Standing::Draining | Standing::Full => None,
+        match self.availability {
+            Availability::Draining | Availability::Full => None,
             _ if self.is_full => None,
-            Standing::Ready => Some(Badness::Back(at(NOW))),
-            Standing::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
-            Standing::Cooling { until } | Standing::Ejected { until } => Some(Badness::Back(until)),
-            Standing::Disabled => Some(Badness::Disabled(at(NOW + 300))),
+            Availability::Ready => Some(Badness::Back(at(NOW))),
+            Availability::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
+            Availability::Cooling { until } | Availability::Ejected { until } => Some(Badness::Back(until)),
+            Availability::Disabled { .. } => Some(Badness::Disabled(at(NOW + 300))),
         }
     }
 }
@@ -38,65 +38,67 @@ fn candidate(index: usize) -> Candidate {
     Candidate { index, route }
 }
 
-fn terms(stays: u64, waits: u64) -> Terms {
-    Terms {
+fn limits(stays: u64, waits: u64) -> WaitLimits {
+    WaitLimits {
         now: at(NOW),
         stays_until: if stays == 0 { Tick::ZERO } else { at(NOW + stays) },
         waits_until: at(NOW + waits),
     }
 }
 
-fn decide(pool: &[Found], terms: &Terms) -> Decision {
-    let standing = |index: usize| pool[index].standing;
+fn decide(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
+    let availability = |index: usize| pool[index].availability;
     let badness = |index: usize| pool[index].badness();
     select(
         (0..pool.len()).map(candidate),
         |index| pool[index].is_tried,
-        standing,
+        availability,
         badness,
-        terms,
+        limits,
     )
 }
 
-/// The five rules, one after the other, each over the whole pool.
-fn oracle(pool: &[Found], terms: &Terms) -> Decision {
+/// The five rules, one after the other, each applied to the whole pool.
+fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let untried = || (0..pool.len()).filter(|index| !pool[*index].is_tried);
-    let ready = |index: &usize| pool[*index].standing == Standing::Ready;
+    let ready = |index: &usize| pool[*index].availability == Availability::Ready;
     let wait = |index: usize, until| Decision::Wait {
         candidate: candidate(index),
         until,
     };
 
     if let Some(0) = untried().next() {
-        match pool[0].standing {
-            Standing::Ready => return Decision::Send(candidate(0)),
-            Standing::Full if terms.stays_until > terms.now => return wait(0, terms.stays_until),
-            Standing::Cooling { until } if until <= terms.stays_until => return wait(0, until),
+        match pool[0].availability {
+            Availability::Ready => return Decision::Send(candidate(0)),
+            Availability::Full if limits.stays_until > limits.now => return wait(0, limits.stays_until),
+            Availability::Cooling { until } if until <= limits.stays_until => return wait(0, until),
             _ => {}
         }
     }
     if let Some(index) = untried().find(ready) {
         return Decision::Send(candidate(index));
     }
-    let limit = terms.stays_until.max(terms.waits_until);
+    let limit = limits.stays_until.max(limits.waits_until);
     for index in untried() {
         let is_probing = pool[index].is_probing && !pool[index].is_full;
-        match pool[index].standing {
-            Standing::Full if limit > terms.now => return wait(index, limit),
-            Standing::Cooling { until } | Standing::Ejected { until } if until <= limit => return wait(index, until),
-            Standing::Ejected { .. } if is_probing && limit > terms.now => return wait(index, limit),
+        match pool[index].availability {
+            Availability::Full if limit > limits.now => return wait(index, limit),
+            Availability::Cooling { until } | Availability::Ejected { until } if until <= limit => {
+                return wait(index, until);
+            }
+            Availability::Ejected { .. } if is_probing && limit > limits.now => return wait(index, limit),
             _ => {}
         }
     }
     let least = untried()
         .filter_map(|index| Some((pool[index].badness()?, index)))
         .min();
-    least.map_or(Decision::Nobody, |(_, index)| Decision::LeastBad(candidate(index)))
+    least.map_or(Decision::NoUpstream, |(_, index)| Decision::LeastBad(candidate(index)))
 }
 
-fn found(standing: Standing) -> Found {
-    Found {
-        standing,
+fn case(availability: Availability) -> UpstreamCase {
+    UpstreamCase {
+        availability,
         is_probing: false,
         is_full: false,
         is_tried: false,
@@ -104,19 +106,19 @@ fn found(standing: Standing) -> Found {
 }
 
 #[test]
-fn a_session_waits_for_its_own_and_for_nobody_else() {
-    let (cooling, ready) = (Standing::Cooling { until: at(NOW + 5) }, found(Standing::Ready));
+fn a_session_waits_only_for_its_own_upstream() {
+    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, case(Availability::Ready));
     let [own, other] = [0, 1].map(candidate);
-    for (standing, stays, decision) in [
+    for (availability, stays, decision) in [
         (
-            Standing::Full,
+            Availability::Full,
             5,
             Decision::Wait {
                 candidate: own,
                 until: at(NOW + 5),
             },
         ),
-        (Standing::Full, 0, Decision::Send(other)),
+        (Availability::Full, 0, Decision::Send(other)),
         (
             cooling,
             5,
@@ -126,108 +128,119 @@ fn a_session_waits_for_its_own_and_for_nobody_else() {
             },
         ),
         (cooling, 4, Decision::Send(other)),
-        (Standing::Ejected { until: at(NOW + 1) }, 60, Decision::Send(other)),
-        (Standing::Disabled, 60, Decision::Send(other)),
-        (Standing::Draining, 60, Decision::Send(other)),
+        (Availability::Ejected { until: at(NOW + 1) }, 60, Decision::Send(other)),
+        (
+            Availability::Disabled { until: at(NOW + 300) },
+            60,
+            Decision::Send(other),
+        ),
+        (Availability::Draining, 60, Decision::Send(other)),
     ] {
         assert_eq!(
-            decide(&[found(standing), ready], &terms(stays, 2)),
+            decide(&[case(availability), ready], &limits(stays, 2)),
             decision,
-            "{standing:?} {stays}"
+            "{availability:?} {stays}"
         );
     }
-    let tried = Found {
+    let tried = UpstreamCase {
         is_tried: true,
-        ..found(cooling)
+        ..case(cooling)
     };
-    assert_eq!(decide(&[tried, ready], &terms(60, 2)), Decision::Send(other));
-    let no_patience_for_others = [tried, found(cooling), ready];
+    assert_eq!(decide(&[tried, ready], &limits(60, 2)), Decision::Send(other));
+    let no_patience_for_others = [tried, case(cooling), ready];
     assert_eq!(
-        decide(&no_patience_for_others, &terms(60, 2)),
+        decide(&no_patience_for_others, &limits(60, 2)),
         Decision::Send(candidate(2))
     );
 }
 
 #[test]
-fn when_all_are_out_the_soonest_back_is_tried_and_a_probe_is_left_alone() {
+fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being_probed() {
     let ejected = |seconds| {
-        found(Standing::Ejected {
+        case(Availability::Ejected {
             until: at(NOW + seconds),
         })
     };
-    let probing = Found {
+    let probing = UpstreamCase {
         is_probing: true,
         ..ejected(8)
     };
     let [first, second] = [0, 1].map(candidate);
     assert_eq!(
-        decide(&[ejected(30), ejected(20)], &terms(0, 2)),
+        decide(&[ejected(30), ejected(20)], &limits(0, 2)),
         Decision::LeastBad(second)
     );
     assert_eq!(
-        decide(&[probing, ejected(20)], &terms(0, 0)),
+        decide(&[probing, ejected(20)], &limits(0, 0)),
         Decision::LeastBad(second)
     );
     assert_eq!(
-        decide(&[probing, found(Standing::Disabled)], &terms(0, 0)),
+        decide(
+            &[probing, case(Availability::Disabled { until: at(NOW + 300) })],
+            &limits(0, 0)
+        ),
         Decision::LeastBad(first)
     );
     let verdict = Decision::Wait {
         candidate: first,
         until: at(NOW + 2),
     };
-    assert_eq!(decide(&[probing, ejected(20)], &terms(0, 2)), verdict);
+    assert_eq!(decide(&[probing, ejected(20)], &limits(0, 2)), verdict);
     assert_eq!(
-        decide(&[found(Standing::Full), found(Standing::Draining)], &terms(0, 0)),
-        Decision::Nobody
+        decide(&[case(Availability::Full), case(Availability::Draining)], &limits(0, 0)),
+        Decision::NoUpstream
     );
-    assert_eq!(decide(&[], &terms(60, 60)), Decision::Nobody);
+    assert_eq!(decide(&[], &limits(60, 60)), Decision::NoUpstream);
 }
 
 #[test]
-fn a_request_whose_own_upstream_is_ready_asks_nothing_else() {
+fn if_the_own_upstream_is_ready_no_other_is_looked_at() {
     let asked = RefCell::new(Vec::new());
     let decision = select(
         (0..)
             .map(candidate)
             .inspect(|candidate| asked.borrow_mut().push(candidate.index)),
         |_| false,
-        |_| Standing::Ready,
-        |_| panic!("nobody is bad"),
-        &terms(0, 0),
+        |_| Availability::Ready,
+        |_| panic!("badness is not needed"),
+        &limits(0, 0),
     );
     assert_eq!((decision, asked.into_inner()), (Decision::Send(candidate(0)), vec![0]));
 }
 
-fn standings() -> impl Strategy<Value = Standing> {
+fn availabilities() -> impl Strategy<Value = Availability> {
     let until = || (1u64..8).prop_map(|seconds| at(NOW + seconds));
     prop_oneof![
-        Just(Standing::Ready),
-        Just(Standing::Full),
-        until().prop_map(|until| Standing::Cooling { until }),
-        until().prop_map(|until| Standing::Ejected { until }),
-        Just(Standing::Disabled),
-        Just(Standing::Draining),
+        Just(Availability::Ready),
+        Just(Availability::Full),
+        until().prop_map(|until| Availability::Cooling { until }),
+        until().prop_map(|until| Availability::Ejected { until }),
+        Just(Availability::Disabled { until: at(NOW + 300) }),
+        Just(Availability::Draining),
     ]
 }
 
-fn pools() -> impl Strategy<Value = Vec<Found>> {
-    let found = (standings(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3)).prop_map(
-        |(standing, is_probing, is_full, is_tried)| Found {
-            standing,
+fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
+    let case = (
+        availabilities(),
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.3),
+    )
+        .prop_map(|(availability, is_probing, is_full, is_tried)| UpstreamCase {
+            availability,
             is_probing,
             is_full,
             is_tried,
-        },
-    );
-    prop::collection::vec(found, 0..6)
+        });
+    prop::collection::vec(case, 0..6)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn the_rules_hold_one_after_the_other(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
-        let terms = terms(stays, waits);
-        prop_assert_eq!(decide(&pool, &terms), oracle(&pool, &terms));
+    fn a_selection_follows_the_rules_in_their_order(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
+        let limits = limits(stays, waits);
+        prop_assert_eq!(decide(&pool, &limits), oracle(&pool, &limits));
     }
 }

@@ -18,7 +18,7 @@ fn text(text: &str) -> Option<SessionKey> {
 }
 
 fn find<'a, H: Fn(&HeaderName) -> Option<&'a str>>(order: &[&str], clues: Clues<'a, H>) -> Affinity {
-    let order: Vec<Source> = order.iter().map(|source| source.parse().unwrap()).collect();
+    let order: Vec<SessionSource> = order.iter().map(|source| source.parse().unwrap()).collect();
     Affinity::find(&order, NAMESPACE(), &clues)
 }
 
@@ -26,20 +26,20 @@ const NOTHING: Clues<'static, fn(&HeaderName) -> Option<&'static str>> = Clues {
     prompt_cache_key: None,
     session_id: None,
     header: no_header,
-    content: Content {
+    content: ConversationStart {
         instructions: b"",
         input: b"",
     },
     owner: None,
 };
-const CONTENT: Content<'static> = Content {
+const CONTENT: ConversationStart<'static> = ConversationStart {
     instructions: b"Be brief.",
     input: b"Hello",
 };
 
 #[test]
 fn the_same_text_from_any_source_is_the_same_key() {
-    let order = Source::default_order();
+    let order = SessionSource::default_order();
     let header: fn(&HeaderName) -> Option<&'static str> = |name| (name == "session_id").then_some("s-1");
     for clues in [
         Clues {
@@ -85,7 +85,7 @@ fn the_same_text_from_any_source_is_the_same_key() {
 }
 
 #[test]
-fn text_is_taken_as_it_is() {
+fn the_text_of_a_key_is_not_trimmed() {
     let clues = Clues {
         prompt_cache_key: Some(" s-1 "),
         session_id: Some("s-1"),
@@ -95,7 +95,7 @@ fn text_is_taken_as_it_is() {
 }
 
 #[test]
-fn sources_that_are_not_configured_do_not_count() {
+fn only_configured_sources_count() {
     let clues = Clues {
         prompt_cache_key: Some("a"),
         session_id: Some("b"),
@@ -125,7 +125,7 @@ fn sources_that_are_not_configured_do_not_count() {
 }
 
 #[test]
-fn content_is_the_last_resort_unless_it_is_first() {
+fn content_makes_a_key_only_if_no_earlier_source_does() {
     let content = Some(SessionKey::from_content(
         NAMESPACE(),
         CONTENT.instructions,
@@ -169,7 +169,7 @@ fn content_is_the_last_resort_unless_it_is_first() {
         .key,
         content
     );
-    let blank = Content {
+    let blank = ConversationStart {
         instructions: b" ",
         input: b"\n",
     };
@@ -187,7 +187,7 @@ fn content_is_the_last_resort_unless_it_is_first() {
 }
 
 #[test]
-fn a_key_is_carried_beside_an_owner() {
+fn a_key_is_kept_beside_an_owner() {
     let clues = Clues {
         session_id: Some("s-1"),
         owner: Some(upstream(1)),
@@ -208,7 +208,7 @@ fn a_key_is_carried_beside_an_owner() {
 }
 
 #[test]
-fn labels_are_the_contract() {
+fn the_labels_of_routes_are_stable() {
     assert_eq!(
         Route::ALL.map(Route::label),
         ["home", "pin", "moved", "owner", "keyless"]
@@ -230,7 +230,7 @@ fn pool_of(size: usize, organization: impl Fn(usize) -> OrganizationId) -> Rende
 }
 
 #[test]
-fn a_session_goes_home_then_to_its_pin_then_to_its_owner() {
+fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
     let pool = pool(6);
     let key = text("s-1");
     let home = pool.home(key.unwrap(), |_| true).unwrap();
@@ -242,11 +242,13 @@ fn a_session_goes_home_then_to_its_pin_then_to_its_owner() {
         };
         let mut candidates = candidates(
             &pool,
-            affinity,
-            pin.map(upstream),
+            Preference {
+                affinity,
+                pin: pin.map(upstream),
+            },
             |_| true,
             0,
-            |_| panic!("not balanced"),
+            |_| panic!("a request with a session is not balanced"),
         );
         candidates.next().map(|first| (first.index, first.route))
     };
@@ -255,19 +257,19 @@ fn a_session_goes_home_then_to_its_pin_then_to_its_owner() {
     assert_eq!(first(Some(owner), Some(pin)), Some((owner, Route::Owner)));
     assert_eq!(first(Some(owner), None), Some((owner, Route::Owner)));
     assert_eq!(first(Some(owner), Some(owner)), Some((owner, Route::Pin)));
-    // Upstreams that the pool does not have.
+    // Upstreams that are not in the pool.
     assert_eq!(first(None, Some(88)), Some((home, Route::Home)));
     assert_eq!(first(Some(owner), Some(88)), Some((owner, Route::Owner)));
-    assert_eq!(first(Some(77), None), None, "nobody knows whose the state is");
+    assert_eq!(first(Some(77), None), None, "the owner's organization is not known");
     assert_eq!(first(Some(77), Some(pin)), None);
 }
 
 #[test]
-fn without_a_session_the_less_loaded_of_two_is_first() {
+fn without_a_session_the_less_loaded_of_two_upstreams_is_first() {
     let pool = pool(2);
     let first = |loads: [u32; 2]| {
         let in_flight = |index: usize| loads[index];
-        candidates(&pool, Affinity::default(), None, |_| true, 7, in_flight)
+        candidates(&pool, Preference::default(), |_| true, 7, in_flight)
             .next()
             .map(|first| (first.index, first.route))
     };
@@ -275,7 +277,7 @@ fn without_a_session_the_less_loaded_of_two_is_first() {
     assert_eq!(first([2, 3]), Some((0, Route::Keyless)));
 }
 
-/// The order of candidates by its definition: sort everybody by what counts most.
+/// The order of candidates by its definition: all candidates are sorted by the most important criterion first.
 fn oracle(
     pool: &Rendezvous,
     affinity: Affinity,
@@ -284,7 +286,7 @@ fn oracle(
 ) -> Vec<Candidate> {
     let of = |id| pool.position(id).and_then(|index| pool.member(index)).copied();
     let usable = |member: &Member| eligible(member.class);
-    let key = affinity.key.expect("what is keyless is balanced");
+    let key = affinity.key.expect("a request without a key is balanced");
     let ranked: Vec<Member> = pool
         .ranked(key, &eligible)
         .map(|index| *pool.member(index).unwrap())
@@ -320,11 +322,9 @@ fn oracle(
 proptest! {
     #[test]
     fn candidates_come_in_the_order_of_their_definition(
-        size in 0usize..12,
-        organizations in 1u64..12,
+        (size, organizations) in (0usize..12, 1u64..12),
         key in "[a-z]{1,3}",
-        owner in prop::option::of(0usize..14),
-        pin in prop::option::of(0usize..14),
+        (owner, pin) in (prop::option::of(0usize..14), prop::option::of(0usize..14)),
         classes in 0u16..8,
         random: u64,
     ) {
@@ -336,15 +336,17 @@ proptest! {
         let eligible = |class: u16| classes >> class & 1 == 1;
         let affinity = Affinity { key: text(&key), owner: owner.map(upstream) };
         let pin = pin.map(upstream);
-        let all: Vec<Candidate> = candidates(&pool, affinity, pin, eligible, random, |_| 0).collect();
+        let all: Vec<Candidate> = candidates(&pool, Preference { affinity, pin }, eligible, random, |_| 0).collect();
         prop_assert_eq!(all, oracle(&pool, affinity, pin, eligible));
     }
 
     #[test]
-    fn what_belongs_nowhere_may_go_anywhere(size in 0usize..12, organizations in 1usize..4, classes in 0u16..8, random: u64) {
+    fn a_request_without_a_session_may_go_to_every_upstream(
+        size in 0usize..12, organizations in 1usize..4, classes in 0u16..8, random: u64,
+    ) {
         let pool = pool_of(size, |n| OrganizationId::from_name(&(n % organizations).to_string()));
         let eligible = |class: u16| classes >> class & 1 == 1;
-        let all: Vec<Candidate> = candidates(&pool, Affinity::default(), None, eligible, random, |_| 0).collect();
+        let all: Vec<Candidate> = candidates(&pool, Preference::default(), eligible, random, |_| 0).collect();
         prop_assert!(all.iter().all(|candidate| candidate.route == Route::Keyless));
         let mut indexes: Vec<usize> = all.iter().map(|candidate| candidate.index).collect();
         let after_first = pool.ranked_by(random, eligible).filter(|index| Some(index) != indexes.first());

@@ -1,18 +1,23 @@
-//! What must hold whatever happens, said in terms of the rules.
+//! The invariants that must hold in every simulation, written from the rules and not from the code.
 
-use super::{request::Stage, seconds, world::World};
+use super::{
+    plan::seconds,
+    world::{RequestStage, World},
+};
 use crate::{
     ids::{SessionKey, UpstreamId},
-    policy::{Availability, Decision},
+    policy::{Availability, Candidate, Decision},
     tick::Tick,
 };
 
-impl World {
-    #[track_caller]
-    fn check(&self, holds: bool, rule: &str) {
-        assert!(holds, "at {:.3} s: not so: {rule}", seconds(self.now));
-    }
+/// Asserts that an invariant holds, and names the simulated time if it does not.
+macro_rules! check {
+    ($world:expr, $holds:expr, $rule:literal) => {
+        assert!($holds, "at {:.3} s, this is violated: {}", seconds($world.now), $rule)
+    };
+}
 
+impl World {
     fn availability(&self, request: usize, upstream: usize) -> Availability {
         self.upstreams[upstream]
             .health
@@ -23,30 +28,35 @@ impl World {
         !self.requests[request].tried.contains(&upstream)
     }
 
-    /// Whether the request could be sent there and nothing would speak against it.
+    /// Whether the upstream could take the request now.
     fn could_serve(&self, request: usize, upstream: usize) -> bool {
         self.is_untried(request, upstream)
             && self.availability(request, upstream) == Availability::Ready
             && self.has_slot(request, upstream)
     }
 
-    /// Whether it is soon ready: before the request has to leave it.
-    fn soon_ready(&self, request: usize, upstream: usize, limit: Tick) -> bool {
+    /// Whether the upstream is expected to be ready by `limit`.
+    fn is_soon_ready(&self, request: usize, upstream: usize, limit: Tick) -> bool {
         self.is_untried(request, upstream)
             && match self.availability(request, upstream) {
-                Availability::Ready => self.now < limit,
+                Availability::Ready | Availability::Full => self.now < limit,
                 Availability::Cooling { until } => until <= limit,
                 Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
             }
     }
 
-    /// A session that is pinned goes there, a request with an owner stays with its organization.
+    /// Checks the candidates of a new request: a pinned session goes to its pin, and a request with an owner stays within
+    /// the owner's organization.
     pub(super) fn check_arrival(&self, request: usize) {
         let it = &self.requests[request];
         let pool = &it.snapshot.pool;
         if let Some(key) = it.affinity.key {
-            let remembered = self.ledger.pins.get(&key.as_u64()).copied();
-            self.check(it.pin == remembered, "a pin stays what it became");
+            let remembered = self.history.pins.get(&key.as_u64()).copied();
+            check!(
+                self,
+                it.pin == remembered,
+                "a pin keeps its value until a request changes it"
+            );
         }
         let member = |id: UpstreamId| pool.position(id).and_then(|index| pool.member(index));
         let organization = |id| member(id).map(|member| member.organization);
@@ -59,7 +69,11 @@ impl World {
                 .owner
                 .is_none_or(|owner| organization(owner) == Some(pin.organization))
         {
-            self.check(first == Some(pin), "a session stays where it went");
+            check!(
+                self,
+                first == Some(pin),
+                "the first candidate of a pinned session is its pin"
+            );
         }
         for candidate in self.candidates(request) {
             let of = pool.member(candidate.index).map(|member| member.organization);
@@ -67,109 +81,164 @@ impl World {
                 .affinity
                 .owner
                 .is_none_or(|owner| of.is_some() && organization(owner) == of);
-            self.check(is_allowed, "what is owned stays within the organization");
+            check!(
+                self,
+                is_allowed,
+                "a request with an owner stays within the owner's organization"
+            );
         }
     }
 
     pub(super) fn check_decision(&self, request: usize, decision: Decision) {
-        let it = &self.requests[request];
-        let order: Vec<usize> = self
-            .candidates(request)
-            .map(|candidate| it.snapshot.upstreams[candidate.index])
-            .collect();
-        let upstream = |index: usize| it.snapshot.upstreams[index];
-        let own = order.first().copied();
-        let could_serve = |upstream: &usize| self.could_serve(request, *upstream);
-        let limit = it.stays_until.max(it.waits_until);
         match decision {
-            Decision::Send(candidate) => {
-                let to = upstream(candidate.index);
-                self.check(
-                    could_serve(&to),
-                    "no request goes to an upstream that cannot take it or has failed it",
-                );
-                self.check(
-                    order.iter().find(|at| could_serve(at)) == Some(&to),
-                    "the best comes first",
-                );
-                if let Some(own) = own.filter(|own| *own != to) {
-                    let stays = self.soon_ready(request, own, it.stays_until);
-                    self.check(
-                        !stays,
-                        "a session leaves only who could not take it within its patience",
-                    );
-                }
-            }
-            Decision::Wait { candidate, until } => {
-                let at = upstream(candidate.index);
-                self.check(self.now < until && until <= limit, "no request waits for ever");
-                self.check(self.is_untried(request, at), "nobody waits for who has failed it");
-                let stays = Some(at) == own && self.soon_ready(request, at, it.stays_until);
-                self.check(
-                    stays || !order.iter().any(could_serve),
-                    "nobody waits while another can serve",
-                );
-            }
-            Decision::LeastBad(candidate) => {
-                let to = upstream(candidate.index);
-                self.check(
-                    !order.iter().any(could_serve),
-                    "nobody is tried that is out while another can serve",
-                );
-                let is_soon = |upstream: &usize| self.soon_ready(request, *upstream, limit);
-                self.check(!order.iter().any(is_soon), "or soon can");
-                self.check(self.is_untried(request, to), "nor who has failed it");
-                self.check(
-                    self.availability(request, to) != Availability::Draining,
-                    "nor who drains",
-                );
-                self.check(self.upstreams[to].has_free_slot(), "nor who is full");
-            }
-            Decision::Nobody => {
-                self.check(
-                    !order.iter().any(could_serve),
-                    "nobody is refused whom another can serve",
+            Decision::Send(candidate) => self.check_send(request, candidate),
+            Decision::Wait { candidate, until } => self.check_wait(request, candidate, until),
+            Decision::LeastBad(candidate) => self.check_least_bad(request, candidate),
+            Decision::NoUpstream => {
+                check!(
+                    self,
+                    !self.any_could_serve(request),
+                    "no request is refused while an upstream can serve it"
                 );
             }
         }
     }
 
-    /// The first to finish decides, and the others leave the pin alone.
-    pub(super) fn check_pin(&mut self, key: SessionKey, seen: Option<UpstreamId>, by: UpstreamId, now_is: UpstreamId) {
-        let before = self.ledger.pins.insert(key.as_u64(), now_is);
-        let expected = before.filter(|before| Some(*before) != seen).unwrap_or(by);
-        self.check(now_is == expected, "a pin changes only from what the request saw");
+    fn check_send(&self, request: usize, candidate: Candidate) {
+        let order = self.upstreams_in_order(request);
+        let to = self.upstream_of(request, candidate);
+        check!(
+            self,
+            self.could_serve(request, to),
+            "no request is sent to an upstream that cannot take it or has failed it"
+        );
+        check!(
+            self,
+            order.iter().find(|upstream| self.could_serve(request, **upstream)) == Some(&to),
+            "the best candidate comes first"
+        );
+        if let Some(own) = order.first().copied().filter(|own| *own != to) {
+            check!(
+                self,
+                !self.is_soon_ready(request, own, self.requests[request].stays_until),
+                "a session leaves its own upstream only if that cannot take the request within the session's patience"
+            );
+        }
     }
 
-    /// After everything that happens.
+    fn check_wait(&self, request: usize, candidate: Candidate, until: Tick) {
+        let at = self.upstream_of(request, candidate);
+        let is_bounded = self.now < until && until <= self.wait_limit(request);
+        check!(self, is_bounded, "no request waits for ever");
+        check!(
+            self,
+            self.is_untried(request, at),
+            "no request waits for an upstream that has failed it"
+        );
+        let is_own = self.upstreams_in_order(request).first() == Some(&at);
+        let stays = is_own && self.is_soon_ready(request, at, self.requests[request].stays_until);
+        check!(
+            self,
+            stays || !self.any_could_serve(request),
+            "no request waits while another upstream can serve it"
+        );
+    }
+
+    fn check_least_bad(&self, request: usize, candidate: Candidate) {
+        let to = self.upstream_of(request, candidate);
+        check!(
+            self,
+            !self.any_could_serve(request),
+            "no upstream in an outage is tried while another can serve the request"
+        );
+        let limit = self.wait_limit(request);
+        let mut order = self.upstreams_in_order(request).into_iter();
+        check!(
+            self,
+            !order.any(|upstream| self.is_soon_ready(request, upstream, limit)),
+            "no upstream in an outage is tried while another will soon serve the request"
+        );
+        check!(
+            self,
+            self.is_untried(request, to),
+            "the least bad upstream has not failed the request"
+        );
+        check!(
+            self,
+            self.availability(request, to) != Availability::Draining,
+            "the least bad upstream is not draining"
+        );
+        check!(
+            self,
+            self.upstreams[to].has_free_slot(),
+            "the least bad upstream has a free slot"
+        );
+    }
+
+    fn upstream_of(&self, request: usize, candidate: Candidate) -> usize {
+        self.requests[request].snapshot.upstreams[candidate.index]
+    }
+
+    fn upstreams_in_order(&self, request: usize) -> Vec<usize> {
+        self.candidates(request)
+            .map(|candidate| self.upstream_of(request, candidate))
+            .collect()
+    }
+
+    fn any_could_serve(&self, request: usize) -> bool {
+        let mut order = self.upstreams_in_order(request).into_iter();
+        order.any(|upstream| self.could_serve(request, upstream))
+    }
+
+    fn wait_limit(&self, request: usize) -> Tick {
+        let it = &self.requests[request];
+        it.stays_until.max(it.waits_until)
+    }
+
+    /// Checks a confirmed pin: the first request that finishes decides, and the others do not change the pin.
+    pub(super) fn check_pin(&mut self, key: SessionKey, seen: Option<UpstreamId>, by: UpstreamId, now_is: UpstreamId) {
+        let before = self.history.pins.insert(key.as_u64(), now_is);
+        let expected = before.filter(|before| Some(*before) != seen).unwrap_or(by);
+        check!(
+            self,
+            now_is == expected,
+            "a request changes a pin only if the pin has the value that the request saw"
+        );
+    }
+
+    /// Checks slots and wait queues. Called after every event.
     pub(super) fn check_slots(&self) {
         let is_end_of_tick = self.is_end_of_tick();
         for (at, upstream) in self.upstreams.iter().enumerate() {
             let is_within = upstream.slots.is_none_or(|slots| upstream.in_flight <= slots);
-            self.check(is_within, "no more requests than slots");
+            check!(self, is_within, "an upstream has no more requests than slots");
             if is_end_of_tick && upstream.has_free_slot() {
                 let is_forgotten = upstream.waiting.iter().any(|request| self.could_serve(*request, at));
-                self.check(!is_forgotten, "nobody waits for who can take it");
+                check!(self, !is_forgotten, "no request waits for an upstream that can take it");
             }
         }
     }
 
-    /// After all causes are gone, and some time.
+    /// Checks the end of the simulation, some time after all causes of trouble have ended.
     pub(super) fn check_end(&mut self) {
         let all_ended = self
             .requests
             .iter()
-            .all(|request| matches!(request.stage, Stage::Ended));
-        self.check(all_ended, "every request ends");
+            .all(|request| matches!(request.stage, RequestStage::Ended));
+        check!(self, all_ended, "every request ends");
         let now = self.now;
         for upstream in &mut self.upstreams {
-            while upstream.health.settle(now).is_some() {}
+            while upstream.health.expire(now).is_some() {}
         }
         for upstream in &self.upstreams {
-            self.check(upstream.in_flight == 0, "every slot is freed");
-            self.check(upstream.waiting.is_empty(), "nobody waits");
+            check!(self, upstream.in_flight == 0, "every slot is freed");
+            check!(self, upstream.waiting.is_empty(), "no request waits");
             let is_ready = self.models.iter().all(|model| upstream.is_ready(*model, now));
-            self.check(is_ready && upstream.health.is_plain(), "no state outlives its cause");
+            check!(
+                self,
+                is_ready && upstream.health.is_plain(),
+                "no state outlives its cause"
+            );
         }
     }
 }

@@ -1,74 +1,29 @@
-//! A request: sent until it is served, as the gateway does it.
+//! The life of a request: it is sent until it is served, as the gateway does it.
 
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    ATTEMPTS,
-    world::{Happening, Snapshot, World},
+    history::Choice,
+    plan::{ATTEMPTS, secs},
+    world::{RequestOrigin, RequestStage, SentRequest, SimulatedEvent, SimulatedRequest, World},
 };
 use crate::{
-    ids::{ModelKey, UpstreamId},
-    policy::{
-        Affinity, Attempt, Candidate, Decision, Route, Standing, Terms, candidates,
-        health::{Event, Transition},
-        select,
-    },
+    policy::{Affinity, Attempt, Candidate, Decision, Route, Verdict, WaitLimits, health::Transition, select},
     tick::Tick,
 };
 
-/// Whose request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Caller {
-    Session(usize),
-    Nobody,
-}
-
-pub(super) struct Request {
-    pub caller: Caller,
-    pub model: ModelKey,
-    pub affinity: Affinity,
-    pub pin: Option<UpstreamId>,
-    /// The configuration that it began with.
-    pub snapshot: Rc<Snapshot>,
-    random: u64,
-    pub stays_until: Tick,
-    pub waits_until: Tick,
-    /// Upstreams that have failed it.
-    pub tried: Vec<usize>,
-    pub sent: u32,
-    pub stage: Stage,
-    /// Counts the stages, so that what was planned for an earlier one is not done.
-    turn: u32,
-}
-
-/// What becomes of a request that was sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    to: usize,
-    at: Tick,
-    route: Route,
-    attempt: Attempt,
-    outcome: Event,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
-    Arrived,
-    Waiting { at: usize },
-    Sent(Sent),
-    Streaming { from: usize },
-    Ended,
-}
+/// The time for which an upstream caches a prompt.
+const CACHE_LIFE: Duration = secs(300);
 
 impl World {
-    pub(super) fn arrive(&mut self, caller: Caller) {
+    pub(super) fn arrive(&mut self, origin: RequestOrigin) {
         self.counts.requests += 1;
-        self.ledger.arrived(self.now);
+        self.history.record_arrival(self.now);
         self.budget.sample(self.now, self.counts.requests);
         let is_owned = !self.plan.only_limits && self.rng.u8(..3) == 0;
         let mut affinity = Affinity::default();
         let mut bytes = 0;
-        if let Caller::Session(session) = caller {
+        if let RequestOrigin::Session(session) = origin {
             let session = &self.sessions[session];
             affinity.key = Some(session.key);
             affinity.owner = session.owner.filter(|_| is_owned);
@@ -76,72 +31,36 @@ impl World {
         }
         let pin = affinity.key.and_then(|key| self.pins.get(key, self.now));
         self.counts.owned += u64::from(affinity.owner.is_some());
-        let is_settled = pin.is_some() || affinity.owner.is_some();
+        let has_cache = pin.is_some() || affinity.owner.is_some();
         let patience = self.plan.patience;
         let stays = self.now.after(patience.of_session(bytes));
-        self.requests.push(Request {
-            caller,
+        self.requests.push(SimulatedRequest {
+            origin,
             model: self.models[usize::from(self.rng.bool())],
             affinity,
             pin,
             snapshot: Rc::clone(&self.snapshot),
             random: self.rng.u64(..),
-            stays_until: if is_settled { stays } else { Tick::ZERO },
+            stays_until: if has_cache { stays } else { Tick::ZERO },
             waits_until: self.now.after(patience.wait.min(patience.wait_max)),
             tried: Vec::new(),
             sent: 0,
-            stage: Stage::Arrived,
-            turn: 0,
+            stage: RequestStage::Arrived,
+            step: 0,
         });
         let request = self.requests.len() - 1;
         self.check_arrival(request);
         if self.rng.u8(..10) == 0 {
             let stays = Duration::from_millis(self.rng.u64(..20_000));
-            self.schedule(stays, Happening::Leave(request));
+            self.schedule(stays, SimulatedEvent::ClientLeaves(request));
         }
         self.advance(request);
-    }
-
-    /// Where the request may go, best first: positions in its configuration's pool.
-    pub(super) fn candidates(&self, request: usize) -> impl Iterator<Item = Candidate> {
-        let Request {
-            affinity,
-            pin,
-            model,
-            random,
-            snapshot,
-            ..
-        } = &self.requests[request];
-        let serves_all = *model == self.models[0];
-        let in_flight = |index: usize| self.upstreams[snapshot.upstreams[index]].in_flight;
-        candidates(
-            &snapshot.pool,
-            *affinity,
-            *pin,
-            move |class| class == 0 || serves_all,
-            *random,
-            in_flight,
-        )
-    }
-
-    pub(super) fn standing(&self, request: usize, upstream: usize) -> Standing {
-        let it = &self.upstreams[upstream];
-        let availability = it.health.availability(Some(self.requests[request].model), self.now);
-        Standing::new(availability, !self.has_slot(request, upstream))
-    }
-
-    /// Whether there is a slot for the request that nobody waits for who came before it.
-    pub(super) fn has_slot(&self, request: usize, upstream: usize) -> bool {
-        let it = &self.upstreams[upstream];
-        let mut before = it.waiting.iter().take_while(|waiting| **waiting != request);
-        let wants = |waiting: &usize| it.is_ready(self.requests[*waiting].model, self.now);
-        it.slots.is_none() || (it.has_free_slot() && !before.any(wants))
     }
 
     fn advance(&mut self, request: usize) {
         let it = &self.requests[request];
         let upstream = |index: usize| it.snapshot.upstreams[index];
-        let terms = Terms {
+        let limits = WaitLimits {
             now: self.now,
             stays_until: it.stays_until,
             waits_until: it.waits_until,
@@ -149,56 +68,56 @@ impl World {
         let decision = select(
             self.candidates(request),
             |index| it.tried.contains(&upstream(index)),
-            |index| self.standing(request, upstream(index)),
+            |index| self.availability_to(request, upstream(index)),
             |index| {
                 let it = &self.upstreams[upstream(index)];
                 let badness = it.health.badness(Some(self.requests[request].model), self.now);
                 badness.filter(|_| it.has_free_slot())
             },
-            &terms,
+            &limits,
         );
         self.check_decision(request, decision);
         match decision {
-            Decision::Send(candidate) => self.send(request, candidate, false),
+            Decision::Send(candidate) => self.send(request, candidate, Choice::Ready),
             Decision::LeastBad(candidate) => {
                 self.counts.least_bad += 1;
-                self.send(request, candidate, true);
+                self.send(request, candidate, Choice::LeastBad);
             }
             Decision::Wait { candidate, until } => {
                 let at = self.requests[request].snapshot.upstreams[candidate.index];
                 self.wait(request, at, until);
             }
-            Decision::Nobody => self.end(request),
+            Decision::NoUpstream => self.end(request),
         }
     }
 
     fn wait(&mut self, request: usize, at: usize, until: Tick) {
-        if !matches!(self.requests[request].stage, Stage::Waiting { at: already } if already == at) {
+        if !matches!(self.requests[request].stage, RequestStage::Waiting { at: already } if already == at) {
             self.counts.waits += 1;
-            self.enter(request, Stage::Waiting { at }, until.since(self.now));
+            self.enter(request, RequestStage::Waiting { at }, until.since(self.now));
             self.upstreams[at].waiting.push(request);
         } else {
-            // It keeps its place.
-            let turn = self.next_turn(request);
-            self.schedule(until.since(self.now), Happening::Turn { request, turn });
+            // The request keeps its place in the queue.
+            let step = self.next_step(request);
+            self.schedule(until.since(self.now), SimulatedEvent::NextStep { request, step });
         }
     }
 
-    fn send(&mut self, request: usize, candidate: Candidate, is_least_bad: bool) {
+    fn send(&mut self, request: usize, candidate: Candidate, choice: Choice) {
         let (model, to) = {
             let it = &self.requests[request];
             (it.model, it.snapshot.upstreams[candidate.index])
         };
-        if is_least_bad || self.requests[request].sent > 0 {
+        if choice == Choice::LeastBad || self.requests[request].sent > 0 {
             if !self.budget.try_spend(self.now, self.counts.requests) {
                 self.counts.refused += 1;
                 return self.end(request);
             }
             self.counts.retries += 1;
-            self.ledger.retried(self.now);
+            self.history.record_retry(self.now);
         }
         let upstream = &mut self.upstreams[to];
-        let (after, outcome) = upstream.answer(model, self.now, &mut self.rng);
+        let (after, verdict) = upstream.answer(model, self.now, &mut self.rng);
         upstream.in_flight += 1;
         let attempt = if upstream.health.is_plain() {
             Attempt::plain(Some(model), self.now)
@@ -206,47 +125,47 @@ impl World {
             upstream.health.begin(Some(model), self.now)
         };
         self.counts.probes += u64::from(attempt.is_probe());
-        self.ledger.sent(to, model, attempt, is_least_bad, self.now);
+        self.history.record_send(to, model, attempt, choice, self.now);
         self.requests[request].sent += 1;
-        let sent = Sent {
+        let sent = SentRequest {
             to,
             at: self.now,
             route: candidate.route,
             attempt,
-            outcome,
+            verdict,
         };
-        self.enter(request, Stage::Sent(sent), after);
+        self.enter(request, RequestStage::Sent(sent), after);
     }
 
-    /// The time has come for which the request's next turn was planned.
-    pub(super) fn turn(&mut self, request: usize, turn: u32) {
-        if self.requests[request].turn != turn {
+    /// Performs the next step of a request, if `step` is still its next one.
+    pub(super) fn step(&mut self, request: usize, step: u32) {
+        if self.requests[request].step != step {
             return;
         }
         match self.requests[request].stage {
-            Stage::Arrived | Stage::Ended => panic!("it has nothing planned"),
-            Stage::Waiting { .. } => self.advance(request),
-            Stage::Sent(sent) => self.answered(request, sent),
-            Stage::Streaming { .. } => self.end(request),
+            RequestStage::Arrived | RequestStage::Ended => panic!("a request in this stage has no next step"),
+            RequestStage::Waiting { .. } => self.advance(request),
+            RequestStage::Sent(sent) => self.handle_verdict(request, sent),
+            RequestStage::Streaming { .. } => self.end(request),
         }
     }
 
-    fn answered(&mut self, request: usize, sent: Sent) {
+    fn handle_verdict(&mut self, request: usize, sent: SentRequest) {
         self.observe(&sent);
-        let Sent { to, route, outcome, .. } = sent;
-        match outcome {
-            Event::Success | Event::Answered => {
-                self.served(request, to, route, outcome == Event::Success);
+        let SentRequest { to, route, verdict, .. } = sent;
+        match verdict {
+            Verdict::Served | Verdict::Answered => {
+                self.record_success(request, to, route, verdict);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
-                self.enter(request, Stage::Streaming { from: to }, streams);
+                self.enter(request, RequestStage::Streaming { from: to }, streams);
                 self.changed.push(to);
                 return;
             }
-            Event::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
-            Event::Limited { .. } | Event::Failure | Event::CredentialRefused => self.requests[request].tried.push(to),
+            Verdict::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
         }
         self.release(to);
-        self.requests[request].stage = Stage::Arrived;
+        self.requests[request].stage = RequestStage::Arrived;
         if self.requests[request].sent < ATTEMPTS {
             self.advance(request);
         } else {
@@ -255,43 +174,45 @@ impl World {
         self.changed.push(to);
     }
 
-    fn observe(&mut self, sent: &Sent) {
-        let &Sent {
-            to, attempt, outcome, ..
+    fn observe(&mut self, sent: &SentRequest) {
+        let &SentRequest {
+            to, attempt, verdict, ..
         } = sent;
         let health = &mut self.upstreams[to].health;
-        while health.settle(self.now).is_some() {}
-        if health.is_plain() && matches!(outcome, Event::Success | Event::Answered) {
+        while health.expire(self.now).is_some() {}
+        if health.is_plain() && matches!(verdict, Verdict::Served | Verdict::Answered) {
             return;
         }
-        let transition = health.observe(attempt, outcome, self.now, self.rng.u64(..));
+        let transition = health.observe(attempt, verdict, self.now, self.rng.u64(..));
         match transition {
             Some(Transition::Ejected { .. }) => self.counts.ejections += 1,
             Some(Transition::Cooling { .. }) => self.counts.cooldowns += 1,
             Some(Transition::Disabled) => self.counts.disabled += 1,
             _ => {}
         }
-        self.ledger.observed(to, outcome, transition, sent.at, self.now);
-        self.ledger.probe_over(to, attempt);
+        self.history.record_verdict(to, verdict, transition, sent.at, self.now);
+        self.history.end_probe(to, attempt);
     }
 
-    fn served(&mut self, request: usize, by: usize, route: Route, is_pinned: bool) {
+    fn record_success(&mut self, request: usize, by: usize, route: Route, verdict: Verdict) {
         self.counts.served += 1;
-        let Request {
-            caller, pin, affinity, ..
+        let SimulatedRequest {
+            origin, pin, affinity, ..
         } = self.requests[request];
-        let (Caller::Session(session), Some(key), true) = (caller, affinity.key, is_pinned) else {
+        let (RequestOrigin::Session(session), Some(key), true) = (origin, affinity.key, verdict == Verdict::Served)
+        else {
             return;
         };
         let id = self.upstreams[by].member.id;
-        let standing = self.pins.confirm(key, pin, id, self.now);
-        self.check_pin(key, pin, id, standing);
+        let confirmed = self.pins.confirm(key, pin, id, self.now);
+        self.check_pin(key, pin, id, confirmed);
         self.counts.moves += u64::from(route == Route::Moved && pin.is_some());
         self.sessions[session].owner = Some(id);
-        self.read(session, by);
+        self.read_prompt(session, by);
     }
 
-    /// Whether a limit ends while the session still waits for its own upstream; then it has not failed it.
+    /// Whether a limit ends while the session still waits for its own upstream. In that case, the upstream does not
+    /// count as failed.
     fn is_worth_waiting(&self, request: usize, upstream: usize, reset: Duration) -> bool {
         let it = &self.requests[request];
         let own = self
@@ -303,25 +224,25 @@ impl World {
 
     pub(super) fn leave(&mut self, request: usize) {
         let stage = self.requests[request].stage;
-        if let Stage::Sent(Sent { to, attempt, .. }) = stage {
+        if let RequestStage::Sent(SentRequest { to, attempt, .. }) = stage {
             self.upstreams[to].health.abandon(attempt);
-            self.ledger.probe_over(to, attempt);
+            self.history.end_probe(to, attempt);
             self.release(to);
         }
-        if !matches!(stage, Stage::Ended) {
+        if !matches!(stage, RequestStage::Ended) {
             self.counts.left += 1;
             self.end(request);
         }
-        if let Stage::Sent(Sent { to, .. }) = stage {
+        if let RequestStage::Sent(SentRequest { to, .. }) = stage {
             self.changed.push(to);
         }
     }
 
-    /// It is over; its slot, or its place in the queue, is free.
+    /// Ends the request, and frees its slot or its place in the queue.
     fn end(&mut self, request: usize) {
         let before = self.requests[request].stage;
-        self.enter(request, Stage::Ended, Duration::ZERO);
-        if let Stage::Streaming { from } = before {
+        self.enter(request, RequestStage::Ended, Duration::ZERO);
+        if let RequestStage::Streaming { from } = before {
             self.release(from);
             self.changed.push(from);
         }
@@ -332,8 +253,8 @@ impl World {
         it.in_flight = it.in_flight.checked_sub(1).expect("a slot was freed twice");
     }
 
-    /// An upstream has changed: whoever waits for it looks again, the first first.
-    pub(super) fn look_again(&mut self, upstream: usize) {
+    /// Advances the requests that wait for a changed upstream, in the order of their arrival.
+    pub(super) fn advance_waiting(&mut self, upstream: usize) {
         let mut at = 0;
         while let Some(request) = self.upstreams[upstream].waiting.get(at).copied() {
             let it = &self.upstreams[upstream];
@@ -341,26 +262,36 @@ impl World {
                 break;
             }
             self.advance(request);
-            // If it has left, the next has taken its place.
+            // If the request has left the queue, the next request has its place now.
             at += usize::from(self.upstreams[upstream].waiting.get(at) == Some(&request));
         }
     }
 
-    fn enter(&mut self, request: usize, stage: Stage, lasts: Duration) {
-        let turn = self.next_turn(request);
+    fn enter(&mut self, request: usize, stage: RequestStage, lasts: Duration) {
+        let step = self.next_step(request);
         let before = std::mem::replace(&mut self.requests[request].stage, stage);
-        if let Stage::Waiting { at } = before {
+        if let RequestStage::Waiting { at } = before {
             self.upstreams[at].waiting.retain(|waiting| *waiting != request);
             self.changed.push(at);
         }
-        if !matches!(stage, Stage::Ended) {
-            self.schedule(lasts, Happening::Turn { request, turn });
+        if !matches!(stage, RequestStage::Ended) {
+            self.schedule(lasts, SimulatedEvent::NextStep { request, step });
         }
     }
 
-    fn next_turn(&mut self, request: usize) -> u32 {
-        let turn = &mut self.requests[request].turn;
-        *turn += 1;
-        *turn
+    fn next_step(&mut self, request: usize) -> u32 {
+        let step = &mut self.requests[request].step;
+        *step += 1;
+        *step
+    }
+
+    /// Records that an upstream has read a session's prompt.
+    fn read_prompt(&mut self, session: usize, upstream: usize) {
+        let organization = self.upstreams[upstream].member.organization;
+        let session = &mut self.sessions[session];
+        let last = session.cached.insert(organization, self.now);
+        let is_warm = last.is_some_and(|last| self.now.since(last) < CACHE_LIFE);
+        self.counts.input_bytes += session.bytes;
+        self.counts.cached_bytes += if is_warm { session.bytes } else { 0 };
     }
 }

@@ -1,45 +1,42 @@
-//! An upstream: what the gateway knows of it, and how it really is.
+//! A simulated upstream: the gateway's knowledge of it, and its real condition.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::secs;
+use super::plan::secs;
 use crate::{
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
-    policy::{
-        Availability, Health, Member,
-        health::{Event, Scope},
-    },
+    policy::{Availability, Health, Member, Scope, Verdict},
     tick::Tick,
 };
 
-/// The response head must come within this time.
+/// The time within which the response head must arrive.
 const HEAD_TIMEOUT: Duration = secs(30);
 
-pub(super) struct Upstream {
+pub(super) struct SimulatedUpstream {
     pub member: Member,
     pub is_configured: bool,
     pub slots: Option<u32>,
     pub health: Health,
     pub in_flight: u32,
-    /// Requests, the longest waiting first.
+    /// The waiting requests, the one that has waited the longest first.
     pub waiting: Vec<usize>,
-    /// Nobody in the gateway knows it.
-    pub mood: Mood,
+    /// The real condition, which the gateway does not know.
+    pub condition: Condition,
 }
 
-/// What is wrong with an upstream.
+/// The real condition of an upstream.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Mood {
+pub(super) enum Condition {
     Works,
-    /// So many requests of ten.
+    /// This many requests of ten fail.
     Fails {
         of_ten: u8,
     },
     Hangs,
     Refuses,
-    /// Whether it names the moment, and whether that is the right one.
+    /// `named` tells whether the upstream names the end of its limit, and `honest` whether that moment is right.
     Limited {
         until: Tick,
         named: bool,
@@ -48,7 +45,7 @@ pub(super) enum Mood {
     },
 }
 
-impl Upstream {
+impl SimulatedUpstream {
     pub(super) fn new(n: usize, rng: &mut Rng) -> Self {
         let id = UpstreamId::from_name(&format!("account-{n}"));
         let organization = match rng.u8(..4) {
@@ -59,7 +56,7 @@ impl Upstream {
             member: Member {
                 id,
                 weight: Weight::new(rng.u32(1..4)).expect("within bounds"),
-                // Those of class 1 serve one model only.
+                // Upstreams of class 1 serve one model only.
                 class: u16::from(rng.u8(..5) == 0),
                 organization,
             },
@@ -68,7 +65,7 @@ impl Upstream {
             health: Health::new(),
             in_flight: 0,
             waiting: Vec::new(),
-            mood: Mood::Works,
+            condition: Condition::Works,
         }
     }
 
@@ -80,29 +77,31 @@ impl Upstream {
         self.health.availability(Some(model), now) == Availability::Ready
     }
 
-    /// What a request comes to that is sent now, and after what time.
-    pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Event) {
+    /// Returns the time until the answer to a request that is sent now, and the verdict on it.
+    pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Verdict) {
         let soon = Duration::from_millis(rng.u64(20..400));
         let normal = Duration::from_millis(rng.u64(200..4_000));
-        match self.mood {
-            Mood::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Event::Failure),
-            Mood::Hangs => (HEAD_TIMEOUT, Event::Failure),
-            Mood::Refuses => (soon, Event::CredentialRefused),
-            Mood::Limited {
+        match self.condition {
+            Condition::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Verdict::Failed),
+            Condition::Hangs => (HEAD_TIMEOUT, Verdict::Failed),
+            Condition::Refuses => (soon, Verdict::Refused),
+            Condition::Limited {
                 until,
                 named,
                 honest,
                 model: limited,
             } if now < until && limited.is_none_or(|it| it == model) => {
                 let reset = until.since(now.after(soon));
-                let event = Event::Limited {
+                let event = Verdict::Limited {
                     reset: named.then_some(if honest { reset } else { reset / 4 }),
                     scope: limited.map_or(Scope::Upstream, Scope::Model),
                 };
                 (soon, event)
             }
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } if rng.u8(..20) == 0 => (soon, Event::Answered),
-            Mood::Works | Mood::Fails { .. } | Mood::Limited { .. } => (normal, Event::Success),
+            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } if rng.u8(..20) == 0 => {
+                (soon, Verdict::Answered)
+            }
+            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } => (normal, Verdict::Served),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The world: who calls, what happens to the upstreams, and in which order.
+//! The state of a simulation: upstreams, sessions, requests, and the policies under test.
 
 use std::{
     cmp::Reverse,
@@ -10,102 +10,143 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    Counts, Plan, SHARE,
-    ledger::Ledger,
-    request::{Caller, Request},
-    secs,
-    upstream::{Mood, Upstream},
+    history::History,
+    plan::{Plan, SHARE, SimulationCounts, secs},
+    upstream::SimulatedUpstream,
 };
 use crate::{
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId},
-    policy::{Pins, Rendezvous, RetryBudget},
+    policy::{
+        Affinity, Attempt, Availability, Candidate, Pins, Preference, Rendezvous, RetryBudget, Route, Verdict,
+        candidates,
+    },
     tick::Tick,
 };
 
-/// How long all is well after the last of the trouble. The longest ejection or cooldown that names no end lasts 300 s,
-/// the same goes for what is remembered of it; the last of the hanging requests ends within 30 s.
-const CALM: Duration = secs(800);
-const CALM_ROUND: Duration = secs(50);
-/// How long an upstream keeps a prompt.
-const CACHE_LIFE: Duration = secs(300);
-
-/// A configuration.
-pub(super) struct Snapshot {
+/// A configuration of the gateway.
+pub(super) struct SimulatedConfig {
     pub pool: Rendezvous,
-    /// For each member of the pool, which upstream of the world it is.
+    /// For each member of the pool, the index of its upstream in [`World::upstreams`].
     pub upstreams: Vec<usize>,
 }
 
-/// A conversation.
-pub(super) struct Session {
+/// A conversation of a client.
+pub(super) struct SimulatedSession {
     pub key: SessionKey,
-    /// Of a request's body.
+    /// The size of a request's body in bytes.
     pub bytes: u64,
-    /// Who made its latest response.
+    /// The upstream that made the latest response.
     pub owner: Option<UpstreamId>,
-    /// Who has its prompt, and when it was last read there.
-    cached: BTreeMap<OrganizationId, Tick>,
+    /// The organizations that have the prompt in their cache, and when they last read it.
+    pub cached: BTreeMap<OrganizationId, Tick>,
+}
+
+/// The origin of a request: a session with this index, or a client without a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RequestOrigin {
+    Session(usize),
+    Keyless,
+}
+
+pub(super) struct SimulatedRequest {
+    pub origin: RequestOrigin,
+    pub model: ModelKey,
+    pub affinity: Affinity,
+    pub pin: Option<UpstreamId>,
+    /// The configuration with which the request began.
+    pub snapshot: Rc<SimulatedConfig>,
+    pub random: u64,
+    pub stays_until: Tick,
+    pub waits_until: Tick,
+    /// The upstreams that have failed the request.
+    pub tried: Vec<usize>,
+    pub sent: u32,
+    pub stage: RequestStage,
+    /// The number of the next step. A step that was scheduled for an earlier stage has another number and is not
+    /// performed.
+    pub step: u32,
+}
+
+/// A request that was sent, and the verdict that it will get.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentRequest {
+    pub to: usize,
+    pub at: Tick,
+    pub route: Route,
+    pub attempt: Attempt,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RequestStage {
+    Arrived,
+    Waiting { at: usize },
+    Sent(SentRequest),
+    Streaming { from: usize },
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Happening {
-    Arrival(Caller),
-    /// A request's next turn, unless it has had it already.
-    Turn {
+pub(super) enum SimulatedEvent {
+    Arrival(RequestOrigin),
+    /// A request's next step, unless it was performed already.
+    NextStep {
         request: usize,
-        turn: u32,
+        step: u32,
     },
-    /// A request's client leaves.
-    Leave(usize),
+    /// The client of a request leaves.
+    ClientLeaves(usize),
     Trouble {
         upstream: usize,
     },
-    Mended {
+    Repaired {
         upstream: usize,
     },
     Drain(usize),
     Enable(usize),
     Reload,
-    /// All trouble is over.
-    Calm,
-    /// One new session for every upstream, so that nobody is left out.
-    Round,
+    /// All trouble ends.
+    TroubleEnds,
+    /// One new session begins for every upstream, so that every upstream gets a request.
+    NewSessions,
 }
 
 pub(super) struct World {
     pub plan: Plan,
     pub rng: Rng,
     pub now: Tick,
-    agenda: BinaryHeap<Reverse<(Tick, u64, Happening)>>,
+    pub event_queue: BinaryHeap<Reverse<(Tick, u64, SimulatedEvent)>>,
     entries: u64,
-    pub upstreams: Vec<Upstream>,
-    /// Those whose slots, health or queue have changed just now.
+    pub upstreams: Vec<SimulatedUpstream>,
+    /// The upstreams whose slots, health or queue have just changed.
     pub changed: Vec<usize>,
-    pub snapshot: Rc<Snapshot>,
-    pub sessions: Vec<Session>,
-    pub requests: Vec<Request>,
+    pub snapshot: Rc<SimulatedConfig>,
+    pub sessions: Vec<SimulatedSession>,
+    pub requests: Vec<SimulatedRequest>,
     pub models: [ModelKey; 2],
     pub pins: Pins,
     pub budget: RetryBudget,
-    pub ledger: Ledger,
-    pub counts: Counts,
+    pub history: History,
+    pub counts: SimulationCounts,
 }
 
 impl World {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut rng = Rng::with_seed(plan.seed);
-        let mut upstreams: Vec<Upstream> = (0..rng.usize(2..7)).map(|n| Upstream::new(n, &mut rng)).collect();
-        // Somebody must be there who serves everything.
+        let mut upstreams: Vec<SimulatedUpstream> = (0..rng.usize(2..7))
+            .map(|n| SimulatedUpstream::new(n, &mut rng))
+            .collect();
+        // At least one upstream must be configured and serve every model.
         upstreams[0].is_configured = true;
         upstreams[0].member.class = 0;
         let sessions = (0..rng.usize(3..40))
             .map(|n| session(&format!("session-{n}"), &mut rng))
             .collect();
-        let mut world = Self {
+        Self {
             plan: *plan,
             rng,
             now: Tick::ZERO.after(secs(1_000)),
-            agenda: BinaryHeap::new(),
+            event_queue: BinaryHeap::new(),
             entries: 0,
             snapshot: Rc::new(configuration(&upstreams)),
             upstreams,
@@ -115,181 +156,66 @@ impl World {
             models: ["a", "b"].map(ModelKey::from_name),
             pins: Pins::new(10_000, secs(3_600)),
             budget: RetryBudget::new(SHARE),
-            ledger: Ledger::default(),
-            counts: Counts::default(),
-        };
-        world.make_plans();
-        world
-    }
-
-    pub(super) fn run(mut self) -> Counts {
-        while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
-            self.now = at;
-            self.happens(happening);
-            while let Some(upstream) = self.changed.pop() {
-                self.look_again(upstream);
-            }
-            self.check_slots();
+            history: History::default(),
+            counts: SimulationCounts::default(),
         }
-        self.check_end();
-        self.counts
     }
 
-    pub(super) fn schedule(&mut self, delay: Duration, happening: Happening) {
+    pub(super) fn schedule(&mut self, delay: Duration, event: SimulatedEvent) {
         self.entries += 1;
-        self.agenda
-            .push(Reverse((self.now.after(delay), self.entries, happening)));
+        self.event_queue
+            .push(Reverse((self.now.after(delay), self.entries, event)));
     }
 
-    /// Whether nothing more happens at this very moment.
-    pub(super) fn is_end_of_tick(&self) -> bool {
-        self.agenda.peek().is_none_or(|Reverse((at, ..))| self.now < *at)
-    }
-
-    fn make_plans(&mut self) {
-        let chaos = self.plan.chaos;
-        for _ in 0..self.plan.requests {
-            let caller = match self.rng.u8(..12) {
-                0 if !self.plan.only_limits => Caller::Nobody,
-                _ => Caller::Session(self.rng.usize(..self.sessions.len())),
-            };
-            let at = self.within(chaos);
-            self.schedule(at, Happening::Arrival(caller));
-        }
-        for upstream in 0..self.upstreams.len() {
-            for _ in 0..self.rng.u8(..6) {
-                let at = self.within(chaos);
-                self.schedule(at, Happening::Trouble { upstream });
-            }
-        }
-        if !self.plan.only_limits {
-            for _ in 0..self.rng.u8(..4) {
-                let (at, upstream) = (self.within(chaos), self.rng.usize(..self.upstreams.len()));
-                self.schedule(at, Happening::Drain(upstream));
-                let at = at + self.within(chaos);
-                self.schedule(at, Happening::Enable(upstream));
-            }
-            for _ in 0..self.rng.u8(..5) {
-                let at = self.within(chaos);
-                self.schedule(at, Happening::Reload);
-            }
-        }
-        self.schedule(chaos, Happening::Calm);
-        let mut at = chaos;
-        while at < chaos + CALM {
-            self.schedule(at, Happening::Round);
-            at += CALM_ROUND;
-        }
-    }
-
-    fn within(&mut self, time: Duration) -> Duration {
-        time.mul_f64(self.rng.f64())
-    }
-
-    fn happens(&mut self, happening: Happening) {
-        match happening {
-            Happening::Arrival(caller) => self.arrive(caller),
-            Happening::Turn { request, turn } => self.turn(request, turn),
-            Happening::Leave(request) => self.leave(request),
-            Happening::Trouble { upstream } => self.trouble(upstream),
-            Happening::Mended { upstream } => self.upstreams[upstream].mood = Mood::Works,
-            Happening::Drain(upstream) => {
-                self.upstreams[upstream].health.drain();
-                self.changed.push(upstream);
-            }
-            Happening::Enable(upstream) => {
-                self.upstreams[upstream].health.enable(self.now);
-                self.ledger.enabled(upstream);
-                self.changed.push(upstream);
-            }
-            Happening::Reload => {
-                for upstream in self.upstreams.iter_mut().skip(1) {
-                    upstream.is_configured ^= self.rng.u8(..4) == 0;
-                }
-                self.reload();
-            }
-            Happening::Calm => self.calm(),
-            Happening::Round => self.round(),
-        }
-    }
-
-    fn trouble(&mut self, upstream: usize) {
-        let lasts = Duration::from_millis(self.rng.u64(1_000..60_000));
-        let limited = Mood::Limited {
-            until: self.now.after(lasts),
-            named: self.plan.only_limits || self.rng.bool(),
-            honest: self.plan.only_limits || self.rng.u8(..4) > 0,
-            model: self.rng.bool().then_some(self.models[0]),
-        };
-        self.upstreams[upstream].mood = match self.rng.u8(..8) {
-            _ if self.plan.only_limits => limited,
-            0..4 => limited,
-            4 | 5 => Mood::Fails {
-                of_ten: self.rng.u8(3..11),
+    /// Returns the candidates for the request, best first, as indexes in the pool of its configuration.
+    pub(super) fn candidates(&self, request: usize) -> impl Iterator<Item = Candidate> {
+        let SimulatedRequest {
+            affinity,
+            pin,
+            model,
+            random,
+            snapshot,
+            ..
+        } = &self.requests[request];
+        let serves_all = *model == self.models[0];
+        let in_flight = |index: usize| self.upstreams[snapshot.upstreams[index]].in_flight;
+        candidates(
+            &snapshot.pool,
+            Preference {
+                affinity: *affinity,
+                pin: *pin,
             },
-            6 => Mood::Hangs,
-            _ => Mood::Refuses,
-        };
-        self.schedule(lasts, Happening::Mended { upstream });
+            move |class| class == 0 || serves_all,
+            *random,
+            in_flight,
+        )
     }
 
-    fn reload(&mut self) {
-        self.snapshot = Rc::new(configuration(&self.upstreams));
-        for upstream in 0..self.upstreams.len() {
-            self.upstreams[upstream].health.reloaded(self.now);
-            self.ledger.reloaded(upstream, self.now);
-            self.changed.push(upstream);
+    pub(super) fn availability_to(&self, request: usize, upstream: usize) -> Availability {
+        let it = &self.upstreams[upstream];
+        let availability = it.health.availability(Some(self.requests[request].model), self.now);
+        match availability {
+            Availability::Ready if !self.has_slot(request, upstream) => Availability::Full,
+            availability => availability,
         }
     }
 
-    /// What was drained is enabled, everybody is configured, and nothing is wrong from now on. What the gateway has
-    /// against an upstream it must find out for itself to be over.
-    fn calm(&mut self) {
-        self.agenda = std::mem::take(&mut self.agenda)
-            .into_iter()
-            .filter(|Reverse((.., happening))| {
-                use Happening::{Drain, Enable, Reload, Trouble};
-                !matches!(happening, Trouble { .. } | Drain(_) | Enable(_) | Reload)
-            })
-            .collect();
-        for upstream in 0..self.upstreams.len() {
-            let it = &mut self.upstreams[upstream];
-            (it.mood, it.is_configured) = (Mood::Works, true);
-            if it.health.badness(None, self.now).is_none() {
-                self.happens(Happening::Enable(upstream));
-            }
-        }
-        // Not a reload: that would have the disabled ones probed sooner.
-        self.snapshot = Rc::new(configuration(&self.upstreams));
+    /// Whether there is a slot for the request for which no earlier request waits.
+    pub(super) fn has_slot(&self, request: usize, upstream: usize) -> bool {
+        let it = &self.upstreams[upstream];
+        let mut before = it.waiting.iter().take_while(|waiting| **waiting != request);
+        let wants = |waiting: &usize| it.is_ready(self.requests[*waiting].model, self.now);
+        it.slots.is_none() || (it.has_free_slot() && !before.any(wants))
     }
 
-    fn round(&mut self) {
-        for home in 0..self.upstreams.len() {
-            let session = loop {
-                let session = session(&format!("late-{}", self.rng.u64(..)), &mut self.rng);
-                let found = self.snapshot.pool.home(session.key, |_| true);
-                if found.is_some_and(|index| self.snapshot.upstreams[index] == home) {
-                    break session;
-                }
-            };
-            self.sessions.push(session);
-            self.arrive(Caller::Session(self.sessions.len() - 1));
-        }
-    }
-
-    /// A session's prompt was read by this upstream.
-    pub(super) fn read(&mut self, session: usize, upstream: usize) {
-        let organization = self.upstreams[upstream].member.organization;
-        let session = &mut self.sessions[session];
-        let last = session.cached.insert(organization, self.now);
-        let is_warm = last.is_some_and(|last| self.now.since(last) < CACHE_LIFE);
-        self.counts.input_bytes += session.bytes;
-        self.counts.cached_bytes += if is_warm { session.bytes } else { 0 };
+    /// Whether no other event happens at the same moment.
+    pub(super) fn is_end_of_tick(&self) -> bool {
+        self.event_queue.peek().is_none_or(|Reverse((at, ..))| self.now < *at)
     }
 }
 
-fn session(name: &str, rng: &mut Rng) -> Session {
-    Session {
+pub(super) fn session(name: &str, rng: &mut Rng) -> SimulatedSession {
+    SimulatedSession {
         key: SessionKey::from_text(Namespace::of_group(""), name),
         bytes: rng.u64(..1_500_000),
         owner: None,
@@ -297,13 +223,13 @@ fn session(name: &str, rng: &mut Rng) -> Session {
     }
 }
 
-fn configuration(upstreams: &[Upstream]) -> Snapshot {
+pub(super) fn configuration(upstreams: &[SimulatedUpstream]) -> SimulatedConfig {
     let configured = upstreams
         .iter()
         .enumerate()
         .filter(|(_, upstream)| upstream.is_configured);
     let (upstreams, members): (Vec<_>, Vec<_>) = configured.map(|(n, upstream)| (n, upstream.member)).unzip();
-    Snapshot {
+    SimulatedConfig {
         pool: Rendezvous::new(&members),
         upstreams,
     }

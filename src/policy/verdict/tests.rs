@@ -1,6 +1,9 @@
-//! The table of statuses and codes, under our credential and under the caller's.
+//! The table of statuses and codes, under the configured credential and under the caller's.
 
-use super::*;
+use super::{
+    CredentialOwner::{Caller, Upstream},
+    *,
+};
 
 const RESET: Option<Duration> = Some(Duration::from_secs(7));
 
@@ -30,7 +33,7 @@ fn limited(reset: Option<Duration>) -> Verdict {
 }
 
 #[test]
-fn every_status_without_a_word_on_why() {
+fn every_status_without_an_error_body() {
     for status in 100..1_000 {
         let is_failed = [500, 502, 503, 504].contains(&status) || (520..=530).contains(&status);
         let (ours, theirs) = match status {
@@ -41,15 +44,15 @@ fn every_status_without_a_word_on_why() {
             _ => (Verdict::Answered, Verdict::Answered),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        for (is_ours, expected) in [(true, ours), (false, theirs)] {
-            let verdict = of_status(status, &ErrorFacts::default(), None, is_ours);
-            assert_eq!(verdict, expected, "{status}, ours: {is_ours}");
+        for (credential, expected) in [(Upstream, ours), (Caller, theirs)] {
+            let verdict = of_status(status, &ErrorFacts::default(), None, credential);
+            assert_eq!(verdict, expected, "{status}, credential of {credential:?}");
         }
     }
 }
 
 #[test]
-fn what_an_error_says_changes_its_verdict() {
+fn the_code_of_an_error_changes_the_verdict() {
     let table = [
         (403, code("account_deactivated"), Verdict::Refused),
         (403, code("invalid_api_key"), Verdict::Refused),
@@ -76,28 +79,32 @@ fn what_an_error_says_changes_its_verdict() {
     for (status, facts, ours) in table {
         let theirs = if status >= 500 { ours } else { Verdict::Answered };
         let status = StatusCode::from_u16(status).unwrap();
-        for (is_ours, expected) in [(true, ours), (false, theirs)] {
-            assert_eq!(of_status(status, &facts, None, is_ours), expected, "{status} {facts:?}");
+        for (credential, expected) in [(Upstream, ours), (Caller, theirs)] {
+            assert_eq!(
+                of_status(status, &facts, None, credential),
+                expected,
+                "{status} {facts:?}"
+            );
         }
     }
 }
 
 #[test]
-fn judging_without_the_body_is_judging_the_same() {
+fn verdicts_without_the_body_equal_those_with_it() {
     let words = ACCOUNT.iter().chain(&LIMIT).chain(&OVERLOAD);
     for facts in words.flat_map(|word| [code(word), kind(word), resets(code(word))]) {
         for status in (100..1_000).map(|status| StatusCode::from_u16(status).unwrap()) {
-            for is_ours in [true, false] {
-                let read = of_status(status, &facts, None, is_ours);
-                let unread = of_status(status, &ErrorFacts::default(), None, is_ours);
-                assert!(read == unread || needs_body(status, is_ours), "{status} {facts:?}");
+            for credential in [Upstream, Caller] {
+                let read = of_status(status, &facts, None, credential);
+                let unread = of_status(status, &ErrorFacts::default(), None, credential);
+                assert!(read == unread || needs_body(status, credential), "{status} {facts:?}");
             }
         }
     }
 }
 
 #[test]
-fn first_events() {
+fn verdicts_on_the_first_event() {
     let table = [
         (code("rate_limit_exceeded"), limited(None), Verdict::Answered),
         (resets(code("rate_limit_exceeded")), limited(RESET), Verdict::Answered),
@@ -114,13 +121,13 @@ fn first_events() {
         (ErrorFacts::default(), Verdict::Answered, Verdict::Answered),
     ];
     for (facts, ours, theirs) in table {
-        assert_eq!(of_first_event(&facts, None, true), ours, "{facts:?}");
-        assert_eq!(of_first_event(&facts, None, false), theirs, "{facts:?}");
+        assert_eq!(of_first_event(&facts, None, Upstream), ours, "{facts:?}");
+        assert_eq!(of_first_event(&facts, None, Caller), theirs, "{facts:?}");
     }
 }
 
 #[test]
-fn a_limit_is_the_models_only_where_the_answer_says_so() {
+fn a_limit_applies_to_one_model_only_if_the_answer_names_it() {
     let model = ModelKey::from_name("gpt-5.2");
     for (names_model, asked, scope) in [
         (true, Some(model), Scope::Model(model)),
@@ -132,22 +139,23 @@ fn a_limit_is_the_models_only_where_the_answer_says_so() {
             ..code("rate_limit_exceeded")
         };
         let expected = Verdict::Limited { reset: None, scope };
-        assert_eq!(of_status(StatusCode::TOO_MANY_REQUESTS, &facts, asked, true), expected);
-        assert_eq!(of_first_event(&facts, asked, true), expected);
+        assert_eq!(
+            of_status(StatusCode::TOO_MANY_REQUESTS, &facts, asked, Upstream),
+            expected
+        );
+        assert_eq!(of_first_event(&facts, asked, Upstream), expected);
     }
 }
 
 #[test]
-fn what_fails_over_is_what_health_holds_against_it() {
-    for (verdict, event, fails_over) in [
-        (Verdict::Served, Event::Success, false),
-        (Verdict::Answered, Event::Answered, false),
-        (Verdict::Failed, Event::Failure, true),
-        (Verdict::Refused, Event::CredentialRefused, true),
+fn only_an_unserved_request_fails_over() {
+    for (verdict, fails_over) in [
+        (Verdict::Served, false),
+        (Verdict::Answered, false),
+        (Verdict::Failed, true),
+        (Verdict::Refused, true),
+        (limited(RESET), true),
     ] {
-        assert_eq!((verdict.event(), verdict.fails_over()), (event, fails_over));
+        assert_eq!(verdict.fails_over(), fails_over, "{verdict:?}");
     }
-    assert!(limited(RESET).fails_over());
-    let scope = Scope::Upstream;
-    assert_eq!(limited(RESET).event(), Event::Limited { reset: RESET, scope });
 }

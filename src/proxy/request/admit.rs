@@ -23,7 +23,6 @@ use crate::proxy::{
 use crate::{
     endpoint::{Endpoint, Inspection},
     fault::Fault,
-    ids::Namespace,
     scan::{Encoding, EncodingKind},
     state::Snapshot,
     wire::Framing,
@@ -58,11 +57,6 @@ pub(in crate::proxy) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// The namespace that keeps the sessions and the state of the caller's group apart from those of other groups.
-    pub fn namespace(&self) -> Namespace {
-        self.caller.group.namespace
-    }
-
     /// Whether the body is inspected: an upstream will read it as JSON, and Steadfast can decompress it.
     pub fn is_inspected(&self) -> bool {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {

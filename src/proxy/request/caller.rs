@@ -38,7 +38,7 @@ pub(in crate::proxy) fn identify<'a>(
 ) -> Result<Caller<'a>, Fault> {
     let access = &snapshot.access;
     if access.is_open() {
-        let group = access.anybody();
+        let group = access.anonymous();
         return Ok(Caller { key: None, group });
     }
     let key = access

@@ -11,7 +11,7 @@ use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
     fault::Fault,
     scan::{BodyInspector, InspectError, RequestFacts},
-    state::Limits,
+    state::RequestLimits,
     wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
@@ -34,7 +34,7 @@ pub(in crate::proxy) struct Inspected {
 pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
-    limits: Limits,
+    limits: RequestLimits,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
@@ -56,7 +56,7 @@ pub(in crate::proxy) async fn inspect(
 async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
-    limits: Limits,
+    limits: RequestLimits,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let mut reservation = BufferReservation::new(buffers, limits.max_body);

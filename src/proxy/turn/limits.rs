@@ -1,113 +1,227 @@
-//! What a client key may still use: asked before a request goes on, and told on every answer.
+//! What a request is charged to the client key that sent it.
+//!
+//! A request enters by an estimate of its tokens, which follows from the length of its body. When the request has ended,
+//! the estimate is replaced by the usage that the upstream has reported, or by nothing if no upstream has worked for it.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
 
-use crate::proxy::{request::admit::Admitted, request_log::RequestLog};
+use http::StatusCode;
+
 use crate::{
-    fault::{Fault, RateLimit},
-    policy::limiter::{Denial, LimitKind, Meter},
-    scan::{EncodingKind, Usage},
-    state::{ClientKey, Permit},
-    wire::Framing,
+    fault::Fault,
+    policy::{limiter::Denial, tokens::estimated},
+    scan::Usage,
+    state::{Permit, RateLimits},
 };
 
-/// About how many bytes of a body are a token.
-const BYTES_PER_TOKEN: u64 = 4;
-/// About how many bytes of an event stream are a token: each comes in an event of its own, with much around it.
-const STREAMED_BYTES_PER_TOKEN: u64 = 256;
+/// Roughly how many bytes of an event stream make one token: each token comes in an event of its own.
+const STREAM_BYTES_PER_TOKEN: u64 = 256;
 
-const X_RATELIMIT: &str = "x-ratelimit-";
-/// Limit, remaining and reset.
-const REQUESTS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-requests"),
-    HeaderName::from_static("x-ratelimit-remaining-requests"),
-    HeaderName::from_static("x-ratelimit-reset-requests"),
-];
-const TOKENS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-tokens"),
-    HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    HeaderName::from_static("x-ratelimit-reset-tokens"),
-];
-
-/// Lets an admitted request in, if its key's limits do; what its body will cost is estimated from the length that it names.
-///
-/// # Errors
-/// Where a limit is reached.
-pub(in crate::proxy) fn enter(admitted: &Admitted<'_>, log: &mut RequestLog) -> Result<(), Fault> {
-    let Some(rate_limits) = admitted.caller.rate_limits() else {
-        return Ok(());
-    };
-    let tokens = match admitted.framing {
-        Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => {
-            tokens(length)
-        }
-        _ => 0,
-    };
-    log.permit = Some(rate_limits.admit(tokens).map_err(fault)?);
-    Ok(())
+/// What one request is charged to its client key. It ends once: by [`Charge::end`], or when it is dropped.
+#[derive(Default)]
+pub(in crate::proxy) struct Charge {
+    /// The request's place within the limits; `None` where the caller's key has no limits.
+    permit: Option<Permit>,
+    /// What the request costs if the upstream reports no usage.
+    unreported: UnreportedCost,
 }
 
-/// Now that the body has been read: it has `bytes`, decompressed.
-///
-/// # Errors
-/// Where it is more than was estimated, and a limit is reached by that.
-pub(in crate::proxy) fn correct(admitted: &Admitted<'_>, bytes: u64, log: &mut RequestLog) -> Result<(), Fault> {
-    match &mut log.permit {
-        Some(permit) if admitted.is_inspected() => permit.recharge(tokens(bytes)).map_err(fault),
-        _ => Ok(()),
+/// What a request costs whose usage is not reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UnreportedCost {
+    /// Nothing: no upstream has begun it, or none has served it.
+    #[default]
+    Nothing,
+    /// What was estimated: an upstream may have worked on it.
+    Estimate,
+}
+
+/// The usage of a request, as far as it is known at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum FinalUsage {
+    /// The upstream has reported it.
+    Reported(Usage),
+    /// The upstream has not reported it. This many bytes of an event stream have passed; 0 where the response is no stream.
+    Unreported { stream_bytes: u64 },
+}
+
+impl FinalUsage {
+    /// Nothing is known, and nothing has been streamed.
+    pub const NONE: Self = Self::Unreported { stream_bytes: 0 };
+}
+
+impl Charge {
+    /// Admits a request if the limits of its key allow it. Its body has `body_bytes` uncompressed, or 0 where that is not
+    /// known yet. Without limits every request is admitted.
+    ///
+    /// # Errors
+    /// [`Fault::RateLimited`] when a limit is reached.
+    pub fn admit(&mut self, rate_limits: Option<&Arc<RateLimits>>, body_bytes: u64) -> Result<(), Fault> {
+        if let Some(rate_limits) = rate_limits {
+            let permit = rate_limits.admit(estimated(body_bytes)).map_err(rate_limited)?;
+            self.permit = Some(permit);
+        }
+        Ok(())
+    }
+
+    /// Replaces the estimate, now that the body has been read: it has `body_bytes`, uncompressed.
+    ///
+    /// # Errors
+    /// [`Fault::RateLimited`] when the body is larger than was estimated, and a limit is reached by that.
+    pub fn correct_estimate(&mut self, body_bytes: u64) -> Result<(), Fault> {
+        match &mut self.permit {
+            Some(permit) => permit.correct_estimate(estimated(body_bytes)).map_err(rate_limited),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that the request is about to be sent to an upstream, which may work on it from now on.
+    pub fn mark_sent(&mut self) {
+        self.unreported = UnreportedCost::Estimate;
+    }
+
+    /// Notes the status of the upstream's answer: only a request that was served costs something.
+    pub fn mark_answered(&mut self, status: StatusCode) {
+        self.unreported = match status.is_success() {
+            true => UnreportedCost::Estimate,
+            false => UnreportedCost::Nothing,
+        };
+    }
+
+    /// Notes that Steadfast answers the request itself, which costs nothing.
+    pub fn mark_answered_here(&mut self) {
+        self.unreported = UnreportedCost::Nothing;
+    }
+
+    /// The request has ended: its place is given back, and what it has used is charged. Where the usage is not reported, it
+    /// costs the estimate and the tokens that were streamed: a client that leaves before the end has had these.
+    pub fn end(mut self, usage: FinalUsage) {
+        self.charge(usage);
+    }
+
+    fn charge(&mut self, usage: FinalUsage) {
+        let Some(permit) = self.permit.take() else { return };
+        match (usage, self.unreported) {
+            (FinalUsage::Reported(usage), _) => permit.charge(usage.total()),
+            (FinalUsage::Unreported { stream_bytes }, UnreportedCost::Estimate) => {
+                permit.charge_estimate(stream_bytes / STREAM_BYTES_PER_TOKEN);
+            }
+            (FinalUsage::Unreported { .. }, UnreportedCost::Nothing) => permit.charge(0),
+        }
     }
 }
 
-/// What a body of this length probably costs.
-fn tokens(bytes: u64) -> u64 {
-    bytes.div_ceil(BYTES_PER_TOKEN)
+impl Drop for Charge {
+    /// The request was dropped before it had an answer.
+    fn drop(&mut self) {
+        self.charge(FinalUsage::NONE);
+    }
 }
 
-fn fault(denial: Denial) -> Fault {
+fn rate_limited(denial: Denial) -> Fault {
     Fault::RateLimited {
-        kind: match denial.limit {
-            LimitKind::Requests => RateLimit::Requests,
-            LimitKind::Tokens => RateLimit::Tokens,
-            LimitKind::Concurrent => RateLimit::Concurrent,
-        },
+        kind: denial.limit,
         limit: denial.allowed,
         retry: denial.retry_after,
     }
 }
 
-/// The request is over: its permit is given back, and what it used is counted. Where that is not known, it is as much as was
-/// estimated, and what `streamed` bytes of an answer stand for: who leaves a stream before its end has had what came.
-pub(in crate::proxy) fn settle(permit: Permit, usage: Option<Usage>, was_served: bool, streamed: u64) {
-    match usage {
-        Some(usage) => permit.settle(usage.total()),
-        None if was_served => permit.settle_estimated(streamed / STREAMED_BYTES_PER_TOKEN),
-        None => permit.settle(0),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fault::LimitKind, proxy::testing};
 
-/// Tells on an answer what is left of the limits of `key`, instead of what an upstream tells of its own.
-pub(in crate::proxy) fn show(headers: &mut HeaderMap, key: &ClientKey) {
-    let theirs: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(X_RATELIMIT))
-        .cloned()
-        .collect();
-    for name in theirs {
-        headers.remove(name);
+    /// A key that may use 1,000 tokens a minute and send two requests at a time.
+    fn limited_key() -> Arc<RateLimits> {
+        testing::limited_key("tokens_per_minute = 1000\nmax_concurrent = 2\n")
+            .rate_limits
+            .clone()
+            .expect("a limited key")
     }
-    let Some(rate_limits) = &key.rate_limits else { return };
-    let used = rate_limits.used();
-    for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
-        if let Some(meter) = meter {
-            insert(headers, names, &meter);
+
+    fn remaining(rate_limits: &RateLimits) -> u64 {
+        rate_limits.used().tokens.expect("a limit on tokens").remaining
+    }
+
+    /// What has happened to a request before its end.
+    #[derive(Clone, Copy, Debug)]
+    enum ChargeProgress {
+        Admitted,
+        Sent,
+        Answered(StatusCode),
+        AnsweredHere,
+    }
+
+    #[tokio::test]
+    async fn a_request_costs_what_was_reported_or_estimated_if_an_upstream_may_have_worked() {
+        let reported = FinalUsage::Reported(Usage {
+            input_tokens: 300,
+            cached_input_tokens: 200,
+            output_tokens: 50,
+        });
+        let unreported = FinalUsage::NONE;
+        let stream = FinalUsage::Unreported { stream_bytes: 2_560 };
+        let (served, refused) = (
+            ChargeProgress::Answered(StatusCode::OK),
+            ChargeProgress::Answered(StatusCode::BAD_REQUEST),
+        );
+        for (progress, end, cost) in [
+            (ChargeProgress::Admitted, None, 0),
+            (ChargeProgress::Admitted, Some(unreported), 0),
+            (ChargeProgress::Sent, None, 100),
+            (ChargeProgress::Sent, Some(unreported), 100),
+            (served, Some(reported), 350),
+            (served, Some(unreported), 100),
+            (served, Some(stream), 110),
+            (served, None, 100),
+            (refused, Some(stream), 0),
+            (ChargeProgress::AnsweredHere, Some(unreported), 0),
+        ] {
+            let rate_limits = limited_key();
+            let mut charge = Charge::default();
+            charge.admit(Some(&rate_limits), 400).expect("within the limits");
+            assert_eq!(remaining(&rate_limits), 900);
+            match progress {
+                ChargeProgress::Admitted => {}
+                ChargeProgress::Sent => charge.mark_sent(),
+                ChargeProgress::Answered(status) => charge.mark_answered(status),
+                ChargeProgress::AnsweredHere => {
+                    charge.mark_sent();
+                    charge.mark_answered_here();
+                }
+            }
+            match end {
+                Some(usage) => charge.end(usage),
+                None => drop(charge),
+            }
+            assert_eq!(remaining(&rate_limits), 1_000 - cost, "{progress:?}, {end:?}");
         }
     }
-}
 
-fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], meter: &Meter) {
-    headers.insert(limit, HeaderValue::from(meter.limit));
-    headers.insert(remaining, HeaderValue::from(meter.remaining));
-    if let Ok(value) = HeaderValue::try_from(crate::policy::limiter::in_units(meter.reset)) {
-        headers.insert(reset, value);
+    #[tokio::test]
+    async fn a_request_over_a_limit_is_refused_and_a_place_is_given_back_at_the_end() {
+        let rate_limits = limited_key();
+        let admit = |bytes| {
+            let mut charge = Charge::default();
+            charge.admit(Some(&rate_limits), bytes).map(|()| charge)
+        };
+        let kind = |result: Result<(), Fault>| match result {
+            Err(Fault::RateLimited { kind, .. }) => Some(kind),
+            _ => None,
+        };
+        let (mut first, second) = (admit(0).expect("room"), admit(2_000).expect("room"));
+        assert_eq!(kind(admit(0).map(drop)), Some(LimitKind::Concurrent));
+        assert_eq!(kind(first.correct_estimate(2_004)), Some(LimitKind::Tokens));
+        assert_eq!(first.correct_estimate(2_000), Ok(()));
+        second.end(FinalUsage::NONE);
+        assert!(admit(0).is_ok());
+    }
+
+    #[test]
+    fn a_key_without_limits_is_charged_nothing() {
+        let mut charge = Charge::default();
+        assert_eq!(charge.admit(None, u64::MAX), Ok(()));
+        assert_eq!(charge.correct_estimate(u64::MAX), Ok(()));
+        charge.end(FinalUsage::NONE);
     }
 }

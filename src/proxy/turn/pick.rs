@@ -1,331 +1,301 @@
-//! The third stage: which upstream, and why; and again, when that one could not take it.
+//! Which upstream a turn goes to next: at once, or after waiting for it.
+//!
+//! The order of the candidates and the choice among them are [`policy::select`]'s. This file gives it what it decides on
+//! (the pin, the health and the free slots of each upstream at this moment) and does what it says: it takes a lease, or
+//! waits for one.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
-
-use crate::proxy::{request::admit::Admitted, text::bounded};
+use super::{
+    affinity,
+    confirm::{self, PinUpdate},
+    facts::{HeaderLookup, TurnFacts},
+};
 use crate::{
-    endpoint::KeylessRouting,
-    fault::Fault,
-    ids::{ModelKey, OwnedKey, UpstreamId},
-    policy::{self, Affinity, Candidate, Clues, Content, Decision, Route, Standing, Terms},
-    scan::RequestFacts,
+    fault::{self, Fault},
+    ids::{ModelKey, Namespace, UpstreamId},
+    policy::{self, Affinity, Availability, Candidate, Decision, Preference, Route, WaitLimits},
+    proxy::text::bounded,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
 };
 
-/// Where a request may go: who comes first, who next, and how long it waits for whom.
-pub(in crate::proxy) struct Pick<'a> {
+/// How often a request may lose a slot to a faster request before it gives up.
+const MAX_LOST_SLOTS: usize = 64;
+/// After how long a caller may retry when no upstream says when it will be ready.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// One turn: where it may go, and what has been tried.
+pub(in crate::proxy) struct Turn<'a> {
     gateway: &'a Gateway,
     snapshot: &'a Snapshot,
+    /// The upstreams that serve the model to the caller's group.
     eligibility: Eligibility,
     model: Option<ModelKey>,
-    /// What the request belongs to.
-    pub affinity: Affinity,
-    /// Where its session is pinned.
+    namespace: Namespace,
+    /// The session that the turn belongs to, and the owner of the state that it refers to.
+    affinity: Affinity,
+    /// The upstream that the session is pinned to.
     pin: Option<UpstreamId>,
-    /// What the answer may do to the session's pin.
-    pub pinning: Pinning,
-    /// Decides what nothing else does; the same each time, so that the order stays.
+    /// How a served turn changes that pin.
+    pin_update: PinUpdate,
+    /// Decides what nothing else decides. It is drawn once, so that the order of the candidates stays the same.
     random: u64,
-    /// Until when it waits for whom.
-    terms: Terms,
-    /// Who has failed it, by index.
-    tried: Vec<usize>,
-    /// How long it has waited.
-    pub waited: Duration,
+    /// How long the turn waits for its own upstream, and for any upstream.
+    terms: WaitLimits,
+    /// The upstreams that have failed the turn, by index.
+    failed: Vec<usize>,
+    /// How long the turn has waited for upstreams.
+    waited: Duration,
 }
 
-/// What the answer may do to the session's pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Pinning {
-    /// Set it, if it still is what it was at the pick.
-    From(Option<UpstreamId>),
-    /// Leave it: the session's own upstream does not serve this model, and its cache for the others stays where it is.
-    Stays,
-}
-
-/// The upstream that a request goes to, and its place there.
-pub(in crate::proxy) struct Picked<'a> {
+/// The upstream that a turn goes to, and its lease there.
+pub(in crate::proxy) struct PickedUpstream<'a> {
     pub upstream: &'a Upstream,
+    /// The index of the upstream in the snapshot.
     pub index: usize,
+    /// Why the turn goes there.
     pub route: Route,
     pub lease: Lease,
-    /// Nobody is well; this one is tried because somebody has to be.
-    pub is_last_resort: bool,
+    pub readiness: Readiness,
 }
 
-/// What comes next for a request.
-pub(in crate::proxy) enum Next<'a> {
-    Picked(Picked<'a>),
-    /// Nothing before `candidate` takes it, and that for no longer than until then.
-    Wait {
-        candidate: Candidate,
-        until: Tick,
-    },
-    /// Somebody else was faster.
-    Raced,
-    Nobody,
+/// Whether the picked upstream is expected to serve the turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Readiness {
+    /// The upstream takes requests.
+    Ready,
+    /// No upstream takes requests. This one is tried as the last resort, which costs a retry.
+    LastResort,
 }
 
-/// Reads where a request may go. Its body has `body_bytes`, as far as they are known.
-pub(in crate::proxy) fn pick<'a>(
-    gateway: &'a Gateway,
-    snapshot: &'a Snapshot,
-    admitted: &Admitted<'_>,
-    facts: &RequestFacts,
-    body_bytes: u64,
-) -> Result<Pick<'a>, Fault> {
-    let model = facts.model.as_deref();
-    let group = admitted.caller.group;
-    let eligibility = snapshot
-        .eligibility(group, model)
-        .ok_or_else(|| Fault::ModelNotServed {
-            model: bounded(model.unwrap_or_default()),
-            served: snapshot.models_of(group),
-        })?;
-    check_responses(gateway, admitted, facts)?;
-    let affinity = affinity(gateway, snapshot, admitted, facts);
-    let now = gateway.clock.now();
-    let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
-    let pinned = pin
-        .and_then(|id| snapshot.rendezvous.position(id))
-        .and_then(|at| snapshot.rendezvous.member(at));
-    let pinning = match pinned {
-        Some(member) if !eligibility.allows(member.class) => Pinning::Stays,
-        _ => Pinning::From(pin),
-    };
-    let is_settled = affinity.owner.is_some() || (pinned.is_some() && pinning != Pinning::Stays);
-    Ok(Pick {
-        gateway,
-        snapshot,
-        eligibility,
-        model: model.map(ModelKey::from_name),
-        affinity,
-        pin,
-        pinning,
-        random: fastrand::u64(..),
-        terms: Terms {
-            now,
-            // A session whose cache, or state, is nowhere yet loses nothing by leaving.
-            stays_until: match is_settled {
-                true => now.after(snapshot.patience.of_session(body_bytes)),
-                false => Tick::ZERO,
+/// What a turn does next.
+pub(in crate::proxy) enum PickStep<'a> {
+    /// It goes to this upstream.
+    Go(PickedUpstream<'a>),
+    /// It waits until `candidate` takes it, at most until the given tick.
+    Wait { candidate: Candidate, until: Tick },
+    /// Another request has taken the slot in the meantime. The turn picks again.
+    LostSlot,
+    /// No upstream is left that may take it.
+    NoneLeft,
+}
+
+impl<'a> Turn<'a> {
+    /// Begins a turn.
+    ///
+    /// # Errors
+    /// [`Fault::ModelNotServed`] when no upstream serves the model to the caller's group, and
+    /// [`Fault::ResponseNotFound`] when the group may not refer to a response that the request names.
+    pub fn open<'f>(
+        gateway: &'a Gateway,
+        snapshot: &'a Snapshot,
+        facts: &TurnFacts<'f, impl HeaderLookup<'f>>,
+    ) -> Result<Self, Fault> {
+        let group = facts.group;
+        let eligibility = snapshot
+            .eligibility(group, facts.model)
+            .ok_or_else(|| Fault::ModelNotServed {
+                model: bounded(facts.model.unwrap_or_default()),
+                served: snapshot.models_of(group),
+            })?;
+        affinity::check_named_responses(gateway, group, &facts.named_state)?;
+        let affinity = affinity::affinity(gateway, snapshot, facts);
+        let now = gateway.clock.now();
+        let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
+        let pinned = pin
+            .and_then(|id| snapshot.rendezvous.position(id))
+            .and_then(|at| snapshot.rendezvous.member(at));
+        let pin_update = match pinned {
+            Some(member) if !eligibility.allows(member.class) => PinUpdate::Never,
+            _ => PinUpdate::IfUnchanged(pin),
+        };
+        let is_cached_somewhere = affinity.owner.is_some() || (pinned.is_some() && pin_update != PinUpdate::Never);
+        Ok(Self {
+            gateway,
+            snapshot,
+            eligibility,
+            model: facts.model.map(ModelKey::from_name),
+            namespace: group.namespace,
+            affinity,
+            pin,
+            pin_update,
+            random: fastrand::u64(..),
+            terms: WaitLimits {
+                now,
+                // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
+                stays_until: match is_cached_somewhere {
+                    true => now.after(snapshot.patience.of_session(facts.body_bytes)),
+                    false => Tick::ZERO,
+                },
+                waits_until: now.after(snapshot.patience.wait),
             },
-            waits_until: now.after(snapshot.patience.wait),
-        },
-        tried: Vec::new(),
-        waited: Duration::ZERO,
-    })
-}
+            failed: Vec::new(),
+            waited: Duration::ZERO,
+        })
+    }
 
-/// How often a place may be lost to somebody faster before the request gives up.
-const RACES: usize = 64;
+    pub fn gateway(&self) -> &'a Gateway {
+        self.gateway
+    }
 
-impl<'a> Pick<'a> {
-    /// The next upstream that can take the request, waited for if need be; `None` when there is nobody left.
-    pub async fn next(&mut self) -> Option<Picked<'a>> {
-        for _ in 0..RACES {
-            match self.at_once() {
-                Next::Picked(picked) => return Some(picked),
-                // In a box, as that is rare: a request's future is as large as its largest branch.
-                Next::Wait { candidate, until } => {
+    pub fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
+
+    /// The namespace of the caller's group.
+    pub fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
+    /// How long the turn has waited for upstreams.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Picks the next upstream that can take the turn, and waits for it if necessary. `None` when no upstream is left.
+    pub async fn next_upstream(&mut self) -> Option<PickedUpstream<'a>> {
+        for _ in 0..MAX_LOST_SLOTS {
+            match self.pick_now() {
+                PickStep::Go(picked) => return Some(picked),
+                // Boxed, because waiting is rare and a request's future is as large as its largest branch.
+                PickStep::Wait { candidate, until } => {
                     if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
-                        return self.picked(candidate, lease, false);
+                        return Some(self.picked(candidate, lease, Readiness::Ready));
                     }
                 }
-                Next::Raced => {}
-                Next::Nobody => return None,
+                PickStep::LostSlot => {}
+                PickStep::NoneLeft => return None,
             }
         }
         None
     }
 
-    /// The next upstream, as far as that can be told and done without waiting.
-    pub fn at_once(&self) -> Next<'a> {
-        let (candidate, is_last_resort) = match self.decide() {
-            Decision::Send(candidate) => (candidate, false),
-            Decision::LeastBad(candidate) => (candidate, true),
-            Decision::Wait { candidate, until } => return Next::Wait { candidate, until },
-            Decision::Nobody => return Next::Nobody,
+    /// Picks the next upstream, as far as that is possible without waiting.
+    pub fn pick_now(&self) -> PickStep<'a> {
+        let (candidate, readiness) = match self.decide() {
+            Decision::Send(candidate) => (candidate, Readiness::Ready),
+            Decision::LeastBad(candidate) => (candidate, Readiness::LastResort),
+            Decision::Wait { candidate, until } => return PickStep::Wait { candidate, until },
+            Decision::NoUpstream => return PickStep::NoneLeft,
         };
-        let Some(upstream) = self.snapshot.upstream(candidate.index) else {
-            return Next::Nobody;
+        let state = &self.upstream(candidate.index).state;
+        let lease = match readiness {
+            Readiness::Ready => state.try_acquire(self.model),
+            Readiness::LastResort => state.try_acquire_unhealthy(self.model),
         };
-        let lease = if is_last_resort {
-            upstream.state.enter_anyway(self.model)
-        } else {
-            upstream.state.enter(self.model)
-        };
-        let picked = lease.and_then(|lease| self.picked(candidate, lease, is_last_resort));
-        picked.map_or(Next::Raced, Next::Picked)
+        match lease {
+            Some(lease) => PickStep::Go(self.picked(candidate, lease, readiness)),
+            None => PickStep::LostSlot,
+        }
     }
 
-    /// The upstream at `index` has failed the request, and gets it no more.
-    pub fn has_failed(&mut self, index: usize) {
-        self.tried.push(index);
+    /// Excludes the upstream at `index` from the rest of the turn: it has failed the request.
+    pub fn mark_failed(&mut self, index: usize) {
+        self.failed.push(index);
     }
 
-    /// Whether the upstream at `index`, which has just refused the request for now, will take it while its session is
-    /// patient: then it is not given up.
-    pub fn is_worth_waiting(&self, index: usize) -> bool {
+    /// Whether the upstream at `index`, which has just reported a limit, is the turn's own and will take it while the
+    /// session still waits for its own upstream.
+    pub fn is_worth_waiting_for(&self, index: usize) -> bool {
         let is_own = self.candidates().next().is_some_and(|own| own.index == index);
-        is_own && matches!(self.standing(index), Standing::Cooling { until } if until <= self.terms.stays_until)
+        is_own && matches!(self.availability(index), Availability::Cooling { until } if until <= self.terms.stays_until)
     }
 
-    /// Why nobody is left.
-    pub fn nobody(&self) -> Fault {
+    /// Takes one retry from the retry budget, if there is one left.
+    pub fn try_spend_retry(&self) -> bool {
+        self.gateway.runtime.retries.try_spend()
+    }
+
+    /// Records that `upstream` has served the turn.
+    pub fn confirm(&self, upstream: &Upstream) {
+        confirm::confirm_pin(self.gateway, self.affinity.key, self.pin_update, upstream.id);
+    }
+
+    /// Why no upstream is left.
+    pub fn fault_when_none_is_left(&self) -> Fault {
         let now = self.gateway.clock.now();
         let is_owned = self.affinity.owner.is_some();
-        let (mut soonest, mut all_limited, mut any) = (None::<Tick>, true, false);
+        let (mut soonest, mut all_limited, mut has_candidates) = (None::<Tick>, true, false);
         for candidate in self.candidates() {
-            any = true;
-            match self.standing(candidate.index) {
-                Standing::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
+            has_candidates = true;
+            match self.availability(candidate.index) {
+                Availability::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
                 _ => all_limited = false,
             }
         }
         match soonest {
-            _ if !any => Fault::OwnerGone,
+            _ if !has_candidates => Fault::OwnerGone,
             Some(until) if all_limited => {
                 let resets_in = until.since(now);
                 Fault::Limited {
                     resets_in,
-                    resets_at: crate::fault::seconds(self.gateway.clock.unix_time() + resets_in),
+                    resets_at: fault::seconds(self.gateway.clock.unix_time() + resets_in),
                     is_owned,
                 }
             }
-            _ => Fault::Unavailable { retry: RETRY, is_owned },
+            _ => Fault::Unavailable {
+                retry: RETRY_AFTER,
+                is_owned,
+            },
         }
     }
 
-    fn picked(&self, candidate: Candidate, lease: Lease, is_last_resort: bool) -> Option<Picked<'a>> {
-        Some(Picked {
-            upstream: self.snapshot.upstream(candidate.index)?,
+    fn picked(&self, candidate: Candidate, lease: Lease, readiness: Readiness) -> PickedUpstream<'a> {
+        PickedUpstream {
+            upstream: self.upstream(candidate.index),
             index: candidate.index,
             route: candidate.route,
             lease,
-            is_last_resort,
-        })
+            readiness,
+        }
     }
 
     fn decide(&self) -> Decision {
-        let terms = Terms {
+        let terms = WaitLimits {
             now: self.gateway.clock.now(),
             ..self.terms
         };
         policy::select(
             self.candidates(),
-            |index| self.tried.contains(&index),
-            |index| self.standing(index),
-            |index| self.snapshot.upstream(index)?.state.badness(self.model),
+            |index| self.failed.contains(&index),
+            |index| self.availability(index),
+            |index| self.upstream(index).state.badness(self.model),
             &terms,
         )
     }
 
     async fn wait(&mut self, candidate: Candidate, until: Tick) -> Option<Lease> {
         let Some(_permit) = self.gateway.runtime.wait_permit() else {
-            // Too many wait already: this one goes elsewhere, or gives up.
+            // Too many requests wait already: this one goes to another upstream, or is answered with a fault.
             self.terms.stays_until = Tick::ZERO;
             self.terms.waits_until = Tick::ZERO;
             return None;
         };
         let begun = self.gateway.clock.now();
-        let state = &self.snapshot.upstream(candidate.index)?.state;
-        let lease = state.wait(self.model, until).await;
+        let lease = self.upstream(candidate.index).state.acquire(self.model, until).await;
         self.waited += self.gateway.clock.now().since(begun);
         lease
     }
 
-    fn standing(&self, index: usize) -> Standing {
-        self.snapshot
-            .upstream(index)
-            .map_or(Standing::Draining, |upstream| upstream.state.standing(self.model))
+    fn upstream(&self, index: usize) -> &'a Upstream {
+        self.snapshot.upstream(index)
+    }
+
+    fn availability(&self, index: usize) -> Availability {
+        self.upstream(index).state.availability(self.model)
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
-        let in_flight = |index| {
-            self.snapshot
-                .upstream(index)
-                .map_or(0, |upstream| upstream.state.in_flight())
-        };
         policy::candidates(
             &self.snapshot.rendezvous,
-            self.affinity,
-            self.pin,
+            Preference {
+                affinity: self.affinity,
+                pin: self.pin,
+            },
             |class| self.eligibility.allows(class),
             self.random,
-            in_flight,
+            |index| self.upstream(index).state.in_flight(),
         )
     }
-}
-
-/// When somebody may be well again, where that is not known.
-const RETRY: Duration = Duration::from_secs(2);
-
-fn affinity(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Affinity {
-    let content = match admitted.target.endpoint.keyless_routing() {
-        KeylessRouting::ByContent => Content {
-            instructions: facts.content.instructions(),
-            input: facts.content.input(),
-        },
-        KeylessRouting::Balanced => Content::default(),
-    };
-    let clues = Clues {
-        prompt_cache_key: facts.prompt_cache_key.as_deref(),
-        session_id: facts.session_id.as_deref(),
-        header: |name: &HeaderName| single(&admitted.headers, name),
-        content,
-        owner: owner(gateway, snapshot, admitted, facts),
-    };
-    Affinity::find(&snapshot.sources, admitted.namespace(), &clues)
-}
-
-/// Whether the caller's group made every response that the request names, where the accounts hold those of others too.
-fn check_responses(gateway: &Gateway, admitted: &Admitted<'_>, facts: &RequestFacts) -> Result<(), Fault> {
-    if !admitted.caller.group.shares_accounts {
-        return Ok(());
-    }
-    let now = gateway.clock.now();
-    let is_known = |id| {
-        let key = OwnedKey::from_response_id(admitted.namespace(), id);
-        gateway.runtime.owners.get(key, now).is_some()
-    };
-    let (in_body, in_path) = (facts.previous_response_id.as_deref(), admitted.target.response_id());
-    match (in_body, in_path) {
-        (_, Some(id)) if !is_known(id) => Err(Fault::ResponseNotFound { in_path: true }),
-        (Some(id), _) if !is_known(id) => Err(Fault::ResponseNotFound { in_path: false }),
-        _ => Ok(()),
-    }
-}
-
-/// The value of a header that stands once: which of two an upstream would read is anybody's guess.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => std::str::from_utf8(value.as_bytes()).ok(),
-        _ => None,
-    }
-}
-
-/// Who holds the state that a request refers to: an earlier response, a turn, or the newest encrypted item that is known.
-///
-/// The turn state of somebody who is not configured (any more) is dropped: a turn can go on without.
-fn owner(gateway: &Gateway, snapshot: &Snapshot, admitted: &Admitted<'_>, facts: &RequestFacts) -> Option<UpstreamId> {
-    let owners = &gateway.runtime.owners;
-    let owner_of = |key| owners.get(key, gateway.clock.now());
-    let response = facts.previous_response_id.as_deref().or(admitted.target.response_id());
-    response
-        .and_then(|id| owner_of(OwnedKey::from_response_id(admitted.namespace(), id)))
-        .or_else(|| {
-            let issuer = admitted.turn_state.as_ref().map(|state| state.issuer)?;
-            snapshot.rendezvous.position(issuer).map(|_| issuer)
-        })
-        .or_else(|| {
-            let newest_first = facts.encrypted.iter().rev();
-            newest_first
-                .map(|item| OwnedKey::from_encrypted_content(admitted.namespace(), *item))
-                .find_map(owner_of)
-        })
 }

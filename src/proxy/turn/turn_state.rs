@@ -1,8 +1,9 @@
-//! Turn state: what an upstream gives a client to hand back during one turn, and only to the upstream that gave it.
+//! Turn state: what an upstream gives a client to return during one turn, and only to the upstream that gave it.
 //!
-//! The client's copy carries its issuer's identity in front, and a keyed hash over the group that it was given to: what one
-//! group was given is of no use to another. The key comes from the issuer's credential, so that every replica and every
-//! restart knows it and no caller does; with a new credential turn states lapse, and a turn goes on without.
+//! The client's copy is *sealed*: it begins with the identity of the issuer and a keyed hash over the value and the caller's
+//! group, so that no other group can use it. The key of the hash is made from the issuer's credential: every replica and
+//! every restart knows it, and no caller does. When the credential changes, turn states become invalid, and their turns go on
+//! without them.
 
 use hmac::{Hmac, Mac as _};
 use http::HeaderValue;
@@ -11,61 +12,66 @@ use subtle::ConstantTimeEq as _;
 
 use crate::ids::{Namespace, UpstreamId};
 
+/// What a sealed turn state begins with.
 const MARK: &str = "steadfast-";
-/// Bytes of the keyed hash, of which each is two digits.
-const TAG: usize = 16;
+/// The length of the issuer in hexadecimal digits.
+const ISSUER_DIGITS: usize = 16;
+/// The length of the keyed hash in bytes; each is two hexadecimal digits.
+const TAG_BYTES: usize = 16;
 
-/// What an upstream's turn states are sealed with.
-type Seal = Hmac<Sha256>;
+/// The key that seals an upstream's turn states.
+type SealKey = Hmac<Sha256>;
 
-/// A turn state as a client returned it.
+/// A turn state as a client has returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct TurnState {
-    /// Who issued it.
+    /// The upstream that issued it.
     pub issuer: UpstreamId,
-    /// What it issued, byte for byte.
+    /// The value that the upstream issued, byte for byte.
     pub value: HeaderValue,
 }
 
-/// Puts the issuer, and whom it was given to, in front of `value`.
+/// Seals `value` for the group `namespace`. `None` when the value is not valid in a header.
 pub(in crate::proxy) fn seal(
     issuer: UpstreamId,
-    seal: &Seal,
+    key: &SealKey,
     namespace: Namespace,
     value: &HeaderValue,
 ) -> Option<HeaderValue> {
-    let tag = tag(seal, namespace, value.as_bytes());
+    let tag = tag(key, namespace, value.as_bytes());
     let mut sealed = format!("{MARK}{:016x}-{:032x}-", issuer.as_u64(), u128::from_be_bytes(tag)).into_bytes();
     sealed.extend_from_slice(value.as_bytes());
     HeaderValue::from_maybe_shared(bytes::Bytes::from(sealed)).ok()
 }
 
-/// Takes apart what [`seal`] made for the same group. Anything else was given by nobody, and so may be sent to nobody.
+/// Opens what [`seal`] has made for the same group. `None` for everything else: no upstream of this configuration issued it,
+/// so it is sent to none.
 pub(in crate::proxy) fn unseal<'a>(
     sealed: &HeaderValue,
     namespace: Namespace,
-    seal_of: impl FnOnce(UpstreamId) -> Option<&'a Seal>,
+    key_of: impl FnOnce(UpstreamId) -> Option<&'a SealKey>,
 ) -> Option<TurnState> {
     let rest = sealed.as_bytes().strip_prefix(MARK.as_bytes())?;
-    let (issuer, rest) = rest.split_at_checked(16)?;
-    let (shown, value) = rest.strip_prefix(b"-")?.split_at_checked(2 * TAG)?;
+    let (issuer, rest) = rest.split_at_checked(ISSUER_DIGITS)?;
+    let (shown, value) = rest.strip_prefix(b"-")?.split_at_checked(2 * TAG_BYTES)?;
     let value = value.strip_prefix(b"-")?;
     let issuer = UpstreamId::from_u64(u64::from_str_radix(std::str::from_utf8(issuer).ok()?, 16).ok()?);
     let shown = u128::from_str_radix(std::str::from_utf8(shown).ok()?, 16).ok()?;
-    let expected = tag(seal_of(issuer)?, namespace, value);
+    let expected = tag(key_of(issuer)?, namespace, value);
     if !bool::from(shown.to_be_bytes().ct_eq(&expected)) {
         return None;
     }
-    let value = HeaderValue::from_bytes(value).ok()?;
+    let value = HeaderValue::from_bytes(value).expect("a part of a header value is valid in a header value");
     Some(TurnState { issuer, value })
 }
 
-fn tag(seal: &Seal, namespace: Namespace, value: &[u8]) -> [u8; TAG] {
-    let mut seal = seal.clone();
-    seal.update(&namespace.as_u64().to_le_bytes());
-    seal.update(value);
-    let whole = seal.finalize().into_bytes();
-    std::array::from_fn(|at| whole.get(at).copied().unwrap_or_default())
+/// The first bytes of the keyed hash over the group and the value.
+fn tag(key: &SealKey, namespace: Namespace, value: &[u8]) -> [u8; TAG_BYTES] {
+    let mut hash = key.clone();
+    hash.update(&namespace.as_u64().to_le_bytes());
+    hash.update(value);
+    let digest = hash.finalize().into_bytes();
+    *digest.first_chunk().expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]
@@ -74,18 +80,18 @@ mod tests {
 
     use super::*;
 
-    fn key(text: &str) -> Seal {
-        Seal::new_from_slice(text.as_bytes()).expect("any length")
+    fn key(text: &str) -> SealKey {
+        SealKey::new_from_slice(text.as_bytes()).expect("a key may have any length")
     }
 
     #[test]
-    fn a_seal_opens_to_what_was_sealed_and_to_nobody_else() {
+    fn a_sealed_value_is_opened_for_its_group_and_with_its_key_only() {
         let issuer = UpstreamId::from_name("a");
         let (ours, theirs) = (Namespace::of_group("ours"), Namespace::of_group("theirs"));
         let (good, other) = (key("sk-upstream"), key("sk-another"));
         for value in ["", "TSH-1", "a-b--c", "steadfast-0000000000000000-x"] {
-            let value = HeaderValue::from_str(value).expect("a value");
-            let sealed = seal(issuer, &good, ours, &value).expect("fits");
+            let value = HeaderValue::from_str(value).expect("a valid value");
+            let sealed = seal(issuer, &good, ours, &value).expect("valid in a header");
             let opened = unseal(&sealed, ours, |id| (id == issuer).then_some(&good));
             assert_eq!(opened, Some(TurnState { issuer, value }));
             assert_eq!(unseal(&sealed, theirs, |_| Some(&good)), None);
@@ -95,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sealed_does_not_open() {
+    fn a_value_that_was_not_sealed_is_not_opened() {
         let good = key("sk-upstream");
         for text in [
             "",
@@ -107,7 +113,7 @@ mod tests {
             "steadfast-0123456789abcdef-00000000000000000000000000000000-x",
             "steadfast-0123456789abcdef-0000000000000000000000000000000é-x",
         ] {
-            let sealed = HeaderValue::from_bytes(text.as_bytes()).expect("a value");
+            let sealed = HeaderValue::from_bytes(text.as_bytes()).expect("a valid value");
             assert_eq!(
                 unseal(&sealed, Namespace::of_group(""), |_| Some(&good)),
                 None,

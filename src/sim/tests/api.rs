@@ -1,4 +1,4 @@
-//! Endpoints and shapes.
+//! Tests of the endpoints and the shapes of their answers.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::secret::Secret;
 
 #[tokio::test]
-async fn a_stream_is_what_clients_expect() {
+async fn a_stream_has_the_shape_that_clients_expect() {
     let sim = start_named("sim-a").await;
     let reply = ask(&sim, &hello_stream()).await;
     assert_eq!(reply.status, StatusCode::OK);
@@ -67,7 +67,7 @@ async fn responses_can_be_fetched_cancelled_and_deleted() {
 }
 
 #[tokio::test]
-async fn input_items_come_newest_first_unless_asked() {
+async fn input_items_come_newest_first_by_default() {
     let sim = start_named("sim-a").await;
     let input = json!([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]);
     let made = ask(&sim, &json!({"model": "m", "input": input})).await.json();
@@ -127,7 +127,7 @@ async fn the_older_endpoints_answer() {
 }
 
 #[tokio::test]
-async fn what_it_does_not_have_is_refused_in_openais_shape() {
+async fn unknown_paths_methods_and_bodies_are_refused_in_openais_shape() {
     let sim = start_named("sim-a").await;
     let cases = [
         ("GET", "/v1/nope", "", StatusCode::NOT_FOUND),
@@ -213,7 +213,7 @@ async fn compressed_bodies_are_read_and_recorded_as_sent() {
 }
 
 #[tokio::test]
-async fn tls_serves_the_same() {
+async fn the_account_serves_the_same_over_tls() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -252,7 +252,7 @@ async fn tls_serves_the_same() {
 }
 
 #[tokio::test]
-async fn unusable_names_and_addresses_are_errors() {
+async fn invalid_names_and_taken_addresses_are_errors() {
     for name in ["", "two words", "é", &"x".repeat(65)] {
         let config = SimConfig {
             name: name.to_owned(),

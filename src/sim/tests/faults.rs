@@ -1,4 +1,4 @@
-//! Scripted faults, as they look on the wire.
+//! Tests of scripted faults, as they look on the wire.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::HeaderName;
 use http::header::RETRY_AFTER;
 
-use super::super::{Accept, Act, After, Answer, Close, Ending, Fixed, Point, Read, Rule};
+use super::super::{Accept, Act, After, Close, Ending, Fixed, Point, Read, Rule, ScriptedAnswer};
 use super::*;
 
 fn count(haystack: &[u8], needle: &str) -> usize {
@@ -25,7 +25,11 @@ async fn statuses_headers_and_bodies_are_as_scripted() {
         (StatusCode::TOO_MANY_REQUESTS, "7")
     );
     assert_eq!(reply.json(), error);
-    assert_eq!(ask(&sim, &hello()).await.status, StatusCode::OK, "once is once");
+    assert_eq!(
+        ask(&sim, &hello()).await.status,
+        StatusCode::OK,
+        "the rule applies once"
+    );
 
     let failed = json!({"type": "response.failed", "response": {"error": {"code": "server_is_overloaded"}}});
     sim.script().once(
@@ -34,7 +38,7 @@ async fn statuses_headers_and_bodies_are_as_scripted() {
     );
     assert_eq!(ask(&sim, &hello_stream()).await.events()[1], failed);
 
-    let echo = Answer::Custom(Arc::new(|received| Fixed {
+    let echo = ScriptedAnswer::Custom(Arc::new(|received| Fixed {
         status: StatusCode::ACCEPTED,
         headers: HeaderMap::from_iter([(HeaderName::from_static("x-echo"), received.head.headers["host"].clone())]),
         pieces: vec![received.body.clone()],
@@ -52,7 +56,7 @@ async fn statuses_headers_and_bodies_are_as_scripted() {
 async fn scripted_items_are_streamed_to_the_request_they_are_for() {
     let sim = start_named("sim-a").await;
     let call = json!({"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "call_1"});
-    let act = Act::answer(Answer::Items(vec![call.clone()]));
+    let act = Act::answer(ScriptedAnswer::Items(vec![call.clone()]));
     sim.script()
         .add(Rule::new(act).times(1).body(|body| body["input"] == "Say hello."));
     assert_eq!(
@@ -72,7 +76,7 @@ async fn scripted_items_are_streamed_to_the_request_they_are_for() {
 }
 
 #[tokio::test]
-async fn a_cut_stream_ends_behind_the_event_and_without_its_terminator() {
+async fn a_cut_stream_ends_after_the_event_and_without_its_terminator() {
     let sim = start_named("sim-a").await;
     for events in [0, 1, 4] {
         sim.script()
@@ -109,7 +113,7 @@ async fn a_body_can_be_cut_after_any_byte() {
 }
 
 #[tokio::test]
-async fn a_reset_is_one() {
+async fn a_scripted_reset_is_a_tcp_reset() {
     let sim = start_named("sim-a").await;
     sim.script()
         .once("/v1/responses", Act::cut(Point::Events(2), Close::Reset));
@@ -119,7 +123,7 @@ async fn a_reset_is_one() {
         std::io::ErrorKind::ConnectionReset
     );
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Close(Close::Reset)));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Close(Close::Reset)));
     let (seen, end) = read_all(&mut dial(&sim, &raw(&hello())).await).await;
     assert_eq!(
         (seen.len(), end.unwrap_err().kind()),
@@ -129,15 +133,15 @@ async fn a_reset_is_one() {
 }
 
 #[tokio::test]
-async fn connections_close_before_the_head_or_speak_no_http() {
+async fn connections_can_close_before_the_head_or_send_other_bytes_than_http() {
     let sim = start_named("sim-a").await;
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Close(Close::Fin)));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Close(Close::Fin)));
     let (seen, end) = read_all(&mut dial(&sim, &raw(&hello())).await).await;
     assert!(seen.is_empty() && end.is_ok());
     let garbage = Bytes::from_static(b"HTTP/1.1 two hundred\r\n\r\n");
     sim.script()
-        .once("/v1/responses", Act::answer(Answer::Raw(garbage.clone())));
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Raw(garbage.clone())));
     assert_eq!(read_all(&mut dial(&sim, &raw(&hello())).await).await.0, garbage);
     sim.script().accept(Accept::Close(Close::Fin));
     assert!(read_all(&mut dial(&sim, b"").await).await.0.is_empty());
@@ -147,12 +151,12 @@ async fn connections_close_before_the_head_or_speak_no_http() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_noticed_wherever_the_request_stands() {
+async fn a_client_that_leaves_is_noticed_at_every_stage_of_the_request() {
     let sim = start_named("sim-a").await;
     let acts = [
         (Act::stall(Point::Events(3)), "event: response.output_item.added"),
         (Act::stall(Point::Bytes(10)), "\r\n\r\n"),
-        (Act::answer(Answer::Never), ""),
+        (Act::answer(ScriptedAnswer::Never), ""),
         (Act::delay(PATIENCE), ""),
     ];
     for (n, (act, marker)) in acts.into_iter().enumerate() {
@@ -172,7 +176,7 @@ async fn a_client_that_leaves_is_noticed_wherever_the_request_stands() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_it_sends_is_noticed() {
+async fn a_client_that_leaves_while_it_sends_its_body_is_noticed() {
     let sim = start_named("sim-a").await;
     let whole = raw(&hello());
     let tcp = dial(&sim, whole.get(..whole.len() - 5).unwrap()).await;
@@ -186,7 +190,7 @@ async fn a_client_that_leaves_while_it_sends_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_after_the_last_event_is_content() {
+async fn a_client_that_leaves_after_the_last_event_does_not_count_as_aborted() {
     let sim = start_named("sim-a").await;
     let act = Act {
         stall: Some(Point::Events(16)),
@@ -202,7 +206,7 @@ async fn a_client_that_leaves_after_the_last_event_is_content() {
 }
 
 #[tokio::test]
-async fn connections_close_as_announced_or_in_silence() {
+async fn connections_close_with_or_without_announcement() {
     let sim = start_named("sim-a").await;
     for (after, stream) in [
         (After::Announced, false),
@@ -233,10 +237,10 @@ async fn connections_close_as_announced_or_in_silence() {
 }
 
 #[tokio::test]
-async fn a_reused_connection_can_be_treated_apart() {
+async fn a_reused_connection_can_be_treated_differently() {
     let sim = start_named("sim-a").await;
     sim.script()
-        .add(Rule::new(Act::answer(Answer::Close(Close::Fin))).head(|head| head.nth > 1));
+        .add(Rule::new(Act::answer(ScriptedAnswer::Close(Close::Fin))).head(|head| head.nth > 1));
     let mut tcp = dial(&sim, &raw(&hello_stream())).await;
     read_until(&mut tcp, "0\r\n\r\n").await;
     tcp.write_all(&raw(&hello())).await.unwrap();
@@ -251,7 +255,7 @@ async fn a_reused_connection_can_be_treated_apart() {
 }
 
 #[tokio::test]
-async fn events_can_be_split_anywhere() {
+async fn events_can_be_split_at_any_byte() {
     let sim = start_named("sim-a").await;
     let whole = ask(&sim, &hello_stream()).await;
     sim.script().once(
@@ -274,7 +278,8 @@ async fn events_can_be_split_anywhere() {
         },
     );
     let split = ask(&sim, &hello_stream()).await;
-    let types = |reply: &Reply| -> Vec<Value> { reply.events().iter().map(|event| event["type"].clone()).collect() };
+    let types =
+        |reply: &TestResponse| -> Vec<Value> { reply.events().iter().map(|event| event["type"].clone()).collect() };
     assert_eq!(types(&split), types(&whole));
     sim.stop().await;
 }
@@ -328,7 +333,7 @@ async fn bodies_are_read_slowly_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn answers_and_streams_take_their_time() {
+async fn answers_and_streams_take_the_configured_time() {
     let pace = Duration::from_millis(10);
     let sim = start(SimConfig {
         pace,

@@ -1,4 +1,4 @@
-//! Many streams, and the end of the account.
+//! Tests of many concurrent streams, and of the end of the account.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ async fn a_stopped_account_cuts_its_streams() {
     sim.stop().await;
     let (seen, _) = read_all(&mut tcp).await;
     assert!(!seen.ends_with(b"0\r\n\r\n"));
-    assert_eq!(account.journal.recorded()[0].ending, Ending::Cut);
+    assert_eq!(account.recorder.recorded()[0].ending, Ending::Cut);
     assert_eq!(
-        account.journal.counts(),
-        Counts {
+        account.recorder.counts(),
+        SimCounts {
             connections: 1,
             requests: 1,
-            ..Counts::default()
+            ..SimCounts::default()
         }
     );
 }
 
 #[tokio::test]
-async fn a_dropped_account_stops_too() {
+async fn a_dropped_account_stops() {
     let sim = start(SimConfig {
         pace: Duration::from_millis(50),
         ..SimConfig::default()
@@ -68,10 +68,10 @@ async fn many_streams_at_once_are_complete_and_counted() {
     until(&sim, |counts| counts.open_connections == 0).await;
     assert_eq!(
         sim.counts(),
-        Counts {
+        SimCounts {
             connections: 100,
             requests: 100,
-            ..Counts::default()
+            ..SimCounts::default()
         }
     );
 }

@@ -1,4 +1,4 @@
-//! The account from outside: on real sockets, as its clients see it.
+//! Tests of the account from outside: on real sockets, as its clients see it.
 
 mod api;
 mod faults;
@@ -17,10 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Counts, Sim, SimConfig};
+use super::{Sim, SimConfig, SimCounts};
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Longer than anything here takes: only a failure waits for it.
+/// A time that is longer than anything here takes. Only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn start(config: SimConfig) -> Sim {
@@ -35,13 +35,13 @@ async fn start_named(name: &str) -> Sim {
     .await
 }
 
-struct Reply {
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Reply {
+impl TestResponse {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
@@ -54,7 +54,7 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The data of every event; the names must agree with the types.
+    /// Returns the data of every event. The names must agree with the types.
     fn events(&self) -> Vec<Value> {
         let text = std::str::from_utf8(&self.body).unwrap();
         let event = |event: &str| {
@@ -73,15 +73,15 @@ impl Reply {
     }
 }
 
-/// One request on a connection of its own; an error where the response is no complete one.
-async fn send(sim: &Sim, request: Request<Full<Bytes>>) -> hyper::Result<Reply> {
+/// Sends one request on a connection of its own. The result is an error if the response is not complete.
+async fn send(sim: &Sim, request: Request<Full<Bytes>>) -> hyper::Result<TestResponse> {
     let tcp = TcpStream::connect(sim.address()).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
     tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
-    Ok(Reply {
+    Ok(TestResponse {
         status: parts.status,
         headers: parts.headers,
         body,
@@ -96,15 +96,15 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: impl Into
     request.body(Full::new(body.into())).unwrap()
 }
 
-async fn get(sim: &Sim, target: &str) -> Reply {
+async fn get(sim: &Sim, target: &str) -> TestResponse {
     send(sim, request("GET", target, &[], Bytes::new())).await.unwrap()
 }
 
-async fn post(sim: &Sim, target: &str, body: &Value) -> Reply {
+async fn post(sim: &Sim, target: &str, body: &Value) -> TestResponse {
     send(sim, request("POST", target, &[], body.to_string())).await.unwrap()
 }
 
-async fn ask(sim: &Sim, body: &Value) -> Reply {
+async fn ask(sim: &Sim, body: &Value) -> TestResponse {
     post(sim, "/v1/responses", body).await
 }
 
@@ -116,7 +116,7 @@ fn hello_stream() -> Value {
     json!({"model": "gpt-5.2", "input": "Say hello.", "stream": true})
 }
 
-/// A request as bytes, for a bare socket.
+/// Returns a request as bytes, for a bare socket.
 fn raw(body: &Value) -> Vec<u8> {
     let body = body.to_string();
     format!(
@@ -126,7 +126,7 @@ fn raw(body: &Value) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What comes back until the connection ends, and how it ends.
+/// Reads until the connection ends. Returns the bytes and how the connection ended.
 async fn read_all(tcp: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
     let mut seen = Vec::new();
     let end = timeout(PATIENCE, tcp.read_to_end(&mut seen))
@@ -154,8 +154,8 @@ async fn dial(sim: &Sim, bytes: &[u8]) -> TcpStream {
     tcp
 }
 
-/// Waits until the counters are as described.
-async fn until(sim: &Sim, met: impl Fn(Counts) -> bool) {
+/// Waits until the counters meet the condition.
+async fn until(sim: &Sim, met: impl Fn(SimCounts) -> bool) {
     let poll = async {
         while !met(sim.counts()) {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What belongs to one account: its cache, and what it issued.
+//! Tests of the state of one account: its cache, and the state that it issued.
 
 use super::*;
 
@@ -140,7 +140,7 @@ async fn turn_states_come_back_to_their_issuer_only() {
     assert_eq!(
         b.requests()[0].headers["x-codex-turn-state"],
         "sim-a-1",
-        "a leak is recorded"
+        "a turn state that leaked to another account is recorded"
     );
     let lax = SimConfig {
         turn_state: false,
@@ -155,7 +155,7 @@ async fn turn_states_come_back_to_their_issuer_only() {
     lax.stop().await;
 }
 
-/// What real clients send, as recorded from them.
+/// Requests of real clients, as they were recorded.
 #[tokio::test]
 async fn recorded_requests_are_answered() {
     let lax = start(SimConfig {

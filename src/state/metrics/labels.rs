@@ -1,29 +1,136 @@
-//! The values that labels take.
+//! The labels of metric families: closed sets of values, so that an unknown label does not compile.
+//!
+//! A label takes bounded values only. It is never a client key, a session or a model.
 
 use http::StatusCode;
 
 use crate::{
     endpoint::Endpoint,
+    fault::RejectReason,
     policy::{Route, Verdict},
 };
 
-/// The hundreds of a status.
+/// The labels of one metric family: every combination of values has an index.
+pub trait LabelSet: Copy + 'static {
+    /// The number of combinations.
+    const COUNT: usize;
+
+    /// Returns every combination, in the order of their indexes.
+    fn all() -> Vec<Self>;
+
+    /// Returns the index of this combination: below [`COUNT`](Self::COUNT), and different for each.
+    fn index(self) -> usize;
+
+    /// Returns the name and the value of each label.
+    fn pairs(self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// The label set of a family that has one time series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoLabels;
+
+impl LabelSet for NoLabels {
+    const COUNT: usize = 1;
+
+    fn all() -> Vec<Self> {
+        vec![Self]
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        0
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+}
+
+/// Makes an enum with `ALL` and `label()` the only label of a family.
+macro_rules! label {
+    ($name:literal, $values:ty) => {
+        impl LabelSet for $values {
+            const COUNT: usize = Self::ALL.len();
+
+            fn all() -> Vec<Self> {
+                Self::ALL.to_vec()
+            }
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn pairs(self) -> Vec<(&'static str, &'static str)> {
+                vec![($name, self.label())]
+            }
+        }
+    };
+}
+
+label!("endpoint", Endpoint);
+label!("outcome", ReloadOutcome);
+label!("reason", FailoverReason);
+label!("reason", RejectReason);
+label!("route", Route);
+label!("status", StatusClass);
+
+/// The labels of an answered request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLabels {
+    /// The endpoint that the request called.
+    pub endpoint: Endpoint,
+    /// Why the request went to this upstream.
+    pub route: Route,
+    /// The class of the response's status.
+    pub status: StatusClass,
+}
+
+impl LabelSet for RequestLabels {
+    const COUNT: usize = Endpoint::COUNT * Route::COUNT * StatusClass::COUNT;
+
+    fn all() -> Vec<Self> {
+        let mut all = Vec::with_capacity(Self::COUNT);
+        for endpoint in Endpoint::ALL {
+            for route in Route::ALL {
+                all.extend(StatusClass::ALL.map(|status| Self {
+                    endpoint,
+                    route,
+                    status,
+                }));
+            }
+        }
+        all
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        (self.endpoint.index() * Route::COUNT + self.route.index()) * StatusClass::COUNT + self.status.index()
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        [self.endpoint.pairs(), self.route.pairs(), self.status.pairs()].concat()
+    }
+}
+
+/// The class of a status: its first digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
     /// Below 300.
     Success,
-    /// 3xx
+    /// 300 to 399.
     Redirection,
-    /// 4xx
+    /// 400 to 499.
     ClientError,
     /// From 500.
     ServerError,
 }
 
 impl StatusClass {
-    pub(super) const ALL: [Self; 4] = [Self::Success, Self::Redirection, Self::ClientError, Self::ServerError];
+    /// Every class, in the order of its discriminant.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Redirection, Self::ClientError, Self::ServerError];
 
-    /// The class of `status`.
+    /// Returns the class of `status`.
     pub fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             ..300 => Self::Success,
@@ -33,7 +140,7 @@ impl StatusClass {
         }
     }
 
-    /// The label `status`.
+    /// The value of the label `status`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Success => "2xx",
@@ -44,25 +151,26 @@ impl StatusClass {
     }
 }
 
-/// Why a request went on from one upstream to another.
+/// Why a request failed over from one upstream to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverReason {
-    /// No connection came about.
+    /// The connection could not be established.
     Connect,
     /// The connection ended before the response head.
     Broken,
-    /// No response head came in time.
+    /// The response head did not arrive in time.
     Timeout,
-    /// It answered that it works no more or not now.
+    /// The upstream answered with an error of its own.
     Failed,
-    /// It answered that it has had enough.
+    /// The upstream answered that a rate limit or quota is reached.
     Limited,
-    /// It answered that it does not take the credential.
+    /// The upstream refused the credential.
     Refused,
 }
 
 impl FailoverReason {
-    pub(super) const ALL: [Self; 6] = [
+    /// Every reason, in the order of its discriminant.
+    pub const ALL: [Self; 6] = [
         Self::Connect,
         Self::Broken,
         Self::Timeout,
@@ -71,7 +179,7 @@ impl FailoverReason {
         Self::Refused,
     ];
 
-    /// The reason that is in a verdict.
+    /// Returns the reason for a failover after `verdict`.
     pub fn of(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Limited { .. } => Self::Limited,
@@ -80,7 +188,7 @@ impl FailoverReason {
         }
     }
 
-    /// The label `reason`.
+    /// The value of the label `reason`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -93,37 +201,55 @@ impl FailoverReason {
     }
 }
 
-/// The labels of one answered request beside its upstream.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLabels {
-    /// What was asked for.
-    pub endpoint: Endpoint,
-    /// Why this upstream.
-    pub route: Route,
-    /// How it was answered.
-    pub status: StatusClass,
-}
-
 /// How a reload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// A new configuration took over.
+    /// A new configuration is in force.
     Applied,
-    /// The configuration was what it had been.
+    /// The configuration is the same as before.
     Unchanged,
-    /// The new configuration was not valid, so the old one stayed.
+    /// The new configuration is invalid, so the old one stays in force.
     Refused,
 }
 
 impl ReloadOutcome {
-    pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+    /// Every outcome, in the order of its discriminant.
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
 
-    /// The label `outcome`.
+    /// The value of the label `outcome`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Unchanged => "unchanged",
             Self::Refused => "refused",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    fn check<L: LabelSet + Debug>() {
+        let indexes: Vec<usize> = L::all().into_iter().map(L::index).collect();
+        assert_eq!(indexes, (0..L::COUNT).collect::<Vec<_>>());
+        let names = |labels: L| labels.pairs().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        for labels in L::all() {
+            assert_eq!(names(labels), names(L::all()[0]), "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn indexes_follow_the_order_of_the_combinations() {
+        check::<NoLabels>();
+        check::<Endpoint>();
+        check::<Route>();
+        check::<StatusClass>();
+        check::<RequestLabels>();
+        check::<FailoverReason>();
+        check::<RejectReason>();
+        check::<ReloadOutcome>();
     }
 }

@@ -1,10 +1,15 @@
 //! The oracle is what `prometheus` itself makes of the same events.
 
+use std::time::Duration;
+
 use http::StatusCode;
-use prometheus::{Histogram as Theirs, HistogramOpts, HistogramVec, IntCounterVec};
+use prometheus::{
+    Histogram as TheirHistogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+};
 use proptest::prelude::*;
 
 use super::*;
+use crate::scan::Usage;
 
 const RESPONSES: RequestLabels = RequestLabels {
     endpoint: Endpoint::Responses,
@@ -12,23 +17,30 @@ const RESPONSES: RequestLabels = RequestLabels {
     status: StatusClass::Success,
 };
 
+const UPSTREAM: Labels<'static> = &[("upstream", "a")];
+
+fn text(metrics: &Metrics, upstream: &UpstreamMetrics) -> String {
+    let mut exposition = Exposition::default();
+    metrics.expose(&[], &mut exposition);
+    upstream.expose(UPSTREAM, &mut exposition);
+    exposition.into_text()
+}
+
 #[test]
 fn counters_appear_with_their_labels() {
-    let metrics = Metrics::new();
-    let upstream = metrics.upstream("a");
+    let (metrics, upstream) = (Metrics::default(), UpstreamMetrics::default());
     let labels = RequestLabels {
         status: StatusClass::of(StatusCode::OK),
         ..RESPONSES
     };
-    upstream.count(labels);
-    upstream.count(labels);
-    metrics.count_rejected(&Fault::BuffersFull);
-    metrics.count_reload(ReloadOutcome::Refused);
-    let text = metrics.scrape(&[(Level::Pins, 3)]);
+    upstream.requests.increment(labels);
+    upstream.requests.increment(labels);
+    metrics.rejected_requests.increment(RejectReason::BuffersFull);
+    metrics.reloads.increment(ReloadOutcome::Refused);
+    let text = text(&metrics, &upstream);
     for line in [
         r#"steadfast_requests_total{endpoint="responses",route="home",status="2xx",upstream="a"} 2"#,
         r#"steadfast_rejected_requests_total{reason="buffers_full"} 1"#,
-        "steadfast_pins 3",
         r#"steadfast_reloads_total{outcome="refused"} 1"#,
         r#"steadfast_reloads_total{outcome="applied"} 0"#,
     ] {
@@ -38,106 +50,134 @@ fn counters_appear_with_their_labels() {
 }
 
 #[test]
-fn an_upstream_that_comes_back_counts_on() {
-    let metrics = Metrics::new();
-    metrics.upstream("a").count(RESPONSES);
-    metrics.upstream("b").count(RESPONSES);
-    metrics.upstream("a").count(RESPONSES);
-    let text = metrics.scrape(&[]);
-    assert!(
-        text.contains(r#"upstream="a"} 2"#) && text.contains(r#"upstream="b"} 1"#),
-        "{text}"
+fn token_counters_are_shown_as_soon_as_there_was_input() {
+    let (metrics, upstream) = (Metrics::default(), UpstreamMetrics::default());
+    let usage = Usage {
+        input_tokens: 10,
+        cached_input_tokens: 0,
+        output_tokens: 0,
+    };
+    upstream.tokens.add(Route::Pin, usage);
+    let text = text(&metrics, &upstream);
+    for line in [
+        r#"steadfast_input_tokens_total{route="pin",upstream="a"} 10"#,
+        r#"steadfast_cached_input_tokens_total{route="pin",upstream="a"} 0"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert_eq!(
+        text.matches("_tokens_total{").count(),
+        3,
+        "the other routes are not shown"
     );
 }
 
-/// The same metrics, made of `prometheus`' own types.
-struct Oracle {
-    registry: Registry,
-    requests: IntCounterVec,
-    in_flight: IntGaugeVec,
-    first_byte: HistogramVec,
-    failovers: IntCounterVec,
-    moved: IntCounterVec,
-    durations: HistogramVec,
-    overhead: Theirs,
-    rejected: IntCounterVec,
+#[test]
+fn every_family_is_declared_once_and_is_valid_for_prometheus() {
+    let mut exposition = Exposition::default();
+    Metrics::default().expose(&[], &mut exposition);
+    let upstream = UpstreamMetrics::default();
+    upstream.requests.increment(RESPONSES);
+    upstream.failovers.increment(FailoverReason::Connect);
+    upstream.expose(UPSTREAM, &mut exposition);
+    GroupMetrics::default().expose(&[("group", "team")], &mut exposition);
+    let text = exposition.into_text();
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let mut distinct = names.clone();
+    distinct.dedup();
+    assert!(names == distinct && names.is_sorted(), "{names:?}");
+    for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').expect("a help text");
+        let valid = prometheus::core::Desc::new(name.into(), help.into(), Vec::new(), Default::default());
+        assert!(valid.is_ok() && help.ends_with('.'), "{line}");
+    }
 }
 
-impl Oracle {
+/// The same metrics, made of `prometheus`' own types.
+struct PrometheusOracle {
+    registry: Registry,
+    requests: IntCounterVec,
+    time_to_first_byte: TheirHistogram,
+    failovers: IntCounterVec,
+    sessions_moved: IntCounter,
+    request_duration: HistogramVec,
+    proxy_overhead: TheirHistogram,
+    rejected_requests: IntCounterVec,
+    reloads: IntCounterVec,
+}
+
+fn of_upstream(name: &str, help: &str) -> Opts {
+    Opts::new(format!("steadfast_{name}"), help).const_label("upstream", "a")
+}
+
+fn of_process(name: &str, help: &str) -> Opts {
+    Opts::new(format!("steadfast_{name}"), help)
+}
+
+fn histogram(opts: Opts, bounds: Bounds) -> HistogramOpts {
+    let seconds = bounds.iter().map(|nanos| *nanos as f64 / 1e9);
+    HistogramOpts::from(opts).buckets(seconds.collect())
+}
+
+impl PrometheusOracle {
     fn new() -> Self {
-        let registry = Registry::new();
-        let opts = |name: &str, help: &str| Opts::new(format!("steadfast_{name}"), help);
-        let seconds = |bounds: Bounds| bounds.iter().map(|nanos| *nanos as f64 / 1e9).collect::<Vec<_>>();
-        let long = |name, help, label| {
-            HistogramVec::new(HistogramOpts::from(opts(name, help)).buckets(seconds(LONG)), &[label]).unwrap()
-        };
+        let requests = of_upstream("requests_total", "Requests answered by an upstream.");
+        let first_byte = of_upstream(
+            "time_to_first_byte_seconds",
+            "From a request's arrival to the upstream's response head.",
+        );
+        let failovers = of_upstream(
+            "failovers_total",
+            "Requests that this upstream failed and that went on to another.",
+        );
+        let moved = of_upstream(
+            "sessions_moved_total",
+            "Sessions that left this upstream for another, because it could not take them.",
+        );
+        let duration = of_process(
+            "request_duration_seconds",
+            "From a request's arrival to the end of its response.",
+        );
+        let overhead = of_process(
+            "proxy_overhead_seconds",
+            "From a request's last byte to the call of its upstream.",
+        );
+        let rejected = of_process("rejected_requests_total", "Requests answered with an error of our own.");
+        let reloads = of_process("reloads_total", "Reloads of the configuration.");
         let oracle = Self {
-            requests: IntCounterVec::new(
-                opts("requests_total", "Requests answered by an upstream."),
-                &["upstream", "endpoint", "route", "status"],
-            )
-            .unwrap(),
-            in_flight: IntGaugeVec::new(
-                opts("in_flight_requests", "Requests that an upstream is working on."),
-                &["upstream"],
-            )
-            .unwrap(),
-            first_byte: long(
-                "time_to_first_byte_seconds",
-                "From a request's arrival to the upstream's response head.",
-                "upstream",
-            ),
-            failovers: IntCounterVec::new(
-                opts(
-                    "failovers_total",
-                    "Requests that this upstream failed and that went on to another.",
-                ),
-                &["upstream", "reason"],
-            )
-            .unwrap(),
-            moved: IntCounterVec::new(
-                opts(
-                    "sessions_moved_total",
-                    "Sessions that left this upstream for another, because it could not take them.",
-                ),
-                &["upstream"],
-            )
-            .unwrap(),
-            durations: long(
-                "request_duration_seconds",
-                "From a request's arrival to the end of its response.",
-                "endpoint",
-            ),
-            overhead: Theirs::with_opts(
-                HistogramOpts::from(opts(
-                    "proxy_overhead_seconds",
-                    "From a request's last byte to the call of its upstream.",
-                ))
-                .buckets(seconds(SHORT)),
-            )
-            .unwrap(),
-            rejected: IntCounterVec::new(
-                opts("rejected_requests_total", "Requests answered with an error of our own."),
-                &["reason"],
-            )
-            .unwrap(),
-            registry,
+            registry: Registry::new(),
+            requests: IntCounterVec::new(requests, &["endpoint", "route", "status"]).unwrap(),
+            time_to_first_byte: TheirHistogram::with_opts(histogram(first_byte, MILLISECONDS_TO_MINUTES)).unwrap(),
+            failovers: IntCounterVec::new(failovers, &["reason"]).unwrap(),
+            sessions_moved: IntCounter::with_opts(moved).unwrap(),
+            request_duration: HistogramVec::new(histogram(duration, MILLISECONDS_TO_MINUTES), &["endpoint"]).unwrap(),
+            proxy_overhead: TheirHistogram::with_opts(histogram(overhead, MICROSECONDS_TO_TENTHS)).unwrap(),
+            rejected_requests: IntCounterVec::new(rejected, &["reason"]).unwrap(),
+            reloads: IntCounterVec::new(reloads, &["outcome"]).unwrap(),
         };
-        oracle.register(&oracle.failovers);
-        oracle.register(&oracle.moved);
-        oracle.register(&oracle.requests);
-        oracle.register(&oracle.in_flight);
-        oracle.register(&oracle.first_byte);
-        oracle.register(&oracle.durations);
-        oracle.register(&oracle.overhead);
-        oracle.register(&oracle.rejected);
+        oracle.register_all();
+        oracle
+    }
+
+    /// Registers every family, with the time series that are shown from the start.
+    fn register_all(&self) {
+        self.register(&self.requests);
+        self.register(&self.time_to_first_byte);
+        self.register(&self.failovers);
+        self.register(&self.sessions_moved);
+        self.register(&self.request_duration);
+        self.register(&self.proxy_overhead);
+        self.register(&self.rejected_requests);
+        self.register(&self.reloads);
         for endpoint in Endpoint::ALL {
-            oracle.durations.with_label_values(&[endpoint.label()]);
+            self.request_duration.with_label_values(&[endpoint.label()]);
         }
         for reason in RejectReason::ALL {
-            oracle.rejected.with_label_values(&[reason.label()]);
+            self.rejected_requests.with_label_values(&[reason.label()]);
         }
-        oracle
+        for outcome in ReloadOutcome::ALL {
+            self.reloads.with_label_values(&[outcome.label()]);
+        }
     }
 
     fn register(&self, collector: &(impl prometheus::core::Collector + Clone + 'static)) {
@@ -149,15 +189,82 @@ impl Oracle {
     }
 }
 
-/// Bounds, what is beside them, and anything up to a quarter of an hour; in tenths of a microsecond, so that sums differ
-/// by the oracle's rounding alone.
+/// Something that is counted.
+#[derive(Clone, Copy, Debug)]
+enum Counted {
+    Answered(RequestLabels),
+    FirstByte(Duration),
+    Ended(Endpoint, Duration),
+    Forwarded(Duration),
+    FailedOver(FailoverReason),
+    Moved,
+    Rejected(RejectReason),
+    Reloaded(ReloadOutcome),
+}
+
+impl Counted {
+    fn count(self, metrics: &Metrics, upstream: &UpstreamMetrics) {
+        match self {
+            Self::Answered(labels) => upstream.requests.increment(labels),
+            Self::FirstByte(duration) => upstream.time_to_first_byte.observe(NoLabels, duration),
+            Self::Ended(endpoint, duration) => metrics.request_duration.observe(endpoint, duration),
+            Self::Forwarded(duration) => metrics.proxy_overhead.observe(NoLabels, duration),
+            Self::FailedOver(reason) => upstream.failovers.increment(reason),
+            Self::Moved => upstream.sessions_moved.increment(NoLabels),
+            Self::Rejected(reason) => metrics.rejected_requests.increment(reason),
+            Self::Reloaded(outcome) => metrics.reloads.increment(outcome),
+        }
+    }
+
+    fn count_in_oracle(self, oracle: &PrometheusOracle) {
+        match self {
+            Self::Answered(labels) => {
+                let (endpoint, route) = (labels.endpoint.label(), labels.route.label());
+                let counter = &oracle.requests;
+                counter
+                    .with_label_values(&[endpoint, route, labels.status.label()])
+                    .inc();
+            }
+            Self::FirstByte(duration) => oracle.time_to_first_byte.observe(duration.as_secs_f64()),
+            Self::Ended(endpoint, duration) => {
+                let histogram = oracle.request_duration.with_label_values(&[endpoint.label()]);
+                histogram.observe(duration.as_secs_f64());
+            }
+            Self::Forwarded(duration) => oracle.proxy_overhead.observe(duration.as_secs_f64()),
+            Self::FailedOver(reason) => oracle.failovers.with_label_values(&[reason.label()]).inc(),
+            Self::Moved => oracle.sessions_moved.inc(),
+            Self::Rejected(reason) => oracle.rejected_requests.with_label_values(&[reason.label()]).inc(),
+            Self::Reloaded(outcome) => oracle.reloads.with_label_values(&[outcome.label()]).inc(),
+        }
+    }
+}
+
+/// The bounds of buckets, durations beside them, and any duration up to a quarter of an hour. They are multiples of 0.1
+/// microseconds, so that sums differ only by the oracle's rounding.
 fn duration() -> impl Strategy<Value = Duration> {
-    let bound = prop::sample::select([SHORT, LONG].concat());
+    let bound = prop::sample::select([MICROSECONDS_TO_TENTHS, MILLISECONDS_TO_MINUTES].concat());
     let beside = (bound, 0..3u64).prop_map(|(nanos, by)| nanos / 100 + by - 1);
     prop_oneof![beside, 0u64..9_000_000_000].prop_map(|tenths| Duration::from_nanos(tenths * 100))
 }
 
-/// Lines of text, with the values of sums apart: they are added in another order and unit.
+fn any_of<L: LabelSet + std::fmt::Debug>() -> impl Strategy<Value = L> {
+    prop::sample::select(L::all())
+}
+
+fn counted() -> impl Strategy<Value = Counted> {
+    prop_oneof![
+        any_of().prop_map(Counted::Answered),
+        duration().prop_map(Counted::FirstByte),
+        (any_of(), duration()).prop_map(|(endpoint, duration)| Counted::Ended(endpoint, duration)),
+        duration().prop_map(Counted::Forwarded),
+        any_of().prop_map(Counted::FailedOver),
+        Just(Counted::Moved),
+        any_of().prop_map(Counted::Rejected),
+        any_of().prop_map(Counted::Reloaded),
+    ]
+}
+
+/// The lines of `text`, with the values of sums apart, which are added in another order and unit.
 fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
     let (mut lines, mut sums) = (Vec::new(), Vec::new());
     for line in text.lines() {
@@ -172,85 +279,18 @@ fn without_sums(text: &str) -> (Vec<String>, Vec<f64>) {
     (lines, sums)
 }
 
-/// A scrape of `metrics` but for what `prometheus` keeps anyway.
-fn tallied(metrics: &Metrics) -> String {
-    let levels = [
-        "build_info",
-        "pins",
-        "connections",
-        "buffered_bytes",
-        "waiting_requests",
-        "reloads_total",
-        "upstream_state",
-        "upstream_cooldown_seconds",
-    ];
-    let is_level = |line: &str| levels.iter().any(|level| line.contains(&format!("steadfast_{level}")));
-    let text = metrics.scrape(&[]);
-    text.lines()
-        .filter(|line| !is_level(line))
-        .map(|line| format!("{line}\n"))
-        .collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn scrapes_read_as_if_prometheus_had_counted(
-        events in prop::collection::vec((0u8..7, 0usize..7, 0usize..5, 0usize..4, duration()), 0..60),
-    ) {
-        let (metrics, oracle) = (Metrics::new(), Oracle::new());
-        for name in ["b", "a"] {
-            metrics.upstream(name);
-            oracle.in_flight.with_label_values(&[name]);
-            oracle.first_byte.with_label_values(&[name]);
-            oracle.moved.with_label_values(&[name]);
-        }
-        for (what, endpoint, route, status, took) in events {
-            let name = ["a", "b"][status % 2];
-            let seconds = took.as_secs_f64();
-            let labels = RequestLabels {
-                endpoint: Endpoint::ALL[endpoint],
-                route: Route::ALL[route],
-                status: StatusClass::ALL[status],
-            };
-            match what {
-                0 => {
-                    metrics.upstream(name).count(labels);
-                    let (endpoint, route) = (labels.endpoint.label(), labels.route.label());
-                    oracle.requests.with_label_values(&[name, endpoint, route, labels.status.label()]).inc();
-                }
-                1 => {
-                    metrics.upstream(name).observe_first_byte(took);
-                    oracle.first_byte.with_label_values(&[name]).observe(seconds);
-                }
-                2 => {
-                    metrics.observe_duration(labels.endpoint, took);
-                    oracle.durations.with_label_values(&[labels.endpoint.label()]).observe(seconds);
-                }
-                3 => {
-                    metrics.observe_overhead(took);
-                    oracle.overhead.observe(seconds);
-                }
-                4 => {
-                    let reason = FailoverReason::ALL[endpoint % FailoverReason::ALL.len()];
-                    metrics.upstream(name).count_failover(reason);
-                    oracle.failovers.with_label_values(&[name, reason.label()]).inc();
-                }
-                5 => {
-                    metrics.upstream(name).count_moved();
-                    oracle.moved.with_label_values(&[name]).inc();
-                }
-                _ => {
-                    metrics.upstream(name).in_flight.inc();
-                    oracle.in_flight.with_label_values(&[name]).inc();
-                    metrics.count_rejected_head();
-                    oracle.rejected.with_label_values(&["head"]).inc();
-                }
-            }
+    fn a_scrape_reads_as_if_prometheus_had_counted(events in prop::collection::vec(counted(), 0..60)) {
+        let (metrics, upstream, oracle) = (Metrics::default(), UpstreamMetrics::default(), PrometheusOracle::new());
+        for event in events {
+            event.count(&metrics, &upstream);
+            event.count_in_oracle(&oracle);
         }
         let ((lines, sums), (expected_lines, expected_sums)) =
-            (without_sums(&tallied(&metrics)), without_sums(&oracle.text()));
+            (without_sums(&text(&metrics, &upstream)), without_sums(&oracle.text()));
         prop_assert_eq!(lines, expected_lines);
         for (sum, expected) in sums.iter().zip(&expected_sums) {
             prop_assert!((sum - expected).abs() <= 1e-9, "{sum} is not {expected}");

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{policy::health::Scope, state::Metrics};
+use crate::policy::Scope;
 
-fn state(slots: Option<u32>) -> Arc<UpstreamState> {
-    let state = UpstreamState::new("a", Metrics::new().upstream("a"), Clock::start());
-    state.set_slots(slots);
+fn state(max_in_flight: Option<u32>) -> Arc<UpstreamState> {
+    let state = UpstreamState::new(&"a".into(), Clock::start());
+    state.set_max_in_flight(max_in_flight);
     state
 }
 
@@ -13,19 +13,19 @@ fn after(state: &UpstreamState, millis: u64) -> Tick {
     state.clock.now().after(Duration::from_millis(millis))
 }
 
-fn limited(seconds: u64) -> Event {
-    Event::Limited {
+fn limited(seconds: u64) -> Verdict {
+    Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
     }
 }
 
-/// Starts to wait, and is in line when this returns.
-async fn in_line(state: &Arc<UpstreamState>, millis: u64) -> tokio::task::JoinHandle<Option<Lease>> {
+/// Starts a task that waits for a slot. It is in the queue when this returns.
+async fn waiting_task(state: &Arc<UpstreamState>, millis: u64) -> tokio::task::JoinHandle<Option<Lease>> {
     let (before, until) = (state.waiting(), after(state, millis));
     let waiting = tokio::spawn({
         let state = state.clone();
-        async move { state.wait(None, until).await }
+        async move { state.acquire(None, until).await }
     });
     while state.waiting() == before {
         tokio::task::yield_now().await;
@@ -34,29 +34,32 @@ async fn in_line(state: &Arc<UpstreamState>, millis: u64) -> tokio::task::JoinHa
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_are_handed_over_in_order() {
+async fn slots_are_handed_over_in_the_order_of_the_queue() {
     let state = state(Some(1));
-    let first = state.enter(None).expect("there is a slot");
-    assert_eq!(state.standing(None), Standing::Full);
-    let (second, third) = (in_line(&state, 10_000).await, in_line(&state, 10_000).await);
+    let first = state.try_acquire(None).expect("a slot is free");
+    assert_eq!(state.availability(None), Availability::Full);
+    let (second, third) = (waiting_task(&state, 10_000).await, waiting_task(&state, 10_000).await);
     drop(first);
-    assert!(state.enter(None).is_none(), "nobody overtakes those in line");
-    let second = second.await.expect("it runs").expect("its turn");
+    assert!(
+        state.try_acquire(None).is_none(),
+        "a new request does not overtake waiting ones"
+    );
+    let second = second.await.expect("it runs").expect("it is the first in the queue");
     assert_eq!((state.in_flight(), state.waiting()), (1, 1));
     assert!(!third.is_finished());
     drop(second);
     assert!(third.await.expect("it runs").is_some());
     assert_eq!((state.in_flight(), state.waiting()), (0, 0));
-    assert!(state.enter(None).is_some());
+    assert!(state.try_acquire(None).is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_in_vain_leaves_no_trace() {
+async fn a_request_that_stops_waiting_leaves_the_queue() {
     let state = state(Some(1));
-    let held = state.enter(None).expect("there is a slot");
-    assert!(state.wait(None, after(&state, 50)).await.is_none());
-    let gone = in_line(&state, 10_000).await;
-    let stays = in_line(&state, 10_000).await;
+    let held = state.try_acquire(None).expect("a slot is free");
+    assert!(state.acquire(None, after(&state, 50)).await.is_none());
+    let gone = waiting_task(&state, 10_000).await;
+    let stays = waiting_task(&state, 10_000).await;
     gone.abort();
     assert!(gone.await.is_err_and(|error| error.is_cancelled()));
     assert_eq!(state.waiting(), 1);
@@ -66,14 +69,14 @@ async fn who_waits_in_vain_leaves_no_trace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_cooldown_lets_everybody_in() {
+async fn the_end_of_a_cooldown_admits_every_waiting_request() {
     let state = state(None);
-    let mut lease = state.enter(None).expect("it is ready");
+    let mut lease = state.try_acquire(None).expect("it is ready");
     lease.report(limited(3));
     drop(lease);
-    assert!(matches!(state.standing(None), Standing::Cooling { .. }));
-    assert!(state.enter(None).is_none());
-    let waiting = [in_line(&state, 5_000).await, in_line(&state, 5_000).await];
+    assert!(matches!(state.availability(None), Availability::Cooling { .. }));
+    assert!(state.try_acquire(None).is_none());
+    let waiting = [waiting_task(&state, 5_000).await, waiting_task(&state, 5_000).await];
     let begun = state.clock.now();
     for waiting in waiting {
         assert!(waiting.await.expect("it runs").is_some());
@@ -86,25 +89,28 @@ async fn the_end_of_a_cooldown_lets_everybody_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_what_comes_too_late() {
+async fn a_request_does_not_wait_for_a_cooldown_that_ends_after_its_deadline() {
     let state = state(None);
-    let (mut first, mut second) = (state.enter(None).expect("ready"), state.enter(None).expect("ready"));
+    let (mut first, mut second) = (
+        state.try_acquire(None).expect("ready"),
+        state.try_acquire(None).expect("ready"),
+    );
     first.report(limited(3));
     let begun = state.clock.now();
-    assert!(state.wait(None, after(&state, 2_000)).await.is_none());
-    let waiting = in_line(&state, 5_000).await;
-    // News comes meanwhile that it takes longer.
+    assert!(state.acquire(None, after(&state, 2_000)).await.is_none());
+    let waiting = waiting_task(&state, 5_000).await;
+    // Meanwhile another request learns that the cooldown takes longer.
     second.report(limited(60));
     assert!(waiting.await.expect("it runs").is_none());
     assert!(state.clock.now().since(begun) < Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_slots_let_in_at_once() {
+async fn a_higher_limit_admits_a_waiting_request_at_once() {
     let state = state(Some(1));
-    let _held = state.enter(None).expect("there is a slot");
-    let waiting = in_line(&state, 5_000).await;
-    state.set_slots(Some(2));
+    let _held = state.try_acquire(None).expect("a slot is free");
+    let waiting = waiting_task(&state, 5_000).await;
+    state.set_max_in_flight(Some(2));
     assert!(waiting.await.expect("it runs").is_some());
 }
 
@@ -123,10 +129,10 @@ fn a_slot_is_never_lost_or_taken_twice() {
                 tokio::spawn(async move {
                     let mut random = fastrand::Rng::with_seed(task);
                     for _ in 0..6_250 {
-                        let lease = match state.enter(None) {
+                        let lease = match state.try_acquire(None) {
                             Some(lease) => Some(lease),
                             None => {
-                                let wait = state.wait(None, after(&state, 1_000));
+                                let wait = state.acquire(None, after(&state, 1_000));
                                 let patience = Duration::from_micros(random.u64(..200));
                                 tokio::time::timeout(patience, wait).await.ok().flatten()
                             }
@@ -141,10 +147,10 @@ fn a_slot_is_never_lost_or_taken_twice() {
             })
             .collect();
         for task in tasks {
-            task.await.expect("no more than there are");
+            task.await.expect("no more requests than slots");
         }
         assert_eq!((state.in_flight(), state.waiting()), (0, 0));
-        let all: Vec<_> = (0..SLOTS).map_while(|_| state.enter(None)).collect();
+        let all: Vec<_> = (0..SLOTS).map_while(|_| state.try_acquire(None)).collect();
         assert_eq!(all.len(), SLOTS as usize);
     });
 }

@@ -1,4 +1,4 @@
-//! Limits, named and unnamed, of the upstream and of its models.
+//! Tests of limits with and without a named reset, of the upstream and of its models.
 
 use super::*;
 
@@ -10,15 +10,15 @@ fn cooling(health: &Health, now: f64) -> Option<Tick> {
     }
 }
 
-fn limited_model(n: u8, reset: f64) -> Event {
-    Event::Limited {
+fn limited_model(n: u8, reset: f64) -> Verdict {
+    Verdict::Limited {
         reset: Some(Duration::from_secs_f64(reset)),
         scope: Scope::Model(model(n)),
     }
 }
 
 #[test]
-fn a_named_reset_ends_by_itself() {
+fn a_cooldown_with_a_named_reset_ends_by_itself() {
     let mut health = Health::new();
     let over = Transition::CooldownOver { scope: Scope::Upstream };
     let began = Transition::Cooling {
@@ -28,16 +28,16 @@ fn a_named_reset_ends_by_itself() {
     };
     assert_eq!(request(&mut health, 0.0, 1.0, limited(Some(10.0))), Some(began));
     assert_eq!(cooling(&health, 10.9), Some(at(11.0)));
-    assert_eq!(health.settle(at(10.9)), None);
+    assert_eq!(health.expire(at(10.9)), None);
     let status = health.describe(at(10.9));
     assert_eq!(
         (status.state, status.reason),
-        (State::Cooling, Some(Reason::LimitNamed))
+        (HealthState::Cooling, Some(Reason::LimitNamed))
     );
     assert_eq!(cooling(&health, 11.0), None);
-    assert_eq!(state(&health, 11.0), State::Ready);
-    assert_eq!(health.settle(at(11.0)), Some(over));
-    assert_eq!(health.settle(at(11.0)), None);
+    assert_eq!(state(&health, 11.0), HealthState::Ready);
+    assert_eq!(health.expire(at(11.0)), Some(over));
+    assert_eq!(health.expire(at(11.0)), None);
     assert!(health.is_plain());
 }
 
@@ -58,25 +58,25 @@ fn named_resets_are_bounded() {
 }
 
 #[test]
-fn a_success_ends_a_cooldown_if_it_was_sent_in_spite_of_it() {
+fn a_success_ends_a_cooldown_that_began_before_its_request() {
     let mut health = Health::new();
     let old = health.begin(None, at(0.0));
     request(&mut health, 0.0, 1.0, limited(Some(10.0)));
-    assert_eq!(health.observe(old, Event::Success, at(2.0), MIDDLE), None);
+    assert_eq!(health.observe(old, Verdict::Served, at(2.0), MIDDLE), None);
     assert_eq!(
-        request(&mut health, 2.0, 3.0, Event::Answered),
+        request(&mut health, 2.0, 3.0, Verdict::Answered),
         None,
-        "room was not put to the test"
+        "the answer does not show whether the upstream has capacity"
     );
     assert_eq!(cooling(&health, 3.0), Some(at(11.0)));
     let over = Transition::CooldownOver { scope: Scope::Upstream };
     let late = health.begin(None, at(3.5));
-    assert_eq!(request(&mut health, 3.0, 4.0, Event::Success), Some(over));
+    assert_eq!(request(&mut health, 3.0, 4.0, Verdict::Served), Some(over));
     assert!(health.is_plain());
     assert_eq!(
         health.observe(old, limited(Some(60.0)), at(5.0), MIDDLE),
         None,
-        "a later one was served"
+        "a later request was served"
     );
     assert_eq!(health.observe(late, limited(None), at(5.0), MIDDLE), None);
     assert!(health.is_plain());
@@ -84,7 +84,7 @@ fn a_success_ends_a_cooldown_if_it_was_sent_in_spite_of_it() {
 }
 
 #[test]
-fn an_earlier_moment_counts_only_from_a_later_request() {
+fn an_earlier_end_counts_only_from_a_later_request() {
     let mut health = Health::new();
     let old = [(); 3].map(|()| health.begin(None, at(0.0)));
     request(&mut health, 0.0, 1.0, limited(Some(30.0)));
@@ -94,7 +94,7 @@ fn an_earlier_moment_counts_only_from_a_later_request() {
     assert_eq!(
         cooling(&health, 2.0),
         Some(at(42.0)),
-        "a later moment counts from anybody"
+        "a later end counts from every request"
     );
     assert!(request(&mut health, 3.0, 4.0, limited(Some(5.0))).is_some());
     assert_eq!(cooling(&health, 4.0), Some(at(9.0)));
@@ -103,13 +103,13 @@ fn an_earlier_moment_counts_only_from_a_later_request() {
     assert_eq!(
         request(&mut health, 5.0, 5.5, limited(Some(4.0))),
         None,
-        "half a second is not worth a line"
+        "half a second is not reported"
     );
     assert_eq!(cooling(&health, 5.5), Some(at(9.5)));
 }
 
 #[test]
-fn without_a_named_reset_each_cooldown_is_twice_the_last() {
+fn without_a_named_reset_each_cooldown_is_twice_as_long_as_the_last() {
     let mut health = Health::new();
     let mut now = 0.0;
     for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
@@ -131,16 +131,16 @@ fn without_a_named_reset_each_cooldown_is_twice_the_last() {
         assert_eq!(
             request(&mut health, now + 0.1, now + 0.2, limited(None)),
             None,
-            "sent in spite of it"
+            "the request was sent during the cooldown"
         );
         assert_eq!(cooling(&health, now + 0.2), Some(until));
-        // Stragglers that arrive after the end double nothing either.
+        // A late verdict that arrives after the end does not double the cooldown either.
         now += base.as_secs_f64() * 1.01;
         assert_eq!(health.observe(straggler, limited(None), at(now), MIDDLE), None);
-        while health.settle(at(now)).is_some() {}
+        while health.expire(at(now)).is_some() {}
         assert!(!health.is_plain(), "the backoff is remembered");
     }
-    request(&mut health, now, now + 1.0, Event::Success);
+    request(&mut health, now, now + 1.0, Verdict::Served);
     assert!(health.is_plain());
     request(&mut health, now + 2.0, now + 2.0, limited(None));
     assert_eq!(
@@ -150,19 +150,19 @@ fn without_a_named_reset_each_cooldown_is_twice_the_last() {
 }
 
 #[test]
-fn the_backoff_is_forgotten() {
+fn the_backoff_is_forgotten_after_some_time() {
     let mut health = Health::new();
     request(&mut health, 0.0, 0.0, limited(None));
     request(&mut health, 2.0, 2.0, limited(None));
-    assert!(health.settle(at(5.0)).is_some());
-    assert_eq!(health.settle(at(303.0)), None);
+    assert!(health.expire(at(5.0)).is_some());
+    assert_eq!(health.expire(at(303.0)), None);
     assert!(!health.is_plain());
-    assert_eq!(health.settle(at(304.1)), None);
+    assert_eq!(health.expire(at(304.1)), None);
     assert!(health.is_plain());
 }
 
 #[test]
-fn one_model_cools_alone() {
+fn a_limit_of_one_model_affects_no_other_model() {
     let mut health = Health::new();
     let began = health.begin(Some(model(1)), at(0.0));
     let transition = health.observe(began, limited_model(1, 10.0), at(1.0), MIDDLE);
@@ -184,18 +184,18 @@ fn one_model_cools_alone() {
     let status = health.describe(at(2.0));
     assert_eq!(
         (status.state, status.cooling_models, status.models_until),
-        (State::Ready, 1, Some(until))
+        (HealthState::Ready, 1, Some(until))
     );
 
-    // Both: the later end holds.
+    // With both cooldowns, the later end counts.
     request(&mut health, 2.0, 3.0, limited(Some(20.0)));
     let both = Availability::Cooling { until: at(23.0) };
     assert_eq!(health.availability(Some(model(1)), at(4.0)), both);
-    // Another model's success ends the upstream's, but not this model's.
+    // A success with another model ends the upstream's cooldown, but not this model's.
     let other = health.begin(Some(model(2)), at(4.0));
     let over = |scope| Some(Transition::CooldownOver { scope });
     assert_eq!(
-        health.observe(other, Event::Success, at(5.0), MIDDLE),
+        health.observe(other, Verdict::Served, at(5.0), MIDDLE),
         over(Scope::Upstream)
     );
     assert_eq!(
@@ -204,21 +204,21 @@ fn one_model_cools_alone() {
     );
     let same = health.begin(Some(model(1)), at(6.0));
     assert_eq!(
-        health.observe(same, Event::Success, at(7.0), MIDDLE),
+        health.observe(same, Verdict::Served, at(7.0), MIDDLE),
         over(Scope::Model(model(1)))
     );
     assert!(health.is_plain());
 }
 
 #[test]
-fn each_end_is_reported_once() {
+fn the_end_of_each_cooldown_is_reported_once() {
     let mut health = Health::new();
     for n in 0..3 {
         request(&mut health, 0.0, 1.0, limited_model(n, 10.0));
     }
     request(&mut health, 0.0, 1.0, limited(Some(5.0)));
     let mut reported = Vec::new();
-    while let Some(Transition::CooldownOver { scope }) = health.settle(at(11.0)) {
+    while let Some(Transition::CooldownOver { scope }) = health.expire(at(11.0)) {
         reported.push(scope);
     }
     let models = (0..3).map(|n| Scope::Model(model(n)));
@@ -230,9 +230,9 @@ fn each_end_is_reported_once() {
 }
 
 #[test]
-fn of_too_many_models_the_soonest_back_is_forgotten() {
+fn over_the_bound_the_model_cooldown_that_ends_first_is_forgotten() {
     let mut health = Health::new();
-    // 7 has no common factor with 40, so the ends come in no order.
+    // 7 and 40 have no common factor, so the ends are in no order.
     let end = |n: u8| 100.0 + f64::from(u16::from(n) * 7 % 40);
     for n in 0..40 {
         request(&mut health, 0.0, 0.0, limited_model(n, end(n)));

@@ -1,93 +1,93 @@
-//! Whatever happens to an upstream, in any order.
+//! Random sequences of verdicts of one upstream.
 
 use proptest::prelude::*;
 
-use super::{super::limits::BACKOFF_MEMORY, *};
+use super::{super::cooldowns::BACKOFF_MEMORY, *};
 
 #[derive(Clone, Debug)]
-enum Step {
+enum HealthStep {
     Pause(u64),
     Begin(Option<u8>),
-    /// Of the requests under way, this one (modulo their number) comes to that.
-    End(usize, Event),
+    /// The request in flight with this index (modulo their number) gets this verdict.
+    End(usize, Verdict),
     Abandon(usize),
-    Settle,
+    Expire,
     Drain,
     Enable,
     Reload,
 }
 
-fn events() -> impl Strategy<Value = Event> {
+fn verdicts() -> impl Strategy<Value = Verdict> {
     let scope = prop_oneof![Just(Scope::Upstream), (0u8..20).prop_map(|n| Scope::Model(model(n)))];
     let reset = prop::option::of(prop_oneof![0u64..1_000, 0u64..100_000, any::<u64>()]);
-    let limited = (reset, scope).prop_map(|(reset, scope)| Event::Limited {
+    let limited = (reset, scope).prop_map(|(reset, scope)| Verdict::Limited {
         reset: reset.map(Duration::from_millis),
         scope,
     });
     prop_oneof![
-        2 => Just(Event::Success),
-        1 => Just(Event::Answered),
-        8 => Just(Event::Failure),
+        2 => Just(Verdict::Served),
+        1 => Just(Verdict::Answered),
+        8 => Just(Verdict::Failed),
         3 => limited,
-        1 => Just(Event::CredentialRefused),
+        1 => Just(Verdict::Refused),
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<HealthStep>> {
     let pause = prop_oneof![0u64..2_000, 0u64..40_000, 0u64..400_000];
     let step = prop_oneof![
-        6 => pause.prop_map(Step::Pause),
-        10 => prop::option::of(0u8..20).prop_map(Step::Begin),
-        10 => (any::<usize>(), events()).prop_map(|(at, event)| Step::End(at, event)),
-        1 => any::<usize>().prop_map(Step::Abandon),
-        2 => Just(Step::Settle),
-        1 => Just(Step::Drain),
-        1 => Just(Step::Enable),
-        1 => Just(Step::Reload),
+        6 => pause.prop_map(HealthStep::Pause),
+        10 => prop::option::of(0u8..20).prop_map(HealthStep::Begin),
+        10 => (any::<usize>(), verdicts()).prop_map(|(at, verdict)| HealthStep::End(at, verdict)),
+        1 => any::<usize>().prop_map(HealthStep::Abandon),
+        2 => Just(HealthStep::Expire),
+        1 => Just(HealthStep::Drain),
+        1 => Just(HealthStep::Enable),
+        1 => Just(HealthStep::Reload),
     ];
     prop::collection::vec(step, 0..300)
 }
 
-/// One upstream and what is known of it from outside.
-struct Run {
+/// One upstream, and the facts about it that an observer knows.
+struct HealthRun {
     health: Health,
     now: Tick,
-    under_way: Vec<Attempt>,
-    /// Failures since it was last seen to work.
+    in_flight: Vec<Attempt>,
+    /// The number of failures since the upstream last answered.
     failures: u32,
-    /// When it was last ejected, or its ejection prolonged, if it has not been back since.
+    /// When the upstream was last ejected or its ejection was prolonged, unless it has recovered since.
     ejected: Option<Tick>,
 }
 
-impl Run {
+impl HealthRun {
     fn new() -> Self {
         Self {
             health: Health::new(),
             now: Tick::ZERO,
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
             failures: 0,
             ejected: None,
         }
     }
 
-    fn step(&mut self, step: Step, random: u64) {
-        let under_way = self.under_way.len();
+    fn step(&mut self, step: HealthStep, random: u64) {
+        let in_flight = self.in_flight.len();
         match step {
-            Step::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
-            Step::Begin(wanted) => self.begin(wanted.map(model)),
-            Step::End(at, event) if under_way > 0 => {
-                let attempt = self.under_way.swap_remove(at % under_way);
-                self.end(attempt, event, random);
+            HealthStep::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
+            HealthStep::Begin(wanted) => self.begin(wanted.map(model)),
+            HealthStep::End(at, verdict) if in_flight > 0 => {
+                let attempt = self.in_flight.swap_remove(at % in_flight);
+                self.end(attempt, verdict, random);
             }
-            Step::Abandon(at) if under_way > 0 => {
-                let attempt = self.under_way.swap_remove(at % under_way);
+            HealthStep::Abandon(at) if in_flight > 0 => {
+                let attempt = self.in_flight.swap_remove(at % in_flight);
                 self.health.abandon(attempt);
             }
-            Step::End(..) | Step::Abandon(_) => {}
-            Step::Settle => while self.health.settle(self.now).is_some() {},
-            Step::Drain => _ = self.health.drain(),
-            Step::Enable => _ = self.health.enable(self.now),
-            Step::Reload => self.health.reloaded(self.now),
+            HealthStep::End(..) | HealthStep::Abandon(_) => {}
+            HealthStep::Expire => while self.health.expire(self.now).is_some() {},
+            HealthStep::Drain => _ = self.health.drain(),
+            HealthStep::Enable => _ = self.health.enable(self.now),
+            HealthStep::Reload => self.health.record_reload(self.now),
         }
         self.check();
     }
@@ -96,7 +96,7 @@ impl Run {
         let was_plain = self.health.is_plain();
         let was_ready = self.health.availability(model, self.now) == Availability::Ready;
         let attempt = self.health.begin(model, self.now);
-        if was_ready && matches!(self.health.phase, Phase::Out(_)) {
+        if was_ready && matches!(self.health.phase, HealthPhase::Out(_)) {
             assert!(attempt.is_probe);
             assert_ne!(self.health.availability(model, self.now), Availability::Ready);
         }
@@ -104,25 +104,25 @@ impl Run {
             assert_eq!(attempt, Attempt::plain(model, self.now));
             assert!(self.health.is_plain());
         }
-        self.under_way.push(attempt);
+        self.in_flight.push(attempt);
     }
 
-    fn end(&mut self, attempt: Attempt, event: Event, random: u64) {
-        match event {
-            Event::Failure => self.failures += 1,
-            // From before a reload it says nothing, not even that it works.
-            Event::CredentialRefused => {}
-            Event::Success | Event::Answered | Event::Limited { .. } => self.failures = 0,
+    fn end(&mut self, attempt: Attempt, verdict: Verdict, random: u64) {
+        match verdict {
+            Verdict::Failed => self.failures += 1,
+            // A refusal from before a reload says nothing, not even that the upstream works.
+            Verdict::Refused => {}
+            Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
         }
         let was_plain = self.health.is_plain();
         let before = self.health.describe(self.now);
-        let transition = self.health.observe(attempt, event, self.now, random);
+        let transition = self.health.observe(attempt, verdict, self.now, random);
         let after = self.health.describe(self.now);
-        if was_plain && matches!(event, Event::Success | Event::Answered) {
+        if was_plain && matches!(verdict, Verdict::Served | Verdict::Answered) {
             assert!(transition.is_none() && self.health.is_plain());
         }
-        if after.state == State::Ejected && before.state != State::Ejected {
-            assert!(self.failures >= EJECT_AFTER && event == Event::Failure);
+        if after.state == HealthState::Ejected && before.state != HealthState::Ejected {
+            assert!(self.failures >= EJECT_AFTER && verdict == Verdict::Failed);
             assert!(matches!(transition, Some(Transition::Ejected { .. })));
         }
         if let Some(Transition::Ejected { .. }) = transition {
@@ -130,18 +130,16 @@ impl Run {
             let shortest = EJECTION.mul_f64(0.75);
             assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
         }
-        if after.state == State::Disabled && before.state != State::Disabled {
-            assert_eq!(
-                (event, transition),
-                (Event::CredentialRefused, Some(Transition::Disabled))
-            );
+        if after.state == HealthState::Disabled && before.state != HealthState::Disabled {
+            assert_eq!((verdict, transition), (Verdict::Refused, Some(Transition::Disabled)));
         }
     }
 
     fn check(&mut self) {
         let ahead = |until: Tick, most: Duration| self.now < until && until.since(self.now) <= most;
         let status = self.health.describe(self.now);
-        let is_ejected = matches!(&self.health.phase, Phase::Out(outage) if outage.state() == State::Ejected);
+        let is_ejected =
+            matches!(&self.health.phase, HealthPhase::Out(outage) if outage.state() == HealthState::Ejected);
         if !is_ejected {
             self.ejected = None;
         }
@@ -149,21 +147,25 @@ impl Run {
             let availability = self.health.availability(wanted, self.now);
             let is_possible = match availability {
                 Availability::Ready => {
-                    assert!(matches!(status.state, State::Ready | State::Ejected | State::Disabled));
+                    assert!(matches!(
+                        status.state,
+                        HealthState::Ready | HealthState::Ejected | HealthState::Disabled
+                    ));
                     true
                 }
                 Availability::Cooling { until } => ahead(until, RESET_MAX),
-                // As long as a limit that was known before, or else as an ejection.
-                Availability::Ejected { until } => status.state == State::Ejected && ahead(until, RESET_MAX),
-                Availability::Disabled { until } => status.state == State::Disabled && ahead(until, RESET_MAX),
-                Availability::Draining => status.state == State::Draining,
+                // An ejection lasts at most as long as a limit that was known before it.
+                Availability::Ejected { until } => status.state == HealthState::Ejected && ahead(until, RESET_MAX),
+                Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),
+                Availability::Draining => status.state == HealthState::Draining,
+                Availability::Full => false,
             };
             assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
             assert!(availability == Availability::Ready || !self.health.is_plain());
             let badness = self.health.badness(wanted, self.now);
             assert_eq!(badness.is_none(), availability == Availability::Draining);
         }
-        let out = matches!(status.state, State::Ejected | State::Disabled);
+        let out = matches!(status.state, HealthState::Ejected | HealthState::Disabled);
         assert!(!out || status.until.is_some_and(|until| until.since(self.now) <= EJECTION_MAX));
         assert!(status.cooling_models <= MODELS_MAX);
     }
@@ -173,31 +175,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_impossible_happens_and_nothing_sticks(steps in steps(), seed: u64) {
-        let mut run = Run::new();
+    fn every_state_is_possible_and_none_outlives_its_cause(steps in steps(), seed: u64) {
+        let mut run = HealthRun::new();
         let mut rng = fastrand::Rng::with_seed(seed);
         for step in steps {
             run.step(step, rng.u64(..));
         }
 
-        // The causes go: the operator takes back what he did, and every limit has passed.
+        // All causes end: the operator enables the upstream, and every limit has passed.
         if run.health.availability(None, run.now) == Availability::Draining {
             run.health.enable(run.now);
         }
         run.now = run.now.after(RESET_MAX + PROBE_DISABLED + BACKOFF_MEMORY);
-        while run.health.settle(run.now).is_some() {}
+        while run.health.expire(run.now).is_some() {}
         for wanted in (0..20).map(model).map(Some).chain([None]) {
             prop_assert_eq!(run.health.availability(wanted, run.now), Availability::Ready);
         }
-        // One request is enough.
+        // One request is enough to make the health plain again.
         let attempt = run.health.begin(None, run.now);
-        let transition = run.health.observe(attempt, Event::Success, run.now, 0);
+        let transition = run.health.observe(attempt, Verdict::Served, run.now, 0);
         prop_assert!(run.health.is_plain(), "{:?}", run.health);
-        // If it was out until now, what is still under way was sent before it came back.
+        // If the upstream was out until now, the requests in flight were sent before it recovered.
         if let Some(Transition::Recovered { .. }) = transition {
-            for attempt in run.under_way {
-                for event in [Event::Failure, Event::CredentialRefused] {
-                    prop_assert_eq!(run.health.observe(attempt, event, run.now, 0), None);
+            for attempt in run.in_flight {
+                for verdict in [Verdict::Failed, Verdict::Refused] {
+                    prop_assert_eq!(run.health.observe(attempt, verdict, run.now, 0), None);
                 }
             }
             prop_assert!(run.health.is_plain());
@@ -205,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn jitter_is_a_quarter_at_most(seconds in 1u64..300, random: u64) {
+    fn the_jitter_is_at_most_a_quarter(seconds in 1u64..300, random: u64) {
         let base = Duration::from_secs(seconds);
         let got = jittered(base, random);
         prop_assert!(base.mul_f64(0.75) <= got && got <= base.mul_f64(1.25));

@@ -1,26 +1,26 @@
-//! Where a session key may come from.
+//! The sources of a session key, as the configuration names them.
 
 use std::{fmt, str::FromStr};
 
 use http::HeaderName;
 
-/// One place to look for what a session is keyed by.
+/// A place in a request where Steadfast looks for the session key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SessionSource {
     /// The body's top-level `prompt_cache_key`.
     PromptCacheKey,
     /// A request header.
     Header(HeaderName),
     /// The body's `client_metadata.session_id`.
     ClientSessionId,
-    /// The upstream that owns the `previous_response_id`, the turn state or the response id in the path.
+    /// The upstream that owns the `previous_response_id`, the turn state, or the response id in the path.
     Owner,
-    /// The text that a conversation's requests share.
+    /// The beginning of the conversation, which all requests of the conversation repeat.
     Content,
 }
 
-impl Source {
-    /// The order that holds where the configuration names none.
+impl SessionSource {
+    /// The default order of sources, used if the configuration names none.
     pub fn default_order() -> Vec<Self> {
         vec![
             Self::PromptCacheKey,
@@ -33,11 +33,11 @@ impl Source {
     }
 }
 
-/// The text names no source.
+/// The error for a text that is not the name of a session source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownSource;
+pub struct UnknownSessionSource;
 
-impl fmt::Display for UnknownSource {
+impl fmt::Display for UnknownSessionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"",
@@ -45,26 +45,26 @@ impl fmt::Display for UnknownSource {
     }
 }
 
-impl std::error::Error for UnknownSource {}
+impl std::error::Error for UnknownSessionSource {}
 
-impl FromStr for Source {
-    type Err = UnknownSource;
+impl FromStr for SessionSource {
+    type Err = UnknownSessionSource;
 
-    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+    fn from_str(text: &str) -> Result<Self, UnknownSessionSource> {
         match text {
             "body:prompt_cache_key" => Ok(Self::PromptCacheKey),
             "body:client_metadata.session_id" => Ok(Self::ClientSessionId),
             "owner" => Ok(Self::Owner),
             "content" => Ok(Self::Content),
             _ => {
-                let name = text.strip_prefix("header:").ok_or(UnknownSource)?;
-                name.parse().map(Self::Header).map_err(|_| UnknownSource)
+                let name = text.strip_prefix("header:").ok_or(UnknownSessionSource)?;
+                name.parse().map(Self::Header).map_err(|_| UnknownSessionSource)
             }
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SessionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PromptCacheKey => f.write_str("body:prompt_cache_key"),
@@ -81,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_is_read() {
-        for source in Source::default_order() {
+    fn every_source_is_parsed_from_its_own_text() {
+        for source in SessionSource::default_order() {
             assert_eq!(source.to_string().parse(), Ok(source));
         }
         for wrong in ["", "header:", "header:a b", "body:model", "Owner"] {
-            assert_eq!(wrong.parse::<Source>(), Err(UnknownSource), "{wrong}");
+            assert_eq!(wrong.parse::<SessionSource>(), Err(UnknownSessionSource), "{wrong}");
         }
     }
 }

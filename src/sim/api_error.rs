@@ -1,16 +1,16 @@
-//! The account's own errors, in OpenAI's words and shape.
+//! The errors of the simulated account, in OpenAI's words and shape.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 /// An error response.
 #[derive(Debug, PartialEq)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub status: StatusCode,
     body: Value,
 }
 
-impl Refusal {
+impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>, param: Option<&str>, code: Option<&str>) -> Self {
         let error = json!({"message": message.into(), "type": "invalid_request_error", "param": param, "code": code});
         Self {
@@ -19,7 +19,7 @@ impl Refusal {
         }
     }
 
-    /// The JSON body.
+    /// Returns the JSON body.
     pub(super) fn json(&self) -> &Value {
         &self.body
     }
@@ -92,7 +92,7 @@ impl Refusal {
     }
 
     pub(super) fn broken_body() -> Self {
-        Self::bad("The request body broke off.", None, None)
+        Self::bad("The request body ended before it was complete.", None, None)
     }
 
     pub(super) fn missing(param: &str) -> Self {
@@ -136,7 +136,7 @@ impl Refusal {
     }
 
     pub(super) fn websocket() -> Self {
-        let message = "This account does not speak WebSocket. POST with \"stream\": true instead.";
+        let message = "This account does not support WebSocket. Send a POST request with \"stream\": true instead.";
         Self::new(
             StatusCode::UPGRADE_REQUIRED,
             message,

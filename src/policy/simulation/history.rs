@@ -1,45 +1,56 @@
-//! What the invariants need to know of the past, kept by themselves: what the policies remember is what is under test.
+//! The history of a simulation, recorded separately for the invariants, because the memory of the policies is under
+//! test.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::SHARE;
+use super::plan::SHARE;
 use crate::{
     ids::{ModelKey, UpstreamId},
     policy::{
-        Attempt,
+        Attempt, Scope, Verdict,
         budget::{FREE, WINDOW},
-        health::{Event, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Scope, State, Transition},
+        health::{HealthState, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Transition},
     },
     tick::Tick,
 };
 
+/// Why an upstream was chosen for a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The upstream was ready.
+    Ready,
+    /// No upstream was ready, and this one was the least bad.
+    LeastBad,
+}
+
+/// The past of a simulation, as far as the invariants depend on it.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(super) struct History {
     arrivals: VecDeque<Tick>,
     retries: VecDeque<Tick>,
     pub pins: HashMap<u64, UpstreamId>,
-    /// By upstream.
-    outages: HashMap<usize, Outage>,
-    /// A moment before which it is not over.
+    /// The outage of each upstream.
+    outages: HashMap<usize, KnownOutage>,
+    /// For each upstream and scope, a moment before which the cooldown does not end.
     cooldowns: HashMap<(usize, Scope), Tick>,
-    /// By upstream, the probe without a verdict and when it was sent.
+    /// For each upstream, the probe without a verdict and the time when it was sent.
     probes: HashMap<usize, (Attempt, Tick)>,
 }
 
-/// Ejected or disabled.
-struct Outage {
-    state: State,
+/// An ejection or a disabling of an upstream, as the invariants know it.
+struct KnownOutage {
+    state: HealthState,
     since: Tick,
     until: Tick,
 }
 
-impl Ledger {
-    pub(super) fn arrived(&mut self, now: Tick) {
+impl History {
+    pub(super) fn record_arrival(&mut self, now: Tick) {
         self.arrivals.push_back(now);
     }
 
-    /// Retries are at most a share of the requests, and those that are free.
-    pub(super) fn retried(&mut self, now: Tick) {
+    /// Records a retry, and checks that the retries are at most the free ones and a share of the requests.
+    pub(super) fn record_retry(&mut self, now: Tick) {
         self.retries.push_back(now);
         while self.retries.front().is_some_and(|first| now.since(*first) > WINDOW) {
             self.retries.pop_front();
@@ -54,18 +65,19 @@ impl Ledger {
         );
     }
 
-    /// Nobody is sent to an upstream that is out or cooling, but to find out whether it still is, and one at a time.
-    pub(super) fn sent(&mut self, to: usize, model: ModelKey, attempt: Attempt, is_least_bad: bool, now: Tick) {
-        if !is_least_bad {
+    /// Records a sent request, and checks that an upstream in an outage gets only one probe at a time, and an
+    /// upstream that is cooling down gets no request, unless it was chosen as the least bad.
+    pub(super) fn record_send(&mut self, to: usize, model: ModelKey, attempt: Attempt, choice: Choice, now: Tick) {
+        if choice == Choice::Ready {
             if let Some(outage) = self.outages.get(&to) {
-                assert!(outage.until <= now, "sent to an upstream that is out");
-                assert!(attempt.is_probe(), "more than one sent to find out");
+                assert!(outage.until <= now, "a request was sent to an upstream in an outage");
+                assert!(attempt.is_probe(), "more than one request was sent as a probe");
             }
             for scope in [Scope::Upstream, Scope::Model(model)] {
                 let until = self.cooldowns.get(&(to, scope));
                 assert!(
                     until.is_none_or(|until| *until <= now),
-                    "sent to an upstream that is cooling"
+                    "a request was sent to an upstream that is cooling down"
                 );
             }
         }
@@ -76,18 +88,18 @@ impl Ledger {
         }
     }
 
-    /// A request that was `sent` came to this.
-    pub(super) fn observed(
+    /// Records the verdict on a request that was sent at `sent`.
+    pub(super) fn record_verdict(
         &mut self,
         upstream: usize,
-        outcome: Event,
+        verdict: Verdict,
         transition: Option<Transition>,
         sent: Tick,
         now: Tick,
     ) {
-        match outcome {
-            Event::Success => self.cooldowns.retain(|(of, _), _| *of != upstream),
-            Event::Limited {
+        match verdict {
+            Verdict::Served => self.cooldowns.retain(|(of, _), _| *of != upstream),
+            Verdict::Limited {
                 reset: Some(reset),
                 scope,
             } => {
@@ -96,30 +108,32 @@ impl Ledger {
                     .entry((upstream, scope))
                     .and_modify(|until| *until = named.min(*until));
             }
-            Event::Limited { .. } | Event::Answered | Event::Failure | Event::CredentialRefused => {}
+            Verdict::Limited { .. } | Verdict::Answered | Verdict::Failed | Verdict::Refused => {}
         }
-        // Whoever answers works, if it was asked after it did not.
-        let is_answer = matches!(outcome, Event::Success | Event::Answered | Event::Limited { .. });
+        // An upstream that answers a request works, if the request was sent after the outage began.
+        let is_answer = matches!(verdict, Verdict::Served | Verdict::Answered | Verdict::Limited { .. });
         let is_over = is_answer && self.outages.get(&upstream).is_some_and(|outage| outage.since < sent);
         if is_over {
             self.outages.remove(&upstream);
             self.probes.remove(&upstream);
         }
-        let outage = |state, until| Outage {
+        let outage = |state, until| KnownOutage {
             state,
             since: now,
             until,
         };
         match transition {
             Some(Transition::Ejected { until, .. }) => {
-                self.outages.insert(upstream, outage(State::Ejected, until));
+                self.outages.insert(upstream, outage(HealthState::Ejected, until));
             }
             Some(Transition::Disabled) => {
                 self.probes.remove(&upstream);
                 self.outages
-                    .insert(upstream, outage(State::Disabled, now.after(PROBE_DISABLED)));
+                    .insert(upstream, outage(HealthState::Disabled, now.after(PROBE_DISABLED)));
             }
-            Some(Transition::Recovered { .. }) => assert!(is_over, "what was sent before an outage cannot end it"),
+            Some(Transition::Recovered { .. }) => {
+                assert!(is_over, "a request that was sent before an outage cannot end it")
+            }
             Some(Transition::Cooling { until, scope, .. }) => {
                 self.cooldowns.insert((upstream, scope), until);
             }
@@ -127,23 +141,23 @@ impl Ledger {
         }
     }
 
-    pub(super) fn probe_over(&mut self, upstream: usize, attempt: Attempt) {
+    pub(super) fn end_probe(&mut self, upstream: usize, attempt: Attempt) {
         if self.probes.get(&upstream).is_some_and(|(probe, _)| *probe == attempt) {
             self.probes.remove(&upstream);
         }
     }
 
-    /// The operator knows better.
-    pub(super) fn enabled(&mut self, upstream: usize) {
+    /// Records that the operator has enabled the upstream, which ends every outage and cooldown.
+    pub(super) fn record_enabling(&mut self, upstream: usize) {
         self.probes.remove(&upstream);
         self.outages.remove(&upstream);
         self.cooldowns.retain(|(of, _), _| *of != upstream);
     }
 
-    /// The credential may be another one.
-    pub(super) fn reloaded(&mut self, upstream: usize, now: Tick) {
+    /// Records a reload, after which the credential may be another one.
+    pub(super) fn record_reload(&mut self, upstream: usize, now: Tick) {
         if let Some(outage) = self.outages.get_mut(&upstream)
-            && outage.state == State::Disabled
+            && outage.state == HealthState::Disabled
         {
             outage.until = now;
             self.probes.remove(&upstream);

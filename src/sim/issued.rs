@@ -1,8 +1,9 @@
-//! What the account has issued and later recognises: response ids, encrypted items, turn states.
+//! The state that the simulated account has issued and recognises later: response ids, encrypted items and turn
+//! states.
 //!
-//! Response ids are remembered, the oldest forgotten first. Encrypted items and turn states carry the account's name
-//! instead, the items also a checksum, so they cost no memory and a restarted simulator of the same name still
-//! honours them, as an account does.
+//! Response ids are remembered, and the oldest are forgotten first. Encrypted items and turn states contain the
+//! account's name instead, and encrypted items also a checksum. So they cost no memory, and a restarted simulator of
+//! the same name still accepts them, as a real account does.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,47 +14,47 @@ use parking_lot::Mutex;
 use twox_hash::XxHash3_64;
 
 use super::cache::Prefix;
-use super::responses::Reply;
+use super::responses::GeneratedResponse;
 
-/// Responses that stay known.
+/// The maximum number of responses that are remembered.
 const MAX_RESPONSES: usize = 10_000;
-/// Bytes of requests and replies kept for those responses.
+/// The maximum number of bytes of requests and responses that are remembered.
 const MAX_BYTES: usize = 32 << 20;
 
 /// A response that the account made.
 #[derive(Clone)]
-pub(super) struct Issued {
-    /// What was answered.
-    pub reply: Arc<Reply>,
+pub(super) struct IssuedResponse {
+    /// The response.
+    pub reply: Arc<GeneratedResponse>,
     /// The request's JSON, for its input items.
     pub request: Bytes,
-    /// The conversation up to and including the answer.
+    /// The conversation up to and including the response.
     pub prefix: Prefix,
-    /// Whether it was cancelled since.
+    /// Whether the response was cancelled since.
     pub cancelled: bool,
 }
 
-impl Issued {
+impl IssuedResponse {
     fn weight(&self) -> usize {
         self.request.len() + self.reply.weight()
     }
 }
 
-/// See the module's documentation.
-pub(super) struct Ledger {
+/// The state that an account has issued. See the module's documentation.
+pub(super) struct IssuedObjects {
     name: String,
     turns: AtomicU64,
-    responses: Mutex<Responses>,
+    responses: Mutex<ResponseStore>,
 }
 
 #[derive(Default)]
-struct Responses {
-    known: HashMap<Arc<str>, Issued>,
+struct ResponseStore {
+    known: HashMap<Arc<str>, IssuedResponse>,
     oldest: VecDeque<Arc<str>>,
     bytes: usize,
 }
 
-impl Ledger {
+impl IssuedObjects {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -63,45 +64,46 @@ impl Ledger {
     }
 
     /// Remembers a response by its id.
-    pub(super) fn issue(&self, issued: Issued) {
+    pub(super) fn remember(&self, issued: IssuedResponse) {
         let id: Arc<str> = issued.reply.id().into();
         let mut responses = self.responses.lock();
         responses.bytes += issued.weight();
         responses.oldest.push_back(Arc::clone(&id));
         responses.known.insert(id, issued);
         while responses.oldest.len() > MAX_RESPONSES || responses.bytes > MAX_BYTES {
-            let Some(oldest) = responses.oldest.pop_front() else {
-                break;
-            };
+            let oldest = responses
+                .oldest
+                .pop_front()
+                .expect("every remembered response is in the queue");
             responses.forget(&oldest);
         }
     }
 
-    /// The response called `id`, if this account made it and still knows it.
-    pub(super) fn find(&self, id: &str) -> Option<Issued> {
+    /// Returns the response with this id, if this account made it and still remembers it.
+    pub(super) fn find(&self, id: &str) -> Option<IssuedResponse> {
         self.responses.lock().known.get(id).cloned()
     }
 
-    /// Forgets a response: whether it was known.
+    /// Forgets a response. Returns whether it was known.
     pub(super) fn delete(&self, id: &str) -> bool {
         self.responses.lock().forget(id)
     }
 
     /// Marks a response as cancelled and returns it.
-    pub(super) fn cancel(&self, id: &str) -> Option<Issued> {
+    pub(super) fn cancel(&self, id: &str) -> Option<IssuedResponse> {
         let mut responses = self.responses.lock();
         let issued = responses.known.get_mut(id)?;
         issued.cancelled = true;
         Some(issued.clone())
     }
 
-    /// A new encrypted item's content.
+    /// Returns the content of a new encrypted item.
     pub(super) fn encrypt(&self) -> String {
         let nonce = fastrand::u64(..);
         format!("enc_{}_{nonce:016x}{:016x}", self.name, self.tag(nonce))
     }
 
-    /// Whether this account made that encrypted content.
+    /// Whether this account made this encrypted content.
     pub(super) fn decrypts(&self, content: &str) -> bool {
         let own = content
             .strip_prefix("enc_")
@@ -119,12 +121,12 @@ impl Ledger {
         XxHash3_64::oneshot_with_seed(nonce, self.name.as_bytes())
     }
 
-    /// A new turn's state: `<name>-<n>`.
+    /// Returns the state of a new turn: `<name>-<n>`.
     pub(super) fn begin_turn(&self) -> String {
         format!("{}-{}", self.name, self.turns.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Whether this account made that turn state.
+    /// Whether this account made this turn state.
     pub(super) fn knows_turn(&self, state: &str) -> bool {
         state
             .rsplit_once('-')
@@ -132,7 +134,7 @@ impl Ledger {
     }
 }
 
-impl Responses {
+impl ResponseStore {
     fn forget(&mut self, id: &str) -> bool {
         match self.known.remove(id) {
             Some(issued) => {
@@ -150,10 +152,10 @@ mod tests {
 
     use super::*;
 
-    fn issued(ledger: &Ledger, request: Bytes) -> String {
-        let reply = Reply::new(&json!({"model": "m"}), Vec::new(), Default::default());
+    fn remember_new(issued: &IssuedObjects, request: Bytes) -> String {
+        let reply = GeneratedResponse::new(&json!({"model": "m"}), Vec::new(), Default::default());
         let id = reply.id().to_owned();
-        ledger.issue(Issued {
+        issued.remember(IssuedResponse {
             reply: Arc::new(reply),
             request,
             prefix: Prefix::new("m"),
@@ -163,13 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn only_its_own_encrypted_items_and_turns_are_recognised() {
-        let (a, b) = (Ledger::new("sim-a"), Ledger::new("sim-b"));
+    fn an_account_recognises_only_its_own_encrypted_items_and_turns() {
+        let (a, b) = (IssuedObjects::new("sim-a"), IssuedObjects::new("sim-b"));
         let (item, turn) = (a.encrypt(), a.begin_turn());
         assert!(a.decrypts(&item) && !b.decrypts(&item));
         assert!(a.knows_turn(&turn) && !b.knows_turn(&turn));
         assert_eq!(turn, "sim-a-1");
-        assert!(Ledger::new("sim-a").decrypts(&item), "a restarted account honours it");
+        assert!(
+            IssuedObjects::new("sim-a").decrypts(&item),
+            "a restarted account accepts it"
+        );
         for forged in [
             "",
             "enc_sim-a_",
@@ -179,30 +184,30 @@ mod tests {
         ] {
             assert!(!a.decrypts(forged), "{forged}");
         }
-        assert!(!Ledger::new("sim").decrypts(&item) && !Ledger::new("sim").knows_turn("sim-a-1"));
+        assert!(!IssuedObjects::new("sim").decrypts(&item) && !IssuedObjects::new("sim").knows_turn("sim-a-1"));
     }
 
     #[test]
     fn responses_are_found_cancelled_and_deleted() {
-        let ledger = Ledger::new("a");
-        let id = issued(&ledger, Bytes::new());
-        assert!(ledger.find(&id).is_some_and(|found| !found.cancelled));
-        assert!(ledger.cancel(&id).is_some());
-        assert!(ledger.find(&id).is_some_and(|found| found.cancelled));
-        assert!(ledger.delete(&id) && !ledger.delete(&id));
-        assert!(ledger.find(&id).is_none() && ledger.cancel(&id).is_none());
+        let issued = IssuedObjects::new("a");
+        let id = remember_new(&issued, Bytes::new());
+        assert!(issued.find(&id).is_some_and(|found| !found.cancelled));
+        assert!(issued.cancel(&id).is_some());
+        assert!(issued.find(&id).is_some_and(|found| found.cancelled));
+        assert!(issued.delete(&id) && !issued.delete(&id));
+        assert!(issued.find(&id).is_none() && issued.cancel(&id).is_none());
     }
 
     #[test]
     fn memory_is_bounded_in_number_and_bytes() {
-        let ledger = Ledger::new("a");
-        let first = issued(&ledger, Bytes::new());
-        let second = issued(&ledger, Bytes::new());
-        (1..MAX_RESPONSES).for_each(|_| drop(issued(&ledger, Bytes::new())));
-        assert!(ledger.find(&first).is_none() && ledger.find(&second).is_some());
-        let big = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2]));
-        let bigger = issued(&ledger, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
-        assert!(ledger.find(&second).is_none() && ledger.find(&big).is_none() && ledger.find(&bigger).is_some());
-        assert!(ledger.responses.lock().bytes <= MAX_BYTES);
+        let issued = IssuedObjects::new("a");
+        let first = remember_new(&issued, Bytes::new());
+        let second = remember_new(&issued, Bytes::new());
+        (1..MAX_RESPONSES).for_each(|_| drop(remember_new(&issued, Bytes::new())));
+        assert!(issued.find(&first).is_none() && issued.find(&second).is_some());
+        let big = remember_new(&issued, Bytes::from(vec![0; MAX_BYTES / 2]));
+        let bigger = remember_new(&issued, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
+        assert!(issued.find(&second).is_none() && issued.find(&big).is_none() && issued.find(&bigger).is_some());
+        assert!(issued.responses.lock().bytes <= MAX_BYTES);
     }
 }

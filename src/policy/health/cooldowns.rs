@@ -1,49 +1,49 @@
-//! Cooling down: the limits of an upstream and of its models.
+//! The cooldowns of an upstream and of its models, each of which begins when a request is limited.
 
 use std::time::Duration;
 
-use super::{Attempt, Scope, Transition, jittered};
-use crate::{ids::ModelKey, tick::Tick};
+use super::{attempt::Attempt, jitter::jittered, status::Transition};
+use crate::{ids::ModelKey, policy::verdict::Scope, tick::Tick};
 
-/// The shortest time that a named reset can lie ahead: clocks differ, and nobody gains by asking sooner.
+/// The shortest time until a reset that an upstream names. Clocks differ, and asking again sooner gains nothing.
 pub const RESET_MIN: Duration = Duration::from_millis(500);
-/// The longest: weekly quotas exist, anything beyond is a mistake.
+/// The longest time until a reset that an upstream names. Weekly quotas exist; a longer time is a mistake.
 pub const RESET_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// How long the first cooldown lasts where no reset is named, give or take a quarter.
+/// The length of the first cooldown if the upstream names no reset, up to a quarter longer or shorter.
 pub const COOLDOWN: Duration = Duration::from_secs(1);
-/// How long a cooldown lasts at most where no reset is named.
+/// The maximum length of a cooldown if the upstream names no reset.
 pub const COOLDOWN_MAX: Duration = Duration::from_secs(300);
-/// Of this many models a limit is remembered; beyond that the one that ends first is forgotten.
+/// The maximum number of models whose cooldowns are remembered. Beyond it, the cooldown that ends first is forgotten.
 pub const MODELS_MAX: usize = 16;
 
-/// How long after its end a cooldown without a named reset makes the next one longer.
+/// For this long after its end, a cooldown without a named reset makes the next one longer.
 pub(super) const BACKOFF_MEMORY: Duration = Duration::from_secs(300);
-/// An end that moves by no more than this is not worth a line in a log.
+/// A change of a cooldown's end by no more than this is not reported, because it is not worth a line in a log.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
-    upstream: Option<Limit>,
-    /// At most [`MODELS_MAX`].
-    models: Vec<(ModelKey, Limit)>,
-    /// When a limit was last proved wrong: what was sent before says nothing on any.
+pub(super) struct Cooldowns {
+    upstream: Option<Cooldown>,
+    /// At most [`MODELS_MAX`] entries.
+    models: Vec<(ModelKey, Cooldown)>,
+    /// When a success last ended a cooldown. Verdicts on earlier requests say nothing about any limit.
     cleared: Option<Tick>,
 }
 
-/// A cooldown, and what remains to be known of it afterwards.
+/// A cooldown, and what is remembered of it after its end.
 #[derive(Clone, Copy, Debug)]
-struct Limit {
-    /// When it was last confirmed.
+struct Cooldown {
+    /// When the cooldown began or was last confirmed.
     since: Tick,
     until: Tick,
     is_named: bool,
-    /// Its end has not been reported.
-    is_open: bool,
-    /// How many cooldowns without a named reset there were in a row.
+    /// Whether the end of the cooldown is still to be reported.
+    is_unreported: bool,
+    /// The number of cooldowns without a named reset in a row.
     unnamed: u32,
 }
 
-impl Limits {
+impl Cooldowns {
     pub(super) const fn new() -> Self {
         Self {
             upstream: None,
@@ -56,29 +56,30 @@ impl Limits {
         self.upstream.is_none() && self.models.is_empty()
     }
 
-    /// When requests for `model` may go again; `None` if they may now.
+    /// Returns when requests for `model` may be sent again; `None` if they may be sent now.
     pub(super) fn until(&self, model: Option<ModelKey>, now: Tick) -> Option<Tick> {
         let model = model.and_then(|model| self.get(Scope::Model(model)));
         let ends = [self.upstream, model].into_iter().flatten().map(|limit| limit.until);
         ends.max().filter(|until| now < *until)
     }
 
-    /// The end of the upstream's own cooldown and whether it was named, if it is under way.
-    pub(super) fn upstream(&self, now: Tick) -> Option<(Tick, bool)> {
+    /// Returns the end of the upstream's own cooldown and whether the upstream named it; `None` if the upstream is
+    /// not cooling down.
+    pub(super) fn of_upstream(&self, now: Tick) -> Option<(Tick, bool)> {
         let limit = self.upstream.filter(|limit| now < limit.until)?;
         Some((limit.until, limit.is_named))
     }
 
-    /// How many models are cooling, and when the last of them is back.
-    pub(super) fn models(&self, now: Tick) -> (usize, Option<Tick>) {
+    /// Returns the number of models that are cooling down, and the latest end of their cooldowns.
+    pub(super) fn cooling_models(&self, now: Tick) -> (usize, Option<Tick>) {
         let ends = self.models.iter().map(|(_, limit)| limit.until);
         let cooling = ends.filter(|until| now < *until);
         (cooling.clone().count(), cooling.max())
     }
 
-    /// A request was served: whatever it was sent in spite of is over. Returns one cooldown that was under way, the
-    /// upstream's own if it was.
-    pub(super) fn succeeded(&mut self, attempt: Attempt, now: Tick) -> Option<Scope> {
+    /// Records that a request was served. Every cooldown that applies to the request, and that began before the request
+    /// was sent, is over. Returns the scope of one cooldown that was in effect; the upstream's own is preferred.
+    pub(super) fn end_by_success(&mut self, attempt: Attempt, now: Tick) -> Option<Scope> {
         let model = attempt.model.map(Scope::Model);
         let mut ended = None;
         for scope in [Some(Scope::Upstream), model].into_iter().flatten() {
@@ -87,13 +88,13 @@ impl Limits {
             };
             self.set(scope, None);
             self.cleared = Some(now);
-            ended = ended.or(limit.is_open.then_some(scope));
+            ended = ended.or(limit.is_unreported.then_some(scope));
         }
         ended
     }
 
-    /// A request was limited.
-    pub(super) fn limited(
+    /// Records that a request was limited. Returns a transition if a cooldown begins or its end moves noticeably.
+    pub(super) fn record_limit(
         &mut self,
         attempt: Attempt,
         scope: Scope,
@@ -106,8 +107,8 @@ impl Limits {
         }
         let known = self.get(scope);
         let limit = match reset {
-            Some(reset) => Limit::named(known, attempt, reset, now),
-            None => Limit::unnamed(known, attempt, now, random),
+            Some(reset) => Cooldown::named(known, attempt, reset, now),
+            None => Cooldown::unnamed(known, attempt, now, random),
         }?;
         self.set(scope, Some(limit));
         let (until, named) = (limit.until, limit.is_named);
@@ -118,8 +119,9 @@ impl Limits {
             .then_some(Transition::Cooling { until, scope, named })
     }
 
-    /// Reports one cooldown that has ended; when there is none left to report, forgets what needs no remembering.
-    pub(super) fn settle(&mut self, now: Tick) -> Option<Scope> {
+    /// Returns the scope of one cooldown that has ended and was not reported. When none is left to report, it forgets
+    /// the cooldowns that need not be remembered.
+    pub(super) fn expire(&mut self, now: Tick) -> Option<Scope> {
         let scopes = self
             .models
             .iter_mut()
@@ -129,8 +131,8 @@ impl Limits {
             .iter_mut()
             .map(|limit| (Scope::Upstream, limit))
             .chain(scopes);
-        if let Some((scope, limit)) = all.find(|(_, limit)| limit.is_open && limit.until <= now) {
-            limit.is_open = false;
+        if let Some((scope, limit)) = all.find(|(_, limit)| limit.is_unreported && limit.until <= now) {
+            limit.is_unreported = false;
             return Some(scope);
         }
         self.upstream = self.upstream.filter(|limit| !limit.is_forgotten(now));
@@ -145,7 +147,7 @@ impl Limits {
         };
     }
 
-    fn get(&self, scope: Scope) -> Option<Limit> {
+    fn get(&self, scope: Scope) -> Option<Cooldown> {
         match scope {
             Scope::Upstream => self.upstream,
             Scope::Model(wanted) => self
@@ -156,7 +158,7 @@ impl Limits {
         }
     }
 
-    fn set(&mut self, scope: Scope, limit: Option<Limit>) {
+    fn set(&mut self, scope: Scope, limit: Option<Cooldown>) {
         let Scope::Model(wanted) = scope else {
             self.upstream = limit;
             return;
@@ -165,15 +167,15 @@ impl Limits {
         self.models.extend(limit.map(|limit| (wanted, limit)));
         if self.models.len() > MODELS_MAX {
             let ends = self.models.iter().enumerate().map(|(at, (_, limit))| (limit.until, at));
-            if let Some((_, first)) = ends.min() {
-                self.models.swap_remove(first);
-            }
+            let (_, first) = ends.min().expect("more than `MODELS_MAX` models are known");
+            self.models.swap_remove(first);
         }
     }
 }
 
-impl Limit {
-    /// What becomes of a `known` limit when `attempt` was told a reset; `None` if nothing does.
+impl Cooldown {
+    /// The cooldown after `attempt` was limited with a named reset, given the `known` cooldown; `None` if it does not
+    /// change.
     fn named(known: Option<Self>, attempt: Attempt, reset: Duration, now: Tick) -> Option<Self> {
         let until = now.after(reset.clamp(RESET_MIN, RESET_MAX));
         let is_news = known.is_none_or(|known| known.until < until || known.since < attempt.began);
@@ -181,12 +183,13 @@ impl Limit {
             since: now,
             until,
             is_named: true,
-            is_open: true,
+            is_unreported: true,
             unnamed: known.map_or(0, |known| known.unnamed),
         })
     }
 
-    /// The same when it was told none. Only what was sent after the last cooldown's end tells that it was too short.
+    /// The cooldown after `attempt` was limited without a named reset. Only a request that was sent after the end of
+    /// the last cooldown shows that the cooldown was too short.
     fn unnamed(known: Option<Self>, attempt: Attempt, now: Tick, random: u64) -> Option<Self> {
         if known.is_some_and(|known| attempt.began < known.until) {
             return None;
@@ -197,7 +200,7 @@ impl Limit {
             since: now,
             until: now.after(jittered(base, random).min(COOLDOWN_MAX)),
             is_named: false,
-            is_open: true,
+            is_unreported: true,
             unnamed: before.saturating_add(1),
         })
     }

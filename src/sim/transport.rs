@@ -1,7 +1,8 @@
-//! A connection that can be cut, from below hyper, at the moment a script wants.
+//! A transport below hyper that can be cut at the moment that a script names.
 //!
-//! Hyper flushes its transport when all that it had to write is written. So a body that wants the connection cut after
-//! its latest piece arms the [`Breaker`] and waits: the next flush is exactly behind that piece, and cuts.
+//! Hyper flushes its transport when everything that it had to write is written. So a body that needs the connection
+//! cut after its latest piece arms the [`ConnectionBreaker`] and waits: the next flush comes exactly after that
+//! piece, and cuts the connection.
 
 use std::io;
 use std::net::Shutdown;
@@ -22,27 +23,27 @@ use super::act::Close;
 
 /// What to do with a connection instead of answering.
 #[derive(Debug)]
-pub(super) enum Seizure {
-    /// Send these bytes, then close.
+pub(super) enum Takeover {
+    /// Send these bytes, then close the connection.
     Raw(Bytes),
-    /// Close.
+    /// Close the connection.
     Close(Close),
 }
 
-/// The handle by which a request's handler or body breaks its connection.
+/// The handle through which a request's handler or body breaks its connection.
 #[derive(Default)]
-pub(super) struct Breaker {
+pub(super) struct ConnectionBreaker {
     armed: AtomicU8,
-    seizure: Mutex<Option<Seizure>>,
-    seized: Notify,
+    takeover: Mutex<Option<Takeover>>,
+    taken_over: Notify,
 }
 
 const UNARMED: u8 = 0;
 const FIN: u8 = 1;
 const RESET: u8 = 2;
 
-impl Breaker {
-    /// Cuts the connection as soon as everything given to it is written.
+impl ConnectionBreaker {
+    /// Cuts the connection as soon as everything that hyper was given is written.
     pub(super) fn arm(&self, how: Close) {
         let armed = match how {
             Close::Fin => FIN,
@@ -60,23 +61,23 @@ impl Breaker {
     }
 
     /// Takes the connection away from hyper at once.
-    pub(super) fn seize(&self, seizure: Seizure) {
-        *self.seizure.lock() = Some(seizure);
-        self.seized.notify_one();
+    pub(super) fn take_over(&self, takeover: Takeover) {
+        *self.takeover.lock() = Some(takeover);
+        self.taken_over.notify_one();
     }
 
-    /// Waits until the connection is seized.
-    pub(super) async fn seized(&self) -> Seizure {
+    /// Waits until the connection is taken over.
+    pub(super) async fn taken_over(&self) -> Takeover {
         loop {
-            self.seized.notified().await;
-            if let Some(seizure) = self.seizure.lock().take() {
-                return seizure;
+            self.taken_over.notified().await;
+            if let Some(takeover) = self.takeover.lock().take() {
+                return takeover;
             }
         }
     }
 }
 
-/// A socket, with TLS or without.
+/// A socket with or without TLS.
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -91,9 +92,9 @@ impl Socket {
     }
 }
 
-/// Closes a socket in the manner asked for; the caller drops it right after.
+/// Closes a socket in this manner. The caller drops the socket right after.
 pub(super) fn close(tcp: &TcpStream, how: Close) {
-    // An error here means that the peer was faster.
+    // An error here means that the peer has closed the connection first.
     let _ = match how {
         Close::Fin => SockRef::from(tcp).shutdown(Shutdown::Write),
         Close::Reset => tcp.set_zero_linger(),
@@ -101,22 +102,22 @@ pub(super) fn close(tcp: &TcpStream, how: Close) {
 }
 
 /// The transport that hyper is given.
-pub(super) struct Line {
+pub(super) struct BreakableStream {
     socket: Socket,
-    breaker: Arc<Breaker>,
+    breaker: Arc<ConnectionBreaker>,
 }
 
-impl Line {
-    pub(super) fn new(socket: Socket, breaker: Arc<Breaker>) -> Self {
+impl BreakableStream {
+    pub(super) fn new(socket: Socket, breaker: Arc<ConnectionBreaker>) -> Self {
         Self { socket, breaker }
     }
 
-    /// Carries out a seizure.
-    pub(super) async fn end(mut self, seizure: Seizure) {
-        let how = match seizure {
-            Seizure::Close(how) => how,
-            Seizure::Raw(bytes) => {
-                // The peer may be gone; there is nobody to tell.
+    /// Closes the connection as `takeover` says.
+    pub(super) async fn end(mut self, takeover: Takeover) {
+        let how = match takeover {
+            Takeover::Close(how) => how,
+            Takeover::Raw(bytes) => {
+                // The peer may have left, and then the error has no recipient.
                 let _ = self.write_all(&bytes).await;
                 let _ = self.flush().await;
                 Close::Fin
@@ -126,7 +127,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for BreakableStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.socket {
             Socket::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
@@ -135,7 +136,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for BreakableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.socket {
             Socket::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),

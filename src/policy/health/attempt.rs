@@ -1,0 +1,30 @@
+//! A request that was sent to an upstream and has no verdict yet.
+
+use crate::{ids::ModelKey, tick::Tick};
+
+/// A request that was sent to an upstream, as far as its verdict depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an attempt ends in `Health::observe` or `Health::abandon`; otherwise its probe blocks other probes for a while"]
+pub struct Attempt {
+    /// When the request was sent.
+    pub(super) began: Tick,
+    pub(super) model: Option<ModelKey>,
+    pub(super) is_probe: bool,
+}
+
+impl Attempt {
+    /// An attempt on an upstream whose health [is plain](super::Health::is_plain). It equals the result of
+    /// [`Health::begin`](super::Health::begin) in that case, but needs no access to the health and so no lock.
+    pub fn plain(model: Option<ModelKey>, now: Tick) -> Self {
+        Self {
+            began: now,
+            model,
+            is_probe: false,
+        }
+    }
+
+    /// Whether the request is a probe, whose verdict decides for other requests whether the upstream works.
+    pub fn is_probe(self) -> bool {
+        self.is_probe
+    }
+}

@@ -1,0 +1,103 @@
+//! The parameters of a simulation, and the counts that it returns.
+
+use std::{ops::AddAssign, time::Duration};
+
+use crate::{policy::Patience, tick::Tick};
+
+/// The maximum number of attempts per request.
+pub(super) const ATTEMPTS: u32 = 3;
+/// The number of retries per request that the retry budget allows.
+pub(super) const SHARE: f64 = 0.2;
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// The parameters of a simulation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub seed: u64,
+    /// The number of requests that arrive while the upstreams have trouble, and the length of that time.
+    pub requests: u32,
+    pub chaos: Duration,
+    pub patience: Patience,
+    /// Whether the upstreams have only slots and limits with a named end, and work otherwise.
+    pub only_limits: bool,
+}
+
+impl Plan {
+    /// A simulation with every kind of trouble.
+    pub fn chaos(seed: u64) -> Self {
+        // With few requests, the free retries always suffice.
+        let is_storm = seed.is_multiple_of(40);
+        Self {
+            seed,
+            requests: if is_storm { 1_200 } else { 150 },
+            chaos: if is_storm { secs(15) } else { secs(150) },
+            patience: Patience {
+                wait: secs(2),
+                reread_rate: 5_000,
+                wait_max: secs(60),
+            },
+            only_limits: false,
+        }
+    }
+}
+
+/// The number of times that each kind of event has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SimulationCounts {
+    pub requests: u64,
+    pub served: u64,
+    pub retries: u64,
+    /// Retries that the budget did not allow.
+    pub refused: u64,
+    pub least_bad: u64,
+    pub waits: u64,
+    /// Sessions that moved to another upstream.
+    pub moves: u64,
+    pub probes: u64,
+    pub ejections: u64,
+    pub cooldowns: u64,
+    pub disabled: u64,
+    /// Requests that had to stay within an organization.
+    pub owned: u64,
+    pub left: u64,
+    pub input_bytes: u64,
+    pub cached_bytes: u64,
+}
+
+impl SimulationCounts {
+    pub fn as_array(&mut self) -> [&mut u64; 15] {
+        [
+            &mut self.requests,
+            &mut self.served,
+            &mut self.retries,
+            &mut self.refused,
+            &mut self.least_bad,
+            &mut self.waits,
+            &mut self.moves,
+            &mut self.probes,
+            &mut self.ejections,
+            &mut self.cooldowns,
+            &mut self.disabled,
+            &mut self.owned,
+            &mut self.left,
+            &mut self.input_bytes,
+            &mut self.cached_bytes,
+        ]
+    }
+}
+
+impl AddAssign for SimulationCounts {
+    fn add_assign(&mut self, mut other: Self) {
+        for (sum, count) in self.as_array().into_iter().zip(other.as_array()) {
+            *sum += *count;
+        }
+    }
+}
+
+/// Converts a moment to seconds, for messages.
+pub(super) fn seconds(tick: Tick) -> f64 {
+    tick.since(Tick::ZERO).as_secs_f64()
+}

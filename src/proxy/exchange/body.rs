@@ -1,0 +1,275 @@
+//! Response bodies on their way to a caller. A body ends its request: at its own end, or when it is dropped.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{
+    proxy::{
+        exchange::peek::BodyDelimiter,
+        request_end::{RequestEnd, ResponseSummary},
+        request_log::Outcome,
+        turn::{confirm::OwnerRecorder, limits::FinalUsage},
+    },
+    scan::ResponseReader,
+    state::Lease,
+    wire::{BodyError, Relay},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The body of a response to a caller.
+pub struct ResponseBody(BodyKind);
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for the smaller and rarer own bodies would only add an allocation to each"
+)]
+enum BodyKind {
+    Own(OwnBody),
+    Relayed(Box<RelayedBody<Relay>>),
+}
+
+/// A body that Steadfast has made.
+struct OwnBody {
+    text: Bytes,
+    kind: OwnBodyKind,
+    /// Taken when the request ends.
+    end: Option<RequestEnd>,
+}
+
+/// What a body that Steadfast has made says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum OwnBodyKind {
+    /// The answer to the request.
+    Answer,
+    /// An error. The request counts as refused even if the caller does not wait for the error.
+    Error,
+}
+
+/// The body of an upstream's response, read as it passes.
+pub(super) struct RelayedBody<B> {
+    pub relay: B,
+    /// Reads the body as it passes; `None` where nothing in it is of interest.
+    pub reader: Option<ResponseReader>,
+    /// How many of the pieces that are still to pass the reader has read already.
+    pub pieces_read: usize,
+    /// Records who owns the response; `None` where the endpoint makes no responses.
+    pub owner: Option<OwnerRecorder>,
+    /// What delimits the body. If only its connection does, the reader has to tell whether it is whole.
+    pub delimiter: BodyDelimiter,
+    /// The slot at the upstream, given back with the body.
+    pub lease: Option<Lease>,
+    /// How many bytes have passed.
+    pub bytes_out: u64,
+    /// Taken when the request ends.
+    pub end: Option<RequestEnd>,
+}
+
+impl ResponseBody {
+    /// A body that Steadfast has made.
+    pub(in crate::proxy) fn own(text: Bytes, kind: OwnBodyKind, end: RequestEnd) -> Self {
+        Self(BodyKind::Own(OwnBody {
+            text,
+            kind,
+            end: Some(end),
+        }))
+    }
+
+    /// The body of an upstream.
+    pub(super) fn relayed(mut body: RelayedBody<Relay>) -> Self {
+        if body.is_at_end() {
+            body.complete();
+        }
+        Self(BodyKind::Relayed(Box::new(body)))
+    }
+}
+
+impl OwnBody {
+    fn poll_frame(&mut self) -> Option<Frame<Bytes>> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let text = std::mem::take(&mut self.text);
+        let outcome = match self.kind {
+            OwnBodyKind::Answer => Outcome::Complete,
+            OwnBodyKind::Error => Outcome::Refused,
+        };
+        self.end(Some(outcome), text.len() as u64);
+        Some(Frame::data(text))
+    }
+
+    fn end(&mut self, outcome: Option<Outcome>, bytes_out: u64) {
+        if let Some(end) = self.end.take() {
+            let summary = ResponseSummary {
+                bytes_out,
+                usage: FinalUsage::NONE,
+                lease: None,
+            };
+            end.end(outcome, summary);
+        }
+    }
+}
+
+impl Drop for OwnBody {
+    fn drop(&mut self) {
+        let outcome = (self.kind == OwnBodyKind::Error).then_some(Outcome::Refused);
+        self.end(outcome, 0);
+    }
+}
+
+impl<B> RelayedBody<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.bytes_out += data.len() as u64;
+                    self.read(data);
+                }
+                if self.is_at_end() {
+                    self.complete();
+                }
+                Some(Ok(frame))
+            }
+            None if self.must_be_whole() && !self.is_whole() => {
+                self.end(Some(Outcome::UpstreamBroken));
+                Some(Err(BodyError::Broken(
+                    "the connection closed before the end".to_owned(),
+                )))
+            }
+            None => {
+                self.complete();
+                None
+            }
+            Some(Err(error)) => {
+                self.end(Some(match error {
+                    // The last event has passed; only the framing is missing.
+                    _ if self.ended_with_event() => Outcome::Complete,
+                    BodyError::Idle(_) => Outcome::Idle,
+                    BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
+                }));
+                Some(Err(error))
+            }
+        })
+    }
+
+    /// Whether nothing more will come, and what came is all.
+    fn is_at_end(&self) -> bool {
+        self.relay.is_end_stream() && !self.must_be_whole()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.must_be_whole() {
+            // How much there is may be known by now, but not whether that is all.
+            true => SizeHint::default(),
+            false => self.relay.size_hint(),
+        }
+    }
+}
+
+impl<B> RelayedBody<B> {
+    /// Whether the end of the body counts only if what was read says that it is whole.
+    fn must_be_whole(&self) -> bool {
+        self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.is_some()
+    }
+
+    fn read(&mut self, data: &Bytes) {
+        if let Some(reader) = &mut self.reader {
+            match self.pieces_read {
+                0 => reader.feed(data),
+                _ => self.pieces_read -= 1,
+            }
+            self.record_owner();
+        }
+    }
+
+    fn record_owner(&mut self) {
+        if let (Some(reader), Some(owner)) = (&mut self.reader, &mut self.owner) {
+            owner.record(reader);
+        }
+    }
+
+    /// The caller gets the whole body.
+    fn complete(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            reader.finish();
+        }
+        self.record_owner();
+        self.end(Some(Outcome::Complete));
+    }
+
+    /// Ends the request, unless it has ended. Without an `outcome` the caller has left before the end.
+    fn end(&mut self, outcome: Option<Outcome>) {
+        let Some(end) = self.end.take() else { return };
+        let usage = match &self.reader {
+            Some(reader) => match reader.usage() {
+                Some(usage) => FinalUsage::Reported(usage),
+                None if reader.is_stream() => FinalUsage::Unreported {
+                    stream_bytes: self.bytes_out,
+                },
+                None => FinalUsage::NONE,
+            },
+            None => FinalUsage::NONE,
+        };
+        let summary = ResponseSummary {
+            bytes_out: self.bytes_out,
+            usage,
+            lease: self.lease.as_ref(),
+        };
+        end.end(outcome, summary);
+    }
+
+    fn is_whole(&mut self) -> bool {
+        self.reader.as_mut().is_some_and(|reader| {
+            reader.finish();
+            reader.is_whole()
+        })
+    }
+
+    fn ended_with_event(&self) -> bool {
+        self.reader.as_ref().is_some_and(ResponseReader::is_terminal)
+    }
+}
+
+impl<B> Drop for RelayedBody<B> {
+    fn drop(&mut self) {
+        // A client that has read the last event may close before the last chunk: it has everything.
+        let outcome = self.ended_with_event().then_some(Outcome::Complete);
+        self.end(outcome);
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            BodyKind::Own(body) => Poll::Ready(body.poll_frame().map(Ok)),
+            BodyKind::Relayed(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            BodyKind::Own(body) => body.text.is_empty(),
+            BodyKind::Relayed(body) => body.is_at_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            BodyKind::Own(body) => SizeHint::with_exact(body.text.len() as u64),
+            BodyKind::Relayed(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The facts of a turn, read from an HTTP request.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::{
+    proxy::{
+        request::{admit::Admitted, inspect::Inspected},
+        turn::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts},
+    },
+    scan::EncodingKind,
+    scan::RequestFacts,
+    wire::Framing,
+};
+
+/// The facts of a request whose body has been inspected.
+pub(in crate::proxy) fn turn_facts<'a>(
+    admitted: &'a Admitted<'_>,
+    inspected: &'a Inspected,
+) -> TurnFacts<'a, impl HeaderLookup<'a>> {
+    from_parts(admitted, &inspected.facts, inspected.bytes)
+}
+
+/// The facts of a request whose body has `body_bytes` and says `facts`.
+pub(in crate::proxy) fn from_parts<'a>(
+    admitted: &'a Admitted<'_>,
+    facts: &'a RequestFacts,
+    body_bytes: u64,
+) -> TurnFacts<'a, impl HeaderLookup<'a>> {
+    TurnFacts {
+        group: admitted.caller.group,
+        endpoint: admitted.target.endpoint,
+        model: facts.model.as_deref(),
+        body_bytes,
+        session: SessionFacts {
+            prompt_cache_key: facts.prompt_cache_key.as_deref(),
+            session_id: facts.session_id.as_deref(),
+            header: |name: &HeaderName| single_value(&admitted.headers, name),
+            instructions: facts.content.instructions(),
+            input: facts.content.input(),
+        },
+        named_state: NamedState {
+            response_in_path: admitted.target.response_id(),
+            previous_response: facts.previous_response_id.as_deref(),
+            turn_state_issuer: admitted.turn_state.as_ref().map(|state| state.issuer),
+            encrypted: &facts.encrypted,
+        },
+    }
+}
+
+/// The length in bytes that an uncompressed body will have once it is read, as far as the head tells; otherwise 0.
+pub(in crate::proxy) fn announced_body_bytes(admitted: &Admitted<'_>) -> u64 {
+    match admitted.framing {
+        Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => length,
+        Framing::Length(_) | Framing::Chunked | Framing::None => 0,
+    }
+}
+
+/// The value of a header that is there exactly once, if it is UTF-8. Of two values, upstreams may read either.
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => std::str::from_utf8(value.as_bytes()).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Request};
+
+    use super::*;
+    use crate::{endpoint::Endpoint, proxy::request::kit};
+
+    #[test]
+    fn the_facts_come_from_the_head_and_the_body() {
+        let snapshot = kit::snapshot(kit::OPEN);
+        let request = Request::post("/v1/responses/resp_1/cancel").header("host", "gateway.test");
+        let request = request.header("session-id", "s1").body(()).expect("a request");
+        let admitted = kit::admit(&snapshot, request, Framing::None).expect("a good head");
+        let body = RequestFacts {
+            model: Some("gpt-5.2".to_owned()),
+            previous_response_id: Some("resp_0".to_owned()),
+            ..RequestFacts::default()
+        };
+        let facts = from_parts(&admitted, &body, 7);
+        assert_eq!(
+            (facts.endpoint, facts.model, facts.body_bytes),
+            (Endpoint::Response, Some("gpt-5.2"), 7)
+        );
+        assert_eq!(
+            (facts.session.header)(&HeaderName::from_static("session-id")),
+            Some("s1")
+        );
+        let named = facts.named_state;
+        assert_eq!(
+            (named.response_in_path, named.previous_response),
+            (Some("resp_1"), Some("resp_0"))
+        );
+        assert_eq!((named.turn_state_issuer, named.encrypted.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_body_is_announced_only_where_its_length_is_that_of_its_text() {
+        let snapshot = kit::snapshot(kit::OPEN);
+        for (path, coding, framing, expected) in [
+            ("/v1/responses", "identity", Framing::Length(400), 400),
+            ("/v1/responses", "gzip", Framing::Length(400), 0),
+            ("/v1/responses", "identity", Framing::Chunked, 0),
+            ("/v1/responses", "identity", Framing::None, 0),
+            ("/v1/files", "identity", Framing::Length(400), 0),
+        ] {
+            let request = Request::post(path).header("host", "gateway.test");
+            let request = request.header("content-encoding", coding).body(()).expect("a request");
+            let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
+            assert_eq!(announced_body_bytes(&admitted), expected, "{path} {coding} {framing:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_counts_only_where_it_has_one_readable_value() {
+        let name = HeaderName::from_static("session-id");
+        let value = |values: &[&'static [u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(&name, HeaderValue::from_bytes(value).expect("a valid value"));
+            }
+            single_value(&headers, &name).map(str::to_owned)
+        };
+        assert_eq!(value(&[]), None);
+        assert_eq!(value(&[b"s1"]).as_deref(), Some("s1"));
+        assert_eq!(value(&[b"s1", b"s1"]), None);
+        assert_eq!(value(&[b"\xe9"]), None);
+        assert_eq!(value(&["é".as_bytes()]).as_deref(), Some("é"));
+    }
+}

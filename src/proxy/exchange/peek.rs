@@ -1,0 +1,293 @@
+//! What an upstream's answer means, read from its head and as little of its body as possible.
+//!
+//! An answer can be withdrawn only before its first byte has reached the caller. So what decides the
+//! [`Verdict`] is read ahead: the first event of a stream, or the body of an error that may report a limit. What was read
+//! ahead stays in the [`Relay`], and the caller gets it all the same.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode, Version,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
+};
+use http_body::Body as _;
+use memchr::memmem::Finder;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    endpoint::Endpoint,
+    policy::Verdict,
+    proxy::{
+        headers::names_json,
+        turn::{
+            attempts::{BufferedRest, UpstreamAnswer},
+            verdict::VerdictRules,
+        },
+    },
+    scan::{ErrorNotice, FirstEvent, ResponseReader, error_notice, event_notice},
+    tick::Clock,
+    wire::Relay,
+};
+
+/// How much of a body is read before it is passed on, in bytes.
+const MAX_AHEAD: usize = 16 << 10;
+/// How long the bytes that decide the verdict are waited for, from the response head.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the rest of an error answer is waited for. Most often it has come with the head.
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// An upstream's response whose beginning has been read.
+pub(in crate::proxy) struct PeekedResponse {
+    pub response: Response<Relay>,
+    /// The endpoint that was called.
+    pub endpoint: Endpoint,
+    /// Reads the body as it passes; `None` where nothing in it is of interest.
+    pub reader: Option<ResponseReader>,
+    /// How many pieces of the body, from the first, the reader has read already.
+    pub pieces_read: usize,
+    pub delimiter: BodyDelimiter,
+}
+
+/// What delimits a response body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum BodyDelimiter {
+    /// Its framing: a length, chunks, or the end of its HTTP/2 stream.
+    Framing,
+    /// Only the end of the connection (RFC 9112 section 6.3, rule 8), which a broken connection has too.
+    ConnectionEnd,
+}
+
+impl BodyDelimiter {
+    fn of(response: &Response<Relay>) -> Self {
+        let length = response.body().size_hint().exact();
+        Self::of_head(response.version(), response.headers(), length)
+    }
+
+    fn of_head(version: Version, headers: &HeaderMap, length: Option<u64>) -> Self {
+        if version == Version::HTTP_2 || length.is_some() || headers.contains_key(TRANSFER_ENCODING) {
+            Self::Framing
+        } else {
+            Self::ConnectionEnd
+        }
+    }
+}
+
+/// What was asked, as far as the meaning of the answer depends on it.
+pub(in crate::proxy) struct PeekContext<'a> {
+    pub endpoint: Endpoint,
+    /// The model that was requested.
+    pub model: Option<&'a str>,
+    pub rules: VerdictRules<'a>,
+    pub clock: Clock,
+}
+
+impl PeekContext<'_> {
+    /// Reads what `response` means.
+    pub async fn peek(&self, response: Response<Relay>) -> UpstreamAnswer<PeekedResponse> {
+        let delimiter = BodyDelimiter::of(&response);
+        let status = response.status();
+        let mut peeked = PeekedResponse {
+            reader: reader(status, response.headers(), self.endpoint, delimiter),
+            endpoint: self.endpoint,
+            pieces_read: 0,
+            delimiter,
+            response,
+        };
+        let verdict = match &mut peeked.reader {
+            Some(reader) if reader.is_stream() => {
+                let relay = peeked.response.body_mut();
+                self.verdict_of_first_event(relay, reader, &mut peeked.pieces_read)
+                    .await
+            }
+            _ if self.rules.needs_body(status) => {
+                let notice = self.read_error(&mut peeked.response).await;
+                self.rules.of_error(status, &notice)
+            }
+            _ => self.rules.of_status(status),
+        };
+        UpstreamAnswer {
+            response: peeked,
+            status,
+            verdict,
+        }
+    }
+
+    /// Reads a stream up to its first event: a stream can fail with that event, behind a head with the status 200.
+    async fn verdict_of_first_event(
+        &self,
+        relay: &mut Relay,
+        reader: &mut ResponseReader,
+        pieces_read: &mut usize,
+    ) -> Verdict {
+        let deadline = Instant::now() + VERDICT_TIMEOUT;
+        let mut read = 0;
+        while read < MAX_AHEAD {
+            match timeout_at(deadline, relay.read_ahead()).await {
+                Ok(Some(Ok(piece))) => {
+                    read += piece.len();
+                    reader.feed(&piece);
+                    *pieces_read += 1;
+                }
+                // Nothing of the stream has reached the caller, so another upstream may serve the request.
+                Ok(Some(Err(_))) => return Verdict::Failed,
+                Ok(None) | Err(_) => break,
+            }
+            match reader.first_event() {
+                FirstEvent::Pending => {}
+                FirstEvent::Other => break,
+                FirstEvent::Failure(data) => {
+                    let notice = event_notice(data, self.model, self.clock.unix_time());
+                    return notice.map_or(Verdict::Served, |notice| self.rules.of_failed_stream(&notice));
+                }
+            }
+        }
+        Verdict::Served
+    }
+
+    /// Reads what an error answer says about itself.
+    async fn read_error(&self, response: &mut Response<Relay>) -> ErrorNotice {
+        let deadline = Instant::now() + VERDICT_TIMEOUT;
+        let mut body = Vec::new();
+        while body.len() < MAX_AHEAD
+            && let Ok(Some(Ok(piece))) = timeout_at(deadline, response.body_mut().read_ahead()).await
+        {
+            body.extend_from_slice(&piece);
+        }
+        error_notice(response.headers(), &body, self.model, self.clock.unix_time())
+    }
+}
+
+impl PeekedResponse {
+    /// Reads the rest of an error into memory, where it is short and arrives soon, and masks what is `confidential` in what
+    /// has been read: an upstream that refuses a key may quote it.
+    pub async fn buffer_error(&mut self, confidential: &[Finder<'_>]) -> BufferedRest {
+        let rest = self.buffer_rest().await;
+        self.response.body_mut().mask(confidential);
+        rest
+    }
+
+    async fn buffer_rest(&mut self) -> BufferedRest {
+        let deadline = Instant::now() + REST_TIMEOUT;
+        let relay = self.response.body_mut();
+        while relay.ahead() < MAX_AHEAD {
+            match timeout_at(deadline, relay.read_ahead()).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(None) => return BufferedRest::Whole,
+                Ok(Some(Err(_))) | Err(_) => break,
+            }
+        }
+        match relay.is_broken() {
+            true => BufferedRest::Broken,
+            false => BufferedRest::Partial,
+        }
+    }
+}
+
+/// The reader for a response body. There is one only where the body has something to read (an id, a usage, an error), or
+/// an end to recognize: SDKs close a stream of chat completions at `[DONE]`, before its last chunk.
+fn reader(
+    status: StatusCode,
+    headers: &HeaderMap,
+    endpoint: Endpoint,
+    delimiter: BodyDelimiter,
+) -> Option<ResponseReader> {
+    if !endpoint.is_usage_read() || status != StatusCode::OK || headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    match headers.get(CONTENT_TYPE) {
+        Some(content_type) if names_event_stream(content_type) => Some(ResponseReader::events()),
+        Some(content_type) if !names_json(content_type) => None,
+        _ if delimiter == BodyDelimiter::ConnectionEnd => Some(ResponseReader::json_to_end()),
+        _ => Some(ResponseReader::json()),
+    }
+}
+
+fn names_event_stream(content_type: &HeaderValue) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let start = content_type.as_bytes().get(..EVENT_STREAM.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn only_plain_answers_of_known_endpoints_are_read() {
+        #[derive(Debug, PartialEq)]
+        enum ReaderKind {
+            Nothing,
+            Events,
+            Json,
+        }
+        let json: &[_] = &[("content-type", "application/json")];
+        let events: &[_] = &[("content-type", "Text/Event-Stream; charset=utf-8")];
+        for (endpoint, status, fields, expected) in [
+            (Endpoint::Responses, 200, json, ReaderKind::Json),
+            (Endpoint::Responses, 200, &[], ReaderKind::Json),
+            (Endpoint::Responses, 200, events, ReaderKind::Events),
+            (Endpoint::ChatCompletions, 200, events, ReaderKind::Events),
+            (Endpoint::Responses, 201, json, ReaderKind::Nothing),
+            (Endpoint::Responses, 429, json, ReaderKind::Nothing),
+            (Endpoint::Models, 200, json, ReaderKind::Nothing),
+            (Endpoint::Other, 200, events, ReaderKind::Nothing),
+            (
+                Endpoint::Responses,
+                200,
+                &[("content-type", "text/plain")],
+                ReaderKind::Nothing,
+            ),
+            (
+                Endpoint::Responses,
+                200,
+                &[("content-type", "application/json"), ("content-encoding", "gzip")],
+                ReaderKind::Nothing,
+            ),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let found = match reader(status, &head(fields), endpoint, BodyDelimiter::Framing) {
+                None => ReaderKind::Nothing,
+                Some(reader) if reader.is_stream() => ReaderKind::Events,
+                Some(_) => ReaderKind::Json,
+            };
+            assert_eq!(found, expected, "{endpoint:?} {status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_with_its_connection_is_read_to_its_end() {
+        let whole = |delimiter| {
+            let mut reader = reader(StatusCode::OK, &head(&[]), Endpoint::Responses, delimiter).expect("a reader");
+            reader.feed(b"{\"id\":\"resp_1\"}");
+            reader.finish();
+            reader.is_whole()
+        };
+        assert!(whole(BodyDelimiter::ConnectionEnd));
+    }
+
+    #[test]
+    fn only_http1_without_framing_ends_with_the_connection() {
+        let chunked = head(&[("transfer-encoding", "chunked")]);
+        let none = head(&[]);
+        for (version, headers, length, expected) in [
+            (Version::HTTP_11, &none, None, BodyDelimiter::ConnectionEnd),
+            (Version::HTTP_10, &none, None, BodyDelimiter::ConnectionEnd),
+            (Version::HTTP_11, &none, Some(5), BodyDelimiter::Framing),
+            (Version::HTTP_11, &chunked, None, BodyDelimiter::Framing),
+            (Version::HTTP_2, &none, None, BodyDelimiter::Framing),
+        ] {
+            assert_eq!(
+                BodyDelimiter::of_head(version, headers, length),
+                expected,
+                "{version:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Builds the response for the caller from an upstream's.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Response, Version};
+
+use crate::{
+    ids::Namespace,
+    policy::Route,
+    proxy::{
+        exchange::{
+            body::{RelayedBody, ResponseBody},
+            peek::PeekedResponse,
+            rate_limit_headers,
+            response_headers::cleanse_response,
+        },
+        headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
+        identity::RequestIdentity,
+        request_end::RequestEnd,
+        turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state},
+    },
+    state::{Gateway, Snapshot, Upstream},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Builds the caller's response: its head, and a body that ends the request with `end`.
+pub(in crate::proxy) fn build(
+    gateway: &Arc<Gateway>,
+    snapshot: &Snapshot,
+    served: TurnAnswer<'_, PeekedResponse>,
+    identity: RequestIdentity<'_>,
+    mut end: RequestEnd,
+) -> Response<ResponseBody> {
+    let origin = ResponseOrigin {
+        upstream: served.upstream,
+        route: served.route,
+        namespace: served.namespace,
+    };
+    let peeked = served.answer.response;
+    let (mut parts, relay) = peeked.response.into_parts();
+    let upstream_request_id = parts.headers.get(X_REQUEST_ID);
+    end.log()
+        .answered(origin.upstream, origin.route, parts.status, upstream_request_id);
+    end.mark_answered(parts.status);
+
+    parts.version = Version::HTTP_11;
+    origin.rewrite_headers(&mut parts.headers, snapshot, identity);
+    let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
+    let body = RelayedBody {
+        relay,
+        reader: peeked.reader,
+        pieces_read: peeked.pieces_read,
+        owner: has_owner.then(|| OwnerRecorder::new(gateway.clone(), origin.namespace, origin.upstream.id)),
+        delimiter: peeked.delimiter,
+        lease: served.lease,
+        bytes_out: 0,
+        end: Some(end),
+    };
+    Response::from_parts(parts, ResponseBody::relayed(body))
+}
+
+/// Where a response comes from, and to whom it goes.
+struct ResponseOrigin<'a> {
+    upstream: &'a Upstream,
+    route: Route,
+    /// The namespace of the caller's group.
+    namespace: Namespace,
+}
+
+impl ResponseOrigin<'_> {
+    /// Changes the upstream's response headers into the caller's.
+    fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
+        cleanse_response(headers, self.upstream);
+        rate_limit_headers::replace_with_callers(headers, identity.key.map(|key| &**key));
+        if let Some(issued) = headers.remove(TURN_STATE)
+            && let Some(sealed) = turn_state::seal(self.upstream.id, &self.upstream.seal, self.namespace, &issued)
+        {
+            headers.insert(TURN_STATE, sealed);
+        }
+        if !headers.contains_key(X_REQUEST_ID) {
+            headers.insert(X_REQUEST_ID, identity.id);
+        }
+        if snapshot.route_headers {
+            headers.insert(ROUTED_TO, self.upstream.name_header.clone());
+            headers.insert(ROUTED_BY, HeaderValue::from_static(self.route.label()));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The attempt loop with scripted upstreams: a real gateway, no sockets, and paused time.
+
+mod failover;
+mod waiting;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use http::{HeaderName, HeaderValue};
+
+use super::*;
+use crate::{
+    endpoint::Endpoint,
+    ids::{OwnedKey, SessionKey, UpstreamId},
+    policy::Scope,
+    proxy::{
+        testing,
+        turn::{
+            facts::{NamedState, SessionFacts, TurnFacts},
+            pick::PickStep,
+        },
+    },
+    state::Gateway,
+};
+
+/// The session key of every turn here.
+const KEY: &str = "session-1";
+/// Longer than any request waits.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// What a scripted upstream does with one request.
+#[derive(Clone, Copy)]
+enum ScriptedStep {
+    /// Answers with this status and verdict, and an error body that can be buffered so far.
+    Answer(u16, Verdict, BufferedRest),
+    /// Gives no answer.
+    Fail(fn() -> SendFailure),
+}
+
+const SERVED: ScriptedStep = ScriptedStep::Answer(200, Verdict::Served, BufferedRest::Whole);
+const BAD_REQUEST: ScriptedStep = ScriptedStep::Answer(400, Verdict::Answered, BufferedRest::Whole);
+const FAILED: ScriptedStep = ScriptedStep::Answer(500, Verdict::Failed, BufferedRest::Whole);
+const OVERLOADED: ScriptedStep = ScriptedStep::Answer(503, Verdict::Failed, BufferedRest::Whole);
+const REFUSED: ScriptedStep = ScriptedStep::Answer(401, Verdict::Refused, BufferedRest::Whole);
+const BROKEN_OFF: ScriptedStep = ScriptedStep::Answer(200, Verdict::Failed, BufferedRest::Broken);
+const UNREACHABLE: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Unreachable);
+const BROKEN: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Broken);
+const TIMEOUT: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Timeout(Duration::from_secs(9)));
+const NOT_SENDABLE: ScriptedStep = ScriptedStep::Fail(|| SendFailure::NotSendable(Fault::MissingCredential));
+const NO_BODY: ScriptedStep = ScriptedStep::Fail(|| SendFailure::RequestBody(Fault::IncompleteBody));
+
+const fn limited(status: u16, reset: Duration) -> ScriptedStep {
+    let verdict = Verdict::Limited {
+        reset: Some(reset),
+        scope: Scope::Upstream,
+    };
+    ScriptedStep::Answer(status, verdict, BufferedRest::Whole)
+}
+
+/// What each upstream does with the requests that it gets, by its name.
+type UpstreamScript<'a> = &'a [(&'a str, &'a [ScriptedStep])];
+
+/// Sends by a script, and records to which upstreams.
+struct ScriptedSender {
+    script: HashMap<String, Vec<ScriptedStep>>,
+    repeatability: Repeatability,
+    /// How often the body can be sent.
+    bodies: usize,
+    sent: Arc<Mutex<Vec<String>>>,
+}
+
+impl RequestSender for ScriptedSender {
+    /// How much of the error body can be buffered.
+    type Response = BufferedRest;
+
+    fn repeatability(&self) -> Repeatability {
+        self.repeatability
+    }
+
+    fn has_body(&self) -> bool {
+        self.sent.lock().expect("no panic").len() < self.bodies
+    }
+
+    async fn send(&mut self, upstream: &Upstream) -> Result<UpstreamAnswer<BufferedRest>, SendFailure> {
+        assert_eq!(
+            upstream.state.in_flight(),
+            1,
+            "the request holds a lease while it is sent"
+        );
+        self.sent.lock().expect("no panic").push(upstream.name.to_string());
+        let steps = self.script.get_mut(&*upstream.name);
+        let steps = steps.unwrap_or_else(|| panic!("{} must not be called", upstream.name));
+        match steps.remove(0) {
+            ScriptedStep::Answer(status, verdict, rest) => Ok(UpstreamAnswer {
+                response: rest,
+                status: StatusCode::from_u16(status).expect("a status"),
+                verdict,
+            }),
+            ScriptedStep::Fail(failure) => Err(failure()),
+        }
+    }
+
+    async fn buffer_error(response: &mut BufferedRest, _: &Upstream) -> BufferedRest {
+        *response
+    }
+}
+
+/// How a turn has ended: with the answer of an upstream and its status, or with a fault's code.
+#[derive(Debug, PartialEq)]
+enum Ended {
+    Answer(String, u16),
+    Fault(&'static str),
+}
+
+fn answer(upstream: impl Into<String>, status: u16) -> Ended {
+    Ended::Answer(upstream.into(), status)
+}
+
+/// A turn of the session [`KEY`] that is to be run.
+struct Scenario {
+    gateway: Arc<Gateway>,
+    script: HashMap<String, Vec<ScriptedStep>>,
+    repeatability: Repeatability,
+    bodies: usize,
+    previous_response: Option<&'static str>,
+}
+
+impl Scenario {
+    fn new(gateway: &Arc<Gateway>, script: UpstreamScript) -> Self {
+        let steps = |(name, steps): &(&str, &[ScriptedStep])| ((*name).to_owned(), steps.to_vec());
+        Self {
+            gateway: gateway.clone(),
+            script: script.iter().map(steps).collect(),
+            repeatability: Repeatability::Repeatable,
+            bodies: usize::MAX,
+            previous_response: None,
+        }
+    }
+
+    /// Runs the turn: the upstreams that were called, in their order, and how it has ended.
+    async fn run(self) -> (Vec<String>, Ended) {
+        let gateway = self.gateway;
+        let snapshot = gateway.snapshot();
+        let turn = open(&gateway, &snapshot, self.previous_response).expect("the upstreams serve every model");
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let sender = ScriptedSender {
+            script: self.script,
+            repeatability: self.repeatability,
+            bodies: self.bodies,
+            sent: sent.clone(),
+        };
+        let mut log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
+        let mut charge = Charge::default();
+        let ended = match run(turn, sender, &mut log, &mut charge, Instant::now()).await {
+            Ok(answer) => Ended::Answer(answer.upstream.name.to_string(), answer.answer.status.as_u16()),
+            Err(fault) => Ended::Fault(fault.code()),
+        };
+        for upstream in snapshot.upstreams() {
+            assert_eq!(
+                upstream.state.in_flight(),
+                0,
+                "the lease at {} is given back",
+                upstream.name
+            );
+        }
+        let sent = sent.lock().expect("no panic").clone();
+        (sent, ended)
+    }
+}
+
+fn open<'a>(
+    gateway: &'a Gateway,
+    snapshot: &'a Snapshot,
+    previous_response: Option<&'static str>,
+) -> Result<Turn<'a>, Fault> {
+    let facts = TurnFacts {
+        group: snapshot.access.anonymous(),
+        endpoint: Endpoint::Responses,
+        model: Some("gpt-5.2"),
+        body_bytes: 1_000_000,
+        session: SessionFacts {
+            prompt_cache_key: Some(KEY),
+            session_id: None,
+            header: |_: &HeaderName| None,
+            instructions: b"",
+            input: b"",
+        },
+        named_state: NamedState {
+            previous_response,
+            ..NamedState::default()
+        },
+    };
+    Turn::open(gateway, snapshot, &facts)
+}
+
+fn session_key(gateway: &Gateway) -> SessionKey {
+    SessionKey::from_text(gateway.snapshot().access.anonymous().namespace, KEY)
+}
+
+fn pin(gateway: &Gateway) -> Option<UpstreamId> {
+    gateway.runtime.pins.get(session_key(gateway), gateway.clock.now())
+}
+
+fn set_pin(gateway: &Gateway, upstream: &str) {
+    let upstream = UpstreamId::from_name(upstream);
+    let now = gateway.clock.now();
+    gateway.runtime.pins.confirm(session_key(gateway), None, upstream, now);
+}
+
+fn three_upstreams(settings: &str) -> Arc<Gateway> {
+    let third = "[[upstream]]\nname = \"c\"\nbase_url = \"http://c.test/v1\"\napi_key = \"env:C_KEY\"\n";
+    testing::gateway(&format!("{settings}\n{third}"))
+}
+
+/// The names of the upstreams in the order of the session's candidates.
+fn order(gateway: &Gateway) -> Vec<String> {
+    let snapshot = gateway.snapshot();
+    let eligible = |_| true;
+    let ranked = snapshot.rendezvous.ranked(session_key(gateway), eligible);
+    let name = |index| Some(snapshot.upstream(index).name.to_string());
+    ranked.filter_map(name).collect()
+}
+
+fn spend_retry_budget(gateway: &Gateway) {
+    let snapshot = gateway.snapshot();
+    let turn = open(gateway, &snapshot, None).expect("the upstreams serve every model");
+    while turn.try_spend_retry() {}
+}

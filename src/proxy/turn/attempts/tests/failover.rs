@@ -1,0 +1,213 @@
+//! Which upstreams a request is sent to, and what the caller gets when none serves it.
+
+use super::*;
+
+/// The steps of the first, second and third upstream in the session's order; how many of them are called; and how the turn
+/// ends: with the answer of the last one and its status, or with a fault.
+struct FailoverRow {
+    name: &'static str,
+    repeatability: Repeatability,
+    steps: [ScriptedStep; 3],
+    calls: usize,
+    ended: Result<u16, &'static str>,
+}
+
+const fn row(
+    name: &'static str,
+    steps: [ScriptedStep; 3],
+    calls: usize,
+    ended: Result<u16, &'static str>,
+) -> FailoverRow {
+    FailoverRow {
+        name,
+        repeatability: Repeatability::Repeatable,
+        steps,
+        calls,
+        ended,
+    }
+}
+
+const fn once(
+    name: &'static str,
+    steps: [ScriptedStep; 3],
+    calls: usize,
+    ended: Result<u16, &'static str>,
+) -> FailoverRow {
+    FailoverRow {
+        repeatability: Repeatability::Once,
+        ..row(name, steps, calls, ended)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_fails_over_in_order_until_an_answer_can_be_passed_on() {
+    let limit = limited(429, LONG);
+    let rows = [
+        row("served at once", [SERVED, SERVED, SERVED], 1, Ok(200)),
+        row("unreachable", [UNREACHABLE, SERVED, SERVED], 2, Ok(200)),
+        row("timeout", [TIMEOUT, SERVED, SERVED], 2, Ok(200)),
+        row("broken connection", [BROKEN, SERVED, SERVED], 2, Ok(200)),
+        row("failed twice", [FAILED, FAILED, SERVED], 3, Ok(200)),
+        row("refused credential", [REFUSED, SERVED, SERVED], 2, Ok(200)),
+        row("limited", [limit, SERVED, SERVED], 2, Ok(200)),
+        row("stream broken off", [BROKEN_OFF, SERVED, SERVED], 2, Ok(200)),
+        row("the caller's own error", [BAD_REQUEST, SERVED, SERVED], 1, Ok(400)),
+        row(
+            "the caller has to change it",
+            [NOT_SENDABLE, SERVED, SERVED],
+            1,
+            Err("missing_api_key"),
+        ),
+        row(
+            "the caller's body broke off",
+            [NO_BODY, SERVED, SERVED],
+            1,
+            Err("incomplete_body"),
+        ),
+        once("once: unreachable", [UNREACHABLE, SERVED, SERVED], 2, Ok(200)),
+        once("once: refused", [REFUSED, SERVED, SERVED], 2, Ok(200)),
+        once("once: limited", [limit, SERVED, SERVED], 2, Ok(200)),
+        once("once: 503", [OVERLOADED, SERVED, SERVED], 2, Ok(200)),
+        once("once: 500", [FAILED, SERVED, SERVED], 1, Ok(500)),
+        once("once: broken", [BROKEN, SERVED, SERVED], 1, Err("upstream_broken")),
+        once("once: timeout", [TIMEOUT, SERVED, SERVED], 1, Err("upstream_timeout")),
+    ];
+    check(&rows).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_is_the_most_useful_answer() {
+    let limit = limited(429, LONG);
+    let first_event = limited(200, LONG);
+    let unusual = limited(403, LONG);
+    let partly = ScriptedStep::Answer(500, Verdict::Failed, BufferedRest::Partial);
+    let partly_limited = Verdict::Limited {
+        reset: Some(LONG),
+        scope: Scope::Upstream,
+    };
+    let partly_limited = ScriptedStep::Answer(429, partly_limited, BufferedRest::Partial);
+    let rows = [
+        row("all limited", [limit, limit, limit], 3, Err("usage_limit_reached")),
+        row(
+            "all limited, in streams",
+            [first_event, first_event, first_event],
+            3,
+            Err("usage_limit_reached"),
+        ),
+        row("all limited, unusually", [unusual, unusual, unusual], 3, Ok(403)),
+        row("the last one failed", [limit, limit, FAILED], 3, Ok(500)),
+        row("all failed", [FAILED, OVERLOADED, FAILED], 3, Ok(500)),
+        row("the last one is limited", [FAILED, FAILED, limit], 3, Ok(429)),
+        row("a long error", [FAILED, FAILED, partly], 3, Ok(500)),
+        row(
+            "a long limit holds no connection",
+            [FAILED, FAILED, partly_limited],
+            3,
+            Err("upstream_broken"),
+        ),
+        row(
+            "a broken error",
+            [FAILED, FAILED, BROKEN_OFF],
+            3,
+            Err("upstream_broken"),
+        ),
+        row(
+            "none reachable",
+            [UNREACHABLE, UNREACHABLE, UNREACHABLE],
+            3,
+            Err("upstream_unreachable"),
+        ),
+        row(
+            "the last one timed out",
+            [FAILED, FAILED, TIMEOUT],
+            3,
+            Err("upstream_timeout"),
+        ),
+    ];
+    check(&rows).await;
+}
+
+async fn check(rows: &[FailoverRow]) {
+    for row in rows {
+        let gateway = three_upstreams("[retry]\nattempts = 3\n");
+        let order = order(&gateway);
+        let script: Vec<(&str, &[ScriptedStep])> = order
+            .iter()
+            .zip(&row.steps)
+            .map(|(name, step)| (name.as_str(), std::slice::from_ref(step)))
+            .collect();
+        let mut scenario = Scenario::new(&gateway, &script);
+        scenario.repeatability = row.repeatability;
+        let (sent, ended) = scenario.run().await;
+        let called = &order[..row.calls];
+        let expected = match row.ended {
+            Ok(status) => answer(called[row.calls - 1].clone(), status),
+            Err(code) => Ended::Fault(code),
+        };
+        assert_eq!((sent.as_slice(), ended), (called, expected), "{}", row.name);
+        let served_by = (row.ended == Ok(200)).then(|| UpstreamId::from_name(&called[row.calls - 1]));
+        assert_eq!(pin(&gateway), served_by, "{}: the pin", row.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_no_more_often_than_attempts_allow() {
+    for attempts in 1..=3 {
+        let gateway = three_upstreams(&format!("[retry]\nattempts = {attempts}\n"));
+        let script: [(&str, &[ScriptedStep]); 3] = ["a", "b", "c"].map(|name| (name, &[FAILED][..]));
+        let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+        assert_eq!(sent, order(&gateway)[..attempts]);
+        assert_eq!(ended, answer(sent[attempts - 1].clone(), 500));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_retry_budget_the_first_failure_is_the_last_word() {
+    let gateway = three_upstreams("");
+    spend_retry_budget(&gateway);
+    let script: [(&str, &[ScriptedStep]); 3] = ["a", "b", "c"].map(|name| (name, &[FAILED][..]));
+    let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+    let first = &order(&gateway)[0];
+    assert_eq!((sent, ended), (vec![first.clone()], answer(first.clone(), 500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_passed_on_is_not_sent_again() {
+    let gateway = three_upstreams("");
+    let script: [(&str, &[ScriptedStep]); 3] = ["a", "b", "c"].map(|name| (name, &[OVERLOADED][..]));
+    let mut scenario = Scenario::new(&gateway, &script);
+    scenario.bodies = 1;
+    let (sent, ended) = scenario.run().await;
+    assert_eq!((sent.len(), ended), (1, answer(sent[0].clone(), 503)));
+}
+
+/// Makes an upstream refuse its credential, so that it is disabled. What an upstream says about a credential counts only if
+/// the request began after the credential was configured.
+async fn disable(gateway: &Gateway, name: &str) {
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let snapshot = gateway.snapshot();
+    let upstream = snapshot
+        .upstream_of(UpstreamId::from_name(name))
+        .expect("a known upstream");
+    let mut lease = upstream.state.try_acquire(None).expect("a ready upstream");
+    lease.report(Verdict::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_resort_costs_a_retry() {
+    let is_budget_spent = [false, true];
+    for is_spent in is_budget_spent {
+        let gateway = testing::gateway("");
+        disable(&gateway, "a").await;
+        disable(&gateway, "b").await;
+        if is_spent {
+            spend_retry_budget(&gateway);
+        }
+        let script: [(&str, &[ScriptedStep]); 2] = ["a", "b"].map(|name| (name, &[SERVED][..]));
+        let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+        match is_spent {
+            false => assert_eq!((sent.len(), ended), (1, answer(sent[0].clone(), 200))),
+            true => assert_eq!((sent.len(), ended), (0, Ended::Fault("upstreams_unavailable"))),
+        }
+    }
+}

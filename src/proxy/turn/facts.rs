@@ -1,0 +1,58 @@
+//! The facts by which a turn is routed: its input, independent of what carried the request.
+
+use http::HeaderName;
+
+use crate::{
+    endpoint::Endpoint,
+    ids::{EncryptedContent, UpstreamId},
+    state::Group,
+};
+
+/// The facts by which a turn is routed.
+pub(in crate::proxy) struct TurnFacts<'a, H> {
+    /// The group that the caller belongs to. It decides which upstreams and models the turn may use.
+    pub group: &'a Group,
+    /// The endpoint that the request calls.
+    pub endpoint: Endpoint,
+    /// The model that the request names.
+    pub model: Option<&'a str>,
+    /// The length of the request's body in bytes as it was sent, or 0 where the body is not read before it is passed on. A
+    /// session with more to read again elsewhere waits longer for its own upstream.
+    pub body_bytes: u64,
+    /// What the request says about its session.
+    pub session: SessionFacts<'a, H>,
+    /// The state at an upstream that the request refers to.
+    pub named_state: NamedState<'a>,
+}
+
+/// What a request says about its session.
+pub(in crate::proxy) struct SessionFacts<'a, H> {
+    /// The body's `prompt_cache_key`.
+    pub prompt_cache_key: Option<&'a str>,
+    /// The body's `client_metadata.session_id`.
+    pub session_id: Option<&'a str>,
+    /// Returns the value of a header, if the header is there exactly once and its value is UTF-8.
+    pub header: H,
+    /// The first bytes of the body's `instructions`; empty where it has none.
+    pub instructions: &'a [u8],
+    /// The first bytes of the body's `input`; empty where it has none.
+    pub input: &'a [u8],
+}
+
+/// The state at an upstream that a request refers to. Only the organization that made the state knows it.
+#[derive(Clone, Copy, Default)]
+pub(in crate::proxy) struct NamedState<'a> {
+    /// The response id in the path.
+    pub response_in_path: Option<&'a str>,
+    /// The body's `previous_response_id`.
+    pub previous_response: Option<&'a str>,
+    /// The upstream that issued the turn state that the request returns.
+    pub turn_state_issuer: Option<UpstreamId>,
+    /// The encrypted items in the body's `input`, in their order.
+    pub encrypted: &'a [EncryptedContent],
+}
+
+/// A function that looks a request's header up; see [`SessionFacts::header`].
+pub(in crate::proxy) trait HeaderLookup<'a>: Fn(&HeaderName) -> Option<&'a str> {}
+
+impl<'a, F: Fn(&HeaderName) -> Option<&'a str>> HeaderLookup<'a> for F {}

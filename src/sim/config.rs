@@ -1,0 +1,53 @@
+//! The configuration of a simulated account.
+
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// The configuration of a simulated account.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// The name, which is the account's identity: 1 to 64 visible ASCII characters.
+    pub name: String,
+    /// The time between two events of a stream; zero means no delay. An answer in one piece takes as long as its text
+    /// would take to stream.
+    pub pace: Duration,
+    /// The number of pieces of text in an answer, at least 1.
+    pub deltas: usize,
+    /// The models in the account's list.
+    pub models: Vec<String>,
+    /// Whether a model that is not in the list is refused with 404 `model_not_found`.
+    pub only_models: bool,
+    /// The only credential that the account accepts; `None` means any credential, or none.
+    pub api_key: Option<Secret>,
+    /// Whether the response to a request without `x-codex-turn-state` carries that header.
+    pub turn_state: bool,
+    /// Whether the account refuses turn states, response ids and encrypted items that it did not issue.
+    pub refuse_foreign: bool,
+    /// How long a prompt stays cached after its last use.
+    pub cache_ttl: Duration,
+    /// The number of positions in prompts that the cache remembers, at some 50 bytes each. A 40 KB prompt has about
+    /// 150. Zero means no cache.
+    pub cache_marks: usize,
+    /// Whether requests are recorded for [`Sim::requests`](super::Sim::requests).
+    pub record: bool,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        let models = ["gpt-5.2", "gpt-5.2-codex", "gpt-5-mini", "text-embedding-3-small"];
+        Self {
+            name: "sim".to_owned(),
+            pace: Duration::ZERO,
+            deltas: 8,
+            models: models.map(str::to_owned).to_vec(),
+            only_models: false,
+            api_key: None,
+            turn_state: true,
+            refuse_foreign: true,
+            cache_ttl: Duration::from_secs(3600),
+            cache_marks: 100_000,
+            record: false,
+        }
+    }
+}

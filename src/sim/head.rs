@@ -1,0 +1,28 @@
+//! The head of a request that reached the account.
+
+use http::{HeaderMap, Method};
+
+/// The head of a request that reached the account, as rules see it.
+#[derive(Clone, Debug)]
+pub struct ReceivedHead {
+    /// The method of the request.
+    pub method: Method,
+    /// The path and query as they are in the request line.
+    pub target: String,
+    /// The headers of the request.
+    pub headers: HeaderMap,
+    /// The number of the request's connection, counted from 1.
+    pub connection: u64,
+    /// The number of the request on its connection, counted from 1. A number over 1 means that the connection was
+    /// reused.
+    pub nth: u64,
+}
+
+impl ReceivedHead {
+    /// Returns the target without its query.
+    pub fn path(&self) -> &str {
+        self.target
+            .split_once('?')
+            .map_or(self.target.as_str(), |(path, _)| path)
+    }
+}
