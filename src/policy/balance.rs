@@ -18,7 +18,7 @@ use crate::ids::Weight;
 ///
 /// `random` is 64 uniformly random bits. `weight` is called up to three times for each member, and `in_flight` at
 /// most twice.
-pub fn less_loaded_of_two(
+pub(super) fn less_loaded_of_two(
     random: u64,
     len: usize,
     weight: impl Fn(usize) -> Option<Weight>,

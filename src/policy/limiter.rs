@@ -64,7 +64,7 @@ pub struct Denial {
 
 /// An admitted request. It counts as running until it is [finished](Limiter::finish).
 #[derive(Debug)]
-#[must_use = "an admission holds a place until it is settled"]
+#[must_use = "an admission counts as running until `Limiter::finish`"]
 pub struct Admission {
     tokens: u64,
     charged_at: Tick,

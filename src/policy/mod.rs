@@ -3,7 +3,7 @@
 //! A request passes through the modules in this order:
 //!
 //! 1. [`session`] finds the session key of the request and the owner of the state that it refers to.
-//! 2. [`pins`] tells which upstream served the session last, [`rendezvous`] tells the session's home, and [`balance`]
+//! 2. [`pins`] tells which upstream served the session last, [`rendezvous`] tells the session's home, and `balance`
 //!    chooses an upstream for a request without a session.
 //! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.
 //!    The request waits at most as long as its [`patience`] allows.
@@ -15,7 +15,7 @@
 //! of a request body.
 
 pub mod availability;
-pub mod balance;
+mod balance;
 pub mod budget;
 mod hash;
 pub mod health;
@@ -32,7 +32,6 @@ pub mod tokens;
 pub mod verdict;
 
 pub use availability::Availability;
-pub use balance::less_loaded_of_two;
 pub use budget::RetryBudget;
 pub use health::{Attempt, Health};
 pub use patience::Patience;

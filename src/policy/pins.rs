@@ -280,7 +280,7 @@ impl<K: HashedKey> AffinityTable<K> {
         (shard, published)
     }
 
-    /// Removes some idle entries, so that the size of the table follows the number of live sessions instead of
+    /// Removes some idle entries, so that the size of the table follows the number of active sessions instead of
     /// growing to its bound.
     fn drop_idle(&self, shard: &mut Shard, now: Tick, idle: Duration) {
         for _ in 0..REMOVALS {
@@ -301,7 +301,7 @@ impl<K: HashedKey> AffinityTable<K> {
     }
 
     /// Drops the entry that has been unused the longest. When other threads evict at the same time it may find no
-    /// entry; then those threads have made room.
+    /// entry; then those threads have evicted enough.
     fn evict(&self) {
         // Each attempt corrects at least one shard, so the last one is needed only while other threads use the oldest
         // entries.

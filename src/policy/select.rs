@@ -49,7 +49,7 @@ pub struct WaitLimits {
 
 /// The result of a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its fields are")]
+#[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Decision {
     /// Send the request to this candidate.
     Send(Candidate),

@@ -6,11 +6,10 @@
 
 use std::time::Duration;
 
-use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::act::{Act, Close, ScriptedAnswer};
+use super::act::{Act, Close};
 use super::head::ReceivedHead;
 
 type OnHead = Box<dyn Fn(&ReceivedHead) -> bool + Send>;
@@ -102,17 +101,6 @@ impl Script {
         self.add(Rule::new(act).path(path).times(1));
     }
 
-    /// Answers the next `POST /v1/responses` with these output items.
-    pub fn reply_items(&self, items: Vec<Value>) {
-        let act = Act::answer(ScriptedAnswer::Items(items));
-        self.add(
-            Rule::new(act)
-                .path("/v1/responses")
-                .head(|head| head.method == Method::POST)
-                .times(1),
-        );
-    }
-
     /// Treats new connections in this way from now on.
     pub fn accept(&self, accept: Accept) {
         *self.accept.lock() = accept;
@@ -154,7 +142,7 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, Method};
     use serde_json::json;
 
     use super::*;

@@ -88,7 +88,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
             connection,
             nth: nth.fetch_add(1, Ordering::Relaxed),
         };
-        Exchange::new(Arc::clone(&account), Arc::clone(&breaker), head).run(body)
+        SimExchange::new(Arc::clone(&account), Arc::clone(&breaker), head).run(body)
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,7 +104,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
 }
 
 /// One request and its response.
-struct Exchange {
+struct SimExchange {
     account: Arc<Account>,
     breaker: Arc<ConnectionBreaker>,
     head: ReceivedHead,
@@ -114,7 +114,7 @@ struct Exchange {
 }
 
 /// A request's body in each of its forms.
-struct RequestBody {
+struct DecodedBody {
     /// The body as sent; `None` if the script says that it is not read.
     raw: Option<Bytes>,
     /// The body without its content encoding.
@@ -122,7 +122,7 @@ struct RequestBody {
     json: Result<serde_json::Value, ApiError>,
 }
 
-impl Exchange {
+impl SimExchange {
     fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: ReceivedHead) -> Self {
         Self {
             started: account.clock.now(),
@@ -168,7 +168,7 @@ impl Exchange {
         Ok(self.finish(response, &act))
     }
 
-    async fn answer(&mut self, act: &Act, body: RequestBody) -> SimResponse {
+    async fn answer(&mut self, act: &Act, body: DecodedBody) -> SimResponse {
         match &act.answer {
             ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if body.raw.is_none() => pending().await,
             ScriptedAnswer::Usual => self.usual_answer(body, None),
@@ -186,7 +186,7 @@ impl Exchange {
     }
 
     /// Returns the answer that the account gives by itself, with `items` as its output if they are given.
-    fn usual_answer(&self, body: RequestBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
+    fn usual_answer(&self, body: DecodedBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
         let request = ParsedRequest {
             head: &self.head,
             plain: body.plain,
@@ -235,19 +235,19 @@ impl Exchange {
 }
 
 /// Decodes a request's body: without its content encoding, and as JSON.
-fn decode(head: &ReceivedHead, raw: Option<Bytes>) -> RequestBody {
+fn decode(head: &ReceivedHead, raw: Option<Bytes>) -> DecodedBody {
     let decoded = match &raw {
         None => Err(ApiError::broken_body()),
         Some(_) if head.method != Method::POST => Err(ApiError::not_json("this method takes no body")),
         Some(raw) => intake::decompress(&head.headers, raw),
     };
     match decoded {
-        Ok(plain) => RequestBody {
+        Ok(plain) => DecodedBody {
             raw,
             json: intake::parse(&plain),
             plain,
         },
-        Err(error) => RequestBody {
+        Err(error) => DecodedBody {
             raw,
             plain: Bytes::new(),
             json: Err(error),

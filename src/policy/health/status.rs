@@ -101,7 +101,7 @@ pub enum Badness {
 
 /// A change of an upstream's health, which is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "a variant's line says what its fields are")]
+#[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Transition {
     /// The upstream failed `failures` times in a row. It is probed at `until`.
     Ejected { until: Tick, failures: u32 },

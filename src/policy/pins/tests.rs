@@ -206,8 +206,8 @@ proptest! {
             }
             prop_assert!(pins.len() <= capacity);
             for (n, to, last) in &oracle.entries {
-                let live = now.since(*last) <= idle;
-                prop_assert_eq!(pins.peek(key(*n), now), live.then_some(upstream(*to)));
+                let is_fresh = now.since(*last) <= idle;
+                prop_assert_eq!(pins.peek(key(*n), now), is_fresh.then_some(upstream(*to)));
             }
         }
     }

@@ -69,7 +69,8 @@ async fn scripted_items_are_streamed_to_the_request_they_are_for() {
         (&output[0]["name"], &output[0]["status"]),
         (&call["name"], &json!("completed"))
     );
-    sim.script().reply_items(vec![call]);
+    sim.script()
+        .once("/v1/responses", Act::answer(ScriptedAnswer::Items(vec![call])));
     get(&sim, "/v1/models").await;
     assert_eq!(ask(&sim, &hello()).await.json()["output"][0]["call_id"], "call_1");
     sim.stop().await;
