@@ -17,7 +17,7 @@ use crate::{
         },
         text::bounded,
         turn::{
-            attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, UpstreamAnswer},
+            attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, SendResult},
             turn_state::TurnState,
             verdict::VerdictRules,
         },
@@ -135,7 +135,7 @@ impl RequestSender for HttpSender {
         self.request.body().is_here()
     }
 
-    async fn send(&mut self, upstream: &Upstream) -> Result<UpstreamAnswer<PeekedResponse>, SendFailure> {
+    async fn send(&mut self, upstream: &Upstream) -> SendResult<PeekedResponse> {
         self.address(upstream).map_err(SendFailure::NotSendable)?;
         let terms = SendOptions {
             head: self.limits.head,

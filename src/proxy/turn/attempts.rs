@@ -39,10 +39,7 @@ pub(in crate::proxy) trait RequestSender: Send {
     fn has_body(&self) -> bool;
 
     /// Sends the request to `upstream`, and reads from its answer what the answer means.
-    fn send(
-        &mut self,
-        upstream: &Upstream,
-    ) -> impl Future<Output = Result<UpstreamAnswer<Self::Response>, SendFailure>> + Send;
+    fn send(&mut self, upstream: &Upstream) -> impl Future<Output = SendResult<Self::Response>> + Send;
 
     /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
     fn buffer_error(response: &mut Self::Response, upstream: &Upstream) -> impl Future<Output = BufferedRest> + Send;
@@ -63,6 +60,9 @@ pub(in crate::proxy) struct UpstreamAnswer<R> {
     pub status: StatusCode,
     pub verdict: Verdict,
 }
+
+/// What an attempt comes to.
+pub(in crate::proxy) type SendResult<R> = Result<UpstreamAnswer<R>, SendFailure>;
 
 /// Why an attempt has no answer.
 #[derive(Debug)]

@@ -83,7 +83,7 @@ impl RequestSender for ScriptedSender {
         self.sent.lock().expect("no panic").len() < self.bodies
     }
 
-    async fn send(&mut self, upstream: &Upstream) -> Result<UpstreamAnswer<BufferedRest>, SendFailure> {
+    async fn send(&mut self, upstream: &Upstream) -> SendResult<BufferedRest> {
         assert_eq!(
             upstream.state.in_flight(),
             1,
