@@ -47,8 +47,20 @@ const PURE: [&str; 2] = ["policy", "scan"];
 /// Files that form an import cycle, each group with the reason why it is not a tree.
 const ALLOWED_CYCLES: [(&[&str], &str); 0] = [];
 
+/// Sibling modules that import each other although their files do not, each group with the reason.
+const ALLOWED_SIBLING_CYCLES: [(&str, &[&str], &str); 1] = [(
+    "wire",
+    &["body", "client", "http1", "server"],
+    "a request body is read from a client's connection and written to an upstream's, so the folders group files by what \
+     they are, not by what they use",
+)];
+
 /// Type names that stand for more than one type, each with the reason.
-const SHARED_NAMES: [(&str, &str); 0] = [];
+const SHARED_NAMES: [(&str, &str); 3] = [
+    ("ClientKey", "as it is configured, and as requests use it"),
+    ("Group", "as it is configured, and as requests use it"),
+    ("Upstream", "as it is configured, and as requests use it"),
+];
 
 /// The longest file, in lines.
 const FILE_LINES: usize = 400;
@@ -208,6 +220,10 @@ fn no_sibling_modules_import_each_other_in_a_circle() {
             .map(|(from, to)| (from.as_str(), to.iter().map(String::as_str).collect()))
             .collect();
         for cycle in cycles::cycles(&edges) {
+            let is_allowed = |(of, allowed, _): &(&str, &[&str], &str)| *of == parent.join("::") && *allowed == cycle;
+            if ALLOWED_SIBLING_CYCLES.iter().any(is_allowed) {
+                continue;
+            }
             wrong.push(format!(
                 "modules of '{}' import each other: {}",
                 parent.join("::"),

@@ -113,7 +113,13 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let head = ReceivedHead::new(parts, body.framing(), peer);
         let body = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
-        let mut log = RequestLog::open(&self.gateway, &head, body.counter());
+        let mut log = RequestLog::open(
+            &self.gateway,
+            head.request_id.clone(),
+            &head.parts.method,
+            &head.parts.uri,
+            body.counter(),
+        );
         let mut charge = Charge::default();
 
         let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());

@@ -16,10 +16,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::{
-    request::received::ReceivedHead,
-    text::{bounded, copied},
-};
+use super::text::{bounded, copied};
 use crate::{
     endpoint::Endpoint,
     fault::{Fault, RejectReason},
@@ -114,14 +111,20 @@ struct AnswerRecord {
 
 impl RequestLog {
     /// Opens the log of a request that has just arrived. `bytes_in` counts the bytes of its body.
-    pub fn open(gateway: &Arc<Gateway>, head: &ReceivedHead, bytes_in: Arc<AtomicU64>) -> Self {
+    pub fn open(
+        gateway: &Arc<Gateway>,
+        request_id: HeaderValue,
+        method: &Method,
+        uri: &Uri,
+        bytes_in: Arc<AtomicU64>,
+    ) -> Self {
         Self::new(
             gateway,
             Record {
-                method: Some(head.parts.method.clone()),
-                path: Some(logged_path(&head.parts.uri)),
+                method: Some(method.clone()),
+                path: Some(logged_path(uri)),
                 bytes_in: Some(bytes_in),
-                ..Record::new(head.request_id.clone())
+                ..Record::new(request_id)
             },
         )
     }

@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::head::ReceivedHead;
+use super::head::RecordedHead;
 
 /// The manner in which a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Fixed {
 #[derive(Clone, Debug)]
 pub struct Received {
     /// The head of the request.
-    pub head: ReceivedHead,
+    pub head: RecordedHead,
     /// The body of the request as sent.
     pub body: Bytes,
 }

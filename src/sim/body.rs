@@ -198,7 +198,7 @@ mod tests {
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
-    use super::super::head::ReceivedHead;
+    use super::super::head::RecordedHead;
     use super::super::recorder::{Recording, RequestRecorder};
     use super::*;
     use crate::tick::Clock;
@@ -206,7 +206,7 @@ mod tests {
     /// Returns everything that comes out before the body ends (true) or stops (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
         let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
-        let head = ReceivedHead {
+        let head = RecordedHead {
             method: Method::GET,
             target: "/".to_owned(),
             headers: HeaderMap::new(),

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method};
 
 /// The head of a request that reached the account, as rules see it.
 #[derive(Clone, Debug)]
-pub struct ReceivedHead {
+pub struct RecordedHead {
     /// The method of the request.
     pub method: Method,
     /// The path and query as they are in the request line.
@@ -18,7 +18,7 @@ pub struct ReceivedHead {
     pub nth: u64,
 }
 
-impl ReceivedHead {
+impl RecordedHead {
     /// Returns the target without its query.
     pub fn path(&self) -> &str {
         self.target

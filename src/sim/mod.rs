@@ -51,7 +51,7 @@ mod transport;
 pub use act::{Act, After, Close, CustomAnswer, Fixed, Point, Read, Received, ScriptedAnswer};
 pub use cli::{SimArgs, run};
 pub use config::SimConfig;
-pub use head::ReceivedHead;
+pub use head::RecordedHead;
 pub use instance::Sim;
 pub use recorder::{Ending, RequestRecord, SimCounts};
 pub use script::{Accept, Rule, Script};

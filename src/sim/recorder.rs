@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
-use super::head::ReceivedHead;
+use super::head::RecordedHead;
 use crate::tick::{Clock, Tick};
 
 /// The maximum number of recorded requests. The latest ones are kept.
@@ -73,7 +73,7 @@ pub(super) enum Recording {
 }
 
 struct RecordEntry {
-    head: ReceivedHead,
+    head: RecordedHead,
     at: Tick,
     progress: Mutex<Progress>,
 }
@@ -127,7 +127,7 @@ impl RequestRecorder {
     }
 
     /// Begins to record a request.
-    pub(super) fn begin(self: &Arc<Self>, head: &ReceivedHead) -> RequestGuard {
+    pub(super) fn begin(self: &Arc<Self>, head: &RecordedHead) -> RequestGuard {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         let entry = self.entries.as_ref().map(|entries| {
@@ -246,8 +246,8 @@ impl Drop for RequestGuard {
 mod tests {
     use super::*;
 
-    fn head() -> ReceivedHead {
-        ReceivedHead {
+    fn head() -> RecordedHead {
+        RecordedHead {
             method: Method::GET,
             target: "/t".into(),
             headers: HeaderMap::new(),

@@ -13,7 +13,7 @@ use super::body::BodySource;
 use super::cache::Prefix;
 use super::chat::{self, Completion, CompletionChunks, UsageChunk};
 use super::events::ResponseEvents;
-use super::head::ReceivedHead;
+use super::head::RecordedHead;
 use super::issued::IssuedResponse;
 use super::outgoing::SimResponse;
 use super::responses::{
@@ -25,7 +25,7 @@ const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
 
 /// A request that has been read.
 pub(super) struct ParsedRequest<'a> {
-    pub head: &'a ReceivedHead,
+    pub head: &'a RecordedHead,
     /// The body without its content encoding.
     pub plain: Bytes,
     /// The body, parsed as JSON.

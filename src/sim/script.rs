@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::act::{Act, Close};
-use super::head::ReceivedHead;
+use super::head::RecordedHead;
 
-type OnHead = Box<dyn Fn(&ReceivedHead) -> bool + Send>;
+type OnHead = Box<dyn Fn(&RecordedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 
 /// An [`Act`] and the requests that it happens to: all requests for ever, unless the rule is narrowed down.
@@ -49,7 +49,7 @@ impl Rule {
     }
 
     /// Limits the rule to requests whose head meets this condition.
-    pub fn head(mut self, matches: impl Fn(&ReceivedHead) -> bool + Send + 'static) -> Self {
+    pub fn head(mut self, matches: impl Fn(&RecordedHead) -> bool + Send + 'static) -> Self {
         self.head = Some(Box::new(matches));
         self
     }
@@ -61,7 +61,7 @@ impl Rule {
         self
     }
 
-    fn matches(&self, head: &ReceivedHead) -> bool {
+    fn matches(&self, head: &RecordedHead) -> bool {
         self.path.as_deref().is_none_or(|path| path == head.path()) && self.head.as_ref().is_none_or(|on| on(head))
     }
 }
@@ -117,12 +117,12 @@ impl Script {
     }
 
     /// Returns the act for a request whose head has arrived.
-    pub(super) fn on_head(&self, head: &ReceivedHead) -> Option<Act> {
+    pub(super) fn on_head(&self, head: &RecordedHead) -> Option<Act> {
         self.take(|rule| rule.body.is_none() && rule.matches(head))
     }
 
     /// Returns the act for a request whose body has been read.
-    pub(super) fn on_body(&self, head: &ReceivedHead, body: &Value) -> Option<Act> {
+    pub(super) fn on_body(&self, head: &RecordedHead, body: &Value) -> Option<Act> {
         self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
     }
 
@@ -147,8 +147,8 @@ mod tests {
 
     use super::*;
 
-    fn head(target: &str) -> ReceivedHead {
-        ReceivedHead {
+    fn head(target: &str) -> RecordedHead {
+        RecordedHead {
             method: Method::POST,
             target: target.to_owned(),
             headers: HeaderMap::new(),

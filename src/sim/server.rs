@@ -23,7 +23,7 @@ use super::account::Account;
 use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
 use super::api_error::ApiError;
 use super::body::{BodySource, PacedBody};
-use super::head::ReceivedHead;
+use super::head::RecordedHead;
 use super::intake;
 use super::outgoing::SimResponse;
 use super::recorder::{Ending, RequestGuard};
@@ -81,7 +81,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
     let (nth, connection) = (AtomicU64::new(1), connected.number);
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, body) = request.into_parts();
-        let head = ReceivedHead {
+        let head = RecordedHead {
             method: parts.method,
             target: parts.uri.to_string(),
             headers: parts.headers,
@@ -107,7 +107,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
 struct SimExchange {
     account: Arc<Account>,
     breaker: Arc<ConnectionBreaker>,
-    head: ReceivedHead,
+    head: RecordedHead,
     guard: RequestGuard,
     /// When the head had arrived.
     started: Tick,
@@ -123,7 +123,7 @@ struct DecodedBody {
 }
 
 impl SimExchange {
-    fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: ReceivedHead) -> Self {
+    fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: RecordedHead) -> Self {
         Self {
             started: account.clock.now(),
             guard: account.recorder.begin(&head),
@@ -235,7 +235,7 @@ impl SimExchange {
 }
 
 /// Decodes a request's body: without its content encoding, and as JSON.
-fn decode(head: &ReceivedHead, raw: Option<Bytes>) -> DecodedBody {
+fn decode(head: &RecordedHead, raw: Option<Bytes>) -> DecodedBody {
     let decoded = match &raw {
         None => Err(ApiError::broken_body()),
         Some(_) if head.method != Method::POST => Err(ApiError::not_json("this method takes no body")),

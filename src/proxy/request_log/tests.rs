@@ -1,21 +1,11 @@
-use http::Request;
 use serde_json::{Value, json};
 
 use super::{testing::AccessLog, *};
-use crate::{
-    proxy::testing as gateways,
-    wire::{Framing, Peer},
-};
+use crate::proxy::testing as gateways;
 
-const PEER: Peer = Peer {
-    address: None,
-    is_secure: false,
-};
-
-fn head(path: &str) -> ReceivedHead {
-    let request = Request::post(path).header("x-request-id", "req-1").body(());
-    let (parts, ()) = request.expect("a request").into_parts();
-    ReceivedHead::new(parts, Framing::None, PEER)
+fn open(gateway: &Arc<Gateway>, path: &'static str, bytes_in: Arc<AtomicU64>) -> RequestLog {
+    let request_id = HeaderValue::from_static("req-1");
+    RequestLog::open(gateway, request_id, &Method::POST, &Uri::from_static(path), bytes_in)
 }
 
 fn without_times(mut line: Value) -> Value {
@@ -37,7 +27,7 @@ async fn a_line_has_what_the_stages_have_noted() {
     let _capturing = access_log.capture();
     let key = gateways::limited_key("");
     let bytes_in = Arc::new(AtomicU64::new(0));
-    let mut log = RequestLog::open(&gateway, &head("/v1/responses?secret=1"), bytes_in.clone());
+    let mut log = open(&gateway, "/v1/responses?secret=1", bytes_in.clone());
     bytes_in.store(7, Ordering::Relaxed);
     log.identified(Endpoint::Responses, Some(&key));
     log.tried(2, Duration::from_millis(1_500));
@@ -72,7 +62,7 @@ async fn a_line_has_what_the_stages_have_noted() {
 async fn a_refusal_and_an_unreadable_head_have_the_same_fields() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
-    let mut refused = RequestLog::open(&gateway, &head("/v1/x"), Arc::default());
+    let mut refused = open(&gateway, "/v1/x", Arc::default());
     refused.refused(&Fault::BuffersFull);
     refused.end(Outcome::Refused);
     let id = HeaderValue::from_static("req-2");
@@ -107,12 +97,12 @@ async fn a_dropped_log_ends_once_as_client_gone_or_as_stopped_while_the_gateway_
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     for (index, expected) in ["client_gone", "stopped"].into_iter().enumerate() {
-        drop(RequestLog::open(&gateway, &head("/v1/x"), Arc::default()));
+        drop(open(&gateway, "/v1/x", Arc::default()));
         assert_eq!(access_log.lines()[index]["outcome"], expected);
         gateway.mark_aborting();
     }
     // A log that has ended keeps its outcome.
-    RequestLog::open(&gateway, &head("/v1/x"), Arc::default()).end(Outcome::Idle);
+    open(&gateway, "/v1/x", Arc::default()).end(Outcome::Idle);
     let lines = access_log.lines();
     assert_eq!((lines.len(), &lines[2]["outcome"]), (3, &json!("idle")));
 }

@@ -48,7 +48,7 @@ enum RequestChannel {
 }
 
 /// Why a request has no response head.
-struct SendFailure {
+struct PooledSendFailure {
     error: SendError,
     /// Whether the connection had most likely been closed before, so that the request can be sent again.
     may_resend: bool,
@@ -118,7 +118,7 @@ impl Pool {
         request: &mut Request<Replay>,
         options: SendOptions,
         freshness: ConnectionFreshness,
-    ) -> Result<Response<Relay>, SendFailure> {
+    ) -> Result<Response<Relay>, PooledSendFailure> {
         match channel {
             RequestChannel::Http1(connection) => self.send_http1(connection, request, options, freshness).await,
             RequestChannel::Http2(stream) => Box::pin(self.send_http2(stream, request, options, freshness)).await,
@@ -131,7 +131,7 @@ impl Pool {
         request: &mut Request<Replay>,
         options: SendOptions,
         freshness: ConnectionFreshness,
-    ) -> Result<Response<Relay>, SendFailure> {
+    ) -> Result<Response<Relay>, PooledSendFailure> {
         let begun = Instant::now();
         let body = request.body_mut().share();
         match Http1Exchange::begin(connection, request, body, options.head).await {
@@ -140,7 +140,7 @@ impl Pool {
             }
             Err(failed) => {
                 let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
-                Err(SendFailure {
+                Err(PooledSendFailure {
                     error: failed.error,
                     may_resend: was_closed && freshness.may_resend(options) && request.body().is_here(),
                 })
@@ -154,7 +154,7 @@ impl Pool {
         request: &mut Request<Replay>,
         options: SendOptions,
         freshness: ConnectionFreshness,
-    ) -> Result<Response<Relay>, SendFailure> {
+    ) -> Result<Response<Relay>, PooledSendFailure> {
         let H2SendFailure {
             error,
             unsent,
@@ -172,7 +172,7 @@ impl Pool {
             *request.body_mut() = body;
         }
         let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_here();
-        Err(SendFailure {
+        Err(PooledSendFailure {
             error,
             may_resend: is_unsent || is_safe,
         })

@@ -23,7 +23,7 @@ use crate::wire::{
             body_decoder::BodyDecoder,
             head_reader::{ResponseHead, parse_response},
             head_writer,
-            write_buffer::BodyDelimiter,
+            write_buffer::WriteDelimiter,
         },
         upstream_connection::UpstreamConnection,
     },
@@ -36,7 +36,7 @@ pub(in crate::wire) struct Http1Exchange {
     /// The part of the request body that is still to be read; `None` once its end has been read.
     upload: Option<Replay>,
     /// How the request body is delimited.
-    delimiter: BodyDelimiter,
+    delimiter: WriteDelimiter,
     /// The bytes of the request body that are still to come according to its head; `None` for a chunked body.
     upload_left: Option<u64>,
     /// Finds the end of the response body.
@@ -115,8 +115,8 @@ impl Http1Exchange {
         let mut exchange = Self {
             connection,
             delimiter: match framing {
-                Framing::Chunked => BodyDelimiter::Chunked,
-                Framing::None | Framing::Length(_) => BodyDelimiter::LengthOrClose,
+                Framing::Chunked => WriteDelimiter::Chunked,
+                Framing::None | Framing::Length(_) => WriteDelimiter::LengthOrClose,
             },
             upload_left: match framing {
                 Framing::None => Some(0),

@@ -34,7 +34,7 @@ pub(in crate::wire) struct WriteBuffer {
 
 /// How a body is delimited when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wire) enum BodyDelimiter {
+pub(in crate::wire) enum WriteDelimiter {
     /// By `Content-Length` or by the end of the connection: the body is written as it is.
     LengthOrClose,
     /// By chunked coding.
@@ -66,12 +66,12 @@ impl WriteBuffer {
     }
 
     /// Adds a piece of a body, as a chunk of its own if the body is chunked.
-    pub fn push(&mut self, piece: Bytes, delimiter: BodyDelimiter) {
+    pub fn push(&mut self, piece: Bytes, delimiter: WriteDelimiter) {
         if piece.is_empty() {
             // An empty chunk would end the body.
             return;
         }
-        if delimiter == BodyDelimiter::Chunked {
+        if delimiter == WriteDelimiter::Chunked {
             let mut line = [0_u8; 18];
             let mut rest = &mut line[..];
             write!(rest, "{:x}\r\n", piece.len()).expect("16 digits and a line ending fit in 18 bytes");
@@ -88,14 +88,14 @@ impl WriteBuffer {
             self.length += piece.len();
             self.pieces.push_back(piece);
         }
-        if delimiter == BodyDelimiter::Chunked {
+        if delimiter == WriteDelimiter::Chunked {
             self.copy(b"\r\n");
         }
     }
 
     /// Adds what marks the end of a body.
-    pub fn end_body(&mut self, delimiter: BodyDelimiter) {
-        if delimiter == BodyDelimiter::Chunked {
+    pub fn end_body(&mut self, delimiter: WriteDelimiter) {
+        if delimiter == WriteDelimiter::Chunked {
             self.copy(b"0\r\n\r\n");
         }
     }
@@ -203,7 +203,7 @@ mod tests {
         for (pieces, is_kept) in [(10, true), (200, false)] {
             let mut buffer = WriteBuffer::default();
             for _ in 0..pieces {
-                buffer.push(Bytes::from_static(&[b'x'; SMALL - 1]), BodyDelimiter::LengthOrClose);
+                buffer.push(Bytes::from_static(&[b'x'; SMALL - 1]), WriteDelimiter::LengthOrClose);
             }
             let length = buffer.length;
             let mut io = SlowWriter {
@@ -223,9 +223,9 @@ mod tests {
         fn bytes_are_written_in_order(
             sizes in proptest::collection::vec(0_usize..3000, 0..60),
             most in 1_usize..5000,
-            delimiter in prop_oneof![Just(BodyDelimiter::LengthOrClose), Just(BodyDelimiter::Chunked)],
+            delimiter in prop_oneof![Just(WriteDelimiter::LengthOrClose), Just(WriteDelimiter::Chunked)],
         ) {
-            let is_chunked = delimiter == BodyDelimiter::Chunked;
+            let is_chunked = delimiter == WriteDelimiter::Chunked;
             let mut buffer = WriteBuffer::default();
             let mut expected = b"head".to_vec();
             buffer.copy(b"head");

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::wire::{
     body::framing::response_may_have_body,
-    http1::{codec::write_buffer::BodyDelimiter, server::connection::ClientConnection},
+    http1::{codec::write_buffer::WriteDelimiter, server::connection::ClientConnection},
 };
 
 /// The response could not be sent completely: its body ended early, or the client has closed the connection.
@@ -37,7 +37,7 @@ impl RequestProperties {
 
 /// Writes the body of one response.
 pub(in crate::wire) struct ResponseBodyWriter {
-    pub delimiter: BodyDelimiter,
+    pub delimiter: WriteDelimiter,
     /// The bytes that are still to come according to the length in the head; `None` where the head names none.
     left: Option<u64>,
     /// The length of the body, where it is known and the response's own headers do not name it.
@@ -62,9 +62,9 @@ impl ResponseBodyWriter {
         let is_http_1_0 = request.version == Version::HTTP_10;
         Self {
             delimiter: if is_open_ended && !is_http_1_0 {
-                BodyDelimiter::Chunked
+                WriteDelimiter::Chunked
             } else {
-                BodyDelimiter::LengthOrClose
+                WriteDelimiter::LengthOrClose
             },
             left: length,
             missing_length: known.filter(|_| named.is_none() && !is_omitted),
@@ -203,15 +203,15 @@ mod tests {
         response.headers_mut().insert(CONTENT_LENGTH, 5.into());
         let named = writer(Method::GET, Version::HTTP_11, response);
         assert_eq!((named.left, named.missing_length), (Some(5), None));
-        assert_eq!(named.delimiter, BodyDelimiter::LengthOrClose);
+        assert_eq!(named.delimiter, WriteDelimiter::LengthOrClose);
     }
 
     #[test]
     fn an_unknown_length_is_delimited_as_the_version_allows() {
         let new = writer(Method::GET, Version::HTTP_11, Response::new(open_ended()));
-        assert!(new.delimiter == BodyDelimiter::Chunked && !new.ends_with_connection);
+        assert!(new.delimiter == WriteDelimiter::Chunked && !new.ends_with_connection);
         let old = writer(Method::GET, Version::HTTP_10, Response::new(open_ended()));
-        assert!(old.delimiter == BodyDelimiter::LengthOrClose && old.ends_with_connection);
+        assert!(old.delimiter == WriteDelimiter::LengthOrClose && old.ends_with_connection);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::wire::{
         codec::{
             head_reader::{HeadError, RequestHead, parse_request},
             head_writer::{self, ResponseFraming},
-            write_buffer::BodyDelimiter,
+            write_buffer::WriteDelimiter,
         },
         server::{
             connection::{ClientConnection, Http1RequestBody},
@@ -243,7 +243,7 @@ impl Http1Server {
                 keeps_alive = self.may_keep_alive(cx, &request, &parts, &writer);
                 let framing = ResponseFraming {
                     length: writer.missing_length,
-                    is_chunked: writer.delimiter == BodyDelimiter::Chunked,
+                    is_chunked: writer.delimiter == WriteDelimiter::Chunked,
                     keeps_alive,
                     announces_keep_alive: request.version == Version::HTTP_10,
                 };
