@@ -232,17 +232,18 @@ impl Rendezvous {
         eligible: &impl Fn(u16) -> bool,
         taken: &[Option<Draw<'a>>],
     ) -> Option<Draw<'a>> {
-        let mut winners = self.winners(key, eligible, taken);
-        let mut best = winners.next()?;
-        let (mut first, mut second) = (best.lower_bound(), f64::INFINITY);
-        for draw in winners {
+        // One loop without a first step of its own, so that the iterator is inlined once.
+        let mut best = None::<Draw<'a>>;
+        let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
+        for draw in self.winners(key, eligible, taken) {
             let bound = draw.lower_bound();
-            if bound < first {
-                (second, first, best) = (first, bound, draw);
+            if best.is_none() || bound < first {
+                (second, first, best) = (first, bound, Some(draw));
             } else if bound < second {
                 second = bound;
             }
         }
+        let best = best?;
         if second > best.upper_bound() {
             Some(best)
         } else {

@@ -67,7 +67,6 @@ impl Outcome {
 pub(super) struct RequestLog {
     gateway: Arc<Gateway>,
     record: Record,
-    has_ended: bool,
 }
 
 /// The fields of the log line.
@@ -78,8 +77,9 @@ struct Record {
     method: Option<Method>,
     /// `None` where the request line could not be read.
     path: Option<Box<str>>,
-    /// The client's address. Only a request without a readable head has it, because nothing else tells its sender.
-    peer: Option<SocketAddr>,
+    /// The client's address. Only a request without a readable head has it, because nothing else tells its sender. It is boxed
+    /// because it is large, and nearly every request goes without it.
+    peer: Option<Box<SocketAddr>>,
     endpoint: Option<Endpoint>,
     /// The client key that the caller has shown.
     key: Option<Arc<ClientKey>>,
@@ -97,6 +97,8 @@ struct Record {
     attempts: u32,
     /// How long the request waited for upstreams to take it.
     waited: Duration,
+    /// Whether the line has been written.
+    is_written: bool,
 }
 
 /// The response head of an upstream.
@@ -134,7 +136,7 @@ impl RequestLog {
         Self::new(
             gateway,
             Record {
-                peer,
+                peer: peer.map(Box::new),
                 ..Record::new(request_id)
             },
         )
@@ -144,7 +146,6 @@ impl RequestLog {
         Self {
             gateway: gateway.clone(),
             record,
-            has_ended: false,
         }
     }
 
@@ -227,7 +228,7 @@ impl RequestLog {
     }
 
     fn write(&mut self, outcome: Outcome) {
-        self.has_ended = true;
+        self.record.is_written = true;
         let took = self.record.started.elapsed();
         if let Some(endpoint) = self.record.endpoint {
             self.gateway.metrics.request_duration.observe(endpoint, took);
@@ -242,7 +243,7 @@ impl RequestLog {
 impl Drop for RequestLog {
     /// The request, or the rest of its response, was dropped.
     fn drop(&mut self) {
-        if !self.has_ended {
+        if !self.record.is_written {
             let outcome = match self.gateway.is_aborting() {
                 true => Outcome::Stopped,
                 false => Outcome::ClientGone,
@@ -270,6 +271,7 @@ impl Record {
             reason: None,
             attempts: 0,
             waited: Duration::ZERO,
+            is_written: false,
         }
     }
 
@@ -295,7 +297,7 @@ impl Record {
             status = self.status().map(|status| status.as_u16()),
             outcome = outcome.label(),
             reason = self.reason,
-            peer = self.peer.map(tracing::field::display),
+            peer = self.peer.as_ref().map(tracing::field::display),
             upstream = answer.map(|answer| &*answer.upstream),
             upstream_request_id = answer.and_then(|answer| answer.upstream_request_id.as_ref()).map(text),
             route = answer.map(|answer| answer.route.label()),

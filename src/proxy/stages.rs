@@ -76,8 +76,8 @@ pub fn pick(
     head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<UpstreamId, Fault> {
-    let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
-    Ok(pick_now(&turn)?.upstream.id)
+    let mut turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
+    Ok(pick_now(&mut turn)?.upstream.id)
 }
 
 /// Picks an upstream, and pins the session to it as a served request does. Returns whether the session goes where it was
@@ -91,13 +91,13 @@ pub fn pick_and_pin(
     head: &AdmittedHead<'_>,
     facts: &RequestFacts,
 ) -> Result<bool, Fault> {
-    let turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
-    let picked = pick_now(&turn)?;
+    let mut turn = Turn::open(gateway, snapshot, &facts::from_parts(&head.0, facts, 0))?;
+    let picked = pick_now(&mut turn)?;
     turn.confirm(picked.upstream);
     Ok(picked.route == Route::Pin)
 }
 
-fn pick_now<'a>(turn: &Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
+fn pick_now<'a>(turn: &mut Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
     match turn.pick_now() {
         PickStep::Go(picked) => Ok(picked),
         PickStep::Wait { .. } | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),

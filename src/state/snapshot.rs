@@ -232,11 +232,17 @@ impl Snapshot {
 
     /// Which upstreams may serve `model` to `group`; `None` if there are none. A request that names no model may go to every
     /// upstream that serves the group.
+    #[inline]
     pub fn eligibility(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
         let is_open = |class: &EligibilityClass| class.models.is_all() || model.is_none();
         if self.classes.iter().all(|class| is_open(class) && class.serves(group)) {
             return Some(Eligibility::All);
         }
+        self.eligible_classes(group, model)
+    }
+
+    /// Does the same as [`Snapshot::eligibility`] where not every upstream may serve the request.
+    fn eligible_classes(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
         let serves =
             |class: &EligibilityClass| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
         let classes: Box<[bool]> = self.classes.iter().map(serves).collect();

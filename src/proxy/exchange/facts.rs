@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// The facts of a request whose body has been inspected.
+#[inline]
 pub(in crate::proxy) fn turn_facts<'a>(
     admitted: &'a Admitted<'_>,
     inspected: &'a Inspected,
@@ -21,6 +22,7 @@ pub(in crate::proxy) fn turn_facts<'a>(
 }
 
 /// The facts of a request whose body has `body_bytes` and says `facts`.
+#[inline]
 pub(in crate::proxy) fn from_parts<'a>(
     admitted: &'a Admitted<'_>,
     facts: &'a RequestFacts,

@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// Reads the session key and the owner of the named state from `facts`, in the configured order of sources.
+#[inline]
 pub(super) fn affinity<'a>(
     gateway: &Gateway,
     snapshot: &Snapshot,
@@ -39,6 +40,7 @@ pub(super) fn affinity<'a>(
 ///
 /// # Errors
 /// [`Fault::ResponseNotFound`] when the group is not known to have made the response.
+#[inline]
 pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &NamedState<'_>) -> Result<(), Fault> {
     if !group.shares_accounts {
         return Ok(());
@@ -61,6 +63,7 @@ pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &Na
 /// encrypted item whose owner is known.
 ///
 /// Turn state of an upstream that is not configured (any more) is ignored: the turn can go on without it.
+#[inline]
 fn owner(gateway: &Gateway, snapshot: &Snapshot, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
     let owners = &gateway.runtime.owners;
     let owner_of = |key| owners.get(key, gateway.clock.now());

@@ -4,7 +4,7 @@
 //! (the pin, the health and the free slots of each upstream at this moment) and does what it says: it takes a lease, or
 //! waits for one.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{
     affinity,
@@ -43,6 +43,8 @@ pub(in crate::proxy) struct Turn<'a> {
     random: u64,
     /// How long the turn waits for its own upstream, and for any upstream.
     terms: WaitLimits,
+    /// Whether `terms.now` was read just now, when the turn was opened, so that the first pick need not read the clock again.
+    is_now_fresh: bool,
     /// The upstreams that have failed the turn, by index.
     failed: Vec<usize>,
     /// How long the turn has waited for upstreams.
@@ -87,6 +89,7 @@ impl<'a> Turn<'a> {
     /// # Errors
     /// [`Fault::ModelNotServed`] when no upstream serves the model to the caller's group, and
     /// [`Fault::ResponseNotFound`] when the group may not refer to a response that the request names.
+    #[inline]
     pub fn open<'f>(
         gateway: &'a Gateway,
         snapshot: &'a Snapshot,
@@ -130,6 +133,7 @@ impl<'a> Turn<'a> {
                 },
                 waits_until: now.after(snapshot.patience.wait),
             },
+            is_now_fresh: true,
             failed: Vec::new(),
             waited: Duration::ZERO,
         })
@@ -172,7 +176,10 @@ impl<'a> Turn<'a> {
     }
 
     /// Picks the next upstream, as far as that is possible without waiting.
-    pub fn pick_now(&self) -> PickStep<'a> {
+    pub fn pick_now(&mut self) -> PickStep<'a> {
+        if !mem::take(&mut self.is_now_fresh) {
+            self.terms.now = self.gateway.clock.now();
+        }
         let (candidate, readiness) = match self.decide() {
             Decision::Send(candidate) => (candidate, Readiness::Ready),
             Decision::LeastBad(candidate) => (candidate, Readiness::LastResort),
@@ -252,16 +259,12 @@ impl<'a> Turn<'a> {
     }
 
     fn decide(&self) -> Decision {
-        let terms = WaitLimits {
-            now: self.gateway.clock.now(),
-            ..self.terms
-        };
         policy::select(
             self.candidates(),
             |index| self.failed.contains(&index),
             |index| self.availability(index),
             |index| self.upstream(index).state.badness(self.model),
-            &terms,
+            &self.terms,
         )
     }
 
