@@ -1,4 +1,4 @@
-//! The JSON Schema against the reader.
+//! Checks that the JSON Schema and the reader agree.
 
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
 use serde_json::Value as Json;
@@ -13,14 +13,14 @@ use super::{
     *,
 };
 
-/// A validator that is not ours.
+/// An independent JSON Schema validator.
 struct Validator {
     schemas: Schemas,
     ours: SchemaIndex,
 }
 
 impl Validator {
-    /// The first errors of `document`; none where it is valid.
+    /// The first errors of `document`; `None` if it is valid.
     fn errors(&self, document: &Json) -> Option<String> {
         let result = self.schemas.validate(document, self.ours);
         result.err().map(|error| error.to_string())
@@ -31,7 +31,7 @@ impl Validator {
     }
 }
 
-/// Compiles the schema, which also checks it against the schema of schemas.
+/// Compiles the schema, which also checks it against the meta-schema.
 fn validator() -> Validator {
     const LOCATION: &str = "steadfast.schema.json";
     let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
