@@ -100,7 +100,7 @@ impl Weight {
     }
 }
 
-/// The namespace of a group's session keys and owned state: the same text in two groups gives two identities.
+/// The namespace of a group's session keys and owned state. The same text in two groups gives two different identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
 
@@ -126,8 +126,8 @@ impl SessionKey {
         Self(XxHash3_64::oneshot_with_seed(seed::TEXT ^ namespace.0, text.as_bytes()))
     }
 
-    /// The key of a conversation whose requests name none. It is made of the text that all requests of the conversation
-    /// share: the instructions and the first input.
+    /// The key of a conversation whose requests name none. It is the hash of the text that all requests of the
+    /// conversation share: the instructions and the first input.
     pub fn from_content(namespace: Namespace, instructions: &[u8], input: &[u8]) -> Self {
         let first = XxHash3_64::oneshot_with_seed(seed::CONTENT ^ namespace.0, instructions);
         Self(XxHash3_64::oneshot_with_seed(first, input))
