@@ -260,7 +260,7 @@ async fn a_changed_listener_takes_effect_at_the_next_start() {
     until_counted(&gateway, "applied", 1.0).await;
     let log = gateway.log_until("client_header changed").await.concat();
     assert!(
-        log.contains("server.listen changed: takes effect at the next start"),
+        log.contains("server.listen changed; the change takes effect at the next start"),
         "{log}"
     );
     assert!(!log.contains("admin.listen changed"), "{log}");
