@@ -93,7 +93,7 @@ async fn a_refusal_and_an_unreadable_head_have_the_same_fields() {
 }
 
 #[tokio::test]
-async fn a_dropped_log_ends_once_as_client_gone_or_as_stopped_while_the_gateway_cuts() {
+async fn a_dropped_log_ends_once_as_client_gone_or_as_stopped_while_the_gateway_aborts() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     for (index, expected) in ["client_gone", "stopped"].into_iter().enumerate() {

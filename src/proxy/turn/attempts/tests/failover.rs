@@ -1,4 +1,4 @@
-//! Which upstreams a request is sent to, and what the caller gets when none serves it.
+//! Tests which upstreams a request is sent to, and what the caller gets if none of them serves it.
 
 use super::*;
 
