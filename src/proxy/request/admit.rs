@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admitted_request_has_what_the_head_says() {
+    fn an_admitted_request_has_the_values_of_its_head() {
         let snapshot = kit::snapshot(OPEN);
         let sent = [
             ("host", "h"),

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confined_group_may_call_what_can_be_checked() {
+    fn a_confined_group_may_call_only_checkable_paths() {
         for (method, path, is_allowed) in [
             (Method::POST, "/v1/responses", true),
             (Method::GET, "/v1/responses", false),

@@ -22,7 +22,7 @@ fn without_times(mut line: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_line_has_what_the_stages_have_noted() {
+async fn a_line_has_the_values_that_the_stages_noted() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     let key = gateways::limited_key("");

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_costs_what_was_reported_or_estimated_if_an_upstream_may_have_worked() {
+    async fn a_request_costs_its_reported_usage_or_its_estimate_if_an_upstream_may_have_worked() {
         let reported = FinalUsage::Reported(Usage {
             input_tokens: 300,
             cached_input_tokens: 200,

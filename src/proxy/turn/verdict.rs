@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_status_means_another_thing_under_the_callers_credential() {
+    async fn the_same_status_has_another_meaning_under_the_callers_credential() {
         let (own, callers) = (rules("a"), rules("p"));
         let notice = ErrorNotice::default();
         for (status, under_own, under_callers) in [

@@ -286,7 +286,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_scrape_reads_as_if_prometheus_had_counted(events in prop::collection::vec(counted(), 0..60)) {
+    fn a_scrape_is_the_same_as_one_of_the_prometheus_crate(events in prop::collection::vec(counted(), 0..60)) {
         let (metrics, upstream, oracle) = (Metrics::default(), UpstreamMetrics::default(), PrometheusOracle::new());
         for event in events {
             event.count(&metrics, &upstream);
