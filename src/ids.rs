@@ -1,10 +1,10 @@
 //! Newtypes for the identities that are hashed, pinned or compared.
 //!
 //! Each identity is an XXH3-64 hash (<https://github.com/Cyan4973/xxHash>) with a fixed seed, so that every replica and
-//! every restart derives the same identity from the same text. XXH3 does not resist an adversary who looks for collisions.
-//! It is sufficient here for two reasons: a collision of session keys changes only *which* upstream serves a request, not
-//! *whether* the request is allowed; and the table of owned state, which does decide that, holds only texts that upstreams
-//! have issued and callers cannot choose.
+//! every restart derives the same identity from the same text. XXH3 does not resist an adversary who looks for
+//! collisions. It is sufficient here for two reasons. A collision of session keys changes only *which* upstream serves
+//! a request, not *whether* the request is allowed. The table of owned state decides whether a request is allowed, but
+//! it contains only texts that upstreams have issued and that callers cannot choose.
 
 use twox_hash::XxHash3_64;
 

@@ -228,7 +228,7 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
             )?;
             writeln!(
                 text,
-                r#"    -d '{{"model":"gpt-5.2","input":"Hello, who answers?","prompt_cache_key":"session-1"}}'"#
+                r#"    -d '{{"model":"gpt-5.2","input":"Hello, which account answers?","prompt_cache_key":"session-1"}}'"#
             )?;
             writeln!(text)?;
         }

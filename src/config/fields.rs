@@ -166,9 +166,9 @@ tables! {
 
     /// The choice of a session's upstream, and the time that the session waits for it.
     affinity = "[affinity]" {
-        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the response or
-        /// the turn that the request names; "content" is the beginning that all requests of a conversation share;
-        /// "header:NAME" is any header.
+        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the
+        /// response or the turn that the request names. "content" is the beginning that all requests of a conversation
+        /// share. "header:NAME" is any header.
         SOURCES("sources"): ListOf = ListOf(SOURCE, 1), Default(r#"[
     "body:prompt_cache_key",
     "header:session-id",

@@ -72,8 +72,9 @@ fn the_example_is_valid_with_and_without_its_options() {
     }
 }
 
-/// Each field is given a value of every type. A type that the schema refuses is refused by the reader with an error at that
-/// value, which also shows that each declared field is read; a type that the reader accepts is accepted by the schema.
+/// Each field is given a value of every type. If the schema refuses a type, the reader must refuse it with an error at
+/// that value. This also shows that each declared field is read. If the reader accepts a type, the schema must accept
+/// it too.
 #[test]
 fn reader_and_schema_refuse_the_same_types() {
     let validator = validator();

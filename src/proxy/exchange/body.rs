@@ -153,7 +153,7 @@ where
             }
             Some(Err(error)) => {
                 self.end(Some(match error {
-                    // The last event has passed; only the framing is missing.
+                    // The last event has been passed on, and only the end of the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
                     BodyError::Idle(_) => Outcome::Idle,
                     BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
