@@ -1,5 +1,5 @@
-//! What threads pay for sharing: every structure that all requests use, at 1 to 16 threads, beside the structure that it
-//! replaced or an obvious way to build it.
+//! Measures the cost of state that threads share: every structure that all requests use, with 1 to 16 threads, and for
+//! comparison the structure that it has replaced or an obvious alternative.
 //!
 //! `cargo bench --bench contention [-- NAME]` measures all rows, or only the rows whose names contain `NAME`.
 

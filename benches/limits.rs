@@ -1,4 +1,4 @@
-//! What a client key costs a request: finding the key, and applying its limits.
+//! Measures the cost of a client key for a request: the look-up of the key, and its limits.
 //!
 //! `cargo bench --bench limits`
 
@@ -62,7 +62,7 @@ fn limits(c: &mut Criterion) {
     let found = snapshot.access.find(shown.as_bytes(), 0).expect("a known key").clone();
     let rate_limits = found.rate_limits.clone().expect("limited");
     let mut group = c.benchmark_group("client keys");
-    // For comparison: finding a key by its hash cannot cost less.
+    // This is for comparison: a key is looked up by its hash, so the look-up costs at least this hash.
     group.bench_function("SHA-256 of a key", |b| {
         b.iter(|| Sha256::digest(black_box(shown.as_bytes())))
     });

@@ -115,7 +115,7 @@ fn pins(c: &mut Criterion) {
     });
 }
 
-/// From clues to the first candidate: with a pin, without one, and without a session.
+/// Measures the steps from clues to the first candidate: with a pin, without one, and without a session.
 fn choose(c: &mut Criterion) {
     let pool = pool(100, |n| 1 + n % 10);
     let order = SessionSource::default_order();

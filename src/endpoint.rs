@@ -1,10 +1,10 @@
-//! The closed list of endpoints, and one table of what each of them may do.
+//! The closed list of endpoints, and one table of their properties.
 //!
 //! `Endpoint::traits` is that table. Each row is one endpoint and each column is one question that the proxy asks. The
 //! match has no `_` arm, so that a new endpoint does not compile until it has an answer to every question. No other
-//! module matches on an endpoint to find out what it may do.
+//! module matches on an endpoint to find out its properties.
 
-/// What a request asks for, as the metric label `endpoint` distinguishes it.
+/// The endpoint that a request calls: a value of the metric label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/v1/responses`
@@ -26,24 +26,26 @@ pub enum Endpoint {
 /// When the body of a request is read for its model, its session key and the responses that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// Always: the endpoint takes JSON only, so an upstream reads the body as JSON whatever its content type says.
+    /// The body is always inspected: the endpoint takes JSON only, so an upstream reads every body as JSON, even one
+    /// with another content type.
     Always,
-    /// Only if the content type of the request is JSON.
+    /// The body is inspected only if the content type of the request is JSON.
     IfJson,
 }
 
-/// Where a request goes that names neither a session key nor an object that an upstream owns. Every endpoint is sticky
-/// for a request that names one.
+/// The routing of requests that name neither a session key nor an object that an upstream owns. A request that names
+/// one of them is sticky at every endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeylessRouting {
-    /// To the upstream of its conversation, which is recognised by its instructions and its first input.
+    /// The request goes to the upstream of its conversation, which is recognised by its instructions and its first
+    /// input.
     ByContent,
-    /// To the less loaded of two random upstreams.
+    /// The request goes to the less loaded of two random upstreams.
     Balanced,
 }
 
-/// Which requests a confined group may send: a group that may use some models only, or that shares its upstream accounts
-/// with other groups.
+/// The requests that a confined group may send. A confined group may use only some models, or shares its upstream
+/// accounts with other groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfinedAccess {
     /// `POST` only: the body names the model, and the request reads and changes nothing that is stored.
@@ -80,7 +82,7 @@ impl Endpoint {
         Self::Other,
     ];
 
-    /// The table of what each endpoint may do.
+    /// The table of the properties of each endpoint.
     #[rustfmt::skip]
     const fn traits(self) -> EndpointTraits {
         use ConfinedAccess::{Get, NamedResponse, Post, StatelessPost};
@@ -114,13 +116,13 @@ impl Endpoint {
         self.traits().inspection
     }
 
-    /// Where a request goes that names neither a session key nor an owned object.
+    /// The routing of requests that name neither a session key nor an owned object.
     pub const fn keyless_routing(self) -> KeylessRouting {
         self.traits().keyless_routing
     }
 
-    /// Whether a request may be sent once more although an upstream may have begun to work on it, whatever its method:
-    /// it generates something, or reads, or names the one object that it changes.
+    /// Whether a request may be sent once more although an upstream may have begun to work on it, independent of its
+    /// method. Such a request generates something, or reads, or names the one object that it changes.
     pub const fn is_repeatable(self) -> bool {
         self.traits().is_repeatable
     }

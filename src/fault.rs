@@ -1,8 +1,8 @@
 //! The closed list of the errors with which Steadfast itself answers a request.
 //!
 //! An upstream's own error is not a fault: it is passed on byte for byte. The matches in `Fault::traits`,
-//! [`Fault::message`] and [`Fault::retry`] are exhaustive, so that a new fault does not compile until it has a status, a
-//! code, a type, a reason, a message and an advice on retrying. `proxy::reply` is the only place that makes error bodies of
+//! [`Fault::message`] and [`Fault::retry`] are exhaustive, so that a new fault does not compile until it has a status,
+//! a code, a type, a reason, a message and a retry advice. `proxy::reply` is the only place that makes error bodies of
 //! faults.
 
 mod message;
@@ -16,7 +16,7 @@ use http::StatusCode;
 
 pub use self::reason::RejectReason;
 
-/// Why Steadfast answers a request itself.
+/// An error with which Steadfast itself answers a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Fault {
@@ -44,7 +44,7 @@ pub enum Fault {
     BodyTooLarge { limit: u64 },
     /// No part of the body arrived for the time `idle`.
     BodyTimeout { idle: Duration },
-    /// The bodies of all requests together have reached the limit of memory for them.
+    /// The bodies of all requests together have reached the memory limit for bodies.
     BuffersFull,
     /// The client asked for a WebSocket. Clients fall back to server-sent events.
     WebSocketUnsupported,
@@ -56,18 +56,19 @@ pub enum Fault {
     InvalidKey { problem: KeyProblem },
     /// The key's group may not use the model. It may use the models that match `allowed`.
     ModelForbidden { model: String, allowed: Vec<String> },
-    /// The key's group may use some models only, and the request's model cannot be read. `problem` says why.
+    /// The key's group may use only some models, and the request's model cannot be read. `problem` says why.
     ModelUnreadable { problem: &'static str },
     /// The key's group may not call this path. `why` says the reason and what the caller can do.
     PathForbidden { path: String, why: &'static str },
     /// No upstream of the key's group serves this model. They serve the models that match `served`.
     ModelNotServed { model: String, served: Vec<String> },
-    /// The response that the request names was not made by the caller's group, as far as is known. The request names it in
-    /// its path if `in_path`, else as `previous_response_id`.
+    /// The request names a response that is not known to be made by the caller's group. If `in_path` is true, the path
+    /// names the response, else `previous_response_id` names it.
     ResponseNotFound { in_path: bool },
-    /// The upstream knows the model by another name, which cannot be written into a compressed body.
+    /// The upstream has another name for the model, and Steadfast cannot write that name into a compressed body.
     RenameCompressed { model: String },
-    /// The client key has reached one of its limits. `limit` is the limit in units of `kind`.
+    /// The client key has reached one of its limits. `limit` is the limit in units of `kind`, and `retry` is the time
+    /// until a request may succeed.
     RateLimited {
         kind: LimitKind,
         limit: u64,
@@ -82,30 +83,31 @@ pub enum Fault {
     UpstreamBroken { upstream: Option<String> },
     /// The upstream sent no response head within `limit`.
     UpstreamTimeout { upstream: Option<String>, limit: Duration },
-    /// Every upstream that may serve the request has reached its limit. `resets_at` is the Unix time in seconds at which the
-    /// first limit resets. With `is_owned`, the request refers to state that other upstreams do not know.
+    /// Every upstream that may serve the request has reached its limit. `resets_at` is the Unix time in seconds at
+    /// which the first limit resets. If `is_owned` is true, the request refers to state that other upstreams do not
+    /// have.
     Limited {
         resets_in: Duration,
         resets_at: u64,
         is_owned: bool,
     },
-    /// No upstream that may serve the request is available now. With `is_owned`, the request refers to state that other
-    /// upstreams do not know.
+    /// No upstream that may serve the request is available now. If `is_owned` is true, the request refers to state that
+    /// other upstreams do not have.
     Unavailable { retry: Duration, is_owned: bool },
-    /// No upstream that knows the state which the request refers to is configured for it.
+    /// The request refers to state of an upstream that is not configured, or that does not serve the request's model.
     OwnerGone,
     /// A bug in Steadfast.
     Internal,
 }
 
-/// What is wrong with a client key.
+/// The reason why a client key is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyProblem {
-    /// It is not a key of the configuration, or cannot be read.
+    /// The key is not in the configuration, or cannot be read.
     Unknown,
-    /// It has expired.
+    /// The key has expired.
     Expired,
-    /// The operator has disabled it.
+    /// The operator has disabled the key.
     Disabled,
 }
 
@@ -132,9 +134,9 @@ pub enum RetryAdvice {
 /// One row of the table of faults.
 struct FaultTraits {
     status: StatusCode,
-    /// `error.code`
+    /// The `error.code` of the answer.
     code: &'static str,
-    /// `error.type`
+    /// The `error.type` of the answer.
     kind: &'static str,
     reason: RejectReason,
 }
@@ -180,7 +182,7 @@ impl Fault {
                 (S::BAD_REQUEST, "previous_response_not_found", INVALID, R::OwnerUnknown)
             }
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
-            // OpenAI's own types, which name the limit.
+            // These are OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => {
                 let which = match kind {
                     LimitKind::Requests => "requests",
@@ -225,7 +227,7 @@ impl Fault {
         self.traits().kind
     }
 
-    /// The reason that metrics count the rejected request by.
+    /// The reason by which the metrics count the rejected request.
     pub fn reject_reason(&self) -> RejectReason {
         self.traits().reason
     }
@@ -268,7 +270,7 @@ impl Fault {
         }
     }
 
-    /// Whether the connection to the client must be closed, because it is not certain where the next request begins.
+    /// Whether the connection to the client must be closed, because the beginning of the next request is not certain.
     pub fn closes(&self) -> bool {
         matches!(
             self,
@@ -280,7 +282,8 @@ impl Fault {
         )
     }
 
-    /// When the first limit resets: the Unix time in seconds, and the seconds from now.
+    /// The time at which the first limit resets: the Unix time in seconds, and the number of seconds from now. `None`
+    /// for faults without a reset.
     pub fn resets(&self) -> Option<(u64, u64)> {
         match self {
             Self::Limited {

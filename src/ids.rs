@@ -1,10 +1,10 @@
 //! Newtypes for the identities that are hashed, pinned or compared.
 //!
 //! Each identity is an XXH3-64 hash (<https://github.com/Cyan4973/xxHash>) with a fixed seed, so that every replica and
-//! every restart derives the same identity from the same text. XXH3 does not resist an adversary who looks for collisions.
-//! It is sufficient here for two reasons: a collision of session keys changes only *which* upstream serves a request, not
-//! *whether* the request is allowed; and the table of owned state, which does decide that, holds only texts that upstreams
-//! have issued and callers cannot choose.
+//! every restart derives the same identity from the same text. XXH3 does not resist an adversary who looks for
+//! collisions. It is sufficient here for two reasons. A collision of session keys changes only *which* upstream serves
+//! a request, not *whether* the request is allowed. The table of owned state decides whether a request is allowed, but
+//! it contains only texts that upstreams have issued and that callers cannot choose.
 
 use twox_hash::XxHash3_64;
 
@@ -100,7 +100,7 @@ impl Weight {
     }
 }
 
-/// The namespace of a group's session keys and owned state: the same text in two groups gives two identities.
+/// The namespace of a group's session keys and owned state. The same text in two groups gives two different identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(u64);
 
@@ -126,8 +126,8 @@ impl SessionKey {
         Self(XxHash3_64::oneshot_with_seed(seed::TEXT ^ namespace.0, text.as_bytes()))
     }
 
-    /// The key of a conversation whose requests name none. It is made of the text that all requests of the conversation
-    /// share: the instructions and the first input.
+    /// The key of a conversation whose requests name none. It is the hash of the text that all requests of the
+    /// conversation share: the instructions and the first input.
     pub fn from_content(namespace: Namespace, instructions: &[u8], input: &[u8]) -> Self {
         let first = XxHash3_64::oneshot_with_seed(seed::CONTENT ^ namespace.0, instructions);
         Self(XxHash3_64::oneshot_with_seed(first, input))

@@ -1,6 +1,6 @@
 //! Steadfast keeps every LLM session on one upstream account, so that its prompt cache stays warm.
 //!
-//! This library is the whole program; the binary only calls [`app`]. No release promises to keep its interface.
+//! This library is the whole program; the binary only calls [`app`]. Its interface may change with every release.
 //!
 //! # Layers
 //!
@@ -10,8 +10,8 @@
 //! | layer | module | its job |
 //! | --- | --- | --- |
 //! | 5 | `main`, [`app`] | the command line; wiring, start, reload, drain |
-//! | 4 | [`proxy`] | the story of a request: admit, inspect, pick an upstream, send, relay the response |
-//! | 4 | [`ops`] | the operator's side: admin API, probes, reload |
+//! | 4 | [`proxy`] | the handling of a request: admit, inspect, pick an upstream, send, relay the response |
+//! | 4 | [`ops`] | the admin listener: API, probes, reload |
 //! | 3 | [`state`] | the `Snapshot` (configuration compiled, immutable), the runtime state (what survives a reload), the metrics |
 //! | 2 | [`config`] | file, flags and environment → a valid `Config`, or all its errors at once |
 //! | 1 | [`scan`] | sans-IO readers: request fields, content encodings, response events, usage |
@@ -25,13 +25,13 @@
 //! `wire::server` reads a request head and calls [`proxy::Proxy::handle`]. From there it takes one direction:
 //!
 //! ```text
-//! proxy::request   who calls, for what, and what the body says (with scan)
+//! proxy::request   identifies the caller and the target, and reads the body (with scan)
 //!       │
 //!       ▼
-//! proxy::turn      which upstream takes it (with policy and state), and what the answer means
+//! proxy::turn      chooses an upstream (with policy and state), and judges its answer
 //!       │
 //!       ▼
-//! proxy::exchange  sends it over HTTP (with wire), and relays the response to the client
+//! proxy::exchange  sends the request over HTTP (with wire), and relays the response to the client
 //! ```
 //!
 //! The module documentation of [`proxy`] charts the phases one by one.

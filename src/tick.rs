@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// A moment, in nanoseconds since an arbitrary start within this process. A `u64` reaches for some 584 years.
+/// A moment, in nanoseconds since an arbitrary start within this process. A `u64` covers about 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tick(u64);
 
 impl Tick {
-    /// The start.
+    /// The start of the process's time.
     pub const ZERO: Self = Self(0);
 
     /// The moment `nanos` nanoseconds after the start.
@@ -42,7 +42,10 @@ pub struct Clock {
 
 impl Clock {
     /// A clock that starts now. It follows tokio's time, so that tests with paused time control it.
-    #[allow(clippy::new_without_default, reason = "starting a clock is an act, not a default")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "a clock starts at the moment of the call, so it has no default value"
+    )]
     pub fn start() -> Self {
         Self {
             start: tokio::time::Instant::now(),
@@ -56,7 +59,7 @@ impl Clock {
 
     /// The moment `tick` on the runtime's clock, for its timers.
     pub fn instant(&self, tick: Tick) -> tokio::time::Instant {
-        // An instant may not be able to hold the sum if it is centuries away. A timer may then fire after thirty years.
+        // An instant may not be able to hold the sum if it is centuries away. The timer then fires after thirty years.
         let far = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         let offset = tick.since(Tick::ZERO);
         self.start.checked_add(offset).unwrap_or(self.start + far)

@@ -1,4 +1,4 @@
-//! Counts how many sessions a change of the configuration moves, and where to.
+//! Counts the sessions that a change of the configuration moves, and the upstreams to which they move.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -26,13 +26,15 @@ pub(super) struct SteadfastArgs {
 pub(super) enum Command {
     /// Serve requests (the default command)
     Serve(ServeArgs),
-    /// Check a configuration and report every error with its position and what to do; the exit code is 0 or 1
+    /// Check a configuration: report every error with its position and what to do. The exit code is 1 if there is an
+    /// error
     Check(CheckArgs),
     /// Show the upstreams for a session key, the preferred one first
     Route(RouteArgs),
-    /// Make a client key: print the key once on standard error, and the lines for the configuration on standard output
+    /// Make a client key. The key is printed once on standard error, and the lines for the configuration on standard
+    /// output
     Key(KeyArgs),
-    /// Print the JSON Schema of the configuration file, with which editors complete and check it
+    /// Print the JSON Schema of the configuration file. Editors use it to complete and check the file
     #[command(
         after_help = "Write the schema beside the file:\n\n    steadfast schema > steadfast.schema.json\n\n\
         and name it in the first line of the file, for editors that use Taplo:\n\n    #:schema ./steadfast.schema.json"
@@ -49,15 +51,15 @@ pub(super) struct ServeArgs {
     /// The format of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// The least severe messages that are logged; "warn" leaves out the line of each request
+    /// The lowest severity that is logged; "warn" omits the line of each request
     #[arg(long, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
 }
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Also show how many sessions in 100 would move, and where to, if the checked configuration replaced this one. Active
-    /// sessions stay on the upstream to which they are pinned
+    /// Also show how many sessions in 100 would move, and to which upstreams, if the checked configuration replaced
+    /// this one. Active sessions stay on the upstream to which they are pinned
     #[arg(long, value_name = "OLD")]
     pub against: Option<PathBuf>,
     #[command(flatten)]
@@ -76,7 +78,7 @@ pub(super) struct RouteArgs {
     pub group: Option<String>,
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -93,7 +95,7 @@ pub(super) struct KeyArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Text for people
+    /// Human-readable text
     Text,
     /// One JSON object per line
     Json,
@@ -115,19 +117,21 @@ pub(super) struct ConfigArgs {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// An address to listen on, repeatable; port 0 takes a free port. Replaces server.listen [default: 127.0.0.1:8080]
+    /// An address to listen on. Port 0 selects a free port. Repeat the option for more addresses. It replaces
+    /// server.listen [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// The address of the admin side. Replaces admin.listen [default: 127.0.0.1:9090]
+    /// The address of the admin listener. It replaces admin.listen [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// An upstream, repeatable: its name, its base URL, and its key as env:NAME, file:PATH or passthrough
+    /// An upstream: its name, its base URL, and its key as env:NAME, file:PATH or passthrough. Repeat the option for
+    /// more upstreams
     #[arg(long = "upstream", value_name = "NAME=BASE_URL,KEY")]
     upstreams: Vec<String>,
 }
 
 impl ConfigArgs {
-    /// Whether no upstream is configured, so that the simulated ones are used.
+    /// Whether neither a file nor an upstream is given, so that the simulated upstreams are used.
     pub fn is_embedded(&self) -> bool {
         self.file.is_none() && self.upstreams.is_empty()
     }

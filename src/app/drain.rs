@@ -37,8 +37,8 @@ impl StopSignals {
     }
 }
 
-/// Drains `servers`: the gateway becomes not ready, no new connection is accepted, and open streams have `grace` to finish. Then,
-/// or at a second signal, the remaining connections are closed.
+/// Drains `servers`: the gateway becomes not ready, no new connection is accepted, and open streams have `grace` to
+/// finish. After that time, or at a second signal, the remaining connections are closed.
 pub(super) async fn drain(
     gateway: &Gateway,
     phase: &watch::Sender<ShutdownPhase>,

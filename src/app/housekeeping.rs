@@ -9,9 +9,10 @@ use crate::state::Gateway;
 
 /// The interval between two rounds. Each round updates health and the retry budget.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// One of this many rounds also closes idle upstream connections and returns memory.
+/// The number of rounds after which one round also closes idle upstream connections and returns memory.
 const ROUNDS: u32 = 5;
-/// Memory is returned to the system only after a peak of at least this many connections; fewer leave too little behind.
+/// Memory is returned to the system only after a peak of at least this many connections. Fewer connections free too
+/// little memory for the effort.
 const PEAK: usize = 64;
 
 /// Maintains `gateway` until the process ends: ends cooldowns that are over, closes upstream connections that were idle for too

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{cli::KeyArgs, error::AppError};
 
-/// The prefix of keys, by which people and secret scanners recognize them.
+/// The prefix of client keys. People and secret scanners recognize a key by it.
 const PREFIX: &str = "sk-steadfast-";
 
 /// Makes a key of 256 random bits. Prints the key on standard error, and the lines for the configuration on standard output.
@@ -19,7 +19,7 @@ pub(super) fn key(args: &KeyArgs) -> Result<(), AppError> {
     let mut shown = io::stderr().lock();
     writeln!(
         shown,
-        "The key, which is shown only once; give it to its user:\n\n  {key}\n"
+        "This is the key. It is shown only once; give it to its user:\n\n  {key}\n"
     )?;
     if io::stdout().is_terminal() {
         writeln!(shown, "Add these lines to the configuration, or to a file of keys:\n")?;

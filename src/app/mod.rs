@@ -45,15 +45,15 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed too, the exit code is all that is left.
+            // If standard error is closed too, only the exit code reports the error.
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Logs as `serve` does by default, panics included, until the returned value is dropped. For `benches/counts` and the
-/// integration tests.
+/// Installs the panic hook, and starts the log as `serve` does by default. The log ends when the returned value is
+/// dropped. Only `benches/counts` and the integration tests call this function.
 ///
 /// # Errors
 /// If the system cannot start a thread.
@@ -63,7 +63,7 @@ pub fn log_as_served() -> io::Result<impl Sized> {
     logging::start(LogFormat::Text, LogLevel::Info)
 }
 
-/// Turns a closed standard output into success: a reader such as `head` that closes it early has read what it wanted.
+/// Turns a closed standard output into success, because a reader such as `head` closes it when it needs no more lines.
 fn ignore_closed_output(result: Result<(), AppError>) -> Result<(), AppError> {
     match result {
         Err(error) if error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe) => Ok(()),

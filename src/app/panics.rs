@@ -1,8 +1,8 @@
-//! The panic hook: it prints where a panic happened, but no data of a request.
+//! The panic hook. It prints the place of a panic, but no data of a request.
 //!
-//! The runtime catches a panic, so it ends one connection and the process continues. But the panic's message may quote the data
-//! that was processed: slicing a string at a wrong index prints the string, and `expect` prints the error. So a message is
-//! printed only if it is a string literal of the program.
+//! The runtime catches a panic, so that only one connection ends and the process continues. The panic's message may
+//! contain data of a request: slicing a string at a wrong index prints the string, and `expect` prints the error. A
+//! message is therefore printed only if it is a string literal of the program.
 
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ fn report(info: &PanicHookInfo<'_>) {
         .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
-    // Captured only if RUST_BACKTRACE asks for it. A backtrace contains names of functions, but no values.
+    // A backtrace is captured only if RUST_BACKTRACE is set. It contains names of functions, but no values.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(&backtrace);
     if tracing::dispatcher::has_been_set() {

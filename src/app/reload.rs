@@ -22,7 +22,7 @@ use crate::ops::{Reloader, Trigger};
 
 /// The time without a change after which a file counts as saved. An editor saves a file in several steps.
 const QUIET: Duration = Duration::from_millis(200);
-/// The maximum time to wait for such a pause.
+/// The maximum time to wait until a file counts as saved.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// The signal SIGHUP, whose default action would end the process.
@@ -57,7 +57,7 @@ pub(super) async fn reload_on_changes(reloader: Arc<Reloader>, mut hangups: Hang
                 () = wait_for_change(watcher.as_ref()) => Some(Trigger::File),
             }
         } else {
-            // Files that are newly named may have changed since they were read.
+            // Files that the new configuration names for the first time may have changed since they were read.
             Some(Trigger::File)
         };
         if let Some(watcher) = &mut watcher {
@@ -153,7 +153,7 @@ impl FileWatcher {
 fn warn_unwatched(file: &Path, error: &notify::Error) {
     let file = file.display();
     tracing::warn!(
-        "cannot watch {file} for changes ({error}); to reload, send SIGHUP, or POST /api/reload to the admin side"
+        "cannot watch {file} for changes ({error}); to reload, send SIGHUP, or POST /api/reload to the admin listener"
     );
 }
 

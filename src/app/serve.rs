@@ -30,10 +30,10 @@ use crate::{
     wire::{self, Address, Capacity, Listener, ServeLimits, Service, ShutdownPhase, TlsIdentity, Workers},
 };
 
-/// The maximum time between two requests of a client's connection; the default of nginx.
+/// The maximum time between two requests on a client's connection. It is the default of nginx.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// The maximum number of connections to the admin side. They are counted separately, so that the admin side stays reachable when
-/// clients use all connections of the public listener.
+/// The maximum number of connections to the admin listener. They are counted separately, so that the admin listener
+/// stays reachable when clients use all connections of the public listener.
 const ADMIN_CONNECTIONS: usize = 64;
 
 /// Serves until a signal stops the process.
@@ -43,7 +43,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub(super) fn serve(args: ServeArgs) -> Result<(), AppError> {
     housekeeping::configure_allocator();
     let _log = logging::start(args.log_format, args.log_level)?;
-    // Requests are served by threads of their own. This runtime is for the admin side and for background tasks.
+    // Requests are served by threads of their own. This runtime is for the admin listener and for background tasks.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(run(&args.config));
     // Tasks that a second signal has aborted must not delay the exit.
@@ -90,7 +90,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
         stall: config.timeouts.idle,
     };
     let (phase, mut servers) = serve_public(public, &gateway, limits)?;
-    // The admin side is not drained, so that the drain can be observed there.
+    // The admin listener is not drained, so that the operator can observe the drain there.
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
     let operator = AdminService::new(gateway.clone(), reloader.clone(), token);
@@ -186,7 +186,7 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
     Ok(listeners)
 }
 
-/// The listener, with TLS if there is an identity for it.
+/// Returns the listener, with TLS if `identity` is set.
 fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener {
     match identity {
         Some(identity) => listener.secured(identity.clone()),
@@ -194,14 +194,14 @@ fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener 
     }
 }
 
-/// Prints on standard output the addresses, the upstreams, and for simulated ones a request to try.
+/// Prints the addresses and the upstreams on standard output. For simulated upstreams it also prints a request to try.
 fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), AppError> {
     let mut text = String::new();
     for listener in public {
         writeln!(text, "Steadfast listens on {}", url(listener))?;
     }
     for listener in admin {
-        writeln!(text, "The admin side is on {}", url(listener))?;
+        writeln!(text, "The admin listener is on {}", url(listener))?;
     }
     if sims.is_empty() {
         let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -210,7 +210,7 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
         let names: Vec<&str> = sims.iter().map(Sim::name).collect();
         writeln!(
             text,
-            "Its upstreams are simulated: {} run inside this process, without a model.",
+            "The upstreams are simulated: {} run inside this process, without a model.",
             names.join(" and ")
         )?;
         if let Some(address) = public.first().map(Listener::address) {
@@ -218,14 +218,17 @@ fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Conf
                 Address::Tcp(address) => format!("http://{address}"),
                 Address::Unix(path) => format!("--unix-socket '{}' http://localhost", path.display()),
             };
-            writeln!(text, "\nRun this twice, then change the key:\n")?;
+            writeln!(
+                text,
+                "\nRun this command twice. Then change the key and run it again:\n"
+            )?;
             writeln!(
                 text,
                 "  curl -i {target}/v1/responses -H 'content-type: application/json' \\"
             )?;
             writeln!(
                 text,
-                r#"    -d '{{"model":"gpt-5.2","input":"Hello, who answers?","prompt_cache_key":"session-1"}}'"#
+                r#"    -d '{{"model":"gpt-5.2","input":"Hello, which account answers?","prompt_cache_key":"session-1"}}'"#
             )?;
             writeln!(text)?;
         }

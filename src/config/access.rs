@@ -1,4 +1,4 @@
-//! `[[group]]`, `[[key]]`, and the further files of client keys.
+//! `[[group]]`, `[[key]]`, and the additional files of client keys.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,15 +35,16 @@ const EMPTY_DIGEST: [u8; 32] = [
 pub struct Group {
     /// The name, unique among groups.
     pub name: String,
-    /// The names of the upstreams that the group may use: at least one, and only names of configured upstreams; `None` is all.
+    /// The names of the upstreams that the group may use: at least one, and only names of configured upstreams; `None`
+    /// means all.
     pub upstreams: Option<Vec<String>>,
     /// The models that the group may use.
     pub models: ModelGlobs,
-    /// The maximum number of requests per minute and key, at least 1; `None` is no limit.
+    /// The maximum number of requests per minute and key, at least 1; `None` means no limit.
     pub requests_per_minute: Option<u32>,
-    /// The maximum number of tokens per minute and key, at least 1; `None` is no limit.
+    /// The maximum number of tokens per minute and key, at least 1; `None` means no limit.
     pub tokens_per_minute: Option<u64>,
-    /// The maximum number of concurrent requests per key, at least 1; `None` is no limit.
+    /// The maximum number of concurrent requests per key, at least 1; `None` means no limit.
     pub max_concurrent: Option<u32>,
 }
 
@@ -52,17 +53,18 @@ pub struct Group {
 pub struct ClientKey {
     /// The name, unique among keys. Limits and logs use it.
     pub name: String,
-    /// The SHA-256 of the key; during a rotation those of the old and the new key. No two keys share a digest.
+    /// The SHA-256 of the key, or, during a rotation, the SHA-256 of the old and of the new key. No two keys share a
+    /// digest.
     pub digests: Vec<[u8; 32]>,
     /// The name of the key's group, which is configured.
     pub group: String,
-    /// The Unix time in seconds from which the key is refused; `None` is never.
+    /// The Unix time in seconds from which the key is refused; `None` means that it never expires.
     pub expires: Option<u64>,
     /// Whether the key is refused.
     pub disabled: bool,
 }
 
-/// Groups and keys as far as they are read.
+/// The groups and keys that have been read so far.
 #[derive(Default)]
 pub(super) struct AccessDraft {
     groups: Vec<GroupDraft>,
@@ -80,7 +82,7 @@ struct GroupDraft {
 }
 
 impl AccessDraft {
-    /// Reads the paths of the further files of keys.
+    /// Reads the paths of the additional files of keys.
     pub fn read_paths(&mut self, reader: &mut DocumentReader<'_>, server: &Section<'_>, context: ResolveContext<'_>) {
         let mut path = |field: &ConfigField<Text>| {
             let value = server.get(field)?;
@@ -106,7 +108,7 @@ impl AccessDraft {
         }
     }
 
-    /// Reads the further files of keys. Their problems are added to `problems`, which is returned.
+    /// Reads the additional files of keys. Their problems are added to `problems`, which is returned.
     pub fn read_further_files(&mut self, mut problems: ProblemList) -> ProblemList {
         let mut files: Vec<Located<PathBuf>> = self.keys_file.clone().into_iter().collect();
         if let Some((location, folder)) = &self.keys_directory {
@@ -137,7 +139,7 @@ impl AccessDraft {
         problems
     }
 
-    /// The further file and folder of keys.
+    /// The paths of the additional file and folder of keys.
     pub fn paths(&self) -> Vec<PathBuf> {
         let paths = self.keys_file.iter().chain(&self.keys_directory);
         paths.map(|(_, path)| path.clone()).collect()
@@ -233,7 +235,8 @@ impl AccessDraft {
     }
 }
 
-/// The files of keys in `folder`, in the order of their names. Hidden files are left out: they belong to editors and Kubernetes.
+/// The files of keys in `folder`, in the order of their names. Hidden files are left out, because editors and
+/// Kubernetes create them for their own use.
 fn key_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let mut files = Vec::new();
@@ -288,7 +291,7 @@ fn read_group(reader: &mut DocumentReader<'_>, section: &Section<'_>) -> Option<
 fn read_key(reader: &mut DocumentReader<'_>, section: &Section<'_>) -> Option<Located<ClientKey>> {
     let name = reader.read_text(section, &key::NAME, |text| {
         if text.starts_with(CREDENTIAL) {
-            // As a name it would be in every line of the log.
+            // If the key were its own name, every line of the log would contain it.
             Err("must be a name, not the key itself".to_owned())
         } else {
             parse_name(text)
@@ -301,7 +304,8 @@ fn read_key(reader: &mut DocumentReader<'_>, section: &Section<'_>) -> Option<Lo
     let group = reader.read_text(section, &key::GROUP, |name| Ok(name.to_owned()));
     let expires = reader.read_with(section, &key::EXPIRES, parse_moment);
     let disabled = reader.read(section, &key::DISABLED);
-    // A key whose `expires` or `disabled` is invalid must not be a key without them.
+    // A key with an invalid `expires` or `disabled` is dropped. Without the field, it would be valid when its operator
+    // wants it refused.
     let is_valid = (expires.is_some() || section.get(&key::EXPIRES).is_none())
         && (disabled.is_some() || section.get(&key::DISABLED).is_none());
     let location = section.get(&key::NAME).map(|value| reader.location_of(value))?;
@@ -340,7 +344,8 @@ fn parse_digest(value: &DeValue<'_>) -> Result<[u8; 32], String> {
     Ok(digest)
 }
 
-/// Reads a date or a date with a time, as a TOML value or as a string, into Unix time in seconds. Without an offset it is UTC.
+/// Reads a date or a date with a time, as a TOML value or as a string, into Unix time in seconds. A value without an
+/// offset is in UTC.
 fn parse_moment(value: &DeValue<'_>) -> Result<u64, String> {
     const WANTED: &str = "must be a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z";
     let written = match value {

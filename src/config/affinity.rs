@@ -1,4 +1,4 @@
-//! Reads `[affinity]`: how sessions find their upstream, and how long they wait for it.
+//! Reads `[affinity]`: the choice of a session's upstream, and the time that the session waits for it.
 
 use super::{
     document::DocumentReader,

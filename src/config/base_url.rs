@@ -8,8 +8,8 @@ use std::{
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 
-/// A URL such as `https://host:port/prefix`: http or https, without user name, query and fragment. Its path is unambiguous, so
-/// that every reader of the path sees the same segments.
+/// A URL such as `https://host:port/prefix`: http or https, without user name, query and fragment. Its path is
+/// unambiguous: every server finds the same segments in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
@@ -21,22 +21,22 @@ impl BaseUrl {
     /// Parses a base URL.
     ///
     /// # Errors
-    /// What the text must be, as a predicate that follows the field's name. It does not repeat the URL, which may contain a
-    /// secret.
+    /// If the text is not such a URL. The message says what the text must be, as a predicate that follows the field's
+    /// name. It does not repeat the URL, which may contain a secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = split_scheme(text).ok_or("must start with \"https://\" or \"http://\"")?;
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("contains a space or another character that is invalid in a URL".to_owned());
         }
         if rest.contains(['?', '#']) {
-            return Err("must end with the path: no \"?\" and no \"#\"".to_owned());
+            return Err("must have no query (\"?\") and no fragment (\"#\")".to_owned());
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err("must not contain a user name or password; give the credential as the API key".to_owned());
         }
         let authority = parse_authority(authority)
-            .ok_or("must have a host, and a port from 1 to 65535 if any, such as \"https://api.openai.com/v1\"")?;
+            .ok_or("must have a host, and may have a port from 1 to 65535, such as \"https://api.openai.com/v1\"")?;
         let prefix = path.strip_suffix('/').unwrap_or(path);
         if !prefix.split('/').skip(1).all(is_plain_segment) {
             return Err("must have a plain path: no \"//\", \".\", \"..\" or encoded dots and slashes".to_owned());
@@ -220,9 +220,9 @@ mod tests {
             ("https://[1]/", "a host"),
             ("https://[::1]x/", "a host"),
             ("https://1.2.3/", "a host"),
-            ("https://a/v1?key=sk", "no \"?\""),
-            ("https://a/v1?", "no \"?\""),
-            ("https://a/v1#x", "no \"?\""),
+            ("https://a/v1?key=sk", "no query"),
+            ("https://a/v1?", "no query"),
+            ("https://a/v1#x", "no query"),
             ("https://a/..", "plain path"),
             ("https://a/b/../c", "plain path"),
             ("https://a/./b", "plain path"),

@@ -1,4 +1,4 @@
-//! Checks what concerns more than one field, after file and flags are both read.
+//! Checks that concern more than one field. They run after the file and the flags have been read.
 
 use std::{
     collections::HashSet,
@@ -11,14 +11,15 @@ use super::{
     settings::{AdminSettings, ServerSettings},
 };
 
-/// The addresses as written, and what decides whether they are allowed. `None` stands for the default addresses.
+/// The addresses as the user wrote them, and the settings that decide whether they are allowed. `None` stands for the
+/// default addresses.
 pub(super) struct ListenerCheck<'a> {
     pub(super) public: Option<&'a [Located<Listen>]>,
     pub(super) admin: Option<&'a [Located<SocketAddr>]>,
     pub(super) has_token: bool,
     pub(super) has_client_keys: bool,
     pub(super) has_tls: bool,
-    /// Where `allow_anonymous` is set to true, if it is.
+    /// The location at which `allow_anonymous` is set to true; `None` if it is not.
     pub(super) anonymous: Option<&'a Location>,
 }
 
@@ -27,7 +28,7 @@ impl ListenerCheck<'_> {
     pub(super) fn run(&self, problems: &mut ProblemList) {
         self.check_public(problems);
         if let (true, Some(location)) = (self.has_client_keys, self.anonymous) {
-            let message = "allow_anonymous cannot be combined with client keys; remove it, or the keys";
+            let message = "allow_anonymous cannot be combined with client keys; remove allow_anonymous or the keys";
             problems.error(location.clone(), message);
         }
         self.check_admin(problems);
@@ -85,7 +86,7 @@ impl ListenerCheck<'_> {
             problems.warn(location.clone(), message);
         } else {
             let message = format!(
-                "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{address}\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant"
+                "listen may only be a loopback address such as \"127.0.0.1:{port}\", not \"{address}\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true to allow it"
             );
             problems.error(location.clone(), message);
         }
@@ -137,7 +138,8 @@ fn covers(any: IpAddr, other: IpAddr) -> bool {
     any.is_unspecified() && (any.is_ipv6() || other.is_ipv4())
 }
 
-/// Reports upstream names that are used twice. A name is an identity: sessions could not tell two upstreams of one name apart.
+/// Reports upstream names that are used twice. Sessions are hashed to names, so two upstreams with one name would get
+/// the same sessions.
 pub(super) fn check_upstream_names(names: &[Located<String>], problems: &mut ProblemList) {
     let mut seen = HashSet::with_capacity(names.len());
     for (location, name) in names {

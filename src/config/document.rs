@@ -1,8 +1,8 @@
 //! A TOML document with its syntax errors, and the positions of its values in lines and columns.
 //!
-//! The parser recovers from syntax errors, and so does the reader. But a recovered tree lacks the content of the broken lines.
-//! Beside a syntax error, a problem is therefore not reported if it may be the same mistake seen twice: if it is on a broken
-//! line or below a broken table header, or if it is that something is missing.
+//! The parser recovers from syntax errors, and so does the reader. But a recovered tree lacks the content of the broken
+//! lines. A syntax error may therefore cause other problems. If the document has a syntax error, these problems are not
+//! reported: problems on a broken line, problems below a broken table header, and missing fields or tables.
 
 use std::{ops::Range, sync::Arc};
 
@@ -20,7 +20,7 @@ pub(super) struct DocumentReader<'t> {
     text: &'t str,
     /// The byte offset at which each line starts.
     lines: Vec<usize>,
-    /// The byte ranges in which the tree may differ from what the user meant, in ascending order and disjoint.
+    /// The byte ranges in which the tree may differ from the user's text. They are in ascending order and disjoint.
     broken: Vec<Range<usize>>,
     /// The tables in which a misplaced field is looked for.
     pub(super) tables: &'static [&'static ConfigTable],
@@ -53,8 +53,8 @@ impl<'t> DocumentReader<'t> {
         (reader, tree.into_inner())
     }
 
-    /// Reports the syntax errors, except those that follow from another one: the later ones of a line, and those in what an
-    /// unclosed array or inline table swallows.
+    /// Reports the syntax errors, except those that another syntax error has caused: the later errors of a line, and
+    /// the errors in the text that the parser takes for the content of an unclosed array or inline table.
     fn syntax_errors(&mut self, errors: &[toml::de::Error]) {
         let end = self.text.len()..self.text.len();
         let mut errors: Vec<_> = errors

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-/// Where a problem is. The order is the order of reports: positions in a file, then files as a whole, then flags.
+/// The location of a problem. The order of locations is the order of reports: positions in a file, then files as a
+/// whole, then flags.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
     /// A position in a file.
@@ -36,7 +37,7 @@ pub(super) type Located<T> = (Location, T);
 /// One error or one warning: its location, what is wrong, and what to do. It never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where the problem is.
+    /// The location of the problem.
     pub location: Location,
     /// What is wrong and what to do, in one line.
     pub message: String,
@@ -105,7 +106,7 @@ impl ProblemList {
 
     /// Returns all errors; there must be at least one.
     pub(super) fn into_errors(mut self) -> Errors {
-        debug_assert!(!self.errors.is_empty(), "a list without errors is no failure");
+        debug_assert!(!self.errors.is_empty(), "the list has at least one error");
         self.errors.sort_by(|a, b| a.location.cmp(&b.location));
         Errors(self.errors)
     }

@@ -1,9 +1,9 @@
 //! The fields of the configuration file, each declared once.
 //!
-//! From a declaration follow how the field is read and within which range ([`super::reader`]), that its name is known (an
-//! unknown field is an error), the JSON Schema ([`super::schema`]) and the example file (a test compares
-//! `deploy/steadfast.example.toml` with the text that the declarations make). A reader takes a field as a value of this module,
-//! so a field that is not declared cannot be read; a test checks that each declared field is read.
+//! Each declaration is used in four places. [`super::reader`] reads the field and checks its range. A name that is not
+//! declared is an unknown field, which is an error. [`super::schema`] makes the JSON Schema. A test compares
+//! `deploy/steadfast.example.toml` with the text that the declarations make. A reader takes a field as a value of this
+//! module, so a field that is not declared cannot be read; a test checks that each declared field is read.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ tables! {
         SERVER("server"): NestedTable = NestedTable(&server::TABLE), Table;
         /// The operator's listener.
         ADMIN("admin"): NestedTable = NestedTable(&admin::TABLE), Table;
-        /// How sessions find their upstream.
+        /// The choice of a session's upstream.
         AFFINITY("affinity"): NestedTable = NestedTable(&affinity::TABLE), Table;
         /// Failover.
         RETRY("retry"): NestedTable = NestedTable(&retry::TABLE), Table;
@@ -124,9 +124,9 @@ tables! {
         /// The maximum size of a request body, applied to the body as sent and after decompression. A larger body is answered
         /// with 413.
         MAX_BODY("max_body"): ByteSize = ByteSize(1 << 10..=3 << 30), Default(r#""64MiB""#);
-        /// The maximum amount of request bodies that is kept in memory over all requests. At least max_body.
+        /// The maximum size of all request bodies together that are kept in memory. At least max_body.
         BUFFERED_BODIES("buffered_bodies"): ByteSize = ByteSize(1 << 10..=1 << 40), Default(r#""512MiB""#);
-        /// How long open streams may continue after a stop was requested.
+        /// The maximum time that open streams may continue after a stop signal.
         GRACE("grace"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""30s""#);
         /// Whether upstreams receive the client's address, scheme and host, as x-forwarded-for, -proto and -host.
         FORWARDED("forwarded"): Toggle = Toggle, Default("false");
@@ -135,38 +135,40 @@ tables! {
         ROUTE_HEADERS("route_headers"): Toggle = Toggle, Optional("true");
         /// TLS towards clients.
         TLS("tls"): NestedTable = NestedTable(&tls::TABLE), Table;
-        /// Whether every client that reaches a listener may call without a key, on addresses that are not loopback too. Not
-        /// allowed together with client keys.
+        /// Whether clients need no key, even on addresses that are not loopback. Every client that can connect may then
+        /// use the upstreams. Not allowed together with client keys.
         ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
-        /// A file with further [[key]] tables. It is read again when it changes.
+        /// A file with additional [[key]] tables. It is read again when it changes.
         KEYS_FILE("keys_file"): Text = NOT_EMPTY, Optional(r#""keys.toml""#);
-        /// A folder of which each *.toml is a file with further [[key]] tables. It is read again when it changes.
+        /// A folder of *.toml files with additional [[key]] tables. The files are read again when they change.
         KEYS_DIRECTORY("keys_directory"): Text = NOT_EMPTY, Optional(r#""keys.d""#);
     }
 
-    /// TLS towards clients on all TCP addresses of the public listener. Without this table they speak plain HTTP.
+    /// TLS towards clients on all TCP addresses of the public listener. Without this table the listener uses plain
+    /// HTTP.
     tls = "[server.tls]" {
-        /// The PEM file with the server's certificate, followed by the certificates that vouch for it.
+        /// The PEM file with the server's certificate, followed by the intermediate certificates.
         CERT("cert"): Text = NOT_EMPTY, Required(r#""cert.pem""#, "add cert = \"c.pem\"");
         /// The PEM file with the private key of the certificate.
         KEY("key"): Text = NOT_EMPTY, Required(r#""key.pem""#, "add key = \"k.pem\"");
-        /// The PEM file with the authorities that client certificates must come from. Default: clients need no certificate.
+        /// The PEM file with the certificate authorities whose client certificates are accepted. Default: clients need
+        /// no certificate.
         CLIENT_CA("client_ca"): Text = NOT_EMPTY, Optional(r#""ca.pem""#);
     }
 
     /// The operator's listener: metrics, probes and the admin API.
     admin = "[admin]" {
-        /// The addresses to listen on: one "IP:PORT" or a list of them; [] turns the admin side off.
+        /// The addresses to listen on: one "IP:PORT" or a list of them; [] turns the admin listener off.
         LISTEN("listen"): OneOrMore = OneOrMore(ADDRESS, 0), Default(r#""127.0.0.1:9090""#);
-        /// The bearer token that callers must send. Needed if an address is not loopback. Default: no token.
+        /// The bearer token that callers must send. Required if an address is not loopback. Default: no token.
         TOKEN("token"): Text = NOT_EMPTY, Optional(r#""env:STEADFAST_ADMIN_TOKEN""#);
     }
 
-    /// How sessions find their upstream, and how long they wait for it.
+    /// The choice of a session's upstream, and the time that the session waits for it.
     affinity = "[affinity]" {
-        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the response or
-        /// the turn that the request names; "content" is the beginning that all requests of a conversation share;
-        /// "header:NAME" is any header.
+        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the
+        /// response or the turn that the request names. "content" is the beginning that all requests of a conversation
+        /// share. "header:NAME" is any header.
         SOURCES("sources"): ListOf = ListOf(SOURCE, 1), Default(r#"[
     "body:prompt_cache_key",
     "header:session-id",
@@ -175,9 +177,10 @@ tables! {
     "owner",
     "content",
 ]"#);
-        /// How long a pin stays valid after its last use: the time for which upstreams keep a prompt cached.
+        /// The time that a pin stays valid after its last use. It should be the time for which upstreams keep a prompt
+        /// cached.
         IDLE("idle"): TimeSpan = TimeSpan(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600)), Default(r#""1h""#);
-        /// The maximum number of pins. Over it, the least recently used pin is dropped.
+        /// The maximum number of pins. Above this number, the least recently used pin is dropped.
         CAPACITY("capacity"): WholeNumber<u32> = WholeNumber(1..=100_000_000), Default("1_000_000");
         /// The minimum time that a session waits for its own upstream before it moves to another. At most wait_max.
         WAIT("wait"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""2s""#);
@@ -188,17 +191,19 @@ tables! {
         WAIT_MAX("wait_max"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""60s""#);
     }
 
-    /// Failover of requests whose upstream failed before any part of its answer was passed on.
+    /// Failover: if an upstream fails before any part of its response has reached the caller, the request is sent to
+    /// another upstream.
     retry = "[retry]" {
         /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off.
         ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
-        /// The maximum share of requests that may be sent again.
+        /// The maximum number of retries, as a fraction of the number of requests. A few retries per second are always
+        /// allowed.
         BUDGET("budget"): Fraction = Fraction(0.0..=1.0), Default("0.2");
     }
 
     /// Timeouts.
     timeouts = "[timeouts]" {
-        /// The maximum time to establish a connection to an upstream, TLS included.
+        /// The maximum time to establish a connection to an upstream, including the TLS handshake.
         CONNECT("connect"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5s""#);
         /// The maximum time until the head of an upstream's response has arrived.
         HEAD("head"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""10m""#);
@@ -210,40 +215,43 @@ tables! {
 
     /// An upstream account. At least one is needed.
     upstream = "[[upstream]]" {
-        /// The name that sessions hash to. Keep it when the URL or the key changes, because a new name moves its sessions.
+        /// The name of the upstream. Sessions are hashed to this name. Keep it when the URL or the key changes, because
+        /// a new name moves sessions.
         NAME("name"): Text = super::NAME,
             Required(r#""account-a""#, "add name = \"account-a\"; sessions hash to it, so keep it later");
-        /// The URL that replaces /v1 of each request's path.
+        /// The URL that replaces /v1 in the path of each request.
         BASE_URL("base_url"): Text = super::BASE_URL,
             Required(r#""https://api.openai.com/v1""#, "add base_url = \"https://api.openai.com/v1\"");
-        /// The credential of the account: "env:NAME", "file:PATH", or "passthrough" to send the caller's own.
+        /// The credential of the account: "env:NAME", "file:PATH", or "passthrough" to send the caller's own
+        /// credential.
         API_KEY("api_key"): Text = super::API_KEY,
             Required(r#""env:OPENAI_KEY_A""#, "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"");
         /// The share of the sessions relative to the other upstreams.
         WEIGHT("weight"): WholeNumber<u32> = WholeNumber(1..=Weight::MAX), Default("1");
-        /// The models that it serves, as globs such as "gpt-5*"; [] is all models. Or a table from the models' names for
-        /// callers to their names at the upstream: { "gpt-5.2" = "my-deployment" }.
+        /// The models that the upstream serves, as globs such as "gpt-5*"; [] means all models. A table gives models
+        /// other names at the upstream: { "gpt-5.2" = "my-deployment" } sends the callers' gpt-5.2 as my-deployment.
         MODELS("models"): ModelNames = ModelNames(NOT_EMPTY), Default("[]");
-        /// The maximum number of requests that it receives at the same time. Default: no limit.
+        /// The maximum number of requests that the upstream receives at the same time. Default: no limit.
         MAX_IN_FLIGHT("max_in_flight"): WholeNumber<u32> = WholeNumber(1..=1_000_000), Optional("64");
-        /// Headers that are set on every request to it. A value may be "env:NAME" or "file:PATH". Default: none.
+        /// Headers that are set on every request to the upstream. A value may be "env:NAME" or "file:PATH". Default:
+        /// none.
         HEADERS("headers"): HeaderTable = HeaderTable, Optional(r#"{ "openai-project" = "proj_1" }"#);
         /// The organization that owns the account. Upstreams of one organization share prompt cache and response state.
         /// Default: an organization of its own.
         ORGANIZATION("organization"): Text = super::NAME, Optional(r#""org-1""#);
         /// A PEM file with certificate authorities that are trusted in addition to the platform's. Default: none.
         CA("ca"): Text = NOT_EMPTY, Optional(r#""ca.pem""#);
-        /// Whether HTTP/2 is offered. With HTTP/1.1 no stream can hold another one up.
+        /// Whether HTTP/2 is offered to the upstream. With HTTP/1.1 a slow stream cannot delay another stream.
         HTTP2("http2"): Toggle = Toggle, Default("false");
     }
 
-    /// A group of callers, which share sessions, response state and rights. With client keys, no caller is served without one.
+    /// A group of callers that share sessions, response state and rights. Each client key belongs to one group.
     group = "[[group]]" {
-        /// The name, to which its keys refer.
+        /// The name of the group. [[key]] tables refer to it.
         NAME("name"): Text = super::NAME, Required(r#""team""#, "add name = \"team\"");
-        /// The names of the upstreams that its keys may use. Default: all.
+        /// The names of the upstreams that the keys of the group may use. Default: all.
         UPSTREAMS("upstreams"): ListOf = ListOf(super::NAME, 1), Optional(r#"["account-a", "account-b"]"#);
-        /// The models that its keys may use, as globs. Default: all.
+        /// The models that the keys of the group may use, as globs. Default: all.
         MODELS("models"): ListOf = ListOf(NOT_EMPTY, 1), Optional(r#"["gpt-5*"]"#);
         /// The maximum number of requests of each key in any 60 seconds. Default: no limit.
         REQUESTS_PER_MINUTE("requests_per_minute"): WholeNumber<u32> = WholeNumber(1..=u32::MAX), Optional("600");
@@ -263,11 +271,11 @@ tables! {
             r#""2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b""#,
             "make a key with: steadfast key"
         );
-        /// The name of its group.
+        /// The name of the group that the key belongs to.
         GROUP("group"): Text = NOT_EMPTY, Required(r#""team""#, "add group with the name of a [[group]]");
         /// The date, or the date and time, from which the key is refused. Default: never.
         EXPIRES("expires"): Moment = Moment, Optional("2031-01-31");
-        /// Whether the key is refused.
+        /// Whether the key is disabled. A disabled key is refused.
         DISABLED("disabled"): Toggle = Toggle, Default("false");
     }
 }

@@ -12,11 +12,12 @@ use super::{
 /// The maximum size of a configuration file in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// The content of a configuration file at the time it was read, valid or not. Two values are equal if path and bytes are.
+/// The content of a configuration file at the time it was read, valid or not. Two values are equal if their paths and
+/// bytes are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     path: PathBuf,
-    /// The text, or the reason why there is none, as a predicate whose subject is the file.
+    /// The text of the file, or the reason why it could not be read, as a predicate that follows the file's path.
     text: Result<String, String>,
 }
 

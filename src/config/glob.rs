@@ -1,8 +1,9 @@
 //! Globs over model names: `*` matches any text, the empty one included, and `?` matches one character. No other character is
 //! special.
 //!
-//! After a mismatch, matching continues at the latest `*` with one more character: any text that an earlier `*` could match
-//! instead, the latest `*` can match too. So a match takes at most text length × pattern length steps, even for hostile input.
+//! After a mismatch, matching continues at the latest `*`, which then matches one more character. Earlier `*` need not
+//! be tried again, because the latest `*` can match every text that an earlier one could match. A match therefore takes
+//! at most text length × pattern length steps, even for hostile input.
 
 /// A set of models, as globs over their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

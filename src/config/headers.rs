@@ -15,7 +15,7 @@ use super::{
 pub(super) type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// Why a header may not be configured: Steadfast sets it, or it frames the message, or it belongs to one connection
-/// (RFC 9110 §7.6.1). `None` if it may.
+/// (RFC 9110 §7.6.1). `None` if it may be configured.
 fn reserved(name: &HeaderName) -> Option<&'static str> {
     const OWN: [HeaderName; 13] = [
         header::HOST,

@@ -1,6 +1,6 @@
 //! The kinds of values that a configuration field can hold: how each is read from TOML, and how a JSON Schema describes it.
 //!
-//! A kind also knows its range, so that reader, schema and example file cannot disagree about it.
+//! A kind also contains its range, so that the reader, the schema and the example file always have the same range.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::values::{boolean, duration, fraction, integer, show_duration, show_size, size};
 
-/// What the value of a field may be.
+/// The kind of the values that a field can hold.
 pub(super) trait ValueKind: Sync {
     /// The JSON Schema (draft-07) that accepts the values of this kind. It may accept more than the reader, never less.
     fn schema(&self) -> Json;
@@ -28,7 +28,7 @@ pub(super) trait ScalarKind: ValueKind {
     /// Reads a value.
     ///
     /// # Errors
-    /// What the value must be, as a predicate that follows the field's name.
+    /// If the value is invalid. The message says what the value must be, as a predicate that follows the field's name.
     fn parse(&self, value: &DeValue<'_>) -> Result<Self::Value, String>;
 }
 
@@ -229,7 +229,7 @@ pub(super) struct Moment;
 
 impl ValueKind for Moment {
     fn schema(&self) -> Json {
-        // Validators of TOML present a date as a string.
+        // TOML validators pass a date to the schema as a string.
         json!({"type": "string", "pattern": "^\\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?$"})
     }
 }

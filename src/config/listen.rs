@@ -22,7 +22,7 @@ impl Listen {
     /// Parses `IP:PORT`, `localhost:PORT`, or `unix:PATH` with a path relative to `folder`.
     ///
     /// # Errors
-    /// What the text must be, as a predicate that follows the field's name.
+    /// If the text is invalid. The message says what the text must be, as a predicate that follows the field's name.
     pub(super) fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = folder.join(path);
@@ -48,7 +48,7 @@ impl fmt::Display for Listen {
 /// Parses an IP address and port; `localhost` is 127.0.0.1 without a lookup (RFC 6761 §6.3).
 ///
 /// # Errors
-/// What the text must be, as a predicate that follows the field's name.
+/// If the text is invalid. The message says what the text must be, as a predicate that follows the field's name.
 pub(super) fn parse_socket_addr(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);

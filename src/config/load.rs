@@ -29,9 +29,9 @@ pub struct Config {
     pub server: ServerSettings,
     /// The operator's listener.
     pub admin: AdminSettings,
-    /// How sessions find their upstream.
+    /// The choice of a session's upstream.
     pub affinity: AffinitySettings,
-    /// Failover of requests whose upstream failed.
+    /// Failover of requests after their upstream has failed.
     pub retry: RetrySettings,
     /// Timeouts.
     pub timeouts: Timeouts,
@@ -62,9 +62,9 @@ impl Config {
         self.key_paths.iter().chain(tls).map(PathBuf::as_path)
     }
 
-    /// The first address of `listen` that this configuration would open to other machines without a client key, although
-    /// `allow_anonymous` is not set. The configuration's own addresses have been checked; this is for the sockets that an
-    /// earlier configuration has bound.
+    /// The first address of `listen` that this configuration would open to other machines without a client key,
+    /// although `allow_anonymous` is not set. The configuration's own addresses have been checked; this check is for
+    /// the sockets that an earlier configuration has bound.
     pub fn opens<'a>(&self, listen: &'a [Listen]) -> Option<&'a Listen> {
         let is_guarded = self.has_client_keys || self.server.allow_anonymous;
         let is_reachable = |listen: &&Listen| matches!(listen, Listen::Tcp(address) if !is_loopback(address));
@@ -76,7 +76,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the text, the flags and the files that they name.
     pub fn from_toml(text: &str, origin: &str, env: Env<'_>, overrides: &Overrides) -> Result<Self, Errors> {
-        // A path without a parent is the root folder or empty; paths are relative to the working directory then.
+        // A path without a parent is the root folder or empty. Paths are then relative to the working directory.
         let folder = Path::new(origin).parent().unwrap_or(Path::new(""));
         let context = ResolveContext { env, folder };
         let (mut reader, tree) = DocumentReader::parse(text, Arc::from(origin), TABLES, ProblemList::default());
@@ -131,7 +131,7 @@ impl Config {
     }
 }
 
-/// What file and flags have set so far.
+/// The settings that have been read so far.
 #[derive(Default)]
 struct ConfigDraft {
     server: ServerSettings,
@@ -147,7 +147,7 @@ struct ConfigDraft {
     has_token: bool,
     /// `server.route_headers`; `None` is the default, which depends on client keys.
     route_headers: Option<bool>,
-    /// Where `allow_anonymous` is set to true, if it is.
+    /// The location at which `allow_anonymous` is set to true; `None` if it is not.
     anonymous: Option<Location>,
     access: AccessDraft,
     /// The names of all upstreams, invalid ones included.
@@ -283,7 +283,7 @@ impl ConfigDraft {
             keys,
             warnings,
         };
-        // By default, callers that were handed a key are not told which upstream serves them.
+        // By default, callers with a client key are not told which upstream serves them.
         config.server.route_headers = self.route_headers.unwrap_or(!has_client_keys);
         if let Some(listen) = self.listen {
             config.server.listen = values_of(listen);

@@ -8,9 +8,10 @@
 //!                      └──── syntax ────────────┴── unknown fields ──┴── bad values ──▶ Errors, by position
 //! ```
 //!
-//! Reading does not stop at the first mistake: each mistake is reported with its position in the file, and reading continues. A
-//! [`Config`] is made only if there was no mistake, so code that has one need not check it again: names are unique, addresses do
-//! not clash, secrets are resolved and may be sent in a header. Fields that this version does not know are errors.
+//! Reading does not stop at the first mistake: each mistake is reported with its position in the file, and reading
+//! continues. A [`Config`] is made only if there was no mistake, so code that uses it need not check it again. Its
+//! names are unique, its addresses do not clash, and its secrets are resolved and may be sent in a header. Fields that
+//! this version does not know are errors.
 //!
 //! Paths in a file are relative to that file's folder; paths in flags are relative to the working directory.
 

@@ -129,7 +129,7 @@ impl DocumentReader<'_> {
         }
     }
 
-    /// What the user probably meant by a field that is not declared in this table.
+    /// A hint at the field that the user probably meant by `name`, which is not declared in this table.
     fn hint(&self, declared: &ConfigTable, name: &str) -> String {
         let names: Vec<_> = declared.names().collect();
         if let Some(close) = closest(name, &names) {
@@ -137,7 +137,7 @@ impl DocumentReader<'_> {
         }
         match self.tables.iter().find(|other| other.has(name)) {
             Some(other) => format!("it belongs {}", other.location()),
-            None => format!("it may hold {}", names.join(", ")),
+            None => format!("the known fields are {}", names.join(", ")),
         }
     }
 
@@ -210,7 +210,7 @@ impl DocumentReader<'_> {
         Some(self.elements(items, field, &mut parse))
     }
 
-    /// Reads the elements of an array of strings, whatever else `field` may be.
+    /// Reads the elements of an array of strings, even if `field` also accepts other values.
     pub(super) fn strings<'a, T>(
         &mut self,
         section: &Section<'a>,

@@ -1,4 +1,4 @@
-//! The descriptors of fields and tables: what a declaration in [`super::fields`] consists of.
+//! The descriptors of fields and tables, which the declarations in [`super::fields`] are made of.
 
 use serde_json::{Value as Json, json};
 
@@ -6,38 +6,38 @@ use super::kinds::ValueKind;
 
 /// A field of the configuration file.
 pub(super) struct ConfigField<K> {
-    /// Its name in the file.
+    /// The name of the field in the file.
     pub(super) name: &'static str,
-    /// What its value may be.
+    /// The kind of its values.
     pub(super) kind: K,
-    /// Whether it must be there, and what it is otherwise.
+    /// Whether the field is required, and its default value if it is not.
     pub(super) presence: Presence,
-    /// What it means, in lines as they come from a doc comment.
+    /// The meaning of the field: the lines of its doc comment.
     pub(super) doc: &'static [&'static str],
 }
 
-/// Whether a field must be in its table. Values are written as in TOML.
+/// Whether a field is required in its table. The values in the variants are written as in TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It may be left out, and has this value then.
+    /// The field may be left out, and then has this value.
     Default(&'static str),
-    /// It may be left out, and no single value stands for that; here is an example.
+    /// The field may be left out, and no single value is its default. The variant contains an example.
     Optional(&'static str),
-    /// It must be there: an example, and what a user has to do about a missing field.
+    /// The field is required. The variant contains an example, and what a user has to do if the field is missing.
     Required(&'static str, &'static str),
-    /// It is a table or an array of tables, which may be left out.
+    /// The field is a table or an array of tables, which may be left out.
     Table,
 }
 
 /// A field of any kind.
 pub(super) trait AnyField: Sync {
-    /// Its name in the file.
+    /// The name of the field in the file.
     fn name(&self) -> &'static str;
-    /// Whether it must be there, and what it is otherwise.
+    /// Whether the field is required, and its default value if it is not.
     fn presence(&self) -> Presence;
-    /// What it means, and its range.
+    /// The meaning of the field, and its range.
     fn doc(&self) -> String;
-    /// The JSON Schema of its value, without annotations.
+    /// The JSON Schema of the field's values, without annotations.
     fn schema(&self) -> Json;
 }
 
@@ -65,31 +65,31 @@ impl<K: ValueKind> AnyField for ConfigField<K> {
 
 /// A table of the configuration file.
 pub(super) struct ConfigTable {
-    /// How a user writes its header, such as `[server]`; for a whole file, a name of its top level.
+    /// The header of the table as a user writes it, such as `[server]`. For a whole file, a phrase for its top level.
     pub(super) header: &'static str,
-    /// What it means, in lines as they come from a doc comment.
+    /// The meaning of the table: the lines of its doc comment.
     pub(super) doc: &'static [&'static str],
-    /// Its fields, in the order of the example file.
+    /// The fields of the table, in the order of the example file.
     pub(super) fields: &'static [&'static dyn AnyField],
 }
 
 impl ConfigTable {
-    /// Whether it has a field called `name`.
+    /// Whether the table has a field called `name`.
     pub(super) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name() == name)
     }
 
-    /// The names of its fields.
+    /// The names of the table's fields.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.fields.iter().map(|field| field.name())
     }
 
-    /// What it means, in one line.
+    /// The meaning of the table, in one line.
     pub(super) fn doc(&self) -> String {
         joined(self.doc)
     }
 
-    /// Where its fields are, as the end of a phrase: "in \[server\]".
+    /// The place of the table's fields, as the end of a phrase: "in \[server\]".
     pub(super) fn location(&self) -> String {
         let preposition = if self.header.starts_with('[') { "in" } else { "at" };
         format!("{preposition} {}", self.header)
@@ -157,7 +157,7 @@ fn joined(lines: &[&str]) -> String {
     lines.join(" ")
 }
 
-/// A declared value as JSON. Dates become strings, as validators of TOML present them.
+/// A declared value as JSON. A date becomes a string, as TOML validators pass it to the schema.
 fn from_toml(value: &str) -> Json {
     let document: toml::Table = format!("value = {value}")
         .parse()

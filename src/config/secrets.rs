@@ -18,7 +18,7 @@ pub(super) fn process_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// What the references of a configuration (`env:NAME`, `file:PATH`, paths) are resolved with.
+/// The context in which the references of a configuration (`env:NAME`, `file:PATH`, paths) are resolved.
 #[derive(Clone, Copy)]
 pub(super) struct ResolveContext<'a> {
     pub(super) env: Env<'a>,
@@ -26,16 +26,16 @@ pub(super) struct ResolveContext<'a> {
     pub(super) folder: &'a Path,
 }
 
-/// How a secret is given.
+/// The form in which a user wrote a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecretForm {
-    /// By the name of an environment variable or a file.
+    /// The name of an environment variable or a file.
     Reference,
-    /// By the secret itself, which deserves a warning.
+    /// The secret itself, which is reported as a warning.
     Literal,
 }
 
-/// The warning for a literal secret in a file; follows the field's name.
+/// The warning for a literal secret in a file. It follows the field's name.
 pub(super) const LITERAL_WARNING: &str = "is written in the file; use \"env:NAME\" or \"file:PATH\"";
 
 /// Resolves `env:NAME`, `file:PATH` or a literal to a credential that may be sent in a header.
@@ -112,7 +112,7 @@ pub(super) fn shown(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// Reads a file of at most `limit` bytes; the error is a predicate whose subject is the file.
+/// Reads a file of at most `limit` bytes; the error is a predicate that follows the file's path.
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     File::open(path)

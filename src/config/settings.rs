@@ -21,13 +21,13 @@ pub struct ServerSettings {
     pub max_body: u64,
     /// The maximum number of bytes of request bodies that are kept over all requests: `max_body` to 1 TiB.
     pub buffered_bodies: u64,
-    /// How long open streams may continue after a stop was requested: 0 to 24 h.
+    /// The maximum time that open streams may continue after a stop signal: 0 to 24 h.
     pub grace: Duration,
     /// Whether upstreams receive the client's address, scheme and host (`x-forwarded-for`, `-proto`, `-host`).
     pub forwarded: bool,
     /// Whether responses carry `x-steadfast-upstream` and `x-steadfast-route`.
     pub route_headers: bool,
-    /// Whether every client that reaches a listener may call without a key. Never `true` together with client keys.
+    /// Whether clients need no key, even on addresses that are not loopback. Never `true` together with client keys.
     pub allow_anonymous: bool,
 }
 
@@ -49,7 +49,8 @@ impl Default for ServerSettings {
 /// `[admin]`: the operator's listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// The addresses to listen on; an empty list turns the admin side off. None of them clashes with the public listener.
+    /// The addresses to listen on; an empty list turns the admin listener off. None of them clashes with the public
+    /// listener.
     pub listen: Vec<SocketAddr>,
     /// The bearer token that callers must send; always set if one of the addresses is not loopback.
     pub token: Option<Secret>,
@@ -64,12 +65,12 @@ impl Default for AdminSettings {
     }
 }
 
-/// `[affinity]`: how sessions find their upstream.
+/// `[affinity]`: the choice of a session's upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AffinitySettings {
     /// The places that are searched for the session key, in this order: at least one, each once.
     pub sources: Vec<SessionSource>,
-    /// How long a pin stays valid after its last use: 1 s to 720 h.
+    /// The time that a pin stays valid after its last use: 1 s to 720 h.
     pub idle: Duration,
     /// The maximum number of pins: 1 to 100,000,000.
     pub capacity: usize,
@@ -95,12 +96,13 @@ impl Default for AffinitySettings {
     }
 }
 
-/// `[retry]`: failover of requests whose upstream failed before any part of its answer was passed on.
+/// `[retry]`: failover. If an upstream fails before any part of its response has reached the caller, the request is
+/// sent to another upstream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetrySettings {
     /// The maximum number of upstreams that one request is sent to, the first included: 1 to 10.
     pub attempts: u32,
-    /// The maximum share of requests that may be sent again: 0 to 1.
+    /// The maximum number of retries, as a fraction of the number of requests: 0 to 1.
     pub budget: f64,
 }
 
@@ -116,7 +118,7 @@ impl Default for RetrySettings {
 /// `[timeouts]`: each is 1 ms to 24 h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The maximum time to establish a connection to an upstream, TLS included.
+    /// The maximum time to establish a connection to an upstream, including the TLS handshake.
     pub connect: Duration,
     /// The maximum time until the head of an upstream's response has arrived.
     pub head: Duration,

@@ -26,13 +26,13 @@ const MAX_PEM: u64 = 1 << 20;
 pub struct Tls {
     /// The path of the certificates.
     pub cert: PathBuf,
-    /// The certificates in PEM form: the server's own, followed by those that vouch for it.
+    /// The certificates in PEM form: the server's own certificate, followed by the intermediate certificates.
     pub certificates: Vec<u8>,
     /// The path of the private key.
     pub key: PathBuf,
     /// The private key in PEM form.
     pub private_key: Secret,
-    /// The path and content (PEM) of the authorities that client certificates must come from; `None` asks clients for no
+    /// The path and the content (PEM) of the certificate authorities for client certificates; `None` if clients need no
     /// certificate.
     pub client_ca: Option<(PathBuf, Vec<u8>)>,
 }
@@ -71,7 +71,7 @@ pub(super) fn read(reader: &mut DocumentReader<'_>, server: &Section<'_>, contex
     let authorities = client_ca.as_ref().map(|(_, pem)| pem.as_slice());
     let (field, problem) = match wire::server_config(&certificates, &private_key, authorities) {
         Ok(_) => {
-            // Bytes between the PEM sections may be no UTF-8, and are not used.
+            // The bytes between the PEM sections are not used and may not be UTF-8.
             let private_key = Secret::new(String::from_utf8_lossy(&private_key));
             return Some(Tls {
                 cert,

@@ -44,10 +44,10 @@ pub struct Upstream {
     pub ca: Option<Ca>,
     /// Whether HTTP/2 is offered; only with https.
     pub http2: bool,
-    /// The maximum number of concurrent requests: 1 to 1,000,000; `None` is no limit.
+    /// The maximum number of concurrent requests: 1 to 1,000,000; `None` means no limit.
     pub max_in_flight: Option<u32>,
-    /// The organization that owns the account, written like a name. Upstreams of one organization share prompt cache and
-    /// response state. `None` is an organization of its own.
+    /// The organization that owns the account, written like a name. Upstreams of one organization share prompt cache
+    /// and response state. `None` means an organization of its own.
     pub organization: Option<String>,
 }
 
@@ -132,7 +132,7 @@ impl Upstream {
 /// The result of reading one upstream. The name is separate, so that it is compared with others even if the rest is invalid.
 pub(super) struct ReadUpstream {
     pub(super) name: Option<Located<String>>,
-    /// The upstream; `None` if something is wrong with it.
+    /// The upstream; `None` if it has an error.
     pub(super) upstream: Option<Upstream>,
 }
 
@@ -306,7 +306,7 @@ fn warn_of_url(problems: &mut ProblemList, location: &Location, url: &BaseUrl) {
 /// Reads the name of an upstream, a group or a key.
 ///
 /// # Errors
-/// What the name must be, as a predicate that follows what is named.
+/// If the name is invalid. The message says what the name must be, as a predicate that follows the kind of name.
 pub fn parse_name(name: &str) -> Result<String, String> {
     const MOST: usize = 64;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

@@ -22,8 +22,8 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 /// The prefix of most providers' credentials, and of the client keys of Steadfast.
 pub(super) const CREDENTIAL: &str = "sk-";
 
-/// What the user wrote, in quotes, escaped for a terminal and at most 200 characters long. A text that looks like a credential
-/// is not repeated, since users paste credentials into the wrong field.
+/// The user's text in quotes, escaped for a terminal and at most 200 characters long. A text that looks like a
+/// credential is not repeated, since users paste credentials into the wrong field.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 200;
     if text.starts_with(CREDENTIAL) {

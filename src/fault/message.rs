@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{Fault, KeyProblem, LimitKind, seconds};
 
-/// The subject of a sentence about the upstreams that know the state which a request refers to.
-const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that only one upstream organization knows. That organization";
-/// The subject of a sentence about all upstreams that a request may go to.
+/// The subject of a sentence about the organization that owns the state to which a request refers.
+const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that belongs to one upstream organization. That organization";
+/// The subject of a sentence about all upstreams that may serve a request.
 const EVERY_UPSTREAM: &str = "Every upstream that may serve this request";
 
 impl Fault {
@@ -17,7 +17,7 @@ impl Fault {
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),
-            Self::HeadTooLarge => "The request head has more than 64 KiB or more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
+            Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
             Self::BadFraming { problem } => format!("The request {problem}. Send one Content-Length, or Transfer-Encoding: chunked alone."),
             Self::BadMethod { problem } => format!("Invalid method: {problem}. Use GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS."),
             Self::AmbiguousBody { problem, offset } => {
@@ -25,9 +25,9 @@ impl Fault {
             }
             Self::UndecodableBody { problem } => format!("The request body cannot be decompressed: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
             Self::IncompleteBody => "The request body ended before it was complete. Send the request again.".to_owned(),
-            Self::BodyTooLarge { limit } => format!("The request body is larger than the limit of {limit} bytes. Send a smaller body, or raise server.max_body."),
+            Self::BodyTooLarge { limit } => format!("The request body is larger than the limit of {limit} bytes. Send a smaller body, or ask the operator of this gateway to raise server.max_body."),
             Self::BodyTimeout { idle } => format!("No part of the request body arrived for {idle:?}. Send the request again without pauses."),
-            Self::BuffersFull => "Steadfast holds too many request bodies at the moment. Try again shortly.".to_owned(),
+            Self::BuffersFull => "The memory for request bodies (server.buffered_bodies) is full at the moment. Try again shortly.".to_owned(),
             Self::WebSocketUnsupported => "WebSocket is not supported. Send POST /v1/responses with \"stream\": true instead.".to_owned(),
             Self::MissingCredential => "This upstream needs your own API key. Send it as Authorization: Bearer KEY.".to_owned(),
             Self::MissingKey => "You didn't provide an API key. Send the key that you were given as Authorization: Bearer KEY.".to_owned(),
@@ -35,20 +35,20 @@ impl Fault {
             Self::InvalidKey { problem: KeyProblem::Expired } => "This API key has expired. Ask the operator of this gateway for a new key.".to_owned(),
             Self::InvalidKey { problem: KeyProblem::Disabled } => "This API key is disabled. Ask the operator of this gateway for another key.".to_owned(),
             Self::ModelForbidden { model, allowed } => format!("Your API key may not use the model '{model}'. It may use: {}.", list(allowed)),
-            Self::ModelUnreadable { problem } => format!("Your API key may use some models only, and {problem}. Send a JSON body with \"model\"."),
+            Self::ModelUnreadable { problem } => format!("Your API key may use only some models, and {problem}. Send a JSON body with \"model\"."),
             Self::PathForbidden { path, why } => format!("Your API key may not call {path}: {why}."),
             Self::ModelNotServed { model, served } if served.is_empty() => format!("The model '{model}' does not exist here. GET /v1/models lists the models that exist."),
             Self::ModelNotServed { model, served } => format!("The model '{model}' does not exist here. You may use: {}. GET /v1/models lists them.", list(served)),
             Self::ResponseNotFound { in_path: true } => "No response with this id was made with a key of your group, or it was made too long ago. Create a new response.".to_owned(),
             Self::ResponseNotFound { in_path: false } => "No response with this previous_response_id was made with a key of your group, or it was made too long ago. Send the whole conversation instead.".to_owned(),
-            Self::RenameCompressed { model } => format!("The upstream knows the model '{model}' by another name, which cannot be written into a compressed body. Send the body uncompressed."),
+            Self::RenameCompressed { model } => format!("The upstream has another name for the model '{model}', and Steadfast cannot write that name into a compressed body. Send the body uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
                 let what = match kind {
                     LimitKind::Requests => format!("{limit} requests per minute"),
                     LimitKind::Tokens => format!("{limit} tokens per minute"),
                     LimitKind::Concurrent => format!("{limit} requests at a time"),
                 };
-                // Codex reads the delay from this text, and waits for that long.
+                // Codex reads the delay from this text and waits for that time.
                 format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
@@ -63,7 +63,7 @@ impl Fault {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
                 format!("{subject} is busy or out of service. Try again in {}.", in_words(*retry))
             }
-            Self::OwnerGone => "The request refers to a response, a turn or encrypted content of an upstream that is not (or no longer) configured for this model. Start a new conversation without it.".to_owned(),
+            Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
     }

@@ -1,4 +1,4 @@
-//! Why Steadfast rejects requests, as the metric label `reason` counts it.
+//! The reasons for which Steadfast rejects requests: the values of the metric label `reason`.
 
 /// The reason of a rejected request. Several faults share one reason, so that the metric has few series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

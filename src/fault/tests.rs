@@ -95,7 +95,7 @@ fn faults_of_upstreams() -> Vec<Fault> {
     ]
 }
 
-/// `status code type param reason retry-after close`, for each fault.
+/// One line for each fault: `status code type param reason retry-after close`.
 const TABLE: &str = "
 404 unknown_path invalid_request_error - path - -
 400 ambiguous_target invalid_request_error - head - -

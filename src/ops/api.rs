@@ -18,11 +18,11 @@ use crate::{
 pub enum RouteError {
     /// The query has no session key.
     NoKey,
-    /// No upstream that the group may call serves this model; `None` if there is no upstream for the group at all.
+    /// No upstream that the group may call serves this model. `None` if the group may call no upstream.
     NotServed(Option<String>),
     /// No group has this name.
     UnknownGroup(String),
-    /// The query has a parameter that does not exist.
+    /// The query has an unknown parameter.
     UnknownParameter(String),
 }
 
@@ -84,7 +84,7 @@ fn describe_upstream(gateway: &Gateway, upstream: &Upstream) -> Value {
 pub(super) enum UpstreamAction {
     /// Stops new requests to the upstream.
     Drain,
-    /// Lets the upstream take requests again, whatever kept them away.
+    /// Lets the upstream take requests again. It ends the drain, a cooldown, an ejection and a disabled state.
     Enable,
 }
 
@@ -105,7 +105,7 @@ pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (Sta
     let snapshot = gateway.snapshot();
     let Some(upstream) = snapshot.upstreams().iter().find(|upstream| *upstream.name == *name) else {
         let names: Vec<&str> = snapshot.upstreams().iter().map(|upstream| &*upstream.name).collect();
-        let message = format!("There is no upstream '{name}'. There are {}.", names.join(", "));
+        let message = format!("There is no upstream '{name}'. The upstreams are {}.", names.join(", "));
         return (StatusCode::NOT_FOUND, json!({ "error": { "message": message } }));
     };
     match action {
@@ -119,7 +119,7 @@ pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (Sta
 /// callers.
 ///
 /// # Errors
-/// When no upstream serves the model to the group, and when there is no such group.
+/// If no upstream serves the model to the group, or if there is no such group.
 pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<&str>) -> Result<Value, RouteError> {
     let caller = find_group(snapshot, group)?;
     let not_served = || RouteError::NotServed(model.map(str::to_owned));

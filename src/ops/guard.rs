@@ -1,13 +1,15 @@
-//! Decides which requests may use the admin listener: those with the admin token or, where none is configured, those that
-//! call a loopback address. A web page in the operator's browser never may.
+//! Decides which requests may use the admin listener. If an admin token is configured, a request must carry it. If none
+//! is configured, the request must call a loopback address. A request from a web page of another site is always
+//! refused.
 //!
-//! A loopback address keeps other machines out, but not the web pages that a browser on this machine has open. A page can
-//! send requests to any address. These headers are written by the browser, no script can change them, and they reveal the
-//! page:
+//! A loopback address keeps other machines out, but not the web pages that a browser on this machine has open. A page
+//! can send requests to any address. The browser writes the following headers, and no script can change them. They show
+//! which page sent the request:
 //!
 //! - `Origin` and `Sec-Fetch-Site` name the site that the request comes from.
-//! - `Host` is the name that the browser looked up. With DNS rebinding, a page has its own name resolve to 127.0.0.1; then its
-//!   requests are same-site, but `Host` still has that name. Addresses and `localhost` cannot be rebound.
+//! - `Host` is the name that the browser looked up. With DNS rebinding, the name of a page's own site resolves to
+//!   127.0.0.1. Its requests are then same-site, but `Host` still has that name. Addresses and `localhost` cannot be
+//!   rebound.
 //!
 //! The admin interfaces of Caddy and Syncthing check the same headers. A page does not know the token, so with a token
 //! every `Host` is accepted, such as a pod's address or a service's name.
@@ -33,7 +35,7 @@ pub(super) struct AdminGuard {
 pub(super) enum AdminDenial {
     /// The request has no token, or a wrong one.
     NoToken,
-    /// The `Host` is a name that could belong to a web page.
+    /// The `Host` is a name that could be the name of a web page's site.
     ForeignHost,
     /// The `Host` is missing, repeated or invalid.
     BadHost,
@@ -50,16 +52,16 @@ impl AdminDenial {
         }
     }
 
-    /// Says what the caller should do.
+    /// The message for the caller: what is wrong, and what to do.
     pub fn message(self) -> &'static str {
         match self {
-            Self::NoToken => "Send the admin token as Authorization: Bearer.",
+            Self::NoToken => "The admin token is missing or wrong. Send it as Authorization: Bearer TOKEN.",
             Self::ForeignHost => {
                 "Without an admin token, Host must be localhost or a loopback address, because a web page may have any other \
                  name resolve to this machine. Call http://127.0.0.1 or http://localhost with the admin port, or set \
                  admin.token and send it."
             }
-            Self::BadHost => "Send exactly one valid Host.",
+            Self::BadHost => "The Host header is missing, repeated or invalid. Send exactly one valid Host header.",
             Self::CrossSite => {
                 "A web page of another site sent this request through your browser. Send it from a command line."
             }
@@ -68,7 +70,7 @@ impl AdminDenial {
 }
 
 impl AdminGuard {
-    /// Requires `token`; without one, requests must call a loopback address.
+    /// Makes a guard that requires `token`. If it is `None`, requests must call a loopback address.
     pub fn new(token: Option<Secret>) -> Self {
         Self { token }
     }
@@ -120,7 +122,7 @@ fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(sent.ct_eq(token.expose().as_bytes()))
 }
 
-/// Whether `host` is this machine, no matter what a name server answers.
+/// Whether `host` always means this machine, independent of name servers.
 fn is_this_machine(host: &str) -> bool {
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let address = match bracketed {

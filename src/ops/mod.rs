@@ -1,4 +1,4 @@
-//! The operator's side: metrics, probes, a JSON API that describes the gateway, and the few actions that change it.
+//! The admin side: metrics, probes, and a JSON API. The API describes the gateway and has a few actions that change it.
 
 mod api;
 mod guard;
@@ -28,11 +28,11 @@ pub struct AdminService {
     guard: AdminGuard,
 }
 
-const NO_SUCH_PATH: &str = "No such path. There are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.";
+const NO_SUCH_PATH: &str = "There is no such path. The paths are /metrics, /livez, /readyz, /api/upstreams, /api/route?key=KEY&model=MODEL, POST /api/reload, and POST /api/upstreams/NAME/drain or /enable.";
 
 type AdminResponse = Response<Full<Bytes>>;
 
-/// What a request to the admin listener asks for.
+/// The endpoint that a request to the admin listener calls.
 #[derive(Clone, Copy)]
 enum AdminEndpoint<'a> {
     Liveness,
@@ -61,7 +61,7 @@ impl<'a> AdminEndpoint<'a> {
         })
     }
 
-    /// Whether this is a probe. A probe has no token, and its answer is only yes or no.
+    /// Whether this is a probe. A probe needs no token, because its answer is only yes or no.
     fn is_probe(self) -> bool {
         matches!(self, Self::Liveness | Self::Readiness)
     }

@@ -1,14 +1,15 @@
-//! Reloading the configuration: the file is read and compiled, and replaces the old configuration. If anything is wrong with
-//! it, the old one stays in force and the log, the metrics and the answer say why.
+//! Reloading the configuration: the file is read and compiled, and replaces the old configuration. If the new
+//! configuration has an error, the old one stays in force. The log, the metrics and the answer then say why.
 //!
 //! ```text
 //! signal, file, operator ──▶ read ──▶ parse ──▶ compile ──▶ swap ──▶ log, metric, answer
 //!                                       └────────┴── refused ────────▶ log, metric, answer
 //! ```
 //!
-//! Reloads run one after the other on a blocking thread, so that no request waits for a disk. A request uses the snapshot
-//! that it began with until its end. Sockets, timeouts of the listeners and the admin token are set up at the start and stay
-//! as they are until the next start. A reload that would change one of them names it in the log and changes the rest.
+//! Reloads run one after the other on a blocking thread, so that no request waits for a disk. A request uses the
+//! snapshot that it began with until its end. Sockets, timeouts of the listeners and the admin token are set up at the
+//! start and stay as they are until the next start. If a reload would change one of them, the log names it, and
+//! everything else changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +61,7 @@ pub enum ReloadResult {
     NoFile,
 }
 
-/// What a reload changed.
+/// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigChanges {
     /// The names of new upstreams.
@@ -84,9 +85,9 @@ pub struct Reloader {
     gateway: Arc<Gateway>,
     /// The flags and environment variables that override the file.
     overrides: Overrides,
-    /// The certificate that clients see, where the public listener uses TLS.
+    /// The TLS settings of the public listener; `None` if it does not use TLS.
     identity: Option<Arc<TlsIdentity>>,
-    /// The configuration at the start of the process, which sockets were set up with.
+    /// The configuration at the start of the process, with which the sockets were set up.
     started: Config,
     /// The configuration in force.
     config: ArcSwap<Config>,
@@ -96,14 +97,14 @@ pub struct Reloader {
 
 /// The file as the last reload read it.
 struct LastRead {
-    /// `None` if the process was started without a file.
+    /// The file; `None` if the process was started without one.
     file: Option<File>,
-    /// The problems that the last reload found in it or in a file that it names.
+    /// The problems that the last reload found in the file or in a file that it names.
     problems: Vec<String>,
 }
 
 impl Reloader {
-    /// Makes a reloader of `gateway` and `identity`, which were both made from `config`. That was read from `file` with
+    /// Makes a reloader of `gateway` and `identity`. Both were made from `config`, which was read from `file` with
     /// `overrides`.
     pub fn new(
         gateway: Arc<Gateway>,
@@ -172,7 +173,8 @@ impl Reloader {
             ReloadResult::Refused(problems) => problems.clone(),
             _ => Vec::new(),
         };
-        // A change beside the file triggers a reload too. Then a result that was logged before is not logged again.
+        // A change of another file in the same folder triggers a reload too. A result that was logged before is then
+        // not logged again.
         let is_news = problems != last.problems || matches!(result, ReloadResult::Applied(_) | ReloadResult::NoFile);
         if trigger != Trigger::File || !is_same || is_news {
             self.log_and_count(trigger, &result);
@@ -240,7 +242,7 @@ impl Reloader {
                     tracing::warn!("{warning}");
                 }
                 for field in &changes.at_next_start {
-                    tracing::warn!("{field} changed: takes effect at the next start");
+                    tracing::warn!("{field} changed; the change takes effect at the next start");
                 }
                 ReloadOutcome::Applied
             }
@@ -252,7 +254,10 @@ impl Reloader {
                 for problem in problems {
                     tracing::error!("{problem}");
                 }
-                tracing::error!(trigger, "not reloaded: the old configuration stays in force");
+                tracing::error!(
+                    trigger,
+                    "not reloaded: the new configuration is refused, so the old one stays in force"
+                );
                 ReloadOutcome::Refused
             }
             ReloadResult::NoFile => return,
@@ -317,7 +322,7 @@ fn changes_at_next_start(started: &Config, now: &Config) -> Vec<&'static str> {
     let fields = [
         ("server.listen", started.server.listen != now.server.listen),
         (
-            "whether there is server.tls",
+            "server.tls (added or removed)",
             started.server.tls.is_some() != now.server.tls.is_some(),
         ),
         ("admin.listen", started.admin.listen != now.admin.listen),

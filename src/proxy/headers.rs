@@ -6,9 +6,9 @@ pub(in crate::proxy) const X_API_KEY: HeaderName = HeaderName::from_static("x-ap
 pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Codex' turn state: a value that an upstream issues with a response and expects back during the same turn.
 pub(in crate::proxy) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
-/// The upstream that served the request. Steadfast sets it on responses where the configuration says so.
+/// The upstream that served the request. Steadfast sets it on responses if `server.route_headers` is true.
 pub(in crate::proxy) const ROUTED_TO: HeaderName = HeaderName::from_static("x-steadfast-upstream");
-/// The reason why that upstream was chosen. Steadfast sets it on responses where the configuration says so.
+/// The reason why that upstream was chosen. Steadfast sets it on responses if `server.route_headers` is true.
 pub(in crate::proxy) const ROUTED_BY: HeaderName = HeaderName::from_static("x-steadfast-route");
 
 /// Whether a field is for the next hop only (RFC 9110 section 7.6.1). The list has all fields that the RFC names, and
@@ -47,8 +47,8 @@ pub(in crate::proxy) fn strip(headers: &mut HeaderMap, is_dropped: impl Fn(&Head
     }
 }
 
-/// Whether a content type is `application/json` or has the suffix `+json` (RFC 6839). The header should hold one type;
-/// where it holds a list, one JSON type in the list is enough.
+/// Whether a content type is `application/json` or has the suffix `+json` (RFC 6839). The header should contain one
+/// type. If it contains a list, one JSON type in the list is enough.
 pub(in crate::proxy) fn names_json(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().split(|byte| *byte == b',').any(is_json_type)
 }

@@ -1,4 +1,4 @@
-//! What identifies a request, from its first stage to its last.
+//! The identity of a request, which all its stages share.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use http::HeaderValue;
 
 use crate::{proxy::request::admit::Identified, state::ClientKey};
 
-/// What identifies a request to its caller and in its response. Each stage that needs it takes it as an input; none reads
-/// it from the log.
+/// The identity of a request: its id and its client key. Each stage that needs it takes it as an input and does not
+/// read it from the log.
 pub(super) struct RequestIdentity<'a> {
-    /// The caller's id of the request, or the one that was made for it.
+    /// The id of the request: the caller's, or one that Steadfast has made.
     pub id: HeaderValue,
-    /// The client key of the caller; `None` where no key is needed, or the caller is not known yet.
+    /// The client key of the caller; `None` if no key is needed, or if the caller is not known yet.
     pub key: Option<&'a Arc<ClientKey>>,
 }
 

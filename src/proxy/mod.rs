@@ -1,4 +1,4 @@
-//! The public side: the story of a request, from its head to the end of its response.
+//! The public side: handles each request, from its head to the end of its response.
 //!
 //! # The phases
 //!
@@ -19,19 +19,19 @@
 //! | relay | `exchange/body` | the body; from it usage, response ids and encrypted items | the caller leaves, or the upstream breaks |
 //! | end | `request_end` | the log line, and the final charge | |
 //!
-//! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails returns
-//! a [`Fault`], which `reply` turns into the only kind of error body there is. Beside the phases, a `RequestLog` records the
-//! request. It is write-only: what a later phase needs travels with the request.
+//! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails
+//! returns a [`Fault`]. All error bodies are made of faults, by `reply`. Beside the phases, a `RequestLog` records the
+//! request. It is write-only: the data that a later phase needs is passed on with the request.
 //!
 //! # Three parts
 //!
-//! - `request` decides what may come in, and reads what it says.
-//! - `turn` decides which upstream serves the request, and what its answer means. It knows no transport: its input is
-//!   `TurnFacts`, and it sends through a `RequestSender`.
-//! - `exchange` carries the turn over HTTP, there and back.
+//! - `request` decides whether a request is admitted, and reads its head and body.
+//! - `turn` decides which upstream serves the request, and what its answer means. It does not depend on a transport:
+//!   its input is `TurnFacts`, and it sends through a `RequestSender`.
+//! - `exchange` sends the request over HTTP, and relays the response.
 //!
-//! Relaying WebSocket messages belongs into `exchange`, as a file `websocket`: it makes `TurnFacts` from each message, and
-//! implements `RequestSender` on the upstream's connection. `turn` does not change.
+//! Relaying WebSocket messages belongs in `exchange`, in a new file `websocket`. That file makes `TurnFacts` from each
+//! message, and implements `RequestSender` on the upstream's connection. `turn` does not change.
 
 mod exchange;
 mod headers;
@@ -86,7 +86,7 @@ pub struct Proxy {
     catalogue: Arc<Catalogue>,
 }
 
-/// What a request is answered with, unless it fails.
+/// The answer to a request that has not failed.
 enum Answered<'a> {
     ByUpstream(Box<TurnAnswer<'a, PeekedResponse>>),
     /// The list of models, or one model, as JSON.
@@ -102,7 +102,7 @@ impl Proxy {
         })
     }
 
-    /// Answers a request whose head could not be read; `None` where there is nothing to answer.
+    /// Answers a request whose head could not be read; `None` if there is nothing to answer.
     pub fn refuse(&self, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
         refused::refuse(&self.gateway, peer, refusal)
     }
@@ -140,7 +140,7 @@ impl Proxy {
         }
     }
 
-    /// The story of a request whose caller is known.
+    /// Runs the phases of a request, after its caller is known.
     async fn answer<'a>(
         &'a self,
         snapshot: &'a Arc<Snapshot>,
@@ -152,7 +152,8 @@ impl Proxy {
         let admitted = admit::admit(snapshot, identified)?;
         charge.admit(admitted.caller.rate_limits(), facts::announced_body_bytes(&admitted))?;
         if let Some(query) = models::query(&admitted) {
-            // Boxed, because it is rare and a request's future is as large as its largest branch.
+            // The future is boxed, because such requests are rare and a request's future is as large as its largest
+            // branch.
             let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }

@@ -1,9 +1,9 @@
 //! The models that a caller may use: the lists of all upstreams merged into one, in the shape that OpenAI's SDKs read.
 //!
-//! The [`Catalogue`] caches the lists of the upstreams that are called with a credential of ours, and refreshes them in
-//! the background, so that an answer rarely waits for an upstream. An upstream that does not return its list is left out
-//! until the next refresh. The list of an upstream that is called with the caller's own credential is fetched for each
-//! request, with the credential of that request only.
+//! The [`Catalogue`] caches the lists of the upstreams that are called with a configured credential, and refreshes them
+//! in the background, so that an answer rarely waits for an upstream. An upstream that does not return its list is left
+//! out until the next refresh. The list of an upstream that is called with the caller's own credential is fetched for
+//! each request, with the credential of that request only.
 
 mod fetch;
 mod list;
@@ -31,14 +31,14 @@ use crate::{
     tick::Tick,
 };
 
-/// How long cached lists are fresh. Older lists are still served, but refreshed in the background.
+/// The time for which cached lists are fresh. Older lists are still served, but are refreshed in the background.
 const FRESH_FOR: Duration = Duration::from_secs(300);
-/// How long cached lists are fresh if the list of an upstream is missing.
+/// The time for which cached lists are fresh if the list of an upstream is missing.
 const FRESH_FOR_PARTIAL: Duration = Duration::from_secs(15);
-/// How long no upstream is asked again after none returned its list.
+/// The time before the upstreams are called again if none of them returned its list.
 const FRESH_FOR_NOTHING: Duration = Duration::from_secs(2);
 
-/// A question that the catalogue answers.
+/// A query that the catalogue answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ModelQuery<'a> {
     /// The list of all models.
@@ -47,12 +47,12 @@ pub(super) enum ModelQuery<'a> {
     Model(&'a str),
 }
 
-/// The question that a request asks the catalogue, or `None` if an upstream has to answer the request.
+/// The query of a request for the catalogue, or `None` if an upstream has to answer the request.
 pub(super) fn query<'a>(admitted: &'a Admitted<'_>) -> Option<ModelQuery<'a>> {
     query_of(&admitted.method, &admitted.target, &admitted.caller.group.models)
 }
 
-/// The question that a request asks, if its group may use the models that match `allowed`.
+/// The query of a request whose group may use the models that match `allowed`.
 ///
 /// With the parameter `client_version` Codex asks for a list in another format, which only an upstream can give. A group
 /// that may use some models only gets the list of the catalogue nevertheless: the upstream's list would show all models.
@@ -68,7 +68,7 @@ fn query_of<'a>(method: &Method, target: &'a RequestTarget, allowed: &ModelGlobs
     (!allowed.is_all() || !is_of_codex).then_some(ModelQuery::List)
 }
 
-/// The cached lists of the upstreams that are called with a credential of ours.
+/// The cached lists of the upstreams that are called with a configured credential.
 #[derive(Default)]
 pub(super) struct Catalogue {
     cached: Mutex<Option<CachedLists>>,
@@ -78,11 +78,11 @@ pub(super) struct Catalogue {
 
 #[derive(Clone)]
 struct CachedLists {
-    /// `None` if no upstream returned its list. That is cached too, so that waiting requests do not ask again one after
-    /// another.
+    /// The lists; `None` if no upstream returned its list. This result is cached too, so that waiting requests do not
+    /// call the upstreams again one after another.
     lists: Option<ModelLists>,
     fresh_until: Tick,
-    /// The snapshot whose upstreams were asked.
+    /// The snapshot whose upstreams were called.
     snapshot: Arc<Snapshot>,
 }
 
@@ -110,8 +110,8 @@ impl Catalogue {
         answer_of(query, &merge(lists.flat_map(|(_, list)| list), &group.models))
     }
 
-    /// The lists of the upstreams that are called with a credential of ours. They are fetched first if none are cached, and
-    /// refreshed in the background if they are old.
+    /// The lists of the upstreams that are called with a configured credential. They are fetched first if none are
+    /// cached, and refreshed in the background if they are old.
     async fn shared_lists(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<ModelLists> {
         if let Some(cached) = self.cached_for(snapshot) {
             let is_fresh = gateway.clock.now() < cached.fresh_until;

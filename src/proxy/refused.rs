@@ -1,4 +1,4 @@
-//! Requests whose head could not be read. They are answered, counted and logged like all others.
+//! Refuses requests whose head could not be read. They are answered, counted and logged like all others.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use crate::{
     wire::{HeadRefusal, Peer},
 };
 
-/// The response to a request whose head could not be read. `None` where the head did not arrive in time: the client has
-/// not asked for anything yet.
+/// The response to a request whose head could not be read. `None` if the head did not arrive in time, because there is
+/// no request to answer.
 pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: HeadRefusal) -> Option<Response<ResponseBody>> {
     let id = received::new_request_id();
     let mut log = RequestLog::open_unreadable(gateway, id.clone(), peer.address);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::fault::{self, Fault, RetryAdvice};
 
-/// How a caller presents its key (RFC 6750 section 3).
+/// The authentication scheme for a caller's key (RFC 6750 section 3).
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 /// The methods that requests may have.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");
@@ -36,7 +36,7 @@ struct ErrorDetail<'a> {
     kind: &'a str,
     param: Option<&'a str>,
     code: &'a str,
-    /// When the limit resets, in seconds of Unix time.
+    /// The Unix time in seconds at which the limit resets.
     #[serde(skip_serializing_if = "Option::is_none")]
     resets_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,14 +59,14 @@ pub(super) fn error(fault: &Fault, identity: RequestIdentity<'_>, mut end: Reque
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     match status {
-        // Both are mandatory (RFC 9110 sections 15.5.6 and 15.5.2).
+        // Both headers are mandatory (RFC 9110 sections 15.5.6 and 15.5.2).
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, METHODS);
         }
         StatusCode::UNAUTHORIZED => {
             headers.insert(WWW_AUTHENTICATE, BEARER);
         }
-        // Mandatory as well (RFC 9110 section 15.5.22).
+        // This header is mandatory too (RFC 9110 section 15.5.22).
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -110,7 +110,7 @@ fn own(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_REQUEST_ID, identity.id);
-    // The request still counts in these: its charge ends with the body.
+    // The request is still counted in these limits, because its charge ends with the body.
     if let Some(key) = identity.key {
         rate_limit_headers::add(headers, key);
     }

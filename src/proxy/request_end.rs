@@ -1,4 +1,4 @@
-//! The end of a request: its log line is written and its client key is charged, both exactly once.
+//! The end of a request. Its log line is written and its client key is charged, both exactly once.
 
 use http::StatusCode;
 
@@ -8,16 +8,16 @@ use super::{
 };
 use crate::{fault::Fault, state::Lease};
 
-/// What happens when a request has ended. The response body takes it, and calls it once. If it is dropped instead, the
-/// caller went away: then the log and the charge end as their own `Drop` says.
+/// The actions at the end of a request. The response body owns them, and runs them once. If they are dropped instead,
+/// the caller has disconnected: the log and the charge then end in their own `Drop`.
 pub(super) struct RequestEnd {
     log: RequestLog,
     charge: Charge,
 }
 
-/// What is known of a response at its end.
+/// The facts about a response that are known at its end.
 pub(super) struct ResponseSummary<'a> {
-    /// How many bytes of the body were passed to the caller.
+    /// The number of bytes of the body that were passed to the caller.
     pub bytes_out: u64,
     pub usage: FinalUsage,
     /// The lease at the upstream that answered.
@@ -52,7 +52,7 @@ impl RequestEnd {
         self.charge.mark_answered_here();
     }
 
-    /// Ends the request. Without an `outcome` the caller has left before the end.
+    /// Ends the request. If `outcome` is `None`, the caller has disconnected before the end.
     pub fn end(self, outcome: Option<Outcome>, summary: ResponseSummary<'_>) {
         let Self { mut log, charge } = self;
         if let FinalUsage::Reported(usage) = summary.usage {

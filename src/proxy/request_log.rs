@@ -1,8 +1,9 @@
 //! The record of one request: a line in the access log, and the metrics that count it.
 //!
-//! The log is write-only. The stages of a request write into it what they find, and none reads anything from it: what a later
-//! stage needs travels with the request. It ends exactly once: [`RequestLog::end`] consumes it, and a log that is dropped
-//! before that belongs to a request whose caller went away, or that was cut because Steadfast stops.
+//! The log is write-only. The stages of a request write their findings into it, and no stage reads from it: the data
+//! that a later stage needs is passed on with the request. A log ends exactly once, because [`RequestLog::end`]
+//! consumes it. If a log is dropped before that, the caller has disconnected, or Steadfast stops and has aborted the
+//! request.
 
 use std::{
     net::SocketAddr,
@@ -38,13 +39,13 @@ const MAX_PATH: usize = 200;
 pub(super) enum Outcome {
     /// The caller got the whole response.
     Complete,
-    /// The caller went away before.
+    /// The caller disconnected before the end of the response.
     ClientGone,
-    /// The upstream broke off after its response head.
+    /// The upstream broke the connection after its response head.
     UpstreamBroken,
     /// The upstream, or the caller, paused for too long.
     Idle,
-    /// Steadfast stopped, and cut the request off.
+    /// Steadfast stopped, and aborted the request.
     Stopped,
     /// Steadfast answered with an error of its own.
     Refused,
@@ -73,29 +74,30 @@ pub(super) struct RequestLog {
 struct Record {
     started: Instant,
     request_id: HeaderValue,
-    /// `None` where the request line could not be read.
+    /// The method; `None` if the request line could not be read.
     method: Option<Method>,
-    /// `None` where the request line could not be read.
+    /// The path; `None` if the request line could not be read.
     path: Option<Box<str>>,
-    /// The client's address. Only a request without a readable head has it, because nothing else tells its sender. It is boxed
-    /// because it is large, and nearly every request goes without it.
+    /// The client's address. It is set only for a request without a readable head, because nothing else identifies its
+    /// sender. It is boxed because it is large and nearly every request goes without it.
     peer: Option<Box<SocketAddr>>,
     endpoint: Option<Endpoint>,
-    /// The client key that the caller has shown.
+    /// The client key that the caller has sent.
     key: Option<Arc<ClientKey>>,
-    /// How many bytes of the request body have arrived; counted where the body is read. `None` where there was no request.
+    /// The number of bytes of the request body that have arrived. The reader of the body counts them. `None` if there
+    /// was no request.
     bytes_in: Option<Arc<AtomicU64>>,
     bytes_out: u64,
-    /// What the upstream has reported as used.
+    /// The usage that the upstream has reported.
     usage: Option<Usage>,
     answer: Option<AnswerRecord>,
     /// The status of Steadfast's own answer.
     own_status: Option<StatusCode>,
     /// The code of the error that Steadfast answered with.
     reason: Option<&'static str>,
-    /// How many upstreams were called.
+    /// The number of upstreams that were called.
     attempts: u32,
-    /// How long the request waited for upstreams to take it.
+    /// The time that the request waited for upstreams.
     waited: Duration,
     /// Whether the line has been written.
     is_written: bool,
@@ -107,7 +109,7 @@ struct AnswerRecord {
     route: Route,
     status: StatusCode,
     upstream_request_id: Option<HeaderValue>,
-    /// From the arrival of the request to this head.
+    /// The time from the arrival of the request to this head.
     first_byte: Duration,
 }
 
@@ -200,7 +202,7 @@ impl RequestLog {
         self.record.reason = Some(fault.code());
     }
 
-    /// Notes that the head of a request did not arrive in time. There is no answer, and so no fault.
+    /// Notes that the head of a request did not arrive in time. Such a request has no answer, and therefore no fault.
     pub fn refused_slow_head(&mut self) {
         self.gateway.metrics.rejected_requests.increment(RejectReason::Head);
         self.record.reason = Some("slow_head");
@@ -222,7 +224,7 @@ impl RequestLog {
         self.record.bytes_out = bytes_out;
     }
 
-    /// The request has ended: writes its line.
+    /// Ends the log: counts the request, and writes its line.
     pub fn end(mut self, outcome: Outcome) {
         self.write(outcome);
     }
@@ -241,7 +243,7 @@ impl RequestLog {
 }
 
 impl Drop for RequestLog {
-    /// The request, or the rest of its response, was dropped.
+    /// Ends the log of a request that was dropped, or whose response was dropped.
     fn drop(&mut self) {
         if !self.record.is_written {
             let outcome = match self.gateway.is_aborting() {

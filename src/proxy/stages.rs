@@ -1,7 +1,7 @@
-//! The stages of a request that need no connection, one at a time: `benches/counts` counts what each costs, and fuzzing looks
-//! for heads that pass them and should not.
+//! The stages of a request that need no connection, one at a time. `benches/counts` counts the cost of each stage, and
+//! fuzzing looks for heads that are admitted although they must be refused.
 //!
-//! Nothing else may use them, and no release promises to keep them.
+//! No other code may use them. They may change with every release.
 
 use http::{HeaderMap, Method, Uri, request::Parts};
 
@@ -36,18 +36,18 @@ pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) ->
     admit::admit(snapshot, identified).map(AdmittedHead)
 }
 
-/// A head as it is sent to an upstream.
+/// The head of a request as it is sent to an upstream.
 pub struct Passed {
     /// The method.
     pub method: Method,
-    /// Path and query at the upstream.
+    /// The path and the query at the upstream.
     pub uri: Uri,
     /// The header fields, without those that frame the body.
     pub headers: HeaderMap,
 }
 
-/// The head that the first upstream gets for a request with the bytes `raw`, at the beginning of Unix time. `None` where the
-/// head is refused or incomplete.
+/// The head that the first upstream gets for a request with the bytes `raw`, at the beginning of Unix time. `None` if
+/// the head is refused or incomplete.
 pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
     let (request, framing) = wire::read_head(raw)?;
     let peer = Peer {
@@ -69,7 +69,7 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
 /// Picks an upstream.
 ///
 /// # Errors
-/// A fault, where no upstream can take the request at once.
+/// A fault, if no upstream can take the request at once.
 pub fn pick(
     gateway: &Gateway,
     snapshot: &Snapshot,
@@ -80,11 +80,11 @@ pub fn pick(
     Ok(pick_now(&mut turn)?.upstream.id)
 }
 
-/// Picks an upstream, and pins the session to it as a served request does. Returns whether the session goes where it was
-/// pinned before.
+/// Picks an upstream, and pins the session to it as a served request does. Returns whether the session goes to the
+/// upstream to which it was pinned before.
 ///
 /// # Errors
-/// A fault, where no upstream can take the request at once.
+/// A fault, if no upstream can take the request at once.
 pub fn pick_and_pin(
     gateway: &Gateway,
     snapshot: &Snapshot,
@@ -104,13 +104,13 @@ fn pick_now<'a>(turn: &mut Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
     }
 }
 
-/// Rewrites the head of `POST /v1/responses` into what `upstream` gets.
+/// Rewrites the headers of a request to `POST /v1/responses` into those that `upstream` gets.
 pub fn rewrite_request(headers: &mut HeaderMap, upstream: &Upstream) {
     cleanse_request(headers, Endpoint::Responses, CredentialHandling::Discard);
     let _ = set_upstream_headers(headers, upstream, &CallersCredential::default());
 }
 
-/// Rewrites the head of an upstream's response into what the caller gets.
+/// Rewrites the headers of an upstream's response into those that the caller gets.
 pub fn rewrite_response(headers: &mut HeaderMap, upstream: &Upstream) {
     cleanse_response(headers, upstream);
 }

@@ -15,8 +15,8 @@ pub(super) fn bounded(text: &str) -> String {
     short
 }
 
-/// The same value in memory of its own: the values of a head are views of a buffer that many requests share, and a value
-/// that is kept for long would keep that buffer.
+/// Copies a value into its own memory. The values of a head are views of a buffer that many requests share, and a view
+/// that is kept for a long time would keep the whole buffer.
 pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).expect("the bytes of a header value are valid in a header value")
 }

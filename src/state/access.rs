@@ -1,4 +1,4 @@
-//! Client keys and their groups, compiled for look-ups: which callers may send which requests.
+//! Client keys and their groups, compiled for look-ups. They decide which callers may send which requests.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,9 +26,9 @@ type KeyDigest = [u8; 32];
 pub struct Access {
     /// The client keys by their digests; `None` if callers need no key.
     keys: Option<HashMap<KeyDigest, Arc<ClientKey>>>,
-    /// In the order of the file.
+    /// The groups, in the order of the file.
     groups: Box<[Arc<Group>]>,
-    /// The group of callers without a key, where callers need none.
+    /// The group of callers without a key. It is used only if callers need no key.
     anonymous: Arc<Group>,
 }
 
@@ -38,7 +38,7 @@ pub struct ClientKey {
     pub name: Arc<str>,
     /// The group that the key belongs to.
     pub group: Arc<Group>,
-    /// What the key has used of its limits, which outlives this snapshot; `None` if the key is not limited.
+    /// The usage of the key's limits, which outlives this snapshot; `None` if the key has no limits.
     pub rate_limits: Option<Arc<RateLimits>>,
     /// The first second of Unix time at which the key is no longer valid.
     expires: Option<u64>,
@@ -54,12 +54,12 @@ pub struct Group {
     pub namespace: Namespace,
     /// The models that the group may use.
     pub models: ModelGlobs,
-    /// Whether another group may call an account that this group may call. Then the account may hold state of the other
+    /// Whether another group may call an account that this group may call. The account may then hold state of the other
     /// group.
     pub shares_accounts: bool,
     /// The limits of each client key of the group.
     pub quota: Quota,
-    /// What requests of this group count; `None` for anonymous callers.
+    /// The metrics of this group's requests; `None` for anonymous callers.
     pub metrics: Option<Arc<GroupMetrics>>,
     /// The position in the file; `None` for anonymous callers.
     pub(super) index: Option<usize>,
@@ -100,7 +100,7 @@ impl Access {
         }
     }
 
-    /// The quota of each client key that has one, with what the key has used of it.
+    /// The quota and the usage of each client key that has a quota.
     pub(super) fn quotas(&self) -> impl Iterator<Item = (&RateLimits, Quota)> {
         let keys = self.keys.iter().flat_map(HashMap::values);
         keys.filter_map(|key| Some((key.rate_limits.as_deref()?, key.group.quota)))
@@ -111,7 +111,7 @@ impl Access {
         self.keys.is_none()
     }
 
-    /// The group of callers without a client key, where callers need none.
+    /// The group of callers without a client key. It is used only if callers need no key.
     pub fn anonymous(&self) -> &Arc<Group> {
         &self.anonymous
     }
@@ -135,7 +135,7 @@ impl Access {
     /// to come closer to a key, because SHA-256 is preimage resistant and keys are random.
     ///
     /// # Errors
-    /// When the key is unknown, disabled or expired.
+    /// If the key is unknown, disabled or expired.
     pub fn find(&self, shown: &[u8], now: u64) -> Result<&Arc<ClientKey>, KeyProblem> {
         if shown.is_empty() || shown.len() > LONGEST_KEY {
             return Err(KeyProblem::Unknown);

@@ -3,8 +3,8 @@
 use super::{RuntimeState, Snapshot};
 
 impl RuntimeState {
-    /// Makes the limits in `snapshot` hold from now on: requests in flight per upstream, and quotas per client key.
-    /// A disabled upstream is probed, because its credential may be another one now.
+    /// Applies the limits in `snapshot` from now on: the requests in flight per upstream, and the quotas per client
+    /// key. A disabled upstream is probed, because its credential may have changed.
     pub(super) fn apply(&self, snapshot: &Snapshot) {
         for upstream in snapshot.upstreams() {
             upstream.state.set_max_in_flight(upstream.max_in_flight);

@@ -70,8 +70,8 @@ impl BufferLimit {
 }
 
 impl PendingShrink {
-    /// Removes the permits as bodies release them. The semaphore is fair, so requests that ask for permits later get them
-    /// later.
+    /// Removes the permits as bodies release them. The semaphore is fair: a request that asks for permits later gets
+    /// them later.
     pub async fn finish(mut self) {
         while self.bytes > 0 {
             let part = u32::try_from(self.bytes).unwrap_or(u32::MAX);
@@ -83,7 +83,7 @@ impl PendingShrink {
     }
 }
 
-/// A larger limit than a semaphore can count is as good as none.
+/// A limit above the maximum of a semaphore is reduced to that maximum, which no machine can reach.
 fn limit(server: &config::ServerSettings) -> usize {
     let limit = usize::try_from(server.buffered_bodies).unwrap_or(usize::MAX);
     limit.min(Semaphore::MAX_PERMITS)

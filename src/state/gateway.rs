@@ -17,11 +17,12 @@ use crate::{config::Config, tick::Clock};
 
 /// Everything that requests and operators share. There is one per process.
 pub struct Gateway {
-    /// Loaded once per request, so that a request ends on the configuration that it began with.
+    /// The current snapshot. It is loaded once per request, so that a request ends with the configuration with which it
+    /// began.
     snapshot: ArcSwap<Snapshot>,
-    /// What outlives a snapshot.
+    /// The state that outlives a snapshot.
     pub runtime: RuntimeState,
-    /// What all requests count together.
+    /// The metrics of all requests together.
     pub metrics: Metrics,
     /// The source of all ticks.
     pub clock: Clock,
@@ -41,7 +42,7 @@ impl Gateway {
     /// Compiles `config` and sets up everything around it.
     ///
     /// # Errors
-    /// When an upstream cannot be set up; see [`CompileError`].
+    /// If an upstream cannot be set up; see [`CompileError`].
     pub fn new(config: &Config) -> Result<Arc<Self>, CompileError> {
         let clock = Clock::start();
         let runtime = RuntimeState::new(&config.affinity, config.retry, clock);
@@ -71,7 +72,7 @@ impl Gateway {
     /// If the limit on buffered bytes becomes lower while bodies hold more than that, the rest of the change is returned.
     ///
     /// # Errors
-    /// When an upstream cannot be set up. Then nothing has changed.
+    /// If an upstream cannot be set up. In that case nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Option<PendingShrink>, CompileError> {
         let _one_at_a_time = self.reloading.lock();
         let snapshot = Snapshot::compile(config, &self.runtime, Some(&self.snapshot()))?;
@@ -82,8 +83,8 @@ impl Gateway {
         Ok(self.buffer_limit.resize(&config.server))
     }
 
-    /// Makes a probe due now at every disabled upstream. To be called when the operator has ordered a reload and the
-    /// configuration has not changed: the upstream may accept the same credential now.
+    /// Makes a probe due now at every disabled upstream. The caller does this when the operator has ordered a reload
+    /// and the configuration has not changed, because the upstream may accept the same credential now.
     pub fn probe_credentials(&self) {
         self.runtime.probe_credentials(&self.snapshot());
     }
@@ -119,8 +120,8 @@ impl Gateway {
         self.is_aborting.store(true, Relaxed);
     }
 
-    /// Does the work of each second: ends cooldowns whose time is over, drops the usage of client keys that are no longer
-    /// configured, and tells the retry budget how many requests there have been.
+    /// Must be called once per second. Ends cooldowns whose time is over, drops the usage of client keys that are no
+    /// longer configured, and gives the retry budget the number of requests.
     pub fn tick_second(&self) {
         for upstream in self.snapshot().upstreams() {
             upstream.state.end_cooldowns();

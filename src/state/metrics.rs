@@ -3,7 +3,7 @@
 //! # Adding a metric
 //!
 //! A metric family is declared once, as a field of one of the blocks below: its name, its help text, its labels and its
-//! kind stand in one place. The code that counts calls the field:
+//! kind are in one place. The code that counts calls the field:
 //!
 //! ```text
 //! pub retries_exhausted: Counter<NoLabels> =
@@ -20,8 +20,8 @@
 //!
 //! # What striping gains
 //!
-//! Families are [striped](super::striped) over threads. `benches/contention.rs` measures it on two cores, with threads that do
-//! nothing but count, for what a request counts: one counter and three histograms.
+//! Families are [striped](super::striped) over threads. `benches/contention.rs` measures this on two cores. Its threads
+//! only count, and each call counts as much as one request: one counter and three histograms.
 //!
 //! | processor time in ns | 1 thread | 2 threads |
 //! | --- | --- | --- |
@@ -29,11 +29,10 @@
 //! | plain atomics | 16 | 115 |
 //! | `prometheus` | 49 | 450 to 1,200 |
 //!
-//! A request costs about 70,000 instructions, or 20 µs. So striping saves at most 0.5 % of a request against plain atomics
-//! on two cores, and 2 to 5 % against the histograms of `prometheus`; the gain grows with the number of cores. It comes
-//! from the histograms. For a single counter (2 ns striped, 9 to 14 ns plain on two threads) and for events that are
-//! rare, such as failovers, nothing measurable is gained: they are striped because one implementation is simpler than
-//! two.
+//! A request costs about 70,000 instructions, or 20 µs. So striping saves at most 0.5 % of a request against plain
+//! atomics on two cores, and 2 to 5 % against the histograms of `prometheus`; the gain grows with the number of cores.
+//! It comes from the histograms. A single counter (2 ns striped, 9 to 14 ns plain on two threads) and rare events, such
+//! as failovers, gain nothing measurable. They are striped too, because one implementation is simpler than two.
 
 mod exposition;
 mod families;
@@ -54,7 +53,7 @@ const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
 const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// From a millisecond to ten minutes, because generations take seconds to minutes.
+/// Bounds from a millisecond to ten minutes, because generations take seconds to minutes.
 const MILLISECONDS_TO_MINUTES: Bounds = &[
     MILLISECOND,
     5 * MILLISECOND,
@@ -73,7 +72,7 @@ const MILLISECONDS_TO_MINUTES: Bounds = &[
     600 * SECOND,
 ];
 
-/// From ten microseconds to a tenth of a second.
+/// Bounds from ten microseconds to a tenth of a second.
 const MICROSECONDS_TO_TENTHS: Bounds = &[
     10 * MICROSECOND,
     25 * MICROSECOND,
@@ -136,7 +135,7 @@ families! {
         /// Requests that Steadfast answered with an error of its own.
         pub rejected_requests: Counter<RejectReason> = Counter::new(
             "rejected_requests_total",
-            "Requests answered with an error of our own.",
+            "Requests that Steadfast answered with an error of its own.",
             Zeros::Shown,
         );
         /// Reloads of the configuration.
@@ -157,16 +156,16 @@ families! {
             "From a request's arrival to the upstream's response head.",
             MILLISECONDS_TO_MINUTES,
         );
-        /// Requests that this upstream failed and that another upstream was then called for.
+        /// Requests that failed at this upstream and were then sent to another upstream.
         pub failovers: Counter<FailoverReason> = Counter::new(
             "failovers_total",
-            "Requests that this upstream failed and that went on to another.",
+            "Requests that failed at this upstream and were sent to another.",
             Zeros::Hidden,
         );
         /// Sessions whose pin moved from this upstream to another.
         pub sessions_moved: Counter<NoLabels> = Counter::new(
             "sessions_moved_total",
-            "Sessions that left this upstream for another, because it could not take them.",
+            "Sessions that moved from this upstream to another, because it could not serve them.",
             Zeros::Shown,
         );
         /// The tokens of this upstream's requests, by the route that the requests took.

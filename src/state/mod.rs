@@ -1,9 +1,9 @@
-//! What requests share: the compiled configuration, the state that outlives it, and the metrics.
+//! The data that requests share: the compiled configuration, the state that outlives it, and the metrics.
 //!
 //! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
 //! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`] and the retry
 //!   budget. Numbers that steer requests are counted here.
-//! - [`Metrics`] count what operators look at. No decision reads them.
+//! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 
 mod access;

@@ -1,4 +1,4 @@
-//! What client keys have used of their limits. It outlives every snapshot.
+//! The usage of the limits of client keys. It outlives every snapshot.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use crate::{
     tick::Clock,
 };
 
-/// The limits of one client key, and what has been used of them.
+/// The limits of one client key, and their usage.
 pub struct RateLimits {
     clock: Clock,
     limiter: Mutex<Limiter>,
@@ -21,12 +21,13 @@ pub struct RateLimits {
 /// The rate limits of all client keys that a snapshot in use refers to.
 pub struct RateLimitTable {
     clock: Clock,
-    /// By the name of the key. Snapshots own the rate limits, so that those of a removed key can be dropped.
+    /// The rate limits by the name of their key. Snapshots own the rate limits, so that those of a removed key can be
+    /// dropped.
     known: Mutex<HashMap<Arc<str>, Weak<RateLimits>>>,
 }
 
-/// The admission of one request by the rate limits of its key. Dropping it ends the request, and what has been charged for
-/// it stays charged.
+/// The admission of one request by the rate limits of its key. Dropping it ends the request. The tokens that were
+/// charged for the request stay charged.
 pub struct Permit {
     rate_limits: Arc<RateLimits>,
     /// `None` when the request has ended.
@@ -41,7 +42,7 @@ impl RateLimitTable {
         }
     }
 
-    /// Returns the rate limits of the key called `name`. What the key has used before stays used.
+    /// Returns the rate limits of the key called `name`. If the key had limits before, its usage is kept.
     pub(super) fn get_or_new(&self, name: &Arc<str>) -> Arc<RateLimits> {
         let mut known = self.known.lock();
         if let Some(known) = known.get(name).and_then(Weak::upgrade) {
@@ -64,7 +65,7 @@ impl RateLimitTable {
 }
 
 impl RateLimits {
-    /// Changes the limits. What has been used stays used.
+    /// Changes the limits. The usage is kept.
     pub fn set_quota(&self, quota: Quota) {
         self.limiter.lock().set_quota(quota);
     }
@@ -72,7 +73,7 @@ impl RateLimits {
     /// Admits a request that will cost an estimated number of `tokens`.
     ///
     /// # Errors
-    /// When a limit is reached.
+    /// If a limit is reached.
     pub fn admit(self: &Arc<Self>, tokens: u64) -> Result<Permit, Denial> {
         let admission = self.limiter.lock().admit(tokens, self.clock.now())?;
         Ok(Permit {
@@ -81,7 +82,7 @@ impl RateLimits {
         })
     }
 
-    /// Returns how much of the limits has been used.
+    /// Returns the usage of the limits.
     pub fn used(&self) -> QuotaUsage {
         self.limiter.lock().usage(self.clock.now())
     }
@@ -91,7 +92,7 @@ impl Permit {
     /// Replaces the estimate by a better one, when the body has been read.
     ///
     /// # Errors
-    /// When that reaches a limit. Then the earlier estimate stays charged.
+    /// If the better estimate reaches a limit. In that case the earlier estimate stays charged.
     pub fn correct_estimate(&mut self, tokens: u64) -> Result<(), Denial> {
         let admission = self.admission.as_mut();
         let admission = admission.expect("an admission is taken only where the permit is consumed or dropped");
@@ -104,7 +105,8 @@ impl Permit {
         self.end(Some(actual));
     }
 
-    /// Ends the request and charges `more` tokens in addition to the estimate. The actual number is not known.
+    /// Ends the request and charges `more` tokens in addition to the estimate. It is for requests whose actual number
+    /// of tokens is not known.
     pub fn charge_estimate(mut self, more: u64) {
         let estimated = self.admission.as_ref().map(Admission::tokens);
         self.end(estimated.map(|tokens| tokens.saturating_add(more)));
@@ -160,7 +162,7 @@ mod tests {
                 });
             }
         });
-        // Some attempts failed because seven requests were running. What they left is used up now.
+        // Some attempts failed because seven requests were running. The rest of the limit is used up now.
         while let Ok(permit) = rate_limits.admit(0) {
             admitted.fetch_add(1, SeqCst);
             drop(permit);

@@ -1,4 +1,4 @@
-//! The retry budget of the process, with the number of requests that it is a share of.
+//! The retry budget of the process, and the number of requests on which it depends.
 
 use parking_lot::Mutex;
 
@@ -10,8 +10,8 @@ use crate::{
 
 /// Grants retries to all requests of the process.
 ///
-/// Every request counts itself once. The count is striped over threads, so that requests that need no
-/// retry share no lock and no cache line here. The lock is taken for a retry, and once per second for a sample.
+/// Every request is counted once. The count is striped over threads, so that requests that need no retry share no lock
+/// and no cache line here. The lock is taken for a retry, and once per second for a sample.
 pub struct SharedRetryBudget {
     clock: Clock,
     /// The number of requests that were sent to an upstream, each counted once. A single counter.
@@ -39,7 +39,7 @@ impl SharedRetryBudget {
         self.with_counts(RetryBudget::try_spend)
     }
 
-    /// Tells the budget how many requests there have been. To be called about once per second.
+    /// Gives the budget the number of requests. Must be called about once per second.
     pub(super) fn sample(&self) {
         self.with_counts(RetryBudget::sample);
     }

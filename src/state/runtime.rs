@@ -1,4 +1,4 @@
-//! What outlives a snapshot: the state of each upstream, pins, owners, rate limits and the retry budget.
+//! The state that outlives a snapshot: the state of each upstream, pins, owners, rate limits and the retry budget.
 
 use std::{
     collections::HashMap,
@@ -21,27 +21,29 @@ use crate::{
     tick::Clock,
 };
 
-/// How long the owner of a response or of an encrypted item is remembered: as long as the longest prompt cache retention.
+/// The time for which the owner of a response or of an encrypted item is kept: the longest retention of a prompt cache.
 const OWNER_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// The maximum number of requests that wait for upstreams. Each of them holds its body and its client's connection.
 const MAX_WAITING: usize = 4096;
 
-/// What outlives a snapshot. There is one per process.
+/// The state that outlives a snapshot. There is one per process.
 pub struct RuntimeState {
-    /// For each session, the upstream where its prompt cache is.
+    /// The upstream that has the prompt cache of each session.
     pub pins: Pins,
-    /// For each response id and encrypted item, the upstream that made it.
+    /// The upstream that made each response id and encrypted item.
     pub owners: Owners,
-    /// How many requests may be sent once more.
+    /// The retry budget. It limits how many requests may be sent again.
     pub retries: SharedRetryBudget,
-    /// What client keys have used of their limits.
+    /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
-    /// The number of [`WaitPermit`]s.
+    /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
     clock: Clock,
-    /// Upstreams that a reload removed stay here, with what they have counted.
+    /// The state of each upstream by its id. Upstreams that a reload has removed stay here, so that their counts are
+    /// kept.
     upstreams: Mutex<HashMap<UpstreamId, Arc<UpstreamState>>>,
-    /// By the name of the group. Groups that a reload removed stay here too.
+    /// The metrics of each group by its name. Groups that a reload has removed stay here, so that their counts are
+    /// kept.
     groups: Mutex<HashMap<Arc<str>, Arc<GroupMetrics>>>,
 }
 

@@ -1,4 +1,4 @@
-//! A scrape: what requests have counted, and the numbers of this moment.
+//! A scrape: the counts of all requests, and the current values of gauges.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -68,7 +68,7 @@ fn expose_health(upstream: &Upstream, now: Tick, exposition: &mut Exposition) {
         let labels = [("upstream", &*upstream.name), ("state", state.label())];
         exposition.gauge(family, &labels, f64::from(u8::from(state == status.state)));
     }
-    let help = "Until an upstream takes requests, or a probe, again.";
+    let help = "Seconds until an upstream takes requests, or a probe, again.";
     let family = Description::new("upstream_cooldown_seconds", help);
     let cooldown = status.until.map_or(Duration::ZERO, |until| until.since(now));
     exposition.gauge(family, &[("upstream", &*upstream.name)], cooldown.as_secs_f64());

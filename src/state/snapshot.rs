@@ -1,5 +1,5 @@
-//! The configuration, compiled for requests: immutable, with everything prepared that each request would otherwise make
-//! anew.
+//! The configuration, compiled for requests. It is immutable, and contains prepared values that each request would
+//! otherwise compute again.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -28,17 +28,17 @@ pub struct RequestLimits {
 
 /// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it.
 pub struct Snapshot {
-    /// In the order of the file, and of the members of `rendezvous`.
+    /// The upstreams, in the order of the file, which is also the order of the members of `rendezvous`.
     upstreams: Box<[Upstream]>,
     /// Decides which upstream serves which session.
     pub rendezvous: Rendezvous,
     /// The distinct rights to upstreams. The eligibility class of an upstream is an index into this.
     classes: Box<[EligibilityClass]>,
-    /// Where session keys are looked for, in order.
+    /// The places in which session keys are looked for, in order.
     pub sources: Box<[SessionSource]>,
     /// Bounds and timeouts of each request.
     pub limits: RequestLimits,
-    /// How long a session waits for its own upstream.
+    /// The rules for the time that a session waits for its own upstream.
     pub patience: Patience,
     /// The maximum number of upstreams that a request is sent to.
     pub attempts: u32,
@@ -76,7 +76,7 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// What decides whether upstreams may serve a request. Upstreams with the same rights share a class.
+/// The settings that decide whether an upstream may serve a request. Upstreams with the same settings share a class.
 #[derive(PartialEq)]
 struct EligibilityClass {
     models: ModelGlobs,
@@ -101,7 +101,7 @@ impl EligibilityClass {
     }
 }
 
-/// Which upstreams may serve a request.
+/// The upstreams that may serve a request.
 pub enum Eligibility {
     /// Every upstream.
     All,
@@ -167,15 +167,14 @@ impl CompiledPool {
     }
 }
 
-const TOO_MANY_CLASSES: &str =
-    "there are more than 65,536 different combinations of models and groups; let more upstreams share the same ones";
+const TOO_MANY_CLASSES: &str = "there are more than 65,536 different combinations of models and groups; configure the same models and groups for more upstreams";
 
 impl Snapshot {
-    /// Compiles `config`. What outlives a snapshot comes from `runtime`. Upstreams whose connection settings are the same in
-    /// `previous` keep their connections.
+    /// Compiles `config`. The state that outlives a snapshot comes from `runtime`. Upstreams whose connection settings
+    /// are the same in `previous` keep their connections.
     ///
     /// # Errors
-    /// When the TLS settings of an upstream cannot be used.
+    /// If the TLS settings of an upstream cannot be used.
     pub fn compile(config: &Config, runtime: &RuntimeState, previous: Option<&Self>) -> Result<Self, CompileError> {
         let access = Access::compile(config, runtime);
         let pool = CompiledPool::compile(config, &access, runtime, previous)?;
@@ -219,7 +218,7 @@ impl Snapshot {
     /// The upstream at `index`.
     ///
     /// # Panics
-    /// When `index` does not come from [`Snapshot::rendezvous`] of this snapshot.
+    /// If `index` does not come from [`Snapshot::rendezvous`] of this snapshot.
     pub fn upstream(&self, index: usize) -> &Upstream {
         let upstream = self.upstreams.get(index);
         upstream.expect("the rendezvous members and the upstreams are compiled in the same order")
@@ -230,8 +229,8 @@ impl Snapshot {
         self.rendezvous.position(id).map(|index| self.upstream(index))
     }
 
-    /// Which upstreams may serve `model` to `group`; `None` if there are none. A request that names no model may go to every
-    /// upstream that serves the group.
+    /// The upstreams that may serve `model` to `group`; `None` if there are none. A request that names no model may go
+    /// to every upstream that serves the group.
     #[inline]
     pub fn eligibility(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
         let is_open = |class: &EligibilityClass| class.models.is_all() || model.is_none();
@@ -269,7 +268,7 @@ impl Snapshot {
         names
     }
 
-    /// The upstreams for the session key `text` of `group`, best first. This is the answer of `steadfast route`.
+    /// The upstreams for the session key `text` of `group`, best first. `steadfast route` prints them.
     pub fn route<'a>(
         &'a self,
         group: &Group,

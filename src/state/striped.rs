@@ -2,8 +2,8 @@
 //!
 //! # The idea
 //!
-//! A counter that all threads add to is one cache line that moves from core to core, and every add waits for it. The
-//! wait grows with the number of cores. Here each thread adds to a block of its own, and a reader adds up the blocks:
+//! If all threads add to one counter, its cache line moves from core to core, and every add waits for it. The wait
+//! grows with the number of cores. Here each thread adds to a block of its own, and a reader adds up the blocks:
 //! requests count all the time, while a scrape comes every few seconds. Java's `LongAdder` and the per-CPU counters of
 //! the Linux kernel do the same.
 //!
@@ -13,8 +13,8 @@
 //!
 //! # What a total is
 //!
-//! Every add goes to exactly one block and every counter only grows. So a total never decreases from one read to the
-//! next, and contains every add that happened before the read.
+//! Every add goes to exactly one block and every counter only grows. A total therefore never decreases from one read to
+//! the next, and contains every add that happened before the read.
 
 use std::{
     cell::Cell,
@@ -108,7 +108,7 @@ fn stripes() -> usize {
 #[inline]
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    // Without a lazy initialiser, reading it is one plain load.
+    // The initialiser is constant, so that a read is one plain load.
     thread_local! {
         static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
     }

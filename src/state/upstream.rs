@@ -1,4 +1,4 @@
-//! Upstreams as a snapshot has them: everything prepared that each request would otherwise make anew.
+//! The upstreams of a snapshot, with prepared values that each request would otherwise compute again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -36,7 +36,8 @@ pub struct Upstream {
     /// Signs the turn states of this upstream, so that a turn state of one group is not accepted from another. It is as
     /// secret as the credential that it is made from.
     pub seal: Hmac<Sha256>,
-    /// For each model that the upstream knows by another name: that name, as JSON.
+    /// The upstream's own names of models, as JSON, by the names that callers use. Models with the same name are left
+    /// out.
     pub renames: HashMap<Box<str>, Bytes>,
     /// Headers that are set on every request.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
@@ -52,13 +53,13 @@ pub struct Upstream {
     pub(super) connection_settings: ConnectionSettings,
     /// The configured name of the organization, whose upstreams share prompt cache and response state.
     pub organization: Option<Arc<str>>,
-    /// The maximum number of requests in flight, where there is one.
+    /// The maximum number of requests in flight; `None` if there is no limit.
     pub max_in_flight: Option<u32>,
     /// The state of the upstream, which outlives this snapshot.
     pub state: Arc<UpstreamState>,
 }
 
-/// Everything that connections depend on. While it stays the same, the next snapshot uses the same connections.
+/// The settings on which connections depend. While they stay the same, the next snapshot uses the same connections.
 #[derive(PartialEq)]
 pub(super) struct ConnectionSettings {
     url_scheme: Scheme,
@@ -75,9 +76,9 @@ pub(super) struct ConnectionSettings {
 
 /// The credential that requests to an upstream carry.
 pub enum Credential {
-    /// The upstream's own: the value of `Authorization`, marked as sensitive.
+    /// The upstream's own credential: the value of `Authorization`, marked as sensitive.
     Own(HeaderValue),
-    /// The one that the caller sent.
+    /// The credential that the caller sent.
     Callers,
 }
 
@@ -167,7 +168,7 @@ impl Upstream {
 fn seal(configured: &config::Upstream) -> Result<Hmac<Sha256>, String> {
     let credential = match &configured.api_key {
         ApiKey::Key(key) => key.expose(),
-        // Callers with credentials of their own are kept apart by the upstream.
+        // The upstream itself separates callers that use their own credentials.
         ApiKey::Passthrough => "",
     };
     Hmac::new_from_slice(credential.as_bytes()).map_err(|error| error.to_string())

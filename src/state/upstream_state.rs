@@ -3,9 +3,9 @@
 //! A request takes a slot with [`UpstreamState::try_acquire`] and gives it back when its [`Lease`] is dropped. While the
 //! upstream is healthy and no request waits for a slot, both are one atomic step and take no lock.
 //!
-//! A request that cannot have a slot now may wait for one with [`UpstreamState::acquire`]: until another request ends, or
-//! until a cooldown ends. At the end of a cooldown every waiting request wakes up, and the first of them to do so
-//! admits the others in the order of the queue.
+//! A request that cannot have a slot now may wait for one with [`UpstreamState::acquire`]: until another request ends,
+//! or until a cooldown ends. At the end of a cooldown every waiting request wakes up. The first one that runs admits
+//! the others in the order of the queue.
 
 mod health;
 mod slots;
@@ -39,7 +39,7 @@ use crate::{
 pub struct UpstreamState {
     /// The name of the upstream.
     pub(super) name: Arc<str>,
-    /// What its requests count.
+    /// The metrics of the upstream's requests.
     pub metrics: UpstreamMetrics,
     clock: Clock,
     slots: Slots<Lease>,
@@ -59,8 +59,8 @@ impl Lease {
         &self.state.metrics
     }
 
-    /// Reports the verdict on the request to the upstream's health, as far as the response head or the first event
-    /// shows it.
+    /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
+    /// first event.
     pub fn report(&mut self, verdict: Verdict) {
         self.has_verdict = true;
         if self.state.health.observe(self.attempt, verdict) && self.state.slots.waiting() > 0 {
@@ -102,7 +102,7 @@ impl UpstreamState {
         self.slots.waiting()
     }
 
-    /// The maximum number of requests in flight, where there is one.
+    /// The maximum number of requests in flight; `None` if there is no limit.
     pub fn max_in_flight(&self) -> Option<u32> {
         self.slots.limit()
     }
@@ -121,8 +121,8 @@ impl UpstreamState {
         }
     }
 
-    /// How bad it would be to send a request for `model` though the upstream is not available; `None` if it must not be
-    /// sent.
+    /// How bad it would be to send a request for `model` although the upstream is not available; `None` if it must not
+    /// be sent.
     pub fn badness(&self, model: Option<ModelKey>) -> Option<Badness> {
         if self.slots.is_full() {
             return None;
@@ -138,7 +138,7 @@ impl UpstreamState {
         self.admit(model, Admit::IfAvailable)
     }
 
-    /// Takes a slot whatever the upstream's health is, because no other upstream is left to try.
+    /// Takes a slot without regard to the upstream's health, because no other upstream is left to try.
     pub fn try_acquire_unhealthy(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
         self.admit(model, Admit::Always)
     }
@@ -148,7 +148,7 @@ impl UpstreamState {
     pub async fn acquire(self: &Arc<Self>, model: Option<ModelKey>, deadline: Tick) -> Option<Lease> {
         let mut position = self.slots.enqueue(model);
         loop {
-            // Enabled before health is read, so that no transition after the reading is missed.
+            // The notification is enabled before health is read, so that no later transition is missed.
             let mut changed = pin!(self.health.changed());
             changed.as_mut().enable();
             let look_again = match self.health.availability(model) {
@@ -181,20 +181,21 @@ impl UpstreamState {
         self.health.drain();
     }
 
-    /// Lets the upstream take requests again, by order of the operator, whatever kept them away.
+    /// Lets the upstream take requests again, by order of the operator. It ends the drain, a cooldown, an ejection and
+    /// a disabled state.
     pub fn enable(self: &Arc<Self>) {
         self.health.enable();
         self.serve_queue();
     }
 
-    /// Makes a probe due now if the upstream is disabled. To be called when the configuration has been read again, because
-    /// the credential may be another one now.
+    /// Makes a probe due now if the upstream is disabled. Must be called when the configuration has been read again,
+    /// because the credential may have changed.
     pub fn probe_credential(self: &Arc<Self>) {
         self.health.probe_credential();
         self.serve_queue();
     }
 
-    /// What operators see of the upstream's health.
+    /// The upstream's health, as operators see it.
     pub fn status(&self) -> HealthStatus {
         self.health.status()
     }

@@ -25,7 +25,7 @@ async fn assert_reveals_nothing(answer: &wire::RawResponse, gateway: &Gateway, s
         gateway
             .log()
             .iter()
-            .any(|line| line.contains("no answer from upstream"))
+            .any(|line| line.contains("the upstream sent no valid response"))
     };
     until_true("a log line with the cause", logged).await;
     assert!(

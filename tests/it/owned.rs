@@ -60,7 +60,7 @@ async fn an_earlier_response_is_requested_only_from_its_owner() {
     let reply = post(&gateway, next.clone()).await;
     assert_eq!(reply.status.as_u16(), 429, "{}", reply.text());
     assert!(
-        reply.text().contains("only one upstream organization knows"),
+        reply.text().contains("belongs to one upstream organization"),
         "{}",
         reply.text()
     );

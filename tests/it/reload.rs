@@ -168,7 +168,7 @@ async fn an_invalid_file_changes_nothing_and_is_reported() {
         format!("{path}:7:12: attempts must be between 1 and 10"),
         format!("{path}:9:9: grace must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"soon\""),
     ];
-    let log = gateway.log_until("the old configuration stays in force").await;
+    let log = gateway.log_until("so the old one stays in force").await;
     let errors: Vec<Value> = log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
     for problem in &problems {
         let told = errors
@@ -260,7 +260,7 @@ async fn a_changed_listener_takes_effect_at_the_next_start() {
     until_counted(&gateway, "applied", 1.0).await;
     let log = gateway.log_until("client_header changed").await.concat();
     assert!(
-        log.contains("server.listen changed: takes effect at the next start"),
+        log.contains("server.listen changed; the change takes effect at the next start"),
         "{log}"
     );
     assert!(!log.contains("admin.listen changed"), "{log}");
@@ -271,7 +271,7 @@ async fn a_changed_listener_takes_effect_at_the_next_start() {
     until_counted(&gateway, "applied", 2.0).await;
     gateway.write(&(head(0) + &upstream_at("z", "ftp://", "")));
     let log = gateway.log_until("base_url must start with").await.concat();
-    assert_eq!(log.matches("changed: takes effect").count(), 2, "{log}");
+    assert_eq!(log.matches("the change takes effect").count(), 2, "{log}");
 }
 
 /// The new file is valid by itself, but it would allow anonymous access on the old public address, which stays bound

@@ -109,7 +109,7 @@ struct FieldWriter<'a> {
     format: LogFormat,
     /// The line.
     text: &'a mut String,
-    /// An error as soon as a field needs the library's formatter.
+    /// `Err` as soon as a field needs the library's formatter.
     result: fmt::Result,
 }
 

@@ -1,7 +1,8 @@
 //! A buffered writer of log lines: threads that log append lines to a buffer, and one thread writes the buffer in large pieces.
 //!
-//! Under load a line costs a lock and a copy, but no system call: it wakes the writing thread only if the buffer was empty, if a
-//! batch is full, or if it is a warning. The writing thread then waits for a moment, so that more lines arrive.
+//! Under load a line costs a lock and a copy, but no system call: it wakes the writing thread only if the buffer was
+//! empty, if a batch is full, or if it is a warning. The writing thread then waits for a moment, so that it can write
+//! more lines at once.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How much is buffered, and for how long.
+/// The limits of the buffer: its size in bytes, and the time that lines stay in it.
 #[derive(Clone, Copy)]
 pub(super) struct WriterLimits {
     /// The maximum time that a line waits for others.
@@ -59,9 +60,9 @@ struct BufferState {
 /// Whether a line may wait for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Urgency {
-    /// It may.
+    /// The line may wait.
     Normal,
-    /// It is written at once: a warning or an error.
+    /// The line is a warning or an error, and is written at once.
     Urgent,
 }
 
@@ -159,7 +160,7 @@ fn write_all(out: &mut impl Write, mut rest: &[u8]) -> u64 {
         match out.write(rest) {
             Ok(written) if written > 0 => rest = rest.get(written..).expect("a writer takes at most what it is given"),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that shares the pipe has made it non-blocking, and it is full.
+            // The pipe is full, and another process that shares it has made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(10)),
             Ok(_) | Err(_) => return memchr::memchr_iter(b'\n', rest).count() as u64,
         }

@@ -241,7 +241,7 @@ fn thousands_of_keys_are_read() {
 }
 
 #[test]
-fn callers_without_a_key_are_admitted_on_purpose_only() {
+fn callers_without_a_key_are_admitted_only_if_allow_anonymous_is_set() {
     let open = "[server]\nlisten = \"0.0.0.0:80\"\nallow_anonymous = true";
     let config = read(&with_upstream(open)).unwrap();
     assert!(

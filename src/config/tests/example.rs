@@ -1,4 +1,4 @@
-//! The example file and the JSON Schema file, as the declarations make them.
+//! Checks that the example file and the JSON Schema file are those that the declarations make.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ const HEAD: &str = "\
 # Editors that use Taplo complete and check this file by its first line. \"steadfast schema\" prints the schema.
 ";
 
-/// A second upstream, since one alone has no sessions to keep apart.
+/// A second upstream, because a single upstream needs no choice.
 const SECOND_UPSTREAM: &str = r#"
 [[upstream]]
 name = "account-b"
@@ -50,7 +50,8 @@ fn example() -> String {
 }
 
 fn table_example(table: &ConfigTable) -> String {
-    // A table with required fields has an effect by being there. The example needs only the upstream.
+    // A table with required fields has an effect if it is written. The example needs only the upstream, so the other
+    // tables are comments.
     let has_required = |field: &&dyn AnyField| matches!(field.presence(), Presence::Required(..));
     let is_active = table.header == "[[upstream]]" || !table.fields.iter().any(has_required);
     let active = if is_active { "" } else { "#" };

@@ -49,10 +49,10 @@ fn errors_and_warnings_name_the_flag() {
         .unwrap_err()
         .to_string();
     let expected = [
-        "f.toml:1:1: unknown field \"x\" at the top level; it may hold server, admin, affinity, retry, timeouts, upstream, group, key",
+        "f.toml:1:1: unknown field \"x\" at the top level; the known fields are server, admin, affinity, retry, timeouts, upstream, group, key",
         "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
-        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+        "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true to allow it",
         "--upstream (number 2): must have the form NAME=BASE_URL,KEY with KEY one of env:NAME, file:PATH, passthrough",
         "--upstream (number 3): NAME must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
         "--upstream a: the upstream name \"a\" is taken; names must be unique",

@@ -1,4 +1,4 @@
-//! Tests of whole files: what is accepted, and the exact report on what is refused.
+//! Tests of whole files: the files that are accepted, and the exact reports on the files that are refused.
 
 mod accepted;
 mod access;
@@ -32,7 +32,7 @@ fn read(text: &str) -> Result<Config, Errors> {
     Config::from_toml(text, "f.toml", &env, &Overrides::default())
 }
 
-/// The report on `text`, which must be wrong.
+/// The report on `text`, which must have an error.
 fn report(text: &str) -> String {
     read(text).expect_err(text).to_string()
 }

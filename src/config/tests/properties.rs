@@ -1,4 +1,5 @@
-//! Any text is read or refused: nothing panics, every error has a position, and every accepted configuration is valid.
+//! Every text is read or refused: no text causes a panic, every error has a position, and every accepted configuration
+//! is valid.
 
 use std::collections::HashSet;
 

@@ -44,7 +44,7 @@ organization = "my org"
 
 /// The report on [`MANY_ERRORS`].
 const REPORT: &[&str] = &[
-    "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true if that is meant",
+    "3:11: listen may only be a loopback address such as \"127.0.0.1:8080\", not \"0.0.0.0:8080\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true to allow it",
     "3:43: listen has \"127.0.0.1:81\" twice; keep one",
     "3:59: listen must be a string, not an integer",
     "4:12: buffered_bodies (512MiB) must hold one body of max_body (2GiB); raise it, or lower max_body",
@@ -57,7 +57,7 @@ const REPORT: &[&str] = &[
     "11:8: wait (1m1s) must not be longer than wait_max (1m); lower it, or raise wait_max",
     "12:12: capacity must be between 1 and 100000000",
     "14:11: connect must be between 1ms and 24h",
-    "15:1: unknown field \"é\" in [timeouts]; it may hold connect, head, idle, client_header",
+    "15:1: unknown field \"é\" in [timeouts]; the known fields are connect, head, idle, client_header",
     "16:1: unknown field \"retry\" in [timeouts]; it belongs at the top level",
     "18:8: name must be 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
     "19:12: base_url must start with \"https://\" or \"http://\"",
@@ -67,7 +67,7 @@ const REPORT: &[&str] = &[
     "22:1: [[upstream]] has no base_url; add base_url = \"https://api.openai.com/v1\"",
     "22:1: [[upstream]] has no api_key; add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"",
     "23:10: weight must be between 1 and 1000000",
-    "26:12: base_url must end with the path: no \"?\" and no \"#\"",
+    "26:12: base_url must have no query (\"?\") and no fragment (\"#\")",
     "27:11: api_key contains an invalid character; check \"env:BROKEN\" for spaces, line breaks and accents",
     "28:11: models must contain globs of 1 to 256 bytes; \"*\" is all models",
     "28:15: models must be a string, not an integer",
@@ -107,7 +107,7 @@ fn retries_and_waits_out_of_range_are_refused() {
         ),
         (
             "[retry]\nretries = 3",
-            "2:1: unknown field \"retries\" in [retry]; it may hold attempts, budget",
+            "2:1: unknown field \"retries\" in [retry]; the known fields are attempts, budget",
         ),
         ("affinity.wait = \"25h\"", "1:17: wait must be between 0s and 24h"),
         (
@@ -135,7 +135,8 @@ fn syntax_errors_hide_no_other_error_and_are_reported_once() {
             "[server\nlisten = 1\n[admin]\nlisten = 3\n",
             "1:8: unclosed table, expected `]`\n4:10: listen must be a string, not an integer",
         ),
-        // A line with a broken value is not checked. The missing upstream is not reported, because the broken line may be its.
+        // A line with a broken value is not checked. The missing upstream is not reported, because the broken line may
+        // be a part of it.
         (
             "[server]\nlisten = \"127\nmax_body = 3\n[adm]\n",
             "2:14: invalid basic string, expected `\"`\n3:12: max_body must be between 1KiB and 3GiB\n\
@@ -149,7 +150,7 @@ fn syntax_errors_hide_no_other_error_and_are_reported_once() {
             "[server]\nlisten = localhost:80\n",
             "2:10: string values must be quoted, expected literal string",
         ),
-        // An unclosed array swallows the rest of the file.
+        // The parser takes the rest of the file for the content of an unclosed array.
         (
             "[server]\nlisten = [ \"x\"\nmax_body = 4\n[admin]\nx = 1\n",
             "2:12: listen must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"\n\

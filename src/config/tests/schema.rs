@@ -1,4 +1,4 @@
-//! The JSON Schema against the reader.
+//! Checks that the JSON Schema and the reader agree.
 
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
 use serde_json::Value as Json;
@@ -13,14 +13,14 @@ use super::{
     *,
 };
 
-/// A validator that is not ours.
+/// An independent JSON Schema validator.
 struct Validator {
     schemas: Schemas,
     ours: SchemaIndex,
 }
 
 impl Validator {
-    /// The first errors of `document`; none where it is valid.
+    /// The first errors of `document`; `None` if it is valid.
     fn errors(&self, document: &Json) -> Option<String> {
         let result = self.schemas.validate(document, self.ours);
         result.err().map(|error| error.to_string())
@@ -31,7 +31,7 @@ impl Validator {
     }
 }
 
-/// Compiles the schema, which also checks it against the schema of schemas.
+/// Compiles the schema, which also checks it against the meta-schema.
 fn validator() -> Validator {
     const LOCATION: &str = "steadfast.schema.json";
     let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
@@ -72,8 +72,9 @@ fn the_example_is_valid_with_and_without_its_options() {
     }
 }
 
-/// Each field is given a value of every type. A type that the schema refuses is refused by the reader with an error at that
-/// value, which also shows that each declared field is read; a type that the reader accepts is accepted by the schema.
+/// Each field is given a value of every type. If the schema refuses a type, the reader must refuse it with an error at
+/// that value. This also shows that each declared field is read. If the reader accepts a type, the schema must accept
+/// it too.
 #[test]
 fn reader_and_schema_refuse_the_same_types() {
     let validator = validator();

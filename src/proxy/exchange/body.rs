@@ -1,4 +1,4 @@
-//! Response bodies on their way to a caller. A body ends its request: at its own end, or when it is dropped.
+//! Response bodies on their way to a caller. A request ends when its response body ends or is dropped.
 
 use std::{
     pin::Pin,
@@ -36,11 +36,11 @@ enum BodyKind {
 struct OwnBody {
     text: Bytes,
     kind: OwnBodyKind,
-    /// Taken when the request ends.
+    /// The end of the request. It is taken when the request ends.
     end: Option<RequestEnd>,
 }
 
-/// What a body that Steadfast has made says.
+/// The content of a body that Steadfast has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum OwnBodyKind {
     /// The answer to the request.
@@ -52,19 +52,20 @@ pub(in crate::proxy) enum OwnBodyKind {
 /// The body of an upstream's response, read as it passes.
 pub(super) struct RelayedBody<B> {
     pub relay: B,
-    /// Reads the body as it passes; `None` where nothing in it is of interest.
+    /// Reads the body as it passes; `None` if the body contains nothing that Steadfast needs.
     pub reader: Option<ResponseReader>,
-    /// How many of the pieces that are still to pass the reader has read already.
+    /// The number of pieces that the reader has read already and that have not been passed on yet.
     pub pieces_read: usize,
-    /// Records who owns the response; `None` where the endpoint makes no responses.
+    /// Records the owner of the response; `None` if the endpoint makes no responses.
     pub owner: Option<OwnerRecorder>,
-    /// What delimits the body. If only its connection does, the reader has to tell whether it is whole.
+    /// The delimiter of the body. If that is only the end of the connection, the reader finds out whether the body is
+    /// complete.
     pub delimiter: BodyDelimiter,
     /// The slot at the upstream, given back with the body.
     pub lease: Option<Lease>,
-    /// How many bytes have passed.
+    /// The number of bytes that have been passed on.
     pub bytes_out: u64,
-    /// Taken when the request ends.
+    /// The end of the request. It is taken when the request ends.
     pub end: Option<RequestEnd>,
 }
 
@@ -140,7 +141,7 @@ where
             None if self.must_be_whole() && !self.is_whole() => {
                 self.end(Some(Outcome::UpstreamBroken));
                 Some(Err(BodyError::Broken(
-                    "the connection closed before the end".to_owned(),
+                    "the connection closed before the end of the body".to_owned(),
                 )))
             }
             None => {
@@ -149,7 +150,7 @@ where
             }
             Some(Err(error)) => {
                 self.end(Some(match error {
-                    // The last event has passed; only the framing is missing.
+                    // The last event has been passed on, and only the end of the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
                     BodyError::Idle(_) => Outcome::Idle,
                     BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
@@ -159,14 +160,14 @@ where
         })
     }
 
-    /// Whether nothing more will come, and what came is all.
+    /// Whether the body has ended and is known to be complete.
     fn is_at_end(&self) -> bool {
         self.relay.is_end_stream() && !self.must_be_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.must_be_whole() {
-            // How much there is may be known by now, but not whether that is all.
+            // The relay may know the size of the rest, but not whether the body is complete then.
             true => SizeHint::default(),
             false => self.relay.size_hint(),
         }
@@ -174,7 +175,7 @@ where
 }
 
 impl<B> RelayedBody<B> {
-    /// Whether the end of the body counts only if what was read says that it is whole.
+    /// Whether the end of the body is valid only if the content shows that the body is complete.
     fn must_be_whole(&self) -> bool {
         self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.is_some()
     }
@@ -195,7 +196,7 @@ impl<B> RelayedBody<B> {
         }
     }
 
-    /// The caller gets the whole body.
+    /// Ends the request after the caller has got the whole body.
     fn complete(&mut self) {
         if let Some(reader) = &mut self.reader {
             reader.finish();
@@ -204,7 +205,7 @@ impl<B> RelayedBody<B> {
         self.end(Some(Outcome::Complete));
     }
 
-    /// Ends the request, unless it has ended. Without an `outcome` the caller has left before the end.
+    /// Ends the request, unless it has ended. If `outcome` is `None`, the caller has disconnected before the end.
     fn end(&mut self, outcome: Option<Outcome>) {
         let Some(end) = self.end.take() else { return };
         let usage = match &self.reader {
@@ -239,7 +240,8 @@ impl<B> RelayedBody<B> {
 
 impl<B> Drop for RelayedBody<B> {
     fn drop(&mut self) {
-        // A client that has read the last event may close before the last chunk: it has everything.
+        // A client may close the connection after the last event and before the last chunk. It then has the whole
+        // response.
         let outcome = self.ended_with_event().then_some(Outcome::Complete);
         self.end(outcome);
     }

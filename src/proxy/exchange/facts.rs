@@ -21,7 +21,7 @@ pub(in crate::proxy) fn turn_facts<'a>(
     from_parts(admitted, &inspected.facts, inspected.bytes)
 }
 
-/// The facts of a request whose body has `body_bytes` and says `facts`.
+/// The facts of a request. Its body has a length of `body_bytes` and contains `facts`.
 #[inline]
 pub(in crate::proxy) fn from_parts<'a>(
     admitted: &'a Admitted<'_>,
@@ -49,7 +49,7 @@ pub(in crate::proxy) fn from_parts<'a>(
     }
 }
 
-/// The length in bytes that an uncompressed body will have once it is read, as far as the head tells; otherwise 0.
+/// The length in bytes that an uncompressed body will have once it is read, if the head gives it; otherwise 0.
 pub(in crate::proxy) fn announced_body_bytes(admitted: &Admitted<'_>) -> u64 {
     match admitted.framing {
         Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => length,
@@ -57,7 +57,8 @@ pub(in crate::proxy) fn announced_body_bytes(admitted: &Admitted<'_>) -> u64 {
     }
 }
 
-/// The value of a header that is there exactly once, if it is UTF-8. Of two values, upstreams may read either.
+/// The value of a header that is there exactly once and is UTF-8. If a header has two values, an upstream may read
+/// either of them.
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

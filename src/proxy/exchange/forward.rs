@@ -34,12 +34,12 @@ pub(in crate::proxy) struct HttpSender {
     /// The id of the request, for the log.
     request_id: HeaderValue,
     target: RequestTarget,
-    /// What the present upstream has changed in the request's headers.
+    /// The changes to the request's headers for the current upstream.
     upstream_headers: UpstreamHeaders,
     callers: CallersCredential,
     turn_state: Option<TurnState>,
     model: Option<String>,
-    /// The bytes of the body that name the model; `None` where they cannot be replaced.
+    /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,
     repeatability: Repeatability,
     limits: RequestLimits,
@@ -49,8 +49,8 @@ pub(in crate::proxy) struct HttpSender {
 impl HttpSender {
     /// A sender of the request `admitted`, whose body has been `inspected`.
     pub fn new(admitted: Admitted<'_>, inspected: Inspected, limits: RequestLimits, clock: Clock) -> Self {
-        // Generations are repeated before they are answered: the caller pays for them again at most. What else an upstream
-        // may have begun is not.
+        // A generation may be sent again before it is answered: at worst, the caller pays for it twice. Any other
+        // request that an upstream may have begun is not sent again.
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let is_plain = admitted.coding == EncodingKind::Identity;
         let mut request = Request::new(inspected.body);
@@ -74,7 +74,7 @@ impl HttpSender {
         }
     }
 
-    /// Changes the request into one for `upstream`, whichever upstream it was for before.
+    /// Changes the request into one for `upstream`. Before, it may have been one for another upstream.
     fn address(&mut self, upstream: &Upstream) -> Result<(), Fault> {
         if matches!(upstream.credential, Credential::Callers) && !self.callers.is_present() {
             return Err(Fault::MissingCredential);
@@ -83,7 +83,7 @@ impl HttpSender {
         let head = self.request.headers_mut();
         self.upstream_headers.undo(head);
         self.upstream_headers = set_upstream_headers(head, upstream, &self.callers);
-        // Turn state is sent to no upstream but its issuer.
+        // Turn state is sent only to its issuer.
         head.remove(TURN_STATE);
         if let Some(turn_state) = &self.turn_state
             && turn_state.issuer == upstream.id
@@ -109,11 +109,11 @@ impl HttpSender {
         Ok(())
     }
 
-    /// Reports why there is no response head, and logs it where the upstream is to blame.
+    /// Reports why there is no response head, and logs the reason if the upstream has caused it.
     fn failure(&self, error: SendError, upstream: &Upstream) -> SendFailure {
         if !matches!(error, SendError::Body(_)) {
             let request_id = self.request_id.to_str().unwrap_or("(not text)");
-            tracing::warn!(upstream = &*upstream.name, %error, request_id, "no answer from upstream");
+            tracing::warn!(upstream = &*upstream.name, %error, request_id, "the upstream sent no valid response");
         }
         match error {
             SendError::Body(error) => SendFailure::RequestBody(inspect::fault_of_body(error)),
@@ -166,7 +166,7 @@ impl RequestSender for HttpSender {
 fn refuse_upgrade(response: Response<Relay>) -> Result<Response<Relay>, SendError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(SendError::Broken(
-            "it switched protocols without being asked".to_owned(),
+            "it switched protocols without a request to do so".to_owned(),
         ));
     }
     Ok(response)

@@ -1,4 +1,4 @@
-//! An exchange: carries turns over HTTP, from a request of a client to the response that it gets.
+//! An exchange carries turns over HTTP, from the request of a client to its response.
 //!
 //! ```text
 //!  Admitted + Inspected ──▶ facts ──▶ (turn) ──▶ forward ──▶ peek ──▶ (turn) ──▶ response ──▶ body
@@ -6,14 +6,14 @@
 //!
 //! - [`facts`] makes the input of a turn from a request.
 //! - [`forward`] builds the request for one upstream, sends it, and reports the result to the turn's attempt loop.
-//! - [`peek`] reads what an answer means from its head and as little of its body as possible.
+//! - [`peek`] reads the meaning of an answer from its head and as little of its body as possible.
 //! - [`response`] builds the caller's response head from the upstream's.
 //! - [`response_headers`] removes from that head what the caller must not receive.
-//! - [`rate_limit_headers`] tells the caller what is left of its limits.
+//! - [`rate_limit_headers`] tells the caller the remaining part of its limits.
 //! - [`body`] passes the response body on, reads usage and response ids from it, and ends the request's log and charge.
 //!
-//! An exchange decides nothing: which upstream is asked, and what its answer means, is a turn's, see
-//! [`turn`](super::turn). Relaying WebSocket messages is to be another exchange, in a file `websocket` beside these: it makes
+//! An exchange decides nothing. The [`turn`](super::turn) decides which upstream is called and what its answer means.
+//! Relaying WebSocket messages is to be another exchange, in a file `websocket` beside these: it makes
 //! [`TurnFacts`](super::turn::facts::TurnFacts) from a message, and a
 //! [`RequestSender`](super::turn::attempts::RequestSender) that sends it on the upstream's connection.
 

@@ -1,8 +1,8 @@
-//! What an upstream's answer means, read from its head and as little of its body as possible.
+//! Reads the meaning of an upstream's answer from its head and as little of its body as possible.
 //!
-//! An answer can be withdrawn only before its first byte has reached the caller. So what decides the
-//! [`Verdict`] is read ahead: the first event of a stream, or the body of an error that may report a limit. What was read
-//! ahead stays in the [`Relay`], and the caller gets it all the same.
+//! An answer can be withdrawn only before its first byte has reached the caller. The data that decides the [`Verdict`]
+//! is therefore read ahead: the first event of a stream, or the body of an error that may report a limit. The data that
+//! was read ahead stays in the [`Relay`], so the caller gets it too.
 
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ use crate::{
     wire::Relay,
 };
 
-/// How much of a body is read before it is passed on, in bytes.
+/// The maximum number of bytes of a body that are read before it is passed on.
 const MAX_AHEAD: usize = 16 << 10;
-/// How long the bytes that decide the verdict are waited for, from the response head.
+/// The maximum time from the response head to the bytes that decide the verdict.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the rest of an error answer is waited for. Most often it has come with the head.
+/// The maximum time to wait for the rest of an error answer. Most often the rest has arrived with the head.
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An upstream's response whose beginning has been read.
@@ -41,19 +41,19 @@ pub(in crate::proxy) struct PeekedResponse {
     pub response: Response<Relay>,
     /// The endpoint that was called.
     pub endpoint: Endpoint,
-    /// Reads the body as it passes; `None` where nothing in it is of interest.
+    /// Reads the body as it passes; `None` if the body contains nothing that Steadfast needs.
     pub reader: Option<ResponseReader>,
-    /// How many pieces of the body, from the first, the reader has read already.
+    /// The number of pieces at the beginning of the body that the reader has read already.
     pub pieces_read: usize,
     pub delimiter: BodyDelimiter,
 }
 
-/// What delimits a response body.
+/// The delimiter of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum BodyDelimiter {
-    /// Its framing: a length, chunks, or the end of its HTTP/2 stream.
+    /// The framing of the body: a length, chunks, or the end of its HTTP/2 stream.
     Framing,
-    /// Only the end of the connection (RFC 9112 section 6.3, rule 8), which a broken connection has too.
+    /// Only the end of the connection (RFC 9112 section 6.3, rule 8). A broken connection looks the same.
     ConnectionEnd,
 }
 
@@ -72,7 +72,7 @@ impl BodyDelimiter {
     }
 }
 
-/// What was asked, as far as the meaning of the answer depends on it.
+/// The parts of the request on which the meaning of the answer depends.
 pub(in crate::proxy) struct PeekContext<'a> {
     pub endpoint: Endpoint,
     /// The model that was requested.
@@ -82,7 +82,7 @@ pub(in crate::proxy) struct PeekContext<'a> {
 }
 
 impl PeekContext<'_> {
-    /// Reads what `response` means.
+    /// Reads the meaning of `response`.
     pub async fn peek(&self, response: Response<Relay>) -> UpstreamAnswer<PeekedResponse> {
         let delimiter = BodyDelimiter::of(&response);
         let status = response.status();
@@ -112,7 +112,7 @@ impl PeekContext<'_> {
         }
     }
 
-    /// Reads a stream up to its first event: a stream can fail with that event, behind a head with the status 200.
+    /// Reads a stream up to its first event. A stream can fail with that event after a head with the status 200.
     async fn verdict_of_first_event(
         &self,
         relay: &mut Relay,
@@ -144,7 +144,7 @@ impl PeekContext<'_> {
         Verdict::Served
     }
 
-    /// Reads what an error answer says about itself.
+    /// Reads the error that an error answer describes.
     async fn read_error(&self, response: &mut Response<Relay>) -> ErrorNotice {
         let deadline = Instant::now() + VERDICT_TIMEOUT;
         let mut body = Vec::new();
@@ -158,8 +158,8 @@ impl PeekContext<'_> {
 }
 
 impl PeekedResponse {
-    /// Reads the rest of an error into memory, where it is short and arrives soon, and masks what is `confidential` in what
-    /// has been read: an upstream that refuses a key may quote it.
+    /// Reads the rest of an error into memory, if it is short and arrives soon. Masks the `confidential` texts in it,
+    /// because an upstream that refuses a key may quote the key.
     pub async fn buffer_error(&mut self, confidential: &[Finder<'_>]) -> BufferedRest {
         let rest = self.buffer_rest().await;
         self.response.body_mut().mask(confidential);
@@ -183,8 +183,8 @@ impl PeekedResponse {
     }
 }
 
-/// The reader for a response body. There is one only where the body has something to read (an id, a usage, an error), or
-/// an end to recognize: SDKs close a stream of chat completions at `[DONE]`, before its last chunk.
+/// The reader for a response body. It is `None` unless the body contains something to read (an id, a usage, an error)
+/// or an end to recognize. SDKs close a stream of chat completions at `[DONE]`, before its last chunk.
 fn reader(
     status: StatusCode,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! The `x-ratelimit-…` headers of a response: what is left of the limits of the caller's key.
+//! The `x-ratelimit-…` headers of a response: the remaining part of the limits of the caller's key.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,28 +8,28 @@ use crate::{
 };
 
 const PREFIX: &str = "x-ratelimit-";
-/// Limit, remaining and reset of the requests per minute.
+/// The headers for the requests per minute: limit, remaining and reset.
 const REQUESTS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-requests"),
     HeaderName::from_static("x-ratelimit-remaining-requests"),
     HeaderName::from_static("x-ratelimit-reset-requests"),
 ];
-/// The same of the tokens per minute.
+/// The headers for the tokens per minute: limit, remaining and reset.
 const TOKENS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-tokens"),
     HeaderName::from_static("x-ratelimit-remaining-tokens"),
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
-/// Removes the upstream's rate limit headers, which tell about its account, and adds those of the caller's `key`. Without a
-/// client key the headers stay as they are.
+/// Removes the upstream's rate limit headers, which describe its account, and adds those of the caller's `key`. If
+/// there is no client key, the headers do not change.
 pub(in crate::proxy) fn replace_with_callers(headers: &mut HeaderMap, key: Option<&ClientKey>) {
     let Some(key) = key else { return };
     strip(headers);
     add(headers, key);
 }
 
-/// Adds what is left of the limits of `key`, where it has limits.
+/// Adds the headers for the limits of `key`, if it has limits.
 pub(in crate::proxy) fn add(headers: &mut HeaderMap, key: &ClientKey) {
     let Some(rate_limits) = &key.rate_limits else { return };
     let used = rate_limits.used();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_without_limits_hides_those_of_the_account_and_no_key_shows_them() {
+    async fn the_headers_of_the_account_are_removed_for_callers_with_a_key_only() {
         let mut headers = upstreams_headers();
         replace_with_callers(&mut headers, None);
         assert_eq!(headers, upstreams_headers());

@@ -61,7 +61,7 @@ pub(in crate::proxy) fn build(
     Response::from_parts(parts, ResponseBody::relayed(body))
 }
 
-/// Where a response comes from, and to whom it goes.
+/// The origin of a response, and the group of the caller that receives it.
 struct ResponseOrigin<'a> {
     upstream: &'a Upstream,
     route: Route,

@@ -21,8 +21,8 @@ fn remove_private(headers: &mut HeaderMap, credential: &Credential, confidential
     // A length beside a transfer coding has no meaning and must not be passed on (RFC 9112 section 6.3, rule 3).
     let is_coded = headers.contains_key(TRANSFER_ENCODING);
     strip(headers, |name, value| {
-        // An alternative service would lead the client past Steadfast. The route headers are Steadfast's own to set. A
-        // cookie stands for the session of the upstream's account.
+        // With an alternative service the client would bypass Steadfast. Only Steadfast sets the route headers. A
+        // cookie belongs to a session of the upstream's account.
         [ALT_SVC, ROUTED_TO, ROUTED_BY].contains(name)
             || (is_coded && name == CONTENT_LENGTH)
             || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
@@ -30,8 +30,8 @@ fn remove_private(headers: &mut HeaderMap, credential: &Credential, confidential
     });
 }
 
-/// Whether a value contains a credential of ours. An upstream that echoes request headers in its response would
-/// otherwise show the key to the caller.
+/// Whether a value contains one of the configured credentials. If an upstream echoes request headers in its response,
+/// the caller must not see the key.
 fn is_echo(value: &HeaderValue, confidential: &[Finder<'static>]) -> bool {
     confidential
         .iter()
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_our_own_account_and_echoed_credentials_are_removed() {
+    fn headers_of_a_configured_account_and_echoed_credentials_are_removed() {
         let own = Credential::Own(HeaderValue::from_static("Bearer sk-upstream-secret"));
         assert_eq!(kept(&own, &SENT), ["content-length", "x-ok"]);
     }

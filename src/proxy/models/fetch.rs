@@ -14,16 +14,16 @@ use crate::{
     wire::{Framing, Replay, SendOptions},
 };
 
-/// How long an upstream may take to return its list.
+/// The maximum time in which an upstream must return its list.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of a list in bytes.
 const MAX_LIST: usize = 4 << 20;
 
 /// The lists that upstreams have returned.
 pub(super) struct FetchedLists {
-    /// In the order of the configuration.
+    /// The lists, in the order of the configuration.
     pub lists: Vec<(UpstreamId, Vec<Model>)>,
-    /// How many upstreams have not returned their list.
+    /// The number of upstreams that have not returned their list.
     pub missing: usize,
 }
 
@@ -49,13 +49,13 @@ pub(super) async fn fetch_all(
             let fetched = timeout(TIMEOUT, fetch(upstream, request)).await;
             let fetched = fetched.unwrap_or_else(|_| Err(format!("no list of models within {} s", TIMEOUT.as_secs())));
             if let Err(problem) = &fetched {
-                tracing::warn!(upstream = &*upstream.name, %problem, "upstream left out of the list of models");
+                tracing::warn!(upstream = &*upstream.name, %problem, "the upstream is left out of the list of models");
             }
             (index, fetched.ok())
         });
     }
     let mut fetched = fetches.join_all().await;
-    // The upstreams have answered in any order.
+    // The upstreams may have answered in any order.
     fetched.sort_unstable_by_key(|(index, _)| *index);
     let missing = fetched.iter().filter(|(_, list)| list.is_none()).count();
     let lists = fetched

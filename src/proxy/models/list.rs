@@ -64,8 +64,8 @@ pub(super) fn named_for_callers(upstream: &Upstream, listed: Vec<Model>) -> Vec<
     models
 }
 
-/// The fields that SDKs expect of a model. They stand for the description of a model that its upstream does not list, as
-/// Azure does not list deployments.
+/// The fields that SDKs expect of a model. They replace the description of a model that its upstream does not list.
+/// Azure, for example, does not list deployments.
 fn default_description() -> Map<String, Value> {
     let fields = [
         ("object", Value::from("model")),

@@ -1,7 +1,7 @@
-//! The first stage: decides by a request's head alone whether the request may come in.
+//! The first stage: decides from a request's head alone whether the request is admitted.
 //!
-//! [`identify`] finds out what the request asks for and which client sends it; [`admit`] checks the rest of the head and
-//! prepares it for upstreams. The body is not read yet, and no `100 Continue` has been sent.
+//! [`identify`] finds out which endpoint the request calls and which client sends it; [`admit`] checks the rest of the
+//! head and prepares it for upstreams. The body is not read yet, and no `100 Continue` has been sent.
 
 use http::{
     HeaderMap, HeaderValue, Method,
@@ -52,7 +52,7 @@ pub(in crate::proxy) struct Admitted<'a> {
     pub coding: EncodingKind,
     /// Whether the content type is JSON.
     pub is_json: bool,
-    /// The turn state that the client returned, if one of our upstreams issued it to the caller's group.
+    /// The turn state that the client returned, if a configured upstream issued it to the caller's group.
     pub turn_state: Option<TurnState>,
 }
 
@@ -69,8 +69,8 @@ impl Admitted<'_> {
     }
 }
 
-/// Finds out what a request asks for and which client sends it. `now` is the Unix time in seconds, at which client keys
-/// must be valid.
+/// Finds out which endpoint a request calls and which client sends it. `now` is the Unix time in seconds, at which
+/// client keys must be valid.
 ///
 /// # Errors
 /// If the method, the host, the target or the client key is not acceptable.
@@ -109,8 +109,8 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         false => CredentialHandling::Discard,
     };
     let callers = headers::cleanse_request(&mut headers, target.endpoint, credential_handling);
-    // Only after the cleansing: a `content-encoding` that `Connection` names has been removed, and the upstream reads the
-    // body without it.
+    // The coding is read after the headers are cleansed. If `Connection` names `content-encoding`, the field has been
+    // removed, and the upstream reads the body without it.
     let coding = coding(&headers);
     // An upstream may read any of several content types.
     let is_json = headers.get_all(CONTENT_TYPE).iter().any(names_json);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admitted_request_has_what_the_head_says() {
+    fn an_admitted_request_has_the_values_of_its_head() {
         let snapshot = kit::snapshot(OPEN);
         let sent = [
             ("host", "h"),

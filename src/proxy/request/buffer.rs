@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::fault::Fault;
 
-/// How long a body waits for memory that other bodies hold.
+/// The maximum time that a body waits for memory that other bodies hold.
 const WAIT: Duration = Duration::from_secs(10);
 /// Memory is reserved in steps of this many bytes, so that not every piece of a body needs the semaphore.
 const STEP: usize = 16 << 10;
@@ -36,7 +36,7 @@ impl BufferReservation {
         }
     }
 
-    /// Reserves memory for the first `length` bytes of the body, and waits for it if need be.
+    /// Reserves memory for the first `length` bytes of the body, and waits for it if necessary.
     ///
     /// # Errors
     /// [`Fault::BuffersFull`] if there is not enough memory within [`WAIT`].

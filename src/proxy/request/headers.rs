@@ -20,7 +20,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whether a field describes the client, as a proxy in front of Steadfast sets it. Upstreams do not need to know.
+/// Whether a field describes the client. A proxy in front of Steadfast may have set it, and upstreams do not need it.
 fn is_about_caller(name: &str) -> bool {
     matches!(
         name,
@@ -49,8 +49,8 @@ fn is_override(name: &str) -> bool {
     )
 }
 
-/// Whether a name is a field that Steadfast removes or sets, written with underscores. CGI makes the same variable of `_`
-/// and `-` (RFC 3875 section 4.1.18), and servers that descend from it read both names as one field.
+/// Whether a name is a field that Steadfast removes or sets, written with underscores. CGI makes the same variable name
+/// of `_` and `-` (RFC 3875 section 4.1.18), and servers with an interface like CGI's read both names as one field.
 fn is_disguised(name: &str) -> bool {
     if !name.contains('_') {
         return false;
@@ -80,9 +80,9 @@ const CALLERS_ACCOUNT: [HeaderName; 3] = [
 /// What happens to the caller's own credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum CredentialHandling {
-    /// It is removed from the request, and kept for upstreams that are called with it.
+    /// The credential is removed from the request, and kept for upstreams that are called with it.
     SetAside,
-    /// It is removed from the request: no upstream is called with it.
+    /// The credential is removed from the request, because no upstream is called with it.
     Discard,
 }
 
@@ -111,7 +111,7 @@ impl CallersCredential {
         self.proofs.contains_key(AUTHORIZATION) || self.proofs.contains_key(X_API_KEY)
     }
 
-    /// Puts all its fields back into `headers`.
+    /// Puts all fields of the credential back into `headers`.
     fn restore(&self, headers: &mut HeaderMap) {
         for (name, value) in self.proofs.iter().chain(&self.account) {
             headers.append(name.clone(), value.clone());
@@ -160,8 +160,8 @@ pub(in crate::proxy) struct UpstreamHeaders {
 }
 
 impl UpstreamHeaders {
-    /// Takes the headers back. `Host` and our own `Authorization` stay, because every call of [`set_upstream_headers`]
-    /// replaces them.
+    /// Takes the headers back. `Host` and the configured `Authorization` stay, because every call of
+    /// [`set_upstream_headers`] replaces them.
     pub fn undo(&mut self, headers: &mut HeaderMap) {
         for (name, values) in self.configured.drain(..) {
             headers.remove(&name);
@@ -203,8 +203,8 @@ pub(in crate::proxy) fn set_upstream_headers(
     set
 }
 
-/// Adds the `X-Forwarded-…` fields that tell upstreams about the client, where the configuration says so. `host` is the
-/// `Host` that the client sent.
+/// Adds the `X-Forwarded-…` fields that describe the client. The caller does this if `server.forwarded` is true. `host`
+/// is the `Host` that the client sent.
 pub(in crate::proxy) fn add_forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<HeaderValue>) {
     if let Some(address) = peer.address {
         let address = HeaderValue::try_from(address.ip().to_string());

@@ -1,4 +1,4 @@
-//! The second stage: reads the body of a request and finds what the body says about its session.
+//! The second stage: reads the body of a request, and the facts about the session in it.
 //!
 //! A body that an upstream will read as JSON is held until its end, for two reasons: most clients write the session key at
 //! the end of the body, and an ambiguous body must not reach any upstream. Every other body is passed on as it arrives.
@@ -17,12 +17,12 @@ use crate::{
 
 /// The body of a request, and what has been read from it.
 pub(in crate::proxy) struct Inspected {
-    /// What the body says. Empty if the body is not inspected.
+    /// The facts in the body. Empty if the body is not inspected.
     pub facts: RequestFacts,
     pub body: Replay,
-    /// How many bytes of the body have been read, as sent. Zero if the body is not inspected.
+    /// The number of bytes of the body that have been read, as sent. Zero if the body is not inspected.
     pub bytes: u64,
-    /// How many bytes that is after decompression.
+    /// The number of these bytes after decompression.
     pub decompressed: u64,
 }
 
@@ -61,7 +61,8 @@ async fn read(
 ) -> Result<Inspected, Fault> {
     let mut reservation = BufferReservation::new(buffers, limits.max_body);
     let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
-        // The coding is known, see `Admitted::is_inspected`. What remains is a decompressor that cannot allocate its memory.
+        // The coding is known, see `Admitted::is_inspected`. The only failure left is a decompressor that cannot
+        // allocate its memory.
         .ok_or(Fault::Internal)?;
     let mut keep = KeptBodyBuilder::default();
     while let Some(piece) = intake.next().await {

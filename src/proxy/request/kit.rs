@@ -1,4 +1,4 @@
-//! What the unit tests of this module share.
+//! Helpers that the unit tests of this module share.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub const OPEN: &str = r#"
     api_key = "env:KEY"
 "#;
 
-/// A configuration with four groups: `alone` may use everything, `models` may use some models only, and `shared` shares
+/// A configuration with four groups: `alone` may use everything, `models` may use only some models, and `shared` shares
 /// its upstream with `other`. The key of the group `x` is `key-x`; `key-expired` and `key-disabled` are not valid.
 pub const GROUPS: &str = r#"
     [[upstream]]

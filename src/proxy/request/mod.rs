@@ -1,4 +1,4 @@
-//! What may come in, and what it says: the head of a request, its caller, its target, and the facts in its body.
+//! Reads and checks a request: its head, its caller, its target, and the facts in its body.
 
 pub(super) mod admit;
 mod buffer;

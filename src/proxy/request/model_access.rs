@@ -10,8 +10,8 @@ use crate::{fault::Fault, state::Snapshot, wire::Framing};
 /// read.
 ///
 /// # Errors
-/// If the group may not use the model, if it may use some models only and the model cannot be read, or if the body could
-/// name a response of another group unseen.
+/// If the group may not use the model, if it may use only some models and the model cannot be read, or if an unread
+/// body could name a response of another group.
 pub(in crate::proxy) fn check(
     snapshot: &Snapshot,
     admitted: &Admitted<'_>,
@@ -67,7 +67,7 @@ mod tests {
         wire::Replay,
     };
 
-    /// What the check says of a request with this key, head and model.
+    /// The result of the check for a request with this key, head and model.
     fn code(key: &str, head: (&str, &str, &str), framing: Framing, model: Option<&str>) -> Option<&'static str> {
         let (method, path, coding) = head;
         let snapshot = kit::snapshot(GROUPS);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_cannot_be_read_is_refused_where_it_matters() {
+    fn a_body_that_cannot_be_read_is_refused_if_its_content_decides_access() {
         for (key, path, framing, expected) in [
             ("key-alone", "/v1/responses", BODY, None),
             ("key-models", "/v1/responses", BODY, Some("model_unreadable")),

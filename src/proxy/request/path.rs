@@ -1,8 +1,8 @@
 //! Checks that every server reads a path the same way.
 //!
-//! An upstream may normalise a path in its own way, and then serve another path than the one that Steadfast has checked.
-//! So nothing is normalised here: a path that two servers could read differently (RFC 3986 sections 5.2.4 and 6.2.2) is
-//! refused, and any other path is passed on as it was received.
+//! An upstream may normalise a path in its own way, and then serve another path than the one that Steadfast has
+//! checked. Nothing is therefore normalised here: a path that two servers could read differently (RFC 3986 sections
+//! 5.2.4 and 6.2.2) is refused, and any other path is passed on as it was received.
 
 use crate::fault::Fault;
 

@@ -1,9 +1,9 @@
 //! Part of the first stage: decides whether the caller's group may call a path.
 //!
-//! A confined group may use some models only, or shares its upstream accounts with other groups. It may call only paths
-//! whose effect Steadfast can check: where the request's body names the model, and where the request reads and changes
-//! nothing beyond what it carries or names. Everything else that an account holds (files, stored completions, fine-tuned
-//! models) belongs to all groups that use the account.
+//! A confined group may use only some models, or shares its upstream accounts with other groups. It may call only paths
+//! whose effect Steadfast can check. On such a path the request's body names the model, and the request reads and
+//! changes only the data that it carries or names. Everything else that an account holds (files, stored completions,
+//! fine-tuned models) belongs to all groups that use the account.
 
 use http::Method;
 
@@ -32,7 +32,7 @@ pub(in crate::proxy) fn check(group: &Group, method: &Method, target: &RequestTa
         path: format!("{method} {}", bounded(target.tail())),
         why: match group.shares_accounts {
             true => {
-                "the request could reach what other groups hold in the same upstream accounts. Ask the operator of this gateway \
+                "the request could reach objects of other groups in the same upstream accounts. Ask the operator of this gateway \
                  for a group with upstream accounts of its own"
             }
             false => {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confined_group_may_call_what_can_be_checked() {
+    fn a_confined_group_may_call_only_checkable_paths() {
         for (method, path, is_allowed) in [
             (Method::POST, "/v1/responses", true),
             (Method::GET, "/v1/responses", false),

@@ -1,4 +1,4 @@
-//! The request line: which endpoint a request asks for, and with which method.
+//! The request line: the method of a request, and the endpoint that it calls.
 
 use http::{Method, Uri, uri::PathAndQuery};
 
@@ -11,7 +11,7 @@ pub(in crate::proxy) struct RequestTarget {
     pub endpoint: Endpoint,
     /// The path and the query as they were received.
     path_and_query: PathAndQuery,
-    /// Where in the path the part after `/v1` begins: 0 if the path has no `/v1`.
+    /// The byte offset in the path at which the part after `/v1` begins: 0 if the path has no `/v1`.
     tail_start: usize,
 }
 
@@ -145,7 +145,7 @@ pub(in crate::proxy) fn check_method(method: &Method) -> Result<(), Fault> {
             problem: "method names are case-sensitive and must be in upper case",
         }),
         _ => Err(Fault::BadMethod {
-            problem: "it is not supported",
+            problem: "this method is not supported",
         }),
     }
 }

@@ -22,7 +22,7 @@ fn without_times(mut line: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_line_has_what_the_stages_have_noted() {
+async fn a_line_has_the_values_that_the_stages_noted() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     let key = gateways::limited_key("");
@@ -93,7 +93,7 @@ async fn a_refusal_and_an_unreadable_head_have_the_same_fields() {
 }
 
 #[tokio::test]
-async fn a_dropped_log_ends_once_as_client_gone_or_as_stopped_while_the_gateway_cuts() {
+async fn a_dropped_log_ends_once_as_client_gone_or_as_stopped_while_the_gateway_aborts() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     for (index, expected) in ["client_gone", "stopped"].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Which session a turn belongs to, and which upstream holds the state that it refers to.
+//! Finds the session that a turn belongs to, and the upstream that holds the state that the turn refers to.
 
 use super::facts::{HeaderLookup, NamedState, TurnFacts};
 use crate::{
@@ -35,11 +35,11 @@ pub(super) fn affinity<'a>(
     Affinity::find(&snapshot.sources, namespace, &clues)
 }
 
-/// Checks that the caller's group made every response that the request names. Only a group that shares its accounts with
-/// other groups is checked: there the account would also serve the responses of the others.
+/// Checks that the caller's group made every response that the request names. The check is only for a group that shares
+/// its accounts with other groups, because such an account would also serve the responses of the other groups.
 ///
 /// # Errors
-/// [`Fault::ResponseNotFound`] when the group is not known to have made the response.
+/// [`Fault::ResponseNotFound`] if the group is not known to have made the response.
 #[inline]
 pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &NamedState<'_>) -> Result<(), Fault> {
     if !group.shares_accounts {
@@ -62,7 +62,7 @@ pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &Na
 /// The upstream that holds the state that a request refers to: an earlier response, the state of its turn, or the newest
 /// encrypted item whose owner is known.
 ///
-/// Turn state of an upstream that is not configured (any more) is ignored: the turn can go on without it.
+/// Turn state of an upstream that is no longer configured is ignored, because the turn can continue without it.
 #[inline]
 fn owner(gateway: &Gateway, snapshot: &Snapshot, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
     let owners = &gateway.runtime.owners;

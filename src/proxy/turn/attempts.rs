@@ -1,10 +1,11 @@
 //! The attempt loop: sends a request to one upstream after the other, until one gives an answer to pass on.
 //!
-//! Nothing of an answer has reached the caller while the loop runs, so the request can be sent again: as long as its body
-//! is kept, its attempts last, the retry budget has something left, and there is an upstream that has not failed it.
+//! While the loop runs, no part of an answer has reached the caller, so the request can be sent again. This needs four
+//! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
+//! has not failed yet.
 //!
-//! What sends is a parameter, see [`RequestSender`]. The loop decides what a failure means for the turn and for the health
-//! of its upstream; the sender only reports what has happened.
+//! The sender is a parameter, see [`RequestSender`]. The loop decides what a failure means for the turn and for the
+//! health of its upstream; the sender only reports what has happened.
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(in crate::proxy) trait RequestSender: Send {
     /// Whether the body of the request can still be sent: it is kept, or nothing of it has been sent.
     fn has_body(&self) -> bool;
 
-    /// Sends the request to `upstream`, and reads from its answer what the answer means.
+    /// Sends the request to `upstream`, and reads the meaning of its answer.
     fn send(&mut self, upstream: &Upstream) -> impl Future<Output = SendResult<Self::Response>> + Send;
 
     /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
@@ -48,9 +49,10 @@ pub(in crate::proxy) trait RequestSender: Send {
 /// Whether a request may be sent again although an upstream may have begun it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Repeatability {
-    /// It may: it is idempotent, or a generation, which is paid for again at most.
+    /// The request may be sent again: it is idempotent, or it is a generation, for which the caller pays twice at
+    /// worst.
     Repeatable,
-    /// It may not.
+    /// The request may not be sent again.
     Once,
 }
 
@@ -61,7 +63,7 @@ pub(in crate::proxy) struct UpstreamAnswer<R> {
     pub verdict: Verdict,
 }
 
-/// What an attempt comes to.
+/// The result of an attempt.
 pub(in crate::proxy) type SendResult<R> = Result<UpstreamAnswer<R>, SendFailure>;
 
 /// Why an attempt has no answer.
@@ -69,7 +71,7 @@ pub(in crate::proxy) type SendResult<R> = Result<UpstreamAnswer<R>, SendFailure>
 pub(in crate::proxy) enum SendFailure {
     /// The request cannot be sent to this upstream: the caller has to change it.
     NotSendable(Fault),
-    /// The caller's body broke off while it was passed on. The upstream did nothing wrong.
+    /// The caller's body ended early while it was passed on. The upstream is not the cause.
     RequestBody(Fault),
     /// No connection to the upstream could be made.
     Unreachable,
@@ -79,14 +81,14 @@ pub(in crate::proxy) enum SendFailure {
     Broken,
 }
 
-/// How much of an error answer is buffered.
+/// The part of an error answer that is buffered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum BufferedRest {
-    /// All of it: it no longer needs its connection.
+    /// The whole answer, which no longer needs its connection.
     Whole,
-    /// Its beginning. The rest still comes from its connection.
+    /// The beginning of the answer. The rest still comes from its connection.
     Partial,
-    /// All that came before the connection broke.
+    /// The part of the answer that arrived before the connection broke.
     Broken,
 }
 
@@ -115,19 +117,20 @@ struct FailedAttempt<'a, R> {
     last_word: LastWord<'a, R>,
 }
 
-/// What the caller gets if no other upstream does better.
+/// The answer for the caller if no other upstream gives a better one.
 enum LastWord<'a, R> {
     /// The upstream's own error.
     Answer(Box<TurnAnswer<'a, R>>),
-    /// An error of Steadfast's.
+    /// An error from Steadfast.
     Fault(Fault),
 }
 
-/// Sends the request of `turn` with `sender` until an upstream gives an answer to pass on. `complete_since` is when the
-/// request was complete: what passes from there to the first attempt, without waiting, is Steadfast's overhead.
+/// Sends the request of `turn` with `sender` until an upstream gives an answer to pass on. `complete_since` is the time
+/// at which the request was complete. The time from there to the first attempt, without waiting, is Steadfast's
+/// overhead.
 ///
 /// # Errors
-/// The [`Fault`] that the caller gets when no upstream has an answer to pass on.
+/// The [`Fault`] that the caller gets if no upstream has an answer to pass on.
 pub(in crate::proxy) async fn run<'a, S: RequestSender>(
     turn: Turn<'a>,
     sender: S,
@@ -222,7 +225,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             lease: Some(lease),
         };
         if verdict.fails_over() {
-            // Boxed, because failures are rare and a request's future is as large as its largest branch.
+            // The future is boxed, because failures are rare and a request's future is as large as its largest branch.
             return Err(Box::pin(self.failed(answer, index)).await);
         }
         if verdict == Verdict::Served {
@@ -235,8 +238,8 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         Ok(answer)
     }
 
-    /// An answer that another upstream may better. It is kept, but its slot at the upstream is given back: a request that
-    /// may wait for a slot must not hold one.
+    /// Handles an answer that is passed on only if no other upstream gives a better one. The answer is kept, but its
+    /// slot at the upstream is given back: a request that may wait for a slot must not hold one.
     async fn failed(&self, mut kept: TurnAnswer<'a, S::Response>, index: usize) -> FailedAttempt<'a, S::Response> {
         let (upstream, answer) = (kept.upstream, &mut kept.answer);
         let (verdict, status) = (answer.verdict, answer.status);
@@ -244,7 +247,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         let rest = S::buffer_error(&mut answer.response, upstream).await;
         kept.lease = None;
         let is_repeatable = self.sender.repeatability() == Repeatability::Repeatable;
-        // A request that may wait must not hold a connection either, and an answer that broke off is of no use.
+        // A request that may wait must not hold a connection either, and an incomplete answer is of no use.
         let can_be_kept = match rest {
             BufferedRest::Whole => true,
             BufferedRest::Partial => !is_limited,
@@ -265,7 +268,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         }
     }
 
-    /// An attempt without an answer.
+    /// Handles an attempt without an answer.
     fn unanswered(
         &self,
         failure: SendFailure,
@@ -302,8 +305,8 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
     }
 }
 
-/// The most useful answer for the caller: when the limits of all upstreams reset; else the last upstream's own error; else
-/// why there is no upstream.
+/// Chooses the most useful answer for the caller: the time at which limits reset, if all upstreams are limited; else
+/// the last upstream's own error; else the reason why there is no upstream.
 fn last_word<R>(last: Option<FailedAttempt<'_, R>>, none_is_left: Fault) -> Result<TurnAnswer<'_, R>, Fault> {
     let is_limited = matches!(none_is_left, Fault::Limited { .. });
     match last.map(|failed| failed.last_word) {
@@ -319,7 +322,7 @@ fn last_word<R>(last: Option<FailedAttempt<'_, R>>, none_is_left: Fault) -> Resu
     }
 }
 
-/// The name of the upstream for an error message, where callers are told which upstream serves them.
+/// The name of the upstream for an error message; `None` if callers are not told which upstream serves them.
 fn shown_name(snapshot: &Snapshot, upstream: &Upstream) -> Option<String> {
     snapshot.route_headers.then(|| upstream.name.to_string())
 }

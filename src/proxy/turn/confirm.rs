@@ -1,4 +1,4 @@
-//! What a served turn leaves behind: the pin of its session, and the owner of what its response made.
+//! Records the result of a served turn: the pin of its session, and the owner of its response and encrypted items.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     state::{Gateway, NoLabels},
 };
 
-/// How an answer may change the pin of its session.
+/// The change that an answer may make to the pin of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum PinUpdate {
     /// The pin is set to the upstream that answers, if the pin still is this one.

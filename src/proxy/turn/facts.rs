@@ -1,4 +1,4 @@
-//! The facts by which a turn is routed: its input, independent of what carried the request.
+//! The facts by which a turn is routed. They are its input, and do not depend on the transport of the request.
 
 use http::HeaderName;
 
@@ -16,16 +16,17 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
     pub endpoint: Endpoint,
     /// The model that the request names.
     pub model: Option<&'a str>,
-    /// The length of the request's body in bytes as it was sent, or 0 where the body is not read before it is passed on. A
-    /// session with more to read again elsewhere waits longer for its own upstream.
+    /// The length of the request's body in bytes as it was sent, or 0 if the body is not read before it is passed on. A
+    /// session with a longer body waits longer for its own upstream, because another upstream would need longer to read
+    /// it.
     pub body_bytes: u64,
-    /// What the request says about its session.
+    /// The facts about the session in the request.
     pub session: SessionFacts<'a, H>,
     /// The state at an upstream that the request refers to.
     pub named_state: NamedState<'a>,
 }
 
-/// What a request says about its session.
+/// The facts about the session in a request.
 pub(in crate::proxy) struct SessionFacts<'a, H> {
     /// The body's `prompt_cache_key`.
     pub prompt_cache_key: Option<&'a str>,
@@ -33,13 +34,13 @@ pub(in crate::proxy) struct SessionFacts<'a, H> {
     pub session_id: Option<&'a str>,
     /// Returns the value of a header, if the header is there exactly once and its value is UTF-8.
     pub header: H,
-    /// The first bytes of the body's `instructions`; empty where it has none.
+    /// The first bytes of the body's `instructions`; empty if there is none.
     pub instructions: &'a [u8],
-    /// The first bytes of the body's `input`; empty where it has none.
+    /// The first bytes of the body's `input`; empty if there is none.
     pub input: &'a [u8],
 }
 
-/// The state at an upstream that a request refers to. Only the organization that made the state knows it.
+/// The state at an upstream that a request refers to. Only the organization that made the state has it.
 #[derive(Clone, Copy, Default)]
 pub(in crate::proxy) struct NamedState<'a> {
     /// The response id in the path.

@@ -1,7 +1,8 @@
-//! What a request is charged to the client key that sent it.
+//! Charges a request to the client key that sent it.
 //!
-//! A request enters by an estimate of its tokens, which follows from the length of its body. When the request has ended,
-//! the estimate is replaced by the usage that the upstream has reported, or by nothing if no upstream has worked for it.
+//! A request is admitted with an estimate of its tokens, which follows from the length of its body. When the request
+//! has ended, the reported usage of the upstream replaces the estimate. If no upstream has worked on the request, it
+//! costs nothing.
 
 use std::sync::Arc;
 
@@ -14,34 +15,35 @@ use crate::{
     state::{Permit, RateLimits},
 };
 
-/// Roughly how many bytes of an event stream make one token: each token comes in an event of its own.
+/// The approximate number of bytes of an event stream per token. Each token comes in an event of its own.
 const STREAM_BYTES_PER_TOKEN: u64 = 256;
 
-/// What one request is charged to its client key. It ends once: by [`Charge::end`], or when it is dropped.
+/// The charge of one request to its client key. It ends once: by [`Charge::end`], or when it is dropped.
 #[derive(Default)]
 pub(in crate::proxy) struct Charge {
-    /// The request's place within the limits; `None` where the caller's key has no limits.
+    /// The request's place within the limits; `None` if the caller's key has no limits.
     permit: Option<Permit>,
-    /// What the request costs if the upstream reports no usage.
+    /// The cost of the request if the upstream reports no usage.
     unreported: UnreportedCost,
 }
 
-/// What a request costs whose usage is not reported.
+/// The cost of a request whose usage is not reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum UnreportedCost {
-    /// Nothing: no upstream has begun it, or none has served it.
+    /// The request costs nothing, because no upstream has begun it, or none has served it.
     #[default]
     Nothing,
-    /// What was estimated: an upstream may have worked on it.
+    /// The request costs its estimate, because an upstream may have worked on it.
     Estimate,
 }
 
-/// The usage of a request, as far as it is known at its end.
+/// The usage of a request that is known at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum FinalUsage {
-    /// The upstream has reported it.
+    /// The upstream has reported the usage.
     Reported(Usage),
-    /// The upstream has not reported it. This many bytes of an event stream have passed; 0 where the response is no stream.
+    /// The upstream has not reported the usage. `stream_bytes` is the number of bytes of an event stream that have been
+    /// passed on; 0 if the response is no stream.
     Unreported { stream_bytes: u64 },
 }
 
@@ -51,11 +53,11 @@ impl FinalUsage {
 }
 
 impl Charge {
-    /// Admits a request if the limits of its key allow it. Its body has `body_bytes` uncompressed, or 0 where that is not
-    /// known yet. Without limits every request is admitted.
+    /// Admits a request if the limits of its key allow it. `body_bytes` is the length of its uncompressed body, or 0 if
+    /// that is not known yet. Without limits every request is admitted.
     ///
     /// # Errors
-    /// [`Fault::RateLimited`] when a limit is reached.
+    /// [`Fault::RateLimited`] if a limit is reached.
     pub fn admit(&mut self, rate_limits: Option<&Arc<RateLimits>>, body_bytes: u64) -> Result<(), Fault> {
         if let Some(rate_limits) = rate_limits {
             let permit = rate_limits.admit(estimated(body_bytes)).map_err(rate_limited)?;
@@ -64,10 +66,10 @@ impl Charge {
         Ok(())
     }
 
-    /// Replaces the estimate, now that the body has been read: it has `body_bytes`, uncompressed.
+    /// Replaces the estimate after the body has been read. `body_bytes` is the length of the uncompressed body.
     ///
     /// # Errors
-    /// [`Fault::RateLimited`] when the body is larger than was estimated, and a limit is reached by that.
+    /// [`Fault::RateLimited`] if the body is larger than estimated, so that a limit is reached.
     pub fn correct_estimate(&mut self, body_bytes: u64) -> Result<(), Fault> {
         match &mut self.permit {
             Some(permit) => permit.correct_estimate(estimated(body_bytes)).map_err(rate_limited),
@@ -93,8 +95,8 @@ impl Charge {
         self.unreported = UnreportedCost::Nothing;
     }
 
-    /// The request has ended: its place is given back, and what it has used is charged. Where the usage is not reported, it
-    /// costs the estimate and the tokens that were streamed: a client that leaves before the end has had these.
+    /// Ends the charge: the place is given back, and the usage is charged. If the usage is not reported, the request
+    /// costs the estimate and the tokens that were streamed, because the client has received them.
     pub fn end(mut self, usage: FinalUsage) {
         self.charge(usage);
     }
@@ -112,7 +114,7 @@ impl Charge {
 }
 
 impl Drop for Charge {
-    /// The request was dropped before it had an answer.
+    /// Ends the charge of a request that was dropped before it had an answer.
     fn drop(&mut self) {
         self.charge(FinalUsage::NONE);
     }
@@ -143,7 +145,7 @@ mod tests {
         rate_limits.used().tokens.expect("a limit on tokens").remaining
     }
 
-    /// What has happened to a request before its end.
+    /// The events of a request before its end.
     #[derive(Clone, Copy, Debug)]
     enum ChargeProgress {
         Admitted,
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_costs_what_was_reported_or_estimated_if_an_upstream_may_have_worked() {
+    async fn a_request_costs_its_reported_usage_or_its_estimate_if_an_upstream_may_have_worked() {
         let reported = FinalUsage::Reported(Usage {
             input_tokens: 300,
             cached_input_tokens: 200,

@@ -1,4 +1,5 @@
-//! A turn: one request for a generation, from its facts to what its answer means, whatever carries it.
+//! A turn is one request for a generation, from its facts to the meaning of its answer. It is independent of the
+//! transport.
 //!
 //! ```text
 //!  TurnFacts ──▶ Turn::open ──▶ next_upstream ──▶ RequestSender::send ──▶ verdict ──▶ confirm_pin ──▶ TurnAnswer
@@ -7,18 +8,18 @@
 //!                                             └────── mark_failed ◀──────────┘  the upstream cannot serve it
 //! ```
 //!
-//! - [`facts`] are the input: what the request names, and to whom it belongs. The HTTP side makes them from a request; a
-//!   WebSocket message and a test make them directly.
+//! - [`facts`] are the input: the objects that the request names, and the group of its caller. The HTTP side makes them
+//!   from a request; a WebSocket message and a test make them directly.
 //! - [`affinity`] reads the session key and the owner of the named state from the facts.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
-//! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes what
-//!   sends as a parameter, so that it runs in tests without a socket.
-//! - [`verdict`] says what an answer means for the turn and for the health of its upstream.
+//! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the
+//!   sender as a parameter, so that tests run it without a socket.
+//! - [`verdict`] judges what an answer means for the turn and for the health of its upstream.
 //! - [`confirm`] records the result: the pin of the session, and the owner of the response and its encrypted items.
 //! - [`limits`] charges the turn to the client key that sent it.
 //! - [`turn_state`] seals the state that an upstream gives a client to return during the same turn.
 //!
-//! A turn knows no transport: no body, no socket, and of a head only single values.
+//! A turn does not depend on a transport: it has no body and no socket, and of a request's head only single values.
 
 pub(super) mod affinity;
 pub(super) mod attempts;

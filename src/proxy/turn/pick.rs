@@ -1,7 +1,7 @@
-//! Which upstream a turn goes to next: at once, or after waiting for it.
+//! Picks the upstream that a turn goes to next, and waits for it if necessary.
 //!
-//! The order of the candidates and the choice among them are [`policy::select`]'s. This file gives it what it decides on
-//! (the pin, the health and the free slots of each upstream at this moment) and does what it says: it takes a lease, or
+//! [`policy::select`] decides the order of the candidates and chooses one of them. This file passes the inputs to it
+//! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
 //! waits for one.
 
 use std::{mem, time::Duration};
@@ -20,12 +20,12 @@ use crate::{
     tick::Tick,
 };
 
-/// How often a request may lose a slot to a faster request before it gives up.
+/// The maximum number of times that a request loses a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;
-/// After how long a caller may retry when no upstream says when it will be ready.
+/// The delay after which a caller may retry, if it is not known when an upstream will be ready.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// One turn: where it may go, and what has been tried.
+/// One turn: the upstreams that may serve it, and those that have failed.
 pub(in crate::proxy) struct Turn<'a> {
     gateway: &'a Gateway,
     snapshot: &'a Snapshot,
@@ -37,17 +37,19 @@ pub(in crate::proxy) struct Turn<'a> {
     affinity: Affinity,
     /// The upstream that the session is pinned to.
     pin: Option<UpstreamId>,
-    /// How a served turn changes that pin.
+    /// The rule by which a served turn changes that pin.
     pin_update: PinUpdate,
-    /// Decides what nothing else decides. It is drawn once, so that the order of the candidates stays the same.
+    /// A random number for choices that no rule decides. It is drawn once, so that the order of the candidates stays
+    /// the same.
     random: u64,
-    /// How long the turn waits for its own upstream, and for any upstream.
-    terms: WaitLimits,
-    /// Whether `terms.now` was read just now, when the turn was opened, so that the first pick need not read the clock again.
+    /// The times until which the turn waits for its own upstream, and for any upstream.
+    wait_limits: WaitLimits,
+    /// Whether `wait_limits.now` was read just now, when the turn was opened, so that the first pick need not read the
+    /// clock again.
     is_now_fresh: bool,
     /// The upstreams that have failed the turn, by index.
     failed: Vec<usize>,
-    /// How long the turn has waited for upstreams.
+    /// The time that the turn has waited for upstreams.
     waited: Duration,
 }
 
@@ -71,11 +73,11 @@ pub(in crate::proxy) enum Readiness {
     LastResort,
 }
 
-/// What a turn does next.
+/// The next step of a turn.
 pub(in crate::proxy) enum PickStep<'a> {
-    /// It goes to this upstream.
+    /// The turn goes to this upstream.
     Go(PickedUpstream<'a>),
-    /// It waits until `candidate` takes it, at most until the given tick.
+    /// The turn waits until `candidate` takes it, at most until the given tick.
     Wait { candidate: Candidate, until: Tick },
     /// Another request has taken the slot in the meantime. The turn picks again.
     LostSlot,
@@ -87,8 +89,8 @@ impl<'a> Turn<'a> {
     /// Begins a turn.
     ///
     /// # Errors
-    /// [`Fault::ModelNotServed`] when no upstream serves the model to the caller's group, and
-    /// [`Fault::ResponseNotFound`] when the group may not refer to a response that the request names.
+    /// [`Fault::ModelNotServed`] if no upstream serves the model to the caller's group, and [`Fault::ResponseNotFound`]
+    /// if the group may not refer to a response that the request names.
     #[inline]
     pub fn open<'f>(
         gateway: &'a Gateway,
@@ -124,7 +126,7 @@ impl<'a> Turn<'a> {
             pin,
             pin_update,
             random: fastrand::u64(..),
-            terms: WaitLimits {
+            wait_limits: WaitLimits {
                 now,
                 // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
                 stays_until: match is_cached_somewhere {
@@ -152,7 +154,7 @@ impl<'a> Turn<'a> {
         self.namespace
     }
 
-    /// How long the turn has waited for upstreams.
+    /// The time that the turn has waited for upstreams.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -162,7 +164,8 @@ impl<'a> Turn<'a> {
         for _ in 0..MAX_LOST_SLOTS {
             match self.pick_now() {
                 PickStep::Go(picked) => return Some(picked),
-                // Boxed, because waiting is rare and a request's future is as large as its largest branch.
+                // The future is boxed, because waiting is rare and a request's future is as large as its largest
+                // branch.
                 PickStep::Wait { candidate, until } => {
                     if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
                         return Some(self.picked(candidate, lease, Readiness::Ready));
@@ -175,10 +178,10 @@ impl<'a> Turn<'a> {
         None
     }
 
-    /// Picks the next upstream, as far as that is possible without waiting.
+    /// Picks the next upstream without waiting.
     pub fn pick_now(&mut self) -> PickStep<'a> {
         if !mem::take(&mut self.is_now_fresh) {
-            self.terms.now = self.gateway.clock.now();
+            self.wait_limits.now = self.gateway.clock.now();
         }
         let (candidate, readiness) = match self.decide() {
             Decision::Send(candidate) => (candidate, Readiness::Ready),
@@ -206,7 +209,8 @@ impl<'a> Turn<'a> {
     /// session still waits for its own upstream.
     pub fn is_worth_waiting_for(&self, index: usize) -> bool {
         let is_own = self.candidates().next().is_some_and(|own| own.index == index);
-        is_own && matches!(self.availability(index), Availability::Cooling { until } if until <= self.terms.stays_until)
+        is_own
+            && matches!(self.availability(index), Availability::Cooling { until } if until <= self.wait_limits.stays_until)
     }
 
     /// Takes one retry from the retry budget, if there is one left.
@@ -264,15 +268,15 @@ impl<'a> Turn<'a> {
             |index| self.failed.contains(&index),
             |index| self.availability(index),
             |index| self.upstream(index).state.badness(self.model),
-            &self.terms,
+            &self.wait_limits,
         )
     }
 
     async fn wait(&mut self, candidate: Candidate, until: Tick) -> Option<Lease> {
         let Some(_permit) = self.gateway.runtime.wait_permit() else {
             // Too many requests wait already: this one goes to another upstream, or is answered with a fault.
-            self.terms.stays_until = Tick::ZERO;
-            self.terms.waits_until = Tick::ZERO;
+            self.wait_limits.stays_until = Tick::ZERO;
+            self.wait_limits.waits_until = Tick::ZERO;
             return None;
         };
         let begun = self.gateway.clock.now();

@@ -1,9 +1,10 @@
-//! Turn state: what an upstream gives a client to return during one turn, and only to the upstream that gave it.
+//! Turn state: a value that an upstream issues to a client. The client returns it during the same turn, and only the
+//! upstream that issued it may receive it.
 //!
-//! The client's copy is *sealed*: it begins with the identity of the issuer and a keyed hash over the value and the caller's
-//! group, so that no other group can use it. The key of the hash is made from the issuer's credential: every replica and
-//! every restart knows it, and no caller does. When the credential changes, turn states become invalid, and their turns go on
-//! without them.
+//! The client's copy is *sealed*: it begins with the identity of the issuer and a keyed hash over the value and the
+//! caller's group, so that no other group can use it. The key of the hash is made from the issuer's credential, so
+//! every replica has it after every restart, and no caller has it. When the credential changes, turn states become
+//! invalid, and their turns continue without them.
 
 use hmac::{Hmac, Mac as _};
 use http::HeaderValue;
@@ -12,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::ids::{Namespace, UpstreamId};
 
-/// What a sealed turn state begins with.
+/// The prefix of a sealed turn state.
 const MARK: &str = "steadfast-";
 /// The length of the issuer in hexadecimal digits.
 const ISSUER_DIGITS: usize = 16;
@@ -31,7 +32,7 @@ pub(in crate::proxy) struct TurnState {
     pub value: HeaderValue,
 }
 
-/// Seals `value` for the group `namespace`. `None` when the value is not valid in a header.
+/// Seals `value` for the group `namespace`. `None` if the sealed value is not valid in a header.
 pub(in crate::proxy) fn seal(
     issuer: UpstreamId,
     key: &SealKey,
@@ -44,8 +45,8 @@ pub(in crate::proxy) fn seal(
     HeaderValue::from_maybe_shared(bytes::Bytes::from(sealed)).ok()
 }
 
-/// Opens what [`seal`] has made for the same group. `None` for everything else: no upstream of this configuration issued it,
-/// so it is sent to none.
+/// Opens a value that [`seal`] has made for the same group. Returns `None` for every other value: no upstream of this
+/// configuration has issued it, so no upstream may receive it.
 pub(in crate::proxy) fn unseal<'a>(
     sealed: &HeaderValue,
     namespace: Namespace,

@@ -1,4 +1,5 @@
-//! What an answer means for its turn: the rules of [`policy::verdict`](crate::policy::verdict), applied to what was read.
+//! Judges what an answer means for its turn: applies the rules of [`policy::verdict`](crate::policy::verdict) to the
+//! answer.
 
 use http::StatusCode;
 
@@ -12,7 +13,7 @@ use crate::{
     state::{Credential, Upstream},
 };
 
-/// What a verdict depends on beside the answer itself.
+/// The inputs of a verdict in addition to the answer itself.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct VerdictRules<'a> {
     /// The model that was requested.
@@ -68,14 +69,15 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
 }
 
 /// Whether an answer says in the usual way that the account has reached a limit: with the status 429, or as the first
-/// event of a stream. Where all accounts are limited, the caller gets one summary instead of such an answer.
+/// event of a stream. If all accounts are limited, the caller gets one summary instead of such an answer.
 pub(super) fn is_usual_limit(verdict: Verdict, status: StatusCode) -> bool {
     let is_usual = status == StatusCode::TOO_MANY_REQUESTS || status.is_success();
     is_usual && matches!(verdict, Verdict::Limited { .. })
 }
 
-/// Whether an upstream that answered so has certainly not begun the request, so that it may be sent to another upstream even
-/// if it must not be executed twice. A refusal comes before any work; of the other failures only the status 503 says so.
+/// Whether an answer proves that the upstream has not begun the request. The request may then be sent to another
+/// upstream, even if it must not be executed twice. A refusal comes before any work. Of the other failures, only the
+/// status 503 proves it.
 pub(super) fn did_no_work(verdict: Verdict, status: StatusCode) -> bool {
     verdict != Verdict::Failed || status == StatusCode::SERVICE_UNAVAILABLE
 }
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_status_means_another_thing_under_the_callers_credential() {
+    async fn the_same_status_has_another_meaning_under_the_callers_credential() {
         let (own, callers) = (rules("a"), rules("p"));
         let notice = ErrorNotice::default();
         for (status, under_own, under_callers) in [

@@ -1,6 +1,6 @@
 //! The kinds of metric families that requests count in.
 //!
-//! Each family knows its name, its help text and its labels, and keeps its own [striped](super::super::striped) counters.
+//! Each family contains its name, its help text and its labels, and its own [striped](super::super::striped) counters.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -100,7 +100,7 @@ impl<L: LabelSet> Family for TokenCounter<L> {
             let first = TOKEN_KINDS * labels.index();
             let totals: [u64; TOKEN_KINDS] = std::array::from_fn(|kind| self.counts.total(first + kind));
             for (description, total) in self.descriptions.into_iter().zip(totals) {
-                // Where there was input, zero cached tokens is an answer too.
+                // If there were input tokens, zero cached tokens are a valid result and are shown too.
                 if total > 0 || totals[0] > 0 || self.zeros == Zeros::Shown {
                     exposition.counter(description, &joined(shared, labels), total);
                 }
@@ -109,7 +109,8 @@ impl<L: LabelSet> Family for TokenCounter<L> {
     }
 }
 
-/// Upper bounds of a histogram's buckets in nanoseconds, ascending. One more bucket holds what is above all of them.
+/// Upper bounds of a histogram's buckets in nanoseconds, ascending. One more bucket counts the durations above all of
+/// them.
 pub(super) type Bounds = &'static [u64];
 
 /// Sums are counted in units of 0.1 microseconds. In nanoseconds, the sum of a block would overflow within three weeks

@@ -1,4 +1,4 @@
-//! The oracle is what `prometheus` itself makes of the same events.
+//! The oracle is the crate `prometheus`, which counts the same events.
 
 use std::time::Duration;
 
@@ -128,11 +128,11 @@ impl PrometheusOracle {
         );
         let failovers = of_upstream(
             "failovers_total",
-            "Requests that this upstream failed and that went on to another.",
+            "Requests that failed at this upstream and were sent to another.",
         );
         let moved = of_upstream(
             "sessions_moved_total",
-            "Sessions that left this upstream for another, because it could not take them.",
+            "Sessions that moved from this upstream to another, because it could not serve them.",
         );
         let duration = of_process(
             "request_duration_seconds",
@@ -142,7 +142,10 @@ impl PrometheusOracle {
             "proxy_overhead_seconds",
             "From a request's last byte to the call of its upstream.",
         );
-        let rejected = of_process("rejected_requests_total", "Requests answered with an error of our own.");
+        let rejected = of_process(
+            "rejected_requests_total",
+            "Requests that Steadfast answered with an error of its own.",
+        );
         let reloads = of_process("reloads_total", "Reloads of the configuration.");
         let oracle = Self {
             registry: Registry::new(),
@@ -189,7 +192,7 @@ impl PrometheusOracle {
     }
 }
 
-/// Something that is counted.
+/// An event that is counted.
 #[derive(Clone, Copy, Debug)]
 enum Counted {
     Answered(RequestLabels),
@@ -283,7 +286,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_scrape_reads_as_if_prometheus_had_counted(events in prop::collection::vec(counted(), 0..60)) {
+    fn a_scrape_is_the_same_as_one_of_the_prometheus_crate(events in prop::collection::vec(counted(), 0..60)) {
         let (metrics, upstream, oracle) = (Metrics::default(), UpstreamMetrics::default(), PrometheusOracle::new());
         for event in events {
             event.count(&metrics, &upstream);

@@ -1,11 +1,11 @@
-//! The health of one upstream, as its requests share it.
+//! The health of one upstream, which all its requests share.
 //!
-//! [`Health`] decides; this module puts it behind a lock, gives it the time, and logs its transitions. A second copy of
-//! its most frequent answer lies beside the lock: while `is_plain` is true, health would admit every request and would
-//! learn nothing from a success, so that the fast path takes no lock.
+//! [`Health`] decides; this module puts it behind a lock, gives it the time, and logs its transitions. The flag
+//! `is_plain` beside the lock is a copy of its most frequent answer. While it is true, health would admit every
+//! request, and a success would not change it, so that the fast path takes no lock.
 //!
-//! A request that reads `is_plain` while another changes health counts as having come before the change. That is
-//! harmless, because health judges a verdict by the moment at which its request was sent.
+//! A request that reads `is_plain` while another request changes health is treated as if it had come before the change.
+//! That is harmless, because health judges a verdict by the moment at which its request was sent.
 
 use std::sync::{
     Arc,
@@ -24,12 +24,12 @@ use crate::{
     tick::{Clock, Tick},
 };
 
-/// Which requests health admits.
+/// The requests that health admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admit {
-    /// Those that the upstream is available for.
+    /// Health admits the requests that the upstream is available for.
     IfAvailable,
-    /// Every request, for want of a better upstream.
+    /// Health admits every request, because no better upstream is left.
     Always,
 }
 
@@ -65,13 +65,13 @@ impl UpstreamHealth {
         self.health.lock().availability(model, self.clock.now())
     }
 
-    /// How bad it would be to send a request for `model` though the upstream is not available; `None` if it must not be
-    /// sent.
+    /// How bad it would be to send a request for `model` although the upstream is not available; `None` if it must not
+    /// be sent.
     pub fn badness(&self, model: Option<ModelKey>) -> Option<Badness> {
         self.health.lock().badness(model, self.clock.now())
     }
 
-    /// What operators see of it.
+    /// The health, as operators see it.
     pub fn status(&self) -> HealthStatus {
         self.health.lock().describe(self.clock.now())
     }
@@ -83,8 +83,7 @@ impl UpstreamHealth {
 
     /// Begins an attempt for `model`, if health admits it and then `take_slot` succeeds.
     ///
-    /// `take_slot` runs under the lock of health where there is something to decide, so that a probe is not begun without
-    /// a slot.
+    /// If health has to decide, `take_slot` runs under its lock, so that no probe begins without a slot.
     #[inline]
     pub fn begin(&self, model: Option<ModelKey>, admit: Admit, take_slot: impl FnOnce() -> bool) -> Option<Attempt> {
         let now = self.clock.now();
@@ -96,7 +95,7 @@ impl UpstreamHealth {
         (is_admitted && take_slot()).then(|| health.begin(model, now))
     }
 
-    /// Takes note of the verdict on an attempt. Returns whether that could change anything.
+    /// Records the verdict on an attempt. Returns whether the verdict could change the health.
     pub fn observe(&self, attempt: Attempt, verdict: Verdict) -> bool {
         if verdict == Verdict::Served && self.is_plain() {
             return false;
@@ -105,7 +104,7 @@ impl UpstreamHealth {
         true
     }
 
-    /// Takes note that an attempt ended without a verdict.
+    /// Records that an attempt ended without a verdict.
     pub fn abandon(&self, attempt: Attempt) {
         if attempt.is_probe() {
             self.change(|health, _| {
@@ -120,12 +119,12 @@ impl UpstreamHealth {
         self.change(|health, _| health.drain());
     }
 
-    /// Forgets everything that keeps requests away, by order of the operator.
+    /// Ends the drain, every cooldown, the ejection and the disabled state, by order of the operator.
     pub fn enable(&self) {
         self.change(Health::enable);
     }
 
-    /// Makes a probe due now if the upstream is disabled, because its credential may be another one now.
+    /// Makes a probe due now if the upstream is disabled, because its credential may have changed.
     pub fn probe_credential(&self) {
         self.change(|health, now| {
             health.record_reload(now);

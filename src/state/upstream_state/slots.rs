@@ -15,10 +15,10 @@
 //! - A request that starts to wait writes `waiting`, then reads `in_flight` to see whether a slot has become free.
 //! - A request that ends writes `in_flight`, then reads `waiting` to see whether a slot is wanted.
 //!
-//! With acquire and release alone both may read the old value: the one request finds no free slot, the other finds an empty
-//! queue, and the slot stays free while a request waits for it. `SeqCst` puts the four accesses into one order, in which at
-//! least one of the two reads comes after the other's write. That one serves the queue. Serving happens under the lock
-//! of the queue, so it does no harm if both do it.
+//! With acquire and release alone both may read the old value: the one request finds no free slot, the other finds an
+//! empty queue, and the slot stays free while a request waits for it. `SeqCst` puts the four accesses into one order,
+//! in which at least one of the two reads comes after the other request's write. The request with that read serves the
+//! queue. Serving happens under the lock of the queue, so it does no harm if both do it.
 //!
 //! The other accesses would be correct with a weaker ordering. `in_flight` itself never exceeds the limit because it is
 //! changed by compare-and-swap. A raised limit serves the queue in any case, and the lock of the queue orders that
@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 use crate::{cache_padded::CachePadded, ids::ModelKey};
 
-/// Stands for no limit.
+/// The value of `limit` if there is no limit.
 const UNLIMITED: u32 = u32::MAX;
 
 /// The slots of one upstream and the requests that wait for one. `T` is what a waiting request receives together with its
@@ -90,7 +90,7 @@ impl<T> Slots<T> {
         self.waiting.load(SeqCst)
     }
 
-    /// The maximum number of requests in flight, where there is one.
+    /// The maximum number of requests in flight; `None` if there is no limit.
     pub fn limit(&self) -> Option<u32> {
         Some(self.limit.load(SeqCst)).filter(|limit| *limit != UNLIMITED)
     }
@@ -141,13 +141,13 @@ impl<T> Slots<T> {
         QueuePosition { slots: self, receiver }
     }
 
-    /// Hands slots to waiting requests, in the order of the queue. `admit` takes a slot for a model, where that is possible.
+    /// Hands slots to waiting requests, in the order of the queue. `admit` takes a slot for a model, if it can.
     pub fn serve_queue(&self, admit: impl Fn(Option<ModelKey>) -> Option<T>) {
         // The models for which `admit` has failed. A failure is not tried again for the other requests of the model.
         let mut refused = Vec::new();
         while let Some((request, admitted)) = self.take_first_admitted(&mut refused, &admit) {
-            // Sent without the lock: if the request no longer waits, what it was admitted with is dropped here. That
-            // releases the slot, which serves the queue again.
+            // The slot is sent without the lock. If the request no longer waits, the slot is dropped here, which
+            // releases it and serves the queue again.
             drop(request.sender.send(admitted));
         }
     }
@@ -181,7 +181,7 @@ impl<T> QueuePosition<'_, T> {
         received.expect("the sender stays in the queue until it sends, or until this position is dropped")
     }
 
-    /// Returns what was handed over meanwhile, if anything.
+    /// Returns the slot if it has been handed over.
     pub fn try_receive(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
@@ -189,7 +189,8 @@ impl<T> QueuePosition<'_, T> {
 
 impl<T> Drop for QueuePosition<'_, T> {
     fn drop(&mut self) {
-        // From here on nothing is sent. What has been sent is dropped together with the receiver, without the lock.
+        // From here on nothing can be sent. A slot that has been sent is dropped together with the receiver, without
+        // the lock.
         self.receiver.close();
         let mut queue = self.slots.queue.lock();
         queue.retain(|request| !request.sender.is_closed());

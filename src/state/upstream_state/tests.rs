@@ -99,7 +99,7 @@ async fn a_request_does_not_wait_for_a_cooldown_that_ends_after_its_deadline() {
     let begun = state.clock.now();
     assert!(state.acquire(None, after(&state, 2_000)).await.is_none());
     let waiting = waiting_task(&state, 5_000).await;
-    // Meanwhile another request learns that the cooldown takes longer.
+    // Another request now reports that the cooldown takes longer.
     second.report(limited(60));
     assert!(waiting.await.expect("it runs").is_none());
     assert!(state.clock.now().since(begun) < Duration::from_secs(1));

@@ -53,7 +53,7 @@ class Rig:
         command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
         self.proxy = Process(command, self.environment, self.folder / "steadfast.log")
         self.root = printed(self.proxy, r"Steadfast listens on (http://\S+)")
-        self.admin = printed(self.proxy, r"admin side is on (http://\S+)")
+        self.admin = printed(self.proxy, r"admin listener is on (http://\S+)")
 
     def configuration(self):
         upstreams = "\n".join(

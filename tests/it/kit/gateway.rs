@@ -112,7 +112,10 @@ impl Gateway {
             std::future::ready(find("Steadfast listens on "))
         })
         .await;
-        let admin = until("an admin address", || std::future::ready(find("The admin side is on "))).await;
+        let admin = until("an admin address", || {
+            std::future::ready(find("The admin listener is on "))
+        })
+        .await;
         Self {
             child,
             address,

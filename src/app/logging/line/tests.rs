@@ -207,7 +207,7 @@ fn cached_timestamps_are_those_of_the_library() {
     let mut timestamps = TimestampCache::EMPTY;
     for round in 0..2_000 {
         if round % 100 == 99 {
-            // As if a second had begun.
+            // This simulates that a new second has begun.
             timestamps = TimestampCache {
                 second: timestamps.second.saturating_sub(1),
                 text: "a second ago.".to_owned(),

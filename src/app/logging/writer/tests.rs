@@ -7,8 +7,8 @@ use super::{Urgency::*, *};
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// Lines wait for others until the end.
-const PATIENT: WriterLimits = WriterLimits {
+/// Limits with which a line waits until the writer is closed.
+const LONG_GATHER: WriterLimits = WriterLimits {
     gather: NEVER,
     batch: 1 << 30,
     waiting: usize::MAX / 2,
@@ -49,7 +49,7 @@ fn append(lines: &LogSink, texts: &[String]) {
 
 #[test]
 fn lines_wait_for_others_until_the_end() {
-    let (lines, guard, written) = piped(PATIENT);
+    let (lines, guard, written) = piped(LONG_GATHER);
     let texts = numbered(1_000);
     append(&lines, &texts);
     drop(guard);
@@ -58,7 +58,7 @@ fn lines_wait_for_others_until_the_end() {
 
 #[test]
 fn a_warning_is_written_at_once() {
-    let (lines, _guard, written) = piped(PATIENT);
+    let (lines, _guard, written) = piped(LONG_GATHER);
     let texts = numbered(10);
     append(&lines, &texts);
     lines.0.append(b"warning\n", Urgent);
@@ -72,7 +72,7 @@ fn a_warning_is_written_at_once() {
 fn a_full_batch_is_written_at_once() {
     let texts = numbered(100);
     let batch = texts.concat().len();
-    let (lines, _guard, written) = piped(WriterLimits { batch, ..PATIENT });
+    let (lines, _guard, written) = piped(WriterLimits { batch, ..LONG_GATHER });
     append(&lines, &texts);
     assert_eq!(written.recv().expect("a write"), texts.concat());
 }
@@ -80,7 +80,7 @@ fn a_full_batch_is_written_at_once() {
 #[test]
 fn a_single_line_is_written_after_the_gather_time() {
     let gather = Duration::from_millis(1);
-    let (lines, _guard, written) = piped(WriterLimits { gather, ..PATIENT });
+    let (lines, _guard, written) = piped(WriterLimits { gather, ..LONG_GATHER });
     for text in numbered(3) {
         lines.0.append(text.as_bytes(), Normal);
         assert_eq!(written.recv().expect("a write"), text);
@@ -94,7 +94,7 @@ fn the_lines_of_each_thread_stay_in_order() {
     let (lines, guard, written) = piped(WriterLimits {
         gather: Duration::ZERO,
         batch: 512,
-        ..PATIENT
+        ..LONG_GATHER
     });
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -161,7 +161,7 @@ fn blocked(limits: WriterLimits) -> (LogSink, WriterGuard, Sender<()>, Receiver<
 fn lines_over_the_limit_are_dropped_and_counted() {
     let texts = numbered(20);
     let waiting = texts[..10].concat().len();
-    let (lines, guard, open, written) = blocked(WriterLimits { waiting, ..PATIENT });
+    let (lines, guard, open, written) = blocked(WriterLimits { waiting, ..LONG_GATHER });
     append(&lines, &texts);
     assert_eq!(guard.dropped(), 10);
     lines.0.append(b"warnings have space of their own\n", Urgent);
@@ -180,7 +180,7 @@ fn lines_over_the_limit_are_dropped_and_counted() {
 #[test]
 fn closing_a_blocked_writer_does_not_wait_for_ever() {
     let closing = Duration::from_millis(1);
-    let (lines, guard, open, written) = blocked(WriterLimits { closing, ..PATIENT });
+    let (lines, guard, open, written) = blocked(WriterLimits { closing, ..LONG_GATHER });
     append(&lines, &numbered(10));
     drop(guard);
     assert!(

@@ -120,7 +120,7 @@ impl Relaying {
 }
 
 #[tokio::test]
-async fn a_whole_body_ends_its_request_as_complete_and_is_charged_what_was_reported() {
+async fn a_whole_body_ends_its_request_as_complete_and_is_charged_its_reported_usage() {
     let access_log = AccessLog::default();
     let _capturing = access_log.capture();
     let mut relaying = Relaying::new(Some(ResponseReader::json()), BodyDelimiter::Framing, &[Ok(JSON)]);
@@ -167,7 +167,7 @@ fn idle<'a>() -> Result<&'a str, BodyError> {
 }
 
 #[tokio::test]
-async fn a_json_body_ends_its_request_by_how_it_ends() {
+async fn the_end_of_a_json_body_decides_the_outcome_of_its_request() {
     for (pieces, polls, outcome) in [
         ([Ok("{"), Ok("}")], 0, "client_gone"),
         ([Ok("{"), Ok("}")], 1, "client_gone"),
@@ -199,7 +199,7 @@ async fn a_stream_whose_last_event_has_passed_is_complete_however_it_ends() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_its_connection_must_say_that_it_is_whole() {
+async fn a_body_that_ends_with_its_connection_must_show_that_it_is_complete() {
     let delimiter = BodyDelimiter::ConnectionEnd;
     check_outcome(ResponseReader::json_to_end(), delimiter, &[Ok("{}")], 2, "complete");
     check_outcome(
@@ -220,7 +220,7 @@ async fn a_body_that_ends_with_its_connection_must_say_that_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_left_costs_its_estimate_and_what_has_passed() {
+async fn a_stream_that_the_client_leaves_costs_its_estimate_and_the_passed_bytes() {
     let long = format!(": {}\n\n", "x".repeat(2_560));
     let pieces = [Ok(long.as_str()), Ok(COMPLETED)];
     let mut relaying = Relaying::new(Some(ResponseReader::events()), BodyDelimiter::Framing, &pieces);

@@ -9,7 +9,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields.iter().map(field).collect()
 }
 
-/// The headers that a caller gets where the upstream `a` answers with `fields`.
+/// The headers that a caller gets if the upstream `a` answers with `fields`.
 fn rewritten(settings: &str, fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let gateway = testing::gateway(settings);
     let snapshot = gateway.snapshot();

@@ -30,7 +30,7 @@ const KEY: &str = "session-1";
 /// Longer than any request waits.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What a scripted upstream does with one request.
+/// The behaviour of a scripted upstream for one request.
 #[derive(Clone, Copy)]
 enum ScriptedStep {
     /// Answers with this status and verdict, and an error body that can be buffered so far.
@@ -59,20 +59,20 @@ const fn limited(status: u16, reset: Duration) -> ScriptedStep {
     ScriptedStep::Answer(status, verdict, BufferedRest::Whole)
 }
 
-/// What each upstream does with the requests that it gets, by its name.
+/// The behaviour of each upstream, by its name, for the requests that it gets in order.
 type UpstreamScript<'a> = &'a [(&'a str, &'a [ScriptedStep])];
 
 /// Sends by a script, and records to which upstreams.
 struct ScriptedSender {
     script: HashMap<String, Vec<ScriptedStep>>,
     repeatability: Repeatability,
-    /// How often the body can be sent.
+    /// The number of times that the body can be sent.
     bodies: usize,
     sent: Arc<Mutex<Vec<String>>>,
 }
 
 impl RequestSender for ScriptedSender {
-    /// How much of the error body can be buffered.
+    /// The part of the error body that can be buffered.
     type Response = BufferedRest;
 
     fn repeatability(&self) -> Repeatability {

@@ -1,9 +1,9 @@
-//! Which upstreams a request is sent to, and what the caller gets when none serves it.
+//! Tests which upstreams a request is sent to, and what the caller gets if none of them serves it.
 
 use super::*;
 
-/// The steps of the first, second and third upstream in the session's order; how many of them are called; and how the turn
-/// ends: with the answer of the last one and its status, or with a fault.
+/// The steps of the first, second and third upstream in the session's order, the number of upstreams that are called,
+/// and the end of the turn. A turn ends with the status of the last answer, or with a fault.
 struct FailoverRow {
     name: &'static str,
     repeatability: Repeatability,

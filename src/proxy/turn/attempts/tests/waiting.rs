@@ -1,4 +1,4 @@
-//! Which upstreams a session waits for, and where its state may go.
+//! Tests which upstreams a session waits for, and which upstreams may receive its state.
 
 use super::*;
 
@@ -114,7 +114,7 @@ async fn owned_state_is_never_sent_outside_its_organization() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_wait_is_picked_at_once() {
+async fn upstreams_that_are_ready_are_picked_without_waiting() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, None).expect("the upstreams serve every model");
