@@ -2,7 +2,7 @@
 
 use super::error::JsonErrorKind;
 
-/// A number or literal that has begun and whose end has not been read.
+/// A number or literal that has begun and has not ended yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar {
     /// `true`, `false` or `null`: the part that has not been read yet.

@@ -128,7 +128,7 @@ fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
     found.split_off(found.len().saturating_sub(8))
 }
 
-/// The begin and end of each object in an array. There is none if `array` is not an array.
+/// The begin and end of each object in an array. The list is empty if `array` is not an array.
 fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     let mut at = if array.is_array() { 1 } else { raw.len() };

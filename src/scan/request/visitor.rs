@@ -171,7 +171,7 @@ impl FieldVisitor for RequestVisitor {
             None => return Ok(None),
         };
         match (field, first) {
-            // A value that begins with `n` is `null`, or the scanner refuses the body.
+            // A value that begins with `n` is `null`; the scanner refuses any other.
             (_, b'n') => {}
             (RoutingField::Stream, b't') => self.facts.stream = Some(true),
             (RoutingField::Stream, b'f') => self.facts.stream = Some(false),

@@ -174,7 +174,7 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     (b"{\"model\":true}", FieldNotString(RoutingField::Model), 9),
 ];
 
-/// Keys and texts that the scanner knows, with and without escapes, and others.
+/// Keys and texts that the scanner knows, with and without escapes, and others that it does not know.
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "model",
@@ -243,7 +243,7 @@ fn object(members: Vec<(String, &'static str, String)>) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// A conversation whose items often have encrypted content, in part at positions where it does not count.
+/// A conversation with items that often have encrypted content, in part at positions where it does not count.
 pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let key = prop::sample::select(vec![
         "encrypted_content",
