@@ -1,6 +1,5 @@
-//! Hashing and arithmetic for picking an upstream, with the same result on every platform. The results are part of
-//! the contract between replicas and releases: the same input gives the same bits, so no session moves with an
-//! upgrade.
+//! Hashing and arithmetic for picking an upstream, with the same result on every platform. Replicas and releases rely
+//! on the results: the same input gives the same bits, so no session moves with an upgrade.
 
 /// A key, prepared for hashing with many ids.
 #[derive(Clone, Copy, Debug)]

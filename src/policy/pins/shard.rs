@@ -6,10 +6,10 @@ use crate::{ids::UpstreamId, tick::Tick};
 
 /// The index that stands for no entry. Indexes of entries are below it, because a table holds fewer entries.
 const NIL: u32 = u32::MAX;
-/// Why an entry exists at an index.
-const LOCATED: &str = "an index of an entry is only ever that of an allocated one";
-/// Why a key has a bucket.
-const BUCKETS: &str = "the first insert makes buckets";
+/// The reason why an entry exists at an index.
+const LOCATED: &str = "every index in a list is that of an allocated entry";
+/// The reason why a key has a bucket.
+const BUCKETS: &str = "the first insert allocates the buckets";
 /// The number of entries that are allocated at a time. Growing copies no entries, and fewer than this many are
 /// unused.
 const CHUNK: usize = 32;
@@ -36,7 +36,7 @@ const FREE: PinEntry = PinEntry {
     newer: NIL,
 };
 
-/// The data behind one lock. Keys are random-looking numbers, whose low bits choose a bucket.
+/// The data behind one lock. Keys are scrambled, and their low bits choose a bucket.
 pub(super) struct Shard {
     /// The first entry of each bucket. The number of buckets is a power of two, or zero before the first insert.
     buckets: Box<[u32]>,
