@@ -1,4 +1,4 @@
-//! A client's socket from which bytes have been read before it is handed to hyper.
+//! A client's socket from which bytes were read before hyper serves it.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ impl AsyncRead for RewoundSocket {
             buf.put_slice(&self.read[..count]);
             self.read.advance(count);
             if self.read.is_empty() {
-                // An empty slice would still keep the whole buffer alive, which many connections share.
+                // An empty slice would keep the whole buffer alive, which many connections share.
                 self.read = Bytes::new();
             }
             return Poll::Ready(Ok(()));

@@ -24,13 +24,13 @@ use crate::wire::{
 pub enum ShutdownPhase {
     /// The server accepts connections and requests.
     Running,
-    /// The server accepts nothing new. Requests in progress may finish.
+    /// The server accepts no new connections or requests. Requests in progress may finish.
     Draining,
     /// The server closes the connections that are still open.
     Stopping,
 }
 
-/// Tells servers about the present [`ShutdownPhase`].
+/// The receiver of the current [`ShutdownPhase`], for servers.
 pub type Shutdown = watch::Receiver<ShutdownPhase>;
 
 /// Serves every connection of `listener` with `handler`, until `shutdown` drains it and the last connection has ended.
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Waits until `phase` has begun, or until the sender of phases is gone, which stops the server too.
+/// Waits until `phase` has begun, or until the sender of phases is dropped, which stops the server too.
 async fn reached(shutdown: &mut Shutdown, phase: ShutdownPhase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
 }

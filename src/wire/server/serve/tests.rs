@@ -1,4 +1,4 @@
-//! The clock is paused in these tests: whenever all tasks are idle, it jumps to the next timer.
+//! Tests of the server with a paused clock: whenever all tasks are idle, the clock jumps to the next timer.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
