@@ -1,4 +1,4 @@
-//! Response bodies: sent at the account's pace, and broken where a script says so.
+//! Response bodies. They are sent at the account's pace, with the faults that a script demands.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -115,7 +115,7 @@ impl PacedBody {
         self.rest.is_empty() && matches!(self.source, BodySource::Whole(None))
     }
 
-    /// Fetches the next piece when its time has come. Returns false at the end.
+    /// Fetches the next piece once it is due. Returns false at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::tick::Clock;
 
-    /// Returns everything that comes out before the body ends (true) or stops (false).
+    /// Returns all pieces that are sent before the body ends (true) or stops (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
         let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let head = RecordedHead {

@@ -1,7 +1,7 @@
 //! Response objects as `POST /v1/responses` returns them, whole or at the start and the end of a stream.
 //!
 //! The shapes are those of <https://platform.openai.com/docs/api-reference/responses/object>. The parts that are the
-//! same in every object of one response (the copy of the request's settings and tools) are written once.
+//! same in every object of one response (the copy of the request's settings and tools) are serialized once.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
@@ -36,7 +36,7 @@ const ECHO: [(&str, &str); 17] = [
     ("truncation", r#""disabled""#),
 ];
 
-/// The tokens that were read and written, as the account bills them.
+/// The tokens of a request and its response, as the account bills them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenUsage {
     pub input: u64,
@@ -110,7 +110,7 @@ impl GeneratedResponse {
         &self.items
     }
 
-    /// Returns about how many bytes it costs to remember this response.
+    /// Returns the approximate number of bytes that are needed to remember this response.
     pub(super) fn weight(&self) -> usize {
         const ITEMS: usize = 2048;
         self.echo.len() + ITEMS
@@ -166,7 +166,7 @@ pub(super) fn model_of(request: &Value) -> &str {
     request.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Returns an answer that contains the account's name, so that a person sees which account served the request. It has
+/// Returns a text that contains the account's name, so that a person sees which account served the request. It has
 /// `deltas` pieces.
 pub(super) fn answer_text(name: &str, deltas: usize) -> String {
     const WORDS: [&str; 12] = [

@@ -1,4 +1,5 @@
-//! Rules that a test sets while the account runs: an [`Act`], the requests that it happens to, and how often.
+//! Rules that a test sets while the account runs. A rule is an [`Act`], the requests that it applies to, and how often
+//! it applies.
 //!
 //! A rule is looked up when the head of a request has arrived, so that it can also determine how the body is read. A
 //! rule with a condition on the body is looked up when the body has been read. The first rule that matches is used,
@@ -15,7 +16,7 @@ use super::head::RecordedHead;
 type OnHead = Box<dyn Fn(&RecordedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 
-/// An [`Act`] and the requests that it happens to: all requests for ever, unless the rule is narrowed down.
+/// An [`Act`] and the requests that it applies to. Without conditions and limits it applies to all requests.
 pub struct Rule {
     act: Act,
     left: Option<u64>,
@@ -54,8 +55,8 @@ impl Rule {
         self
     }
 
-    /// Limits the rule to requests whose body is JSON that meets this condition. [`Act::read`] has no effect then,
-    /// because the body has been read.
+    /// Limits the rule to requests whose body is JSON that meets this condition. [`Act::read`] has no effect in this
+    /// case, because the body has been read already.
     pub fn body(mut self, matches: impl Fn(&Value) -> bool + Send + 'static) -> Self {
         self.body = Some(Box::new(matches));
         self
@@ -66,7 +67,7 @@ impl Rule {
     }
 }
 
-/// What happens to a new connection before its first byte is read.
+/// The treatment of a new connection before its first byte is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accept {
     /// The connection is served at once.
