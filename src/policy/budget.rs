@@ -162,7 +162,7 @@ mod tests {
         assert!(budget.buckets.len() == 1);
     }
 
-    /// Remembers every request and every granted retry.
+    /// The oracle of the budget. It remembers every request and every granted retry.
     #[derive(Default)]
     struct OracleBudget {
         granted: Vec<Tick>,

@@ -118,7 +118,7 @@ pub struct AffinityTable<K> {
 }
 
 impl<K: HashedKey> AffinityTable<K> {
-    /// Creates an empty table of at most `capacity` entries (at most some two billion), which forgets entries that
+    /// Creates an empty table of at most `capacity` entries (about two billion at most), which forgets entries that
     /// have been idle for longer than `idle`. Memory is allocated as entries are added.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let table = Self {
@@ -265,7 +265,7 @@ impl<K: HashedKey> AffinityTable<K> {
         let result = act(&mut shard);
         let oldest = oldest_of(&shard);
         // Most calls change nothing here, and a store would take the cache line away from the threads whose shards
-        // are beside this one.
+        // are next to this one.
         if oldest < published.load(Relaxed) {
             published.store(oldest, Relaxed);
         }

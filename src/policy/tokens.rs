@@ -1,4 +1,4 @@
-//! An estimate of tokens from bytes, for requests whose real token count is not known yet.
+//! An estimate of tokens from bytes, for requests for which the real token count is not known yet.
 
 /// The approximate average number of bytes per token of English text or source code.
 pub const BYTES_PER_TOKEN: u64 = 4;

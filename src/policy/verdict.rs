@@ -167,7 +167,7 @@ pub fn of_status(
     }
 }
 
-/// Returns the verdict on a stream whose first event is `response.failed` or `error`.
+/// Returns the verdict on a stream with the first event `response.failed` or `error`.
 pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, credential: CredentialOwner) -> Verdict {
     if facts.says_any_of(&OVERLOAD) {
         match facts.reset {

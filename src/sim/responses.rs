@@ -208,7 +208,7 @@ pub(super) fn input_item(mut item: Value) -> Value {
     complete_item(item)
 }
 
-/// Returns a reasoning item whose content only this account can decrypt.
+/// Returns a reasoning item with content that only this account can decrypt.
 pub(super) fn reasoning(encrypted_content: String) -> Value {
     json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": encrypted_content})
 }

@@ -49,13 +49,13 @@ impl Rule {
         self
     }
 
-    /// Limits the rule to requests whose head meets this condition.
+    /// Limits the rule to requests with a head that meets this condition.
     pub fn head(mut self, matches: impl Fn(&RecordedHead) -> bool + Send + 'static) -> Self {
         self.head = Some(Box::new(matches));
         self
     }
 
-    /// Limits the rule to requests whose body is JSON that meets this condition. [`Act::read`] has no effect in this
+    /// Limits the rule to requests with a JSON body that meets this condition. [`Act::read`] has no effect in this
     /// case, because the body has been read already.
     pub fn body(mut self, matches: impl Fn(&Value) -> bool + Send + 'static) -> Self {
         self.body = Some(Box::new(matches));
@@ -117,12 +117,12 @@ impl Script {
         *self.accept.lock()
     }
 
-    /// Returns the act for a request whose head has arrived.
+    /// Returns the act for a request after its head has arrived.
     pub(super) fn on_head(&self, head: &RecordedHead) -> Option<Act> {
         self.take(|rule| rule.body.is_none() && rule.matches(head))
     }
 
-    /// Returns the act for a request whose body has been read.
+    /// Returns the act for a request after its body has been read.
     pub(super) fn on_body(&self, head: &RecordedHead, body: &Value) -> Option<Act> {
         self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
     }

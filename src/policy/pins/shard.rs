@@ -1,4 +1,4 @@
-//! One shard of an affinity table: a hash table whose entries are also linked in the order of their last use.
+//! One shard of an affinity table: a hash table in which the entries are also linked in the order of their last use.
 
 use std::time::Duration;
 

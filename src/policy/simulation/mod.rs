@@ -73,12 +73,18 @@ fn patience_reduces_moves_and_keeps_more_input_cached() {
         };
         run_all(&(1..25).map(plan).collect::<Vec<_>>())
     };
-    let patient = with(Plan::chaos(0).patience);
-    let impatient = with(Patience {
+    let with_patience = with(Plan::chaos(0).patience);
+    let without_patience = with(Patience {
         wait_max: Duration::ZERO,
         ..Plan::chaos(0).patience
     });
     let cached = |counts: &SimulationCounts| counts.cached_bytes as f64 / counts.input_bytes as f64;
-    assert!(patient.moves < impatient.moves, "{patient:?} {impatient:?}");
-    assert!(cached(&patient) > cached(&impatient), "{patient:?} {impatient:?}");
+    assert!(
+        with_patience.moves < without_patience.moves,
+        "{with_patience:?} {without_patience:?}"
+    );
+    assert!(
+        cached(&with_patience) > cached(&without_patience),
+        "{with_patience:?} {without_patience:?}"
+    );
 }

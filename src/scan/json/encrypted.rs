@@ -15,7 +15,7 @@ use crate::ids::EncryptedContent;
 const QUOTED_KEY: &[u8; 19] = b"\"encrypted_content\"";
 /// The distance from the opening quote of the key to its closing quote, in bytes.
 const QUOTE_DISTANCE: u32 = QUOTED_KEY.len() as u32 - 1;
-/// The positions of opening quotes whose closing quote lies in the next block.
+/// The positions of opening quotes for which the closing quote lies in the next block.
 const OVERLAP: u64 = u64::MAX << (64 - QUOTE_DISTANCE);
 
 /// The maximum length in bytes of the part of the text that the identity needs, if every character is an escape of six

@@ -7,7 +7,7 @@ use crate::ids::EncryptedContent;
 ///
 /// The members of the root object have depth 1. Offsets are in bytes from the beginning of the stream.
 pub(in crate::scan) trait FieldVisitor {
-    /// Names a field whose value the visitor reads.
+    /// The name of a field that the visitor reads.
     type Field: Copy;
     /// The length in bytes, as written, of the longest key that the visitor knows. Longer keys are not reported.
     const MAX_KEY: usize;

@@ -103,7 +103,7 @@ fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
     raw[..end.min(4096)].to_vec()
 }
 
-/// The end of the first item of `input` whose role is `user`, or the end of `input` if there is none.
+/// The end of the first item of `input` with the role `user`, or the end of `input` if there is none.
 fn user_end(input: &Value, raw: &[u8]) -> usize {
     let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
     let mut items = items(input, raw).into_iter();

@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// A listener whose queue is full, so that further connection attempts are not answered.
+    /// A listener with a full queue, so that further connection attempts are not answered.
     fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any: SocketAddr = ([127, 0, 0, 2], 0).into();

@@ -29,7 +29,7 @@ pub(in crate::wire) struct UpstreamSocket {
 }
 
 impl UpstreamSocket {
-    /// A socket whose writes fail once the upstream has read nothing for `stall`.
+    /// A socket. Its writes fail once the upstream has read nothing for `stall`.
     pub fn new(transport: Transport, stall: Duration) -> Self {
         Self {
             transport,

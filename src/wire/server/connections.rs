@@ -107,7 +107,7 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
         }
     }
 
-    /// Tells every connection to finish its present requests and to begin no others.
+    /// Tells every connection to finish its current requests and to begin no others.
     pub fn drain(&mut self) {
         for tracked in self.tracked.values_mut() {
             // Sending fails if the connection has just ended.

@@ -36,7 +36,7 @@ const STREAM_WINDOW: u32 = 128 << 10;
 /// The number of bytes that a client may send on all streams before they are read. It covers every stream's own window, so
 /// that no stream can use up the window of another.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// The maximum number of bytes that are buffered for a stream whose client does not take them.
+/// The maximum number of bytes that are buffered for a stream while its client does not take them.
 const MAX_SEND_BUFFER: usize = 64 << 10;
 /// The maximum number of streams that the client has reset before they were handled. A client with more is flooding
 /// (CVE-2023-44487).

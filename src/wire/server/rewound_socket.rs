@@ -11,14 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::server::socket::ClientSocket;
 
-/// A socket whose first bytes have been read already, and are read again.
+/// A socket that returns again the first bytes that were read from it.
 pub(in crate::wire) struct RewoundSocket {
     read: Bytes,
     socket: ClientSocket,
 }
 
 impl RewoundSocket {
-    /// The socket whose reads return the bytes of `read` first.
+    /// A socket that returns the bytes of `read` first.
     pub fn new(read: Bytes, socket: ClientSocket) -> Self {
         Self { read, socket }
     }

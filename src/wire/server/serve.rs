@@ -35,7 +35,7 @@ pub type Shutdown = watch::Receiver<ShutdownPhase>;
 
 /// Serves every connection of `listener` with `handler`, until `shutdown` drains it and the last connection has ended.
 ///
-/// `refuse` makes the response to a request whose head is refused.
+/// `refuse` makes the response to a request head that is refused.
 pub async fn serve<H, R, F, B>(listener: Listener, service: Service, mut shutdown: Shutdown, handler: H, refuse: R)
 where
     H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,

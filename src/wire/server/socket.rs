@@ -43,7 +43,7 @@ pub(in crate::wire) struct ClientSocket {
 }
 
 impl ClientSocket {
-    /// A socket whose writes fail once the client has read nothing for `stall`.
+    /// A socket. Its writes fail once the client has read nothing for `stall`.
     pub fn new(transport: Transport, stall: Duration, activity: Arc<Activity>) -> Self {
         Self {
             transport,
