@@ -31,6 +31,7 @@ const BUCKETS: u64 = (WINDOW.as_nanos() / BUCKET.as_nanos()) as u64 + 1;
 /// was reported.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
+    /// The number of retries for each request, from 0 to 1.
     share: f64,
     /// The buckets of the window in order of time. Buckets without a call are left out.
     buckets: VecDeque<WindowBucket>,
@@ -40,9 +41,11 @@ pub struct RetryBudget {
 
 #[derive(Clone, Copy, Debug)]
 struct WindowBucket {
+    /// The number of the bucket, counted from [`Tick::ZERO`].
     number: u64,
     /// The running total of requests at the first call in this bucket.
     requests: u64,
+    /// The number of retries that were granted in this bucket.
     retries: u64,
 }
 

@@ -51,15 +51,25 @@ pub(super) struct PacedBody {
     source: BodySource,
     /// The rest of the current piece, which is being split.
     rest: Bytes,
+    /// Whether a client needs no further event after `rest`.
     rest_is_terminal: bool,
+    /// The time between two pieces.
     pace: Duration,
+    /// The timer of the current pause between two pieces.
     pause: Option<Pin<Box<Sleep>>>,
+    /// The maximum size in bytes of a piece that is sent.
     split: Option<usize>,
+    /// The position at which the connection is cut, and the manner.
     cut: Option<(Point, Close)>,
+    /// The position at which the body stops.
     stall: Option<Point>,
+    /// Whether the connection is closed after the body.
     closes_at_end: bool,
+    /// Whether the body has reached a fault and sends no more.
     is_stopped: bool,
+    /// The number of events that have been sent.
     events: usize,
+    /// The number of bytes that have been sent.
     bytes: usize,
     breaker: Arc<ConnectionBreaker>,
     guard: RequestGuard,

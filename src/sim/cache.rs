@@ -126,9 +126,13 @@ fn next_cut(position: u64) -> u64 {
 /// memory is bounded and every operation is short.
 #[derive(Debug)]
 pub(super) struct PromptCache {
+    /// The marks of the current generation, with the time of their last use.
     young: HashMap<u64, Tick>,
+    /// The marks of the generation before.
     old: HashMap<u64, Tick>,
+    /// The maximum number of marks.
     capacity: usize,
+    /// The time after its last use at which a mark expires.
     ttl: Duration,
 }
 

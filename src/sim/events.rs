@@ -53,8 +53,11 @@ enum Shape<'a> {
 pub(super) struct ResponseEvents {
     reply: Arc<GeneratedResponse>,
     step: ResponseStep,
+    /// The index of the current output item.
     item: usize,
+    /// The number of the next event.
     sequence: u64,
+    /// The buffer in which events are written.
     out: BytesMut,
 }
 

@@ -43,6 +43,7 @@ impl IssuedResponse {
 /// The state that an account has issued. See the module's documentation.
 pub(super) struct IssuedObjects {
     name: String,
+    /// The number of turns that have begun.
     turns: AtomicU64,
     responses: Mutex<ResponseStore>,
 }
@@ -50,7 +51,9 @@ pub(super) struct IssuedObjects {
 #[derive(Default)]
 struct ResponseStore {
     known: HashMap<Arc<str>, IssuedResponse>,
+    /// The ids of the known responses, the oldest first.
     oldest: VecDeque<Arc<str>>,
+    /// The approximate size of the known responses and their requests, in bytes.
     bytes: usize,
 }
 

@@ -39,9 +39,13 @@ const ECHO: [(&str, &str); 17] = [
 /// The tokens of a request and its response, as the account bills them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenUsage {
+    /// The number of tokens of the prompt.
     pub input: u64,
+    /// The number of tokens of the prompt that were read from the cache.
     pub cached: u64,
+    /// The number of generated tokens, including those of reasoning.
     pub output: u64,
+    /// The number of generated tokens of reasoning.
     pub reasoning: u64,
 }
 
@@ -74,8 +78,10 @@ pub(super) enum ResponseStatus {
 /// One response, which is complete before its first event is sent.
 pub(super) struct GeneratedResponse {
     id: String,
+    /// The time of creation as Unix time, in seconds.
     created_at: u64,
     model: String,
+    /// The settings of the request that the response repeats, as JSON members.
     echo: String,
     items: Vec<Value>,
     usage: TokenUsage,

@@ -19,7 +19,9 @@ type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 /// An [`Act`] and the requests that it applies to. Without conditions and limits it applies to all requests.
 pub struct Rule {
     act: Act,
+    /// The number of requests that the rule still applies to; `None` if there is no limit.
     left: Option<u64>,
+    /// The path of the requests; `None` for every path.
     path: Option<String>,
     head: Option<OnHead>,
     body: Option<OnBody>,

@@ -8,7 +8,9 @@ use crate::{ids::ModelKey, tick::Tick};
 pub struct Attempt {
     /// When the request was sent.
     pub(super) began: Tick,
+    /// The model that the request asks for.
     pub(super) model: Option<ModelKey>,
+    /// Whether the request is a probe.
     pub(super) is_probe: bool,
 }
 

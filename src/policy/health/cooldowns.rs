@@ -23,6 +23,7 @@ const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Cooldowns {
+    /// The upstream's own cooldown.
     upstream: Option<Cooldown>,
     /// At most [`MODELS_MAX`] entries.
     models: Vec<(ModelKey, Cooldown)>,
@@ -35,7 +36,9 @@ pub(super) struct Cooldowns {
 struct Cooldown {
     /// When the cooldown began or was last confirmed.
     since: Tick,
+    /// When the cooldown ends.
     until: Tick,
+    /// Whether the upstream named the end.
     is_named: bool,
     /// Whether the end of the cooldown is still to be reported.
     is_unreported: bool,

@@ -13,6 +13,7 @@ const JOINED: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Window {
     entries: VecDeque<WindowEntry>,
+    /// The sum of all amounts in the window.
     sum: u64,
 }
 

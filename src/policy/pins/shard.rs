@@ -20,10 +20,13 @@ const CHUNK: usize = 32;
 struct PinEntry {
     key: u64,
     upstream: UpstreamId,
+    /// When the entry was last used.
     last: Tick,
     /// The next entry of the same bucket, or the next free entry.
     chain: u32,
+    /// The index of the entry that was used before this one, or [`NIL`].
     older: u32,
+    /// The index of the entry that was used after this one, or [`NIL`].
     newer: u32,
 }
 
@@ -42,9 +45,13 @@ pub(super) struct Shard {
     buckets: Box<[u32]>,
     #[expect(clippy::vec_box, reason = "entries stay where they are when the list grows")]
     chunks: Vec<Box<[PinEntry; CHUNK]>>,
+    /// The first free entry, or [`NIL`].
     free: u32,
+    /// The entry that was used last, or [`NIL`].
     newest: u32,
+    /// The entry that has been unused the longest, or [`NIL`].
     oldest: u32,
+    /// The number of entries in use.
     len: u32,
 }
 

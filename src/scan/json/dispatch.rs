@@ -26,6 +26,7 @@ pub(super) struct FieldDispatcher<V: FieldVisitor> {
     capture: Option<Capture>,
     /// Whether `capture` is a number.
     is_number: bool,
+    /// How far an `encrypted_content` member has been read.
     encrypted: EncryptedState,
     /// Whether the key `encrypted_content` may begin in the current block.
     block_may_have_encrypted: bool,

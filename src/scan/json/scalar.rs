@@ -106,6 +106,7 @@ pub(super) struct Number {
     fraction_overflow: bool,
     /// The absolute value of the written exponent.
     exponent: i32,
+    /// Whether the written exponent is negative.
     exponent_negative: bool,
     /// The written exponent does not fit into an `i32`.
     exponent_overflow: bool,

@@ -25,6 +25,7 @@ pub(in crate::scan) struct Scanner<V: FieldVisitor> {
     dispatcher: FieldDispatcher<V>,
     /// The unfinished block, of which the first `filled` bytes are valid.
     pending: [u8; BLOCK],
+    /// The number of valid bytes in `pending`.
     filled: usize,
     /// The number of bytes of the stream before the unfinished block.
     done: u64,

@@ -39,6 +39,7 @@ pub(super) struct StreamFacts {
 struct CurrentEvent {
     /// The beginning of its data, of which `held` bytes are valid. It is used only if that beginning arrives in pieces.
     head: [u8; Peek::LENGTH],
+    /// The number of valid bytes in `head`.
     held: usize,
     /// The type of the event, once it is known.
     kind: Option<EventKind>,

@@ -48,6 +48,7 @@ struct JsonFacts {
     id: Option<String>,
     encrypted: Vec<EncryptedContent>,
     usage: Option<Usage>,
+    /// Whether the root object has been read to its end.
     is_whole: bool,
 }
 

@@ -79,6 +79,7 @@ pub struct KeptBody {
     pieces: Box<[Bytes]>,
     /// The total size in bytes.
     length: u64,
+    /// Accounts for the memory of the body until it is dropped.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -114,7 +115,9 @@ impl KeptBody {
 /// A byte of a kept body: the index of its piece, and its offset in that piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PiecePosition {
+    /// The index of the piece.
     piece: usize,
+    /// The offset in the piece, in bytes.
     offset: usize,
 }
 

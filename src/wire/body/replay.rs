@@ -160,7 +160,9 @@ impl Replay {
 
 /// The progress of a body that is passed on as it arrives, seen from outside the body.
 pub(in crate::wire) struct UploadProgress {
+    /// The number of bytes of the body that have been received so far.
     received: Arc<AtomicU64>,
+    /// Completes when the body has been sent or dropped.
     sent: oneshot::Receiver<Infallible>,
 }
 

@@ -62,6 +62,7 @@ pub(in crate::wire) struct Dialer {
     connector: HttpConnector,
     /// The base URL of the upstream, without a path.
     uri: Uri,
+    /// The TLS configuration and the name that the certificate is checked against; `None` for http.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// The maximum time to open a connection.
     limit: Duration,

@@ -42,6 +42,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP/2 connections to one upstream.
 pub(in crate::wire) struct H2Pool {
+    /// The open connections, the latest one last.
     connections: Mutex<Vec<H2Connection>>,
     /// Whether a new connection will most likely use HTTP/2, because HTTP/2 is offered and the upstream chose it last
     /// time.
@@ -58,6 +59,7 @@ struct H2Connection {
 
 /// The number of open streams of one connection.
 struct H2StreamCount {
+    /// The number of open streams.
     open: AtomicUsize,
     /// When a stream last ended.
     last_end: Mutex<Instant>,

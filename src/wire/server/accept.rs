@@ -20,7 +20,9 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 pub(in crate::wire) struct Acceptor<'a> {
     listener: &'a Listener,
     capacity: &'a Capacity,
+    /// Limits the log lines that say that clients wait.
     full_log: LogThrottle,
+    /// Limits the log lines about failures to accept.
     error_log: LogThrottle,
 }
 

@@ -17,13 +17,16 @@ use tokio::time::Instant;
 /// or the time at which the current wait began, in milliseconds since `start`, shifted left by two bits. In the second
 /// case, the lowest two bits say what the connection waits for.
 pub(in crate::wire) struct Activity {
+    /// When the connection was accepted. The time in `state` is relative to it.
     start: Instant,
+    /// `BUSY`, or the beginning and the kind of the current wait, as described above.
     state: AtomicU64,
     /// Whether bytes wait until the client reads.
     is_write_blocked: AtomicBool,
     /// Whether the end of the connection marks the end of the response. In that case, only a reset shows that a
     /// response is incomplete.
     ends_with_connection: AtomicBool,
+    /// Whether a response could not be sent completely.
     is_response_aborted: AtomicBool,
 }
 

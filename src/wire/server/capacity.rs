@@ -22,7 +22,9 @@ const DESCRIPTORS_PER_CLIENT: usize = 3;
 /// system's queue.
 #[derive(Debug)]
 pub struct Capacity {
+    /// The maximum number of open connections.
     limit: usize,
+    /// One permit for each connection that may still be accepted.
     permits: Arc<Semaphore>,
     /// The number of open connections, for the metrics.
     open: Arc<AtomicUsize>,

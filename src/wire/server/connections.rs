@@ -28,14 +28,18 @@ pub(in crate::wire) struct Connections<R> {
     limits: ServeLimits,
     /// Called with each head that does not arrive in time.
     refuse: R,
+    /// The timer of the checks.
     check: Interval,
+    /// The tasks of the connections.
     tasks: JoinSet<()>,
+    /// The open connections, by the ids of their tasks.
     tracked: HashMap<Id, TrackedConnection>,
 }
 
 struct TrackedConnection {
     peer: Peer,
     activity: Arc<Activity>,
+    /// Aborts the task of the connection.
     task: AbortHandle,
     /// The channel that tells the connection to drain; `None` once this has been done.
     drain: Option<oneshot::Sender<()>>,

@@ -147,6 +147,7 @@ impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
 /// check for stalled responses, which can drop it.
 pub(in crate::wire) struct H2ResponseBody<B> {
     state: Arc<Mutex<H2SendState<B>>>,
+    /// Whether the body is read but not sent, because the response must not have one.
     is_omitted: bool,
     _running: RunningRequest<B>,
 }

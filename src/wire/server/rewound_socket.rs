@@ -13,6 +13,7 @@ use crate::wire::server::socket::ClientSocket;
 
 /// A socket that returns again the first bytes that were read from it.
 pub(in crate::wire) struct RewoundSocket {
+    /// The bytes that have been read already and are returned first.
     read: Bytes,
     socket: ClientSocket,
 }

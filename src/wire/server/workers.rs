@@ -56,6 +56,7 @@ struct Worker {
     connections: Arc<AtomicUsize>,
     /// Stops the worker when it is dropped.
     stop: Option<oneshot::Sender<()>>,
+    /// The thread of the worker; `None` once it has been joined.
     thread: Option<JoinHandle<()>>,
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 pub(in crate::wire) struct WaitTimeout {
     /// When the current wait began; `None` between two waits.
     since: Option<Instant>,
+    /// The timer, which may belong to an earlier wait; `None` before the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

@@ -49,6 +49,7 @@ struct Http1Server {
     activity: Arc<Activity>,
     /// Completes when the connection is to end after the current request.
     drain: oneshot::Receiver<()>,
+    /// Whether `drain` has completed.
     is_draining: bool,
 }
 
