@@ -25,7 +25,7 @@ const WORTH_TELLING: Duration = Duration::from_secs(1);
 pub(super) struct Cooldowns {
     /// The upstream's own cooldown.
     upstream: Option<Cooldown>,
-    /// At most [`MODELS_MAX`] entries.
+    /// The cooldowns of single models, at most [`MODELS_MAX`] of them.
     models: Vec<(ModelKey, Cooldown)>,
     /// When a success last ended a cooldown. Verdicts on requests that were sent before have no effect on cooldowns.
     cleared: Option<Tick>,

@@ -38,7 +38,7 @@ enum GrammarState {
     ItemEnd,
     /// A container has ended. The enclosing container decides what follows.
     Closed,
-    /// Only whitespace.
+    /// Only whitespace may follow.
     End,
 }
 

@@ -40,7 +40,7 @@ impl ConnectionFreshness {
 pub(in crate::wire) enum CheckoutPolicy {
     /// Every connection that is not known to be closed.
     AnyOpen,
-    /// Only a connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body cannot be sent again.
+    /// A connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body cannot be sent again.
     RecentlyUsedOnly,
 }
 

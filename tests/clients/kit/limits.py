@@ -36,8 +36,8 @@ class Strained(Rig):
 
 
 def strained(setup, label, refusals):
-    """Returns a setup and a list. The accounts of the setup refuse requests with `refusals`, in the order in which they are tried. The
-    list contains the accounts in that order."""
+    """Returns a setup and a list. The accounts of the setup refuse requests with `refusals`, in the order in which they are
+    tried. The list contains the accounts in that order."""
     rig = Strained(setup.rig, setup.folder / label)
     rig.start()
     asked = []

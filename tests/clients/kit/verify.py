@@ -1,7 +1,7 @@
 """Rules that every request of a scenario must satisfy.
 
-The rules are checked on the requests that the taps recorded, and not on the reports of the proxy. The requests name their session,
-and each tap belongs to one account.
+The rules are checked on the requests that the taps recorded, and not on the reports of the proxy. The requests name their
+session, and each tap belongs to one account.
 """
 
 from dataclasses import dataclass, field
