@@ -1,11 +1,11 @@
-//! Checks that the source tree has the structure that `src/lib.rs` documents.
+//! Tests that check whether the source tree has the structure that `src/lib.rs` documents.
 //!
-//! - Each module uses only the layers below it, and modules on one layer do not know each other.
-//! - No file imports, directly or through others, a file that imports it; nor does a submodule and its siblings.
+//! - Each module uses only the layers below it, and modules on one layer do not use each other.
+//! - The imports of files form no cycle, and neither do the imports of sibling modules.
 //! - One type name stands for one type.
-//! - Files, functions and signatures keep to their bounds.
+//! - Files, functions and signatures do not exceed their limits.
 //!
-//! A rule may be broken only by what is listed here, each with its reason.
+//! An exception to a rule must be listed here with its reason.
 
 #[path = "layers/cycles.rs"]
 mod cycles;
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use imports::Imports;
 use tree::Tree;
 
-/// The layer of each module directly below the crate, as `src/lib.rs` documents it.
+/// The layer of each module directly below the crate. It must agree with the documentation in `src/lib.rs`.
 const LAYERS: [(&str, u8); 16] = [
     ("main", 6),
     ("app", 5),
@@ -41,35 +41,44 @@ const LAYERS: [(&str, u8); 16] = [
     ("cache_padded", 0),
 ];
 
-/// Modules that take time as an argument and own no I/O.
+/// The modules that take time as an argument and do no I/O.
 const PURE: [&str; 2] = ["policy", "scan"];
 
-/// Files that form an import cycle, each group with the reason why it is not a tree.
+/// Groups of files that may form an import cycle, each with the reason.
 const ALLOWED_CYCLES: [(&[&str], &str); 0] = [];
 
-/// Sibling modules that import each other although their files do not, each group with the reason.
+/// Groups of sibling modules that may import each other, each with its parent module and the reason.
 const ALLOWED_SIBLING_CYCLES: [(&str, &[&str], &str); 1] = [(
     "wire",
     &["body", "client", "http1", "server"],
-    "a request body is read from a client's connection and written to an upstream's, so the folders group files by what \
-     they are, not by what they use",
+    "request bodies are read from a client's connection and written to an upstream's, so these folders use each \
+     other although their files do not",
 )];
 
-/// Type names that stand for more than one type, each with the reason.
+/// The type names that may stand for more than one type, each with the reason.
 const SHARED_NAMES: [(&str, &str); 3] = [
-    ("ClientKey", "as it is configured, and as requests use it"),
-    ("Group", "as it is configured, and as requests use it"),
-    ("Upstream", "as it is configured, and as requests use it"),
+    (
+        "ClientKey",
+        "one type holds the configured values, and one holds the values that requests use",
+    ),
+    (
+        "Group",
+        "one type holds the configured values, and one holds the values that requests use",
+    ),
+    (
+        "Upstream",
+        "one type holds the configured values, and one holds the values that requests use",
+    ),
 ];
 
-/// The longest file, in lines.
+/// The maximum length of a file in lines.
 const FILE_LINES: usize = 400;
-/// The longest function, in lines.
+/// The maximum length of a function in lines.
 const FUNCTION_LINES: usize = 60;
-/// The most parameters of a function, without `self`.
+/// The maximum number of parameters of a function, not counting `self`.
 const PARAMETERS: usize = 5;
 
-/// Files and functions over a bound, each with the reason.
+/// The files and functions that may exceed a limit, each with the reason.
 const OVER_BOUND: [(&str, &str); 0] = [];
 
 fn layer(module: &str) -> Option<u8> {
@@ -88,7 +97,10 @@ fn each_module_uses_only_the_layers_below_it() {
     for file in tree.files() {
         let Some(module) = file.module.first() else { continue };
         let Some(own) = layer(module) else {
-            wrong.push(format!("{}: the module '{module}' has no layer", file.path));
+            wrong.push(format!(
+                "{}: the module '{module}' has no layer; add it to LAYERS",
+                file.path
+            ));
             continue;
         };
         for used in imports.of(file) {
@@ -109,7 +121,7 @@ fn each_module_uses_only_the_layers_below_it() {
 }
 
 #[test]
-fn each_layer_has_files_and_stands_in_the_documentation_of_the_crate() {
+fn each_layer_has_files_and_is_documented_in_the_crate() {
     let tree = Tree::read();
     let modules: BTreeSet<&str> = tree
         .files()
@@ -120,7 +132,7 @@ fn each_layer_has_files_and_stands_in_the_documentation_of_the_crate() {
     for (module, layer) in LAYERS {
         assert!(
             module == "main" || modules.contains(module),
-            "'{module}' has no file: remove it from the layers"
+            "'{module}' has no file; remove it from LAYERS"
         );
         let row = documentation
             .lines()
@@ -128,7 +140,7 @@ fn each_layer_has_files_and_stands_in_the_documentation_of_the_crate() {
         let row = row.unwrap_or_else(|| panic!("src/lib.rs does not document '{module}'"));
         let documented = row.split('|').nth(1).expect("a first column").trim();
         let expected = layer.min(5).to_string();
-        assert_eq!(documented, expected, "src/lib.rs puts '{module}' on another layer");
+        assert_eq!(documented, expected, "src/lib.rs documents '{module}' on another layer");
     }
 }
 
@@ -162,7 +174,7 @@ fn pure_modules_read_no_clock_and_open_no_socket() {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn the_imports_of_files_form_no_cycle() {
     let tree = Tree::read();
     let imports = Imports::resolve(&tree, imports::Tests::Excluded);
     let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -183,7 +195,7 @@ fn no_files_import_each_other_in_a_circle() {
     for (allowed, _) in ALLOWED_CYCLES {
         if !found.iter().any(|cycle| cycle.as_slice() == allowed) {
             wrong.push(format!(
-                "no longer a cycle, remove it from the list: {}",
+                "these files are no longer a cycle; remove them from ALLOWED_CYCLES: {}",
                 allowed.join(", ")
             ));
         }
@@ -192,7 +204,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn no_sibling_modules_import_each_other_in_a_circle() {
+fn the_imports_of_sibling_modules_form_no_cycle() {
     let tree = Tree::read();
     let imports = Imports::resolve(&tree, imports::Tests::Excluded);
     let mut wrong = Vec::new();
@@ -248,7 +260,9 @@ fn one_type_name_stands_for_one_type() {
         let is_shared = SHARED_NAMES.iter().any(|(shared, _)| shared == name);
         match (places.len() > 1, is_shared) {
             (true, false) => wrong.push(format!("'{name}' stands for several types: {}", places.join(", "))),
-            (false, true) => wrong.push(format!("'{name}' stands for one type only: remove it from the list")),
+            (false, true) => wrong.push(format!(
+                "'{name}' stands for only one type; remove it from SHARED_NAMES"
+            )),
             _ => {}
         }
     }
@@ -256,30 +270,33 @@ fn one_type_name_stands_for_one_type() {
 }
 
 #[test]
-fn files_functions_and_signatures_keep_to_their_bounds() {
+fn files_functions_and_signatures_do_not_exceed_their_limits() {
     let tree = Tree::read();
     let mut over = Vec::new();
     for file in tree.files() {
         let lines = file.text.lines().count();
         if lines > FILE_LINES {
-            over.push((file.path.clone(), format!("{lines} lines, at most {FILE_LINES}")));
+            over.push((file.path.clone(), format!("{lines} lines, more than {FILE_LINES}")));
         }
         for function in items::functions(file) {
             let place = format!("{}: {}", file.path, function.name);
             if function.lines > FUNCTION_LINES {
                 over.push((
                     place.clone(),
-                    format!("{} lines, at most {FUNCTION_LINES}", function.lines),
+                    format!("{} lines, more than {FUNCTION_LINES}", function.lines),
                 ));
             }
             if function.parameters > PARAMETERS {
                 over.push((
                     place.clone(),
-                    format!("{} parameters, at most {PARAMETERS}", function.parameters),
+                    format!("{} parameters, more than {PARAMETERS}", function.parameters),
                 ));
             }
             if function.has_bool && !function.is_of_trait {
-                over.push((place, "a bare `bool` parameter: use an enum of two variants".to_owned()));
+                over.push((
+                    place,
+                    "a bare `bool` parameter; use an enum with two variants".to_owned(),
+                ));
             }
         }
     }
@@ -290,7 +307,7 @@ fn files_functions_and_signatures_keep_to_their_bounds() {
         .collect();
     for (listed, _) in OVER_BOUND {
         if !over.iter().any(|(place, _)| place == listed) {
-            wrong.push(format!("{listed} is within its bounds: remove it from the list"));
+            wrong.push(format!("{listed} does not exceed its limit; remove it from OVER_BOUND"));
         }
     }
     assert_none(&wrong);

@@ -20,7 +20,7 @@ def arguments():
     for name in ("steadfast", "sink", "recordings", "out"):
         parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="one repetition of fewer workloads: under a minute")
-    parser.add_argument("--only", default="", help="only workloads whose names contain one of these texts, separated by commas")
+    parser.add_argument("--only", default="", help="only workloads with one of these texts, separated by commas, in their names")
     parser.add_argument("--proxies", default="", help="only these proxies, separated by commas")
     parser.add_argument("--repeat", type=int, help="repetitions of each workload [default: 3]")
     return parser.parse_args()

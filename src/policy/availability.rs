@@ -2,20 +2,20 @@
 
 use crate::tick::Tick;
 
-/// Whether an upstream can take a request now, and if not, why.
+/// Whether an upstream can take a request now, and the reason if it cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
     /// The upstream takes the request. The request may be the probe that is due.
     Ready,
-    /// All slots are taken, or other requests wait for the free ones. [`Health`](super::Health) knows no slots and never
-    /// returns this.
+    /// All slots are taken, or other requests wait for the free ones. [`Health`](super::Health) has no knowledge of
+    /// slots and never returns this value.
     Full,
-    /// The upstream is limited.
+    /// The upstream has reached a limit.
     Cooling {
         /// When the limit ends.
         until: Tick,
     },
-    /// The upstream does not work.
+    /// The upstream failed several times in a row.
     Ejected {
         /// The earliest moment for the next probe.
         until: Tick,

@@ -1,10 +1,10 @@
 //! Load balancing for requests without a session: the less loaded of two random upstreams.
 //!
-//! Always taking the least loaded upstream looks best but is not: load figures are a moment old when a request uses
-//! them, so all requests of that moment go to the upstream that was idle, and finding the least loaded upstream takes
-//! a look at every upstream. Two random candidates and the less loaded of them suffice: the longest queue shrinks
-//! from about log n / log log n with one random choice to log log n with two (Mitzenmacher, *The power of two choices
-//! in randomized load balancing*, 2001), and simultaneous requests spread by themselves.
+//! The obvious choice, the least loaded upstream, has two faults. Load figures are a moment old when a request uses
+//! them, so all requests of that moment go to the upstream that was idle. And every upstream must be looked at to find
+//! the least loaded one. It is enough to draw two random candidates and take the less loaded one: the longest queue
+//! shrinks from about log n / log log n with one random choice to log log n with two (Mitzenmacher, *The power of two
+//! choices in randomized load balancing*, 2001), and simultaneous requests spread over the pool.
 //!
 //! The candidates are drawn by weight. Otherwise the light members of a pool would be in every second pair and would
 //! be full long before the heavy ones.
@@ -115,8 +115,8 @@ mod tests {
         }
     }
 
-    /// Requests that never end: with one random choice, the fullest of 100 members would hold about 130 requests at a
-    /// mean of 100.
+    /// The requests of this test never end. With one random choice, the fullest of 100 members would hold about 130
+    /// requests at a mean of 100.
     #[test]
     fn all_members_get_nearly_the_same_load() {
         let mut rng = fastrand::Rng::with_seed(3);

@@ -1,9 +1,9 @@
 //! The retry budget: an upper bound on retries as a share of all requests.
 //!
-//! When everything fails at once, retries multiply the load by the number of attempts just when there is least
-//! capacity to serve it. A bound per request does not prevent that; a bound on the share of retries among all
-//! requests does (*Site Reliability Engineering*, 2016, ch. 21: "Deciding to retry"). A few retries per second are
-//! free, because otherwise callers would see an upstream's failure wherever there is little traffic.
+//! When all upstreams fail at once, retries multiply the load by the number of attempts, at the time when there is
+//! least capacity. A bound per request does not prevent that; a bound on the share of retries among all requests does
+//! (*Site Reliability Engineering*, 2016, ch. 21: "Deciding to retry"). A few retries per second are free. Without
+//! them, callers would see the failures of an upstream that has little traffic.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::tick::Tick;
 
 /// The length of the sliding window over which the budget counts requests and retries.
 pub const WINDOW: Duration = Duration::from_secs(10);
-/// The number of free retries per window, which no request needs to pay for: 10 per second.
+/// The number of free retries per window, which do not depend on the number of requests: 10 per second.
 pub const FREE: u64 = 100;
 
 /// The budget counts time in buckets of this length.
 const BUCKET: Duration = Duration::from_millis(100);
-/// The number of buckets that overlap a window whose end lies inside a bucket, including the two that the window
+/// The number of buckets that overlap a window that ends inside a bucket. It includes the two buckets that the window
 /// cuts.
 const BUCKETS: u64 = (WINDOW.as_nanos() / BUCKET.as_nanos()) as u64 + 1;
 
@@ -26,13 +26,14 @@ const BUCKETS: u64 = (WINDOW.as_nanos() / BUCKET.as_nanos()) as u64 + 1;
 ///
 /// Whenever a retry is granted, the retries granted within the last [`WINDOW`], including this one, are at most
 /// [`FREE`] plus `share` times the requests within the same window. Time is counted in buckets of 0.1 s, and requests
-/// count only where the budget has been told their number. Where that leaves a doubt, the budget does not grant the
-/// retry: a retry counts for up to 0.1 s longer than the window, and requests count from the first moment within the
-/// window at which the budget was told their number.
+/// count only if they were reported to the budget. Both make the budget stricter, never looser: a retry counts for up
+/// to 0.1 s longer than the window, and requests count from the first moment within the window at which their number
+/// was reported.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
+    /// The number of retries for each request, from 0 to 1.
     share: f64,
-    /// The buckets of the window in order of time. Buckets in which nothing happened are left out.
+    /// The buckets of the window in order of time. Buckets without a call are left out.
     buckets: VecDeque<WindowBucket>,
     /// The sum of the retries in `buckets`.
     retries: u64,
@@ -40,9 +41,11 @@ pub struct RetryBudget {
 
 #[derive(Clone, Copy, Debug)]
 struct WindowBucket {
+    /// The number of the bucket, counted from [`Tick::ZERO`].
     number: u64,
     /// The running total of requests at the first call in this bucket.
     requests: u64,
+    /// The number of retries that were granted in this bucket.
     retries: u64,
 }
 
@@ -64,11 +67,11 @@ impl RetryBudget {
         self.share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     }
 
-    /// Records that there have been `requests` requests in total by `now`. Call this about once per second; requests
-    /// since the last call do not count in the next window otherwise.
+    /// Records that there have been `requests` requests in total by `now`. This should be called about once per second,
+    /// because requests between the last call and the beginning of a window are not counted in that window otherwise.
     pub fn sample(&mut self, now: Tick, requests: u64) {
-        // Threads read their clocks before they get here, so calls may arrive out of order. A moment that has passed
-        // counts as the present.
+        // Threads read their clocks before they get here, so calls may arrive out of order. A time before the latest
+        // bucket is treated as the time of that bucket.
         let number =
             (now.as_nanos() / BUCKET.as_nanos() as u64).max(self.buckets.back().map_or(0, |bucket| bucket.number));
         while let Some(first) = self.buckets.front()
@@ -162,7 +165,7 @@ mod tests {
         assert!(budget.buckets.len() == 1);
     }
 
-    /// Remembers every request and every granted retry.
+    /// The oracle of the budget. It remembers every request and every granted retry.
     #[derive(Default)]
     struct OracleBudget {
         granted: Vec<Tick>,

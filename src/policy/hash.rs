@@ -1,6 +1,5 @@
-//! Hashing and arithmetic for picking an upstream, with the same result on every platform. The results are part of
-//! the contract between replicas and releases: the same input gives the same bits, so no session moves with an
-//! upgrade.
+//! Hashing and arithmetic for picking an upstream, with the same result on every platform. Replicas and releases rely
+//! on the results: the same input gives the same bits, so no session moves with an upgrade.
 
 /// A key, prepared for hashing with many ids.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +108,8 @@ mod tests {
         fn ln_agrees_with_std(hash in any::<u64>(), shift in 0u32..50) {
             // The hash is shifted both ways, so that numbers next to 0 and next to 1 are as likely as others.
             for x in [unit(hash), unit(hash >> shift), unit(!(hash >> shift))] {
-                let (ours, theirs) = (ln(x), x.ln());
-                prop_assert!((ours - theirs).abs() <= theirs.abs() * 2.0 * f64::EPSILON, "{x}: {ours} {theirs}");
+                let (actual, expected) = (ln(x), x.ln());
+                prop_assert!((actual - expected).abs() <= expected.abs() * 2.0 * f64::EPSILON, "{x}: {actual} {expected}");
             }
         }
 

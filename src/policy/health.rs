@@ -15,14 +15,15 @@
 //! **Refusal** ([`Verdict::Refused`]): the upstream does not accept the credential, and waiting does not change that. The
 //! upstream is disabled, and is probed every [`PROBE_DISABLED`] and after a reload.
 //!
-//! Besides, the operator can drain an upstream. A draining upstream gets no requests, however healthy it is.
+//! In addition, the operator can drain an upstream. A draining upstream gets no requests, even if it is healthy.
 //!
 //! # Outdated verdicts
 //!
-//! A hundred requests may be in flight when an upstream breaks. Their hundred verdicts arrive later, the last of them
-//! perhaps long after the upstream works again. So a verdict counts only if its request was sent after the event that it
-//! would change: a verdict cannot prolong an ejection that its request did not probe, end a cooldown that began after its
-//! request, or eject an upstream that has recovered since. There is one exception: a limit that names a later end counts
+//! A hundred requests may be in flight when an upstream breaks. Their verdicts arrive later, the last of them perhaps
+//! long after the upstream works again. So a verdict counts only if its request was sent after the event that the
+//! verdict would change. A verdict cannot prolong an ejection that its request did not probe, end a cooldown that began
+//! after its request, or eject an upstream that has recovered since. There is one exception: a limit that names a later
+//! end counts from every request.
 //! from every request.
 
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub struct Health {
 
 #[derive(Clone, Copy, Debug)]
 enum HealthPhase {
-    /// The upstream works, as far as is known.
+    /// The upstream works, or nothing is known about it.
     Working {
         /// The number of failures in a row until now.
         failures: u32,
@@ -192,7 +193,7 @@ impl Health {
     }
 
     /// Records that the configuration was read again, perhaps with another credential. If the upstream is disabled, a
-    /// probe is due now. Verdicts on earlier requests say nothing about the new credential.
+    /// probe is due now. Verdicts on requests that were sent before do not apply to the new credential.
     pub fn record_reload(&mut self, now: Tick) {
         self.renewed = Some(now);
         if let HealthPhase::Out(outage) = &mut self.phase {

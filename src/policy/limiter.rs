@@ -2,11 +2,11 @@
 //!
 //! # A sliding window
 //!
-//! The guarantee is: in *no* span of a minute is more admitted than the limit. A token bucket (or the equivalent
-//! GCRA, which the crate `governor` implements) does not give this guarantee. A full bucket admits its whole burst at
-//! once and then refills, which is nearly twice the limit in the first minute. A counter that starts anew with each
-//! minute admits twice the limit around the turn of the minute. So each amount is remembered with its time until it
-//! is a minute old (a *sliding window log*), and a denial can name to the second when there is capacity again.
+//! The guarantee is that *no* span of a minute admits more than the limit. A token bucket (or the equivalent GCRA,
+//! which the crate `governor` implements) does not give this guarantee: a full bucket admits its whole burst at once
+//! and then refills, which is nearly twice the limit in the first minute. A counter that starts anew with each minute
+//! admits twice the limit around the turn of the minute. So the limiter remembers each amount with its time until it is
+//! a minute old (a *sliding window log*). A denial can therefore name to the second when there is capacity again.
 //!
 //! Memory is bounded by joining amounts that are close together in time into one entry. The entry is dropped when its
 //! youngest part is a minute old: up to a quarter of a second late, and never early.
@@ -29,8 +29,8 @@ use self::window::Window;
 pub use self::window::in_units;
 use crate::{fault::LimitKind, tick::Tick};
 
-/// The time after which a request that was denied for concurrency may try again. The end of the running requests is
-/// not known.
+/// The time after which a request that was denied for concurrency may try again. It is a guess, because the end of the
+/// running requests is not known.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The limits of a client key. `None` means that there is no limit.
@@ -54,7 +54,7 @@ impl Quota {
 /// The reason why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The limit that is reached. If several are reached, the one that lasts longest.
+    /// The limit that is reached. If several limits are reached, this is the one with the longest `retry_after`.
     pub limit: LimitKind,
     /// The amount that the limit allows.
     pub allowed: u64,
@@ -88,7 +88,7 @@ pub struct LimitUsage {
     pub reset: Duration,
 }
 
-/// The use of the limits per minute; `None` where the key has no such limit.
+/// The use of the limits per minute. A value is `None` if the key has no such limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaUsage {
     /// The use of the limit on requests.
@@ -120,7 +120,7 @@ impl Limiter {
         self.quota
     }
 
-    /// Changes the limits. What the key has used still counts.
+    /// Changes the limits. The requests and tokens that the key has used still count.
     pub fn set_quota(&mut self, quota: Quota) {
         self.quota = quota;
     }
@@ -134,7 +134,8 @@ impl Limiter {
     /// admitted when no tokens are in use.
     ///
     /// # Errors
-    /// If a limit is reached. Nothing is charged then.
+    ///
+    /// A [`Denial`] if a limit is reached. In that case nothing is charged.
     pub fn admit(&mut self, tokens: u64, now: Tick) -> Result<Admission, Denial> {
         let tokens = self.bounded(tokens);
         let concurrent = self.quota.max_concurrent.filter(|limit| self.running >= *limit);
@@ -160,11 +161,11 @@ impl Limiter {
         })
     }
 
-    /// Corrects the estimate of a request: `tokens` tokens are charged to this moment, instead of what was charged
-    /// before.
+    /// Corrects the estimate of a request: `tokens` tokens are charged to this moment, in place of the earlier charge.
     ///
     /// # Errors
-    /// If the correction exceeds the limit. The earlier charge stays then.
+    ///
+    /// A [`Denial`] if the correction exceeds the limit. In that case the earlier charge stays.
     pub fn recharge(&mut self, admission: &mut Admission, tokens: u64, now: Tick) -> Result<(), Denial> {
         let tokens = self.bounded(tokens);
         if tokens == admission.tokens {
@@ -185,7 +186,7 @@ impl Limiter {
         self.running = self
             .running
             .checked_sub(1)
-            .expect("every admission was counted, and finishes once");
+            .expect("every admission is counted, and is finished only once");
         let actual = actual.unwrap_or(admission.tokens);
         match actual.checked_sub(admission.tokens) {
             Some(more) => {

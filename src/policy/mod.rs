@@ -1,18 +1,18 @@
-//! Pure decisions about requests and upstreams: an event goes in, a decision comes out, without clock, I/O or log.
+//! Pure decisions about requests and upstreams. An event goes in and a decision comes out, without clock, I/O or logs.
 //!
 //! A request passes through the modules in this order:
 //!
 //! 1. [`session`] finds the session key of the request and the owner of the state that it refers to.
-//! 2. [`pins`] tells which upstream served the session last, [`rendezvous`] tells the session's home, and `balance`
-//!    chooses an upstream for a request without a session.
+//! 2. [`pins`] returns the upstream that served the session last, [`rendezvous`] returns the session's home, and
+//!    `balance` chooses an upstream for a request without a session.
 //! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.
 //!    The request waits at most as long as its [`patience`] allows.
 //! 4. [`verdict`] judges the upstream's answer, and [`health`] remembers the verdict as part of the upstream's
 //!    [`availability`].
 //! 5. [`budget`] decides whether the request may be retried on another upstream.
 //!
-//! [`limiter`] counts what a client key uses, and refuses requests over its limits. [`tokens`] estimates the tokens
-//! of a request body.
+//! [`limiter`] counts the requests and tokens of a client key, and denies requests over its limits. [`tokens`]
+//! estimates the tokens of a request body.
 
 pub mod availability;
 mod balance;

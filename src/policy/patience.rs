@@ -1,9 +1,9 @@
 //! The time that a session waits for its own upstream before it moves to another one.
 //!
 //! Moving costs the whole prompt, because another account has to read it from the start. Waiting is cheaper as long as
-//! it takes less time than that reading. This is the ski rental rule: rent for as long as buying costs, and the total
-//! cost is at most twice the cost of an optimal choice with knowledge of the future (Karlin et al., *Competitive snoopy
-//! caching*, 1988).
+//! it takes less time than that reading. A session therefore waits for at most the time of that reading. This is the
+//! ski rental rule, by which the total cost is at most twice the cost of an optimal choice with knowledge of the future
+//! (Karlin et al., *Competitive snoopy caching*, 1988).
 
 use std::time::Duration;
 

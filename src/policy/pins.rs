@@ -18,18 +18,17 @@
 //!
 //! # Structure
 //!
-//! The table is bounded, so an insert into a full table evicts the entry that has been unused the longest, and it
-//! finds that entry without a scan. Each of 256 shards is a hash table and a list in order of last use in one,
-//! guarded by a mutex. For each shard, the table also publishes a moment before which no entry of the shard was last
-//! used, in an array that is small enough (2 KiB) to be searched for the oldest entry of all. A use of an entry does
-//! not change that array, because a moment that is too early is still true. An eviction checks whether the earliest
-//! published moment is exact; if it is not, the eviction corrects it and searches again. Eviction is therefore
-//! least-recently-used over the whole table: exactly, as long as one thread evicts at a time. Threads that evict at
-//! the same moment take neighbours in that order. No thread ever holds two locks.
+//! The table is bounded. An insert into a full table evicts the entry that has been unused the longest, and finds it
+//! without a scan. Each of 256 shards is a hash table and a list in order of last use in one, guarded by a mutex. For
+//! each shard, the table also publishes a moment before which no entry of the shard was last used. These moments are in
+//! an array that is small enough (2 KiB) to be searched for the oldest entry of all. A use of an entry does not change
+//! that array, because a moment that is too early is still true. An eviction checks whether the earliest published
+//! moment is exact; if it is not, the eviction corrects it and searches again. Eviction is therefore exactly
+//! least-recently-used over the whole table, as long as one thread evicts at a time. Threads that evict at the same
+//! moment take neighbours in that order. No thread ever holds two locks.
 //!
-//! Requests of different sessions write to different shards, on different cache lines, so the throughput grows with
-//! the number of threads. All that they share is the number of entries, which changes when a session or a response is
-//! new.
+//! Requests of different sessions write to different shards, on different cache lines, so the throughput grows with the
+//! number of threads. They share only the number of entries, which changes when a session or a response is new.
 //!
 //! A `DashMap`, the usual base for such a table, has no order: the oldest entry would have to be sampled through its
 //! `unsafe` raw interface, or kept in a second structure that must agree with the first. Either way it needs at least
@@ -37,8 +36,8 @@
 //! this table an entry takes 42 to 44 bytes, and growing touches only the links of entries, some 4,000 of them in a
 //! table of a million entries.
 //!
-//! Entries are placed by a secret that is drawn at start, so a client that chooses its session keys cannot choose
-//! keys that share a bucket.
+//! A secret that is drawn at start decides where entries are placed. So a client that chooses its session keys cannot
+//! choose keys that share a bucket.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -91,11 +90,11 @@ const SHARDS: usize = 256;
 /// removes because the table is over its capacity. It is more than one, so that the table can shrink.
 const REMOVALS: usize = 2;
 
-/// A confirmed entry counts as used again only after this part (as a right shift) of the time that it may be idle.
-/// Most answers come sooner after their [`AffinityTable::get`], so there is nothing to write.
+/// An entry that is confirmed sooner than this part (as a right shift) of its idle time after its last use is not
+/// marked as used again. Most answers come sooner after their [`AffinityTable::get`], so there is nothing to write.
 const FRESH_SHIFT: u32 = 10;
 
-/// What an eviction does with an entry that was used after its shard published its moment.
+/// The decision of an eviction about an entry that was used after its shard published its moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IfUsed {
     Keep,
@@ -119,7 +118,7 @@ pub struct AffinityTable<K> {
 }
 
 impl<K: HashedKey> AffinityTable<K> {
-    /// Creates an empty table of at most `capacity` entries (at most some two billion), which forgets entries that
+    /// Creates an empty table of at most `capacity` entries (about two billion at most), which forgets entries that
     /// have been idle for longer than `idle`. Memory is allocated as entries are added.
     pub fn new(capacity: usize, idle: Duration) -> Self {
         let table = Self {
@@ -266,7 +265,7 @@ impl<K: HashedKey> AffinityTable<K> {
         let result = act(&mut shard);
         let oldest = oldest_of(&shard);
         // Most calls change nothing here, and a store would take the cache line away from the threads whose shards
-        // are beside this one.
+        // are next to this one.
         if oldest < published.load(Relaxed) {
             published.store(oldest, Relaxed);
         }

@@ -46,7 +46,7 @@ use crate::ids::{OrganizationId, SessionKey, UpstreamId, Weight};
 #[cfg(test)]
 mod tests;
 
-/// An upstream of a pool, as far as rendezvous hashing depends on it.
+/// An upstream of a pool, with the facts that rendezvous hashing depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The upstream's id. Within one pool every id is different.
@@ -94,7 +94,7 @@ struct Draw<'a> {
     at: usize,
 }
 
-/// The relative distance by which the bounds are moved apart, which is far more than any rounding error.
+/// The relative distance by which the bounds are moved apart. It is far more than any rounding error.
 const ROUNDING: f64 = 1e-9;
 
 impl Draw<'_> {
@@ -282,8 +282,8 @@ impl Rendezvous {
         self.ids.get(run.ids.clone()).expect("a run is a range of ids")
     }
 
-    /// Returns the draws of the eligible members whose position in [`Rendezvous::ids`] satisfies `wanted`, the last
-    /// in the order of the race first.
+    /// Returns the draws of the eligible members with a position in [`Rendezvous::ids`] that satisfies `wanted`, the
+    /// last in the order of the race first.
     fn sorted<'a>(
         &'a self,
         key: Key,

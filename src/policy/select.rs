@@ -3,26 +3,26 @@
 //!
 //! # The rules
 //!
-//! 1. The request's own upstream (the first candidate), if it is ready.
-//! 2. The request's own upstream, later: if it is full, or if it is limited and the limit ends before the session's
+//! 1. If the request's own upstream (the first candidate) is ready, the request is sent to it.
+//! 2. If the own upstream is full, or if it is limited and the limit ends before the session's
 //!    [patience](super::Patience) does, the request waits for it. The end of a failure is not known, so a request
 //!    leaves an ejected upstream at once.
-//! 3. The first other candidate that is ready.
-//! 4. If no candidate is ready: the first candidate that will or may be ready within the time that the request can
-//!    wait. That is a candidate that is full, whose limit or ejection ends within that time, or that is being probed
-//!    now.
-//! 5. The least bad candidate.
+//! 3. Otherwise, the request is sent to the first other candidate that is ready.
+//! 4. If no candidate is ready, the request waits for the first candidate that will or may be ready within the time
+//!    that the request can wait. Such a candidate is full, has a limit or ejection that ends within that time, or is
+//!    being probed now.
+//! 5. Otherwise, the least bad candidate is selected.
 //!
 //! An upstream that was tried for this request and failed is excluded from all five rules.
 //!
 //! # The least bad candidate
 //!
-//! A request that is sent to an upstream in an outage tests the upstream against the available evidence. This is the
-//! reason why the last upstream of a pool is never lost to a mistaken ejection. But if all upstreams are in an
-//! outage, the requests of all clients go to the upstream that is expected back first, which is overloaded at best
-//! and may be about to recover. So an attempt on the least bad candidate is worth as little as a retry: it is paid
-//! for from the [retry budget](super::RetryBudget), even if it is the request's first attempt. If the budget does not
-//! allow the attempt, the request is answered at once with the time to try again.
+//! A request that is sent to an upstream in an outage tests whether the upstream works in spite of the evidence. So a
+//! mistaken ejection never makes the last upstream of a pool unusable. But if all upstreams are in an outage, the
+//! requests of all clients go to the upstream that is expected back first, which is overloaded at best and may be about
+//! to recover. So an attempt on the least bad candidate counts as a retry: it is charged to the [retry
+//! budget](super::RetryBudget), even if it is the request's first attempt. If the budget does not allow the attempt,
+//! the request is answered at once with the time to try again.
 //!
 //! For the same reason, requests do not join a probe. A request that can wait waits for the probe's verdict (rule 4).
 //! A request that cannot wait prefers an upstream that is not being probed. A full upstream is never the least bad
@@ -40,10 +40,11 @@ mod tests;
 pub struct WaitLimits {
     /// The current time.
     pub now: Tick,
-    /// Until when the request waits for its own upstream although others are ready. It lies in the past (for example
-    /// [`Tick::ZERO`]) if the request loses nothing by moving.
+    /// The time until which the request waits for its own upstream although others are ready. It lies in the past (for
+    /// example [`Tick::ZERO`]) if the request loses nothing by moving.
     pub stays_until: Tick,
-    /// Until when the request waits for any upstream if none is ready, if that is later than `stays_until`.
+    /// The time until which the request waits for any upstream if none is ready. It has no effect if it is before
+    /// `stays_until`.
     pub waits_until: Tick,
 }
 
@@ -65,10 +66,10 @@ pub enum Decision {
 
 /// Selects one of `candidates`, of which the first is the request's own upstream. See the [module](self).
 ///
-/// `has_failed` tells which upstreams have failed this request already. `availability` tells whether an upstream can
-/// take the request. `badness` tells how bad it would be to send the request to an upstream that is not ready; `None`
-/// if the upstream is draining or all its slots are taken. If the request's own upstream is ready, only its
-/// availability is asked for.
+/// `has_failed` returns whether an upstream has failed this request already. `availability` returns whether an upstream
+/// can take the request. `badness` returns how bad it would be to send the request to an upstream that is not ready;
+/// `None` if the upstream is draining or all its slots are taken. If the request's own upstream is ready, only its
+/// availability is computed.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
     has_failed: impl Fn(usize) -> bool,

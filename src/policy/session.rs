@@ -10,15 +10,15 @@
 //!
 //! # The order of candidates
 //!
-//! The request's *own* upstream comes first: the owner, otherwise the pin, otherwise the home. If that upstream
-//! cannot take the request, its siblings follow in rendezvous order: the upstreams of the same organization, which
-//! share its prompt cache and its state. All other upstreams follow in rendezvous order, but not for a request with
-//! an owner: such a request never leaves the owner's organization, and has no candidate at all if the pool does not
-//! contain the owner, because then its organization is unknown. Within the organization every member has the state,
-//! so there the pin comes before the owner: the session went to its pin when the owner could not take it.
+//! The request's *own* upstream comes first: the owner, otherwise the pin, otherwise the home. If that upstream cannot
+//! take the request, its siblings follow in rendezvous order: the upstreams of the same organization, which share its
+//! prompt cache and its state. Then all other upstreams follow in rendezvous order, but not for a request with an
+//! owner. Such a request never leaves the owner's organization. It has no candidate at all if the pool does not contain
+//! the owner, because then its organization is unknown. Every member of the organization has the state. So if the pin
+//! is in it too, the pin comes before the owner: the session went to its pin when the owner could not take it.
 //!
-//! The order is computed lazily, because the first candidate is nearly always the last one needed. With a pin, a
-//! request needs no hashing over the pool at all.
+//! The order is computed lazily, because the first candidate is usually the only one needed. With a pin, a request
+//! needs no hashing over the pool at all.
 
 use http::HeaderName;
 
@@ -47,8 +47,8 @@ pub struct Clues<'a, H> {
     pub owner: Option<UpstreamId>,
 }
 
-/// The first bytes of the parts of a body that all requests of a conversation repeat; empty where the body has no
-/// such part.
+/// The first bytes of the parts of a body that all requests of a conversation repeat. A part that the body does not
+/// have is empty.
 #[derive(Clone, Copy, Default)]
 pub struct ConversationStart<'a> {
     /// The first bytes of the body's `instructions`.
@@ -159,8 +159,8 @@ pub struct Candidate {
     pub route: Route,
 }
 
-/// The candidates for a request, best first, each once, computed lazily. A candidate that cannot take the request is
-/// simply passed over: the next one is marked as [`Route::Moved`] already.
+/// The candidates for a request, best first, each once, computed lazily. The caller skips a candidate that cannot take
+/// the request by asking for the next one, which is marked as [`Route::Moved`].
 #[derive(Clone, Debug)]
 pub struct Candidates<'a, F> {
     pool: &'a Rendezvous,

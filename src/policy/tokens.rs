@@ -1,6 +1,6 @@
-//! An estimate of tokens from bytes, for requests whose real token count is not known yet.
+//! An estimate of tokens from bytes, for requests for which the real token count is not known yet.
 
-/// The average number of bytes per token of English text or source code, about.
+/// The approximate average number of bytes per token of English text or source code.
 pub const BYTES_PER_TOKEN: u64 = 4;
 
 /// The number of tokens that a request body of this many decompressed bytes probably costs, rounded up.

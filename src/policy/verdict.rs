@@ -1,9 +1,9 @@
 //! The meaning of an upstream's answer, for the request and for the upstream's health.
 //!
-//! The same status can concern the caller or the account. A 429 under the configured credential says that this
-//! account has reached a limit, and another account may serve the request; under the caller's own credential it says
-//! that the caller has reached a limit. A 403 may refuse a model to every account, or refuse everything to one
-//! account. So a verdict needs the status, the content of the error, and the owner of the credential.
+//! The same status can concern the caller or the account. A 429 for the configured credential says that this account
+//! has reached a limit, and another account may serve the request. A 429 for the caller's own credential says that the
+//! caller has reached a limit. A 403 may refuse a model to every account, or refuse everything to one account. So a
+//! verdict needs the status, the content of the error, and the owner of the credential.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ impl Verdict {
     }
 }
 
-/// Codes that mean that the account as a whole may not be used, whatever the request: OpenAI's codes
+/// Codes that mean that the account as a whole may not be used, for any request: OpenAI's codes
 /// (<https://developers.openai.com/api/docs/guides/error-codes>) and codes known from other gateways
 /// (`monitor/manage.go` of one-api, the 401 and 402 rules of sub2api). Codes that may concern only one model or one
 /// endpoint (`insufficient_permissions`, `model_not_found`) are not in this list.
@@ -105,8 +105,8 @@ const ACCOUNT: [&str; 9] = [
     "unsupported_country_region_territory",
 ];
 
-/// Codes and types that mean that the account has reached a limit: for a moment, for a month, or until its owner
-/// pays.
+/// Codes and types that mean that the account has reached a limit: a limit of the current minute or month, or the end
+/// of its prepaid credit.
 const LIMIT: [&str; 14] = [
     "billing_hard_limit_reached",
     "credit_balance_exhausted",
@@ -150,24 +150,24 @@ pub fn of_status(
     model: Option<ModelKey>,
     credential: CredentialOwner,
 ) -> Verdict {
-    let is_ours = credential == CredentialOwner::Upstream;
+    let is_configured = credential == CredentialOwner::Upstream;
     match status.as_u16() {
         200..=299 => Verdict::Served,
-        401 if is_ours => Verdict::Refused,
-        402 | 403 if is_ours && facts.says_any_of(&ACCOUNT) => Verdict::Refused,
+        401 if is_configured => Verdict::Refused,
+        402 | 403 if is_configured && facts.says_any_of(&ACCOUNT) => Verdict::Refused,
         // Gateways and other providers answer 402 when prepaid credit is used up.
-        402 if is_ours => facts.limited(model),
-        403 if is_ours && facts.says_any_of(&LIMIT) => facts.limited(model),
-        429 if is_ours => facts.limited(model),
+        402 if is_configured => facts.limited(model),
+        403 if is_configured && facts.says_any_of(&LIMIT) => facts.limited(model),
+        429 if is_configured => facts.limited(model),
         503 | 529 if facts.reset.is_some() => facts.limited(model),
-        // The statuses 520 to 530 are Cloudflare's for an origin that it cannot reach or understand, except 529:
-        // overloaded.
+        // Cloudflare uses the statuses 520 to 530 for an origin that it cannot reach or understand. The exception is
+        // 529, which means that the upstream is overloaded.
         500 | 502..=504 | 520..=530 => Verdict::Failed,
         _ => Verdict::Answered,
     }
 }
 
-/// Returns the verdict on a stream whose first event is `response.failed` or `error`.
+/// Returns the verdict on a stream with the first event `response.failed` or `error`.
 pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, credential: CredentialOwner) -> Verdict {
     if facts.says_any_of(&OVERLOAD) {
         match facts.reset {

@@ -69,15 +69,15 @@ enum Codec<W: Write> {
         ended: bool,
     },
     Gzip(Box<GzDecoder<W>>),
-    /// `deflate` before its first byte, which tells whether the stream has a zlib header. The sink is `None` only while the
-    /// state changes.
+    /// A `deflate` body before its first byte. That byte tells whether the stream has a zlib header. The sink is `None`
+    /// only while the state changes.
     Deflate(Option<W>),
     Zlib(ZlibDecoder<W>),
     Raw(DeflateDecoder<W>),
 }
 
-/// Why the sink of [`Codec::Deflate`] is there.
-const DEFLATE_HAS_SINK: &str = "the sink leaves this state together with the state";
+/// The reason why [`Codec::Deflate`] holds a sink whenever it is used.
+const DEFLATE_HAS_SINK: &str = "the sink is taken only when the state changes";
 
 impl<W: Write> ContentDecoder<W> {
     /// A decoder for the beginning of a body. `None` stands for a body that is not compressed.

@@ -1,4 +1,4 @@
-//! Scripted behaviour: everything that a test can do to a request, from its first byte to the last byte of its
+//! Scripted behaviour: everything that a script can do to a request, from its first byte to the last byte of its
 //! response.
 
 use std::fmt;
@@ -15,27 +15,27 @@ use super::head::RecordedHead;
 /// The manner in which a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// Orderly at the level of TCP: the bytes that were sent arrive, then the end of the stream. Over TLS there is no
-    /// `close_notify`.
+    /// The connection closes in order at the level of TCP: the bytes that were sent arrive, then the end of the stream.
+    /// Over TLS no `close_notify` is sent.
     Fin,
-    /// With a TCP reset. Bytes that the kernel has not sent yet are lost.
+    /// The connection ends with a TCP reset. Bytes that the kernel has not sent yet are lost.
     Reset,
 }
 
 /// How the account reads a request's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Read {
-    /// As fast as it arrives.
+    /// The body is read as fast as it arrives.
     #[default]
     Eager,
-    /// Slowly: at most about `bytes` per `every`.
+    /// The body is read slowly: about `bytes` in each interval `every` at most.
     Slow {
         /// The number of bytes per interval, at least 1.
         bytes: usize,
         /// The length of the interval.
         every: Duration,
     },
-    /// Not at all. With [`ScriptedAnswer::Usual`] there is no answer either.
+    /// The body is not read. With [`ScriptedAnswer::Usual`] there is no answer either.
     Never,
 }
 
@@ -76,7 +76,7 @@ pub enum ScriptedAnswer {
     Custom(Arc<CustomAnswer>),
     /// These bytes instead of a response. Then the connection closes.
     Raw(Bytes),
-    /// No answer. The connection closes.
+    /// No answer. The connection closes in this manner.
     Close(Close),
     /// No answer. The connection stays open.
     Never,
@@ -99,13 +99,13 @@ impl fmt::Debug for ScriptedAnswer {
 /// A position in a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// After this many events (pieces, if the response is not a stream of events).
+    /// The position after this many events (or pieces, if the response is not a stream of events).
     Events(usize),
-    /// After this many bytes.
+    /// The position after this many bytes.
     Bytes(usize),
 }
 
-/// What happens to a connection after a complete response.
+/// The fate of a connection after a complete response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum After {
     /// The connection stays open.
@@ -130,10 +130,10 @@ pub struct Act {
     pub cut: Option<(Point, Close)>,
     /// Where the body of the response stops while the connection stays open.
     pub stall: Option<Point>,
-    /// The maximum size in bytes (at least 1) of the pieces that the body is sent in, whatever the boundaries of its
-    /// events.
+    /// The maximum size in bytes (at least 1) of the pieces in which the body is sent. The boundaries of events do not
+    /// matter.
     pub split: Option<usize>,
-    /// What happens to the connection after the response.
+    /// The fate of the connection after the response.
     pub after: After,
 }
 

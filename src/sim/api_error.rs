@@ -1,4 +1,4 @@
-//! The errors of the simulated account, in OpenAI's words and shape.
+//! The errors of the simulated account, with the texts and the shape of OpenAI's errors.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Response bodies: sent at the account's pace, and broken where a script says so.
+//! Response bodies. They are sent at the account's pace, with the faults that a script demands.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -51,15 +51,25 @@ pub(super) struct PacedBody {
     source: BodySource,
     /// The rest of the current piece, which is being split.
     rest: Bytes,
+    /// Whether a client needs no further event after `rest`.
     rest_is_terminal: bool,
+    /// The time between two pieces.
     pace: Duration,
+    /// The timer of the current pause between two pieces.
     pause: Option<Pin<Box<Sleep>>>,
+    /// The maximum size in bytes of a piece that is sent.
     split: Option<usize>,
+    /// The position at which the connection is cut, and the manner.
     cut: Option<(Point, Close)>,
+    /// The position at which the body stops.
     stall: Option<Point>,
+    /// Whether the connection is closed after the body.
     closes_at_end: bool,
+    /// Whether the body has reached a fault and sends no more.
     is_stopped: bool,
+    /// The number of events that have been sent.
     events: usize,
+    /// The number of bytes that have been sent.
     bytes: usize,
     breaker: Arc<ConnectionBreaker>,
     guard: RequestGuard,
@@ -115,7 +125,7 @@ impl PacedBody {
         self.rest.is_empty() && matches!(self.source, BodySource::Whole(None))
     }
 
-    /// Fetches the next piece when its time has come. Returns false at the end.
+    /// Fetches the next piece once it is due. Returns false at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -203,7 +213,7 @@ mod tests {
     use super::*;
     use crate::tick::Clock;
 
-    /// Returns everything that comes out before the body ends (true) or stops (false).
+    /// Returns all pieces that are sent before the body ends (true) or stops (false).
     fn drain(pieces: &[Vec<u8>], act: &Act) -> (Vec<Bytes>, bool, Ending) {
         let recorder = Arc::new(RequestRecorder::new(Clock::start(), Recording::WholeRequests));
         let head = RecordedHead {

@@ -1,11 +1,11 @@
-//! The simulated account's prompt cache, which knows the prefixes of prompts that the account has read before.
+//! The simulated account's prompt cache. It knows the prefixes of prompts that the account has read before.
 //!
 //! A prompt is reduced to its canonical text: the instructions, then the role and the strings of each input item,
-//! without the fields that a client may change when it replays an item (ids, status, annotations). Along that text
-//! lie *marks*, each the hash of everything before it: one at the end of every item, and inside long texts one about
-//! every sixteenth of the distance so far, so a 500 KB prompt has some two hundred marks. The cache serves the prompt
-//! up to the longest mark that it has seen before. A real account caches from 1,024 tokens in steps of 128; this
-//! cache is finer, so that a prompt of one line is cached too.
+//! without the fields that a client may change when it replays an item (ids, status, annotations). There are *marks*
+//! along that text. Each mark is the hash of everything before it. A mark is at the end of every item, and inside long
+//! texts there is a mark about every sixteenth of the distance so far. So a prompt of 500 KB has some two hundred
+//! marks. The prompt is cached up to the longest mark that the cache has seen before. A real account caches from 1,024
+//! tokens in steps of 128. This cache is finer, so that a prompt of one line is cached too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -122,18 +122,22 @@ fn next_cut(position: u64) -> u64 {
     (position / step + 1) * step
 }
 
-/// The marks that were seen lately. They are kept in two generations, approximately least recently used, so that
+/// The marks that were seen recently. They are kept in two generations, which approximates least recently used. So
 /// memory is bounded and every operation is short.
 #[derive(Debug)]
 pub(super) struct PromptCache {
+    /// The marks of the current generation, with the time of their last use.
     young: HashMap<u64, Tick>,
+    /// The marks of the generation before.
     old: HashMap<u64, Tick>,
+    /// The maximum number of marks.
     capacity: usize,
+    /// The time after its last use at which a mark expires.
     ttl: Duration,
 }
 
 impl PromptCache {
-    /// Creates a cache of at most `capacity` marks (zero: no cache), which expire `ttl` after their last use.
+    /// Creates a cache of at most `capacity` marks (zero: no cache). A mark expires `ttl` after its last use.
     pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
         Self {
             young: HashMap::new(),
@@ -143,7 +147,7 @@ impl PromptCache {
         }
     }
 
-    /// Reads a prompt, and returns how many of its bytes were cached. All of its marks are cached from now on.
+    /// Reads a prompt, and returns the number of its bytes that were cached. All of its marks are cached from now on.
     pub(super) fn read(&mut self, marks: &[Mark], now: Tick) -> u64 {
         let hit = marks.iter().rev().find(|mark| self.is_live(mark.hash, now));
         let cached = hit.map_or(0, |mark| mark.bytes);
@@ -192,7 +196,7 @@ mod tests {
         PromptCache::new(10_000, Duration::from_secs(60))
     }
 
-    /// The oracle: count the equal bytes, then go back to a position of a mark.
+    /// The oracle. It counts the equal bytes and then goes back to the position of a mark.
     fn common_marked_bytes(seen: &str, asked: &str) -> u64 {
         if seen == asked {
             return asked.len() as u64;

@@ -1,4 +1,4 @@
-//! The command `steadfast sim`: one simulated account as a program of its own.
+//! The command `steadfast sim`. It runs one simulated account as a program of its own.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -54,7 +54,7 @@ impl SimArgs {
 /// Runs one account until `shutdown` is ready, then drops its connections.
 ///
 /// # Errors
-/// If the address cannot be bound, the name is invalid, or standard output is closed.
+/// If the address cannot be bound, if the name is invalid, or if standard output is closed.
 pub async fn run(args: SimArgs, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let sim = Sim::start(args.listen, args.clone().config()).await?;
     writeln!(
@@ -79,7 +79,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?.parse::<f64>().ok()?, seconds)))
         .and_then(|(number, seconds)| Duration::try_from_secs_f64(number * seconds).ok())
-        .ok_or_else(|| "write a number and a unit (us, ms, s or m), for example 20ms".to_owned())
+        .ok_or_else(|| "a time must be a number and a unit (us, ms, s or m), for example 20ms".to_owned())
 }
 
 #[cfg(test)]

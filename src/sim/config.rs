@@ -9,8 +9,8 @@ use crate::secret::Secret;
 pub struct SimConfig {
     /// The name, which is the account's identity: 1 to 64 visible ASCII characters.
     pub name: String,
-    /// The time between two events of a stream; zero means no delay. An answer in one piece takes as long as its text
-    /// would take to stream.
+    /// The time between two events of a stream; zero means no delay. A response in one piece is delayed by the time
+    /// that its text would take to stream.
     pub pace: Duration,
     /// The number of pieces of text in an answer, at least 1.
     pub deltas: usize,
@@ -26,8 +26,8 @@ pub struct SimConfig {
     pub refuse_foreign: bool,
     /// How long a prompt stays cached after its last use.
     pub cache_ttl: Duration,
-    /// The number of positions in prompts that the cache remembers, at some 50 bytes each. A 40 KB prompt has about
-    /// 150. Zero means no cache.
+    /// The number of positions in prompts that the cache remembers, at about 50 bytes each. A prompt of 40 KB has about
+    /// 150 positions. Zero means no cache.
     pub cache_marks: usize,
     /// Whether requests are recorded for [`Sim::requests`](super::Sim::requests).
     pub record: bool,

@@ -1,8 +1,13 @@
 //! The event stream of `POST /v1/responses` with `"stream": true`.
 //!
-//! Each event is `event: TYPE\ndata: {"type":TYPE,…,"sequence_number":n}\n\n`. It is made when it is requested, in
-//! the order that Codex and the SDKs rely on: created, in_progress, then for every output item: added, its parts,
-//! done; and at last completed. See <https://platform.openai.com/docs/api-reference/responses-streaming>.
+//! Each event is `event: TYPE
+//!
+//! data: {"type":TYPE,…,"sequence_number":n}
+//!
+//!
+//! `. It is made when it is requested. The events come in the order that Codex and the SDKs rely on: first created and
+//! in_progress, then for every output item added, its parts and done, and finally completed. See
+//! <https://platform.openai.com/docs/api-reference/responses-streaming>.
 
 use std::sync::Arc;
 
@@ -11,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::responses::{GeneratedResponse, ResponseStatus, put, put_json};
 
-/// The number of bytes that are allocated at a time, enough for some ten deltas.
+/// The number of bytes that are allocated at a time, which is enough for about ten deltas.
 const EVENTS_AT_ONCE: usize = 2048;
 
 /// An event as it is sent.
@@ -48,8 +53,11 @@ enum Shape<'a> {
 pub(super) struct ResponseEvents {
     reply: Arc<GeneratedResponse>,
     step: ResponseStep,
+    /// The index of the current output item.
     item: usize,
+    /// The number of the next event.
     sequence: u64,
+    /// The buffer in which events are written.
     out: BytesMut,
 }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method};
 
-/// The head of a request that reached the account, as rules see it.
+/// The head of a request that reached the account, as the conditions of rules receive it.
 #[derive(Clone, Debug)]
 pub struct RecordedHead {
     /// The method of the request.

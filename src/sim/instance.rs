@@ -1,4 +1,4 @@
-//! A running simulated account: its start, its state as tests see it, and its end.
+//! A running simulated account: how it starts, how tests observe it, and how it stops.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +15,7 @@ use super::recorder::{RequestRecord, SimCounts};
 use super::script::Script;
 use super::server;
 
-/// A running account. If it is dropped, it stops by itself a moment later.
+/// A running account. If the value is dropped, the account stops shortly afterwards.
 pub struct Sim {
     address: SocketAddr,
     scheme: &'static str,
@@ -36,7 +36,7 @@ impl Sim {
     /// Starts an account that serves HTTP/1.1 over TLS.
     ///
     /// # Errors
-    /// As [`Sim::start`].
+    /// See [`Sim::start`].
     pub async fn start_tls(listen: SocketAddr, config: SimConfig, tls: Arc<rustls::ServerConfig>) -> io::Result<Self> {
         Self::launch(listen, config, Some(tls.into())).await
     }
@@ -101,8 +101,8 @@ impl Sim {
         self.account.recorder.counts()
     }
 
-    /// Stops the account as if it were killed: all connections are dropped at once, and new ones are refused. When
-    /// this returns, the address is free.
+    /// Stops the account as if its process were killed: all connections are dropped at once, and new ones are refused.
+    /// When this function returns, the address is free.
     pub async fn stop(self) {
         // Both calls fail only if the server has ended already.
         let _ = self.stop.send(());

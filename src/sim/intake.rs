@@ -1,4 +1,4 @@
-//! Request bodies: read at the speed that a script allows, decompressed, and parsed.
+//! Request bodies. They are read at the speed that a script allows, decompressed, and parsed.
 
 use std::io::{self, Read as _};
 

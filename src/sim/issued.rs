@@ -2,8 +2,8 @@
 //! states.
 //!
 //! Response ids are remembered, and the oldest are forgotten first. Encrypted items and turn states contain the
-//! account's name instead, and encrypted items also a checksum. So they cost no memory, and a restarted simulator of
-//! the same name still accepts them, as a real account does.
+//! account's name instead, and encrypted items also contain a checksum. So they cost no memory, and a restarted
+//! simulator with the same name still accepts them, as a real account does.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct IssuedResponse {
     pub request: Bytes,
     /// The conversation up to and including the response.
     pub prefix: Prefix,
-    /// Whether the response was cancelled since.
+    /// Whether the response has been cancelled.
     pub cancelled: bool,
 }
 
@@ -43,6 +43,7 @@ impl IssuedResponse {
 /// The state that an account has issued. See the module's documentation.
 pub(super) struct IssuedObjects {
     name: String,
+    /// The number of turns that have begun.
     turns: AtomicU64,
     responses: Mutex<ResponseStore>,
 }
@@ -50,7 +51,9 @@ pub(super) struct IssuedObjects {
 #[derive(Default)]
 struct ResponseStore {
     known: HashMap<Arc<str>, IssuedResponse>,
+    /// The ids of the known responses, the oldest first.
     oldest: VecDeque<Arc<str>>,
+    /// The approximate size of the known responses and their requests, in bytes.
     bytes: usize,
 }
 

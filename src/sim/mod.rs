@@ -1,16 +1,16 @@
-//! A simulated upstream account: the embedded default upstream, and the upstream of tests and benches.
+//! A simulated upstream account. It is the embedded default upstream, and the upstream of tests and benches.
 //!
-//! There is no model behind it, but to a proxy it behaves like an account: it listens on a real socket, serves the
-//! OpenAI API (Responses whole and streamed, compaction, chat completions, embeddings, models), has a prompt cache of
-//! its own, and refuses what another account issued: a `previous_response_id`, an `encrypted_content`, a turn state.
-//! So a session that is sent to the wrong account fails here as it fails at a real one.
+//! There is no model behind it, but it behaves like an account towards a proxy: it listens on a real socket, serves the
+//! OpenAI API (Responses whole and streamed, compaction, chat completions, embeddings, models) and has a prompt cache
+//! of its own. It refuses state that another account issued: a `previous_response_id`, an `encrypted_content`, a turn
+//! state. So a session that is sent to the wrong account fails here as it fails at a real one.
 //!
-//! The identity of an account is its [name](SimConfig::name). Every answer contains the name, and a simulator that is
-//! restarted under the same name accepts the encrypted items and turn states from before (response ids are lost with
-//! the process).
+//! The identity of an account is its [name](SimConfig::name). Every response contains the name. A simulator that is
+//! restarted with the same name accepts the encrypted items and turn states from before, but response ids are lost with
+//! the process.
 //!
-//! A test controls the account through its [`Script`] while it runs, and reads what reached it from [`Sim::requests`]
-//! and [`Sim::counts`].
+//! A test controls the account through its [`Script`] while the account runs. It reads the requests that reached the
+//! account from [`Sim::requests`], and the counters from [`Sim::counts`].
 //!
 //! | part | its job |
 //! | --- | --- |

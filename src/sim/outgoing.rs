@@ -15,7 +15,7 @@ pub(super) struct SimResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub source: BodySource,
-    /// The time that the account takes before it answers.
+    /// The time that the account waits before it responds.
     pub thinking: Duration,
 }
 
@@ -43,7 +43,7 @@ impl SimResponse {
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
-        // The value may come from the request, for example as the name of a model.
+        // The value may come from the request, for example the name of a model.
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }

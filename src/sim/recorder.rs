@@ -1,4 +1,5 @@
-//! The record of the requests that reached the account: always counters, and whole requests if configured.
+//! The record of the requests that reached the account. It always has counters, and also whole requests if so
+//! configured.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,11 +22,11 @@ const MAX_BODY: usize = 16 << 20;
 pub enum Ending {
     /// The request has not ended.
     Open,
-    /// The whole response was given to the connection, or all of it that a client waits for (its terminal event).
+    /// The whole response was passed to the connection, or all of it that a client needs (up to its terminal event).
     Complete,
-    /// The client left before that.
+    /// The client closed the connection before that.
     Aborted,
-    /// The account broke the request off: by a scripted fault, or because it was stopped.
+    /// The account ended the request early, because of a scripted fault or because it was stopped.
     Cut,
 }
 
@@ -38,11 +39,11 @@ pub struct RequestRecord {
     pub target: String,
     /// The headers of the request.
     pub headers: HeaderMap,
-    /// The body as sent, not decompressed, as far as it has been read; at most 16 MiB of it.
+    /// The body as sent, without decompression, as far as it has been read, and at most 16 MiB of it.
     pub body: Bytes,
     /// The number of the request's connection, counted from 1.
     pub connection: u64,
-    /// When the head had arrived, since the start of the account.
+    /// When the head arrived, measured from the start of the account.
     pub at: Tick,
     /// The end of the request.
     pub ending: Ending,
@@ -59,11 +60,11 @@ pub struct SimCounts {
     pub in_flight: u64,
     /// The number of requests since the start.
     pub requests: u64,
-    /// The number of requests whose client left before the response was complete.
+    /// The number of requests that the client cancelled before the response was complete.
     pub aborted: u64,
 }
 
-/// What a recorder keeps of requests.
+/// The information that a recorder keeps about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recording {
     /// The recorder counts requests and keeps none.
@@ -97,7 +98,7 @@ pub(super) struct RequestRecorder {
 }
 
 impl RequestRecorder {
-    /// Creates a recorder that keeps what `recording` says.
+    /// Creates a recorder that keeps the information selected by `recording`.
     pub(super) fn new(clock: Clock, recording: Recording) -> Self {
         Self {
             clock,
@@ -111,8 +112,7 @@ impl RequestRecorder {
         }
     }
 
-    /// Records that the account stops: requests that end from now on were cut by the account, not left by their
-    /// clients.
+    /// Records that the account stops. Requests that end from now on were ended by the account, not by their clients.
     pub(super) fn mark_stopping(&self) {
         self.stopping.store(true, Relaxed);
     }
@@ -203,7 +203,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// A request in flight. It ends once. If the guard is dropped before that, the client has left.
+/// A request in flight. It ends once. If the guard is dropped before the end, the client has closed the connection.
 pub(super) struct RequestGuard {
     recorder: Arc<RequestRecorder>,
     entry: Option<Arc<RecordEntry>>,

@@ -1,7 +1,7 @@
 //! Response objects as `POST /v1/responses` returns them, whole or at the start and the end of a stream.
 //!
 //! The shapes are those of <https://platform.openai.com/docs/api-reference/responses/object>. The parts that are the
-//! same in every object of one response (the copy of the request's settings and tools) are written once.
+//! same in every object of one response (the copy of the request's settings and tools) are serialized once.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
@@ -36,12 +36,16 @@ const ECHO: [(&str, &str); 17] = [
     ("truncation", r#""disabled""#),
 ];
 
-/// The tokens that were read and written, as the account bills them.
+/// The tokens of a request and its response, as the account bills them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenUsage {
+    /// The number of tokens of the prompt.
     pub input: u64,
+    /// The number of tokens of the prompt that were read from the cache.
     pub cached: u64,
+    /// The number of generated tokens, including those of reasoning.
     pub output: u64,
+    /// The number of generated tokens of reasoning.
     pub reasoning: u64,
 }
 
@@ -74,8 +78,10 @@ pub(super) enum ResponseStatus {
 /// One response, which is complete before its first event is sent.
 pub(super) struct GeneratedResponse {
     id: String,
+    /// The time of creation as Unix time, in seconds.
     created_at: u64,
     model: String,
+    /// The settings of the request that the response repeats, as JSON members.
     echo: String,
     items: Vec<Value>,
     usage: TokenUsage,
@@ -110,7 +116,7 @@ impl GeneratedResponse {
         &self.items
     }
 
-    /// Returns about how many bytes it costs to remember this response.
+    /// Returns the approximate number of bytes that are needed to remember this response.
     pub(super) fn weight(&self) -> usize {
         const ITEMS: usize = 2048;
         self.echo.len() + ITEMS
@@ -166,7 +172,7 @@ pub(super) fn model_of(request: &Value) -> &str {
     request.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Returns an answer that contains the account's name, so that a person sees which account served the request. It has
+/// Returns a text that contains the account's name, so that a person sees which account served the request. It has
 /// `deltas` pieces.
 pub(super) fn answer_text(name: &str, deltas: usize) -> String {
     const WORDS: [&str; 12] = [
@@ -208,7 +214,7 @@ pub(super) fn input_item(mut item: Value) -> Value {
     complete_item(item)
 }
 
-/// Returns a reasoning item whose content only this account can decrypt.
+/// Returns a reasoning item with content that only this account can decrypt.
 pub(super) fn reasoning(encrypted_content: String) -> Value {
     json!({"type": "reasoning", "id": new_id("rs"), "summary": [], "encrypted_content": encrypted_content})
 }

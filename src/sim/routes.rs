@@ -1,4 +1,4 @@
-//! The account's usual answers, when no script changes them.
+//! The account's usual responses to requests that no script changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) struct ParsedRequest<'a> {
     pub plain: Bytes,
     /// The body, parsed as JSON.
     pub json: Result<Value, ApiError>,
-    /// The output items that a script wants.
+    /// The output items that a script demands.
     pub items: Option<Vec<Value>>,
 }
 
@@ -156,7 +156,7 @@ impl Account {
         };
         self.issued.remember(IssuedResponse {
             reply,
-            // This is a copy, because the original holds on to the buffer that it was read into.
+            // This is a copy, because the original bytes keep the whole read buffer alive.
             request: Bytes::copy_from_slice(&call.plain),
             prefix,
             cancelled: false,
@@ -168,7 +168,7 @@ impl Account {
         })
     }
 
-    /// Returns the state of a turn that begins with this request; `None` within a turn.
+    /// Returns the state of a turn that begins with this request; `None` if the turn has begun before.
     fn turn(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         match headers.get(TURN_STATE) {
             Some(state) if self.config.refuse_foreign => {
@@ -184,7 +184,7 @@ impl Account {
         }
     }
 
-    /// Reads the prompt, and returns the conversation so far and the usage of reading it.
+    /// Reads the prompt. Returns the conversation so far and the usage of the prompt.
     fn read_prompt(&self, model: &str, request: &Value) -> Result<(Prefix, TokenUsage), ApiError> {
         let mut marks = Vec::new();
         let previous = request.get("previous_response_id").and_then(Value::as_str);
@@ -327,7 +327,7 @@ impl Account {
         })
     }
 
-    /// An answer in one piece takes as long as its text would take to stream.
+    /// Returns the delay of a response in one piece, which is the time that its text would take to stream.
     fn thinking(&self) -> Duration {
         self.config
             .pace

@@ -1,4 +1,5 @@
-//! Rules that a test sets while the account runs: an [`Act`], the requests that it happens to, and how often.
+//! Rules that a test sets while the account runs. A rule is an [`Act`], the requests that it applies to, and how often
+//! it applies.
 //!
 //! A rule is looked up when the head of a request has arrived, so that it can also determine how the body is read. A
 //! rule with a condition on the body is looked up when the body has been read. The first rule that matches is used,
@@ -15,10 +16,12 @@ use super::head::RecordedHead;
 type OnHead = Box<dyn Fn(&RecordedHead) -> bool + Send>;
 type OnBody = Box<dyn Fn(&Value) -> bool + Send>;
 
-/// An [`Act`] and the requests that it happens to: all requests for ever, unless the rule is narrowed down.
+/// An [`Act`] and the requests that it applies to. Without conditions and limits it applies to all requests.
 pub struct Rule {
     act: Act,
+    /// The number of requests that the rule still applies to; `None` if there is no limit.
     left: Option<u64>,
+    /// The path of the requests; `None` for every path.
     path: Option<String>,
     head: Option<OnHead>,
     body: Option<OnBody>,
@@ -48,14 +51,14 @@ impl Rule {
         self
     }
 
-    /// Limits the rule to requests whose head meets this condition.
+    /// Limits the rule to requests with a head that meets this condition.
     pub fn head(mut self, matches: impl Fn(&RecordedHead) -> bool + Send + 'static) -> Self {
         self.head = Some(Box::new(matches));
         self
     }
 
-    /// Limits the rule to requests whose body is JSON that meets this condition. [`Act::read`] has no effect then,
-    /// because the body has been read.
+    /// Limits the rule to requests with a JSON body that meets this condition. [`Act::read`] has no effect in this
+    /// case, because the body has been read already.
     pub fn body(mut self, matches: impl Fn(&Value) -> bool + Send + 'static) -> Self {
         self.body = Some(Box::new(matches));
         self
@@ -66,7 +69,7 @@ impl Rule {
     }
 }
 
-/// What happens to a new connection before its first byte is read.
+/// The treatment of a new connection before its first byte is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accept {
     /// The connection is served at once.
@@ -116,12 +119,12 @@ impl Script {
         *self.accept.lock()
     }
 
-    /// Returns the act for a request whose head has arrived.
+    /// Returns the act for a request after its head has arrived.
     pub(super) fn on_head(&self, head: &RecordedHead) -> Option<Act> {
         self.take(|rule| rule.body.is_none() && rule.matches(head))
     }
 
-    /// Returns the act for a request whose body has been read.
+    /// Returns the act for a request after its body has been read.
     pub(super) fn on_body(&self, head: &RecordedHead, body: &Value) -> Option<Act> {
         self.take(|rule| rule.body.as_ref().is_some_and(|on| rule.matches(head) && on(body)))
     }

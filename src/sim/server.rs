@@ -1,4 +1,4 @@
-//! The server of the simulated account: connections and requests, from the socket to the account and back.
+//! The server of the simulated account. It passes requests from a connection to the account, and responses back.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -33,7 +33,7 @@ use super::script::Accept;
 use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
 use crate::tick::Tick;
 
-/// The time that accepting pauses after an error, which happens when there are no free file descriptors.
+/// The time for which accepting pauses after an error. Such errors occur when there are no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves connections until `stop` is signalled, then drops every connection.
@@ -67,7 +67,7 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
         Accept::Delay(delay) => sleep(delay).await,
         Accept::Close(how) => return transport::close(&tcp, how),
     }
-    // Without this option, a small event waits for the acknowledgement of the event before.
+    // Without this option, a small event waits for the acknowledgement of the event before it.
     let _ = tcp.set_nodelay(true);
     let socket = match tls {
         None => Socket::Plain(tcp),
@@ -92,11 +92,11 @@ async fn serve(tcp: TcpStream, tls: Option<TlsAcceptor>, account: Arc<Account>) 
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        // An idle connection becomes stale only when a script says so.
+        // An idle connection becomes stale only if a script demands it.
         .header_read_timeout(None)
         .serve_connection(transport, service);
     let takeover = tokio::select! {
-        // The end of a connection shows in its requests.
+        // An error of a connection is also an error of its requests.
         _ = &mut serving => return,
         takeover = breaker.taken_over() => takeover,
     };
@@ -109,7 +109,7 @@ struct SimExchange {
     breaker: Arc<ConnectionBreaker>,
     head: RecordedHead,
     guard: RequestGuard,
-    /// When the head had arrived.
+    /// When the head arrived.
     started: Tick,
 }
 
@@ -136,7 +136,7 @@ impl SimExchange {
     /// Reads the body and answers the request.
     async fn run(mut self, body: Incoming) -> Result<Response<PacedBody>, Infallible> {
         let scripted = self.account.script.on_head(&self.head);
-        // Hyper drains a body that is dropped, so a body that must not be read is held until the end.
+        // Hyper drains a body that is dropped. So a body that must not be read is held until the end.
         let (raw, _unread) = match scripted.as_ref().map_or(Read::Eager, |act| act.read) {
             Read::Never => (None, Some(body)),
             how => (Some(intake::read(body, how, &mut self.guard).await), None),
@@ -185,7 +185,7 @@ impl SimExchange {
         }
     }
 
-    /// Returns the answer that the account gives by itself, with `items` as its output if they are given.
+    /// Returns the account's usual response, with `items` as its output if they are given.
     fn usual_answer(&self, body: DecodedBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
         let request = ParsedRequest {
             head: &self.head,
@@ -196,7 +196,7 @@ impl SimExchange {
         self.account.answer(request).unwrap_or_else(SimResponse::from)
     }
 
-    /// Takes the connection away from hyper. It never returns, because this request ends with the connection.
+    /// Takes the connection over from hyper. The future never completes, because this request ends with the connection.
     async fn break_off(&mut self, takeover: Takeover) -> SimResponse {
         self.guard.end(Ending::Cut);
         self.breaker.take_over(takeover);
@@ -218,7 +218,7 @@ impl SimExchange {
         }
     }
 
-    /// Makes hyper's response, whose body does what `act` says.
+    /// Makes hyper's response, with a body that follows `act`.
     fn finish(self, response: SimResponse, act: &Act) -> Response<PacedBody> {
         let pace = self.account.config.pace;
         let body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);

@@ -1,8 +1,8 @@
 //! A transport below hyper that can be cut at the moment that a script names.
 //!
-//! Hyper flushes its transport when everything that it had to write is written. So a body that needs the connection
-//! cut after its latest piece arms the [`ConnectionBreaker`] and waits: the next flush comes exactly after that
-//! piece, and cuts the connection.
+//! Hyper flushes its transport after it has written everything. A body that needs the connection cut after its latest
+//! piece arms the [`ConnectionBreaker`] and waits. The next flush comes exactly after that piece, and cuts the
+//! connection.
 
 use std::io;
 use std::net::Shutdown;
@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::act::Close;
 
-/// What to do with a connection instead of answering.
+/// What to do with a connection instead of sending a response.
 #[derive(Debug)]
 pub(super) enum Takeover {
     /// Send these bytes, then close the connection.
@@ -43,7 +43,7 @@ const FIN: u8 = 1;
 const RESET: u8 = 2;
 
 impl ConnectionBreaker {
-    /// Cuts the connection as soon as everything that hyper was given is written.
+    /// Cuts the connection as soon as everything that hyper has passed on is written.
     pub(super) fn arm(&self, how: Close) {
         let armed = match how {
             Close::Fin => FIN,
@@ -60,7 +60,7 @@ impl ConnectionBreaker {
         }
     }
 
-    /// Takes the connection away from hyper at once.
+    /// Takes the connection over from hyper at once.
     pub(super) fn take_over(&self, takeover: Takeover) {
         *self.takeover.lock() = Some(takeover);
         self.taken_over.notify_one();
@@ -101,7 +101,7 @@ pub(super) fn close(tcp: &TcpStream, how: Close) {
     };
 }
 
-/// The transport that hyper is given.
+/// The transport that hyper uses.
 pub(super) struct BreakableStream {
     socket: Socket,
     breaker: Arc<ConnectionBreaker>,
@@ -112,12 +112,12 @@ impl BreakableStream {
         Self { socket, breaker }
     }
 
-    /// Closes the connection as `takeover` says.
+    /// Closes the connection in the manner of `takeover`.
     pub(super) async fn end(mut self, takeover: Takeover) {
         let how = match takeover {
             Takeover::Close(how) => how,
             Takeover::Raw(bytes) => {
-                // The peer may have left, and then the error has no recipient.
+                // The write may fail because the peer has closed the connection. The error has no recipient then.
                 let _ = self.write_all(&bytes).await;
                 let _ = self.flush().await;
                 Close::Fin

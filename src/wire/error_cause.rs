@@ -1,4 +1,4 @@
-//! The innermost cause of an error, which is the part that helps an operator.
+//! The innermost cause of an error. It is the part that helps an operator.
 
 use std::error::Error;
 

@@ -1,7 +1,7 @@
 //! All socket I/O: listeners, the connections of clients, the connections to upstreams, and bodies in both directions.
 //!
-//! This module decides nothing about requests. It receives a handler and time limits, and it reports each failure as a
-//! closed error, which says whether the upstream may have seen the request.
+//! This module makes no decisions about requests. It receives a handler and time limits. It reports each failure as a
+//! variant of a closed error type, which says whether the upstream may have seen the request.
 //!
 //! # How it is built
 //!
@@ -19,10 +19,10 @@
 //!
 //! # Why HTTP/1.1 is our own
 //!
-//! HTTP/1.1 is implemented here over httparse, on both sides. The reason is strictness, and not speed. A bare proxy made of
-//! hyper, without any of Steadfast's work, needs less CPU time than nginx: 0.99 times as much for a GET, 0.82 times for a POST
-//! of 4 KB, 0.67 times for one of 40 KB and 0.87 times for one of 64 KB. User instructions per request (callgrind, whole
-//! process, one kept connection; 2026-11-30):
+//! HTTP/1.1 is implemented here over httparse, on both sides. The reason is strictness, and not speed. A bare proxy
+//! made of hyper, without any of Steadfast's work, needs less CPU time than nginx: 0.99 times as much for a GET, 0.82
+//! times for a POST of 4 KB, 0.67 times for one of 40 KB and 0.87 times for one of 64 KB. The table shows user
+//! instructions per request (callgrind, whole process, one kept connection; 2026-11-30):
 //!
 //! | request | nginx | bare hyper proxy | HAProxy | Steadfast |
 //! | --- | --- | --- | --- | --- |
@@ -30,12 +30,13 @@
 //! | POST of 4 KB | 24,700 | 28,000 | 33,700 | 74,300 |
 //! | Codex turn of 40 KB | 25,000 | 28,300 | 71,100 (routes by a header) | 199,500 |
 //!
-//! Steadfast makes the minimum of system calls for a request: two each of `epoll_wait`, `read` and `write`. Its further
-//! instructions are its own work: of the 199,500, the scan of the body takes 147,000; of a GET, the header map takes 9,000,
-//! copies of large values 6,000, and the log line 4,400.
+//! Steadfast makes the minimum of system calls for a request: two each of `epoll_wait`, `read` and `write`. Its
+//! additional instructions are its own work. Of the 199,500 instructions for a Codex turn, the scan of the body takes
+//! 147,000. Of the 42,500 for a GET, the header map takes 9,000, copies of large values take 6,000, and the log line
+//! takes 4,400.
 //!
-//! What decides is that hyper 1.12 **accepts** messages that a proxy must not pass on, because the next reader may understand
-//! them differently (request smuggling):
+//! The reason for an implementation of our own is that hyper 1.12 **accepts** messages that a proxy must not pass on,
+//! because the next reader may understand them differently (request smuggling):
 //!
 //! * `Transfer-Encoding` beside `Content-Length`;
 //! * `Transfer-Encoding: gzip, chunked`, and a coding that is named twice;
@@ -44,12 +45,12 @@
 //! * `..`, `%2e`, `//` or a fragment in a path;
 //! * methods in lower case, and targets in authority form;
 //! * headers that `Connection` names, which concern one connection only;
-//! * trailers such as `content-length` or `authorization`, which arrive after everything has been decided.
+//! * trailers such as `content-length` or `authorization`, which arrive after all decisions have been made.
 //!
-//! hyper hides some of these before a handler sees them, so a handler could not refuse them. The codec refuses whatever
-//! concerns the framing, closes the connection where RFC 9112 section 6.1 says so, and drops trailers. Targets, hosts and
-//! headers are judged by the proxy, which receives them as they came. HTTP/2 is spoken by hyper on both sides, because each of
-//! its frames has a length and so one reading.
+//! hyper hides some of these before a handler sees them, so a handler could not refuse them. The codec refuses every
+//! fault of the framing, closes the connection if RFC 9112 section 6.1 demands it, and drops trailers. The proxy judges
+//! targets, hosts and headers, which it receives unchanged. hyper serves HTTP/2 on both sides, because each HTTP/2
+//! frame has a length and can be read in only one way.
 
 mod body;
 mod client;

@@ -14,12 +14,12 @@ use tokio_rustls::client::TlsStream;
 
 use crate::wire::tls::server_stream::ServerTlsStream;
 
-/// What is known of the peer's sending side without reading from the connection.
+/// The state of the peer's sending side, as far as it is known without reading from the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum PeerState {
     /// There are no bytes to read. The task is woken when that changes.
     Quiet,
-    /// There are bytes to read. Until they are read, nothing that arrives after them wakes the task.
+    /// There are bytes to read. Until they are read, bytes that arrive after them do not wake the task.
     Unread,
     /// The peer has closed its sending side, perhaps after bytes that are still unread.
     Closed,
@@ -38,7 +38,7 @@ pub(in crate::wire) enum Transport {
 }
 
 impl Transport {
-    /// Makes the connection end in a TCP reset when it is closed, where the transport has resets.
+    /// Makes the connection end with a TCP reset when it is closed, if the transport has resets.
     pub fn reset_on_close(&self) {
         let tcp = match self {
             Self::Tcp(tcp) => Some(tcp),
@@ -63,8 +63,8 @@ impl Transport {
     }
 }
 
-/// Checks a TCP peer. After a read that filled its buffer, tokio still reports the socket as readable; then only a peek
-/// shows whether there are bytes.
+/// Checks a TCP peer. After a read that filled its buffer, tokio still reports the socket as readable. In that case
+/// only a peek shows whether there are bytes.
 fn poll_tcp_peer(cx: &mut Context<'_>, tcp: &TcpStream) -> PeerState {
     let state = poll_peer_readiness(cx, |cx| tcp.poll_read_ready(cx), tcp.ready(Interest::READABLE));
     if state != PeerState::Unread {
@@ -78,7 +78,7 @@ fn poll_tcp_peer(cx: &mut Context<'_>, tcp: &TcpStream) -> PeerState {
     }
 }
 
-/// Asks for the readiness of a socket in two ways, because each has a gap: only `ready` distinguishes bytes from a close,
+/// Polls the readiness of a socket in two ways, because each has a gap: only `ready` distinguishes bytes from a close,
 /// and only `poll_read_ready` keeps the task registered after it is polled.
 fn poll_peer_readiness(
     cx: &mut Context<'_>,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_unix_peer_is_seen() {
+    async fn the_close_of_a_unix_peer_is_noticed() {
         let (near, far) = UnixStream::pair().expect("a pair");
         let near = Transport::Unix(near);
         assert!(reaches(&near, PeerState::Quiet).await);

@@ -24,7 +24,7 @@ CLIENTS = {
 
 @dataclass
 class Setup:
-    """The arguments of a part."""
+    """The arguments that a part receives."""
 
     rig: Rig
     # The folder for files of this run, removed after a run without failures.
@@ -72,7 +72,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, required=True, help="the steadfast to test")
     parser.add_argument("--work", type=Path, required=True, help="where the clients are installed")
-    parser.add_argument("only", nargs="*", metavar="CLIENT[/PART]", help="what to run [default: all]")
+    parser.add_argument("only", nargs="*", metavar="CLIENT[/PART]", help="the clients and parts to run [default: all]")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-//! Client keys: which callers are accepted, and what groups keep apart.
+//! Client keys: which callers are accepted, and how groups are separated.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::kit::{
 /// The two client keys of one caller during a key rotation.
 const ROTATED_KEYS: [&str; 2] = ["sk-steadfast-old", "sk-steadfast-new"];
 
-/// Returns the configuration of keys that are valid, rotated, expired and disabled.
+/// Returns the configuration of keys in every state: valid, rotated, expired and disabled.
 fn keys_in_every_state() -> String {
     let [old, new] = ROTATED_KEYS.map(sha256_hex);
     group("team", "")
@@ -147,7 +147,7 @@ async fn groups_share_no_sessions_and_no_responses() {
         error_code(&post_as(&gateway, BOB, &next).await),
         (400, "previous_response_not_found".to_owned())
     );
-    // A response of the caller in the body gives no access to a response of another group in the path.
+    // A response of the caller that the body names gives no access to a response of another group that the path names.
     let own = post_as(&gateway, BOB, &turn_body("bobs")).await.json()["id"].clone();
     let cancel = client::post(
         &format!("/v1/responses/{id}/cancel"),
@@ -222,7 +222,7 @@ async fn keys_are_added_and_removed_without_a_restart() {
     write("keys.toml", "[[key]]\nname = \"bob\"".to_owned());
     gateway.log_until("has no sha256").await;
     assert_eq!((status(ALICE).await, status(BOB).await), (200, 200));
-    // A new directory is watched from the reload on, and the usage of a key is kept.
+    // A new directory is watched after the reload, and the usage of a key is kept.
     write("keys.toml", String::new());
     write("keys.d/alice.toml", key("alice", ALICE, "team", ""));
     write(

@@ -82,7 +82,7 @@ async fn each_request_has_one_line_with_its_outcome() {
             .into_body()
             .collect()
             .await
-            .expect_err("a broken stream must not end as if complete");
+            .expect_err("a broken stream must not end like a complete one");
     }
     sims[0]
         .script()
@@ -206,7 +206,7 @@ async fn an_unread_log_does_not_block_requests() {
             .and_then(|address| address.parse().ok());
     }
     let address = address.expect("the printed address");
-    // A pipe buffers 64 KiB, and each of these requests writes about 200 bytes to the log.
+    // A pipe buffers 64 KiB, and each of these requests makes the gateway write about 200 bytes to the log.
     for _ in 0..1_000 {
         assert_eq!(client::get(address, "/nowhere").await.status, 404);
     }

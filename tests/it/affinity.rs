@@ -14,7 +14,7 @@ use crate::kit::{
     sims, until, wire,
 };
 
-/// Returns one session key for each of `sims` whose home is that account.
+/// Returns a session key for each of `sims` that has its home at that account.
 async fn keys_at_home(gateway: &Gateway, sims: &[Sim]) -> HashMap<String, String> {
     let mut keys = HashMap::new();
     for number in 0..200 {
@@ -116,7 +116,7 @@ async fn a_previous_response_routes_to_its_owner() {
                 send(&gateway, next.clone(), &[]).await.routed(),
                 (home.as_str(), "owner")
             );
-            // Owned state decides before the session key, because a cache can be rebuilt on another upstream.
+            // Owned state takes precedence over the session key, because a cache can be rebuilt on another upstream.
             let mut elsewhere = next;
             elsewhere["prompt_cache_key"] = json!(format!("other-{key}-{stream}"));
             assert_eq!(send(&gateway, elsewhere, &[]).await.routed(), (home.as_str(), "owner"));
@@ -209,7 +209,7 @@ async fn turn_state_reaches_only_its_issuer_and_unchanged() {
         issued.split_once('-').map(|(start, _)| start)
     );
     let state = [("x-codex-turn-state", sealed.as_str())];
-    // Turn state names the upstream, both without a session key and with a key whose home is another upstream.
+    // Turn state selects the upstream, both without a session key and with a key with its home at another upstream.
     assert_eq!(
         send(&gateway, json!({"input": "hi"}), &state).await.routed(),
         ("a", "owner")

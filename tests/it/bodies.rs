@@ -109,7 +109,7 @@ async fn compression_bombs_and_broken_codings_reach_no_upstream() {
         for body in [cut, twice, fine.to_vec()] {
             let reply = client::send(gateway.address, post(coding, body)).await;
             let code = reply.json()["error"]["code"].clone();
-            // Deflate has no signature, so any bytes may decompress to text that is not JSON.
+            // Deflate has no signature. So any bytes may decompress to a text that is not JSON.
             let is_refused = code == "undecodable_body" || coding == "deflate" && code == "ambiguous_body";
             assert!(reply.status.as_u16() == 400 && is_refused, "{coding}: {}", reply.text());
         }

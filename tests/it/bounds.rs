@@ -32,7 +32,7 @@ use crate::kit::{
 const SLOW_CLIENTS: usize = 200;
 /// The time limit that applies to each of them.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How much later than the limit a client may be disconnected on a busy machine.
+/// The additional time after the limit within which a client must be disconnected on a busy machine.
 const TOLERANCE: Duration = Duration::from_secs(10);
 
 /// Sends a head that never ends: clients with an odd number pause in it, the others send a byte at a time.
@@ -167,7 +167,7 @@ async fn six_hundred_slow_clients_are_disconnected_while_others_are_served() {
 const BOUND: usize = 8 << 20;
 const BODIES: &str = "[server]\nmax_body = \"8MiB\"\nbuffered_bodies = \"8MiB\"\n";
 
-/// Returns a request whose body has `length` bytes.
+/// Returns a request with a body of `length` bytes.
 fn request_of_size(length: usize) -> Bytes {
     let (begin, end) = (r#"{"model":"gpt-5.2","input":""#, r#""}"#);
     let input = "x".repeat(length - begin.len() - end.len());
@@ -269,7 +269,7 @@ async fn send_stream(mut wire: Wire, piece: Arc<str>, total: watch::Receiver<usi
         sent += piece.len();
     }
     let end = wire::chunk("data: {\"type\":\"response.completed\"}\n\n") + "0\r\n\r\n";
-    // If the gateway does not read it, the assertion of the test fails.
+    // The write may fail if the gateway does not read. In that case the assertion of the test fails.
     let _ = wire.stream.write_all(end.as_bytes()).await;
 }
 
@@ -303,7 +303,7 @@ async fn a_response_to_a_client_that_does_not_read_takes_no_memory() {
         let poured = piece.clone();
         let upstream = serve_connections(move |wire| send_stream(wire, poured.clone(), pouring.clone())).await;
         let gateway = Gateway::configured(&gateway::upstream_at("a", &format!("http://{upstream}/v1"), "")).await;
-        // A first request, because code and buffers stay in memory after their first use.
+        // This first request is not measured, because code and buffers stay in memory after their first use.
         let mut client = Wire::open(gateway.address).await;
         client.send(wire::post("/v1/responses", STREAM)).await;
         read_response(&mut client).await;
@@ -314,7 +314,7 @@ async fn a_response_to_a_client_that_does_not_read_takes_no_memory() {
         };
         total.send_replace(length);
         client.send(wire::post("/v1/responses", STREAM)).await;
-        // This sleep waits for no state: the test is that the memory does not grow during this time.
+        // This sleep does not wait for a state. The test is that the memory does not grow during this time.
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert_small("while the client does not read");
@@ -326,7 +326,8 @@ async fn a_response_to_a_client_that_does_not_read_takes_no_memory() {
     }
 }
 
-/// Sends the beginning of a stream, and its end when `end` becomes true. A request with `x-hold` never gets the end.
+/// Sends the beginning of a stream, and its end when `end` becomes true. A request with `x-hold` never receives the
+/// end.
 async fn stream(mut wire: Wire, mut end: watch::Receiver<bool>) {
     let head = request(&mut wire).await;
     let begun = wire::chunk("data: {\"type\":\"response.created\"}\n\n");

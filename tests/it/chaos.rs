@@ -1,4 +1,4 @@
-//! Upstreams that are stopped, cut and stalled at random under load: no request hangs, and no broken response looks
+//! Upstreams that are stopped, cut and stalled at random under load. No request hangs, and no broken response looks
 //! whole.
 
 use std::time::{Duration, Instant};

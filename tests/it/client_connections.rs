@@ -1,4 +1,4 @@
-//! The connections of clients: pipelined requests, unreadable heads, and clients that leave.
+//! The connections of clients: pipelined requests, unreadable heads, and clients that disconnect.
 
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, ScriptedAnswer};
@@ -25,7 +25,8 @@ async fn a_client_that_leaves_is_noticed_with_pipelined_requests() {
             until_true("the request to reach the upstream", || sim.counts().in_flight == 1).await;
             for piece in then.iter().copied() {
                 wire.send(piece).await;
-                // The admin listener runs on the same threads, so the gateway has most likely read the piece by now.
+                // The admin listener runs on the same threads. So the gateway has most likely read the piece when the
+                // metric arrives.
                 gateway.metric("steadfast_connections").await;
             }
             drop(wire);
@@ -89,7 +90,8 @@ async fn a_head_that_cannot_be_read_is_counted_and_logged() {
 #[tokio::test]
 async fn a_client_without_a_request_is_not_a_refusal() {
     let (_sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
-    // One client sends nothing until it is disconnected, one leaves at once, and one leaves in the middle of a head.
+    // One client sends nothing until it is disconnected, one disconnects at once, and one disconnects in the middle of
+    // a head.
     assert_eq!(client::raw(gateway.address, b"").await, "");
     drop(Wire::open(gateway.address).await);
     let mut wire = Wire::open(gateway.address).await;

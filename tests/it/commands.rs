@@ -108,7 +108,8 @@ async fn check_reports_how_many_sessions_a_change_would_move() {
         "homes depend on names and weights only"
     );
 
-    // A third upstream takes a third of the sessions, equal parts from the other two. No session moves between those.
+    // A third upstream takes a third of the sessions, in equal parts from the other two. No session moves between those
+    // two.
     let moved = moved_sessions(&(a.clone() + &b), &three).await;
     let share = |line: &[String], at: usize| line[at].parse::<f64>().expect("a percentage");
     assert!((share(&moved[0], 0) - 33.3).abs() < 0.5, "{moved:?}");

@@ -1,5 +1,5 @@
-//! Clients that disconnect: their upstream requests are cancelled at once, and the access log tells whether the
-//! client had received the whole response.
+//! Clients that disconnect. Their upstream requests are cancelled at once, and the access log tells whether the client
+//! had received the whole response.
 
 use std::time::Duration;
 

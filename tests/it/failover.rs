@@ -1,5 +1,5 @@
-//! Failover: a request whose upstream fails before the first byte of its response is sent to another upstream, and the
-//! caller does not notice.
+//! Failover: if an upstream fails before the first byte of its response, the request is sent to another upstream, and
+//! the caller does not notice.
 
 use std::time::{Duration, SystemTime};
 

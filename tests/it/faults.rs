@@ -1,5 +1,5 @@
-//! Upstreams that fail: the client receives an error before the first byte of the response, and a broken response
-//! after it.
+//! Upstreams that fail. The client receives an error if no byte of the response was sent, and otherwise a visibly
+//! broken response.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -17,7 +17,7 @@ fn raw(text: &str) -> Act {
     Act::answer(ScriptedAnswer::Raw(Bytes::from(text.to_owned())))
 }
 
-/// Checks that an error response does not reveal the upstream, and that the log names the cause.
+/// Checks that an error response does not name the upstream, and that the log contains the cause.
 async fn assert_reveals_nothing(answer: &wire::RawResponse, gateway: &Gateway, sim_address: &str) {
     let said = format!("{answer:?}");
     assert!(!said.contains(sim_address) && !said.contains("sk-upstream"), "{said}");
@@ -86,7 +86,7 @@ async fn an_upstream_that_sends_no_valid_head_causes_a_502() {
     }
 }
 
-/// Sends `body` to an upstream that does `act`, and checks that the response breaks visibly.
+/// Sends `body` to an upstream with the fault `act`, and checks that the response breaks visibly.
 async fn assert_breaks(sim: &Sim, gateway: &Gateway, act: Act, body: &str) {
     let what = format!("{act:?} {body}");
     sim.script().once("/v1/responses", act);
@@ -146,7 +146,7 @@ async fn an_invalid_body_breaks_the_response() {
         format!("{chunked}5\r\nhel"),
         format!("{chunked}5\r\nhello!!"),
         format!("{chunked}0\r\n"),
-        // Only a terminal event could tell that these responses are whole.
+        // Only a terminal event could show that these responses are whole.
         format!("{to_the_end}{event}"),
         format!("{}{event}", to_the_end.replace("/1.1", "/1.0")),
         format!("{to_the_end}event: response.completed\ndata: {{\"type\":\"response.comp"),
@@ -157,8 +157,8 @@ async fn an_invalid_body_breaks_the_response() {
     }
 }
 
-/// An HTTP/1.0 client takes a closed connection for the end of the response; only a reset tells it that the response
-/// is broken.
+/// An HTTP/1.0 client takes a closed connection for the end of the response. Only a reset shows that the response is
+/// broken.
 #[tokio::test]
 async fn a_broken_stream_is_reset_for_an_http_1_0_client() {
     let (sim, gateway) = gateway_with_sim("").await;
@@ -254,7 +254,7 @@ async fn a_response_before_the_end_of_the_request_is_returned() {
         let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body)).await;
         assert_eq!((answer.status, answer.text().as_str()), (413, "too large for me"));
     }
-    // The same while the client is still sending the body.
+    // The upstream does the same while the client is still sending the body.
     let mut wire = Wire::open(gateway.address).await;
     wire.send("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-length: 1000\r\n\r\nbegun")
         .await;

@@ -7,7 +7,7 @@ use crate::kit::{
 
 const JSON: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
 
-/// Returns a request head with these lines beside `Host` and `Content-Type`.
+/// Returns a request head with these lines in addition to `Host` and `Content-Type`.
 fn head(lines: &[&str]) -> String {
     let lines = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
     format!("POST /v1/responses HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\n{lines}\r\n")
@@ -28,7 +28,8 @@ async fn a_length_beside_a_transfer_coding_is_dropped_and_the_connection_closes(
         wire.send(head(&lines) + &chunked(JSON)).await;
         let answer = wire.answer().await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        // Bytes that a proxy in front of the gateway took for the next request are never read as a request.
+        // A proxy in front of the gateway could take these bytes for the next request. The gateway must never read them
+        // as a request.
         let _ = wire.stream.try_write(wire::post("/v1/responses", JSON).as_bytes());
         wire.closing().await;
         assert_eq!(wire.rest(), "");
@@ -68,7 +69,7 @@ async fn ambiguous_framing_is_refused_and_closes_the_connection() {
     assert_eq!(sim.counts().requests, 0);
 }
 
-/// A name, a request, and the statuses that are right for it.
+/// A name, a request, and the statuses that are allowed for it.
 type Case = (&'static str, String, &'static [u16]);
 
 async fn assert_refused(cases: Vec<Case>) {

@@ -86,8 +86,8 @@ async fn a_stream_that_the_client_does_not_read_times_out() {
     assert!(again.status().is_client_error() || again.status().is_success());
 }
 
-/// A client with an empty flow-control window cannot receive any response, not even an error, and would hold its
-/// connection for ever.
+/// A client with an empty flow-control window cannot receive any response, not even an error. Without a limit it would
+/// hold its connection forever.
 #[tokio::test]
 async fn a_client_with_an_empty_window_is_disconnected() {
     let (_sim, gateway) = gateway_with_sim("[timeouts]\nidle = \"300ms\"\n").await;
@@ -149,7 +149,7 @@ async fn floods_end_the_connection_and_do_not_affect_other_clients() {
         }
     }
     endless.until_closed().await;
-    // Pings whose responses the client does not read.
+    // The client sends pings and does not read the responses.
     let mut pings = Frames::open(gateway.address).await;
     for number in 0..200_000_u64 {
         let sent = timeout(

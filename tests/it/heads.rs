@@ -73,7 +73,8 @@ async fn an_error_for_a_head_request_has_no_body() {
     }
 }
 
-/// If a response has both `Content-Length` and `Transfer-Encoding`, the chunks decide (RFC 9112 section 6.3).
+/// If a response has both `Content-Length` and `Transfer-Encoding`, the chunks determine the body (RFC 9112 section
+/// 6.3).
 #[tokio::test]
 async fn a_response_with_a_length_beside_a_coding_is_framed_anew() {
     let (sim, gateway) = gateway_with_sim("").await;
@@ -118,7 +119,7 @@ async fn connections_are_reused_on_both_sides() {
         wire.send(wire::post("/v1/responses", &body)).await;
         assert_eq!(wire.answer().await.end, End::Whole);
     }
-    // A connection whose response has just ended may not be ready for the next request, so there can be more than one.
+    // A connection may not be ready for the next request just after its response, so there can be more than one.
     let counts = sim.counts();
     assert!(counts.requests == 50 && counts.connections <= 3, "{counts:?}");
     assert_eq!(gateway.metric("steadfast_connections").await, 1.0);

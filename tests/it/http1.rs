@@ -23,7 +23,7 @@ const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: it\r\n\r\n";
 /// The time limit for one step of a test.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Starts a gateway before an upstream with a small receive buffer, which the test operates.
+/// Starts a gateway in front of an upstream with a small receive buffer, which the test operates.
 async fn upstream(head: &str) -> (TcpListener, Gateway) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(32 << 10).expect("a small buffer");
@@ -34,7 +34,7 @@ async fn upstream(head: &str) -> (TcpListener, Gateway) {
     (listener, Gateway::configured(&config).await)
 }
 
-/// Starts a gateway before an upstream that answers one request on each connection with `answer` and closes the
+/// Starts a gateway in front of an upstream that answers one request on each connection with `answer` and closes the
 /// connection.
 async fn gateway_with_response(answer: Vec<u8>) -> Gateway {
     let (listener, gateway) = upstream("").await;
@@ -62,7 +62,7 @@ async fn read_slowly(client: &mut TcpStream) -> (usize, bool) {
     let mut piece = vec![0; 64 << 10];
     let mut count = 0;
     loop {
-        // This sleep models a slow client, whose unread bytes stay in the kernel.
+        // This sleep models a slow client. Its unread bytes stay in the kernel.
         tokio::time::sleep(Duration::from_millis(5)).await;
         match client.read(&mut piece).await {
             Ok(0) => return (count, true),
@@ -102,8 +102,8 @@ async fn an_early_response_does_not_truncate_the_upload() {
     let mut answer = vec![0; 15];
     client.read_exact(&mut answer).await.expect("the response begins");
     assert_eq!(answer, b"HTTP/1.1 200 OK");
-    // The upstream receives the rest of the upload during the response. The connection is then reused or closed, but
-    // never left in the middle of the upload.
+    // The upstream receives the rest of the upload during the response. Afterwards the connection is reused or closed,
+    // but it never stays in the middle of the upload.
     let upload = tokio::spawn(async move {
         let _ = client.write_all(&body[sent..]).await;
         client

@@ -1,5 +1,4 @@
-//! Secrets appear in no output: not in the log at the level `trace`, not in metrics, the admin API, errors or
-//! arguments.
+//! Secrets must not appear in any output: the log at the level `trace`, metrics, the admin API, errors and arguments.
 
 use std::{fs, sync::Arc};
 
@@ -79,8 +78,8 @@ fn requests() -> Vec<String> {
     ]
 }
 
-/// Returns what upstreams do, most of it invalid. A response echoes the headers that the upstream received where
-/// that is possible.
+/// Returns the acts of the upstreams, most of which are invalid. A response echoes the headers that the upstream
+/// received where that is possible.
 fn upstream_acts() -> Vec<Act> {
     let echo = |status: u16| {
         Act::answer(ScriptedAnswer::Custom(Arc::new(move |received: &Received| {

@@ -97,11 +97,11 @@ async fn two_hundred_callers_get_exactly_the_allowed_requests() {
 #[tokio::test]
 async fn responses_report_the_remaining_limits_and_refusals_when_to_retry() {
     let sim = sim("a").await;
-    let theirs = Act::reply(StatusCode::OK, &json!({"id": "r", "output": []})).header(
+    let upstream_reply = Act::reply(StatusCode::OK, &json!({"id": "r", "output": []})).header(
         http::HeaderName::from_static("x-ratelimit-remaining-requests"),
         http::HeaderValue::from_static("4711"),
     );
-    sim.script().once("/v1/responses", theirs);
+    sim.script().once("/v1/responses", upstream_reply);
     let gateway = Gateway::before(
         std::slice::from_ref(&sim),
         &config_with_limits("requests_per_minute = 3\ntokens_per_minute = 5000"),

@@ -26,14 +26,14 @@ use crate::kit::{
     wire::{self, End},
 };
 
-/// Starts an account and a gateway before it that listens with TLS, with further lines in `[server]`.
+/// Starts an account and a gateway in front of it that listens with TLS, with further lines in `[server]`.
 async fn tls_gateway(lines: &str, flags: &[&str]) -> (Sim, Gateway, TestIdentity) {
     let sim = sim("a").await;
     let (gateway, identity) = tls_gateway_before(&sim, lines, flags).await;
     (sim, gateway, identity)
 }
 
-/// Starts a gateway before `sim` that listens with TLS.
+/// Starts a gateway in front of `sim` that listens with TLS.
 async fn tls_gateway_before(sim: &Sim, lines: &str, flags: &[&str]) -> (Gateway, TestIdentity) {
     let identity = tls::identity(&["127.0.0.1"], &[]);
     let config = format!(
@@ -160,7 +160,7 @@ async fn a_client_without_a_valid_handshake_is_disconnected() {
     assert!(answer.expect("a whole response").starts_with("HTTP/1.1 200 "));
     assert_eq!(wire::Wire::over(mute).closing().await, End::Closed);
     for reason in [
-        "a TLS handshake was cut before its end",
+        "the connection was closed during the TLS handshake",
         "InvalidContentType",
         "fatal alert",
     ] {
@@ -177,7 +177,7 @@ async fn an_endless_handshake_is_cut() {
     let mut stream = TcpStream::connect(gateway.address)
         .await
         .expect("the server accepts connections");
-    // Only the beginning of a TLS record.
+    // These bytes are only the beginning of a TLS record.
     stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("the peer reads");
     assert_eq!(wire::Wire::over(stream).closing().await, End::Closed);
 }

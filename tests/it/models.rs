@@ -188,7 +188,8 @@ async fn a_list_for_the_callers_key_is_shown_to_that_caller_only() {
     );
 }
 
-/// Starts a gateway before three upstreams: `new` serves gpt-5*, `old` serves o4* and gpt-4, `all` serves everything.
+/// Starts a gateway in front of three upstreams: `new` serves gpt-5*, `old` serves o4* and gpt-4, and `all` serves every
+/// model.
 async fn gateway_with_three_model_sets() -> (Vec<Sim>, Gateway) {
     let everything = ["gpt-5.2", "o4-mini", "gpt-4"];
     let sims = vec![

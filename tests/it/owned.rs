@@ -15,7 +15,7 @@ async fn post(gateway: &Gateway, body: Value) -> Reply {
     client::post_json(gateway.address, "/v1/responses", &body).await
 }
 
-/// Starts a gateway before `a` and `b`, which share an organization, and `c`, which has its own.
+/// Starts a gateway in front of `a` and `b`, which share an organization, and `c`, which has its own.
 async fn gateway_with_organizations(sims: &[Sim]) -> Gateway {
     let shared = "organization = \"org-1\"";
     let config = upstream(&sims[0], shared) + &upstream(&sims[1], shared) + &upstream(&sims[2], "");
@@ -36,7 +36,7 @@ async fn a_session_that_must_move_goes_to_a_sibling_first() {
     for number in 0..30 {
         let key = format!("session-{number}");
         let order = gateway.ask(&format!("/api/route?key={key}")).await.json();
-        // The rendezvous order alone would choose `c`, which is of another organization.
+        // In the rendezvous order `c` would be next, but `c` belongs to another organization.
         if order["upstreams"][0]["name"] == "a" && order["upstreams"][1]["name"] == "c" {
             sims[0].script().once("/v1/responses", unavailable());
             assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));

@@ -1,4 +1,4 @@
-//! RequestRecord requests of real clients, sent again byte for byte.
+//! Recorded requests of real clients, sent again byte for byte.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -110,7 +110,7 @@ async fn accounts_that_accept_foreign_state() -> Vec<Sim> {
     sims
 }
 
-/// Returns the requests with this body, with the names of the accounts that received them.
+/// Returns the recorded requests with this body, with the names of the accounts that received them.
 fn arrivals(sims: &[Sim], body: &[u8]) -> Vec<(String, RequestRecord)> {
     let all = sims.iter().flat_map(|sim| {
         sim.requests()

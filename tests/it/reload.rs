@@ -73,7 +73,7 @@ async fn a_changed_file_is_applied() {
         assert_eq!(send_turn(&gateway, key).await.status, 200);
     }
     assert_eq!(sims[0].counts().requests, 0, "a removed upstream receives no requests");
-    // The same content, another file in the folder and the gateway's own reads cause no reload.
+    // The same content, another file in the folder and the gateway's own reads must not cause a reload.
     gateway.write(&file(&sims[1..]));
     fs::write(folder.join("other.toml"), "x").expect("a writable folder");
     assert_eq!(reload(&gateway).await.json(), json!({"outcome": "unchanged"}));
@@ -266,7 +266,7 @@ async fn a_changed_listener_takes_effect_at_the_next_start() {
     assert!(!log.contains("admin.listen changed"), "{log}");
     assert_eq!(names(&gateway).await, ["a", "b"]);
     assert_eq!(send_turn(&gateway, "s").await.status, 200, "the listener stays");
-    // The listener is compared with the one at the start, so taking the change back causes no message.
+    // The listener is compared with the one at the start. So there is no message if the change is undone.
     gateway.write(&(head(0) + &file(&sims)));
     until_counted(&gateway, "applied", 2.0).await;
     gateway.write(&(head(0) + &upstream_at("z", "ftp://", "")));

@@ -1,4 +1,4 @@
-//! Accounts that are limited, fail, hang, cut streams and restart at random, under load and during reloads: while one
+//! Accounts that are limited, fail, hang, cut streams and restart at random, under load and during reloads. While one
 //! account works, every request is served, and no broken response looks whole.
 
 use std::{
@@ -81,7 +81,7 @@ async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> 
             gateway.signal("HUP").await;
         }
         if round % 8 == 0 {
-            // The account is enabled again; otherwise the accounts that fail would soon receive no more requests.
+            // The account is enabled again. Otherwise the accounts that fail would soon receive no more requests.
             let path = format!("/api/upstreams/{}/enable", sims[at].name());
             client::send(gateway.admin, client::post(&path, "")).await;
         }

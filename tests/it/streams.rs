@@ -1,4 +1,4 @@
-//! Streams are forwarded as they arrive, whole and in order, and no faster than the receiver reads.
+//! Streams: they are forwarded as they arrive, whole and in order, and no faster than the receiver reads.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::kit::{
     wire::{self, End, Wire},
 };
 
-/// Starts a gateway before an upstream that the test operates byte by byte.
+/// Starts a gateway in front of an upstream that the test operates byte by byte.
 async fn gateway_before_listener() -> (TcpListener, Gateway) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");

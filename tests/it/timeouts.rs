@@ -1,4 +1,4 @@
-//! Timeouts: a slow client or upstream is disconnected, with an error response if one can still be sent.
+//! Timeouts: a slow client or upstream is disconnected. The client receives an error response if one can still be sent.
 
 use std::time::{Duration, Instant};
 

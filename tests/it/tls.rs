@@ -50,7 +50,7 @@ async fn tls_to_an_upstream_uses_its_host_name() {
         let answer = wire.answer().await;
         assert_eq!((answer.status, answer.end), (200, End::Whole), "{answer:?}");
     }
-    // A connection whose response has just ended may not be ready for the next request, so there can be more than one.
+    // A connection may not be ready for the next request just after its response, so there can be more than one.
     let asked = identity.server_names.lock().clone();
     assert!(asked.len() < 5, "connections are reused: {asked:?}");
     assert!(
@@ -144,7 +144,7 @@ async fn a_close_without_close_notify_breaks_the_response() {
 const FLOOD: usize = 200;
 const LAST: &str = "data: {\"type\":\"response.completed\"}\n\n";
 
-/// Streams twenty events and a terminal event. For the input `stall` it sends one event only, and for `flood` more
+/// Streams twenty events and a terminal event. For the input `stall` it sends one event only. For `flood` it sends more
 /// data than the buffers between upstream and client hold.
 fn events(request: Request<Bytes>) -> Channel<Bytes, std::io::Error> {
     let (mut sender, body) = Channel::new(1);
@@ -180,7 +180,8 @@ fn request_with_input(input: &str) -> String {
     )
 }
 
-/// Starts a gateway before an upstream that speaks HTTP/2 only. Returns it and the upstream's counter of connections.
+/// Starts a gateway in front of an upstream that uses HTTP/2 only. Returns it and the upstream's counter of
+/// connections.
 async fn over_http2(head: &str) -> (Gateway, std::sync::Arc<parking_lot::Mutex<usize>>) {
     let identity = tls::identity(&["127.0.0.1"], &["h2"]);
     let (address, connections) = tls::http2_upstream(&identity, events).await;

@@ -1,4 +1,4 @@
-//! Secrets that are never printed: in `Debug` output, in panic messages, and the private key in any output.
+//! Secrets that must never be printed: in `Debug` output, in panic messages, and the private key in any output.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -37,8 +37,8 @@ fn secret_lines(pem: &str) -> Vec<&str> {
     lines
 }
 
-/// The private key of `server.tls` does not appear in any output: after full, resumed and failed handshakes, and
-/// after invalid reloads.
+/// The private key of `server.tls` must not appear in any output, after full, resumed and failed handshakes and after
+/// invalid reloads.
 #[tokio::test]
 async fn the_private_key_is_never_printed() {
     let identity = tls::identity(&["127.0.0.1"], &[]);
@@ -129,7 +129,7 @@ async fn debug_output_contains_no_secret() {
 const CHILD: &str = "STEADFAST_TEST_PANICS";
 
 /// A panic ends only the connection on which it happened, and its message contains nothing of the request. The test
-/// runs itself again in a child process, because the panic hook belongs to the whole process.
+/// runs itself again in a child process, because the panic hook applies to the whole process.
 #[test]
 fn a_panic_message_contains_nothing_of_the_request() {
     if std::env::var_os(CHILD).is_some() {

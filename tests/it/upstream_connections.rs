@@ -15,7 +15,7 @@ fn raw(text: &'static str) -> Act {
     Act::answer(ScriptedAnswer::Raw(text.into()))
 }
 
-/// Lets the account do `act` for the `nth` request of each connection.
+/// Makes the account apply `act` to the request number `nth` of each connection.
 fn on_nth(sim: &Sim, nth: u64, act: Act) {
     sim.script().add(Rule::new(act).head(move |head| head.nth == nth));
 }

@@ -1,4 +1,5 @@
-//! Waiting for a slot: which requests wait for their own upstream, for how long, and which move to another one.
+//! Waiting for a slot: which requests wait for their own upstream, how long they wait, and which move to another
+//! upstream.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::kit::{
     wire::{self, Wire},
 };
 
-/// Starts a gateway before `a`, which has `slots` slots, and `b`, which has no limit.
+/// Starts a gateway in front of `a`, which has `slots` slots, and `b`, which has no limit.
 async fn gateway_with_slots(sims: &[Sim], slots: u32) -> Gateway {
     let config = upstream(&sims[0], &format!("max_in_flight = {slots}")) + &upstream(&sims[1], "");
     Gateway::configured(&config).await

@@ -1,10 +1,11 @@
-//! Strongly connected components of a graph (Tarjan, 1972), by mutual reachability: the graphs here are small.
+//! Finds the cycles of a graph. The graphs are small, so a cycle is found as a set of nodes that can all reach each
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 type Graph<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
-/// The groups of nodes that reach each other, each sorted.
+/// Returns the groups of nodes that can all reach each other. The nodes of a group are sorted.
 pub fn cycles<'a>(edges: &Graph<'a>) -> Vec<Vec<&'a str>> {
     let reached: BTreeMap<&str, BTreeSet<&str>> = edges.keys().map(|node| (*node, reachable(edges, node))).collect();
     let mut found: Vec<Vec<&str>> = Vec::new();
@@ -32,7 +33,7 @@ fn reachable<'a>(edges: &Graph<'a>, from: &str) -> BTreeSet<&'a str> {
     reached
 }
 
-/// The edges inside `cycle`, one a line.
+/// Describes the edges inside `cycle`, with one line for each node.
 pub fn describe(cycle: &[&str], edges: &Graph<'_>) -> String {
     let inside = |node: &str| {
         let used: Vec<&str> = edges[node]

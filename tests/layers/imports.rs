@@ -1,4 +1,5 @@
-//! Which files a file uses: its paths, resolved through re-exports to the files that define what they name.
+//! Finds the files that a file uses. Each path in the file is resolved, through re-exports, to the file that defines
+//! its item.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,21 +8,21 @@ use syn::{Item, UseTree, Visibility, visit::Visit};
 
 use crate::tree::{SourceFile, Tree, is_for_tests};
 
-/// Whether code that is compiled for tests only counts.
+/// Whether code that is compiled for tests only is included.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tests {
     Included,
     Excluded,
 }
 
-/// For each file, the files that define what it uses.
+/// The files that each file uses.
 pub struct Imports<'a> {
     tree: &'a Tree,
     used: BTreeMap<&'a str, BTreeSet<&'a str>>,
 }
 
 impl<'a> Imports<'a> {
-    /// Resolves the paths of every file.
+    /// Resolves the paths in every file.
     pub fn resolve(tree: &'a Tree, tests: Tests) -> Self {
         let names: BTreeMap<&[String], Names> = tree.files().map(|file| (&*file.module, Names::of(file))).collect();
         let resolver = Resolver { tree, names };
@@ -38,7 +39,7 @@ impl<'a> Imports<'a> {
         }
     }
 
-    /// The files that define what `file` uses.
+    /// Returns the files that define the items that `file` uses.
     pub fn of(&self, file: &SourceFile) -> Vec<&'a SourceFile> {
         let used = self.used.get(file.path.as_str());
         self.tree
@@ -48,7 +49,7 @@ impl<'a> Imports<'a> {
     }
 }
 
-/// Paths of other crates that `file` names outside its tests, and their imports.
+/// Returns the paths of other crates that `file` uses outside its tests.
 pub fn external_paths(file: &SourceFile) -> BTreeSet<String> {
     if file.is_test {
         return BTreeSet::new();
@@ -61,11 +62,11 @@ pub fn external_paths(file: &SourceFile) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the names in a module mean.
+/// The names that the imports of a module define.
 struct Names {
-    /// Name → the path that an import or re-export gives it.
+    /// The imported or re-exported path of each name.
     imported: BTreeMap<String, Vec<String>>,
-    /// Paths whose names are all imported (`use path::*`).
+    /// The paths from which all names are imported (`use path::*`).
     globs: Vec<Vec<String>>,
 }
 
@@ -119,9 +120,10 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// The file that defines what `path`, written in `module`, names; none where another crate does.
+    /// Returns the file that defines the item at `path`, which is used in `module`. Returns `None` if another crate
+    /// defines it.
     fn file_of(&self, module: &[String], path: &[String], depth: usize) -> Option<&'a SourceFile> {
-        // Imports that go round in a circle name nothing.
+        // Imports that refer to each other in a cycle define no item.
         if depth > 16 {
             return None;
         }
@@ -152,7 +154,7 @@ impl<'a> Resolver<'a> {
         self.tree.file(&at)
     }
 
-    /// The file that defines the item `name` of the module `at`.
+    /// Returns the file that defines the item `name` of the module `at`.
     fn item_of(&self, at: &[String], name: &str, further: &[String], depth: usize) -> Option<&'a SourceFile> {
         let names = self.names.get(at)?;
         if let Some(path) = names.imported.get(name) {
@@ -173,7 +175,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The paths that `file` names, in imports and in code; a re-export is no use.
+/// Returns the paths that `file` uses, in imports and in code. Re-exports are not included.
 fn paths(file: &SourceFile, tests: Tests) -> Vec<Vec<String>> {
     let mut collector = Collector {
         tests,
@@ -186,13 +188,13 @@ fn paths(file: &SourceFile, tests: Tests) -> Vec<Vec<String>> {
 
 struct Collector {
     tests: Tests,
-    /// How many inline modules are open: there, `super` is one level less than in the file.
+    /// The number of enclosing inline modules. In each of them, `super` reaches one level less than in the file.
     inline: usize,
     found: Vec<Vec<String>>,
 }
 
 impl Collector {
-    /// Adds a path; `super` of an inline module is the file itself.
+    /// Adds a path. In an inline module, `super` is the file itself.
     fn add(&mut self, mut path: Vec<String>) {
         let mut inline = self.inline;
         while inline > 0 && path.first().is_some_and(|first| first == "super") {
@@ -222,7 +224,8 @@ impl Collector {
         }
     }
 
-    /// Paths inside a macro call, which stands unparsed: `name::name` sequences.
+    /// Adds the paths inside a macro call. Its tokens are not parsed, so each sequence `name::name` is taken for a
+    /// path.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -277,7 +280,7 @@ impl<'ast> Visit<'ast> for Collector {
         }
     }
 
-    /// `pub(in crate::a)` names a module, but uses nothing of it.
+    /// A visibility such as `pub(in crate::a)` names a module but does not use it.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

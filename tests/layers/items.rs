@@ -1,10 +1,10 @@
-//! What a file defines: types, functions and their sizes.
+//! Finds the items that a file defines: its types, and its functions with their sizes.
 
 use syn::{FnArg, ImplItemFn, ItemFn, Signature, TraitItemFn, Type, spanned::Spanned as _, visit::Visit};
 
 use crate::tree::SourceFile;
 
-/// The names of the types that `file` defines, those of its tests included; associated types do not count.
+/// Returns the names of the types that `file` defines, including those of its tests. Associated types are not included.
 pub fn type_names(file: &SourceFile) -> Vec<String> {
     #[derive(Default)]
     struct Names(Vec<String>);
@@ -27,20 +27,20 @@ pub fn type_names(file: &SourceFile) -> Vec<String> {
     names.0
 }
 
-/// A function, and what the bounds ask of it.
+/// A function, with the properties that are limited.
 pub struct Function {
     pub name: String,
-    /// From the signature to the closing brace.
+    /// The number of lines from the signature to the closing brace.
     pub lines: usize,
-    /// Without `self`.
+    /// The number of parameters, not counting `self`.
     pub parameters: usize,
-    /// Whether a parameter is a bare `bool`.
+    /// Whether a parameter has the type `bool`.
     pub has_bool: bool,
     /// Whether a trait prescribes the signature.
     pub is_of_trait: bool,
 }
 
-/// The functions of `file`, those of its tests included.
+/// Returns the functions of `file`, including those of its tests.
 pub fn functions(file: &SourceFile) -> Vec<Function> {
     let mut functions = Functions::default();
     functions.visit_file(&file.syntax);
@@ -93,7 +93,7 @@ impl<'ast> Visit<'ast> for Functions {
     }
 }
 
-/// Whether `file` defines an item called `name` at its top level.
+/// Returns whether `file` defines an item called `name` at its top level.
 pub fn defines(file: &SourceFile, name: &str) -> bool {
     file.syntax
         .items
@@ -118,7 +118,7 @@ fn name_of(item: &syn::Item) -> Option<&syn::Ident> {
     }
 }
 
-/// The attributes of `item`.
+/// Returns the attributes of `item`.
 pub fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     use syn::Item as I;
     match item {

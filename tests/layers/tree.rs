@@ -34,7 +34,7 @@ impl Tree {
         self.0.iter()
     }
 
-    /// The file that holds `module`.
+    /// Returns the file of `module`.
     pub fn file(&self, module: &[String]) -> Option<&SourceFile> {
         self.0.iter().find(|file| file.module == module)
     }
@@ -44,7 +44,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The text of the file at `path` from the root of the package.
+/// Returns the text of the file at `path`, relative to the root of the package.
 pub fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -72,7 +72,7 @@ fn read_module(path: &Path, module: Vec<String>, is_test: bool, files: &mut Vec<
     });
 }
 
-/// The file of the module `name` that is declared in the file at `parent`.
+/// Returns the file of the module `name`, which is declared in the file `parent`.
 fn file_of(parent: &Path, name: &str) -> PathBuf {
     let stem = parent.file_stem().and_then(|stem| stem.to_str()).expect("a name");
     let folder = parent.parent().expect("a folder");
@@ -88,7 +88,7 @@ fn file_of(parent: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// Whether an item with these attributes is compiled for tests only.
+/// Returns whether an item with these attributes is compiled for tests only.
 pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let is_cfg = attribute.path().is_ident("cfg");

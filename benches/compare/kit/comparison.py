@@ -1,4 +1,4 @@
-"""Runs every workload on every proxy in turn, several times."""
+"""Runs every workload on every proxy, several times and in turn."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ TLS_IN = {"GET, TLS in": "GET", "POST 40 KB, TLS in": "POST 40 KB"}
 TLS_OUT = {"POST 40 KB, TLS out": "POST 40 KB"}
 SCALING = {"GET, two workers": "GET"}
 LATENCY = {f"latency {load}": load for load in ("GET", "POST 64 KB", "POST 512 KB")}
-EVENTS = {"SSE 500 × 50/s": "50", "SSE 500, all they take": "max"}
+EVENTS = {"SSE 500 × 50/s": "50", "SSE 500, unthrottled": "max"}
 IDLE = {"5,000 idle SSE streams": "streams", "5,000 idle connections": "connections"}
 QUICK = {"GET", "POST 40 KB", "POST 512 KB", *EVENTS, "5,000 idle SSE streams"}
 

@@ -20,8 +20,8 @@ ENVOY_OUT = f'transport_socket: {{name: tls, typed_config: {{"@type": {ENVOY_TLS
 
 @dataclass
 class Kind:
-    """A proxy and its way to tell sessions apart. `largest` is the largest body, in bytes, whose key it can read. `tls_in` and
-    `tls_out` are inserted into its configuration for TLS towards clients and upstreams."""
+    """A proxy with its method to distinguish sessions. `largest` is the size in bytes of the largest body from which it can read
+    the key. `tls_in` and `tls_out` are inserted into its configuration for TLS towards clients and upstreams."""
 
     name: str
     program: str | None

@@ -27,7 +27,7 @@ COLUMNS = {
     ],
     "idle": [("kb_each", "KB each", "{:,.1f}"), ("rss_mb", "RSS MB", "{:,.1f}")],
 }
-# Values without a ratio: they are the same for all proxies, or no property of the proxy.
+# Values without a ratio: they are the same for all proxies, or they are not properties of a proxy.
 WITHOUT_RATIO = {"direct_us", "carries", "one_per_second", "two_per_second", "two_cores"}
 
 

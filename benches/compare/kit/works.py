@@ -9,7 +9,8 @@ from pathlib import Path
 from .processes import Process, spent
 
 LOAD = Path(__file__).resolve().parent.parent / "load.lua"
-# The number of connections if not 64. 64 keep a core busy; long bodies use fewer, so that they do not queue in the kernel.
+# The number of connections for workloads that do not use 64. With 64 a core is busy. Long bodies use fewer connections, so that
+# they do not queue in the kernel.
 CONNECTIONS = {"POST 512 KB": 16, "POST 4 MB": 4}
 
 

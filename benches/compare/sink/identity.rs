@@ -6,7 +6,7 @@ use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 /// Creates a certificate for 127.0.0.1 (ECDSA P-256) and writes `cert.pem` and `cert.pem.key` into `folder`. HAProxy
-/// expects this name of the key.
+/// requires this name for the key.
 pub fn acceptor(folder: &Path) -> io::Result<TlsAcceptor> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).map_err(io::Error::other)?;
     fs::write(folder.join("cert.pem"), made.cert.pem())?;

@@ -29,7 +29,7 @@ const ANSWER: &str = concat!(
 );
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
-/// An event. It contains one opening brace, by which the client counts events.
+/// An event. It contains only one opening brace, because the client counts events by their opening braces.
 const EVENT: &str = concat!(
     "event: response.output_text.delta\n",
     r#"data: {"type":"response.output_text.delta","delta":" account","sequence_number":1234}"#,
@@ -57,7 +57,7 @@ struct Paced {
     stream: Rc<TcpStream>,
     /// The number of ticks between two events.
     every: u64,
-    /// The tick of an event, modulo `every`.
+    /// The tick at which an event is due, modulo `every`.
     due: u64,
 }
 
@@ -267,7 +267,7 @@ async fn flood(streams: Shared) {
         }
         for some in flooded.chunks(64) {
             for stream in some {
-                // A full socket is skipped; its proxy is slower than the upstream.
+                // A full socket is skipped, because its proxy is slower than the upstream.
                 send(stream, event.as_bytes());
             }
             yield_now().await;

@@ -1,8 +1,8 @@
 //! Counting of instructions and allocations.
 //!
-//! Callgrind counts the instructions. It starts and pauses at the two functions of this module (`--toggle-collect`).
-//! An allocator that wraps the system's allocator counts the allocations of the thread that runs the workload. The
-//! activity of other threads, such as the log's writer, is not counted.
+//! Callgrind counts the instructions. It starts and pauses at the two functions of this module (`--toggle-collect`). An
+//! allocator that wraps the system's allocator counts the allocations of the thread that runs the workload. Other
+//! threads, such as the log's writer, are not counted.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 impl Allocations {
-    /// Returns what this thread has allocated while counting was on.
+    /// Returns the allocations of this thread while counting was on.
     pub fn so_far() -> Self {
         Self {
             calls: CALLS.get(),
@@ -44,8 +44,8 @@ impl Allocations {
 /// The system's allocator with counting.
 pub struct Counted;
 
-// SAFETY: every call is passed to the system's allocator unchanged. The counting only writes to cells of this
-// thread, which need neither initialization nor a destructor, so it does not allocate.
+// SAFETY: every call is passed to the system's allocator unchanged. The counting only writes to cells of this thread.
+// They need neither initialization nor a destructor, so the counting does not allocate.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Allocations::add(layout.size());

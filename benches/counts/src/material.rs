@@ -16,7 +16,7 @@ pub const CODEX_HEAD: &str = include_str!("../../../tests/fixtures/recordings/co
 /// The body of that turn.
 pub const CODEX_BODY: &[u8] = include_bytes!("../../../tests/fixtures/recordings/codex0.169-sse-openai-apikey.body");
 
-/// The head of a response of OpenAI, of typical length.
+/// The head of a response of OpenAI with a typical length.
 pub const RESPONSE_HEAD: &str = "HTTP/1.1 200 OK\r\n\
     date: Mon, 23 Nov 2026 12:00:00 GMT\r\n\
     content-type: application/json\r\n\

@@ -134,8 +134,8 @@ pub fn pick(upstreams: usize) -> Result<u32, BenchError> {
     )
 }
 
-/// Picks the home of a new session. Writing the pin is not counted, because the position of pins in their table
-/// depends on chance.
+/// Picks the home of a new session. Writing the pin is not counted, because the position of pins in their table is
+/// random.
 pub fn pick_home(upstreams: usize) -> Result<u32, BenchError> {
     let gateway = material::gateway(upstreams, NOWHERE)?;
     let snapshot = gateway.snapshot();
@@ -176,7 +176,7 @@ impl<'a> Pooled<'a> {
     }
 }
 
-/// Counts how `rewrite` changes a copy of `headers`, and the drop of that copy.
+/// Counts the cost of changing a copy of `headers` with `rewrite` and of dropping that copy.
 fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32, BenchError> {
     count(
         || headers.clone(),

@@ -32,7 +32,7 @@ use crate::{
     material::{CODEX_BODY, CODEX_HEAD, RESPONSE, RESPONSE_HEAD, events, gateway},
 };
 
-/// The number of counted requests. It is so large that work that is not done for each request, such as growing the
+/// The number of counted requests. It is large, so that work that is not done for each request, such as growing the
 /// log's buffer, has a small share.
 const TIMES: u32 = 1000;
 /// The number of counted streams.
@@ -123,7 +123,7 @@ fn count(dialogue: &Dialogue) -> Result<u32, BenchError> {
     result.map(|()| dialogue.times)
 }
 
-/// Runs `work` with counting off, and counts what happens while it waits.
+/// Runs `work` with counting off. While `work` waits, the gateway runs with counting on.
 async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
@@ -188,7 +188,7 @@ impl Endpoints {
             let end = &piece[piece.len().saturating_sub(16)..];
             receive(&mut self.client, end, &mut self.buffer).await?;
         }
-        // The gateway's work after the last byte belongs to this request as well.
+        // The gateway's work after the last byte is part of this request as well.
         for _ in 0..4 {
             yield_now().await;
         }

@@ -2,13 +2,15 @@
 
 use crate::{ids::ModelKey, tick::Tick};
 
-/// A request that was sent to an upstream, as far as its verdict depends on it.
+/// A request that was sent to an upstream, with the facts on which the effect of its verdict depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an attempt ends in `Health::observe` or `Health::abandon`; otherwise its probe blocks other probes for a while"]
 pub struct Attempt {
     /// When the request was sent.
     pub(super) began: Tick,
+    /// The model that the request asks for.
     pub(super) model: Option<ModelKey>,
+    /// Whether the request is a probe.
     pub(super) is_probe: bool,
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{attempt::Attempt, jitter::jittered, status::Transition};
 use crate::{ids::ModelKey, policy::verdict::Scope, tick::Tick};
 
-/// The shortest time until a reset that an upstream names. Clocks differ, and asking again sooner gains nothing.
+/// The minimum time until a reset that an upstream names. Clocks differ, and a request before that time gains nothing.
 pub const RESET_MIN: Duration = Duration::from_millis(500);
-/// The longest time until a reset that an upstream names. Weekly quotas exist; a longer time is a mistake.
+/// The maximum time until a reset that an upstream names. Weekly quotas exist; a longer time is a mistake.
 pub const RESET_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// The length of the first cooldown if the upstream names no reset, up to a quarter longer or shorter.
 pub const COOLDOWN: Duration = Duration::from_secs(1);
@@ -16,26 +16,29 @@ pub const COOLDOWN_MAX: Duration = Duration::from_secs(300);
 /// The maximum number of models whose cooldowns are remembered. Beyond it, the cooldown that ends first is forgotten.
 pub const MODELS_MAX: usize = 16;
 
-/// For this long after its end, a cooldown without a named reset makes the next one longer.
+/// The time after the end of a cooldown without a named reset during which it still makes the next one longer.
 pub(super) const BACKOFF_MEMORY: Duration = Duration::from_secs(300);
-/// A change of a cooldown's end by no more than this is not reported, because it is not worth a line in a log.
+/// A cooldown's end that moves by no more than this is not reported, because the change is not worth a line in a log.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Cooldowns {
+    /// The upstream's own cooldown.
     upstream: Option<Cooldown>,
-    /// At most [`MODELS_MAX`] entries.
+    /// The cooldowns of single models, at most [`MODELS_MAX`] of them.
     models: Vec<(ModelKey, Cooldown)>,
-    /// When a success last ended a cooldown. Verdicts on earlier requests say nothing about any limit.
+    /// When a success last ended a cooldown. Verdicts on requests that were sent before have no effect on cooldowns.
     cleared: Option<Tick>,
 }
 
-/// A cooldown, and what is remembered of it after its end.
+/// A cooldown. It is remembered for some time after its end.
 #[derive(Clone, Copy, Debug)]
 struct Cooldown {
     /// When the cooldown began or was last confirmed.
     since: Tick,
+    /// When the cooldown ends.
     until: Tick,
+    /// Whether the upstream named the end.
     is_named: bool,
     /// Whether the end of the cooldown is still to be reported.
     is_unreported: bool,

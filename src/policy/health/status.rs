@@ -87,7 +87,7 @@ pub struct HealthStatus {
     pub models_until: Option<Tick>,
 }
 
-/// How bad it would be to send a request to an upstream that is not ready. The least value is the best choice.
+/// How bad it would be to send a request to an upstream that is not ready. The smallest value is the best choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Badness {
     /// The upstream is expected to take requests again at this moment.

@@ -240,7 +240,7 @@ fn a_refused_credential_disables_the_upstream_until_a_probe_is_answered() {
     assert_eq!(
         request(&mut health, 700.0, 701.0, Verdict::Failed),
         None,
-        "a failure says nothing about the credential"
+        "a failure does not show that the credential is accepted"
     );
     assert_eq!(health.availability(None, at(702.0)), disabled(1001.0));
     assert_eq!(

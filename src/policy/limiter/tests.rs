@@ -125,7 +125,7 @@ fn steps() -> impl Strategy<Value = Vec<LimiterStep>> {
     proptest::collection::vec(step, 1..200)
 }
 
-/// Remembers every admitted request.
+/// An oracle that remembers every admitted request.
 #[derive(Default)]
 struct OracleLimiter {
     /// The time in milliseconds and the number of tokens of each request.
@@ -143,8 +143,8 @@ impl OracleLimiter {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Without corrections: what is admitted stays within both limits in every minute, and what is denied is admitted
-    /// after exactly the time that the denial named.
+    /// Without corrections, the admitted requests stay within both limits in every minute, and a denied request is
+    /// admitted after exactly the time that the denial named.
     #[test]
     fn no_minute_has_more_than_its_limit(steps in steps(), requests in 1..12_u32, tokens in 1..200_u64) {
         let mut limiter = Limiter::new(quota(Some(requests), Some(tokens), None));
@@ -179,7 +179,7 @@ proptest! {
         }
     }
 
-    /// With corrections: the sum equals the charges that stand, concurrency is given back, and after a minute the
+    /// With corrections, the sum equals the charges that stand, concurrency is given back, and after a minute the
     /// limiter is as new.
     #[test]
     fn corrections_keep_the_sum_of_tokens_right(steps in steps(), tokens in 1..200_u64, concurrent in 1..6_u32) {

@@ -13,6 +13,7 @@ const JOINED: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Window {
     entries: VecDeque<WindowEntry>,
+    /// The sum of all amounts in the window.
     sum: u64,
 }
 
@@ -26,7 +27,7 @@ struct WindowEntry {
 }
 
 impl Window {
-    /// Returns how long to wait until `amount` more is within `allowed`; `None` if it is now.
+    /// Returns the time until `amount` more is within `allowed`, or `None` if it is within `allowed` now.
     pub fn time_until_free(&mut self, amount: u64, allowed: u64, now: Tick) -> Option<Duration> {
         self.forget(now);
         let wanted = u128::from(self.sum) + u128::from(amount);
@@ -49,7 +50,8 @@ impl Window {
         self.forget(now);
         self.sum = self.sum.saturating_add(amount);
         match self.entries.back_mut() {
-            // This arm also takes an amount whose clock was read before that of another thread which came first.
+            // This arm also takes an amount with a time before `first`: another thread read its clock later but came
+            // first.
             Some(entry) if now.since(entry.first) < JOINED => {
                 entry.amount = entry.amount.saturating_add(amount);
                 entry.last = entry.last.max(now);

@@ -1,4 +1,4 @@
-//! One shard of an affinity table: a hash table whose entries are also linked in the order of their last use.
+//! One shard of an affinity table: a hash table in which the entries are also linked in the order of their last use.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::{ids::UpstreamId, tick::Tick};
 
 /// The index that stands for no entry. Indexes of entries are below it, because a table holds fewer entries.
 const NIL: u32 = u32::MAX;
-/// Why an entry exists at an index.
-const LOCATED: &str = "an index of an entry is only ever that of an allocated one";
-/// Why a key has a bucket.
-const BUCKETS: &str = "the first insert makes buckets";
+/// The reason why an entry exists at an index.
+const LOCATED: &str = "every index in a list is that of an allocated entry";
+/// The reason why a key has a bucket.
+const BUCKETS: &str = "the first insert allocates the buckets";
 /// The number of entries that are allocated at a time. Growing copies no entries, and fewer than this many are
 /// unused.
 const CHUNK: usize = 32;
@@ -20,10 +20,13 @@ const CHUNK: usize = 32;
 struct PinEntry {
     key: u64,
     upstream: UpstreamId,
+    /// When the entry was last used.
     last: Tick,
     /// The next entry of the same bucket, or the next free entry.
     chain: u32,
+    /// The index of the entry that was used before this one, or [`NIL`].
     older: u32,
+    /// The index of the entry that was used after this one, or [`NIL`].
     newer: u32,
 }
 
@@ -36,15 +39,19 @@ const FREE: PinEntry = PinEntry {
     newer: NIL,
 };
 
-/// The data behind one lock. Keys are random-looking numbers, whose low bits choose a bucket.
+/// The data behind one lock. Keys are scrambled, and their low bits choose a bucket.
 pub(super) struct Shard {
     /// The first entry of each bucket. The number of buckets is a power of two, or zero before the first insert.
     buckets: Box<[u32]>,
     #[expect(clippy::vec_box, reason = "entries stay where they are when the list grows")]
     chunks: Vec<Box<[PinEntry; CHUNK]>>,
+    /// The first free entry, or [`NIL`].
     free: u32,
+    /// The entry that was used last, or [`NIL`].
     newest: u32,
+    /// The entry that has been unused the longest, or [`NIL`].
     oldest: u32,
+    /// The number of entries in use.
     len: u32,
 }
 

@@ -63,7 +63,7 @@ fn homes(members: &[Member], keys: &[SessionKey]) -> Vec<UpstreamId> {
     })
 }
 
-/// Returns the number of keys that differ, each of which must satisfy `needed(from, to)`.
+/// Returns the number of keys that differ. Each of them must satisfy `needed(from, to)`.
 fn moved(before: &[UpstreamId], after: &[UpstreamId], needed: impl Fn(UpstreamId, UpstreamId) -> bool) -> f64 {
     let moves = before.iter().zip(after).filter(|(from, to)| from != to);
     moves
@@ -78,7 +78,7 @@ fn assert_near(what: &str, count: f64, ideal: f64) {
     );
 }
 
-/// A change of a value here moves every session of every deployment.
+/// A change of a value in this test moves every session of every deployment.
 #[test]
 fn homes_do_not_change_between_releases() {
     let golden = |members: &[Member]| -> Vec<Vec<usize>> {
@@ -187,8 +187,8 @@ fn load(members: &[Member], keys: &[SessionKey]) -> Vec<f64> {
 
 #[test]
 fn members_of_equal_weight_get_equal_shares() {
-    // A debug build takes a second per hundred million draws, so with a thousand members a quarter of the keys must
-    // suffice.
+    // A debug build takes a second per hundred million draws. So with a thousand members, a debug build checks only a
+    // quarter of the keys.
     let fewer = if cfg!(debug_assertions) { 4 } else { 1 };
     for (size, limit, keys) in [(10, 1.02, 1), (100, 1.05, 1), (1_000, 1.25, fewer)] {
         let keys = &KEYS[..KEYS.len() / keys];

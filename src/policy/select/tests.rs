@@ -194,7 +194,7 @@ fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being
 }
 
 #[test]
-fn if_the_own_upstream_is_ready_no_other_is_looked_at() {
+fn a_ready_own_upstream_is_selected_without_a_look_at_the_others() {
     let asked = RefCell::new(Vec::new());
     let decision = select(
         (0..)

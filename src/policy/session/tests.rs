@@ -352,6 +352,6 @@ proptest! {
         let after_first = pool.ranked_by(random, eligible).filter(|index| Some(index) != indexes.first());
         prop_assert!(after_first.eq(indexes.iter().skip(1).copied()), "a weighted shuffle");
         indexes.sort_unstable();
-        prop_assert!(indexes.into_iter().eq((0..size).filter(|n| eligible((n % 3) as u16))), "each once");
+        prop_assert!(indexes.into_iter().eq((0..size).filter(|n| eligible((n % 3) as u16))), "each candidate comes once");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     tick::Tick,
 };
 
-/// Why an upstream was chosen for a request.
+/// The reason why an upstream was chosen for a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// The upstream was ready.
@@ -23,7 +23,7 @@ pub(super) enum Choice {
     LeastBad,
 }
 
-/// The past of a simulation, as far as the invariants depend on it.
+/// The past events of a simulation that the invariants depend on.
 #[derive(Default)]
 pub(super) struct History {
     arrivals: VecDeque<Tick>,
@@ -154,7 +154,7 @@ impl History {
         self.cooldowns.retain(|(of, _), _| *of != upstream);
     }
 
-    /// Records a reload, after which the credential may be another one.
+    /// Records a reload, which may bring another credential.
     pub(super) fn record_reload(&mut self, upstream: usize, now: Tick) {
         if let Some(outage) = self.outages.get_mut(&upstream)
             && outage.state == HealthState::Disabled

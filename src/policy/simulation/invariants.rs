@@ -129,7 +129,7 @@ impl World {
     fn check_wait(&self, request: usize, candidate: Candidate, until: Tick) {
         let at = self.upstream_of(request, candidate);
         let is_bounded = self.now < until && until <= self.wait_limit(request);
-        check!(self, is_bounded, "no request waits for ever");
+        check!(self, is_bounded, "the time that a request waits is bounded");
         check!(
             self,
             self.is_untried(request, at),
@@ -237,7 +237,7 @@ impl World {
             check!(
                 self,
                 is_ready && upstream.health.is_plain(),
-                "no state outlives its cause"
+                "no state lasts longer than its cause"
             );
         }
     }

@@ -1,10 +1,10 @@
 //! Tests of all policies together, in a simulation with a seed.
 //!
-//! Everything that decides is the real code: pins, rendezvous, candidates, health, budget, patience and `select`.
-//! Simulated are the upstreams ([`upstream`]), the clients and the trouble of the upstreams ([`timeline`]), and the
-//! loop that sends a request until it is served ([`request`]), which is the gateway's loop without its sockets. Time
-//! is a number that jumps from event to event, so half an hour takes some milliseconds, and a seed always gives the
-//! same simulation.
+//! The simulation uses the real code for every decision: pins, rendezvous, candidates, health, budget, patience and
+//! `select`. It simulates the upstreams ([`upstream`]), the clients and the trouble of the upstreams ([`timeline`]),
+//! and the loop that sends a request until it is served ([`request`]), which is the gateway's loop without its sockets.
+//! Time is a number that jumps from event to event. So half an hour takes some milliseconds, and a seed always gives
+//! the same simulation.
 //!
 //! The invariants that must hold in every simulation are in [`invariants`], written from the rules and not from the
 //! code. If an invariant is violated, the test names the seed; `run(&Plan::chaos(seed))` repeats the simulation.
@@ -56,12 +56,12 @@ fn run_all(plans: &[Plan]) -> SimulationCounts {
 fn the_invariants_hold_in_random_simulations() {
     let plans: Vec<Plan> = (0..1_000).map(Plan::chaos).collect();
     let mut counts = run_all(&plans);
-    // A simulation in which nothing happens would prove nothing.
+    // The counts show that the simulations exercised every kind of event.
     assert!(counts.as_array().into_iter().all(|count| *count > 100), "{counts:?}");
     assert!(counts.served * 2 > counts.requests, "{counts:?}");
 }
 
-/// The purpose of patience: upstreams that reach their limits now and then.
+/// This test shows the purpose of patience with upstreams that reach their limits now and then.
 #[test]
 fn patience_reduces_moves_and_keeps_more_input_cached() {
     let with = |patience: Patience| {
@@ -73,12 +73,18 @@ fn patience_reduces_moves_and_keeps_more_input_cached() {
         };
         run_all(&(1..25).map(plan).collect::<Vec<_>>())
     };
-    let patient = with(Plan::chaos(0).patience);
-    let impatient = with(Patience {
+    let with_patience = with(Plan::chaos(0).patience);
+    let without_patience = with(Patience {
         wait_max: Duration::ZERO,
         ..Plan::chaos(0).patience
     });
     let cached = |counts: &SimulationCounts| counts.cached_bytes as f64 / counts.input_bytes as f64;
-    assert!(patient.moves < impatient.moves, "{patient:?} {impatient:?}");
-    assert!(cached(&patient) > cached(&impatient), "{patient:?} {impatient:?}");
+    assert!(
+        with_patience.moves < without_patience.moves,
+        "{with_patience:?} {without_patience:?}"
+    );
+    assert!(
+        cached(&with_patience) > cached(&without_patience),
+        "{with_patience:?} {without_patience:?}"
+    );
 }

@@ -52,6 +52,7 @@ pub(super) struct SimulationCounts {
     pub retries: u64,
     /// Retries that the budget did not allow.
     pub refused: u64,
+    /// Requests that were sent to the least bad upstream.
     pub least_bad: u64,
     pub waits: u64,
     /// Sessions that moved to another upstream.
@@ -62,8 +63,11 @@ pub(super) struct SimulationCounts {
     pub disabled: u64,
     /// Requests that had to stay within an organization.
     pub owned: u64,
+    /// Requests that the client cancelled.
     pub left: u64,
+    /// The size of all prompts that were read, in bytes.
     pub input_bytes: u64,
+    /// The size of the prompts that were read from a cache, in bytes.
     pub cached_bytes: u64,
 }
 

@@ -36,7 +36,7 @@ fn limited(reset: Option<Duration>) -> Verdict {
 fn every_status_without_an_error_body() {
     for status in 100..1_000 {
         let is_failed = [500, 502, 503, 504].contains(&status) || (520..=530).contains(&status);
-        let (ours, theirs) = match status {
+        let (for_upstream, for_caller) = match status {
             200..=299 => (Verdict::Served, Verdict::Served),
             401 => (Verdict::Refused, Verdict::Answered),
             402 | 429 => (limited(None), Verdict::Answered),
@@ -44,7 +44,7 @@ fn every_status_without_an_error_body() {
             _ => (Verdict::Answered, Verdict::Answered),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        for (credential, expected) in [(Upstream, ours), (Caller, theirs)] {
+        for (credential, expected) in [(Upstream, for_upstream), (Caller, for_caller)] {
             let verdict = of_status(status, &ErrorFacts::default(), None, credential);
             assert_eq!(verdict, expected, "{status}, credential of {credential:?}");
         }
@@ -76,10 +76,10 @@ fn the_code_of_an_error_changes_the_verdict() {
         (413, code("rate_limit_exceeded"), Verdict::Answered),
         (422, code("insufficient_quota"), Verdict::Answered),
     ];
-    for (status, facts, ours) in table {
-        let theirs = if status >= 500 { ours } else { Verdict::Answered };
+    for (status, facts, for_upstream) in table {
+        let for_caller = if status >= 500 { for_upstream } else { Verdict::Answered };
         let status = StatusCode::from_u16(status).unwrap();
-        for (credential, expected) in [(Upstream, ours), (Caller, theirs)] {
+        for (credential, expected) in [(Upstream, for_upstream), (Caller, for_caller)] {
             assert_eq!(
                 of_status(status, &facts, None, credential),
                 expected,
@@ -120,9 +120,9 @@ fn verdicts_on_the_first_event() {
         (resets(code("server_error")), Verdict::Answered, Verdict::Answered),
         (ErrorFacts::default(), Verdict::Answered, Verdict::Answered),
     ];
-    for (facts, ours, theirs) in table {
-        assert_eq!(of_first_event(&facts, None, Upstream), ours, "{facts:?}");
-        assert_eq!(of_first_event(&facts, None, Caller), theirs, "{facts:?}");
+    for (facts, for_upstream, for_caller) in table {
+        assert_eq!(of_first_event(&facts, None, Upstream), for_upstream, "{facts:?}");
+        assert_eq!(of_first_event(&facts, None, Caller), for_caller, "{facts:?}");
     }
 }
 

@@ -22,7 +22,7 @@ impl<'a> StreamSlice<'a> {
     }
 }
 
-/// A text whose beginning has been read and whose end has not. At most the first `limit` bytes are captured.
+/// A text that has begun in the stream and has not ended yet. At most its first `limit` bytes are captured.
 pub(in crate::scan) struct Capture {
     /// The stream offset of the first byte of the text.
     start: u64,

@@ -26,6 +26,7 @@ pub(super) struct FieldDispatcher<V: FieldVisitor> {
     capture: Option<Capture>,
     /// Whether `capture` is a number.
     is_number: bool,
+    /// How far an `encrypted_content` member has been read.
     encrypted: EncryptedState,
     /// Whether the key `encrypted_content` may begin in the current block.
     block_may_have_encrypted: bool,
@@ -57,13 +58,13 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
     /// Begins the next block. `may_have_encrypted` tells whether the key `encrypted_content` may begin in it.
     #[inline(always)]
     pub fn begin_block(&mut self, may_have_encrypted: impl FnOnce() -> bool) {
-        // While the visitor wants no encrypted content, the flag has no effect, and it may begin to want it before the
-        // block ends.
+        // The flag has no effect while the visitor reads no encrypted content. It is set anyway, because the visitor
+        // may start to read it before the block ends.
         self.block_may_have_encrypted =
             self.visitor.encrypted_depth() == 0 || self.encrypted == EncryptedState::Key || may_have_encrypted();
     }
 
-    /// Whether the visitor is to be told of members at `depth`.
+    /// Whether members at `depth` are reported to the visitor.
     #[inline(always)]
     pub fn wants(&self, depth: u32) -> bool {
         depth <= self.visitor.max_depth() || self.block_may_have_encrypted && depth <= self.visitor.encrypted_depth()
@@ -136,7 +137,7 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
         Ok(())
     }
 
-    /// Copies what is still needed of `slice`, before it becomes invalid.
+    /// Copies the parts of `slice` that are still needed, before `slice` becomes invalid.
     pub fn suspend(&mut self, slice: &StreamSlice<'_>) {
         if let Some(capture) = &mut self.capture {
             capture.suspend(slice);

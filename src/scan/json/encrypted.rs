@@ -5,8 +5,8 @@
 //! key may begin. [`may_begin`] detects these blocks by the distance between an opening and a closing quote, with three
 //! operations for 64 bytes.
 //!
-//! The key counts only where it is written without escapes, as every JSON writer writes it. A key with escapes is another
-//! key.
+//! Only a key that is written without escapes counts. JSON writers do not escape these characters. A key with escapes
+//! is treated as another key.
 
 use super::{capture::StreamSlice, lexer::BlockTokens};
 use crate::ids::EncryptedContent;
@@ -15,10 +15,11 @@ use crate::ids::EncryptedContent;
 const QUOTED_KEY: &[u8; 19] = b"\"encrypted_content\"";
 /// The distance from the opening quote of the key to its closing quote, in bytes.
 const QUOTE_DISTANCE: u32 = QUOTED_KEY.len() as u32 - 1;
-/// The positions of opening quotes whose closing quote lies in the next block.
+/// The positions of opening quotes for which the closing quote lies in the next block.
 const OVERLAP: u64 = u64::MAX << (64 - QUOTE_DISTANCE);
 
-/// How many bytes of the text as written are needed for the identity, if every character is an escape of six bytes.
+/// The maximum length in bytes of the part of the text that the identity needs, if every character is an escape of six
+/// bytes.
 pub(super) const MAX_WRITTEN: usize = EncryptedContent::PREFIX * 6;
 
 /// Whether `name`, as written, is the key.
@@ -26,8 +27,9 @@ pub(super) fn is_key(name: &[u8]) -> bool {
     name == b"encrypted_content"
 }
 
-/// Whether the key begins, or may begin, in the block at index `start` of `slice`. `next` holds the tokens of the following
-/// block if they are known. The bytes behind `slice` are not known, so a key that `slice` cuts may begin.
+/// Whether the key begins, or may begin, in the block at index `start` of `slice`. `next` holds the tokens of the
+/// following block if they are known. A key that the end of `slice` cuts may begin, because the bytes after `slice` are
+/// not known.
 #[inline(always)]
 pub(super) fn may_begin(
     slice: &StreamSlice<'_>,

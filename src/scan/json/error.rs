@@ -1,10 +1,10 @@
-//! The errors of the JSON scanner: what is wrong with a body, and at which byte.
+//! The errors of the JSON scanner: the kind of an error in a body, and the byte at which it is.
 
 use std::fmt;
 
 use crate::scan::field::RoutingField;
 
-/// What is wrong with a body.
+/// The kinds of errors in a body.
 ///
 /// Besides invalid JSON, this covers bodies that JSON parsers read differently, such as a body with a duplicate field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,7 +111,7 @@ impl fmt::Display for JsonErrorKind {
 /// A body with such an error is not forwarded, because parsers may refuse it or read it differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JsonError {
-    /// What is wrong.
+    /// The kind of the error.
     pub kind: JsonErrorKind,
     /// The offset of the offending byte from the beginning of the decompressed body, in bytes.
     pub offset: u64,

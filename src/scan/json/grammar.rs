@@ -1,7 +1,7 @@
 //! Checks the structure of the JSON text, as a pushdown automaton with a stack of one bit per level.
 //!
-//! The table [`NEXT`] says which token may follow which. The code handles what a token does besides: it changes the depth,
-//! reports keys and values to the [`FieldDispatcher`], or begins a number or literal.
+//! The table [`NEXT`] says which token may follow which. The code handles the other effects of a token: it changes the
+//! depth, reports keys and values to the [`FieldDispatcher`], or begins a number or literal.
 
 use super::{
     capture::StreamSlice,
@@ -38,7 +38,7 @@ enum GrammarState {
     ItemEnd,
     /// A container has ended. The enclosing container decides what follows.
     Closed,
-    /// Only whitespace.
+    /// Only whitespace may follow.
     End,
 }
 
@@ -118,7 +118,7 @@ const NEXT: [[GrammarState; 8]; 12] = {
     table
 };
 
-/// A string whose end the dispatcher waits for.
+/// A string that is being read. The grammar reports its end to the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingString {
     Key,

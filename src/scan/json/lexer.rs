@@ -1,8 +1,8 @@
-//! Finds the tokens of a JSON text: where strings begin and end, and what stands between them.
+//! Finds the tokens of a JSON text: where strings begin and end, and which bytes outside of strings begin a token.
 //!
-//! Each step reads a block of 64 bytes and works on masks with one bit for each byte, without looking at single bytes. A
-//! few words of state carry what is open at the end of a block to the next one. The lexer checks the encoding of all bytes
-//! and everything that can be wrong inside a string. The grammar checks what stands outside of strings.
+//! Each step reads a block of 64 bytes and works on masks with one bit for each byte, without looking at single bytes.
+//! A few words of state carry open strings, escapes and numbers from one block to the next. The lexer checks the
+//! encoding of all bytes and the content of strings. The grammar checks the text outside of strings.
 
 use super::{
     error::JsonErrorKind,
@@ -38,7 +38,7 @@ impl BlockTokens {
 /// An error that does not depend on the structure of the JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scan) struct LexicalError {
-    /// What is wrong.
+    /// The kind of the error.
     pub kind: JsonErrorKind,
     /// The offset from the beginning of the batch in bytes. It is negative if the error begins before the batch.
     pub offset: isize,
@@ -154,8 +154,7 @@ impl Lexer {
         None
     }
 
-    /// Reads `blocks`, which contain an error, a second time to find the first error. The fast loop only knows that there is
-    /// one.
+    /// Reads `blocks` a second time to find their first error. The fast loop only detects that they contain one.
     #[cold]
     #[inline(never)]
     fn find_error(&mut self, blocks: &[Block], tokens: &mut [BlockTokens; BATCH]) -> LexicalError {
@@ -274,8 +273,8 @@ impl ErrorMasks {
         self.controls | self.escapes | self.digits | self.pairs != 0 || self.utf8
     }
 
-    /// The first error of the block, with an offset from the beginning of the block, and the index of the byte at which it is
-    /// detected. `before` holds the four bytes before the block.
+    /// Returns the first error of the block, with an offset from the beginning of the block, and the index of the byte
+    /// at which it is detected. `before` holds the four bytes before the block.
     #[cold]
     fn first(&self, block: &Block, before: u32) -> (u32, LexicalError) {
         let utf8 = find_invalid_utf8(block, before).filter(|_| self.utf8);
@@ -291,7 +290,8 @@ impl ErrorMasks {
         } else if is_in(self.controls) {
             (JsonErrorKind::ControlCharacter, at)
         } else {
-            // A low surrogate without a high one, or a high one nine bytes back without the low one that must stand here.
+            // The error is a low surrogate without a high one, or a high one nine bytes earlier without the low one
+            // that must follow it here.
             (JsonErrorKind::LoneSurrogate, at - if is_in(self.low) { 3 } else { 9 })
         };
         (detected_at, LexicalError { kind, offset })

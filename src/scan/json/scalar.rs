@@ -2,7 +2,7 @@
 
 use super::error::JsonErrorKind;
 
-/// A number or literal that has begun and whose end has not been read.
+/// A number or literal that has begun and has not ended yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar {
     /// `true`, `false` or `null`: the part that has not been read yet.
@@ -106,6 +106,7 @@ pub(super) struct Number {
     fraction_overflow: bool,
     /// The absolute value of the written exponent.
     exponent: i32,
+    /// Whether the written exponent is negative.
     exponent_negative: bool,
     /// The written exponent does not fit into an `i32`.
     exponent_overflow: bool,

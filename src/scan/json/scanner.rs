@@ -11,7 +11,7 @@ use super::{
 
 /// The size of a block in bytes.
 const BLOCK: usize = 64;
-/// How many bytes after a lone surrogate the lexer reports it at the latest.
+/// The maximum distance in bytes between a lone surrogate and the byte at which the lexer reports it.
 const SURROGATE_DELAY: usize = 9;
 
 /// A resumable scan of a JSON object, which reports fields to `V`.
@@ -25,6 +25,7 @@ pub(in crate::scan) struct Scanner<V: FieldVisitor> {
     dispatcher: FieldDispatcher<V>,
     /// The unfinished block, of which the first `filled` bytes are valid.
     pending: [u8; BLOCK],
+    /// The number of valid bytes in `pending`.
     filled: usize,
     /// The number of bytes of the stream before the unfinished block.
     done: u64,
@@ -46,12 +47,12 @@ impl<V: FieldVisitor> Scanner<V> {
         }
     }
 
-    /// The visitor, with what it has read so far.
+    /// The visitor, with the fields that it has read so far.
     pub fn visitor(&self) -> &V {
         &self.dispatcher.visitor
     }
 
-    /// The visitor, to take out what it has read so far.
+    /// The visitor, from which the fields that it has read so far can be taken.
     pub fn visitor_mut(&mut self) -> &mut V {
         &mut self.dispatcher.visitor
     }

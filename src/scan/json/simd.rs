@@ -1,7 +1,7 @@
 //! Turns blocks of 64 bytes into masks with one bit for each byte. Bit 0 stands for the first byte.
 //!
-//! [`Simd`] is the set of operations that the lexer needs. [`Portable`] implements it for every processor, and `Avx2` with
-//! vector instructions of x86-64. The tests compare both with tests of single bytes.
+//! [`Simd`] is the set of operations that the lexer needs. [`Portable`] implements it for every processor, and `Avx2`
+//! with vector instructions of x86-64. The tests compare both with checks of single bytes.
 
 mod masks;
 mod portable;

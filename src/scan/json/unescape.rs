@@ -89,8 +89,8 @@ mod tests {
             "\\é",
         ];
         for raw in cases {
-            let ours = unescape(raw.as_bytes()).ok().map(Cow::into_owned);
-            assert_eq!(ours, serde_json::from_str(&format!("\"{raw}\"")).ok(), "{raw}");
+            let unescaped = unescape(raw.as_bytes()).ok().map(Cow::into_owned);
+            assert_eq!(unescaped, serde_json::from_str(&format!("\"{raw}\"")).ok(), "{raw}");
         }
         assert_eq!(unescape(b"ab\\x"), Err(2));
         assert_eq!(unescape(b"ab\\ud800\\n"), Err(2));

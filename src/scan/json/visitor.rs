@@ -7,7 +7,7 @@ use crate::ids::EncryptedContent;
 ///
 /// The members of the root object have depth 1. Offsets are in bytes from the beginning of the stream.
 pub(in crate::scan) trait FieldVisitor {
-    /// Names a field whose value the visitor reads.
+    /// The name of a field that the visitor reads.
     type Field: Copy;
     /// The length in bytes, as written, of the longest key that the visitor knows. Longer keys are not reported.
     const MAX_KEY: usize;
@@ -17,7 +17,7 @@ pub(in crate::scan) trait FieldVisitor {
     /// The depth of the deepest members that the visitor wants now; at least 1.
     fn max_depth(&self) -> u32;
 
-    /// The depth of the members whose `encrypted_content` the visitor wants now, or 0 where it wants none.
+    /// The depth of the members whose `encrypted_content` the visitor wants now, or 0 if it wants none.
     fn encrypted_depth(&self) -> u32;
 
     /// Visits an `encrypted_content` at [`FieldVisitor::encrypted_depth`]. Its key is not passed to
@@ -27,8 +27,8 @@ pub(in crate::scan) trait FieldVisitor {
     /// Visits a key whose opening quote is at offset `at`. Returns the field that the key names, if the visitor reads it.
     fn visit_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<Self::Field>, JsonError>;
 
-    /// Visits the beginning of a value at offset `at`, of which `first` is the first byte. Returns the maximum length of
-    /// the value's text in bytes if the visitor wants the text. The answer counts for strings, and for numbers if
+    /// Visits the beginning of a value at offset `at`, of which `first` is the first byte. Returns the maximum length
+    /// of the value's text in bytes if the visitor wants the text. The result applies to strings, and to numbers if
     /// [`FieldVisitor::READS_NUMBERS`] is set.
     fn visit_value(
         &mut self,
@@ -48,6 +48,6 @@ pub(in crate::scan) trait FieldVisitor {
     /// Visits the end of a value of any type. `at` is the offset of the byte after the value.
     fn visit_value_end(&mut self, _depth: u32, _slice: &StreamSlice<'_>, _at: u64) {}
 
-    /// Is called before `slice` becomes invalid. The visitor copies what it still needs of it.
+    /// Called before `slice` becomes invalid. The visitor copies the parts of it that it still needs.
     fn suspend(&mut self, _slice: &StreamSlice<'_>) {}
 }

@@ -13,10 +13,10 @@ use crate::scan::{
 
 /// A body that expands more than this many times is refused as a decompression bomb. Deflate expands at most 1,032 times.
 const MAX_RATIO: u64 = 1000;
-/// The number of decompressed bytes up to which any ratio is allowed.
+/// The number of decompressed bytes up to which the ratio is not checked.
 const RATIO_FREE: u64 = 1024 * 1024;
 
-/// Why a body has no facts.
+/// The reasons why no facts can be read from a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InspectError {
     /// The body is not valid, unambiguous JSON (400).
@@ -26,8 +26,8 @@ pub enum InspectError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The body does not decompress with its `content-encoding`, or it is a decompression bomb (400). The text says what
-    /// is wrong.
+    /// The body cannot be decompressed with its `content-encoding`, or it is a decompression bomb (400). The text says
+    /// what is wrong.
     Undecodable(String),
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for InspectError {
         match self {
             Self::InvalidJson(error) => error.fmt(f),
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
-            Self::Undecodable(problem) => write!(f, "the body does not decompress: {problem}"),
+            Self::Undecodable(problem) => write!(f, "the body cannot be decompressed: {problem}"),
         }
     }
 }
@@ -45,7 +45,7 @@ impl std::error::Error for InspectError {}
 
 /// Reads a body as it arrives, compressed or not.
 ///
-/// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and what [`RequestScanner`] needs.
+/// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and the memory of [`RequestScanner`].
 pub struct BodyInspector {
     decoder: ContentDecoder<ScannerSink>,
     /// The error that every later call returns.
@@ -61,7 +61,7 @@ struct ScannerSink {
     compressed: u64,
     /// The number of bytes so far, after decompression.
     decompressed: u64,
-    /// Why the sink has refused a piece.
+    /// The reason why the sink has refused a piece, if it has.
     error: Option<InspectError>,
 }
 
@@ -88,7 +88,7 @@ impl BodyInspector {
 
     /// Reads the next piece of the body as it was sent.
     ///
-    /// Whether a decompression bomb is detected may depend on how the body is cut. Nothing else depends on it.
+    /// The detection of a decompression bomb may depend on where the body is cut. Nothing else depends on it.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl BodyInspector {
         scanner.finish().map_err(InspectError::InvalidJson)
     }
 
-    /// Turns an error of the decoder into an [`InspectError`]: the reason of the sink if the sink has refused a piece.
+    /// Turns an error of the decoder into an [`InspectError`]. If the sink has refused a piece, its reason is returned.
     fn fail(&mut self, error: &io::Error) -> InspectError {
         let refusal = self.decoder.sink_mut().error.clone();
         let error = refusal.unwrap_or_else(|| InspectError::Undecodable(error.to_string()));

@@ -1,7 +1,7 @@
 //! Reading of request bodies: the facts of a request that decide its route.
 //!
-//! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner,
-//! whose [`visitor`] knows the fields.
+//! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner
+//! and a [`visitor`] for the routing fields.
 
 pub(super) mod facts;
 pub(super) mod inspect;

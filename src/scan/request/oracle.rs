@@ -103,7 +103,7 @@ fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
     raw[..end.min(4096)].to_vec()
 }
 
-/// The end of the first item of `input` whose role is `user`, or the end of `input` if there is none.
+/// The end of the first item of `input` with the role `user`, or the end of `input` if there is none.
 fn user_end(input: &Value, raw: &[u8]) -> usize {
     let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
     let mut items = items(input, raw).into_iter();
@@ -128,7 +128,7 @@ fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
     found.split_off(found.len().saturating_sub(8))
 }
 
-/// The begin and end of each object in an array. There is none if `array` is not an array.
+/// The begin and end of each object in an array. The list is empty if `array` is not an array.
 fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     let mut at = if array.is_array() { 1 } else { raw.len() };

@@ -33,9 +33,9 @@ fn scan<'a>(
     scanner.finish()
 }
 
-/// Scans `body` whole, in small pieces and cut at each of `cuts`, with all instruction sets, and returns the answer, which
-/// must always be the same. Chunks are joined to blocks before the instruction set matters, so the slower one is not tried at
-/// every cut.
+/// Scans `body` whole, in small pieces and cut at each of `cuts`, with all instruction sets. Returns the result, which
+/// must always be the same. Chunks are joined to blocks before the instruction set matters, so the slower set is not
+/// tried at every cut.
 fn scan_all(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<RequestFacts, JsonError> {
     let answer = scan(RequestScanner::new(), [body]);
     assert_eq!(scan(portable_request_scanner(), [body]), answer);
@@ -128,7 +128,7 @@ fn recordings() -> Vec<(String, Vec<u8>)> {
 fn recordings_are_read_as_by_the_oracle() {
     for (name, body) in recordings() {
         let mut cuts: Vec<usize> = (0..body.len()).step_by(body.len().div_ceil(20)).collect();
-        // Every cut in and around a key, or every fifth in a long body.
+        // The body is cut at every byte in and around a key, or at every fifth byte if it is long.
         let step = if body.len() > 100_000 { 5 } else { 1 };
         for key in ["\"prompt_cache_key\"", "\"session_id\""] {
             let places = memchr::memmem::find_iter(&body, key);
@@ -235,7 +235,8 @@ fn invalid_bodies_are_refused_with_the_same_error_at_every_split_and_alignment()
             offset: *offset,
         };
         assert_eq!(check_every_split(body), Err(error), "{}", body.escape_ascii());
-        // A byte order mark counts only at the beginning, and a leading byte outside of strings can be either of two errors.
+        // A byte order mark is an error of its own only at the beginning, and a leading byte outside of strings can be
+        // either of two errors.
         if body.first().is_some_and(|byte| *byte >= 0x80) {
             continue;
         }

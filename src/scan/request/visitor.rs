@@ -17,7 +17,7 @@ use crate::{
 /// The length in bytes of `user` if every character is written as an escape like `\u0000`.
 const MAX_ROLE: usize = 4 * 6;
 
-/// A field whose value the visitor reads.
+/// A field that the visitor reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestSlot {
     /// A field that decides the route.
@@ -31,7 +31,7 @@ pub(super) enum RequestSlot {
 pub(super) struct RequestVisitor {
     /// The facts that have been read so far.
     pub facts: RequestFacts,
-    /// One bit for each [`RoutingField`] whose key has been read.
+    /// One bit for each [`RoutingField`], set once its key has been read.
     seen: u16,
     scope: RequestScope,
     /// The part of the conversation prefix that is being captured.
@@ -40,7 +40,7 @@ pub(super) struct RequestVisitor {
     from_user: bool,
 }
 
-/// The member of the root object whose own members the visitor reads.
+/// The member of the root object that is being read, if the visitor also reads its members.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum RequestScope {
     #[default]
@@ -171,7 +171,7 @@ impl FieldVisitor for RequestVisitor {
             None => return Ok(None),
         };
         match (field, first) {
-            // A value that begins with `n` is `null`, or the scanner refuses the body.
+            // A value that begins with `n` is `null`; the scanner refuses any other.
             (_, b'n') => {}
             (RoutingField::Stream, b't') => self.facts.stream = Some(true),
             (RoutingField::Stream, b'f') => self.facts.stream = Some(false),

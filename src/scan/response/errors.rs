@@ -1,5 +1,5 @@
-//! Reads what an error response, or a failed event of a stream, says about itself: its type and code, when its limit is
-//! reset, and whether it concerns one model only.
+//! Reads the facts of an error response, or of a failed event of a stream: its type and code, when its limit is reset,
+//! and whether it concerns one model only.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 /// The maximum length in bytes of a type or code. A longer one is treated as absent.
 const MAX_NAME: usize = 64;
 
-/// What an error says about itself.
+/// The facts that an error response or a failed event contains about the error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorNotice {
     /// `error.type`, at most 64 bytes long.
@@ -102,7 +102,7 @@ fn contains_name(text: &str, name: &str) -> bool {
         let before = before.chars().next_back();
         let mut after = after.chars();
         let ends = match after.next() {
-            // Either the end of a sentence or the middle of a longer name.
+            // The character is either the end of a sentence or in the middle of a longer name.
             Some('.' | ':') => !after.next().is_some_and(continues_name),
             next => !next.is_some_and(continues_name),
         };

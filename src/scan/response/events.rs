@@ -14,7 +14,7 @@ use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 #[derive(Default)]
 pub(super) struct EventStreamReader {
     parser: SseParser,
-    /// What has been read so far.
+    /// The facts that have been read so far.
     pub facts: StreamFacts,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct StreamFacts {
     has_items: bool,
     /// The response's id.
     pub id: Option<String>,
-    /// How the response ended, once it has.
+    /// How the response ended, once it has ended.
     pub terminal: Option<Terminal>,
     /// The encrypted content that has not been taken yet.
     pub encrypted: Vec<EncryptedContent>,
@@ -39,6 +39,7 @@ pub(super) struct StreamFacts {
 struct CurrentEvent {
     /// The beginning of its data, of which `held` bytes are valid. It is used only if that beginning arrives in pieces.
     head: [u8; Peek::LENGTH],
+    /// The number of valid bytes in `head`.
     held: usize,
     /// The type of the event, once it is known.
     kind: Option<EventKind>,
@@ -76,7 +77,7 @@ impl EventStreamReader {
 }
 
 impl StreamFacts {
-    /// What is known of the first event.
+    /// The first event, as far as it is known.
     pub fn first_event(&self) -> FirstEvent<'_> {
         self.first.get()
     }
@@ -116,7 +117,7 @@ impl StreamFacts {
         }
     }
 
-    /// Takes over what was read of an event.
+    /// Adds the facts of an event to the facts of the stream.
     fn merge(&mut self, kind: EventKind, outline: ResponseOutline) {
         if self.id.is_none() && kind.has_response() {
             self.id = outline.response_id;
@@ -162,7 +163,7 @@ impl CurrentEvent {
         }
     }
 
-    /// Decides whether the event is scanned, by what its beginning tells. `head` and `rest` are its data so far.
+    /// Decides from the beginning of the event whether the event is scanned. `head` and `rest` are its data so far.
     fn decide(&mut self, peek: &Peek, head: &[u8], rest: &[u8], search: IdSearch) {
         let must_scan = match peek {
             Peek::Kind(kind) => {
@@ -184,7 +185,7 @@ impl CurrentEvent {
         }
     }
 
-    /// Ends the event. Returns its type, and what was read of it if it was scanned and is valid JSON.
+    /// Ends the event. Returns its type, and its outline if it was scanned and is valid JSON.
     fn end(&mut self) -> (EventKind, Option<ResponseOutline>) {
         let outline = self.scanner.take().and_then(|scanner| scanner.finish().ok());
         let scanned = outline.as_ref().and_then(|outline| outline.kind);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What the first event of a stream is.
+/// The first event of a stream, as far as it is known.
 ///
 /// Until the first event has been forwarded, the request can be sent to another upstream without the client noticing.
 /// Comments, and events without data, do not count as events.
@@ -58,7 +58,7 @@ impl Default for FirstEventBuffer {
 }
 
 impl FirstEventBuffer {
-    /// What is known of the first event.
+    /// The first event, as far as it is known.
     pub fn get(&self) -> FirstEvent<'_> {
         match self {
             Self::Pending(_) => FirstEvent::Pending,

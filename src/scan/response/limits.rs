@@ -29,7 +29,7 @@ use super::{
 /// A reset further away than this, in the past or in the future, is treated as a mistake. Limits last a month at most.
 pub(super) const MAX_RESET: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// What the dialects read from.
+/// The parts of an error response from which the dialects read.
 pub(super) struct LimitSource<'a> {
     /// The error object of the body. All its members are absent if there is none.
     pub error: ErrorObject<'a>,
@@ -83,8 +83,8 @@ fn message(source: &LimitSource<'_>) -> Option<Duration> {
     source.error.message.and_then(find_wait).filter(is_plausible)
 }
 
-/// Only a limit of which nothing remains counts. A reset of zero is skipped: Azure writes it together with a remaining
-/// amount of zero, and it carries no information.
+/// Reads the reset of the limits of which nothing remains. A reset of zero is skipped: Azure writes it together with a
+/// remaining amount of zero, and it carries no information.
 fn rate_limit_headers(source: &LimitSource<'_>) -> Option<Duration> {
     let limits = [
         ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -98,8 +98,8 @@ fn rate_limit_headers(source: &LimitSource<'_>) -> Option<Duration> {
     resets.max()
 }
 
-/// Only a window of the ChatGPT plan that is used up counts. `…-reset-after-seconds` is read where `…-reset-at` makes no
-/// sense.
+/// Reads the reset of the windows of the ChatGPT plan that are used up. `…-reset-after-seconds` is read if `…-reset-at`
+/// makes no sense.
 fn codex_windows(source: &LimitSource<'_>) -> Option<Duration> {
     let windows = [
         (

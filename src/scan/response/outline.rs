@@ -37,7 +37,7 @@ pub(super) struct ResponseOutline {
     scope: ResponseScope,
 }
 
-/// The object or array whose members are being read.
+/// The object or array that is being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ResponseScope {
     #[default]
@@ -52,7 +52,7 @@ enum ResponseScope {
     ResponseUsageDetails,
 }
 
-/// A field whose value is read.
+/// A field that is read.
 #[derive(Clone, Copy)]
 pub(super) enum ResponseSlot {
     Type,

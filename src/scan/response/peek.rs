@@ -51,7 +51,7 @@ impl EventKind {
     }
 }
 
-/// What the beginning of an event's data tells about its type.
+/// The type of an event, as far as the beginning of its data contains it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Peek {
     /// The data begins with its type.
@@ -63,7 +63,7 @@ pub(super) enum Peek {
 }
 
 impl Peek {
-    /// The maximum number of bytes that are looked at.
+    /// The maximum number of bytes that [`Peek::at`] looks at.
     pub const LENGTH: usize = 64;
 
     /// Reads the type of an event if its data begins with `{"type":"…"`, as the events of OpenAI do. Clients go by this

@@ -8,8 +8,8 @@ use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 /// Reads a response body as it arrives, in pieces of any size. It copies only the id, and a first event that may be a
 /// failure.
 ///
-/// A body that is not valid JSON, or not an event stream, is no error: the reader finds no facts in it, and the client
-/// receives it as it is.
+/// A body that is not valid JSON, or not an event stream, is not an error. The reader finds no facts in it, and the
+/// client receives it unchanged.
 ///
 /// ```
 /// use steadfast::scan::{ResponseReader, Terminal};
@@ -34,7 +34,7 @@ enum ReaderMode {
     Done(JsonFacts),
 }
 
-/// How far a JSON body is read.
+/// How far a JSON body must be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum JsonExtent {
     /// Until all facts are known.
@@ -48,6 +48,7 @@ struct JsonFacts {
     id: Option<String>,
     encrypted: Vec<EncryptedContent>,
     usage: Option<Usage>,
+    /// Whether the root object has been read to its end.
     is_whole: bool,
 }
 
@@ -103,7 +104,7 @@ impl ResponseReader {
     pub fn finish(&mut self) {
         if let ReaderMode::Json { scanner, .. } = &mut self.0 {
             let mut scanner = std::mem::replace(&mut **scanner, ResponseOutline::scanner());
-            // The encrypted content of a broken body counts; the scanner returns nothing else of it.
+            // The encrypted content of a broken body is kept. All other facts of it are dropped.
             let mut encrypted = std::mem::take(&mut scanner.visitor_mut().encrypted);
             let (outline, is_whole) = match scanner.finish() {
                 Ok(outline) => (outline, true),
@@ -151,7 +152,7 @@ impl ResponseReader {
         }
     }
 
-    /// What the first event of an event stream is.
+    /// The first event of an event stream, as far as it is known.
     pub fn first_event(&self) -> FirstEvent<'_> {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.first_event(),
@@ -159,11 +160,11 @@ impl ResponseReader {
         }
     }
 
-    /// Whether the body that has been read is complete by its own account. An event stream is complete after a terminal
+    /// Whether the content of the body shows that the body is complete. An event stream is complete after a terminal
     /// event. A JSON body is complete after the end of its root object; that is known only after
     /// [`ResponseReader::finish`] of a reader that was made by [`ResponseReader::json_to_end`].
     ///
-    /// This distinguishes a complete body from a truncated one where the framing does not.
+    /// This distinguishes a complete body from a truncated one if the framing cannot.
     pub fn is_whole(&self) -> bool {
         match &self.0 {
             ReaderMode::Events(_) => self.is_terminal(),
@@ -172,8 +173,8 @@ impl ResponseReader {
         }
     }
 
-    /// Whether an event that ends the response has been read completely, so that a client that closes now has missed
-    /// nothing.
+    /// Whether the event that ends the response has been read completely. A client that closes the connection after it
+    /// has missed nothing.
     pub fn is_terminal(&self) -> bool {
         self.terminal().is_some()
     }

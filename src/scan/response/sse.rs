@@ -6,7 +6,7 @@ use memchr::memchr2;
 /// A part of an event stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SseItem<'a> {
-    /// A piece of the data of the current event. Between two `data` lines stands a line feed.
+    /// A piece of the data of the current event. A line feed separates two `data` lines.
     Data(&'a [u8]),
     /// The current event has ended. It is reported only if the event has data.
     EndOfEvent,
@@ -28,9 +28,9 @@ pub(super) struct SseParser {
 /// The position in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SseLine {
-    /// Behind this many bytes of the name `data`, at the beginning of the line.
+    /// After this many bytes of the name `data`, at the beginning of the line.
     Name(usize),
-    /// Behind the colon, where one space is skipped.
+    /// After the colon. One space is skipped here.
     Colon,
     /// In data.
     Data,

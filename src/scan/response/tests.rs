@@ -110,7 +110,7 @@ fn streams_are_read_as_by_the_oracle_at_every_split() {
             (": c\rdata: ", "\r\r"),
         ] {
             let stream: String = events.iter().map(|data| format!("{before}{data}{after}")).collect();
-            // The type of an event counts if it stands at the beginning, even if the JSON after it is broken.
+            // The type of an event counts if the data begins with it, even if the JSON after it is broken.
             let mut expected = parse_each(events.iter().map(String::as_str));
             if events.iter().any(|data| data == "{\"type\":\"response.completed\"") {
                 expected.1 = Some(Terminal::Completed);

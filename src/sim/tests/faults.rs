@@ -1,4 +1,4 @@
-//! Tests of scripted faults, as they look on the wire.
+//! Tests of scripted faults, observed on the wire.
 
 use std::sync::Arc;
 use std::time::Instant;

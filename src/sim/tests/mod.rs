@@ -1,4 +1,4 @@
-//! Tests of the account from outside: on real sockets, as its clients see it.
+//! Tests of the account through real sockets, as its clients use it.
 
 mod api;
 mod faults;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::{Sim, SimConfig, SimCounts};
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// A time that is longer than anything here takes. Only a failing test waits for it.
+/// A time that is longer than any step of a test. Only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn start(config: SimConfig) -> Sim {

@@ -1,4 +1,5 @@
-//! How a body is delimited, whether a response has one, and why one may end early.
+//! The framing of bodies: how a body is delimited, whether a response has one, and the reasons why a body can end
+//! early.
 
 use std::{fmt, time::Duration};
 
@@ -15,7 +16,7 @@ pub enum Framing {
     Chunked,
 }
 
-/// Why a body ended early.
+/// The reasons why a body ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
     /// More than `limit` bytes arrived.
@@ -23,9 +24,9 @@ pub enum BodyError {
         /// The maximum body size in bytes.
         limit: u64,
     },
-    /// No piece of the body arrived for this long.
+    /// No piece of the body arrived within this time.
     Idle(Duration),
-    /// The sender closed the connection, or its framing is invalid. The text says which.
+    /// The sender closed the connection, or its framing is invalid. The text says which of these happened.
     Broken(String),
 }
 

@@ -14,8 +14,8 @@ use crate::wire::{body::framing::BodyError, error_cause::root_cause, timers::wai
 
 /// Reads the next piece of data, or `None` at the end. The sender may pause for `idle`.
 ///
-/// Trailers are dropped: the request has been decided on without them, so nothing behind Steadfast may act on them (RFC
-/// 9110 section 6.5.1).
+/// Trailers are dropped. The decisions about the request were made without them, so no recipient after Steadfast may
+/// use them (RFC 9110 section 6.5.1).
 pub(in crate::wire) fn poll_h2_data(
     incoming: &mut Incoming,
     timeout: &mut WaitTimeout,

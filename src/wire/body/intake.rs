@@ -1,4 +1,4 @@
-//! A request body on its way in, with a limit on its size and on its pauses.
+//! A request body that arrives from a client, with limits on its size and on its pauses.
 
 use std::{
     future::poll_fn,
@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::wire::body::{framing::BodyError, request::RequestBody};
 
-/// A client's request body as it arrives, bounded in size and in pauses.
+/// A client's request body as it arrives. Its size and its pauses are limited.
 pub struct Intake {
     body: RequestBody,
     /// The maximum pause between two pieces.

@@ -10,9 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Collects the pieces of a body that is kept in memory.
 ///
-/// A piece is a slice of the buffer that it was read into, and it keeps the whole buffer alive. The buffer that the
-/// connections of a thread share has 64 KiB. So small pieces are copied together; otherwise they would hold many times the
-/// memory that is accounted for them.
+/// A piece is a slice of the buffer that it was read into, and it keeps the whole buffer alive. The connections of a
+/// thread share a buffer of 64 KiB. Small pieces are therefore copied together. Otherwise they would hold many times
+/// the memory that is accounted for them.
 #[derive(Default)]
 pub struct KeptBodyBuilder {
     pieces: Vec<Bytes>,
@@ -25,7 +25,7 @@ pub struct KeptBodyBuilder {
 impl KeptBodyBuilder {
     /// The size in bytes from which a piece is kept as it is. A smaller piece is copied.
     const LARGE: usize = 8 << 10;
-    /// The size of a new block in bytes. A block is as large as the body so far, within these bounds, so that at most half
+    /// The size of a new block in bytes. A block is as large as the body so far, within these bounds. So at most half
     /// of the memory stays unused.
     const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
 
@@ -79,6 +79,7 @@ pub struct KeptBody {
     pieces: Box<[Bytes]>,
     /// The total size in bytes.
     length: u64,
+    /// Accounts for the memory of the body until it is dropped.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -114,7 +115,9 @@ impl KeptBody {
 /// A byte of a kept body: the index of its piece, and its offset in that piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PiecePosition {
+    /// The index of the piece.
     piece: usize,
+    /// The offset in the piece, in bytes.
     offset: usize,
 }
 
@@ -130,7 +133,7 @@ struct Splice {
     removed: u64,
 }
 
-/// A range of a body cannot be replaced: the body does not have these bytes, or it is not kept in memory.
+/// The error for a range that cannot be replaced: the body does not have these bytes, or it is not kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpliceError;
 
@@ -146,7 +149,7 @@ pub(in crate::wire) struct KeptBodyReader {
 }
 
 impl KeptBodyReader {
-    /// A reader of `body` as it came, at its beginning.
+    /// A reader of the unchanged `body`, at its beginning.
     pub fn new(body: KeptBody) -> Self {
         Self {
             left: body.length,
@@ -188,7 +191,7 @@ impl KeptBodyReader {
         }
     }
 
-    /// The total size in bytes of what is sent, with the splice applied.
+    /// The total size in bytes of the body that is sent, with the splice applied.
     pub fn length(&self) -> u64 {
         match &self.splice {
             None => self.body.length,
@@ -350,7 +353,7 @@ mod tests {
                 let at = one.min(other)..one.max(other);
                 let mut expected = whole.clone();
                 expected.splice(at.clone(), with.iter().copied());
-                // The reader restarts, however many pieces have been read before.
+                // The reader restarts, no matter how many pieces have been read before.
                 for _ in 0..taken {
                     let _ = reader.next();
                 }

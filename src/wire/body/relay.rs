@@ -32,12 +32,13 @@ pub struct Relay {
     idle: Duration,
     /// The pieces that were read ahead. They are delivered first.
     ahead: VecDeque<Bytes>,
-    /// The error that reading ahead ended in. It is delivered after the pieces.
+    /// The error that ended the reading ahead. It is delivered after the pieces.
     read_ahead_error: Option<BodyError>,
 }
 
 enum RelaySource {
-    /// An HTTP/1.1 exchange, and where its connection goes afterwards. `None` once the end of the body has been read.
+    /// An HTTP/1.1 exchange, and the idle connections to which its connection returns. `None` once the end of the body
+    /// has been read.
     Http1(Option<(Http1Exchange, Arc<IdleConnections>)>),
     /// A stream of an HTTP/2 connection.
     Http2 {
@@ -49,7 +50,7 @@ enum RelaySource {
 }
 
 impl Relay {
-    /// The response body of `exchange`, whose connection goes to `idle_connections` at the end of the body.
+    /// The response body of `exchange`. Its connection returns to `idle_connections` at the end of the body.
     pub(in crate::wire) fn from_http1(
         exchange: Http1Exchange,
         idle_connections: Arc<IdleConnections>,
@@ -100,7 +101,7 @@ impl Relay {
     /// Reads one more piece ahead of the client, which still receives it. Returns `None` at the end of the body.
     ///
     /// # Errors
-    /// When the body ends early. The client receives the same error after the pieces that were read ahead.
+    /// If the body ends early. The client receives the same error after the pieces that were read ahead.
     pub async fn read_ahead(&mut self) -> Option<Result<Bytes, BodyError>> {
         if let Some(error) = &self.read_ahead_error {
             return Some(Err(error.clone()));
@@ -173,7 +174,7 @@ impl Relay {
         }
     }
 
-    /// Closes the connection, or frees the stream: nothing can follow on it.
+    /// Closes the connection, or frees the stream, because nothing can follow on it.
     fn drop_connection(&mut self) {
         match &mut self.source {
             RelaySource::Http1(running) => *running = None,
@@ -207,7 +208,7 @@ impl Body for Relay {
                 .map_or(Some(0), |(exchange, _)| exchange.exact_length()),
             RelaySource::Http2 { incoming, .. } => incoming.size_hint().exact(),
         };
-        // A body that ends early keeps the length that its head names, so its length is not known here.
+        // A body that ends early keeps the length that its head names. So its length is not known here.
         let ahead = self.ahead() as u64;
         match left {
             Some(left) if self.read_ahead_error.is_none() => SizeHint::with_exact(left + ahead),

@@ -39,7 +39,7 @@ enum ReplaySource {
     /// The body is passed on as it arrives.
     Passing {
         intake: Box<Intake>,
-        /// Tells the [`UploadProgress`], by being dropped with the body, that the upload is over.
+        /// Dropped together with the body. This tells the [`UploadProgress`] that the upload is over.
         _until_sent: Option<oneshot::Sender<Infallible>>,
     },
     /// The body has been passed on, and cannot be sent again.
@@ -74,12 +74,12 @@ impl Replay {
         }
     }
 
-    /// Replaces the bytes `at` of the original body by `with`, in place of any earlier replacement, each time that the body
-    /// is sent until it is [restored](Self::restore). A body that is delimited by its length gets the new length. Nothing
-    /// is copied.
+    /// Replaces the bytes `at` of the original body by `with` in every later sending, until the body is
+    /// [restored](Self::restore). An earlier replacement is undone. A body that is delimited by its length gets the new
+    /// length. Nothing is copied.
     ///
     /// # Errors
-    /// When the body is not kept in memory, or does not have these bytes. Then the body stays as it was.
+    /// If the body is not kept in memory, or does not have these bytes. In that case the body stays unchanged.
     pub fn splice(&mut self, at: Range<u64>, with: Bytes) -> Result<(), SpliceError> {
         match &mut self.source {
             ReplaySource::Kept(reader) => reader.splice(at, with),
@@ -87,7 +87,7 @@ impl Replay {
         }
     }
 
-    /// Undoes [`splice`](Self::splice): from now on the body is sent as it came.
+    /// Undoes [`splice`](Self::splice): from now on the original body is sent.
     pub fn restore(&mut self) {
         if let ReplaySource::Kept(reader) = &mut self.source {
             reader.restore();
@@ -116,7 +116,7 @@ impl Replay {
         !matches!(self.source, ReplaySource::PassedOn)
     }
 
-    /// Takes the body to be sent now. A body in memory is shared and stays available; any other is moved out.
+    /// Takes the body to be sent now. A body in memory is shared and stays available. Any other body is moved out.
     pub(in crate::wire) fn share(&mut self) -> Self {
         self.restarted().unwrap_or_else(|| {
             let passed_on = Self {
@@ -160,7 +160,9 @@ impl Replay {
 
 /// The progress of a body that is passed on as it arrives, seen from outside the body.
 pub(in crate::wire) struct UploadProgress {
+    /// The number of bytes of the body that have been received so far.
     received: Arc<AtomicU64>,
+    /// Completes when the body has been sent or dropped.
     sent: oneshot::Receiver<Infallible>,
 }
 
@@ -168,7 +170,7 @@ impl UploadProgress {
     /// Waits until the body has been sent or dropped.
     ///
     /// # Errors
-    /// When no byte of the body has been taken for longer than `pause`.
+    /// If no byte of the body has been taken for longer than `pause`.
     pub async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
         loop {
             let received = self.received.load(Ordering::Relaxed);

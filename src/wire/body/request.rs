@@ -1,4 +1,4 @@
-//! The body of a client's request, in whichever version of HTTP it arrives.
+//! The body of a client's request, over HTTP/1.1 or HTTP/2.
 
 use std::{
     task::{Context, Poll},

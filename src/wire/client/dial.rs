@@ -23,7 +23,8 @@ pub struct DialTarget {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
-/// Why no connection could be opened. The upstream's HTTP server has not seen the request, so it is safe to send it again.
+/// The reasons why no connection could be opened. The upstream's HTTP server has not seen the request, so the request
+/// can safely be sent again.
 #[derive(Debug)]
 pub enum DialError {
     /// The host name does not resolve, or no address accepts the connection.
@@ -41,7 +42,7 @@ impl fmt::Display for DialError {
         match self {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
-            Self::Timeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
+            Self::Timeout(limit) => write!(f, "no connection was opened within {} ms", limit.as_millis()),
             Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
         }
     }
@@ -61,18 +62,20 @@ pub(in crate::wire) struct Dialer {
     connector: HttpConnector,
     /// The base URL of the upstream, without a path.
     uri: Uri,
+    /// The TLS configuration and the name that the certificate is checked against; `None` for http.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// The maximum time to open a connection.
     limit: Duration,
-    /// How long a write may be blocked by an upstream that reads nothing.
+    /// The maximum time for which a write may be blocked because the upstream reads nothing.
     stall: Duration,
 }
 
 impl Dialer {
-    /// A dialer that gives up after `limit`, and whose connections fail once the upstream has read nothing for `stall`.
+    /// A dialer that gives up after `limit`. A connection that it opens fails once the upstream has read nothing for
+    /// `stall`.
     ///
     /// # Errors
-    /// When the host of an https upstream is not a name that a certificate can be checked against.
+    /// If the host of an https upstream is not a name that a certificate can be checked against.
     pub fn new(target: &DialTarget, limit: Duration, stall: Duration) -> Result<Self, DialError> {
         let scheme = if target.tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder()
@@ -153,8 +156,8 @@ impl Dialer {
     }
 }
 
-/// A connector that connects within `limit`. Each address of a name gets a share of that time, so that an address that does
-/// not answer leaves time for the next.
+/// A connector that connects within `limit`. Each address of a name gets a share of that time. So an address that does
+/// not answer leaves time for the next one.
 fn connector<R>(resolver: R, limit: Duration) -> HttpConnector<R> {
     let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.enforce_http(false);
@@ -196,7 +199,7 @@ mod tests {
         }
     }
 
-    /// A listener whose queue is full, so that further connection attempts are not answered.
+    /// A listener with a full queue, so that further connection attempts are not answered.
     fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any: SocketAddr = ([127, 0, 0, 2], 0).into();

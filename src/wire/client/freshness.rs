@@ -1,14 +1,14 @@
-//! How likely it is that a pooled connection is still open.
+//! The freshness of a pooled connection: how likely it is that the connection is still open.
 //!
-//! An upstream may close an idle connection at any time, and it takes a while until that is known here. A request that is
-//! written in between fails although nothing is wrong with it or with the upstream.
+//! An upstream may close an idle connection at any time, and this side learns of the close only after a while. A
+//! request that is written in between fails although nothing is wrong with the request or the upstream.
 
 use std::time::Duration;
 
 use crate::wire::client::send_options::SendOptions;
 
-/// The time after which a closed connection is known to be closed. News of the close travels one way, and the answer to
-/// what was written to the connection travels both ways.
+/// The time after which a closed connection is known to be closed. It covers the time in which the news of the close
+/// travels one way, and in which a written request and its answer travel both ways.
 pub(in crate::wire) const CLOSE_DETECTION: Duration = Duration::from_secs(1);
 
 /// How likely it is that a connection is still open.
@@ -16,16 +16,16 @@ pub(in crate::wire) const CLOSE_DETECTION: Duration = Duration::from_secs(1);
 pub(in crate::wire) enum ConnectionFreshness {
     /// The connection was opened for this request.
     New,
-    /// A request is in progress on the connection, or the last one ended within [`CLOSE_DETECTION`]. An HTTP/1.1 connection
-    /// must also have carried two requests already.
+    /// A request is in progress on the connection, or the last request ended within [`CLOSE_DETECTION`]. An HTTP/1.1
+    /// connection must also have carried two requests already.
     RecentlyUsed,
     /// The upstream may have closed the connection while it was idle.
     MaybeStale,
 }
 
 impl ConnectionFreshness {
-    /// Whether a request is sent again on a new connection if this one turned out to be closed. The upstream may have begun
-    /// the request, but that is unlikely on a connection that was idle.
+    /// Whether a request is sent again on a new connection if this connection turns out to be closed. The upstream may
+    /// have begun the request, but that is unlikely on a connection that was idle.
     pub fn may_resend(self, options: SendOptions) -> bool {
         match self {
             Self::New => false,
@@ -35,12 +35,12 @@ impl ConnectionFreshness {
     }
 }
 
-/// Which pooled connections a request may use.
+/// The pooled connections that a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum CheckoutPolicy {
-    /// Any connection that is open as far as is known.
+    /// Every connection that is not known to be closed.
     AnyOpen,
-    /// Only a connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body cannot be sent again.
+    /// A connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body cannot be sent again.
     RecentlyUsedOnly,
 }
 
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_resent_where_the_upstream_has_most_likely_not_begun_it() {
+    fn a_request_is_resent_if_the_upstream_has_most_likely_not_begun_it() {
         let options = |is_repeatable| SendOptions {
             head: Duration::ZERO,
             idle: Duration::ZERO,

@@ -1,7 +1,7 @@
 //! The HTTP/2 connections to one upstream, each shared by a limited number of streams.
 //!
-//! The windows are set with care: with hyper's default windows, one stream that its client does not read would stall every
-//! other stream of its connection.
+//! The sizes of the windows matter: with hyper's default windows, one stream whose client does not read would stall
+//! every other stream of its connection.
 
 use std::{
     sync::{
@@ -35,15 +35,17 @@ const STREAM_WINDOW: u32 = 65_535;
 /// The maximum number of unread bytes of all streams. It covers the windows of all streams of a connection at once.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// How long an upstream may be silent while a stream is open before it is sent a ping.
+/// How long an upstream may be silent while a stream is open. After this time, a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(20);
 /// How long an upstream has to answer a ping before its connection is closed.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP/2 connections to one upstream.
 pub(in crate::wire) struct H2Pool {
+    /// The open connections, the latest one last.
     connections: Mutex<Vec<H2Connection>>,
-    /// Whether a new connection will most likely use HTTP/2: it is offered, and the upstream chose it last time.
+    /// Whether a new connection will most likely use HTTP/2, because HTTP/2 is offered and the upstream chose it last
+    /// time.
     is_http2_expected: AtomicBool,
     /// Held while a connection is opened, so that waiting requests can use a stream of it.
     dialling: tokio::sync::Mutex<()>,
@@ -57,6 +59,7 @@ struct H2Connection {
 
 /// The number of open streams of one connection.
 struct H2StreamCount {
+    /// The number of open streams.
     open: AtomicUsize,
     /// When a stream last ended.
     last_end: Mutex<Instant>,
@@ -101,7 +104,7 @@ impl H2Connection {
 }
 
 impl H2Pool {
-    /// No connections yet. `expected` is the version of HTTP that the first connection will most likely use.
+    /// A pool without connections. `expected` is the version of HTTP that the first connection will most likely use.
     pub fn new(expected: HttpProtocol) -> Self {
         Self {
             connections: Mutex::default(),
@@ -115,25 +118,25 @@ impl H2Pool {
         self.is_http2_expected.load(Ordering::Relaxed)
     }
 
-    /// Records which version of HTTP the upstream has chosen for a new connection.
+    /// Records the version of HTTP that the upstream has chosen for a new connection.
     pub fn record_protocol(&self, protocol: HttpProtocol) {
         self.is_http2_expected
             .store(protocol == HttpProtocol::Http2, Ordering::Relaxed);
     }
 
-    /// Waits until no other request opens a connection. The connection that was opened meanwhile may be shared.
+    /// Waits until no other request opens a connection. The connection that was opened meanwhile can perhaps be shared.
     pub async fn lock_dialling(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.dialling.lock().await
     }
 
-    /// Opens a stream on a connection that is open as far as is known, and that `policy` allows.
+    /// Opens a stream on a connection that is not known to be closed, and that `policy` allows.
     pub fn checkout(&self, policy: CheckoutPolicy) -> Option<(H2Stream, ConnectionFreshness)> {
         let mut connections = self.connections.lock();
         if connections.is_empty() {
             return None;
         }
         connections.retain(|connection| !connection.sender.is_closed());
-        // The latest connection is used first, so that the ones that are not needed become idle.
+        // The latest connection is used first, so that unneeded connections become idle.
         connections.iter().rev().find_map(|connection| {
             let freshness = connection.freshness();
             let is_allowed = policy == CheckoutPolicy::AnyOpen || freshness == ConnectionFreshness::RecentlyUsed;
@@ -142,7 +145,7 @@ impl H2Pool {
         })
     }
 
-    /// Begins HTTP/2 on `io`, whose reads are counted in `reads`, and opens the first stream.
+    /// Begins HTTP/2 on `io` and opens the first stream. `reads` counts the reads of `io`.
     pub async fn open<T>(&self, io: T, reads: Arc<ReadCounter>) -> hyper::Result<H2Stream>
     where
         T: Read + Write + Unpin + Send + 'static,
@@ -155,7 +158,7 @@ impl H2Pool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(io)
             .await?;
-        // The driver's result is not needed: an error of the connection is also the error of each of its requests.
+        // The result of the driver is not needed, because each request also receives the error of the connection.
         tokio::spawn(driver);
         let connection = H2Connection {
             sender,

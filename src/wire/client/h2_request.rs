@@ -20,19 +20,20 @@ use crate::wire::{
     },
 };
 
-/// Why a request has no response head, and what is left of the request.
+/// The reasons why a request has no response head, and the unsent parts of the request.
 pub(in crate::wire) struct H2SendFailure {
     pub error: SendError,
     /// The request's body, if nothing of the request was written.
     pub unsent: Option<Replay>,
-    /// Whether the connection closed soon and without a byte of response: most likely it had been closed before.
+    /// Whether the connection closed soon and without a byte of a response. Such a connection was most likely closed
+    /// before.
     pub is_silent_close: bool,
-    /// Whether the response head did not arrive in time: the upstream may be gone.
+    /// Whether the response head did not arrive in time. The upstream may be unreachable.
     pub is_timeout: bool,
 }
 
 impl H2Stream {
-    /// Sends `request` and waits for the response head. `origin` becomes a part of the request target.
+    /// Sends `request` and waits for the response head. `origin` becomes part of the request target.
     pub async fn send(
         &mut self,
         request: &mut Request<Replay>,
@@ -65,8 +66,8 @@ impl H2Stream {
     }
 }
 
-/// Waits for a response head. The time limit begins at the end of the request: the time of the upload depends on the client,
-/// and a client that pauses for too long ends its body with an error.
+/// Waits for a response head. The time limit begins at the end of the request, because the time of the upload depends
+/// on the client. A client that pauses for too long ends its body with an error.
 async fn wait_for_head<T>(
     options: SendOptions,
     upload: Option<UploadProgress>,
@@ -94,7 +95,8 @@ fn to_http2(request: &Request<Replay>, body: Replay, (scheme, authority): (&Sche
     *sent.headers_mut() = request.headers().clone();
     sent.headers_mut().remove(HOST);
     sent.headers_mut().remove(TRANSFER_ENCODING);
-    // hyper adds the length of the body that is sent. It differs from the client's where a part of the body is replaced.
+    // hyper adds the length of the body that is sent. It differs from the client's length if a part of the body is
+    // replaced.
     sent.headers_mut().remove(CONTENT_LENGTH);
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(scheme.clone());

@@ -18,8 +18,8 @@ pub(in crate::wire) const MAX_IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The idle HTTP/1.1 connections to one upstream, a stack for each worker.
 ///
-/// A connection stays with the worker that has opened it, because that worker's event loop drives it. The most recently used
-/// connection is taken first, so that the ones that are not needed grow old and are closed.
+/// A connection stays with the worker that has opened it, because that worker's event loop drives it. The most recently
+/// used connection is taken first, so that unneeded connections grow old and are closed.
 pub(in crate::wire) struct IdleConnections {
     /// The stacks, by [`worker_index`](workers::worker_index).
     stacks: Box<[Mutex<Vec<IdleConnection>>]>,
@@ -42,7 +42,7 @@ impl IdleConnection {
 }
 
 impl IdleConnections {
-    /// No connections yet.
+    /// A pool without connections.
     pub fn new() -> Self {
         Self {
             stacks: (0..workers::worker_count()).map(|_| Mutex::default()).collect(),
@@ -54,7 +54,8 @@ impl IdleConnections {
         &self.stacks[workers::worker_index()]
     }
 
-    /// Stores a connection whose exchange has ended. If there are too many already, the connection is closed.
+    /// Stores a connection after its exchange has ended. If the worker already has [`MAX_IDLE`] idle connections, the
+    /// connection is closed.
     pub fn put(&self, connection: Box<UpstreamConnection>) {
         let mut stack = self.stack().lock();
         if stack.len() < MAX_IDLE {
@@ -65,14 +66,14 @@ impl IdleConnections {
         }
     }
 
-    /// Takes a connection that is open as far as is known, and that `policy` allows.
+    /// Takes a connection that is not known to be closed, and that `policy` allows.
     pub fn take(&self, policy: CheckoutPolicy) -> Option<(Box<UpstreamConnection>, ConnectionFreshness)> {
         let mut stack = self.stack().lock();
         let now = Instant::now();
         while let Some(last) = stack.pop() {
             let freshness = last.freshness(now);
             if freshness != ConnectionFreshness::RecentlyUsed && policy == CheckoutPolicy::RecentlyUsedOnly {
-                // The connections below have been idle for longer.
+                // The connections below this one have been idle for longer.
                 stack.push(last);
                 return None;
             }

@@ -1,4 +1,4 @@
-//! The client's side: dialling upstreams, and pooling the connections to them.
+//! The client's side: it dials upstreams and pools the connections to them.
 //!
 //! A [`Pool`](pool::Pool) belongs to one upstream. It sends each request on an idle HTTP/1.1 connection
 //! ([`IdleConnections`](idle::IdleConnections)), on a stream of an open HTTP/2 connection ([`H2Pool`](h2::H2Pool)), or on a

@@ -1,9 +1,9 @@
-//! The connections to one upstream, which are kept open between requests.
+//! The connections to one upstream. They are kept open between requests.
 //!
-//! An upstream may close a connection at any time, and it takes a while until that is known here. A request that was sent on
-//! such a connection is sent again on a new one, if that does no harm although the upstream may have begun it. Any other
-//! request is sent again only where it is unlikely that the upstream has begun it: not on a connection that is
-//! [recently used](ConnectionFreshness::RecentlyUsed).
+//! An upstream may close a connection at any time, and this side learns of the close only after a while. If a request
+//! was sent on such a connection, it is sent again on a new one, provided that a second processing does no harm. Any
+//! other request is sent again only if the upstream has most likely not begun it, so never after a failure on a
+//! connection that is [recently used](ConnectionFreshness::RecentlyUsed).
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,12 +34,12 @@ pub struct Pool {
     dialer: Dialer,
     scheme: Scheme,
     authority: Authority,
-    /// The idle connections of HTTP/1.1. They are shared with the response bodies that give their connections back.
+    /// The idle HTTP/1.1 connections. They are shared with the response bodies, which return their connections.
     idle: Arc<IdleConnections>,
     http2: H2Pool,
 }
 
-/// What carries one request.
+/// The connection or stream that carries one request.
 enum RequestChannel {
     /// An HTTP/1.1 connection, which carries one request at a time.
     Http1(Box<UpstreamConnection>),
@@ -47,19 +47,19 @@ enum RequestChannel {
     Http2(H2Stream),
 }
 
-/// Why a request has no response head.
+/// The reason why a request has no response head.
 struct PooledSendFailure {
     error: SendError,
-    /// Whether the connection had most likely been closed before, so that the request can be sent again.
+    /// Whether the connection had most likely been closed before. In that case the request can be sent again.
     may_resend: bool,
 }
 
 impl Pool {
-    /// An empty pool for `target`. Opening a connection may take as long as `connect`, and a connection fails once the
-    /// upstream has read nothing for `stall`.
+    /// An empty pool for `target`. Opening a connection may take up to `connect`. A connection fails once the upstream
+    /// has read nothing for `stall`.
     ///
     /// # Errors
-    /// When the host of an https upstream is not a name that a certificate can be checked against.
+    /// If the host of an https upstream is not a name that a certificate can be checked against.
     pub fn new(target: &DialTarget, connect: Duration, stall: Duration) -> Result<Arc<Self>, DialError> {
         let offers_http2 = target
             .tls
@@ -84,8 +84,8 @@ impl Pool {
 
     /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
     ///
-    /// If the request meets a pooled connection that the upstream has closed, it is sent again on a new connection where
-    /// that is safe.
+    /// If the upstream has closed the pooled connection that is used, the request is sent again on a new connection,
+    /// provided that this is safe.
     ///
     /// # Errors
     /// See [`SendError`]. The request can be sent to another upstream if its body [is still here](Replay::is_here).
@@ -189,7 +189,7 @@ impl Pool {
         self.idle.len()
     }
 
-    /// Takes a stream or a connection that is open as far as is known, and that `policy` allows.
+    /// Takes a stream or a connection that is not known to be closed, and that `policy` allows.
     fn checkout(&self, policy: CheckoutPolicy) -> Option<(RequestChannel, ConnectionFreshness)> {
         if let Some((stream, freshness)) = self.http2.checkout(policy) {
             return Some((RequestChannel::Http2(stream), freshness));
@@ -198,8 +198,8 @@ impl Pool {
         Some((RequestChannel::Http1(connection), freshness))
     }
 
-    /// Opens a connection. If HTTP/2 is expected, requests wait for each other's connection and share it, so that a burst of
-    /// requests does not open a connection for each.
+    /// Opens a connection. If HTTP/2 is expected, only one request at a time opens a connection, and the others wait to
+    /// share it. So a burst of requests does not open a connection for each request.
     async fn connect(&self) -> Result<RequestChannel, DialError> {
         if !self.http2.is_http2_expected() {
             return self.dial().await;
@@ -215,7 +215,8 @@ impl Pool {
                 None => self.dial().await,
             }
         };
-        // The time spent waiting for other requests counts, so that no request waits for longer than it takes to dial.
+        // The time spent waiting for other requests is part of the limit, so that no request waits for longer than a
+        // dial may take.
         let limit = self.dialer.limit();
         timeout(limit, connected)
             .await

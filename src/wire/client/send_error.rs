@@ -1,19 +1,19 @@
-//! Why a request to an upstream has no response head.
+//! The reasons why a request to an upstream has no response head.
 
 use std::{error::Error, fmt, io, time::Duration};
 
 use crate::wire::{body::framing::BodyError, client::dial::DialError, error_cause::root_cause};
 
-/// Why a request to an upstream has no response head.
+/// The reasons why a request to an upstream has no response head.
 #[derive(Debug)]
 pub enum SendError {
     /// No connection could be opened.
     Dial(DialError),
     /// The upstream sent no response head within this time.
     Timeout(Duration),
-    /// The request body ended early. The upstream did nothing wrong.
+    /// The request body ended early. The upstream is not at fault.
     Body(BodyError),
-    /// The upstream closed the connection, or its response is not valid HTTP. The text says which.
+    /// The upstream closed the connection, or its response is not valid HTTP. The text says which of these happened.
     Broken(String),
 }
 
@@ -43,8 +43,8 @@ impl From<&hyper::Error> for SendError {
     }
 }
 
-/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), in which an upstream may quote the request. The h2
-/// library shows it after the reason, as a byte string literal in parentheses.
+/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), because an upstream may quote the request in it.
+/// The h2 library shows it after the reason, as a byte string literal in parentheses.
 fn without_debug_data(mut text: String) -> String {
     if let Some(at) = text.find(" (b\"") {
         text.truncate(at);

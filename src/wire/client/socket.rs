@@ -18,7 +18,8 @@ use crate::wire::{
     transport::{PeerState, Transport},
 };
 
-/// A transport to an upstream, which may respond early and close: its response can still be read afterwards.
+/// A transport to an upstream. If the upstream responds early and closes the connection, its response can still be
+/// read.
 pub(in crate::wire) struct UpstreamSocket {
     transport: Transport,
     stall: WriteStall,
@@ -28,7 +29,7 @@ pub(in crate::wire) struct UpstreamSocket {
 }
 
 impl UpstreamSocket {
-    /// A socket whose writes fail once the upstream has read nothing for `stall`.
+    /// A socket. Its writes fail once the upstream has read nothing for `stall`.
     pub fn new(transport: Transport, stall: Duration) -> Self {
         Self {
             transport,
@@ -43,13 +44,13 @@ impl UpstreamSocket {
         self.reads.clone()
     }
 
-    /// What is known of the upstream's sending side without reading.
+    /// Returns what is known of the upstream's sending side without reading.
     pub fn poll_peer(&self, cx: &mut Context<'_>) -> PeerState {
         self.transport.poll_peer(cx)
     }
 
-    /// Turns the error of a write to a closed connection into a success with `discarded` bytes. The next read finds out why
-    /// the connection is closed, and may find a complete response before that.
+    /// Turns the error of a write to a closed connection into a success with `discarded` bytes. The next read shows why
+    /// the connection is closed, and may return a complete response before that.
     fn ignore_close<T>(&mut self, result: Poll<io::Result<T>>, discarded: T) -> Poll<io::Result<T>> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {
@@ -109,7 +110,7 @@ impl AsyncWrite for UpstreamSocket {
     }
 }
 
-/// The number of reads on a connection that returned bytes. While it does not change, no response has begun.
+/// The number of reads on a connection that returned bytes. While the number does not change, no response has begun.
 #[derive(Default)]
 pub(in crate::wire) struct ReadCounter(AtomicU64);
 

@@ -37,7 +37,7 @@ pub(in crate::wire) struct Http1Exchange {
     upload: Option<Replay>,
     /// How the request body is delimited.
     delimiter: WriteDelimiter,
-    /// The bytes of the request body that are still to come according to its head; `None` for a chunked body.
+    /// The number of bytes of the request body that are still to come according to its head; `None` for a chunked body.
     upload_left: Option<u64>,
     /// Finds the end of the response body.
     decoder: BodyDecoder,
@@ -48,7 +48,7 @@ pub(in crate::wire) struct Http1Exchange {
 /// The maximum number of interim responses (RFC 9110 section 15.2) before the final one.
 const MAX_INTERIM_RESPONSES: u32 = 16;
 
-/// What has arrived before the final response head.
+/// The bytes and interim responses that have arrived before the final response head.
 #[derive(Default)]
 struct HeadProgress {
     /// Whether any byte has arrived.
@@ -57,7 +57,7 @@ struct HeadProgress {
     interim_responses: u32,
 }
 
-/// Why an exchange has no response head.
+/// The reason why an exchange has no response head.
 pub(in crate::wire) struct ExchangeError {
     pub error: SendError,
     /// Whether the connection ended without a byte of response.
@@ -69,8 +69,8 @@ impl ExchangeError {
         SendError::Broken(why.to_owned()).into()
     }
 
-    /// The request body does not have the length that its head names. The upstream would take the next request on the
-    /// connection for the rest of this body.
+    /// The error for a request body that does not have the length that its head names. The upstream would take the next
+    /// request on the connection for the rest of this body.
     fn length_mismatch() -> Self {
         SendError::Body(BodyError::Broken(
             "its length differs from its Content-Length".to_owned(),
@@ -78,7 +78,7 @@ impl ExchangeError {
         .into()
     }
 
-    /// The connection ended, or reading or writing failed.
+    /// The error for a connection that ended, or on which a read or write failed.
     fn from_io(error: &io::Error) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
         Self {
@@ -103,8 +103,8 @@ impl From<SendError> for ExchangeError {
 impl Http1Exchange {
     /// Sends the head of `request` with `body`, and waits for the response head.
     ///
-    /// The wait may last for `limit` after the end of the request. The time of the upload does not count: it depends on the
-    /// client, and a client that pauses for too long ends its body with an error.
+    /// The wait may last for `limit` after the end of the request. The time of the upload does not count, because it
+    /// depends on the client. A client that pauses for too long ends its body with an error.
     pub async fn begin<B>(
         connection: Box<UpstreamConnection>,
         request: &Request<B>,
@@ -184,7 +184,7 @@ impl Http1Exchange {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(ExchangeError::from_io(&io::ErrorKind::UnexpectedEof.into())));
                 }
-                // The timeout goes on: a head that arrives slowly has no more time than any other.
+                // The timeout is not reset, so a head that arrives slowly gets no additional time.
                 Poll::Ready(Ok(_)) => progress.has_bytes = true,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(ExchangeError::from_io(&error))),
                 Poll::Pending if !is_sent => return Poll::Pending,
@@ -196,7 +196,7 @@ impl Http1Exchange {
         }
     }
 
-    /// Sends the part of the request that is available. Ready once all of the request has been written.
+    /// Sends the available part of the request. Ready once all of the request has been written.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         let UpstreamConnection {
             socket, write_buffer, ..
@@ -243,7 +243,7 @@ impl Http1Exchange {
         self.decoder.is_end()
     }
 
-    /// The number of bytes in the rest of the response body, where that is known.
+    /// The number of bytes in the rest of the response body, if it is known.
     pub fn exact_length(&self) -> Option<u64> {
         self.decoder.exact_length()
     }

@@ -15,7 +15,7 @@ pub(in crate::wire) struct UpstreamConnection {
     pub read_buffer: ReadBuffer,
     pub write_buffer: WriteBuffer,
     pub timeout: WaitTimeout,
-    /// Whether the connection has carried an exchange before the present one.
+    /// Whether the connection has carried an exchange before the current one.
     pub is_reused: bool,
 }
 
@@ -31,8 +31,8 @@ impl UpstreamConnection {
         })
     }
 
-    /// Whether the connection can carry another exchange, as far as is known here. An upstream that has closed its side, or
-    /// that has sent bytes without a request, cannot be used again.
+    /// Whether the connection can carry another exchange, unless it was closed without this side knowing it yet. A
+    /// connection cannot be used again after the upstream has closed its side or has sent bytes without a request.
     pub fn is_open(&self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.read_buffer.pending.is_empty() && self.socket.poll_peer(&mut cx) == PeerState::Quiet
@@ -61,6 +61,6 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(LIMIT, closed).await.expect("the close is seen");
+        tokio::time::timeout(LIMIT, closed).await.expect("the close is noticed");
     }
 }

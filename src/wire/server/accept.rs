@@ -13,19 +13,21 @@ use crate::wire::{
 
 /// How long accepting pauses when the system has no file descriptor or memory left.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The minimum time between two log lines that say that clients wait, or why.
+/// The minimum time between two log lines about waiting clients or about failures to accept connections.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// A listener that accepts a connection only when there is capacity for it.
 pub(in crate::wire) struct Acceptor<'a> {
     listener: &'a Listener,
     capacity: &'a Capacity,
+    /// Limits the log lines that say that clients wait.
     full_log: LogThrottle,
+    /// Limits the log lines about failures to accept.
     error_log: LogThrottle,
 }
 
 impl<'a> Acceptor<'a> {
-    /// Accepts from `listener` as many connections as `capacity` allows.
+    /// An acceptor that accepts as many connections from `listener` as `capacity` allows.
     pub fn new(listener: &'a Listener, capacity: &'a Capacity) -> Self {
         Self {
             listener,

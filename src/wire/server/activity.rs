@@ -1,4 +1,4 @@
-//! The state of a client's connection, from which its time limits follow.
+//! The state of a client's connection. The time limits of the connection depend on it.
 
 use std::{
     sync::{
@@ -13,17 +13,20 @@ use tokio::time::Instant;
 
 /// The state of one client's connection.
 ///
-/// The connection's own task writes it, and the listener's task reads it from time to time. `state` is either `BUSY`, or the
-/// time at which the present wait began, in milliseconds since `start`, shifted left by two bits. The lowest two bits then
-/// say what the connection waits for.
+/// The connection's own task writes it, and the listener's task reads it from time to time. `state` is either `BUSY`,
+/// or the time at which the current wait began, in milliseconds since `start`, shifted left by two bits. In the second
+/// case, the lowest two bits say what the connection waits for.
 pub(in crate::wire) struct Activity {
+    /// When the connection was accepted. The time in `state` is relative to it.
     start: Instant,
+    /// `BUSY`, or the beginning and the kind of the current wait, as described above.
     state: AtomicU64,
     /// Whether bytes wait until the client reads.
     is_write_blocked: AtomicBool,
-    /// Whether the end of the connection marks the end of the response. Then only a reset shows that a response is not
-    /// complete.
+    /// Whether the end of the connection marks the end of the response. In that case, only a reset shows that a
+    /// response is incomplete.
     ends_with_connection: AtomicBool,
+    /// Whether a response could not be sent completely.
     is_response_aborted: AtomicBool,
 }
 
@@ -33,10 +36,11 @@ const FIRST_BYTE: u64 = 0;
 const HEAD: u64 = 1;
 const NEXT_REQUEST: u64 = 2;
 
-/// What a connection waits for, and for how long it has waited.
+/// The bytes that a connection waits for, and the time for which it has waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum ConnectionWait {
-    /// Nothing from the client: a request is being handled, or bytes of its response are still to be sent.
+    /// The connection waits for nothing from the client: a request is being handled, or bytes of its response are still
+    /// to be sent.
     None,
     /// The first byte after the connection was accepted.
     FirstByte(Duration),
@@ -76,7 +80,7 @@ impl Activity {
         }
         match state & WAIT_MASK {
             NEXT_REQUEST => self.begin_wait(HEAD),
-            // The time limit of the first head runs from the moment the connection was accepted.
+            // The time limit of the first head begins when the connection is accepted.
             FIRST_BYTE => self.state.store(state | HEAD, Ordering::Relaxed),
             _ => {}
         }
@@ -94,7 +98,8 @@ impl Activity {
         self.state.store(BUSY, Ordering::Relaxed);
     }
 
-    /// Records that all of the response has been written: how the connection closes does not matter to it any more.
+    /// Records that all of the response has been written. The way in which the connection closes no longer matters to
+    /// it.
     pub fn record_response_complete(&self) {
         self.ends_with_connection.store(false, Ordering::Relaxed);
     }
@@ -120,12 +125,14 @@ impl Activity {
         if state != BUSY {
             self.begin_wait(state & WAIT_MASK);
         }
-        // Release, paired with the acquire in `current_wait`: a reader that sees the write unblocked also sees the new time.
-        // Otherwise it would count the time of a slow response as time that the client has been idle.
+        // The store is a release, paired with the acquire in `current_wait`: a reader that sees the write unblocked
+        // also sees the new time. Otherwise it would count the time of a slow response as time in which the client was
+        // idle.
         self.is_write_blocked.store(false, Ordering::Release);
     }
 
-    /// Whether the connection must end in a reset, because an orderly close would make a cut response look complete.
+    /// Whether the connection must end in a reset, because an orderly close would make an incomplete response look
+    /// complete.
     pub fn must_reset(&self) -> bool {
         let is_cut = self.is_response_aborted.load(Ordering::Relaxed)
             || self.is_busy()
@@ -133,7 +140,7 @@ impl Activity {
         is_cut && self.ends_with_connection.load(Ordering::Relaxed)
     }
 
-    /// What the connection waits for at `now`.
+    /// Returns what the connection waits for at `now`.
     pub fn current_wait(&self, now: Instant) -> ConnectionWait {
         if self.is_write_blocked.load(Ordering::Acquire) {
             return ConnectionWait::None;

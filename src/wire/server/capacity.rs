@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The number of file descriptors that is assumed where the system does not tell its limit: the usual default.
+/// The number of file descriptors that is assumed if the system does not report its limit. It is the usual default.
 const USUAL_DESCRIPTORS: usize = 1024;
 /// The number of file descriptors per client. Each client may need a connection to an upstream, and a simulated upstream has
 /// the other end of that connection in the same process.
@@ -18,10 +18,13 @@ const DESCRIPTORS_PER_CLIENT: usize = 3;
 
 /// Limits the number of open connections over all listeners that share it.
 ///
-/// Before a listener accepts a connection, it acquires a permit. While there is none, new clients wait in the system's queue.
+/// Before a listener accepts a connection, it acquires a permit. While no permit is available, new clients wait in the
+/// system's queue.
 #[derive(Debug)]
 pub struct Capacity {
+    /// The maximum number of open connections.
     limit: usize,
+    /// One permit for each connection that may still be accepted.
     permits: Arc<Semaphore>,
     /// The number of open connections, for the metrics.
     open: Arc<AtomicUsize>,
@@ -38,8 +41,8 @@ impl Capacity {
         }
     }
 
-    /// Allows as many clients as the process has file descriptors for, given that each may need connections to upstreams.
-    /// First raises the process's limit on descriptors as far as the system allows.
+    /// A capacity for as many clients as the process has file descriptors for. Each client may need connections to
+    /// upstreams. The process's limit on descriptors is first raised as far as the system allows.
     pub fn of_process(open: Arc<AtomicUsize>) -> Self {
         let descriptors = raise_descriptor_limit().unwrap_or(USUAL_DESCRIPTORS);
         Self::new(descriptors / DESCRIPTORS_PER_CLIENT, open)
@@ -50,7 +53,7 @@ impl Capacity {
         self.limit
     }
 
-    /// Acquires a permit for one connection, if there is one.
+    /// Acquires a permit for one connection. Returns `None` if none is available.
     pub(in crate::wire) fn try_acquire(&self) -> Option<ConnectionPermit> {
         self.permits.clone().try_acquire_owned().ok().map(ConnectionPermit)
     }

@@ -1,8 +1,8 @@
 //! The connections of one listener, supervised by the listener's task.
 //!
-//! A connection's own task has no timers for its limits and is woken only for its bytes. So the supervision adds nothing to
-//! the cost of a piece of a stream. Instead the listener checks all its connections from time to time, with one atomic load
-//! for each.
+//! A connection's own task has no timers for its limits and is woken only for its bytes. So the supervision adds
+//! nothing to the cost of relaying a piece of a stream. Instead, the listener checks all its connections from time to
+//! time, with one atomic load for each.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::wire::server::{
     workers::Workers,
 };
 
-/// The period of the checks is a quarter of the shorter time limit, within these bounds.
+/// The minimum period of the checks. The period is a quarter of the shorter time limit, but within these bounds.
 const MIN_CHECK_PERIOD: Duration = Duration::from_millis(50);
 const MAX_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -28,23 +28,27 @@ pub(in crate::wire) struct Connections<R> {
     limits: ServeLimits,
     /// Called with each head that does not arrive in time.
     refuse: R,
+    /// The timer of the checks.
     check: Interval,
+    /// The tasks of the connections.
     tasks: JoinSet<()>,
+    /// The open connections, by the ids of their tasks.
     tracked: HashMap<Id, TrackedConnection>,
 }
 
 struct TrackedConnection {
     peer: Peer,
     activity: Arc<Activity>,
+    /// Aborts the task of the connection.
     task: AbortHandle,
-    /// Tells the connection to drain; `None` once that has been done.
+    /// The channel that tells the connection to drain; `None` once this has been done.
     drain: Option<oneshot::Sender<()>>,
     /// Whether the task has been aborted and has not ended yet.
     is_aborted: bool,
 }
 
 impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
-    /// No connections yet. `refuse` is called for each head that does not arrive in time.
+    /// An empty set of connections. `refuse` is called for each head that does not arrive in time.
     pub fn new(limits: ServeLimits, refuse: R) -> Self {
         let period = limits.client_header.min(limits.keep_alive) / 4;
         let mut check = interval(period.clamp(MIN_CHECK_PERIOD, MAX_CHECK_PERIOD));
@@ -107,7 +111,7 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
         }
     }
 
-    /// Tells every connection to finish its present requests and to begin no others.
+    /// Tells every connection to finish its current requests and to begin no others.
     pub fn drain(&mut self) {
         for tracked in self.tracked.values_mut() {
             // Sending fails if the connection has just ended.

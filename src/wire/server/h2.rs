@@ -1,9 +1,9 @@
 //! HTTP/2 towards clients (RFC 9113), by hyper. Its streams become requests like those of HTTP/1.1.
 //!
-//! A connection that begins with the preface of HTTP/2 speaks it, whether the client agreed on that by ALPN or had prior
-//! knowledge. One connection carries many requests. So what limits a connection of HTTP/1.1 is limited here for each stream
-//! and for all streams together: the number of streams, the bytes received and not read, the bytes to be sent that the
-//! client does not take, and the time for which it takes none.
+//! A connection that begins with the preface of HTTP/2 is served as HTTP/2, no matter whether the client negotiated it
+//! by ALPN or had prior knowledge. One connection carries many requests. So the limits that HTTP/1.1 applies to a
+//! connection apply here to each stream and to all streams together: the number of streams, the bytes received and not
+//! read, the bytes that wait to be sent to the client, and the time for which the client takes none of them.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ const STREAM_WINDOW: u32 = 128 << 10;
 /// The number of bytes that a client may send on all streams before they are read. It covers every stream's own window, so
 /// that no stream can use up the window of another.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// The maximum number of bytes that are buffered for a stream whose client does not take them.
+/// The maximum number of bytes that are buffered for a stream while its client does not take them.
 const MAX_SEND_BUFFER: usize = 64 << 10;
 /// The maximum number of streams that the client has reset before they were handled. A client with more is flooding
 /// (CVE-2023-44487).
@@ -46,7 +46,8 @@ const MAX_ERROR_RESETS: usize = 256;
 /// How often the connection is checked for responses that the client does not take.
 const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Serves the requests of one connection until it ends, or after its drain until the requests in progress are answered.
+/// Serves the requests of one connection until it ends. After `drain` completes, it ends once the requests in progress
+/// are answered.
 pub(in crate::wire) async fn serve<H, F, B>(
     preface: Http2Preface,
     peer: Peer,
@@ -92,7 +93,7 @@ pub(in crate::wire) async fn serve<H, F, B>(
             _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
                 tracing::debug!(
                     peer = peer.address.map(tracing::field::display),
-                    "an HTTP/2 client takes none of its responses; closing its connection"
+                    "an HTTP/2 client reads none of its responses; closing its connection"
                 );
                 return;
             },
@@ -114,8 +115,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Makes the request look as over HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and with one
-/// `Cookie` header (section 8.2.3).
+/// Converts the request to the form of HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and
+/// with one `Cookie` header (section 8.2.3).
 fn to_http1(request: Request<Incoming>) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
     if !parts.headers.contains_key(HOST)
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_looks_as_over_http_1_and_the_connection_drains() {
+    async fn a_request_is_converted_to_the_form_of_http_1_and_the_connection_drains() {
         let (near, far) = UnixStream::pair().expect("a pair");
         let activity = Activity::accepted();
         let (drain, drained) = oneshot::channel();

@@ -47,12 +47,12 @@ pub(in crate::wire) struct ServerStreams<B> {
 pub(in crate::wire) enum StallCheck {
     /// At least one request makes progress, or may still make progress.
     Alive,
-    /// All streams are stalled, and have been for as long again after their bodies were dropped.
+    /// All streams are stalled. They have also been stalled for the whole limit since their bodies were dropped.
     AllStalled,
 }
 
 impl<B> ServerStreams<B> {
-    /// No streams yet. `activity` is that of the connection.
+    /// A connection without streams. `activity` is that of the connection.
     pub fn new(activity: Arc<Activity>) -> Self {
         Self {
             activity,
@@ -62,9 +62,8 @@ impl<B> ServerStreams<B> {
     }
 
     /// Drops the body of each response of which the client has taken nothing for `limit`.
-    ///
-    /// Their streams stay open, because hyper polls a stream again only when the client makes room in its window. If there
-    /// have been only such streams for as long again, the connection is of no use and should be closed.
+    /// Their streams stay open, because hyper polls a stream again only when the client makes space in its window. If
+    /// all streams have been stalled for the limit once more, the connection is of no use and should be closed.
     pub fn drop_stalled(&self, limit: Duration) -> StallCheck {
         let mut stalled = 0;
         self.responses.lock().retain(|response| {
@@ -125,7 +124,8 @@ impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
             {
                 parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
-            // The body is read although it is not sent: the response counts as complete only at the end of its body.
+            // The body is read although it is not sent, because the response counts as complete only at the end of its
+            // body.
             while let Some(Ok(_)) = body.frame().await {}
         }
         let state = Arc::new(Mutex::new(H2SendState {
@@ -143,10 +143,11 @@ impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
     }
 }
 
-/// The body of a response. hyper does not poll it while the client takes nothing, so the inner body is shared with the check
-/// for stalled responses, which can drop it.
+/// The body of a response. hyper does not poll it while the client takes nothing. So the inner body is shared with the
+/// check for stalled responses, which can drop it.
 pub(in crate::wire) struct H2ResponseBody<B> {
     state: Arc<Mutex<H2SendState<B>>>,
+    /// Whether the body is read but not sent, because the response must not have one.
     is_omitted: bool,
     _running: RunningRequest<B>,
 }
@@ -154,8 +155,8 @@ pub(in crate::wire) struct H2ResponseBody<B> {
 struct H2SendState<B> {
     /// `None` once the body has been dropped because the client takes nothing.
     body: Option<B>,
-    /// When the head or a piece was offered that the client has not taken yet. Once the body has been dropped, the time
-    /// when that was done.
+    /// When the head or piece that the client has not taken yet was offered. Once the body has been dropped, this is
+    /// the time of the drop.
     offered: Option<Instant>,
     /// The task that waits for the next piece.
     waker: Option<Waker>,

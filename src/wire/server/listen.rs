@@ -39,7 +39,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address cannot be listened on.
+/// The error for an address that cannot be listened on.
 #[derive(Debug)]
 pub struct BindError {
     address: Address,
@@ -62,7 +62,7 @@ impl std::error::Error for BindError {
     }
 }
 
-/// A bound socket, with TLS if clients have to use it.
+/// A bound socket, with a TLS identity if clients have to use TLS.
 #[derive(Debug)]
 pub struct Listener {
     socket: ListenerSocket,
@@ -77,7 +77,7 @@ enum ListenerSocket {
 }
 
 impl Listener {
-    /// Binds `address`. A Unix socket that no process listens on any more is replaced.
+    /// Binds `address`. A Unix socket is replaced if no process listens on it any more.
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
         let bound = match address {
             Address::Tcp(tcp) => TcpListener::bind(tcp)
@@ -124,9 +124,9 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // Events are small, and each must be sent as soon as it arrives.
                 stream.set_nodelay(true)?;
-                // With this option, the socket becomes writable as soon as the client has read a little, and not only when
-                // a third of a large buffer is free. So a slow client is not taken for a stalled one. It also limits the
-                // memory that the kernel holds for a client.
+                // With this option, the socket becomes writable as soon as the client has read a little, and not only
+                // when a third of a large buffer is free. So a slow client is not mistaken for a stalled one. The
+                // option also limits the memory that the kernel holds for a client.
                 SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
                 let tls = self.tls.as_ref().map(|identity| identity.load());
                 let stream = stream.into_std()?;
@@ -140,7 +140,7 @@ impl Listener {
     }
 }
 
-/// The socket of a client's connection that is not yet registered with a runtime.
+/// The socket of a client's connection that is not registered with a runtime yet.
 pub(in crate::wire) enum AcceptedSocket {
     Tcp {
         stream: std::net::TcpStream,
@@ -151,7 +151,7 @@ pub(in crate::wire) enum AcceptedSocket {
 }
 
 impl AcceptedSocket {
-    /// Registers the socket with the runtime of the calling task. A TLS handshake is left to the first read.
+    /// Registers the socket with the runtime of the calling task. The first read performs the TLS handshake.
     pub fn register(self) -> io::Result<Transport> {
         Ok(match self {
             Self::Tcp { stream, tls: None, .. } => Transport::Tcp(TcpStream::from_std(stream)?),
@@ -171,7 +171,7 @@ impl AcceptedSocket {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Address::Unix(path) = &self.address {
-            // The file may have been removed already, which is as good.
+            // The call fails if the file has been removed already. That does no harm.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,4 +1,4 @@
-//! The server's side: listeners, and the connections of clients that they accept.
+//! The server's side: listeners, and the client connections that they accept.
 //!
 //! [`serve`](serve::serve) accepts the connections of one listener while the [`Capacity`](capacity::Capacity) allows, and
 //! places each on one of the [`Workers`](workers::Workers). A connection's task serves HTTP/1.1, or HTTP/2 if the client

@@ -1,6 +1,6 @@
 //! Requests that are refused because their heads cannot be parsed or do not arrive in time.
 
-/// Why the head of a request is refused. The connection is closed after the response.
+/// The reason why the head of a request is refused. The connection is closed after the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadRefusal {
     /// The head is not valid HTTP/1.
@@ -8,12 +8,12 @@ pub enum HeadRefusal {
         /// What is wrong with the head.
         problem: &'static str,
     },
-    /// The head does not say unambiguously where its body ends.
+    /// The head does not define unambiguously where its body ends.
     BadFraming {
         /// What is wrong with the framing, as a predicate of the request.
         problem: &'static str,
     },
-    /// The head is longer, or has more fields, than is allowed.
+    /// The head is longer than allowed, or has too many fields.
     HeadTooLarge,
     /// The head did not arrive in time.
     SlowHead,

@@ -1,4 +1,4 @@
-//! A client's socket from which bytes have been read before it is handed to hyper.
+//! A client's socket from which bytes were read before hyper serves it.
 
 use std::{
     io,
@@ -11,14 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::server::socket::ClientSocket;
 
-/// A socket whose first bytes have been read already, and are read again.
+/// A socket that returns again the first bytes that were read from it.
 pub(in crate::wire) struct RewoundSocket {
+    /// The bytes that have been read already and are returned first.
     read: Bytes,
     socket: ClientSocket,
 }
 
 impl RewoundSocket {
-    /// The socket whose reads return the bytes of `read` first.
+    /// A socket that returns the bytes of `read` first.
     pub fn new(read: Bytes, socket: ClientSocket) -> Self {
         Self { read, socket }
     }
@@ -31,7 +32,7 @@ impl AsyncRead for RewoundSocket {
             buf.put_slice(&self.read[..count]);
             self.read.advance(count);
             if self.read.is_empty() {
-                // An empty slice would still keep the whole buffer alive, which many connections share.
+                // An empty slice would keep the whole buffer alive, which many connections share.
                 self.read = Bytes::new();
             }
             return Poll::Ready(Ok(()));

@@ -24,18 +24,18 @@ use crate::wire::{
 pub enum ShutdownPhase {
     /// The server accepts connections and requests.
     Running,
-    /// The server accepts nothing new. Requests in progress may finish.
+    /// The server accepts no new connections or requests. Requests in progress may finish.
     Draining,
     /// The server closes the connections that are still open.
     Stopping,
 }
 
-/// Tells servers about the present [`ShutdownPhase`].
+/// The receiver of the current [`ShutdownPhase`], for servers.
 pub type Shutdown = watch::Receiver<ShutdownPhase>;
 
 /// Serves every connection of `listener` with `handler`, until `shutdown` drains it and the last connection has ended.
 ///
-/// `refuse` makes the response to a request whose head is refused.
+/// `refuse` makes the response to a request head that is refused.
 pub async fn serve<H, R, F, B>(listener: Listener, service: Service, mut shutdown: Shutdown, handler: H, refuse: R)
 where
     H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + 'static,
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Waits until `phase` has begun, or until the sender of phases is gone, which stops the server too.
+/// Waits until `phase` has begun, or until the sender of phases is dropped, which stops the server too.
 async fn reached(shutdown: &mut Shutdown, phase: ShutdownPhase) {
     let _ = shutdown.wait_for(|now| *now >= phase).await;
 }

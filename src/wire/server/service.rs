@@ -1,4 +1,4 @@
-//! What all connections of a server share: its limits, its capacity and its workers.
+//! The parts that all connections of a server share: its limits, its capacity and its workers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,16 +16,16 @@ pub struct Peer {
 /// The time limits of a client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// The maximum time for a request head, from its first byte to its last. For the first head of a connection, the time
-    /// runs from the moment the connection is accepted.
+    /// The maximum time for a request head, from its first byte to its last. For the first head of a connection, the
+    /// time begins when the connection is accepted.
     pub client_header: Duration,
     /// The maximum pause between two requests.
     pub keep_alive: Duration,
-    /// How long a write may be blocked by a client that reads nothing.
+    /// The maximum time for which a write may be blocked because the client reads nothing.
     pub stall: Duration,
 }
 
-/// How connections are served. All listeners of a server share it.
+/// The settings and resources for serving connections. All listeners of a server share them.
 #[derive(Clone)]
 pub struct Service {
     /// The time limits of each connection.

@@ -20,7 +20,7 @@ use crate::wire::{
     transport::{PeerState, Transport},
 };
 
-/// How often a client with unread bytes is checked. Such bytes hide whether the client has closed the connection.
+/// How often a client with unread bytes is checked. Unread bytes hide whether the client has closed the connection.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A client's connection that is about to be served.
@@ -28,11 +28,12 @@ pub(in crate::wire) struct ServedConnection {
     pub socket: ClientSocket,
     pub peer: Peer,
     pub activity: Arc<Activity>,
-    /// Completes when the connection is to end after the present request.
+    /// Completes when the connection is to end after the current request.
     pub drain: oneshot::Receiver<()>,
 }
 
-/// A transport that records blocked writes in its [`Activity`], and that closes in a reset if the activity demands it.
+/// A transport that records blocked writes in its [`Activity`], and that closes with a reset if the activity requires
+/// it.
 pub(in crate::wire) struct ClientSocket {
     transport: Transport,
     stall: WriteStall,
@@ -42,7 +43,7 @@ pub(in crate::wire) struct ClientSocket {
 }
 
 impl ClientSocket {
-    /// A socket whose writes fail once the client has read nothing for `stall`.
+    /// A socket. Its writes fail once the client has read nothing for `stall`.
     pub fn new(transport: Transport, stall: Duration, activity: Arc<Activity>) -> Self {
         Self {
             transport,
@@ -52,7 +53,7 @@ impl ClientSocket {
         }
     }
 
-    /// Limits a blocked write, and records it: a connection with bytes to send is not idle.
+    /// Limits the time of a blocked write, and records it, because a connection with bytes to send is not idle.
     fn guard<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let was_blocked = self.stall.is_blocked();
         let result = self.stall.guard(cx, result);
@@ -65,8 +66,8 @@ impl ClientSocket {
         result
     }
 
-    /// Whether the client has closed the connection. The task is woken when that happens. Unread bytes may hide it, so then
-    /// the task is also woken for another check after a while.
+    /// Whether the client has closed the connection. The task is woken when that happens. Unread bytes may hide the
+    /// close. In that case the task is also woken for another check after [`CHECK_PERIOD`].
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         match self.transport.poll_peer(cx) {
             PeerState::Closed => return true,
@@ -77,7 +78,7 @@ impl ClientSocket {
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(CHECK_PERIOD)));
                 if timer.as_mut().poll(cx).is_ready() {
                     timer.as_mut().reset(Instant::now() + CHECK_PERIOD);
-                    // Registers the task with the timer, which has just been set and so is pending.
+                    // This registers the task with the timer. The timer has just been set, so it is pending.
                     let _ = timer.as_mut().poll(cx);
                 }
             }

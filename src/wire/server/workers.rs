@@ -1,10 +1,10 @@
 //! Threads that run connections, each with an event loop of its own.
 //!
-//! A client's connection stays on the thread that it is assigned to, and so do the upstream connections that its requests
-//! use. One event loop drives both ends of a request: no task moves between threads, and no thread wakes another for a
-//! byte. The accepting task assigns each new connection to the thread with the fewest connections. A listening socket per
-//! thread (`SO_REUSEPORT`) would distribute connections at random, and a few long-lived connections would be distributed
-//! unevenly.
+//! A client's connection stays on the thread that it is assigned to, and so do the upstream connections that its
+//! requests use. One event loop drives both ends of a request. So no task moves between threads, and no thread wakes
+//! another one for each piece of a body. The accepting task assigns each new connection to the thread with the fewest
+//! connections. A listening socket per thread (`SO_REUSEPORT`) would distribute connections at random, and a few
+//! long-lived connections would be distributed unevenly.
 
 use std::{
     cell::Cell,
@@ -26,8 +26,9 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of processors that this process may use, as it was at the first call. It must not change afterwards, because
-/// arrays with an entry per worker depend on it. Finding it out also takes several file reads.
+/// The number of processors that this process may use, as it was at the first call. It must not change afterwards,
+/// because arrays with an entry per worker depend on it. The value is cached also because determining it takes several
+/// file reads.
 fn processors() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
@@ -38,7 +39,8 @@ pub(in crate::wire) fn worker_count() -> usize {
     processors() + 1
 }
 
-/// The index of the worker that this thread is, less than [`worker_count`]. It is zero on every thread that is no worker.
+/// The index of the worker that this thread is, less than [`worker_count`]. It is zero on every thread that is not a
+/// worker.
 pub(in crate::wire) fn worker_index() -> usize {
     CURRENT.get()
 }
@@ -54,6 +56,7 @@ struct Worker {
     connections: Arc<AtomicUsize>,
     /// Stops the worker when it is dropped.
     stop: Option<oneshot::Sender<()>>,
+    /// The thread of the worker; `None` once it has been joined.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,7 +73,7 @@ impl Workers {
     /// Starts one worker for each processor that this process may use.
     ///
     /// # Errors
-    /// When the system provides no further thread, or no further event queue.
+    /// If the system provides no further thread, or no further event queue.
     pub fn start() -> io::Result<Self> {
         let workers: io::Result<Box<[Worker]>> = (1..=processors()).map(Worker::start).collect();
         workers.map(|workers| Self { workers })

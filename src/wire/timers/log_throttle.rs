@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets one log line through per period and suppresses the others.
+/// Lets one log line per period through and suppresses the others.
 #[derive(Default)]
 pub(in crate::wire) struct LogThrottle {
     /// When a line was last let through.

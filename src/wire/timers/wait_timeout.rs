@@ -10,22 +10,23 @@ use tokio::time::{Instant, Sleep};
 
 /// Limits how long a task waits for bytes from a peer.
 ///
-/// The timer is armed at the first wait and is left running when that wait ends. When it fires, it is set again for the
-/// wait that is then in progress. So the timer wheel is touched about once per limit, and not once per request.
+/// The timer is armed at the first wait and stays armed when that wait ends. When it fires, it is set again for the
+/// wait that is then in progress. So the timer wheel is used about once per limit, and not once per request.
 #[derive(Default)]
 pub(in crate::wire) struct WaitTimeout {
-    /// When the present wait began; `None` between two waits.
+    /// When the current wait began; `None` between two waits.
     since: Option<Instant>,
+    /// The timer, which may belong to an earlier wait; `None` before the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl WaitTimeout {
-    /// Ends the present wait: the bytes have arrived.
+    /// Ends the current wait, because the bytes have arrived.
     pub fn reset(&mut self) {
         self.since = None;
     }
 
-    /// Begins a wait, or continues the present one. Ready once the wait has lasted for `limit`.
+    /// Begins a wait, or continues the current one. Ready once the wait has lasted for `limit`.
     pub fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = since + limit;

@@ -19,7 +19,7 @@ pub(in crate::wire) struct WriteStall {
 }
 
 impl WriteStall {
-    /// A limit for blocked writes; no write is blocked yet.
+    /// A limit for blocked writes, while no write is blocked yet.
     pub fn new(limit: Duration) -> Self {
         Self { limit, blocked: None }
     }
@@ -29,7 +29,7 @@ impl WriteStall {
         self.blocked.is_some()
     }
 
-    /// Passes the `result` of a write on. A write that is blocked for longer than the limit becomes an error.
+    /// Passes on the `result` of a write. A write that is blocked for longer than the limit becomes an error.
     pub fn guard<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.blocked = None;

@@ -10,7 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Why no TLS configuration for an upstream could be built.
+/// The reasons why no TLS configuration for an upstream could be built.
 #[derive(Debug)]
 pub enum TlsError {
     /// The PEM text of the certificate authority holds no certificate, or an invalid one.
@@ -46,7 +46,7 @@ pub enum HttpVersions {
 /// that offers the HTTP `versions`.
 ///
 /// # Errors
-/// When `authority` holds no valid PEM certificate, or when no root certificate is trusted at all.
+/// If `authority` holds no valid PEM certificate, or if no root certificate is trusted at all.
 pub fn client_config(authority: Option<&[u8]>, versions: HttpVersions) -> Result<Arc<ClientConfig>, TlsError> {
     let (mut roots, problem) = platform_roots();
     if let Some(pem) = authority {
@@ -77,8 +77,8 @@ pub fn client_config(authority: Option<&[u8]>, versions: HttpVersions) -> Result
     Ok(Arc::new(config))
 }
 
-/// The platform's root certificates, and why there are none where that is so. Reading them takes tens of milliseconds, so
-/// they are read once per process, when the first https upstream is configured.
+/// The platform's root certificates, and a text that says why there are none. Reading them takes tens of milliseconds,
+/// so they are read once per process, when the first https upstream is configured.
 fn platform_roots() -> (RootCertStore, String) {
     static ROOTS: OnceLock<(RootCertStore, String)> = OnceLock::new();
     ROOTS

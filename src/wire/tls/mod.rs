@@ -1,4 +1,5 @@
-//! TLS by rustls: the configuration of each side, and the server's stream, whose first read completes the handshake.
+//! TLS by rustls: the configuration of each side, and the server's stream. The first read of that stream completes the
+//! handshake.
 
 pub(super) mod client;
 pub(super) mod server;

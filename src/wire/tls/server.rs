@@ -14,7 +14,8 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-/// Why no TLS configuration for a listener could be built. The texts are predicates whose subject is the file.
+/// The reasons why no TLS configuration for a listener could be built. Each text is a predicate with the file as its
+/// subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityError {
     /// The certificates cannot be read.
@@ -35,7 +36,7 @@ impl fmt::Display for IdentityError {
             Self::Certificate(why) => write!(f, "the certificate file {why}"),
             Self::Key(why) => write!(f, "the private key file {why}"),
             Self::Authority(why) => write!(f, "the file of client certificate authorities {why}"),
-            Self::Mismatch => f.write_str("the private key does not fit the certificate"),
+            Self::Mismatch => f.write_str("the private key does not match the certificate"),
             Self::Library(why) => write!(f, "TLS cannot be set up: {why}"),
         }
     }
@@ -49,15 +50,16 @@ impl std::error::Error for IdentityError {}
 pub struct TlsIdentity(ArcSwap<ServerConfig>);
 
 impl TlsIdentity {
-    /// An identity that begins with `config`.
+    /// An identity that uses `config`.
     pub fn new(config: Arc<ServerConfig>) -> Arc<Self> {
         Arc::new(Self(ArcSwap::new(config)))
     }
 
     /// Uses `config` for every handshake from now on.
     ///
-    /// Session tickets from before are void, because their encryption keys belong to the old configuration. Otherwise a
-    /// client that was admitted earlier could resume its session, and its certificate would not be checked again.
+    /// Session tickets that were issued before become invalid, because their encryption keys belong to the old
+    /// configuration. Otherwise a client that was admitted earlier could resume its session, and its certificate would
+    /// not be checked again.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         self.0.store(config);
     }
@@ -80,7 +82,7 @@ impl fmt::Debug for TlsIdentity {
 /// tickets. With `client_ca` (PEM), it accepts only clients with a certificate that one of these authorities has signed.
 ///
 /// # Errors
-/// When a file is invalid, or when the private key and the certificate do not belong together.
+/// If a file is invalid, or if the private key and the certificate do not match.
 pub fn server_config(
     certificates: &[u8],
     key: &[u8],
@@ -140,7 +142,7 @@ fn certified_key(certificates: &[u8], key: &[u8]) -> Result<CertifiedKey, Identi
     }
 }
 
-/// Describes an unreadable private key. The text quotes nothing of the file, which may hold half a key.
+/// Describes an unreadable private key. The text quotes nothing of the file, which may hold a part of a key.
 fn key_problem(pem: &[u8], error: &pem::Error) -> String {
     let is_encrypted = memchr::memmem::find(pem, b"ENCRYPTED").is_some();
     match error {

@@ -1,4 +1,4 @@
-//! A client's TLS connection, whose handshake is driven by its first read.
+//! A client's TLS connection. Its first read completes the handshake.
 
 use std::{
     io::{self, IoSlice},
@@ -30,7 +30,7 @@ enum HandshakeState {
 }
 
 impl ServerTlsStream {
-    /// A connection whose handshake is still to be done.
+    /// A connection before its handshake.
     pub fn new(accept: Accept<TcpStream>, peer: SocketAddr) -> Self {
         let state = HandshakeState::InProgress(accept);
         Self { state, peer }
@@ -67,7 +67,7 @@ impl ServerTlsStream {
 impl Drop for ServerTlsStream {
     fn drop(&mut self) {
         if let HandshakeState::InProgress(_) = self.state {
-            tracing::debug!(peer = %self.peer, "a TLS handshake was cut before its end");
+            tracing::debug!(peer = %self.peer, "the connection was closed during the TLS handshake");
         }
     }
 }
@@ -98,7 +98,7 @@ impl AsyncWrite for ServerTlsStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
             HandshakeState::Complete(stream) => Pin::new(stream).poll_flush(cx),
-            // There is no data to flush before the handshake, which flushes its own messages.
+            // There is no data to flush before the end of the handshake, which flushes its own messages.
             HandshakeState::InProgress(_) | HandshakeState::Failed => Poll::Ready(Ok(())),
         }
     }

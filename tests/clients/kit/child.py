@@ -1,4 +1,4 @@
-"""Child processes that never outlive the run."""
+"""Child processes. All of them are stopped at the end of the run."""
 
 import os
 import signal

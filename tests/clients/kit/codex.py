@@ -146,7 +146,7 @@ def sessions_resumed(setup):
             expect(last(followed).get("type") == "function_call_output", f"no output of the command: {last(followed)}")
             state = followed.headers.get("x-codex-turn-state", "")
             expect(state.startswith(f"{asked.account}-"), f"the follow-up has the turn state {state!r}")
-            expect("x-codex-turn-state" not in resumed.headers, "a turn state outlived its turn")
+            expect("x-codex-turn-state" not in resumed.headers, "a turn state was sent after its turn")
             expect(second.usage["cached_input_tokens"] > first.usage["cached_input_tokens"] > 0, f"not cached: {second.usage}")
     return Expected()
 

@@ -22,7 +22,7 @@ def overloaded(_):
 
 
 class Strained(Rig):
-    """The accounts of another rig behind new taps and a new Steadfast, because cooldowns outlast a part."""
+    """The accounts of another rig behind new taps and a new Steadfast, because cooldowns last longer than a part."""
 
     def __init__(self, rig, folder):
         folder.mkdir()
@@ -36,7 +36,8 @@ class Strained(Rig):
 
 
 def strained(setup, label, refusals):
-    """Returns a setup whose accounts refuse requests with `refusals`, in the order in which they are tried, and that order."""
+    """Returns a setup and a list. The accounts of the setup refuse requests with `refusals`, in the order in which they are
+    tried. The list contains the accounts in that order."""
     rig = Strained(setup.rig, setup.folder / label)
     rig.start()
     asked = []
@@ -78,7 +79,7 @@ def third_account(setup):
 
 
 def all_limited(setup):
-    """All accounts are limited. Codex prints until when, and sends one request."""
+    """All accounts are limited. Codex prints when the limit ends, and sends only one request."""
     inner, _ = strained(setup, "strained-all", [limited] * 3)
     try:
         user = Codex(inner, "codex-limited")

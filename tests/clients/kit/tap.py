@@ -42,7 +42,7 @@ class Seen:
 
 
 class Tap:
-    """A tap on one account. All taps share `seen`, so that it has the order over all accounts."""
+    """A tap on one account. All taps share `seen`, so that it contains the requests to all accounts in order."""
 
     def __init__(self, account, host, port, seen):
         self.account = account
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.pass_on_with(response, items)
         except (BrokenPipeError, ConnectionResetError):
-            # The proxy closed the connection, which it does when its client has left.
+            # The proxy closed the connection. It does so when its client has disconnected.
             self.close_connection = True
         finally:
             upstream.close()

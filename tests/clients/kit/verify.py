@@ -1,7 +1,7 @@
 """Rules that every request of a scenario must satisfy.
 
-The evidence is what the taps recorded, not what the proxy reports: the requests name their session, and each tap knows its
-account.
+The rules are checked on the requests that the taps recorded, and not on the reports of the proxy. The requests name their
+session, and each tap belongs to one account.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ FORBIDDEN = ("cookie", "x-api-key", "x-forwarded-for", "x-forwarded-host", "x-fo
 
 @dataclass
 class Expected:
-    """What a scenario must cause, apart from complete responses with the status 200."""
+    """The refusals and statuses that a scenario must cause, apart from complete responses with the status 200."""
 
     # The number of refused requests by reason code.
     refused: dict = field(default_factory=dict)

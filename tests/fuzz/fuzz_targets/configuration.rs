@@ -1,4 +1,5 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz configuration`; the checks are in `targets/configuration.rs`.
+//! The entry of a fuzz target. The checks are in `targets/configuration.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz configuration` runs it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz request_head`; the checks are in `targets/request_head.rs`.
+//! The entry of a fuzz target. The checks are in `targets/request_head.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz request_head` runs it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

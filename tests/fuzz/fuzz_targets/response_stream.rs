@@ -1,4 +1,5 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz response_stream`; the checks are in `targets/response_stream.rs`.
+//! The entry of a fuzz target. The checks are in `targets/response_stream.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz response_stream` runs it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

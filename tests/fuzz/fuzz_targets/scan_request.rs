@@ -1,4 +1,5 @@
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz scan_request`; the checks are in `targets/scan_request.rs`.
+//! The entry of a fuzz target. The checks are in `targets/scan_request.rs`.
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz scan_request` runs it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

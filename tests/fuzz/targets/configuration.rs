@@ -1,4 +1,5 @@
-//! A configuration is read or refused, with a location for each mistake, and no error message contains a secret.
+//! Fuzz target for configurations. A configuration is read or refused with a location for each error, and no error message
+//! contains a secret.
 
 use steadfast::config::{Config, Location, Overrides};
 

@@ -1,5 +1,5 @@
-//! The facts of a response do not depend on where it is cut, as an event stream and as JSON. The first byte of the input is the
-//! size of the pieces.
+//! Fuzz target for responses, as event streams and as JSON. The facts of a response must not depend on where it is cut. The first
+//! byte of the input is the size of the pieces.
 
 use steadfast::scan::{FirstEvent, ResponseReader, Terminal, Usage};
 
@@ -20,7 +20,7 @@ fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) 
     encrypted += reader.take_encrypted().len();
     let usage = reader.usage();
     assert!(usage.is_none_or(|usage| usage.total() >= usage.input_tokens.max(usage.output_tokens)));
-    // The number of contents that are kept depends on when they are taken. Whether there are any does not.
+    // The number of contents that are kept depends on when they are taken. Whether there are any contents does not depend on it.
     (
         reader.response_id().map(str::to_owned),
         reader.terminal(),

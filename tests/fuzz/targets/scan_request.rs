@@ -1,5 +1,5 @@
-//! The request scanner returns the same answer with every instruction set and wherever a body is cut, and it is the answer of
-//! the oracle. The first byte of the input is the size of the pieces.
+//! Fuzz target for request bodies. The request scanner must return the result of the oracle, with every instruction set and at every
+//! cut. The first byte of the input is the size of the pieces.
 
 use steadfast::{
     ids::EncryptedContent,

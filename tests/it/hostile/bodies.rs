@@ -12,7 +12,7 @@ fn post(chunks: &str) -> Vec<u8> {
 
 pub fn rows() -> Vec<Row> {
     let size = SOUND.len();
-    // A body whose first chunk has this size line.
+    // A body with this size line in its first chunk.
     let first = |line: &str| format!("{line}\r\n{SOUND}\r\n0\r\n\r\n");
     let last = |rest: &str| format!("{size:x}\r\n{SOUND}\r\n{rest}");
     let hidden = "20;a=\"\r\n0\r\n\r\nGET /v1/files/hidden HTTP/1.1\r\nhost: it\r\n\r\n\"\r\n";

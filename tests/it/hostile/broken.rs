@@ -1,4 +1,4 @@
-//! Bodies that become invalid after forwarding has begun: the upstream must not take them for whole bodies.
+//! Bodies that become invalid after forwarding has begun. The upstream must not take them for whole bodies.
 
 use socket2::SockRef;
 
@@ -8,9 +8,9 @@ use crate::kit::{until, until_true, wire::Wire};
 /// How a body continues after a valid beginning.
 #[derive(Clone, Copy)]
 enum Continuation {
-    /// With these bytes.
+    /// The body continues with these bytes.
     With(&'static [u8]),
-    /// With more data than the maximum body size.
+    /// The body continues with more data than the maximum body size.
     TooLong,
     /// The client ends its sending side.
     Ended,
@@ -114,8 +114,8 @@ async fn a_body_that_becomes_invalid_never_looks_whole() {
     }
 }
 
-/// The upstream has responded to a part of the body already; that response must not be passed off as the response to
-/// the whole request.
+/// The upstream has already responded to a part of the body. That response must not be returned as the response to the
+/// whole request.
 #[tokio::test]
 async fn nothing_is_forwarded_after_an_invalid_chunk() {
     let (recorder, gateway) = recorded_gateway().await;

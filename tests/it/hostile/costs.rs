@@ -1,4 +1,4 @@
-//! The cost of hostile requests: the memory and the number of metric series stay bounded.
+//! The cost of hostile requests: the memory and the number of metric series stay within bounds.
 
 use std::{collections::BTreeSet, io::Write as _, time::Instant};
 
@@ -55,7 +55,7 @@ fn gzip_bomb() -> Vec<u8> {
     };
     let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     bomb.extend(flushed(START));
-    // The flushed block ends at a byte boundary and refers to nothing before it, so it can be repeated.
+    // The flushed block ends at a byte boundary and does not refer to earlier bytes, so it can be repeated.
     bomb.extend(flushed(&[b'x'; 1 << 20]).repeat(10_000));
     bomb
 }
@@ -83,7 +83,8 @@ async fn send_compressed(gateway: &Gateway, coding: &str, bomb: &[u8]) -> wire::
 async fn a_compression_bomb_takes_little_memory_and_reaches_no_upstream() {
     for (coding, bomb) in [("zstd", zstd_bomb()), ("gzip", gzip_bomb())] {
         let (sim, gateway) = gateway_with_sim(LIMIT).await;
-        // A first request, because code and the buffers of each thread stay in memory after their first use.
+        // This first request is not measured, because code and the buffers of each thread stay in memory after their
+        // first use.
         send_compressed(&gateway, coding, b"x").await;
         let (before, begun) = (peak_memory(&gateway), Instant::now());
         let responses = tokio::join!(
@@ -184,7 +185,8 @@ async fn series(gateway: &Gateway) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns one request of each kind. Everything in them that a caller can choose contains `number`: ten names.
+/// Returns one request of each kind. Every name in them that a caller can choose contains `number`; there are ten such
+/// names.
 fn of_each_kind(number: usize) -> String {
     let body = format!("{{\"model\":\"m-{number}\",\"prompt_cache_key\":\"k-{number}\",\"input\":\"hi\"}}");
     let fields =

@@ -70,7 +70,7 @@ fn codings() -> Vec<Row> {
     rows.extend([
         chunked("a coding in capitals", &["Transfer-Encoding: CHUNKED"]),
         chunked("a coding after a tab", &["transfer-encoding:\tchunked\t"]),
-        // A proxy in front of the gateway may have used the other field, so the connection must close.
+        // A proxy in front of the gateway may have used the other field, so the gateway must close the connection.
         chunked("a length beside a coding", &["content-length: 5", CHUNKED]).closes(),
         chunked("a length after a coding", &[CHUNKED, "content-length: 5"]).closes(),
         chunked("a bad length beside a coding", &["content-length: x", CHUNKED]).closes(),

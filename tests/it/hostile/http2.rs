@@ -1,4 +1,4 @@
-//! The rows of the other tables over HTTP/2, and rows that only HTTP/2 can carry (RFC 9113 section 8).
+//! The rows of the other tables, sent over HTTP/2, and rows that only HTTP/2 can carry (RFC 9113 section 8).
 
 use super::{
     kit::{Row, SOUND, SemanticRequest, Sent, recorded_gateway},
@@ -8,7 +8,7 @@ use crate::kit::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome
 
 type Field = (Vec<u8>, Vec<u8>);
 
-/// A request as HTTP/2 frames, and what is expected of it.
+/// A request as HTTP/2 frames, and the expected result.
 struct FrameRow {
     name: &'static str,
     /// The fields, sent in this order.
@@ -23,7 +23,7 @@ enum Expected {
     Reset,
     /// The gateway responds with this status and code, and nothing reaches the upstream.
     Refused(u16, &'static str),
-    /// The upstream receives this request line, these fields beside those of every request, and this body.
+    /// The upstream receives this request line, these fields in addition to those of every request, and this body.
     Passes(&'static str, Vec<&'static str>, &'static str),
 }
 
@@ -217,7 +217,7 @@ fn code_of(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn http2_requests_have_one_reading_or_none() {
+async fn hostile_http2_requests_are_refused_or_forwarded_unambiguously() {
     let (recorder, gateway) = recorded_gateway().await;
     let rows = rows();
     assert!(rows.len() >= 45, "{}", rows.len());
@@ -249,8 +249,8 @@ async fn http2_requests_have_one_reading_or_none() {
     );
 }
 
-/// Sends a row of the other tables as frames. A request that passes over HTTP/1.1 must pass over HTTP/2 as well, and
-/// a request that is refused there must not reach the upstream here.
+/// Sends a row of the other tables as frames. A request that passes over HTTP/1.1 must also pass over HTTP/2. A request
+/// that is refused over HTTP/1.1 must not reach the upstream over HTTP/2.
 async fn try_row(
     row: &Row,
     request: &SemanticRequest,
@@ -301,7 +301,7 @@ async fn try_row(
 }
 
 #[tokio::test]
-async fn both_http_versions_read_a_request_alike() {
+async fn a_request_is_read_in_the_same_way_over_both_http_versions() {
     let (recorder, gateway) = recorded_gateway().await;
     let (mut tried, mut failed) = (0, Vec::new());
     for row in super::all_rows() {

@@ -201,7 +201,7 @@ fn sound() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Bodies that are split into two chunks at each byte. The position of the split must not change the result.
+/// Bodies that are split into two chunks at every byte. The position of the split must not change the result.
 pub fn split_between_chunks() -> Vec<Row> {
     let line = "POST /v1/responses HTTP/1.1";
     let fields = ["content-type: application/json", "transfer-encoding: chunked"];

@@ -1,4 +1,4 @@
-//! The rows of the tables: what a row says, and how it is sent over HTTP/1.1.
+//! The rows of the tables: the content of a row, and how it is sent over HTTP/1.1.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,25 +12,26 @@ use crate::kit::{
 
 /// A valid request body.
 pub const SOUND: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
-/// The request that follows a row that closes its connection; the gateway must never read it as a request.
+/// The request that follows a row after which the gateway closes the connection. The gateway must never read it as a
+/// request.
 pub const SMUGGLED: &str = "GET /v1/files/smuggled HTTP/1.1\r\nhost: it\r\nx-request-id: hostile\r\n\r\n";
-/// The request that follows every other row; the gateway must answer it.
+/// The request that follows every other row. The gateway must answer it.
 pub const NEXT: &str = "GET /v1/files/next HTTP/1.1\r\nhost: it\r\nx-request-id: hostile\r\n\r\n";
 
 /// One row of the table.
 pub struct Row {
     pub name: String,
-    /// What the client sends.
+    /// The bytes or the request that the client sends.
     pub sent: Sent,
     /// The expected responses: the status and, for an error of the gateway, the code.
     pub answers: Vec<(u16, &'static str)>,
-    /// What happens to the connection after the responses.
+    /// The expected fate of the connection after the responses.
     pub fate: Fate,
     /// The messages that the upstream receives.
     pub reached: Vec<RecordedMessage>,
 }
 
-/// What the client of a row sends.
+/// The bytes or the request that the client of a row sends.
 pub enum Sent {
     /// Bytes that only HTTP/1.1 can carry.
     Raw(Vec<u8>),
@@ -46,12 +47,12 @@ pub struct SemanticRequest {
     pub body: Vec<u8>,
 }
 
-/// What happens to the connection after the responses.
+/// The fate of a connection after the responses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It serves the next request.
+    /// The connection serves the next request.
     StaysOpen,
-    /// The gateway closes it.
+    /// The gateway closes the connection.
     Closes,
     /// The client ends its sending side, and the gateway then closes the connection.
     ClientEnds,
@@ -104,7 +105,8 @@ impl Row {
         self
     }
 
-    /// Expects that the upstream receives this message, beside the fields that the gateway sends to every upstream.
+    /// Expects that the upstream receives this message, with the additional fields that the gateway sends to every
+    /// upstream.
     pub fn reaches(mut self, line: &str, fields: &[&str], body: impl Into<Vec<u8>>) -> Self {
         self.reached.push(RecordedMessage::expected(line, fields, body.into()));
         self.answered(200, "")
@@ -149,8 +151,8 @@ impl Row {
         }
     }
 
-    /// Sends the row on a connection of its own and checks the responses, the connection and what the upstream
-    /// received.
+    /// Sends the row on a connection of its own. Checks the responses, the connection and the messages that the
+    /// upstream received.
     pub async fn run(&self, address: SocketAddr, recorder: &Recorder) {
         let mut wire = Wire::open(address).await;
         let mut bytes = self.over_http1();
@@ -198,13 +200,13 @@ impl SemanticRequest {
     }
 }
 
-/// Returns a request head with these field lines beside the fields that every request here has.
+/// Returns a request head with these field lines in addition to the fields that every request here has.
 pub fn head(line: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     format!("{line}\r\nhost: it\r\nx-request-id: hostile\r\n{lines}\r\n")
 }
 
-/// Starts a gateway before an upstream that records everything it receives.
+/// Starts a gateway in front of an upstream that records every byte that it receives.
 pub async fn recorded_gateway() -> (Arc<Recorder>, Gateway) {
     recorded_gateway_with("").await
 }

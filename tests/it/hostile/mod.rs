@@ -1,9 +1,9 @@
-//! A table of hostile requests: what is sent, what is answered, and every byte that an upstream saw of it.
+//! Tables of hostile requests. A row has the bytes that are sent, the expected responses, and the bytes that may reach
+//! the upstream.
 //!
-//! A request of a row is either refused before any byte of it reaches the upstream, or it reaches the upstream with
-//! its only possible reading. The state of the connection is checked too: a row that closes its connection is
-//! followed by bytes that the gateway must never read as a request; every other row is followed by a request that
-//! must be answered.
+//! A request of a row is either refused before any byte of it reaches the upstream, or it reaches the upstream with its
+//! only possible reading. The state of the connection is checked too. A row that closes its connection is followed by
+//! bytes that the gateway must never read as a request. Every other row is followed by a request that must be answered.
 
 mod bodies;
 mod broken;
@@ -20,37 +20,37 @@ mod targets;
 use self::kit::{Row, run};
 
 #[tokio::test]
-async fn framing_has_one_reading_or_none() {
+async fn hostile_framing_is_refused_or_forwarded_unambiguously() {
     run(framing::rows()).await;
 }
 
 #[tokio::test]
-async fn chunks_have_one_reading_or_none() {
+async fn hostile_chunks_are_refused_or_forwarded_unambiguously() {
     run(bodies::rows()).await;
 }
 
 #[tokio::test]
-async fn targets_have_one_reading_or_none() {
+async fn hostile_targets_are_refused_or_forwarded_unambiguously() {
     run(targets::rows()).await;
 }
 
 #[tokio::test]
-async fn fields_have_one_reading_or_none() {
+async fn hostile_fields_are_refused_or_forwarded_unambiguously() {
     run(fields::rows()).await;
 }
 
 #[tokio::test]
-async fn json_has_one_reading_or_none() {
+async fn hostile_json_is_refused_or_forwarded_unambiguously() {
     run(json::rows()).await;
 }
 
 #[tokio::test]
-async fn codings_have_one_reading_or_none() {
+async fn hostile_codings_are_refused_or_forwarded_unambiguously() {
     run(encodings::rows()).await;
 }
 
 #[tokio::test]
-async fn json_split_between_chunks_is_read_like_whole_json() {
+async fn json_that_is_split_between_chunks_is_read_like_whole_json() {
     run(json::split_between_chunks()).await;
 }
 

@@ -1,4 +1,4 @@
-//! The real program, run as a user runs it.
+//! A running gateway: the real program, started as a user starts it.
 
 use std::{
     net::SocketAddr,
@@ -43,8 +43,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway before `sims`. Each account is an upstream under its own name; `head` (TOML tables) precedes
-    /// them in the configuration.
+    /// Starts a gateway in front of `sims`. Each account is an upstream with its own name. The configuration begins
+    /// with `head` (TOML tables).
     pub async fn before(sims: &[Sim], head: &str) -> Self {
         let mut config = head.to_owned();
         for sim in sims {
@@ -66,7 +66,7 @@ impl Gateway {
         Self::over(folder, &[&fixed, flags].concat()).await
     }
 
-    /// Starts a gateway whose configuration file is in `folder` already, with only these flags. The folder is
+    /// Starts a gateway with only these flags. Its configuration file is in `folder` already. The folder is
     /// removed with the gateway.
     pub async fn over(folder: PathBuf, flags: &[&str]) -> Self {
         let file = folder.join(FILE);
@@ -178,7 +178,7 @@ impl Gateway {
         parsed.filter(|line| line["target"] == "access").collect()
     }
 
-    /// Waits for the access log line of the request `id`; the id may be the gateway's or the upstream's.
+    /// Waits for the access log line of the request `id`, which may be the gateway's id or the upstream's.
     pub async fn access_of(&self, id: &str) -> Value {
         until(&format!("a line about {id}"), || {
             let mut lines = self.access().into_iter();

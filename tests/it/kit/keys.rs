@@ -64,8 +64,8 @@ pub fn turn_body(session: &str) -> Value {
     json!({"model": "gpt-5.2", "input": "hello", "prompt_cache_key": session})
 }
 
-/// Starts a gateway before these accounts, with Alice in the group `red` and Bob in the group `blue`; the groups have
-/// the further lines `red` and `blue`.
+/// Starts a gateway in front of these accounts, with Alice in the group `red` and Bob in the group `blue`. `red` and
+/// `blue` are additional lines of the two groups.
 pub async fn two_groups(sims: &[Sim], red: &str, blue: &str) -> Gateway {
     let head =
         group("red", red) + &group("blue", blue) + &key("alice", ALICE, "red", "") + &key("bob", BOB, "blue", "");

@@ -56,7 +56,7 @@ pub async fn sim(name: &str) -> Sim {
     sim_with(name, |_| {}).await
 }
 
-/// Starts a simulated account whose configuration `change` adjusts.
+/// Starts a simulated account. `change` adjusts its configuration.
 pub async fn sim_with(name: &str, change: impl FnOnce(&mut SimConfig)) -> Sim {
     let mut config = SimConfig {
         name: name.to_owned(),
@@ -78,14 +78,15 @@ pub async fn sims(count: usize) -> Vec<Sim> {
     sims
 }
 
-/// Starts one simulated account `a` and a gateway before it, whose configuration begins with `head` (TOML tables).
+/// Starts one simulated account `a` and a gateway in front of it. The configuration of the gateway begins with `head`
+/// (TOML tables).
 pub async fn gateway_with_sim(head: &str) -> (Sim, Gateway) {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), head).await;
     (sim, gateway)
 }
 
-/// Waits until `check` returns a value and returns that value. Fails with `what` if it does not happen in time.
+/// Waits until `check` returns a value, and returns that value. Fails with the text `what` if this takes too long.
 pub async fn until<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,

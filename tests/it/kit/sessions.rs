@@ -1,4 +1,4 @@
-//! Sessions: requests with a session key, and keys whose home is a given upstream.
+//! Sessions: requests with a session key, and keys with their home at a given upstream.
 
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
@@ -10,7 +10,7 @@ use super::{
     gateway::Gateway,
 };
 
-/// Returns a request to `/v1/responses` with these fields beside its model, and these headers.
+/// Returns a request to `/v1/responses` with its model, these additional fields and these headers.
 pub fn responses_request(fields: Value, headers: &[(&str, &str)]) -> Request<Full<bytes::Bytes>> {
     let mut body = json!({"model": "gpt-5.2"});
     body.as_object_mut()
@@ -32,12 +32,12 @@ pub async fn send_turn(gateway: &Gateway, key: &str) -> Reply {
     client::post_json(gateway.address, "/v1/responses", &body).await
 }
 
-/// Returns a session key whose home is the upstream `home`.
+/// Returns a session key with its home at the upstream `home`.
 pub async fn key_with_home(gateway: &Gateway, home: &str) -> String {
     key_with_prefix(gateway, home, "session").await
 }
 
-/// Returns a session key that begins with `prefix` and whose home is the upstream `home`.
+/// Returns a session key that begins with `prefix` and has its home at the upstream `home`.
 pub async fn key_with_prefix(gateway: &Gateway, home: &str, prefix: &str) -> String {
     for number in 0..200 {
         let key = format!("{prefix}-{number}");

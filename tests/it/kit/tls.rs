@@ -1,4 +1,4 @@
-//! Certificates of a test authority, and an upstream that speaks HTTP/2.
+//! Certificates of a test authority, and an upstream that uses HTTP/2.
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -98,7 +98,7 @@ pub fn identity(names: &[&str], alpn: &[&str]) -> TestIdentity {
 }
 
 impl TestIdentity {
-    /// Returns the line of `[server]` that presents this certificate to clients.
+    /// Returns the line of `[server]` with which the gateway presents this certificate to clients.
     pub fn server_table(&self) -> String {
         format!("tls = {{ cert = {:?}, key = {:?} }}\n", self.cert, self.key)
     }
@@ -147,8 +147,8 @@ pub async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Res
     connector.connect(address.ip().into(), tcp).await
 }
 
-/// Starts an upstream that speaks HTTP/2 only and responds to each request with the body that `answer` returns.
-/// Returns its address and a counter of its connections.
+/// Starts an upstream that uses HTTP/2 only and responds to each request with the body that `answer` returns. Returns
+/// its address and a counter of its connections.
 pub async fn http2_upstream<F>(identity: &TestIdentity, answer: F) -> (SocketAddr, Arc<Mutex<usize>>)
 where
     F: Fn(Request<Bytes>) -> Channel<Bytes, std::io::Error> + Clone + Send + 'static,

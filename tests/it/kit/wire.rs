@@ -15,11 +15,11 @@ use super::{TIMEOUT, client::Reply};
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The body ended where its framing says.
+    /// The body ended at the end that its framing defines.
     Whole,
     /// The connection closed before the end of the body.
     Cut,
-    /// The connection closed, and the framing has no other end of the body.
+    /// The connection closed, and the framing defines no other end of the body.
     Closed,
     /// The connection was reset.
     Reset,

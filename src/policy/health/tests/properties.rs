@@ -110,7 +110,8 @@ impl HealthRun {
     fn end(&mut self, attempt: Attempt, verdict: Verdict, random: u64) {
         match verdict {
             Verdict::Failed => self.failures += 1,
-            // A refusal from before a reload says nothing, not even that the upstream works.
+            // A refusal of a credential from before a reload has no effect. It does not even show that the upstream
+            // works.
             Verdict::Refused => {}
             Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
         }

@@ -11,7 +11,7 @@ use super::masks::{Block, HexMasks, Simd, StructureMasks};
 pub(in crate::scan) struct Avx2(());
 
 impl Avx2 {
-    /// Asks the processor. The standard library caches the answer.
+    /// Returns the proof if the processor has these instructions. The standard library caches the check.
     pub fn detect() -> Option<Self> {
         let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("pclmulqdq");
         present.then_some(Self(()))

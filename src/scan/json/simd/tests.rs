@@ -1,4 +1,4 @@
-//! The mask operations against tests of single bytes.
+//! The mask operations, compared with checks of single bytes.
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ fn mask_of(block: &Block, test: impl Fn(u8) -> bool) -> u64 {
         .sum()
 }
 
-/// Checks one implementation against tests of single bytes.
+/// Compares one implementation with checks of single bytes.
 fn check(simd: impl Simd, block: &Block) {
     let loaded = simd.load(block);
     for byte in [b'"', b'\\', b'u', 0, 0x80, 0xff] {

@@ -1,4 +1,4 @@
-//! UTF-8 validation of single blocks with the standard library. It is slow, and used where an error has to be located.
+//! UTF-8 validation of single blocks with the standard library. It is slow, and is used only to find where an error is.
 
 use super::masks::Block;
 

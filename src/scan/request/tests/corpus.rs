@@ -174,7 +174,7 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     (b"{\"model\":true}", FieldNotString(RoutingField::Model), 9),
 ];
 
-/// Keys and texts that the scanner knows, with and without escapes, and others.
+/// Keys and texts that the scanner reads, with and without escapes, and others.
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "model",
@@ -243,7 +243,7 @@ fn object(members: Vec<(String, &'static str, String)>) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// A conversation whose items often have encrypted content, in part at positions where it does not count.
+/// A conversation with items that often have encrypted content, in part at positions where it does not count.
 pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let key = prop::sample::select(vec![
         "encrypted_content",
@@ -287,7 +287,7 @@ pub fn conversation() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// An object whose members are often fields that the scanner knows.
+/// An object in which many members are fields that the scanner reads.
 pub fn body() -> impl Strategy<Value = Vec<u8>> {
     let whitespace = prop::sample::select(vec!["", " ", "\r\n"]);
     prop::collection::vec((name(), whitespace, value()), 0..8).prop_map(|members| object(members).into_bytes())

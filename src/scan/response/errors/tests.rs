@@ -41,7 +41,7 @@ fn the_reset_is_read_from_the_body() {
         (json!({"resets_at": now + 90, "resets_in_seconds": 7}), Some(90_000)),
         (json!({"resets_at": null, "resets_in_seconds": 7}), Some(7_000)),
         (json!({"resets_at": -5, "resets_in_seconds": 7}), Some(7_000)),
-        // A moment in milliseconds, and one that was never set.
+        // The first row has a moment in milliseconds, and the second one a moment that was never set.
         (json!({"resets_at": now * 1000, "resets_in_seconds": 7}), Some(7_000)),
         (json!({"resets_at": 0, "resets_in_seconds": 7}), Some(7_000)),
         (
@@ -329,7 +329,7 @@ proptest! {
         let _ = event_notice(&body, Some("m"), Duration::from_secs(now));
     }
 
-    /// Every dialect of the same duration gives the same duration, and of several dialects the first one counts.
+    /// The same duration is read from every dialect, and the first of several dialects counts.
     #[test]
     fn dialects_agree(spans in prop::collection::vec(prop::option::of(1u32..86_400), 7), now in 1u64 << 30..1 << 33) {
         let text = |index: usize, scale: u32| spans[index].map(|span| (u64::from(span) * u64::from(scale)).to_string());

@@ -90,7 +90,7 @@ fn the_encrypted_content_of_the_output_of_a_json_body_is_found() {
         encrypted_at_every_split(make, late, &["x", "y"]);
         encrypted_at_every_split(make, none, &[]);
     }
-    // Of a truncated body, the contents that are complete.
+    // Only the complete contents of a truncated body are found.
     let cut = format!("{}{}", &late[..late.len() - 10], " ".repeat(64));
     assert_eq!(
         encrypted(ResponseReader::json(), [cut.as_bytes()]),
@@ -163,7 +163,7 @@ proptest! {
             encrypted(ResponseReader::events(), stream.as_bytes().chunks(size))
         };
         let expected = expected_of(&items);
-        // The type stands after the item, and before it.
+        // The type is written after the item, and before it.
         let done: Vec<_> = items.iter().map(|item| json!({"item": item, "type": "response.output_item.done"})).collect();
         prop_assert_eq!(&of_events(&done), &expected);
         let plain: Vec<_> = items.iter().map(|item| json!({"type": "response.output_item.done", "x": item})).collect();

@@ -3,8 +3,8 @@
 use super::{events, read};
 use crate::scan::{FirstEvent, ResponseReader};
 
-/// Reads a stream whole, byte by byte and cut in two at many places. Returns what the first event is, which must not depend on
-/// the cut: `None` while it is pending, and the data of a failure.
+/// Reads a stream whole, byte by byte and cut in two at many places. Returns the first event, which must not depend on
+/// the cut: `None` while it is pending, and the data if it is a failure.
 fn first_event(stream: &str) -> Option<Option<String>> {
     let answer_of = |reader: ResponseReader| match reader.first_event() {
         FirstEvent::Pending => None,
@@ -37,7 +37,7 @@ fn the_data_of_a_failed_first_event_is_kept() {
         r#"{"type":"err\u006fr"}"#,
         r#"{"error":{"message":"no","code":429}}"#,
         r#"{"type":null,"error":{}}"#,
-        // The type counts, although the JSON is broken.
+        // The type counts, even though the JSON is broken.
         r#"{"type":"error""#,
     ] {
         for before in ["", ": ping\n\n", "event: x\nid: 1\n\n: y\r\n", "retry: 5\r\r"] {

@@ -1,17 +1,17 @@
 //! Finds where a body ends (RFC 9112 sections 6.3 and 7.1), without I/O: bytes go in, pieces of the body come out.
 //!
-//! The decoder refuses what two readers could understand differently: a line ends in CRLF, and a chunk size consists of
-//! hexadecimal digits only. Chunk extensions and trailers are dropped: the request has been decided on without them, so
-//! nothing behind Steadfast may act on them (RFC 9110 section 6.5.1).
+//! The decoder refuses everything that two readers could understand differently: a line must end in CRLF, and a chunk
+//! size must consist of hexadecimal digits only. Chunk extensions and trailers are dropped. The decisions about the
+//! request were made without them, so no recipient after Steadfast may use them (RFC 9110 section 6.5.1).
 
 use bytes::{Buf as _, Bytes};
 
-/// The maximum size in bytes of a chunk's extension, with the blanks and leading zeros of its size.
+/// The maximum size in bytes of a chunk's extension, together with the blanks and leading zeros of its size.
 const MAX_EXTENSION: u32 = 256;
 /// The maximum size in bytes of a body's trailers.
 const MAX_TRAILERS: u32 = 16 << 10;
 
-/// The chunked coding is invalid. The text says how.
+/// The error of an invalid chunked coding. The text says what is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) struct BadChunk(pub &'static str);
 
@@ -30,18 +30,18 @@ pub(in crate::wire) enum BodyDecoder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) struct ChunkedDecoder {
     state: ChunkState,
-    /// While a size line is read: the size so far. While data is read: the bytes of the chunk that are still to come.
+    /// The size so far while a size line is read, and the number of bytes that are still to come while data is read.
     size: u64,
-    /// The bytes read so far of the present chunk's extension, or of the trailers.
+    /// The number of bytes read so far of the current chunk's extension, or of the trailers.
     overhead: u32,
 }
 
-/// What the next byte of a chunked body belongs to.
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkState {
     FirstSizeDigit,
     SizeDigits,
-    /// Blanks after the size, which some senders pad it with.
+    /// The blanks with which some senders pad the size.
     SizePadding,
     Extension,
     SizeLineFeed,
@@ -87,7 +87,7 @@ impl BodyDecoder {
         }
     }
 
-    /// The number of bytes in the rest of the body, where that is known.
+    /// The number of bytes in the rest of the body, if it is known.
     pub fn exact_length(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
@@ -127,7 +127,7 @@ impl ChunkedDecoder {
         let piece = take_up_to(&mut self.size, pending);
         if self.size == 0 {
             self.state = ChunkState::DataReturn;
-            // If the last chunk has arrived too, the end of the body is known together with its last piece.
+            // If the last chunk has arrived too, the end of the body is found together with its last piece.
             self.skip_to_data(pending)?;
         }
         Ok(piece)
@@ -145,7 +145,7 @@ impl ChunkedDecoder {
         }
         pending.advance(read);
         if pending.is_empty() {
-            // An empty slice would still keep the whole buffer alive.
+            // An empty slice would keep the whole buffer alive.
             *pending = Bytes::new();
         }
         Ok(())
@@ -203,7 +203,7 @@ impl ChunkedDecoder {
             (SizeLineFeed | TrailerLineFeed | LastLineFeed, _) => {
                 return refuse("a carriage return is not followed by a line feed");
             }
-            (Data | End, _) => unreachable!("the bytes between two chunks' data end before data and at the end"),
+            (Data | End, _) => unreachable!("this function gets no byte of the data and none after the end"),
         })
     }
 
@@ -216,14 +216,14 @@ impl ChunkedDecoder {
             .checked_mul(16)
             .and_then(|size| size.checked_add(digit.into()));
         self.size = size.ok_or(BadChunk("a chunk size does not fit in 64 bits"))?;
-        // Leading zeros count as overhead, or there could be any number of them.
+        // Leading zeros count as overhead. Otherwise their number would be unlimited.
         self.count_overhead(u32::from(self.size == 0), MAX_EXTENSION)
     }
 
     fn count_overhead(&mut self, more: u32, limit: u32) -> Result<(), BadChunk> {
         self.overhead += more;
         if self.overhead > limit {
-            return Err(BadChunk("a chunk extension, or the trailers, are too long"));
+            return Err(BadChunk("a chunk extension is too long, or the trailers are too long"));
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_chunked_body_is_decoded_however_its_bytes_are_cut(
+        fn a_chunked_body_is_decoded_in_the_same_way_at_every_cut(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8),
             cuts in proptest::collection::vec(any::<usize>(), 0..12),
         ) {

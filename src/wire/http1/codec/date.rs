@@ -5,11 +5,11 @@ use std::{cell::RefCell, time::SystemTime};
 use http::HeaderValue;
 
 thread_local! {
-    /// The last value, with the second since the Unix epoch that it was made for.
+    /// The last value, and the second since the Unix epoch for which it was made.
     static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
 }
 
-/// The value of `Date` for the present second.
+/// The value of `Date` for the current second.
 pub(in crate::wire) fn current_date() -> HeaderValue {
     let now = SystemTime::now();
     let second = now

@@ -1,7 +1,7 @@
 //! Parses the heads of requests and responses (RFC 9112 sections 2 to 6).
 //!
-//! httparse finds the parts of a head. What decides where a message ends is parsed here, and strictly: a head that two
-//! recipients could understand as two different messages is refused (section 11.2).
+//! httparse finds the parts of a head. This module itself parses the fields that decide where a message ends, and does
+//! so strictly: a head that two recipients could understand as two different messages is refused (section 11.2).
 
 use std::mem::MaybeUninit;
 
@@ -19,38 +19,39 @@ use crate::wire::{
 
 /// The maximum number of header fields in a head.
 const MAX_FIELDS: usize = 100;
-/// Free entries in a header map for the fields that the proxy adds. A map that has to grow is allocated again.
+/// The number of free entries in a header map for the fields that the proxy adds. A map that has to grow is allocated
+/// again.
 const SPARE_FIELDS: usize = 6;
-/// The maximum length of a request target in bytes, as the `http` crate has it.
+/// The maximum length of a request target in bytes. It is the limit of the `http` crate.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// Why a head cannot be parsed.
+/// The reasons why a head cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum HeadError {
     /// The head is not valid HTTP/1. The text says what is wrong.
     Malformed(&'static str),
-    /// The head is longer, or has more fields, than is allowed.
+    /// The head is longer than allowed, or has too many fields.
     TooLarge,
-    /// The head does not say unambiguously where its body ends. The text is a predicate of the message.
+    /// The head does not define unambiguously where its body ends. The text is a predicate of the message.
     Framing(&'static str),
     /// The bytes are the connection preface of HTTP/2.
     Http2,
 }
 
 impl HeadError {
-    /// What is wrong with the head, for the log.
+    /// A text for the log that says what is wrong with the head.
     pub fn problem(self) -> &'static str {
         match self {
             Self::Malformed(problem) | Self::Framing(problem) => problem,
             Self::TooLarge => "the head is too large",
-            Self::Http2 => "the head is HTTP/2's connection preface",
+            Self::Http2 => "the head is the connection preface of HTTP/2",
         }
     }
 }
 
-/// The head of a request. It has no `Debug`, which would show the caller's credential.
+/// The head of a request. It has no `Debug` implementation, because that would show the caller's credential.
 pub(in crate::wire) struct RequestHead {
     pub request: Request<()>,
     pub framing: Framing,
@@ -69,14 +70,15 @@ pub(in crate::wire) struct ResponseHead {
     pub keeps_alive: bool,
 }
 
-/// The head at the beginning of `bytes` and the framing of its body; `None` when there is no valid head.
+/// Parses the head at the beginning of `bytes`, and returns it with the framing of its body. Returns `None` if there is
+/// no valid head.
 #[doc(hidden)]
 pub fn read_head(bytes: &[u8]) -> Option<(Request<()>, Framing)> {
     let head = parse_request(&mut Bytes::copy_from_slice(bytes)).ok()??;
     Some((head.request, head.framing))
 }
 
-/// Takes the head of a request off the front of `pending`. Returns `None` when it has not arrived completely.
+/// Takes the head of a request from the front of `pending`. Returns `None` if it has not arrived completely.
 pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<RequestHead>, HeadError> {
     if pending.starts_with(HTTP2_PREFACE) {
         return Err(HeadError::Http2);
@@ -127,7 +129,7 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     }))
 }
 
-/// Takes the head of a response to a request with `method` off the front of `pending`. Returns `None` when it has not
+/// Takes the head of a response to a request with `method` from the front of `pending`. Returns `None` if it has not
 /// arrived completely.
 pub(in crate::wire) fn parse_response(pending: &mut Bytes, method: &Method) -> Result<Option<ResponseHead>, HeadError> {
     if pending.is_empty() {
@@ -168,9 +170,9 @@ fn syntax_error(error: httparse::Error) -> HeadError {
     }
 }
 
-/// Whether a line ends without a carriage return. httparse accepts that, as RFC 9112 section 2.2 allows. But a proxy in
-/// front of Steadfast may have read the line feed as a part of a value, and what follows it would be a header field here
-/// only.
+/// Whether a line ends without a carriage return. httparse accepts such a line, as RFC 9112 section 2.2 allows. But a
+/// proxy in front of Steadfast may have read the line feed as part of a value. Then the text after it would be a header
+/// field for Steadfast only.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
@@ -182,7 +184,7 @@ fn http_version(minor: Option<u8>) -> Version {
     }
 }
 
-/// The header fields, whose values are slices of `head`.
+/// The header fields. Their values are slices of `head`.
 fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
     let mut headers = HeaderMap::with_capacity(fields.len() + SPARE_FIELDS);
     for field in fields {
@@ -197,7 +199,8 @@ fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
 }
 
 /// The framing of a request body (RFC 9112 section 6.3), and whether the head has both `Transfer-Encoding` and
-/// `Content-Length`. Then the length is removed, and no further request may follow on the connection (section 6.1).
+/// `Content-Length`. If it has both, the length is removed, and no further request may follow on the connection
+/// (section 6.1).
 fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<(Framing, bool), HeadError> {
     let refuse = |problem| Err(HeadError::Framing(problem));
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -306,7 +309,7 @@ mod tests {
         assert_eq!(framing(""), Ok((Framing::None, true)));
         assert_eq!(framing("content-length: 7\r\n"), Ok((Framing::Length(7), true)));
         assert_eq!(framing("transfer-encoding: Chunked \r\n"), Ok((Framing::Chunked, true)));
-        // A proxy in front may have believed the other header, so nothing may follow on the connection.
+        // A proxy in front may have used the other header, so nothing may follow on the connection.
         let both = "content-length: 7\r\ntransfer-encoding: chunked\r\n";
         assert_eq!(framing(both), Ok((Framing::Chunked, false)));
         for lines in [

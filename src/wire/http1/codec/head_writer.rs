@@ -13,8 +13,8 @@ use crate::wire::{
     http1::codec::{date, write_buffer::WriteBuffer},
 };
 
-/// Writes the head of a request, with its target in origin form. `framing` alone decides how the body is delimited; framing
-/// fields among the request's headers are left out.
+/// Writes the head of a request, with its target in origin form. Only `framing` decides how the body is delimited;
+/// framing fields among the request's headers are left out.
 pub(in crate::wire) fn write_request<B>(request: &Request<B>, framing: Framing, out: &mut WriteBuffer) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     out.append(|out| {
@@ -30,7 +30,8 @@ pub(in crate::wire) fn write_request<B>(request: &Request<B>, framing: Framing, 
         match framing {
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::Length(length) => write_length(length, out),
-            // Requests with these methods usually have a body, so a missing body is stated (RFC 9110 section 8.6).
+            // Requests with these methods usually have a body, so a missing body is stated explicitly (RFC 9110 section
+            // 8.6).
             Framing::None if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => {
                 write_length(0, out);
             }
@@ -40,15 +41,15 @@ pub(in crate::wire) fn write_request<B>(request: &Request<B>, framing: Framing, 
     });
 }
 
-/// What the head of a response says about its framing and its connection, in addition to its own headers.
+/// The framing and connection headers of a response head, in addition to the response's own headers.
 pub(in crate::wire) struct ResponseFraming {
-    /// The `Content-Length` to add, where the body's size is known and the headers do not name it.
+    /// The `Content-Length` to add if the body's size is known and the headers do not name it.
     pub length: Option<u64>,
     /// Whether the body is in chunked coding.
     pub is_chunked: bool,
     /// Whether the connection stays open after the response.
     pub keeps_alive: bool,
-    /// Whether an open connection has to be announced, because the client's version closes it by default.
+    /// Whether an open connection has to be announced, because the client's version of HTTP closes it by default.
     pub announces_keep_alive: bool,
 }
 
@@ -74,7 +75,8 @@ pub(in crate::wire) fn write_response(
         out.extend_from_slice(status.canonical_reason().unwrap_or("Status").as_bytes());
         out.extend_from_slice(b"\r\n");
         for (name, value) in headers {
-            // A 204 must not have a length (RFC 9110 section 8.6). A client that believed it would wait for the body.
+            // A 204 must not have a length (RFC 9110 section 8.6). A client that uses the length would wait for the
+            // body.
             if status != StatusCode::NO_CONTENT || name != CONTENT_LENGTH {
                 write_field(name.as_str(), value.as_bytes(), out);
             }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_says_how_its_body_and_its_connection_end() {
+    fn a_response_head_says_how_its_body_and_its_connection_end() {
         let response = |status, headers: &[(&'static str, &'static str)], framing: ResponseFraming| {
             let mut map = HeaderMap::new();
             for (name, value) in headers.iter().chain(&[("date", "now")]) {

@@ -1,4 +1,4 @@
-//! The codec of HTTP/1.1: heads are parsed and written, bodies are delimited, and bytes are buffered on their way.
+//! The codec of HTTP/1.1. It parses and writes heads, delimits bodies, and buffers the bytes of a connection.
 
 pub(in crate::wire) mod body_decoder;
 pub(in crate::wire) mod date;

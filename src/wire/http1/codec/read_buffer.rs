@@ -1,4 +1,4 @@
-//! The bytes that have arrived on a connection and that have not been taken yet.
+//! The bytes that have arrived on a connection and have not been taken yet.
 
 use std::{
     cell::RefCell,
@@ -13,16 +13,16 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// The size in bytes of the buffer that the connections of a thread share. Pieces are slices of it, and it is reused once
 /// all of them are dropped.
 const SHARED_BUFFER: usize = 64 << 10;
-/// The free space in bytes below which a new buffer is used for the next read.
+/// The free space in bytes below which a new buffer is allocated for the next read.
 const MIN_FREE: usize = 8 << 10;
-/// The maximum size in bytes of the buffer that a body gets for itself when it is longer than the shared buffer.
+/// The maximum size in bytes of the buffer of its own that a body gets if it is longer than the shared buffer.
 const MAX_OWN_BUFFER: usize = 256 << 10;
 
 thread_local! {
     static SHARED: RefCell<BytesMut> = RefCell::default();
 }
 
-/// The bytes of a connection that have arrived and that have not been taken yet.
+/// The bytes that have arrived on a connection and have not been taken yet.
 #[derive(Default)]
 pub(in crate::wire) struct ReadBuffer {
     /// The bytes that have not been taken yet.
@@ -34,8 +34,8 @@ pub(in crate::wire) struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// Reads the bytes that have arrived, and returns their number: zero when the peer has closed its side. `expected` is
-    /// the number of bytes that will certainly come, or zero.
+    /// Reads the bytes that have arrived, and returns their number, which is zero if the peer has closed its side.
+    /// `expected` is the number of bytes that will certainly come, or zero.
     pub fn poll_fill<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
@@ -55,8 +55,8 @@ impl ReadBuffer {
                 shared
             } else {
                 if self.own.capacity() == 0 {
-                    // The extra byte keeps the last read from filling the buffer: after a short read, tokio knows that
-                    // the socket is empty.
+                    // The extra byte prevents the last read from filling the buffer. After such a short read, tokio
+                    // knows that the socket is empty.
                     self.own.reserve(expected.min(MAX_OWN_BUFFER) + 1);
                 }
                 &mut self.own
@@ -76,8 +76,8 @@ impl ReadBuffer {
         })
     }
 
-    /// Copies the pending bytes into a buffer of their own, if they are not in one yet. The rest of a message may take long
-    /// to arrive, and a slice would keep the shared buffer alive until then.
+    /// Copies the pending bytes into a buffer of their own, unless they have one already. The rest of a message may
+    /// take long to arrive, and a slice would keep the shared buffer alive until then.
     fn detach(&mut self) {
         if !self.pending.is_empty() && !self.is_detached {
             self.pending = Bytes::copy_from_slice(&self.pending);
@@ -92,7 +92,7 @@ impl ReadBuffer {
             self.pending = more.freeze();
             return;
         }
-        // This happens only to a head that arrives in parts. From its second part on, it has a buffer of its own.
+        // Only a head that arrives in parts gets here. From its second part on, it has a buffer of its own.
         let mut joined = std::mem::take(&mut self.pending)
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));

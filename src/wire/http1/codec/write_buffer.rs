@@ -1,4 +1,4 @@
-//! The bytes that wait to be written to a connection, and that are written together.
+//! The bytes that wait to be written to a connection. They are written together.
 
 use std::{
     collections::VecDeque,
@@ -10,16 +10,17 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-/// The size in bytes below which a piece is copied. That costs less than an entry of its own in a vectored write.
+/// The size in bytes below which a piece is copied. A copy costs less than an entry of its own in a vectored write.
 const SMALL: usize = 1 << 10;
 /// The maximum number of pieces in one vectored write.
 const MAX_SLICES: usize = 32;
-/// The number of waiting bytes from which no more are added before a write.
+/// The number of waiting bytes from which no more bytes are added before a write.
 const FULL: usize = 256 << 10;
-/// The maximum capacity in bytes that an empty buffer keeps. A larger one, which a slow reader has caused, is freed.
+/// The maximum capacity in bytes that an empty buffer keeps. A larger capacity, which a slow reader has caused, is
+/// freed.
 const MAX_KEPT_CAPACITY: usize = 16 << 10;
 
-/// The bytes that wait to be written: large pieces as they came, and small ones copied together.
+/// The bytes that wait to be written. Large pieces are kept as slices, and small ones are copied together.
 #[derive(Default)]
 pub(in crate::wire) struct WriteBuffer {
     /// The pieces that are written first.
@@ -47,7 +48,7 @@ impl WriteBuffer {
         self.length == 0
     }
 
-    /// Whether there is enough to write, so that more would only cost memory.
+    /// Whether there are enough bytes for a write, so that more bytes would only cost memory.
     pub fn is_full(&self) -> bool {
         self.length >= FULL || self.pieces.len() >= MAX_SLICES
     }
@@ -93,14 +94,14 @@ impl WriteBuffer {
         }
     }
 
-    /// Adds what marks the end of a body.
+    /// Adds the bytes that mark the end of a body.
     pub fn end_body(&mut self, delimiter: WriteDelimiter) {
         if delimiter == WriteDelimiter::Chunked {
             self.copy(b"0\r\n\r\n");
         }
     }
 
-    /// Writes and flushes until nothing is left.
+    /// Writes and flushes until no bytes are left.
     pub fn poll_write<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let written = ready!(self.poll_write_once(Pin::new(io), cx))?;
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts at most `most` bytes at a time, and is pending on every other call.
+    /// A transport that accepts at most `most` bytes at a time, and is pending on every other call.
     struct SlowWriter {
         taken: Vec<u8>,
         most: usize,

@@ -20,24 +20,25 @@ use crate::wire::{
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A client's connection, shared by the server loop and the body of the present request.
+/// A client's connection, shared by the server loop and the body of the current request.
 ///
-/// Usually both run in one task, so the lock around it is free. When the request goes on over HTTP/2, the task of the
-/// upstream's connection reads the body.
+/// Usually both run in one task, so the lock around the connection is free. If the request goes to an HTTP/2 upstream,
+/// the task of the upstream's connection reads the body.
 pub(in crate::wire) struct ClientConnection {
     pub socket: ClientSocket,
     pub read_buffer: ReadBuffer,
     pub write_buffer: WriteBuffer,
-    /// Finds the end of the present request's body.
+    /// Finds the end of the current request's body.
     pub decoder: BodyDecoder,
     /// Whether the body ended early, so that no request can follow it.
     pub is_broken: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// The number of requests so far. It tells the body of the present request from earlier ones.
+    /// The number of requests so far. It distinguishes the body of the current request from earlier ones.
     pub request: u64,
     pub timeout: WaitTimeout,
-    /// The task that waits for more of the body. It is another task when the request goes on over HTTP/2.
+    /// The task that waits for more of the body. It is not the server loop's task if the request goes to an HTTP/2
+    /// upstream.
     reader: Option<Waker>,
 }
 
@@ -76,7 +77,7 @@ impl ClientConnection {
     /// Whether the client has closed the connection. The task is woken when that happens.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let is_closed = self.socket.poll_closed(cx);
-        // A socket wakes only the task that polled it last. The task that waits for the body must not be forgotten.
+        // A socket wakes only the task that polled it last. So the task that waits for the body is woken here.
         if let Some(reader) = self.reader.take_if(|reader| !reader.will_wake(cx.waker())) {
             reader.wake();
         }
@@ -133,9 +134,9 @@ impl ClientConnection {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// Discards the rest of the body as far as it has arrived. Returns whether the end of the body was reached.
+    /// Discards the part of the body that has arrived. Returns whether the end of the body was reached.
     pub fn skip_body(&mut self, cx: &mut Context<'_>) -> bool {
-        /// The maximum number of bytes to discard. Beyond that, the response ends the connection.
+        /// The maximum number of bytes to discard. If there are more, the connection is closed after the response.
         const MAX_SKIPPED: usize = 256 << 10;
         let mut skipped = 0;
         while !self.decoder.is_end() && !self.is_broken && !self.expects_continue && skipped < MAX_SKIPPED {
@@ -164,7 +165,7 @@ impl ClientConnection {
     }
 }
 
-/// The body of the present request of a client's connection.
+/// The body of the current request on a client's connection.
 pub(in crate::wire) struct Http1RequestBody {
     /// `None` once the end of the body has been read.
     client: Option<Arc<Mutex<ClientConnection>>>,
@@ -173,7 +174,7 @@ pub(in crate::wire) struct Http1RequestBody {
 }
 
 impl Http1RequestBody {
-    /// The body of the present request; `None` where it is empty.
+    /// The body of the current request, or `None` if it is empty.
     pub fn new(client: &Arc<Mutex<ClientConnection>>, framing: Framing) -> Option<Self> {
         let is_empty = matches!(framing, Framing::None | Framing::Length(0));
         (!is_empty).then(|| Self {

@@ -1,4 +1,4 @@
-//! The body of one response on its way to the client: how it is delimited, and how much of it is written at once.
+//! The body of one response that is written to the client: how it is delimited, and how much of it is written at once.
 
 use std::{
     pin::Pin,
@@ -15,7 +15,8 @@ use crate::wire::{
     http1::{codec::write_buffer::WriteDelimiter, server::connection::ClientConnection},
 };
 
-/// The response could not be sent completely: its body ended early, or the client has closed the connection.
+/// The error for a response that could not be sent completely: its body ended early, or the client has closed the
+/// connection.
 pub(in crate::wire) struct ResponseAborted;
 
 /// The properties of a request that its response depends on.
@@ -27,7 +28,7 @@ pub(in crate::wire) struct RequestProperties {
 }
 
 impl RequestProperties {
-    /// The properties that are assumed where the head of the request could not be parsed.
+    /// The properties that are assumed if the head of the request could not be parsed.
     pub const UNKNOWN: Self = Self {
         method: Method::GET,
         version: Version::HTTP_11,
@@ -38,9 +39,10 @@ impl RequestProperties {
 /// Writes the body of one response.
 pub(in crate::wire) struct ResponseBodyWriter {
     pub delimiter: WriteDelimiter,
-    /// The bytes that are still to come according to the length in the head; `None` where the head names none.
+    /// The number of bytes that are still to come according to the length in the head; `None` if the head names no
+    /// length.
     left: Option<u64>,
-    /// The length of the body, where it is known and the response's own headers do not name it.
+    /// The length of the body if it is known and the response's own headers do not name it.
     pub missing_length: Option<u64>,
     /// Whether only the end of the connection marks the end of the body.
     pub ends_with_connection: bool,
@@ -101,7 +103,7 @@ impl ResponseBodyWriter {
         }
     }
 
-    /// Reads the pieces of the body that are available, up to what is worth one write.
+    /// Reads the available pieces of the body, until there are enough for one write.
     fn gather<B: Body<Data = Bytes>>(
         &mut self,
         cx: &mut Context<'_>,
@@ -121,8 +123,8 @@ impl ResponseBodyWriter {
                 Poll::Pending => return Ok(Gathered::AllAvailable),
                 Poll::Ready(None) => {
                     self.end(client)?;
-                    // Dropping the body counts the response as complete. That has to happen before the client, which
-                    // then has the whole response, can send another request.
+                    // Dropping the body counts the response as complete. This must happen before the last bytes are
+                    // written, because the client can then send another request.
                     body.set(None);
                 }
                 Poll::Ready(Some(Err(_))) => return Err(ResponseAborted),
@@ -157,7 +159,7 @@ impl ResponseBodyWriter {
     }
 }
 
-/// How reading from a body ended.
+/// The reason why reading from a body ended.
 enum Gathered {
     /// All pieces that are available have been read; more may arrive.
     AllAvailable,
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_length_is_added_to_the_head_unless_it_is_named_there() {
+    fn a_known_length_is_added_to_a_head_without_a_length() {
         let unnamed = writer(Method::GET, Version::HTTP_11, Response::new(known()));
         assert_eq!((unnamed.left, unnamed.missing_length), (Some(5), Some(5)));
         let mut response = Response::new(known());

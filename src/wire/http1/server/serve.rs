@@ -1,4 +1,5 @@
-//! Serves the HTTP/1.1 requests of one client connection: parse the head, call the handler, send its response, repeat.
+//! Serves the HTTP/1.1 requests of one client connection. For each request, it parses the head, calls the handler and
+//! sends the response.
 
 use std::{
     future::poll_fn,
@@ -36,8 +37,8 @@ use crate::wire::{
     },
 };
 
-/// How long the server goes on reading from a client that is still sending when it gets its response. Closing at once would
-/// reset the connection, and the client might see the reset instead of the response.
+/// How long the server continues to read from a client that is still sending when it gets its response. Closing at once
+/// would reset the connection, and the client might see the reset instead of the response.
 const LINGER: Duration = Duration::from_secs(5);
 /// The maximum pause of such a client before the connection is closed.
 const LINGER_PAUSE: Duration = Duration::from_secs(1);
@@ -46,12 +47,13 @@ const LINGER_PAUSE: Duration = Duration::from_secs(1);
 struct Http1Server {
     client: Arc<Mutex<ClientConnection>>,
     activity: Arc<Activity>,
-    /// Completes when the connection is to end after the present request.
+    /// Completes when the connection is to end after the current request.
     drain: oneshot::Receiver<()>,
+    /// Whether `drain` has completed.
     is_draining: bool,
 }
 
-/// Why there is no further request.
+/// The reason why there is no further request.
 enum NoRequest {
     /// The client has closed the connection, or the server drains and no request has begun.
     Closed,
@@ -69,9 +71,11 @@ pub(in crate::wire) struct Http2Preface {
     pub drain: oneshot::Receiver<()>,
 }
 
-/// Serves the requests of one connection until it ends, or after its drain until the present response is sent.
+/// Serves the requests of one connection until it ends. After `drain` completes, it ends once the current response is
+/// sent.
 ///
-/// `refuse` makes the response to a head that is refused. A connection that begins with the preface of HTTP/2 is returned.
+/// `refuse` makes the response to a head that is refused. The function returns a connection that begins with the
+/// preface of HTTP/2.
 pub(in crate::wire) async fn serve<H, R, F, B>(
     connection: ServedConnection,
     handler: H,
@@ -129,7 +133,7 @@ where
     }
 }
 
-/// What happens to the connection after a response.
+/// Whether the connection stays open after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Persistence {
     /// Another request may follow.
@@ -139,7 +143,7 @@ enum Persistence {
 }
 
 impl Http1Server {
-    /// Hands the connection over to HTTP/2.
+    /// Takes the connection apart so that HTTP/2 can be served on it.
     fn into_preface(self) -> Http2Preface {
         let client = Arc::into_inner(self.client)
             .expect("only request bodies share the connection, and there has been no request")
@@ -193,7 +197,7 @@ impl Http1Server {
         .await
     }
 
-    /// Makes the request with this head, whose body is read from the connection.
+    /// Makes the request with this head. Its body is read from the connection.
     fn begin_request(&mut self, head: RequestHead) -> (RequestProperties, Request<RequestBody>) {
         let RequestHead {
             request,
@@ -215,7 +219,7 @@ impl Http1Server {
         (properties, request.map(|()| RequestBody::from_http1(body, framing)))
     }
 
-    /// Waits for the handler's response; `None` when the client closes the connection first.
+    /// Waits for the handler's response. Returns `None` if the client closes the connection first.
     async fn run_handler<T>(&self, mut handler: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
         poll_fn(|cx| match handler.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
@@ -225,7 +229,7 @@ impl Http1Server {
         .await
     }
 
-    /// Sends a response, and says what happens to the connection afterwards.
+    /// Sends a response, and returns whether the connection stays open afterwards.
     async fn respond<B: Body<Data = Bytes>>(
         &mut self,
         response: Response<B>,
@@ -234,8 +238,8 @@ impl Http1Server {
         let (parts, body) = response.into_parts();
         let mut writer = ResponseBodyWriter::new(&parts, &body, &request);
         let mut body = pin!(Some(body));
-        // The head is dropped as soon as it is written. Its values are slices of a buffer that many connections share, and
-        // the body may take long.
+        // The head is dropped as soon as it is written. Its values are slices of a buffer that many connections share,
+        // and the body may take long.
         let mut unwritten_head = Some(parts);
         let mut keeps_alive = false;
         poll_fn(|cx| {
@@ -279,7 +283,8 @@ impl Http1Server {
 
     /// Whether the request body has been read to its end, or can be discarded at once.
     fn is_body_read(&self, cx: &mut Context<'_>) -> bool {
-        // If the upstream responded early, the body may still be on its way there, and no byte of it may be lost.
+        // If the upstream responded early, the body may still be on its way to the upstream, and no byte of it may be
+        // lost.
         let has_reader = Arc::strong_count(&self.client) > 1;
         let mut client = self.client.lock();
         if has_reader {
@@ -289,14 +294,14 @@ impl Http1Server {
         }
     }
 
-    /// Checks whether the connection is to end after the present request. The channel is not polled again once it has
-    /// completed.
+    /// Checks whether the connection is to end after the current request. The channel must not be polled again once it
+    /// has completed.
     fn poll_drain(&mut self, cx: &mut Context<'_>) {
         self.is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
     }
 
-    /// Closes the connection after a response. First it reads what a client that is still sending sends: unread bytes, here
-    /// or in the kernel, would turn the close into a reset.
+    /// Closes the connection after a response. If the client is still sending, its bytes are read first, because unread
+    /// bytes in this process or in the kernel would turn the close into a reset.
     async fn close(self) {
         let client = self.client;
         let shut_down = poll_fn(|cx| client.lock().poll_shutdown(cx));
@@ -307,7 +312,7 @@ impl Http1Server {
             let more = || poll_fn(|cx| client.lock().poll_discard(cx));
             while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, more()).await {}
         };
-        // The connection is closed whether or not the client has stopped in time.
+        // The connection is closed even if the client has not stopped in time.
         let _ = timeout(LINGER, rest).await;
     }
 }
@@ -319,8 +324,8 @@ fn skip_empty_lines(pending: &mut Bytes) {
     }
 }
 
-/// Whether the last `count` bytes may have completed a head or made it invalid, so that parsing it again is worthwhile: they
-/// are the first bytes, or they contain the end of a line.
+/// Whether the last `count` bytes may have completed a head or made it invalid. Only then is it worthwhile to parse the
+/// head again. The bytes must be the first ones, or contain the end of a line.
 fn may_complete_head(pending: &[u8], count: usize) -> bool {
     let before = pending.len().saturating_sub(count);
     before == 0 || memchr::memchr(b'\n', &pending[before..]).is_some()

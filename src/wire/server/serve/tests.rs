@@ -1,4 +1,4 @@
-//! The clock is paused in these tests: whenever all tasks are idle, it jumps to the next timer.
+//! Tests of the server with a paused clock: whenever all tasks are idle, the clock jumps to the next timer.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: it\r\n\r\n";
 /// More bytes than the buffers of both sides of a socket hold.
 const LARGE: usize = 16 << 20;
 
-/// A server whose responses have bodies of `size` bytes.
+/// A server that sends response bodies of `size` bytes.
 async fn serving(size: usize) -> (SocketAddr, watch::Sender<ShutdownPhase>) {
     serving_at_most(100, size).await
 }
