@@ -71,7 +71,7 @@ impl Gateway {
     /// If the limit on buffered bytes becomes lower while bodies hold more than that, the rest of the change is returned.
     ///
     /// # Errors
-    /// When an upstream cannot be set up. Then nothing has changed.
+    /// When an upstream cannot be set up. Then the current snapshot and its limits stay in force.
     pub fn reload(&self, config: &Config) -> Result<Option<PendingShrink>, CompileError> {
         let _one_at_a_time = self.reloading.lock();
         let snapshot = Snapshot::compile(config, &self.runtime, Some(&self.snapshot()))?;
