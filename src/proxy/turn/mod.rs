@@ -24,6 +24,8 @@ pub(super) mod affinity;
 pub(super) mod attempts;
 pub(super) mod confirm;
 pub(super) mod facts;
+#[cfg(test)]
+mod kit;
 pub(super) mod limits;
 pub(super) mod pick;
 pub(super) mod turn_state;

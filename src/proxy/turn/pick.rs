@@ -20,6 +20,9 @@ use crate::{
     tick::Tick,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How often a request may lose a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;
 /// After how long a caller may retry when no upstream says when it will be ready.
