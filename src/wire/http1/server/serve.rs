@@ -32,7 +32,7 @@ use crate::wire::{
         activity::Activity,
         refusal::HeadRefusal,
         service::Peer,
-        socket::{ClientSocket, ServedConnection},
+        socket::{Http2Preface, ServedConnection},
     },
 };
 
@@ -59,14 +59,6 @@ enum NoRequest {
     Http2,
     /// The head of the request is refused.
     Refused(HeadRefusal),
-}
-
-/// A connection that begins with the preface of HTTP/2.
-pub(in crate::wire) struct Http2Preface {
-    pub socket: ClientSocket,
-    /// The bytes that the client has sent, beginning with the preface.
-    pub read: Bytes,
-    pub drain: oneshot::Receiver<()>,
 }
 
 /// Serves the requests of one connection until it ends, or after its drain until the present response is sent.
