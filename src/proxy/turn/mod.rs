@@ -18,7 +18,7 @@
 //! - [`limits`] charges the turn to the client key that sent it.
 //! - [`turn_state`] seals the state that an upstream gives a client to return during the same turn.
 //!
-//! A turn knows no transport: no body, no socket, and of a head only single values.
+//! A turn knows no transport: no body, no socket and no header map. Its facts look single headers up by name.
 
 pub(super) mod affinity;
 pub(super) mod attempts;
