@@ -76,17 +76,6 @@ impl Verdict {
             Self::Limited { .. } | Self::Failed | Self::Refused => true,
         }
     }
-
-    /// The metric label `reason`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Served => "served",
-            Self::Answered => "answered",
-            Self::Limited { .. } => "limited",
-            Self::Failed => "failed",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 /// Codes that mean that the account as a whole may not be used, for any request: OpenAI's codes

@@ -29,3 +29,36 @@ impl<'a> RequestIdentity<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        proxy::request::{admit, kit, received::ReceivedHead},
+        wire::{Framing, Peer},
+    };
+
+    #[test]
+    fn the_caller_adds_its_key_and_the_id_stays() {
+        let snapshot = kit::snapshot(kit::GROUPS);
+        let request = Request::get("/v1/models")
+            .header("host", "gateway.test")
+            .header("authorization", "Bearer key-alone")
+            .body(())
+            .expect("a request");
+        let peer = Peer {
+            address: None,
+            is_secure: false,
+        };
+        let head = ReceivedHead::new(request.into_parts().0, Framing::None, peer);
+        let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
+        let (id, key) = (identity.id.clone(), identity.key);
+        assert!(key.is_none());
+        let identified = admit::identify(&snapshot, head, 0).expect("a known caller");
+        let identity = identity.of_caller(&identified);
+        assert_eq!(identity.id, id);
+        assert_eq!(&*identity.key.expect("a key").group.name, "alone");
+    }
+}

@@ -1,8 +1,9 @@
 //! Gateways for the tests of turns and exchanges: built from a few lines of configuration, without a socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use sha2::{Digest as _, Sha256};
+use tracing_subscriber::registry::Registry;
 
 use crate::{
     config::{Config, Overrides},
@@ -29,10 +30,21 @@ pub(in crate::proxy) fn gateway(more: &str) -> Arc<Gateway> {
 
 /// A gateway with exactly this configuration. Every secret has the value `sk-secret-of-` and the name of its variable.
 pub(in crate::proxy) fn configured(text: &str) -> Arc<Gateway> {
+    enable_events();
     let env = |name: &str| Some(format!("sk-secret-of-{name}"));
     let config = Config::from_toml(text, "test.toml", &env, &Overrides::default());
     let config = config.unwrap_or_else(|errors| panic!("an invalid configuration: {errors}"));
     Gateway::new(&config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Makes threads without a subscriber register each event as enabled. Otherwise such a thread may register an event as
+/// disabled just when a test on another thread begins to capture it, and that test would miss the event.
+fn enable_events() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let set = tracing::subscriber::set_global_default(Registry::default());
+        set.expect("no other unit test sets a global subscriber");
+    });
 }
 
 /// A client key.

@@ -72,7 +72,7 @@ impl Gateway {
     /// If the limit on buffered bytes becomes lower while bodies hold more than that, the rest of the change is returned.
     ///
     /// # Errors
-    /// If an upstream cannot be set up. In that case nothing has changed.
+    /// If an upstream cannot be set up. In that case the current snapshot and its limits stay in force.
     pub fn reload(&self, config: &Config) -> Result<Option<PendingShrink>, CompileError> {
         let _one_at_a_time = self.reloading.lock();
         let snapshot = Snapshot::compile(config, &self.runtime, Some(&self.snapshot()))?;

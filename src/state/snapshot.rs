@@ -26,7 +26,8 @@ pub struct RequestLimits {
     pub idle: Duration,
 }
 
-/// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it.
+/// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it. Its upstreams, groups
+/// and client keys hold their part of that state, so that a request looks nothing up.
 pub struct Snapshot {
     /// The upstreams, in the order of the file, which is also the order of the members of `rendezvous`.
     upstreams: Box<[Upstream]>,

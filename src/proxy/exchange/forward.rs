@@ -10,7 +10,7 @@ use crate::{
         exchange::peek::{PeekContext, PeekedResponse},
         headers::TURN_STATE,
         request::{
-            admit::Admitted,
+            admit::{Admitted, ReturnedTurnState},
             headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
             inspect::{self, Inspected},
             target::RequestTarget,
@@ -18,7 +18,6 @@ use crate::{
         text::bounded,
         turn::{
             attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, SendResult},
-            turn_state::TurnState,
             verdict::VerdictRules,
         },
     },
@@ -37,7 +36,7 @@ pub(in crate::proxy) struct HttpSender {
     /// The changes to the request's headers for the current upstream.
     upstream_headers: UpstreamHeaders,
     callers: CallersCredential,
-    turn_state: Option<TurnState>,
+    turn_state: Option<ReturnedTurnState>,
     model: Option<String>,
     /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, Version};
 
 use crate::{
@@ -74,10 +75,13 @@ impl ResponseOrigin<'_> {
     fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
         cleanse_response(headers, self.upstream);
         rate_limit_headers::replace_with_callers(headers, identity.key.map(|key| &**key));
-        if let Some(issued) = headers.remove(TURN_STATE)
-            && let Some(sealed) = turn_state::seal(self.upstream.id, &self.upstream.seal, self.namespace, &issued)
-        {
-            headers.insert(TURN_STATE, sealed);
+        if let Some(issued) = headers.remove(TURN_STATE) {
+            let sealed = turn_state::seal(self.upstream.id, &self.upstream.seal, self.namespace, issued.as_bytes());
+            let sealed = HeaderValue::from_maybe_shared(Bytes::from(sealed));
+            headers.insert(
+                TURN_STATE,
+                sealed.expect("ASCII text before a header value is a header value"),
+            );
         }
         if !headers.contains_key(X_REQUEST_ID) {
             headers.insert(X_REQUEST_ID, identity.id);

@@ -85,3 +85,67 @@ async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     list::parse(&body).map(|listed| list::named_for_callers(upstream, listed))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::proxy::testing;
+
+    /// Listens as an upstream that answers one request with `status` and `body`. Returns its base URL.
+    async fn upstream(status: u16, body: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.expect("a request"));
+            }
+            assert!(head.starts_with(b"GET /v1/models HTTP/1.1\r\n"));
+            let length = body.len();
+            let response = format!("HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n\r\n{body}");
+            socket.write_all(response.as_bytes()).await.expect("the client reads");
+        });
+        format!("http://{address}/v1")
+    }
+
+    #[tokio::test]
+    async fn lists_come_in_the_order_of_the_configuration_and_failures_are_missing() {
+        let list = |id| format!(r#"{{"data":[{{"id":"{id}"}}]}}"#);
+        let first = upstream(200, list("m1").leak()).await;
+        let refusing = upstream(500, "{}").await;
+        let invalid = upstream(200, "{}").await;
+        let last = upstream(200, list("m2").leak()).await;
+        let section = |name: &str, url: &str, key: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\napi_key = \"{key}\"\n")
+        };
+        let gateway = testing::configured(
+            &[
+                section("first", &first, "env:K1"),
+                section("refusing", &refusing, "env:K2"),
+                section("invalid", &invalid, "env:K3"),
+                section("excluded", "http://excluded.test/v1", "env:K4"),
+                section("callers", "http://callers.test/v1", "passthrough"),
+                section("last", &last, "env:K5"),
+            ]
+            .concat(),
+        );
+        let is_included = |upstream: &Upstream| &*upstream.name != "excluded";
+        let fetched = fetch_all(&gateway.snapshot(), is_included, &CallersCredential::default()).await;
+        let lists: Vec<(UpstreamId, &str)> = fetched
+            .lists
+            .iter()
+            .map(|(upstream, models)| (*upstream, models[0].id.as_str()))
+            .collect();
+        let id = UpstreamId::from_name;
+        assert_eq!(
+            (lists, fetched.missing),
+            (vec![(id("first"), "m1"), (id("last"), "m2")], 2)
+        );
+    }
+}

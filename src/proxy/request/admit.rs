@@ -18,11 +18,12 @@ use crate::proxy::{
         received::ReceivedHead,
         target::{self, RequestTarget},
     },
-    turn::turn_state::{self, TurnState},
+    turn::turn_state,
 };
 use crate::{
     endpoint::{Endpoint, Inspection},
     fault::Fault,
+    ids::UpstreamId,
     scan::{Encoding, EncodingKind},
     state::Snapshot,
     wire::Framing,
@@ -53,7 +54,15 @@ pub(in crate::proxy) struct Admitted<'a> {
     /// Whether the content type is JSON.
     pub is_json: bool,
     /// The turn state that the client returned, if a configured upstream issued it to the caller's group.
-    pub turn_state: Option<TurnState>,
+    pub turn_state: Option<ReturnedTurnState>,
+}
+
+/// A turn state that the client returned, without its seal.
+pub(in crate::proxy) struct ReturnedTurnState {
+    /// The upstream that issued it.
+    pub issuer: UpstreamId,
+    /// The value that the upstream issued, byte for byte.
+    pub value: HeaderValue,
 }
 
 impl Admitted<'_> {
@@ -119,7 +128,12 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     }
     let turn_state = headers.remove(TURN_STATE).and_then(|sealed| {
         let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
-        turn_state::unseal(&sealed, caller.group.namespace, seal_of)
+        let turn_state = turn_state::unseal(sealed.as_bytes(), caller.group.namespace, seal_of)?;
+        let value = HeaderValue::from_bytes(turn_state.value);
+        Some(ReturnedTurnState {
+            issuer: turn_state.issuer,
+            value: value.expect("a part of a header value is valid in a header value"),
+        })
     });
     Ok(Admitted {
         caller,

@@ -109,9 +109,8 @@ pub(in crate::proxy) struct TurnAnswer<'a, R> {
 struct FailedAttempt<'a, R> {
     upstream: &'a Upstream,
     index: usize,
-    reason: FailoverReason,
-    /// Whether the request may go to another upstream.
-    may_go_on: bool,
+    /// Why the request may go to another upstream; `None` if it may not.
+    failover: Option<FailoverReason>,
     /// Whether the upstream has reported a limit.
     is_limited: bool,
     last_word: LastWord<'a, R>,
@@ -169,7 +168,10 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             match &last {
                 None => self.observe_overhead(complete_since),
                 Some(failed) if failed.index != picked.index => {
-                    failed.upstream.state.metrics.failovers.increment(failed.reason);
+                    let reason = failed
+                        .failover
+                        .expect("the loop ends after a failure without a failover");
+                    failed.upstream.state.metrics.failovers.increment(reason);
                 }
                 Some(_) => {}
             }
@@ -182,13 +184,17 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             if !(failed.is_limited && self.turn.is_worth_waiting_for(failed.index)) {
                 self.turn.mark_failed(failed.index);
             }
-            let may_go_on = failed.may_go_on && self.sender.has_body();
+            let may_go_on = failed.failover.is_some() && self.sender.has_body();
             last = Some(failed);
             if !may_go_on {
                 break;
             }
         }
         last_word(last, self.turn.fault_when_none_is_left())
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.sender.repeatability() == Repeatability::Repeatable
     }
 
     fn observe_overhead(&self, complete_since: Instant) {
@@ -246,7 +252,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         let is_limited = matches!(verdict, Verdict::Limited { .. });
         let rest = S::buffer_error(&mut answer.response, upstream).await;
         kept.lease = None;
-        let is_repeatable = self.sender.repeatability() == Repeatability::Repeatable;
+        let may_go_on = self.is_repeatable() || verdict::did_no_work(verdict, status);
         // A request that may wait must not hold a connection either, and an incomplete answer is of no use.
         let can_be_kept = match rest {
             BufferedRest::Whole => true,
@@ -256,8 +262,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         FailedAttempt {
             upstream,
             index,
-            reason: FailoverReason::of(verdict),
-            may_go_on: is_repeatable || verdict::did_no_work(verdict, status),
+            failover: FailoverReason::of(verdict).filter(|_| may_go_on),
             is_limited,
             last_word: match can_be_kept {
                 true => LastWord::Answer(Box::new(kept)),
@@ -276,13 +281,11 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         index: usize,
         mut lease: Lease,
     ) -> FailedAttempt<'a, S::Response> {
-        let is_repeatable = self.sender.repeatability() == Repeatability::Repeatable;
-        let (reason, may_go_on) = match &failure {
-            SendFailure::NotSendable(_) => (FailoverReason::Refused, false),
-            SendFailure::RequestBody(_) => (FailoverReason::Broken, false),
-            SendFailure::Unreachable => (FailoverReason::Connect, true),
-            SendFailure::Timeout(_) => (FailoverReason::Timeout, is_repeatable),
-            SendFailure::Broken => (FailoverReason::Broken, is_repeatable),
+        let failover = match &failure {
+            SendFailure::NotSendable(_) | SendFailure::RequestBody(_) => None,
+            SendFailure::Unreachable => Some(FailoverReason::Connect),
+            SendFailure::Timeout(_) => Some(FailoverReason::Timeout).filter(|_| self.is_repeatable()),
+            SendFailure::Broken => Some(FailoverReason::Broken).filter(|_| self.is_repeatable()),
         };
         let name = shown_name(self.turn.snapshot(), upstream);
         let (fault, is_upstreams_failure) = match failure {
@@ -297,8 +300,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         FailedAttempt {
             upstream,
             index,
-            reason,
-            may_go_on,
+            failover,
             is_limited: false,
             last_word: LastWord::Fault(fault),
         }

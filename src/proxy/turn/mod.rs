@@ -19,12 +19,15 @@
 //! - [`limits`] charges the turn to the client key that sent it.
 //! - [`turn_state`] seals the state that an upstream gives a client to return during the same turn.
 //!
-//! A turn does not depend on a transport: it has no body and no socket, and of a request's head only single values.
+//! A turn does not depend on a transport: it has no body, no socket and no header map. Its facts look up single headers by
+//! name.
 
 pub(super) mod affinity;
 pub(super) mod attempts;
 pub(super) mod confirm;
 pub(super) mod facts;
+#[cfg(test)]
+mod kit;
 pub(super) mod limits;
 pub(super) mod pick;
 pub(super) mod turn_state;

@@ -20,6 +20,9 @@ use crate::{
     tick::Tick,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The maximum number of times that a request loses a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;
 /// The delay after which a caller may retry, if it is not known when an upstream will be ready.

@@ -7,7 +7,6 @@
 //! invalid, and their turns continue without them.
 
 use hmac::{Hmac, Mac as _};
-use http::HeaderValue;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -24,46 +23,37 @@ const TAG_BYTES: usize = 16;
 type SealKey = Hmac<Sha256>;
 
 /// A turn state as a client has returned it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct TurnState {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct TurnState<'a> {
     /// The upstream that issued it.
     pub issuer: UpstreamId,
     /// The value that the upstream issued, byte for byte.
-    pub value: HeaderValue,
+    pub value: &'a [u8],
 }
 
-/// Seals `value` for the group `namespace`. `None` if the sealed value is not valid in a header.
-pub(in crate::proxy) fn seal(
-    issuer: UpstreamId,
-    key: &SealKey,
-    namespace: Namespace,
-    value: &HeaderValue,
-) -> Option<HeaderValue> {
-    let tag = tag(key, namespace, value.as_bytes());
+/// Seals `value` for the group `namespace`. The function adds only ASCII text to the value.
+pub(in crate::proxy) fn seal(issuer: UpstreamId, key: &SealKey, namespace: Namespace, value: &[u8]) -> Vec<u8> {
+    let tag = tag(key, namespace, value);
     let mut sealed = format!("{MARK}{:016x}-{:032x}-", issuer.as_u64(), u128::from_be_bytes(tag)).into_bytes();
-    sealed.extend_from_slice(value.as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(sealed)).ok()
+    sealed.extend_from_slice(value);
+    sealed
 }
 
 /// Opens a value that [`seal`] has made for the same group. Returns `None` for every other value: no upstream of this
 /// configuration has issued it, so no upstream may receive it.
-pub(in crate::proxy) fn unseal<'a>(
-    sealed: &HeaderValue,
+pub(in crate::proxy) fn unseal<'a, 'k>(
+    sealed: &'a [u8],
     namespace: Namespace,
-    key_of: impl FnOnce(UpstreamId) -> Option<&'a SealKey>,
-) -> Option<TurnState> {
-    let rest = sealed.as_bytes().strip_prefix(MARK.as_bytes())?;
+    key_of: impl FnOnce(UpstreamId) -> Option<&'k SealKey>,
+) -> Option<TurnState<'a>> {
+    let rest = sealed.strip_prefix(MARK.as_bytes())?;
     let (issuer, rest) = rest.split_at_checked(ISSUER_DIGITS)?;
     let (shown, value) = rest.strip_prefix(b"-")?.split_at_checked(2 * TAG_BYTES)?;
     let value = value.strip_prefix(b"-")?;
     let issuer = UpstreamId::from_u64(u64::from_str_radix(std::str::from_utf8(issuer).ok()?, 16).ok()?);
     let shown = u128::from_str_radix(std::str::from_utf8(shown).ok()?, 16).ok()?;
     let expected = tag(key_of(issuer)?, namespace, value);
-    if !bool::from(shown.to_be_bytes().ct_eq(&expected)) {
-        return None;
-    }
-    let value = HeaderValue::from_bytes(value).expect("a part of a header value is valid in a header value");
-    Some(TurnState { issuer, value })
+    bool::from(shown.to_be_bytes().ct_eq(&expected)).then_some(TurnState { issuer, value })
 }
 
 /// The first bytes of the keyed hash over the group and the value.
@@ -91,8 +81,8 @@ mod tests {
         let (ours, theirs) = (Namespace::of_group("ours"), Namespace::of_group("theirs"));
         let (good, other) = (key("sk-upstream"), key("sk-another"));
         for value in ["", "TSH-1", "a-b--c", "steadfast-0000000000000000-x"] {
-            let value = HeaderValue::from_str(value).expect("a valid value");
-            let sealed = seal(issuer, &good, ours, &value).expect("valid in a header");
+            let value = value.as_bytes();
+            let sealed = seal(issuer, &good, ours, value);
             let opened = unseal(&sealed, ours, |id| (id == issuer).then_some(&good));
             assert_eq!(opened, Some(TurnState { issuer, value }));
             assert_eq!(unseal(&sealed, theirs, |_| Some(&good)), None);
@@ -114,9 +104,8 @@ mod tests {
             "steadfast-0123456789abcdef-00000000000000000000000000000000-x",
             "steadfast-0123456789abcdef-0000000000000000000000000000000é-x",
         ] {
-            let sealed = HeaderValue::from_bytes(text.as_bytes()).expect("a valid value");
             assert_eq!(
-                unseal(&sealed, Namespace::of_group(""), |_| Some(&good)),
+                unseal(text.as_bytes(), Namespace::of_group(""), |_| Some(&good)),
                 None,
                 "{text}"
             );

@@ -179,12 +179,13 @@ impl FailoverReason {
         Self::Refused,
     ];
 
-    /// Returns the reason for a failover after `verdict`.
-    pub fn of(verdict: Verdict) -> Self {
+    /// Returns the reason for a failover after `verdict`; `None` if the answer is passed on.
+    pub fn of(verdict: Verdict) -> Option<Self> {
         match verdict {
-            Verdict::Limited { .. } => Self::Limited,
-            Verdict::Refused => Self::Refused,
-            Verdict::Failed | Verdict::Served | Verdict::Answered => Self::Failed,
+            Verdict::Limited { .. } => Some(Self::Limited),
+            Verdict::Refused => Some(Self::Refused),
+            Verdict::Failed => Some(Self::Failed),
+            Verdict::Served | Verdict::Answered => None,
         }
     }
 

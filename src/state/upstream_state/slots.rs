@@ -20,6 +20,11 @@
 //! in which at least one of the two reads comes after the other request's write. The request with that read serves the
 //! queue. Serving happens under the lock of the queue, so it does no harm if both do it.
 //!
+//! A verdict that makes the upstream available again needs no such order: it changes health under the lock of health and
+//! then reads `waiting`. A request that starts to wait writes `waiting` and then takes the same lock, unless it reads that
+//! health admits everything. If it had the lock first, the reporting request sees it in `waiting` and serves the queue; if
+//! not, it sees the change.
+//!
 //! The other accesses would be correct with a weaker ordering. `in_flight` itself never exceeds the limit because it is
 //! changed by compare-and-swap. A raised limit serves the queue in any case, and the lock of the queue orders that
 //! against requests that start to wait. On x86-64 a `SeqCst` load is a plain load and every read-modify-write is a full

@@ -19,13 +19,13 @@ use tokio::time::interval;
 
 use crate::wire::{
     body::request::RequestBody,
-    http1::server::serve::Http2Preface,
     limits::MAX_HEAD_BYTES,
     server::{
         activity::Activity,
         h2_response::{RunningRequest, ServerStreams, StallCheck},
         rewound_socket::RewoundSocket,
         service::{Peer, ServeLimits},
+        socket::Http2Preface,
     },
 };
 

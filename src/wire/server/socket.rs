@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -29,6 +30,14 @@ pub(in crate::wire) struct ServedConnection {
     pub peer: Peer,
     pub activity: Arc<Activity>,
     /// Completes when the connection is to end after the current request.
+    pub drain: oneshot::Receiver<()>,
+}
+
+/// A connection that begins with the preface of HTTP/2, after HTTP/1.1 has read that.
+pub(in crate::wire) struct Http2Preface {
+    pub socket: ClientSocket,
+    /// The bytes that the client has sent, beginning with the preface.
+    pub read: Bytes,
     pub drain: oneshot::Receiver<()>,
 }
 

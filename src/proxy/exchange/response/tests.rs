@@ -47,9 +47,10 @@ async fn turn_state_is_sealed_for_its_issuer_and_the_callers_group() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
     let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
-    let unsealed = turn_state::unseal(&headers[TURN_STATE], Namespace::of_group(""), seal_of).expect("our seal");
+    let unsealed =
+        turn_state::unseal(headers[TURN_STATE].as_bytes(), Namespace::of_group(""), seal_of).expect("our seal");
     assert_eq!(
-        (unsealed.issuer, unsealed.value.as_bytes()),
+        (unsealed.issuer, unsealed.value),
         (snapshot.upstreams()[0].id, &b"state-1"[..])
     );
 }

@@ -1,6 +1,7 @@
 //! The attempt loop with scripted upstreams: a real gateway, no sockets, and paused time.
 
 mod failover;
+mod records;
 mod waiting;
 
 use std::{
@@ -8,25 +9,22 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::*;
 use crate::{
-    endpoint::Endpoint,
-    ids::{OwnedKey, SessionKey, UpstreamId},
+    ids::{OwnedKey, UpstreamId},
     policy::Scope,
     proxy::{
         testing,
         turn::{
-            facts::{NamedState, SessionFacts, TurnFacts},
+            kit::{self, pin, set_pin},
             pick::PickStep,
         },
     },
     state::Gateway,
 };
 
-/// The session key of every turn here.
-const KEY: &str = "session-1";
 /// Longer than any request waits.
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -71,9 +69,17 @@ struct ScriptedSender {
     sent: Arc<Mutex<Vec<String>>>,
 }
 
-impl RequestSender for ScriptedSender {
+/// A response of a scripted upstream.
+#[derive(Clone, Copy)]
+struct ScriptedResponse {
     /// The part of the error body that can be buffered.
-    type Response = BufferedRest;
+    rest: BufferedRest,
+    /// Whether the error body was buffered, and masked with it.
+    is_buffered: bool,
+}
+
+impl RequestSender for ScriptedSender {
+    type Response = ScriptedResponse;
 
     fn repeatability(&self) -> Repeatability {
         self.repeatability
@@ -83,7 +89,7 @@ impl RequestSender for ScriptedSender {
         self.sent.lock().expect("no panic").len() < self.bodies
     }
 
-    async fn send(&mut self, upstream: &Upstream) -> SendResult<BufferedRest> {
+    async fn send(&mut self, upstream: &Upstream) -> SendResult<ScriptedResponse> {
         assert_eq!(
             upstream.state.in_flight(),
             1,
@@ -94,7 +100,10 @@ impl RequestSender for ScriptedSender {
         let steps = steps.unwrap_or_else(|| panic!("{} must not be called", upstream.name));
         match steps.remove(0) {
             ScriptedStep::Answer(status, verdict, rest) => Ok(UpstreamAnswer {
-                response: rest,
+                response: ScriptedResponse {
+                    rest,
+                    is_buffered: false,
+                },
                 status: StatusCode::from_u16(status).expect("a status"),
                 verdict,
             }),
@@ -102,8 +111,9 @@ impl RequestSender for ScriptedSender {
         }
     }
 
-    async fn buffer_error(response: &mut BufferedRest, _: &Upstream) -> BufferedRest {
-        *response
+    async fn buffer_error(response: &mut ScriptedResponse, _: &Upstream) -> BufferedRest {
+        response.is_buffered = true;
+        response.rest
     }
 }
 
@@ -118,7 +128,7 @@ fn answer(upstream: impl Into<String>, status: u16) -> Ended {
     Ended::Answer(upstream.into(), status)
 }
 
-/// A turn of the session [`KEY`] that is to be run.
+/// A turn of the session [`kit::KEY`] that is to be run.
 struct Scenario {
     gateway: Arc<Gateway>,
     script: HashMap<String, Vec<ScriptedStep>>,
@@ -141,6 +151,11 @@ impl Scenario {
 
     /// Runs the turn: the upstreams that were called, in their order, and how it has ended.
     async fn run(self) -> (Vec<String>, Ended) {
+        self.run_charged(&mut Charge::default()).await
+    }
+
+    /// Runs the turn, and charges it to `charge`.
+    async fn run_charged(self, charge: &mut Charge) -> (Vec<String>, Ended) {
         let gateway = self.gateway;
         let snapshot = gateway.snapshot();
         let turn = open(&gateway, &snapshot, self.previous_response).expect("the upstreams serve every model");
@@ -152,9 +167,16 @@ impl Scenario {
             sent: sent.clone(),
         };
         let mut log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
-        let mut charge = Charge::default();
-        let ended = match run(turn, sender, &mut log, &mut charge, Instant::now()).await {
-            Ok(answer) => Ended::Answer(answer.upstream.name.to_string(), answer.answer.status.as_u16()),
+        let ended = match run(turn, sender, &mut log, charge, Instant::now()).await {
+            Ok(answer) => {
+                let status = answer.answer.status;
+                assert_eq!(
+                    answer.answer.response.is_buffered,
+                    status.as_u16() >= 400,
+                    "an error is buffered and masked before it is passed on"
+                );
+                Ended::Answer(answer.upstream.name.to_string(), status.as_u16())
+            }
             Err(fault) => Ended::Fault(fault.code()),
         };
         for upstream in snapshot.upstreams() {
@@ -175,38 +197,9 @@ fn open<'a>(
     snapshot: &'a Snapshot,
     previous_response: Option<&'static str>,
 ) -> Result<Turn<'a>, Fault> {
-    let facts = TurnFacts {
-        group: snapshot.access.anonymous(),
-        endpoint: Endpoint::Responses,
-        model: Some("gpt-5.2"),
-        body_bytes: 1_000_000,
-        session: SessionFacts {
-            prompt_cache_key: Some(KEY),
-            session_id: None,
-            header: |_: &HeaderName| None,
-            instructions: b"",
-            input: b"",
-        },
-        named_state: NamedState {
-            previous_response,
-            ..NamedState::default()
-        },
-    };
+    let mut facts = kit::facts(snapshot);
+    facts.named_state.previous_response = previous_response;
     Turn::open(gateway, snapshot, &facts)
-}
-
-fn session_key(gateway: &Gateway) -> SessionKey {
-    SessionKey::from_text(gateway.snapshot().access.anonymous().namespace, KEY)
-}
-
-fn pin(gateway: &Gateway) -> Option<UpstreamId> {
-    gateway.runtime.pins.get(session_key(gateway), gateway.clock.now())
-}
-
-fn set_pin(gateway: &Gateway, upstream: &str) {
-    let upstream = UpstreamId::from_name(upstream);
-    let now = gateway.clock.now();
-    gateway.runtime.pins.confirm(session_key(gateway), None, upstream, now);
 }
 
 fn three_upstreams(settings: &str) -> Arc<Gateway> {
@@ -218,7 +211,7 @@ fn three_upstreams(settings: &str) -> Arc<Gateway> {
 fn order(gateway: &Gateway) -> Vec<String> {
     let snapshot = gateway.snapshot();
     let eligible = |_| true;
-    let ranked = snapshot.rendezvous.ranked(session_key(gateway), eligible);
+    let ranked = snapshot.rendezvous.ranked(kit::session_key(gateway), eligible);
     let name = |index| Some(snapshot.upstream(index).name.to_string());
     ranked.filter_map(name).collect()
 }

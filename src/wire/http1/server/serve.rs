@@ -33,7 +33,7 @@ use crate::wire::{
         activity::Activity,
         refusal::HeadRefusal,
         service::Peer,
-        socket::{ClientSocket, ServedConnection},
+        socket::{Http2Preface, ServedConnection},
     },
 };
 
@@ -61,14 +61,6 @@ enum NoRequest {
     Http2,
     /// The head of the request is refused.
     Refused(HeadRefusal),
-}
-
-/// A connection that begins with the preface of HTTP/2.
-pub(in crate::wire) struct Http2Preface {
-    pub socket: ClientSocket,
-    /// The bytes that the client has sent, beginning with the preface.
-    pub read: Bytes,
-    pub drain: oneshot::Receiver<()>,
 }
 
 /// Serves the requests of one connection until it ends. After `drain` completes, it ends once the current response is

@@ -94,6 +94,12 @@ async fn the_last_word_is_the_most_useful_answer() {
             3,
             Err("usage_limit_reached"),
         ),
+        row(
+            "all limited, the last one at length",
+            [limit, limit, partly_limited],
+            3,
+            Err("usage_limit_reached"),
+        ),
         row("all limited, unusually", [unusual, unusual, unusual], 3, Ok(403)),
         row("the last one failed", [limit, limit, FAILED], 3, Ok(500)),
         row("all failed", [FAILED, OVERLOADED, FAILED], 3, Ok(500)),
