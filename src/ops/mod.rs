@@ -1,4 +1,8 @@
 //! The operator's side: metrics, probes, a JSON API that describes the gateway, and the few actions that change it.
+//!
+//! [`AdminService`] answers the admin listener: it finds the endpoint of a path in `AdminEndpoint`, where a new one is added,
+//! and asks `guard` whether the request may use it. `api` has the answers. [`Reloader`] compiles a changed configuration and
+//! replaces the gateway's; `app` calls it for a signal or a changed file, and this module for `POST /api/reload`.
 
 mod api;
 mod guard;
