@@ -29,3 +29,32 @@ impl<'a> RequestIdentity<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        proxy::request::{admit, kit, received::ReceivedHead},
+        wire::{Framing, Peer},
+    };
+
+    #[test]
+    fn a_request_keeps_its_id_when_its_caller_becomes_known() {
+        let snapshot = kit::snapshot(kit::GROUPS);
+        let request = Request::post("/v1/responses").header("host", "gateway.test");
+        let request = request.header("x-api-key", "key-alone").body(()).expect("a request");
+        let peer = Peer {
+            address: None,
+            is_secure: false,
+        };
+        let head = ReceivedHead::new(request.into_parts().0, Framing::None, peer);
+        let identified = admit::identify(&snapshot, head, 0).expect("a valid key");
+        let unknown = RequestIdentity::of_unknown_caller(HeaderValue::from_static("id-1"));
+        assert!(unknown.key.is_none());
+        let known = unknown.of_caller(&identified);
+        assert_eq!(known.id, "id-1");
+        assert_eq!(known.key.map(|key| &*key.name), Some("alone"));
+    }
+}

@@ -85,3 +85,63 @@ async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     list::parse(&body).map(|listed| list::named_for_callers(upstream, listed))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::proxy::testing;
+
+    const LIST: &str = r#"{"data":[{"id":"m"}]}"#;
+
+    /// Answers one request for a list with the status line `status` and the body [`LIST`]. Returns the request's head.
+    async fn answer_once(listener: TcpListener, status: &str) -> String {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.expect("a complete head"));
+        }
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{LIST}", LIST.len());
+        socket.write_all(response.as_bytes()).await.expect("an open connection");
+        String::from_utf8(head).expect("a head of text")
+    }
+
+    #[tokio::test]
+    async fn an_upstream_without_a_list_is_counted_and_one_without_a_credential_is_not_asked() {
+        let listener = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (good, failing) = (listener().await, listener().await);
+        let address = |listener: &TcpListener| listener.local_addr().expect("an address");
+        let upstream = |name: &str, address, key: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"http://{address}/v1\"\napi_key = \"{key}\"\n")
+        };
+        let toml = upstream("failing", address(&failing), "env:FAILING")
+            + &upstream("good", address(&good), "env:GOOD")
+            + &upstream("of-callers", address(&good), "passthrough")
+            + &upstream("excluded", address(&good), "env:EXCLUDED");
+        let snapshot = testing::configured(&toml).snapshot();
+        let no_credential = CallersCredential::default();
+        let is_included = |upstream: &Upstream| &*upstream.name != "excluded";
+        let (fetched, head, _) = tokio::join!(
+            fetch_all(&snapshot, is_included, &no_credential),
+            answer_once(good, "200 OK"),
+            answer_once(failing, "500 Internal Server Error"),
+        );
+        assert_eq!(fetched.missing, 1);
+        let [(id, models)] = &*fetched.lists else {
+            panic!("one list");
+        };
+        assert_eq!(
+            (*id, &*models[0].id, models.len()),
+            (UpstreamId::from_name("good"), "m", 1)
+        );
+        assert!(head.starts_with("GET /v1/models HTTP/1.1\r\n"), "{head}");
+        assert!(
+            head.contains("\r\nauthorization: Bearer sk-secret-of-GOOD\r\n"),
+            "{head}"
+        );
+    }
+}
