@@ -1,6 +1,6 @@
 //! Which upstream a turn goes to next: at once, or after waiting for it.
 //!
-//! The order of the candidates and the choice among them are [`policy::select`]'s. This file gives it what it decides on
+//! The order of the candidates and the choice among them are [`policy::select`](policy::select())'s. This file gives it what it decides on
 //! (the pin, the health and the free slots of each upstream at this moment) and does what it says: it takes a lease, or
 //! waits for one.
 
@@ -19,6 +19,9 @@ use crate::{
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// How often a request may lose a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;
