@@ -3,6 +3,10 @@
 //! `Endpoint::traits` is that table. Each row is one endpoint and each column is one question that the proxy asks. The
 //! match has no `_` arm, so that a new endpoint does not compile until it has an answer to every question. No other
 //! module matches on an endpoint to find out its properties.
+//!
+//! To add an endpoint, add the variant, its row, and its place in [`Endpoint::ALL`]. `proxy/request/target.rs` finds the
+//! endpoint of a path, and contains the paths that an error message suggests. Behaviour beyond the columns of the
+//! table is a phase of `proxy`, as `models` is for the lists of models.
 
 /// The endpoint that a request calls: a value of the metric label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

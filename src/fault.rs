@@ -3,7 +3,7 @@
 //! An upstream's own error is not a fault: it is passed on byte for byte. The matches in `Fault::traits`,
 //! [`Fault::message`] and [`Fault::retry`] are exhaustive, so that a new fault does not compile until it has a status,
 //! a code, a type, a reason, a message and a retry advice. `proxy::reply` is the only place that makes error bodies of
-//! faults.
+//! faults. The access log and the metrics count them there, so a stage only returns the fault.
 
 mod message;
 mod reason;

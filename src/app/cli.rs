@@ -88,7 +88,7 @@ pub(super) struct KeyArgs {
     /// The name of the key in logs and limits
     #[arg(long, default_value = "alice", value_parser = parse_name)]
     pub name: String,
-    /// The name of the key's [[group]]
+    /// The name of the key's group
     #[arg(long, default_value = "team", value_parser = parse_name)]
     pub group: String,
 }

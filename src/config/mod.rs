@@ -13,6 +13,17 @@
 //! names are unique, its addresses do not clash, and its secrets are resolved and may be sent in a header. Fields that
 //! this version does not know are errors.
 //!
+//! # Adding a field
+//!
+//! 1. Declare it in `fields`, with its doc comment, its kind and its default.
+//! 2. Give it a place and the same default in the struct of its table: in `settings` for a table of which there is one; in
+//!    `upstream` and `access` for upstreams, groups and keys.
+//! 3. Read it where its table is read: `load` reads the tables `[server]`, `[admin]`, `[retry]` and `[timeouts]`,
+//!    `affinity`, `tls`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`.
+//! 4. `UPDATE_EXPECT=1 cargo test --lib config::` writes the example file and the JSON Schema anew.
+//!
+//! A value that requests use is compiled into `state::Snapshot`, so that a reload applies it.
+//!
 //! Paths in a file are relative to that file's folder; paths in flags are relative to the working directory.
 
 mod access;

@@ -1,3 +1,5 @@
+//! The whole table of faults, with an example of each.
+
 use super::*;
 
 /// Every fault, each with the fields of an example.

@@ -1,4 +1,9 @@
 //! The admin side: metrics, probes, and a JSON API. The API describes the gateway and has a few actions that change it.
+//!
+//! [`AdminService`] answers the requests to the admin listener. It finds the endpoint of a path in `AdminEndpoint`, where a new
+//! endpoint is added, and `guard` decides whether the request may use it. `api` has the answers. [`Reloader`] compiles a
+//! changed configuration and replaces the gateway's. `app` calls it for a signal or a changed file, and this module for
+//! `POST /api/reload`.
 
 mod api;
 mod guard;

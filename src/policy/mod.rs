@@ -2,7 +2,8 @@
 //!
 //! A request passes through the modules in this order:
 //!
-//! 1. [`session`] finds the session key of the request and the owner of the state that it refers to.
+//! 1. [`session`] finds the session key of the request and the owner of the state that it refers to, in the order of
+//!    the configured sources. A new source is added in `session_source`.
 //! 2. [`pins`] returns the upstream that served the session last, [`rendezvous`] returns the session's home, and
 //!    `balance` chooses an upstream for a request without a session.
 //! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.

@@ -1,4 +1,9 @@
 //! The sources of a session key, as the configuration names them.
+//!
+//! To add a source, add a variant to [`SessionSource`] and its text to `from_str`, `fmt` and the error's message; the same text
+//! belongs into the list `SOURCE` in `config/fields.rs`. [`Affinity::find`](super::Affinity::find) looks each source up in
+//! the [`Clues`](super::Clues), where a new source also needs a field. A header needs no new source: the configuration names it
+//! as `header:NAME`.
 
 use std::{fmt, str::FromStr};
 

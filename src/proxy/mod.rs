@@ -31,7 +31,26 @@
 //! - `exchange` sends the request over HTTP, and relays the response.
 //!
 //! Relaying WebSocket messages belongs in `exchange`, in a new file `websocket`. That file makes `TurnFacts` from each
-//! message, and implements `RequestSender` on the upstream's connection. `turn` does not change.
+//! message, and implements `RequestSender` on the upstream's connection. `turn` does not change. Frames
+//! belong in `wire`. Today `admit` refuses the upgrade with 426.
+//!
+//! Beside the phases, `identity` identifies the request, `refused` answers heads that could not be read, `headers` and
+//! `text` have rules that several phases share, and `stages` are hooks for benches and fuzzing.
+//!
+//! # An example: the upstream answers 429
+//!
+//! 1. `exchange/peek` reads the error's body ahead, because the status alone does not decide. `scan::response` finds its type,
+//!    its code and the time until its limit resets.
+//! 2. `turn/verdict` asks [`policy::verdict`](crate::policy::verdict) what that means: `Limited`, if the credential is the
+//!    upstream's. If it is the caller's own, the answer is passed on.
+//! 3. `turn/attempts` reports the verdict to the upstream's health, which begins a cooldown
+//!    ([`policy::health`](crate::policy::health)), and gives the slot back. It keeps the answer for the case that no upstream
+//!    does better.
+//! 4. `turn/pick` asks [`policy::select`](crate::policy::select()) for the next upstream. A session whose prompt is cached waits
+//!    for its own upstream if the cooldown ends soon enough; otherwise a sibling of the same organization or the next upstream
+//!    takes the request, which costs a retry of the budget.
+//! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited, the caller gets
+//!    [`Fault::Limited`]: 429 with the time at which the first limit resets.
 
 mod exchange;
 mod headers;

@@ -5,6 +5,9 @@
 //!   budget. Numbers that steer requests are counted here.
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
+//!
+//! `apply` applies a new snapshot to the runtime state, `buffers` bounds the request bodies in memory, and `scrape` writes
+//! the metrics and the numbers of the moment for Prometheus. `metrics` explains how to add a metric.
 
 mod access;
 mod apply;

@@ -1,4 +1,4 @@
-//! One upstream as it is now: its [slots](slots) and its [health](health). It outlives every snapshot.
+//! One upstream as it is now: its [`slots`] and its [`health`](mod@health). It outlives every snapshot.
 //!
 //! A request takes a slot with [`UpstreamState::try_acquire`] and gives it back when its [`Lease`] is dropped. While the
 //! upstream is healthy and no request waits for a slot, both are one atomic step and take no lock.

@@ -1,6 +1,6 @@
 //! A fast formatter for the lines of the access log, since each request writes one.
 //!
-//! The output is that of [`tracing_subscriber::fmt`], byte for byte. [`AccessLines`] formats the common case itself: an event of
+//! The output is that of [`tracing_subscriber::fmt`](mod@tracing_subscriber::fmt), byte for byte. [`AccessLines`] formats the common case itself: an event of
 //! the access log outside spans, without colours. It leaves every other event to the library's formatter.
 
 #[cfg(test)]

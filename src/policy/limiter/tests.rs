@@ -1,3 +1,5 @@
+//! Examples of the limits, and properties of every sequence of requests.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

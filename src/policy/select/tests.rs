@@ -1,3 +1,5 @@
+//! Examples of each rule, and a comparison with an oracle that follows the rules in their order.
+
 use std::{cell::RefCell, time::Duration};
 
 use proptest::prelude::*;

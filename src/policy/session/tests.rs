@@ -1,3 +1,5 @@
+//! Which key and owner a request has, and the order of its candidates.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,4 +1,15 @@
 //! Reads and checks a request: its head, its caller, its target, and the facts in its body.
+//!
+//! The first stage, [`admit`], uses the head alone:
+//!
+//! - [`received`] is the head as it arrived, with the request's id.
+//! - [`target`] reads the endpoint from the method and the path. `path` checks the path first; the path of a new endpoint is
+//!   added there. `host` checks the host.
+//! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
+//! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
+//!
+//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON. `buffer` reserves memory for it, and
+//! [`model_access`] checks whether the caller's group may use the model that the body names.
 
 pub(super) mod admit;
 mod buffer;

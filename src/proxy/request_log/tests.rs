@@ -1,3 +1,5 @@
+//! The fields of log lines, and the end of a request by which the log is written.
+
 use serde_json::{Value, json};
 
 use super::{testing::AccessLog, *};

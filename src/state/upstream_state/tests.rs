@@ -1,3 +1,5 @@
+//! How requests take slots, wait for them and hand them over.
+
 use std::time::Duration;
 
 use super::*;

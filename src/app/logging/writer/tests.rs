@@ -1,3 +1,5 @@
+//! When lines are written, in which order, and which are dropped.
+
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! How a response body ends its request: the outcome in the log, and what the client key is charged.
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode};

@@ -1,3 +1,5 @@
+//! The request that each upstream gets, and the result that is reported to the attempt loop.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

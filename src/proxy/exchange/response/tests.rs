@@ -1,3 +1,5 @@
+//! The response head that the caller gets, made from that of an upstream.
+
 use http::HeaderName;
 
 use super::*;

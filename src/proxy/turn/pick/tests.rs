@@ -1,3 +1,7 @@
+//! The pick of a turn on a real gateway, without sockets and with paused time.
+
+mod availability;
+
 use super::*;
 use crate::{
     policy::{Scope, Verdict},
@@ -45,7 +49,11 @@ async fn only_a_session_with_a_cache_waits_for_its_own_upstream() {
     };
     drop(home);
     limit(&snapshot, own, 3);
-    assert_eq!(step(&mut open(&gateway, &snapshot)), other, "a new session loses nothing");
+    assert_eq!(
+        step(&mut open(&gateway, &snapshot)),
+        other,
+        "a new session loses nothing"
+    );
     set_pin(&gateway, own);
     assert_eq!(step(&mut open(&gateway, &snapshot)), "waits");
 }

@@ -1,3 +1,5 @@
+//! The tokens and errors of the lexer with every instruction set, compared with an oracle.
+
 use super::*;
 use proptest::prelude::*;
 

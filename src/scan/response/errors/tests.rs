@@ -1,3 +1,5 @@
+//! What is read from error responses and failed events, with the resets in every dialect.
+
 use std::time::UNIX_EPOCH;
 
 use http::HeaderName;

@@ -1,0 +1,209 @@
+//! Where a turn goes next, by the state of its upstreams: a real gateway, no sockets, and paused time.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::super::*;
+use crate::{
+    endpoint::Endpoint,
+    ids::{OwnedKey, SessionKey},
+    policy::{Scope, Verdict, health::EJECT_AFTER},
+    proxy::{
+        testing,
+        turn::facts::{NamedState, SessionFacts},
+    },
+};
+
+const KEY: &str = "session-1";
+const RESPONSE: &str = "resp_1";
+
+/// Opens a turn of the session [`KEY`] for `model`, which names `previous_response`.
+fn open<'a>(
+    gateway: &'a Gateway,
+    snapshot: &'a Snapshot,
+    model: &str,
+    previous_response: Option<&str>,
+) -> Result<Turn<'a>, Fault> {
+    let facts = TurnFacts {
+        group: snapshot.access.anonymous(),
+        endpoint: Endpoint::Responses,
+        model: Some(model),
+        body_bytes: 1_000_000,
+        session: SessionFacts {
+            prompt_cache_key: Some(KEY),
+            session_id: None,
+            header: |_: &HeaderName| None,
+            instructions: b"",
+            input: b"",
+        },
+        named_state: NamedState {
+            previous_response,
+            ..NamedState::default()
+        },
+    };
+    Turn::open(gateway, snapshot, &facts)
+}
+
+fn pin_to(gateway: &Gateway, upstream: &str) {
+    let key = SessionKey::from_text(gateway.snapshot().access.anonymous().namespace, KEY);
+    let upstream = UpstreamId::from_name(upstream);
+    gateway.runtime.pins.confirm(key, None, upstream, gateway.clock.now());
+}
+
+/// Reports `verdict` on a request to the upstream at `index`.
+fn report(snapshot: &Snapshot, index: usize, verdict: Verdict) {
+    let lease = snapshot.upstream(index).state.try_acquire(None);
+    lease.expect("the upstream takes a request").report(verdict);
+}
+
+const fn limited_for(seconds: u64) -> Verdict {
+    Verdict::Limited {
+        reset: Some(Duration::from_secs(seconds)),
+        scope: Scope::Upstream,
+    }
+}
+
+fn eject(snapshot: &Snapshot, index: usize) {
+    (0..EJECT_AFTER).for_each(|_| report(snapshot, index, Verdict::Failed));
+    let availability = snapshot.upstream(index).state.availability(None);
+    assert!(matches!(availability, Availability::Ejected { .. }), "{availability:?}");
+}
+
+/// Lets a moment pass, because a failure counts only if its request was sent after the upstream was configured.
+async fn pass_a_moment() {
+    tokio::time::advance(Duration::from_secs(1)).await;
+}
+
+/// A gateway whose only upstream is `a`, with these settings.
+fn only_a(settings: &str) -> Arc<Gateway> {
+    testing::configured(&format!(
+        "[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n{settings}\n"
+    ))
+}
+
+#[tokio::test]
+async fn a_turn_needs_an_upstream_that_serves_its_model() {
+    let gateway = only_a("models = [\"gpt-5*\"]");
+    let snapshot = gateway.snapshot();
+    assert!(open(&gateway, &snapshot, "gpt-5.2", None).is_ok());
+    let expected = Fault::ModelNotServed {
+        model: "o4".to_owned(),
+        served: vec!["gpt-5*".to_owned()],
+    };
+    assert_eq!(open(&gateway, &snapshot, "o4", None).err(), Some(expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_waits_for_a_full_upstream() {
+    let gateway = only_a("max_in_flight = 1");
+    let snapshot = gateway.snapshot();
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    let lease = snapshot.upstream(0).state.try_acquire(None).expect("a free slot");
+    match turn.pick_now() {
+        PickStep::Wait { candidate, until } => {
+            assert_eq!(candidate.index, 0);
+            assert_eq!(until, gateway.clock.now().after(snapshot.patience.wait));
+        }
+        _ => panic!("the only slot is taken"),
+    }
+    drop(lease);
+    assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_leaves_an_ejected_upstream_at_once() {
+    let gateway = testing::gateway("");
+    pin_to(&gateway, "a");
+    let snapshot = gateway.snapshot();
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    let mut picked = || match turn.pick_now() {
+        PickStep::Go(picked) => (picked.index, picked.route, picked.readiness),
+        _ => panic!("an upstream can be tried"),
+    };
+    assert_eq!(picked(), (0, Route::Pin, Readiness::Ready));
+    pass_a_moment().await;
+    eject(&snapshot, 0);
+    assert_eq!(picked(), (1, Route::Moved, Readiness::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_tries_an_ejected_upstream_as_the_last_resort_and_a_pinned_one_waits_for_it() {
+    let gateway = only_a("");
+    let snapshot = gateway.snapshot();
+    pass_a_moment().await;
+    eject(&snapshot, 0);
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::LastResort));
+    pin_to(&gateway, "a");
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_short_limit_of_the_own_upstream_is_worth_waiting_for() {
+    let gateway = testing::gateway("");
+    pin_to(&gateway, "a");
+    let snapshot = gateway.snapshot();
+    let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    assert!(!turn.is_worth_waiting_for(0), "it is ready");
+    report(&snapshot, 0, limited_for(2));
+    report(&snapshot, 1, limited_for(2));
+    assert!(turn.is_worth_waiting_for(0));
+    assert!(!turn.is_worth_waiting_for(1), "it is not the session's own upstream");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    report(&snapshot, 0, limited_for(3_600));
+    assert!(
+        !turn.is_worth_waiting_for(0),
+        "another upstream would have read the prompt sooner"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fault_says_why_no_upstream_is_left() {
+    type Trouble = fn(&Snapshot);
+    let rows: [(&str, Trouble, Option<u64>); 4] = [
+        ("no limit", |_| {}, None),
+        ("one limit", |snapshot| report(snapshot, 0, limited_for(60)), None),
+        (
+            "a limit and an ejection",
+            |snapshot| {
+                report(snapshot, 0, limited_for(60));
+                eject(snapshot, 1);
+            },
+            None,
+        ),
+        (
+            "two limits",
+            |snapshot| {
+                report(snapshot, 0, limited_for(60));
+                report(snapshot, 1, limited_for(30));
+            },
+            Some(30),
+        ),
+    ];
+    for (name, trouble, first_reset) in rows {
+        let gateway = testing::gateway("");
+        let snapshot = gateway.snapshot();
+        let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+        pass_a_moment().await;
+        trouble(&snapshot);
+        match (turn.fault_when_none_is_left(), first_reset) {
+            (Fault::Unavailable { is_owned: false, .. }, None) => {}
+            (Fault::Limited { resets_in, .. }, Some(seconds)) => assert_eq!(resets_in.as_secs(), seconds, "{name}"),
+            (fault, _) => panic!("{name}: {fault:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_whose_owner_is_not_configured_any_more_says_so() {
+    let gateway = testing::gateway("");
+    let snapshot = gateway.snapshot();
+    let key = OwnedKey::from_response_id(snapshot.access.anonymous().namespace, RESPONSE);
+    let removed = UpstreamId::from_name("removed");
+    gateway.runtime.owners.confirm(key, None, removed, gateway.clock.now());
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", Some(RESPONSE)).expect("every model is served");
+    assert!(matches!(turn.pick_now(), PickStep::NoneLeft));
+    assert_eq!(turn.fault_when_none_is_left(), Fault::OwnerGone);
+}
