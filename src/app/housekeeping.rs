@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
@@ -33,9 +34,11 @@ pub(super) async fn maintain(gateway: Arc<Gateway>) {
         peak = open.max(peak);
         if peak >= PEAK && open <= peak / 2 {
             peak = open;
-            // This walks the whole heap, which takes milliseconds after a peak.
-            let returned = tokio::task::spawn_blocking(return_memory).await;
-            returned.expect("returning memory does not panic, and is not cancelled while its result is awaited");
+            // This walks the whole heap, which takes milliseconds after a peak. Tokio would panic where the system has no thread
+            // left, and the maintenance would end.
+            if let Err(error) = thread::Builder::new().name("trim".to_owned()).spawn(return_memory) {
+                tracing::warn!(%error, "no thread to return memory to the system");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -203,7 +204,7 @@ impl AccessDraft {
     fn check_keys(&self, problems: &mut ProblemList) {
         let groups: HashSet<&str> = self.groups.iter().map(|draft| draft.group.name.as_str()).collect();
         // A system clock before 1970 counts as 1970.
-        let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let mut names = HashMap::new();
         let mut digests = HashMap::new();
         for (location, key) in &self.keys {

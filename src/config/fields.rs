@@ -13,7 +13,7 @@ use super::{
     },
     schema::{ConfigField, ConfigTable, NestedTable, Presence::*, TableArray},
 };
-use crate::ids::Weight;
+use crate::{ids::Weight, policy::SessionSource};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -29,12 +29,7 @@ const API_KEY: Text = Text {
     ..NOT_EMPTY
 };
 const SOURCE: Text = Text {
-    choices: &[
-        "body:prompt_cache_key",
-        "body:client_metadata.session_id",
-        "owner",
-        "content",
-    ],
+    choices: SessionSource::NAMES,
     pattern: "^header:.+$",
 };
 

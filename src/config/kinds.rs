@@ -230,6 +230,6 @@ pub(super) struct Moment;
 impl ValueKind for Moment {
     fn schema(&self) -> Json {
         // TOML validators pass a date to the schema as a string.
-        json!({"type": "string", "pattern": "^\\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?$"})
+        json!({"type": "string", "pattern": "^\\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?\\s*$"})
     }
 }

@@ -38,48 +38,61 @@ impl SessionSource {
     }
 }
 
+/// Gives each source that is no header its name in the configuration.
+macro_rules! names {
+    ($($source:ident: $name:literal,)+) => {
+        impl SessionSource {
+            /// The names in the configuration of the sources that are no header. A header is named `header:NAME`.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+        }
+
+        impl FromStr for SessionSource {
+            type Err = UnknownSessionSource;
+
+            fn from_str(text: &str) -> Result<Self, UnknownSessionSource> {
+                match text {
+                    $($name => Ok(Self::$source),)+
+                    _ => {
+                        let name = text.strip_prefix("header:").ok_or(UnknownSessionSource)?;
+                        name.parse().map(Self::Header).map_err(|_| UnknownSessionSource)
+                    }
+                }
+            }
+        }
+
+        impl fmt::Display for SessionSource {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$source => f.write_str($name),)+
+                    Self::Header(name) => write!(f, "header:{name}"),
+                }
+            }
+        }
+    };
+}
+
+names! {
+    PromptCacheKey: "body:prompt_cache_key",
+    ClientSessionId: "body:client_metadata.session_id",
+    Owner: "owner",
+    Content: "content",
+}
+
 /// The error for a text that is not the name of a session source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownSessionSource;
 
 impl fmt::Display for UnknownSessionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a source is one of \"body:prompt_cache_key\", \"header:NAME\", \"body:client_metadata.session_id\", \"owner\", \"content\"",
-        )
+        f.write_str("a source is one of ")?;
+        for name in SessionSource::NAMES {
+            write!(f, "\"{name}\", ")?;
+        }
+        f.write_str("\"header:NAME\"")
     }
 }
 
 impl std::error::Error for UnknownSessionSource {}
-
-impl FromStr for SessionSource {
-    type Err = UnknownSessionSource;
-
-    fn from_str(text: &str) -> Result<Self, UnknownSessionSource> {
-        match text {
-            "body:prompt_cache_key" => Ok(Self::PromptCacheKey),
-            "body:client_metadata.session_id" => Ok(Self::ClientSessionId),
-            "owner" => Ok(Self::Owner),
-            "content" => Ok(Self::Content),
-            _ => {
-                let name = text.strip_prefix("header:").ok_or(UnknownSessionSource)?;
-                name.parse().map(Self::Header).map_err(|_| UnknownSessionSource)
-            }
-        }
-    }
-}
-
-impl fmt::Display for SessionSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PromptCacheKey => f.write_str("body:prompt_cache_key"),
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::ClientSessionId => f.write_str("body:client_metadata.session_id"),
-            Self::Owner => f.write_str("owner"),
-            Self::Content => f.write_str("content"),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -127,6 +127,14 @@ fn reader_and_schema_refuse_missing_fields() {
     }
 }
 
+/// A group with a key that expires at `moment`.
+fn with_expiry(moment: &str) -> String {
+    let digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    format!(
+        "[[group]]\nname = \"g\"\n[[key]]\nname = \"k\"\ngroup = \"g\"\nsha256 = \"{digest}\"\nexpires = \"{moment}\"\n"
+    )
+}
+
 /// Values, and whether the reader and the schema accept them.
 #[test]
 fn reader_and_schema_agree_on_values() {
@@ -154,6 +162,9 @@ fn reader_and_schema_agree_on_values() {
         ("retry.budget = 1", true),
         ("retry.budget = 1.01", false),
         ("timeouts.idle = 5", false),
+        (&with_expiry(" 2031-01-31 "), true),
+        (&with_expiry("2031-01-31\\n"), true),
+        (&with_expiry("2031-01-31x"), false),
     ] {
         assert_eq!(read(&format!("{text}\n{UPSTREAM}")).is_ok(), is_accepted, "{text}");
         assert_eq!(validator.is_valid(&document(text)), is_accepted, "{text}");
