@@ -73,6 +73,8 @@ struct ResponseOrigin<'a> {
 impl ResponseOrigin<'_> {
     /// Changes the upstream's response headers into the caller's.
     fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
+        // An id that is removed below because it contains a credential is not replaced by another one.
+        let has_request_id = headers.contains_key(X_REQUEST_ID);
         cleanse_response(headers, self.upstream);
         rate_limit_headers::replace_with_callers(headers, identity.key.map(|key| &**key));
         if let Some(issued) = headers.remove(TURN_STATE) {
@@ -83,7 +85,7 @@ impl ResponseOrigin<'_> {
                 sealed.expect("ASCII text before a header value is a header value"),
             );
         }
-        if !headers.contains_key(X_REQUEST_ID) {
+        if !has_request_id {
             headers.insert(X_REQUEST_ID, identity.id);
         }
         if snapshot.route_headers {

@@ -33,6 +33,12 @@ async fn the_upstreams_request_id_is_kept_and_a_missing_one_is_added() {
 }
 
 #[tokio::test]
+async fn a_request_id_that_contains_the_credential_is_removed_and_not_replaced() {
+    let headers = rewritten("", &[("x-request-id", "id-of-sk-secret-of-A_KEY")]);
+    assert!(!headers.contains_key(X_REQUEST_ID), "{headers:?}");
+}
+
+#[tokio::test]
 async fn the_route_is_shown_where_it_is_configured() {
     let shown = rewritten("[server]\nroute_headers = true\n", &[]);
     assert_eq!(
