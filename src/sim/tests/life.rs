@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::Ending;
 use super::*;
 
-#[tokio::test]
-async fn a_stopped_account_cuts_its_streams() {
+/// An account that is sending a slow stream, and the connection of the stream.
+async fn slow_stream() -> (Sim, TcpStream) {
     let sim = start(SimConfig {
         pace: Duration::from_millis(50),
         ..SimConfig::default()
@@ -14,6 +14,12 @@ async fn a_stopped_account_cuts_its_streams() {
     .await;
     let mut tcp = dial(&sim, &raw(&hello_stream())).await;
     read_until(&mut tcp, "event: response.created").await;
+    (sim, tcp)
+}
+
+#[tokio::test]
+async fn a_stopped_account_cuts_its_streams() {
+    let (sim, mut tcp) = slow_stream().await;
     let account = Arc::clone(&sim.account);
     sim.stop().await;
     let (seen, _) = read_all(&mut tcp).await;
@@ -31,13 +37,7 @@ async fn a_stopped_account_cuts_its_streams() {
 
 #[tokio::test]
 async fn a_dropped_account_stops() {
-    let sim = start(SimConfig {
-        pace: Duration::from_millis(50),
-        ..SimConfig::default()
-    })
-    .await;
-    let mut tcp = dial(&sim, &raw(&hello_stream())).await;
-    read_until(&mut tcp, "event: response.created").await;
+    let (sim, mut tcp) = slow_stream().await;
     drop(sim);
     assert!(!read_all(&mut tcp).await.0.ends_with(b"0\r\n\r\n"));
 }

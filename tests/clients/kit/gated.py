@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from kit import child
 from kit.codex import Codex, expect, expect_clean
-from kit.rig import ACCOUNTS, Rig
+from kit.rig import SecondRig
 from kit.sdks import MODEL, PART_TIMEOUT, SCRIPTS
-from kit.tap import Tap
 from kit.verify import Expected
 
 # The name of each client key, and its group.
@@ -22,18 +21,8 @@ def secret(name):
     return f"sk-steadfast-{name}-0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-class Gated(Rig):
-    """The accounts of another rig behind new taps, and a Steadfast that requires client keys."""
-
-    def __init__(self, rig, folder):
-        folder.mkdir()
-        super().__init__(rig.binary, folder)
-        self.around = rig
-
-    def start(self):
-        for account in ACCOUNTS:
-            self.taps[account] = Tap(account, *self.around.taps[account].upstream, self.seen)
-        self.serve()
+class Gated(SecondRig):
+    """A Steadfast that requires client keys, in front of the accounts of another rig."""
 
     def configuration(self):
         groups = "".join(f'[[group]]\nname = "{name}"\n{lines}\n' for name, lines in GROUPS.items())

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from kit import codex
 from kit.codex import Codex, expect, expect_clean
-from kit.rig import ACCOUNTS, Rig
-from kit.tap import Tap
+from kit.rig import ACCOUNTS, SecondRig
 from kit.verify import Expected
 
 RESET = 3 * 24 * 3600
@@ -21,24 +20,11 @@ def overloaded(_):
     return 503, {}, {"error": {"type": "server_error", "code": "server_is_overloaded", "message": "Overloaded."}}
 
 
-class Strained(Rig):
-    """The accounts of another rig behind new taps and a new Steadfast, because cooldowns last longer than a part."""
-
-    def __init__(self, rig, folder):
-        folder.mkdir()
-        super().__init__(rig.binary, folder)
-        self.around = rig
-
-    def start(self):
-        for account in ACCOUNTS:
-            self.taps[account] = Tap(account, *self.around.taps[account].upstream, self.seen)
-        self.serve()
-
-
 def strained(setup, label, refusals):
     """Returns a setup and a list. The accounts of the setup refuse requests with `refusals`, in the order in which they are
     tried. The list contains the accounts in that order."""
-    rig = Strained(setup.rig, setup.folder / label)
+    # The rig is new, because cooldowns last longer than a part.
+    rig = SecondRig(setup.rig, setup.folder / label)
     rig.start()
     asked = []
 

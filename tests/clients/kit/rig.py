@@ -127,6 +127,20 @@ class Rig:
         return code
 
 
+class SecondRig(Rig):
+    """The accounts of another rig behind new taps and a Steadfast of its own."""
+
+    def __init__(self, rig, folder):
+        folder.mkdir()
+        super().__init__(rig.binary, folder)
+        self.first = rig
+
+    def start(self):
+        for account in ACCOUNTS:
+            self.taps[account] = Tap(account, *self.first.taps[account].upstream, self.seen)
+        self.serve()
+
+
 def variable(account):
     return account.upper().replace("-", "_") + "_KEY"
 
