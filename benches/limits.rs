@@ -50,7 +50,7 @@ fn gateway() -> Arc<Gateway> {
 fn run_request(rate_limits: &Arc<RateLimits>) {
     if let Ok(mut permit) = rate_limits.admit(1_000) {
         let _ = permit.correct_estimate(1_200);
-        black_box(rate_limits.used());
+        black_box(rate_limits.usage());
         permit.charge(900);
     }
 }

@@ -271,7 +271,7 @@ impl Fault {
     }
 
     /// Whether the connection to the client must be closed, because the beginning of the next request is not certain.
-    pub fn closes(&self) -> bool {
+    pub fn closes_connection(&self) -> bool {
         matches!(
             self,
             Self::BadHead { .. }
@@ -284,7 +284,7 @@ impl Fault {
 
     /// The time at which the first limit resets: the Unix time in seconds, and the number of seconds from now. `None`
     /// for faults without a reset.
-    pub fn resets(&self) -> Option<(u64, u64)> {
+    pub fn limit_reset(&self) -> Option<(u64, u64)> {
         match self {
             Self::Limited {
                 resets_in, resets_at, ..

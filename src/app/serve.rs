@@ -79,7 +79,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let public = bind(config.server.listen.iter().map(address)).await?;
     let public: Vec<Listener> = public
         .into_iter()
-        .map(|listener| secured(listener, identity.as_ref()))
+        .map(|listener| with_optional_tls(listener, identity.as_ref()))
         .collect();
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
@@ -187,9 +187,9 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
 }
 
 /// Returns the listener, with TLS if `identity` is set.
-fn secured(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener {
+fn with_optional_tls(listener: Listener, identity: Option<&Arc<TlsIdentity>>) -> Listener {
     match identity {
-        Some(identity) => listener.secured(identity.clone()),
+        Some(identity) => listener.with_tls(identity.clone()),
         None => listener,
     }
 }

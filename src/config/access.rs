@@ -18,7 +18,7 @@ use super::{
     kinds::Text,
     reader::Section,
     schema::ConfigField,
-    secrets::{ResolveContext, read_file, shown},
+    secrets::{ResolveContext, quoted_path, read_file},
     upstream::{Upstream, parse_glob, parse_name},
     values::{CREDENTIAL, kind, quoted},
 };
@@ -117,7 +117,10 @@ impl AccessDraft {
                 Ok(found) => files.extend(found.into_iter().map(|file| (location.clone(), file))),
                 Err(problem) => problems.error(
                     location.clone(),
-                    format!("keys_directory needs the folder {}, which {problem}", shown(folder)),
+                    format!(
+                        "keys_directory needs the folder {}, which {problem}",
+                        quoted_path(folder)
+                    ),
                 ),
             }
         }
@@ -134,7 +137,10 @@ impl AccessDraft {
                     }
                     problems = reader.problems;
                 }
-                Err(problem) => problems.error(location, format!("needs the file {}, which {problem}", shown(&file))),
+                Err(problem) => problems.error(
+                    location,
+                    format!("needs the file {}, which {problem}", quoted_path(&file)),
+                ),
             }
         }
         problems

@@ -65,7 +65,7 @@ impl Config {
     /// The first address of `listen` that this configuration would open to other machines without a client key,
     /// although `allow_anonymous` is not set. The configuration's own addresses have been checked; this check is for
     /// the sockets that an earlier configuration has bound.
-    pub fn opens<'a>(&self, listen: &'a [Listen]) -> Option<&'a Listen> {
+    pub fn find_exposed<'a>(&self, listen: &'a [Listen]) -> Option<&'a Listen> {
         let is_guarded = self.has_client_keys || self.server.allow_anonymous;
         let is_reachable = |listen: &&Listen| matches!(listen, Listen::Tcp(address) if !is_loopback(address));
         listen.iter().find(is_reachable).filter(|_| !is_guarded)

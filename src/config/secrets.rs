@@ -103,12 +103,12 @@ fn from_file(path: &str, context: ResolveContext<'_>) -> Result<String, String> 
     let path = context.folder.join(path);
     let text = read_file(&path, MAX_SECRET)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()))
-        .map_err(|problem| format!("needs the file {}, which {problem}", shown(&path)))?;
+        .map_err(|problem| format!("needs the file {}, which {problem}", quoted_path(&path)))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// A path in quotes, escaped for a terminal.
-pub(super) fn shown(path: &Path) -> String {
+pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 

@@ -11,7 +11,7 @@ use super::{
     kinds::Text,
     reader::Section,
     schema::ConfigField,
-    secrets::{ResolveContext, read_file, shown},
+    secrets::{ResolveContext, quoted_path, read_file},
 };
 use crate::{
     secret::Secret,
@@ -96,10 +96,10 @@ pub(super) fn read(reader: &mut DocumentReader<'_>, server: &Section<'_>, contex
 }
 
 fn needs(path: &Path, why: &str) -> String {
-    format!("needs the file {}, which {why}", shown(path))
+    format!("needs the file {}, which {why}", quoted_path(path))
 }
 
 fn mismatch(cert: &Path, key: &Path) -> String {
-    let (cert, key) = (shown(cert), shown(key));
+    let (cert, key) = (quoted_path(cert), quoted_path(key));
     format!("does not fit: the first certificate of {cert} belongs to another key than {key}; use its own key")
 }

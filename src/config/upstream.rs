@@ -17,7 +17,7 @@ use super::{
     headers::{self, Headers},
     reader::Section,
     schema::AnyField,
-    secrets::{LITERAL_WARNING, ResolveContext, SecretForm, credential, is_credential, read_file, shown},
+    secrets::{LITERAL_WARNING, ResolveContext, SecretForm, credential, is_credential, quoted_path, read_file},
     values::{quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
@@ -338,7 +338,7 @@ fn parse_ca(path: &str, context: ResolveContext<'_>) -> Result<Ca, String> {
         return Err("must be the path of a PEM file".to_owned());
     }
     let path = context.folder.join(path);
-    let unusable = |why: String| format!("needs the file {}, which {why}", shown(&path));
+    let unusable = |why: String| format!("needs the file {}, which {why}", quoted_path(&path));
     let pem = read_file(&path, MOST).map_err(unusable)?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {

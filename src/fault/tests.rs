@@ -151,7 +151,7 @@ fn the_whole_table() {
             fault.kind(),
             fault.param().unwrap_or("-"),
             fault.reject_reason().label(),
-            if fault.closes() { "close" } else { "-" },
+            if fault.closes_connection() { "close" } else { "-" },
         ));
     }
     assert_eq!(table, TABLE);
@@ -178,7 +178,7 @@ fn every_message_is_made_of_whole_sentences() {
 fn only_a_usage_limit_says_when_it_resets() {
     for fault in examples() {
         let expected = matches!(fault, Fault::Limited { .. }).then_some((1_800_000_000, 7200));
-        assert_eq!(fault.resets(), expected, "{fault:?}");
+        assert_eq!(fault.limit_reset(), expected, "{fault:?}");
     }
 }
 

@@ -192,7 +192,7 @@ impl Reloader {
             Ok(config) => config,
             Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
         };
-        if let Some(listen) = config.opens(&self.started.server.listen) {
+        if let Some(listen) = config.find_exposed(&self.started.server.listen) {
             return refused(vec![format!(
                 "server.listen stays \"{listen}\" until the next start, and without client keys every caller on that address could use your upstream keys; keep the client keys, or restart"
             )]);

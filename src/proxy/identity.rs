@@ -22,7 +22,7 @@ impl<'a> RequestIdentity<'a> {
     }
 
     /// The same request, now that its caller is known.
-    pub fn of_caller(self, identified: &Identified<'a>) -> Self {
+    pub fn with_caller(self, identified: &Identified<'a>) -> Self {
         Self {
             key: identified.caller.key,
             ..self
@@ -57,7 +57,7 @@ mod tests {
         let (id, key) = (identity.id.clone(), identity.key);
         assert!(key.is_none());
         let identified = admit::identify(&snapshot, head, 0).expect("a known caller");
-        let identity = identity.of_caller(&identified);
+        let identity = identity.with_caller(&identified);
         assert_eq!(identity.id, id);
         assert_eq!(&*identity.key.expect("a key").group.name, "alone");
     }

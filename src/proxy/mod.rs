@@ -147,8 +147,8 @@ impl Proxy {
             Ok(identified) => identified,
             Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
         };
-        let identity = identity.of_caller(&identified);
-        log.identified(identified.target.endpoint, identity.key);
+        let identity = identity.with_caller(&identified);
+        log.record_caller(identified.target.endpoint, identity.key);
 
         let answered = self.answer(&snapshot, identified, body, &mut log, &mut charge).await;
         let end = RequestEnd::new(log, charge);

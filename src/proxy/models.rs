@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     request::{admit::Admitted, headers::CallersCredential, target::RequestTarget},
-    text::bounded,
+    text::truncated,
 };
 use crate::{
     config::ModelGlobs,
@@ -174,7 +174,7 @@ fn answer_of(query: ModelQuery<'_>, models: &[&Model]) -> Result<Bytes, Fault> {
             let id = percent_decode_str(id).decode_utf8_lossy();
             let model = models.iter().find(|model| model.id == id);
             model.map(json).ok_or_else(|| Fault::ModelNotServed {
-                model: bounded(&id),
+                model: truncated(&id),
                 served: models.iter().map(|model| model.id.clone()).collect(),
             })
         }

@@ -29,7 +29,7 @@ pub(super) fn refuse(gateway: &Arc<Gateway>, peer: Peer, refusal: HeadRefusal) -
         HeadRefusal::BadFraming { problem } => Fault::BadFraming { problem },
         HeadRefusal::HeadTooLarge => Fault::HeadTooLarge,
         HeadRefusal::SlowHead => {
-            log.refused_slow_head();
+            log.record_slow_head();
             log.end(Outcome::Refused);
             return None;
         }

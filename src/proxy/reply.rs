@@ -55,7 +55,7 @@ pub(super) fn error(fault: &Fault, identity: RequestIdentity<'_>, mut end: Reque
             headers.insert(RETRY_AFTER, HeaderValue::from(fault::seconds(delay)));
         }
     }
-    if fault.closes() {
+    if fault.closes_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     match status {
@@ -79,12 +79,12 @@ pub(super) fn error(fault: &Fault, identity: RequestIdentity<'_>, mut end: Reque
 /// A response with the status 200 and the JSON `text`.
 pub(super) fn json(text: Bytes, identity: RequestIdentity<'_>, mut end: RequestEnd) -> Response<ResponseBody> {
     let status = StatusCode::OK;
-    end.mark_answered_here(status);
+    end.mark_own_answer(status);
     own(status, text, OwnBodyKind::Answer, identity, end)
 }
 
 fn error_text(fault: &Fault) -> Bytes {
-    let resets = fault.resets();
+    let resets = fault.limit_reset();
     let detail = ErrorDetail {
         message: fault.message(),
         kind: fault.kind(),

@@ -41,24 +41,24 @@ impl RequestEnd {
     }
 
     /// Notes that Steadfast itself answers with `status`.
-    pub fn mark_answered_here(&mut self, status: StatusCode) {
-        self.log.answered_here(status);
-        self.charge.mark_answered_here();
+    pub fn mark_own_answer(&mut self, status: StatusCode) {
+        self.log.record_own_answer(status);
+        self.charge.mark_own_answer();
     }
 
     /// Notes that Steadfast answers with the error `fault`.
     pub fn mark_refused(&mut self, fault: &Fault) {
-        self.log.refused(fault);
-        self.charge.mark_answered_here();
+        self.log.record_fault(fault);
+        self.charge.mark_own_answer();
     }
 
     /// Ends the request. If `outcome` is `None`, the caller has disconnected before the end.
     pub fn end(self, outcome: Option<Outcome>, summary: ResponseSummary<'_>) {
         let Self { mut log, charge } = self;
         if let FinalUsage::Reported(usage) = summary.usage {
-            log.used(usage, summary.lease);
+            log.record_usage(usage, summary.lease);
         }
-        log.sent(summary.bytes_out);
+        log.record_bytes_out(summary.bytes_out);
         charge.end(summary.usage);
         match outcome {
             Some(outcome) => log.end(outcome),
@@ -99,7 +99,7 @@ mod tests {
                 (&label.into(), &"server_overloaded".into())
             );
             assert_eq!((&line["bytes_out"], &line["status"]), (&9.into(), &503.into()));
-            assert_eq!(rate_limits.used().tokens.expect("a limit on tokens").remaining, 1_000);
+            assert_eq!(rate_limits.usage().tokens.expect("a limit on tokens").remaining, 1_000);
         }
     }
 }

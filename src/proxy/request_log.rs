@@ -17,7 +17,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::text::{bounded, copied};
+use super::text::{deep_copy, truncated};
 use crate::{
     endpoint::Endpoint,
     fault::{Fault, RejectReason},
@@ -152,19 +152,19 @@ impl RequestLog {
     }
 
     /// Notes which endpoint the request calls, and the client key of its caller.
-    pub fn identified(&mut self, endpoint: Endpoint, key: Option<&Arc<ClientKey>>) {
+    pub fn record_caller(&mut self, endpoint: Endpoint, key: Option<&Arc<ClientKey>>) {
         self.record.endpoint = Some(endpoint);
         self.record.key = key.cloned();
     }
 
     /// Notes that an upstream was called, as the attempt of this `number`, after waiting for `waited` in all.
-    pub fn tried(&mut self, number: u32, waited: Duration) {
+    pub fn record_attempt(&mut self, number: u32, waited: Duration) {
         self.record.attempts = number;
         self.record.waited = waited;
     }
 
     /// Notes the response head of an upstream.
-    pub fn answered(
+    pub fn record_upstream_answer(
         &mut self,
         upstream: &Upstream,
         route: Route,
@@ -178,38 +178,38 @@ impl RequestLog {
             metrics.requests.increment(RequestLabels {
                 endpoint,
                 route,
-                status: StatusClass::of(status),
+                status: StatusClass::from_status(status),
             });
         }
         self.record.answer = Some(AnswerRecord {
             upstream: upstream.name.clone(),
             route,
             status,
-            upstream_request_id: upstream_request_id.map(copied),
+            upstream_request_id: upstream_request_id.map(deep_copy),
             first_byte,
         });
     }
 
     /// Notes that Steadfast answers the request itself.
-    pub fn answered_here(&mut self, status: StatusCode) {
+    pub fn record_own_answer(&mut self, status: StatusCode) {
         self.record.own_status = Some(status);
     }
 
     /// Notes that Steadfast answers with an error.
-    pub fn refused(&mut self, fault: &Fault) {
+    pub fn record_fault(&mut self, fault: &Fault) {
         self.gateway.metrics.rejected_requests.increment(fault.reject_reason());
         self.record.own_status = Some(fault.status());
         self.record.reason = Some(fault.code());
     }
 
     /// Notes that the head of a request did not arrive in time. Such a request has no answer, and therefore no fault.
-    pub fn refused_slow_head(&mut self) {
+    pub fn record_slow_head(&mut self) {
         self.gateway.metrics.rejected_requests.increment(RejectReason::Head);
         self.record.reason = Some("slow_head");
     }
 
     /// Notes the usage that an upstream has reported, and counts it for the upstream of `lease` and for the caller's group.
-    pub fn used(&mut self, usage: Usage, lease: Option<&Lease>) {
+    pub fn record_usage(&mut self, usage: Usage, lease: Option<&Lease>) {
         self.record.usage = Some(usage);
         if let (Some(lease), Some(answer)) = (lease, &self.record.answer) {
             lease.metrics().tokens.add(answer.route, usage);
@@ -220,7 +220,7 @@ impl RequestLog {
     }
 
     /// Notes how many bytes of the response body were passed to the caller.
-    pub fn sent(&mut self, bytes_out: u64) {
+    pub fn record_bytes_out(&mut self, bytes_out: u64) {
         self.record.bytes_out = bytes_out;
     }
 
@@ -236,7 +236,7 @@ impl RequestLog {
             self.gateway.metrics.request_duration.observe(endpoint, took);
         }
         if let (Some(metrics), Some(status)) = (self.record.group_metrics(), self.record.status()) {
-            metrics.requests.increment(StatusClass::of(status));
+            metrics.requests.increment(StatusClass::from_status(status));
         }
         self.record.write(outcome, took);
     }
@@ -329,6 +329,6 @@ fn millis(duration: Duration) -> f64 {
 fn logged_path(uri: &Uri) -> Box<str> {
     match uri.path() {
         path if path.len() <= MAX_PATH => path.into(),
-        path => bounded(path).into(),
+        path => truncated(path).into(),
     }
 }

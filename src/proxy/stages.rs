@@ -37,7 +37,7 @@ pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) ->
 }
 
 /// The head of a request as it is sent to an upstream.
-pub struct Passed {
+pub struct ForwardedHead {
     /// The method.
     pub method: Method,
     /// The path and the query at the upstream.
@@ -48,7 +48,7 @@ pub struct Passed {
 
 /// The head that the first upstream gets for a request with the bytes `raw`, at the beginning of Unix time. `None` if
 /// the head is refused or incomplete.
-pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
+pub fn forward_head(snapshot: &Snapshot, raw: &[u8]) -> Option<ForwardedHead> {
     let (request, framing) = wire::read_head(raw)?;
     let peer = Peer {
         address: None,
@@ -56,10 +56,10 @@ pub fn pass(snapshot: &Snapshot, raw: &[u8]) -> Option<Passed> {
     };
     let AdmittedHead(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
     let upstream = snapshot.upstreams().first()?;
-    let uri = admitted.target.at(&upstream.prefix)?;
+    let uri = admitted.target.uri_with_prefix(&upstream.prefix)?;
     let mut headers = admitted.headers;
     let _ = set_upstream_headers(&mut headers, upstream, &admitted.callers);
-    Some(Passed {
+    Some(ForwardedHead {
         method: admitted.method,
         uri,
         headers,

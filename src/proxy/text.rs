@@ -6,7 +6,7 @@ use http::HeaderValue;
 const MAX_SHOWN: usize = 200;
 
 /// A caller's text for a message or a log line, cut to [`MAX_SHOWN`] characters.
-pub(super) fn bounded(text: &str) -> String {
+pub(super) fn truncated(text: &str) -> String {
     if text.len() <= MAX_SHOWN {
         return text.to_owned();
     }
@@ -17,7 +17,7 @@ pub(super) fn bounded(text: &str) -> String {
 
 /// Copies a value into its own memory. The values of a head are views of a buffer that many requests share, and a view
 /// that is kept for a long time would keep the whole buffer.
-pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
+pub(super) fn deep_copy(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).expect("the bytes of a header value are valid in a header value")
 }
 
@@ -27,16 +27,16 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_at_a_character() {
-        assert_eq!(bounded("short"), "short");
-        assert_eq!(bounded(&"x".repeat(200)), "x".repeat(200));
-        assert_eq!(bounded(&"é".repeat(201)), format!("{}…", "é".repeat(200)));
+        assert_eq!(truncated("short"), "short");
+        assert_eq!(truncated(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(truncated(&"é".repeat(201)), format!("{}…", "é".repeat(200)));
     }
 
     #[test]
-    fn a_copied_value_is_equal() {
+    fn a_deep_copy_is_equal() {
         for value in [&b""[..], b"abc", b"caf\xe9"] {
             let value = HeaderValue::from_bytes(value).expect("a valid value");
-            assert_eq!(copied(&value), value);
+            assert_eq!(deep_copy(&value), value);
         }
     }
 }

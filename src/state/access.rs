@@ -129,18 +129,18 @@ impl Access {
         }
     }
 
-    /// Finds the client key in `shown`, which a caller sent at the second `now` of Unix time.
+    /// Finds the client key in `presented`, which a caller sent at the second `now` of Unix time.
     ///
-    /// The time that this takes depends only on the digest of `shown`. An attacker cannot choose texts by their digests
+    /// The time that this takes depends only on the digest of `presented`. An attacker cannot choose texts by their digests
     /// to come closer to a key, because SHA-256 is preimage resistant and keys are random.
     ///
     /// # Errors
     /// If the key is unknown, disabled or expired.
-    pub fn find(&self, shown: &[u8], now: u64) -> Result<&Arc<ClientKey>, KeyProblem> {
-        if shown.is_empty() || shown.len() > LONGEST_KEY {
+    pub fn find(&self, presented: &[u8], now: u64) -> Result<&Arc<ClientKey>, KeyProblem> {
+        if presented.is_empty() || presented.len() > LONGEST_KEY {
             return Err(KeyProblem::Unknown);
         }
-        let digest = KeyDigest::from(Sha256::digest(shown));
+        let digest = KeyDigest::from(Sha256::digest(presented));
         let known = self.keys.as_ref().and_then(|keys| keys.get_key_value(&digest));
         let (known, key) = known.ok_or(KeyProblem::Unknown)?;
         if !bool::from(known.ct_eq(&digest)) {

@@ -83,7 +83,7 @@ impl RateLimits {
     }
 
     /// Returns the usage of the limits.
-    pub fn used(&self) -> QuotaUsage {
+    pub fn usage(&self) -> QuotaUsage {
         self.limiter.lock().usage(self.clock.now())
     }
 }

@@ -31,7 +31,7 @@ impl SharedRetryBudget {
 
     /// Counts a request that is sent to its first upstream.
     pub fn count_request(&self) {
-        self.requests.mine().add(0, 1);
+        self.requests.own_stripe().add(0, 1);
     }
 
     /// Takes a retry from the budget, if there is one left.

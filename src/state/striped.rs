@@ -55,7 +55,7 @@ impl Striped {
 
     /// Returns the calling thread's block.
     #[inline]
-    pub fn mine(&self) -> Stripe<'_> {
+    pub fn own_stripe(&self) -> Stripe<'_> {
         let at = thread_number() & (self.blocks.len() - 1);
         Stripe(self.blocks[at].get_or_init(|| (0..self.lines).map(|_| CacheLine::default()).collect()))
     }
@@ -110,14 +110,14 @@ fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     // The initialiser is constant, so that a read is one plain load.
     thread_local! {
-        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+        static THREAD_NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    let mine = MINE.get();
+    let mine = THREAD_NUMBER.get();
     if mine != usize::MAX {
         return mine;
     }
     let number = NEXT.fetch_add(1, Relaxed);
-    MINE.set(number);
+    THREAD_NUMBER.set(number);
     number
 }
 
@@ -136,7 +136,7 @@ mod tests {
             for _ in 0..threads {
                 scope.spawn(|| {
                     start.wait();
-                    (0..EACH).for_each(|_| counts.mine().add(0, 1));
+                    (0..EACH).for_each(|_| counts.own_stripe().add(0, 1));
                 });
             }
         });
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn counters_of_one_block_are_independent() {
         let counts = Striped::new(PER_LINE + 1);
-        (0..=PER_LINE).for_each(|counter| counts.mine().add(counter, counter as u64));
+        (0..=PER_LINE).for_each(|counter| counts.own_stripe().add(counter, counter as u64));
         let totals: Vec<u64> = (0..=PER_LINE).map(|counter| counts.total(counter)).collect();
         assert_eq!(totals, (0..=PER_LINE as u64).collect::<Vec<_>>());
     }
@@ -157,7 +157,7 @@ mod tests {
         let counts = Striped::new(1);
         thread::scope(|scope| {
             let writers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..50_000).for_each(|_| counts.mine().add(0, 1))))
+                .map(|_| scope.spawn(|| (0..50_000).for_each(|_| counts.own_stripe().add(0, 1))))
                 .collect();
             let mut last = 0;
             while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn blocks_share_no_cache_line() {
         let counts = Striped::new(1);
-        let address = || std::ptr::from_ref(counts.mine().counter(0)).addr();
+        let address = || std::ptr::from_ref(counts.own_stripe().counter(0)).addr();
         let (here, there) = (address(), thread::scope(|scope| scope.spawn(address).join().unwrap()));
         // Both are in one block only if the threads' numbers are a multiple of the number of stripes apart.
         assert!(here.abs_diff(there) >= 128 || here == there);

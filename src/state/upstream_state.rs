@@ -164,7 +164,7 @@ impl UpstreamState {
             }
             tokio::select! {
                 biased;
-                lease = position.received() => return Some(lease),
+                lease = position.receive() => return Some(lease),
                 () = &mut changed => {}
                 () = sleep_until(self.clock.instant(look_again)) => {
                     if look_again == deadline {

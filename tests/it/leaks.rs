@@ -108,6 +108,10 @@ fn upstream_acts() -> Vec<Act> {
                 let name = format!("x-echo-{number}").parse::<http::HeaderName>().expect("a name");
                 headers.insert(name, value.clone());
             }
+            // A request id is logged, so an id that is a credential must not be.
+            if let Some(credential) = received.head.headers.get("authorization") {
+                headers.insert("x-request-id", credential.clone());
+            }
             let pieces = vec![error.to_string().into()];
             let status = StatusCode::from_u16(status).expect("a status");
             Fixed {

@@ -116,7 +116,7 @@ async fn debug_output_contains_no_secret() {
         format!("{rustls:?} {rustls:#?}"),
         format!(
             "{:#?}",
-            listener.secured(steadfast::wire::TlsIdentity::new(rustls.clone()))
+            listener.with_tls(steadfast::wire::TlsIdentity::new(rustls.clone()))
         ),
         format!("{facts:?} {facts:#?} {:?}", facts.content),
         format!("{:?} {:#?}", reader.first_event(), reader.first_event()),

@@ -15,7 +15,7 @@ use crate::{
             inspect::{self, Inspected},
             target::RequestTarget,
         },
-        text::bounded,
+        text::truncated,
         turn::{
             attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, SendResult},
             verdict::VerdictRules,
@@ -78,7 +78,7 @@ impl HttpSender {
         if matches!(upstream.credential, Credential::Callers) && !self.callers.is_present() {
             return Err(Fault::MissingCredential);
         }
-        *self.request.uri_mut() = self.target.at(&upstream.prefix).ok_or(Fault::Internal)?;
+        *self.request.uri_mut() = self.target.uri_with_prefix(&upstream.prefix).ok_or(Fault::Internal)?;
         let head = self.request.headers_mut();
         self.upstream_headers.undo(head);
         self.upstream_headers = set_upstream_headers(head, upstream, &self.callers);
@@ -101,7 +101,9 @@ impl HttpSender {
             return Ok(());
         };
         let Some(at) = self.model_at.clone() else {
-            return Err(Fault::RenameCompressed { model: bounded(model) });
+            return Err(Fault::RenameCompressed {
+                model: truncated(model),
+            });
         };
         let spliced = body.splice(at, name.clone());
         spliced.expect("a body whose model is known has been kept, and the model's bytes are in it");
@@ -131,7 +133,7 @@ impl RequestSender for HttpSender {
     }
 
     fn has_body(&self) -> bool {
-        self.request.body().is_here()
+        self.request.body().is_sendable()
     }
 
     async fn send(&mut self, upstream: &Upstream) -> SendResult<PeekedResponse> {

@@ -58,7 +58,7 @@ pub(in crate::proxy) enum BodyDelimiter {
 }
 
 impl BodyDelimiter {
-    fn of(response: &Response<Relay>) -> Self {
+    fn from_response(response: &Response<Relay>) -> Self {
         let length = response.body().size_hint().exact();
         Self::of_head(response.version(), response.headers(), length)
     }
@@ -84,7 +84,7 @@ pub(in crate::proxy) struct PeekContext<'a> {
 impl PeekContext<'_> {
     /// Reads the meaning of `response`.
     pub async fn peek(&self, response: Response<Relay>) -> UpstreamAnswer<PeekedResponse> {
-        let delimiter = BodyDelimiter::of(&response);
+        let delimiter = BodyDelimiter::from_response(&response);
         let status = response.status();
         let mut peeked = PeekedResponse {
             reader: reader(status, response.headers(), self.endpoint, delimiter),
@@ -169,7 +169,7 @@ impl PeekedResponse {
     async fn buffer_rest(&mut self) -> BufferedRest {
         let deadline = Instant::now() + REST_TIMEOUT;
         let relay = self.response.body_mut();
-        while relay.ahead() < MAX_AHEAD {
+        while relay.read_ahead_bytes() < MAX_AHEAD {
             match timeout_at(deadline, relay.read_ahead()).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(None) => return BufferedRest::Whole,

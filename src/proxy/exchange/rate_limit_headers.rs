@@ -32,7 +32,7 @@ pub(in crate::proxy) fn replace_with_callers(headers: &mut HeaderMap, key: Optio
 /// Adds the headers for the limits of `key`, if it has limits.
 pub(in crate::proxy) fn add(headers: &mut HeaderMap, key: &ClientKey) {
     let Some(rate_limits) = &key.rate_limits else { return };
-    let used = rate_limits.used();
+    let used = rate_limits.usage();
     for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
         if let Some(meter) = meter {
             insert(headers, names, &meter);

@@ -41,13 +41,11 @@ pub(in crate::proxy) fn build(
     };
     let peeked = served.answer.response;
     let (mut parts, relay) = peeked.response.into_parts();
-    let upstream_request_id = parts.headers.get(X_REQUEST_ID);
-    end.log()
-        .answered(origin.upstream, origin.route, parts.status, upstream_request_id);
-    end.mark_answered(parts.status);
-
     parts.version = Version::HTTP_11;
-    origin.rewrite_headers(&mut parts.headers, snapshot, identity);
+    let upstream_request_id = origin.rewrite_headers(&mut parts.headers, snapshot, identity);
+    end.log()
+        .record_upstream_answer(origin.upstream, origin.route, parts.status, upstream_request_id);
+    end.mark_answered(parts.status);
     let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
     let body = RelayedBody {
         relay,
@@ -71,8 +69,14 @@ struct ResponseOrigin<'a> {
 }
 
 impl ResponseOrigin<'_> {
-    /// Changes the upstream's response headers into the caller's.
-    fn rewrite_headers(&self, headers: &mut HeaderMap, snapshot: &Snapshot, identity: RequestIdentity<'_>) {
+    /// Changes the upstream's response headers into the caller's. Returns the upstream's request id, unless it is missing or
+    /// contains a credential: such an id is removed from the response, and must not be logged.
+    fn rewrite_headers<'h>(
+        &self,
+        headers: &'h mut HeaderMap,
+        snapshot: &Snapshot,
+        identity: RequestIdentity<'_>,
+    ) -> Option<&'h HeaderValue> {
         // An id that is removed below because it contains a credential is not replaced by another one.
         let has_request_id = headers.contains_key(X_REQUEST_ID);
         cleanse_response(headers, self.upstream);
@@ -92,5 +96,6 @@ impl ResponseOrigin<'_> {
             headers.insert(ROUTED_TO, self.upstream.name_header.clone());
             headers.insert(ROUTED_BY, HeaderValue::from_static(self.route.label()));
         }
+        headers.get(X_REQUEST_ID).filter(|_| has_request_id)
     }
 }

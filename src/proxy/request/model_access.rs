@@ -2,7 +2,7 @@
 
 use crate::proxy::{
     request::{admit::Admitted, inspect::Inspected},
-    text::bounded,
+    text::truncated,
 };
 use crate::{fault::Fault, state::Snapshot, wire::Framing};
 
@@ -24,7 +24,7 @@ pub(in crate::proxy) fn check(
     let is_inspected = admitted.is_inspected();
     if !is_inspected && may_hide_response(admitted) {
         return Err(Fault::PathForbidden {
-            path: format!("{} {}", admitted.method, bounded(target.tail())),
+            path: format!("{} {}", admitted.method, truncated(target.tail())),
             why: "Steadfast cannot read the body of this request, and it could name a response of another group. Send the body \
                   as JSON, uncompressed",
         });
@@ -39,7 +39,7 @@ pub(in crate::proxy) fn check(
     match &inspected.facts.model {
         Some(model) if group.models.matches(model) => Ok(()),
         Some(model) => Err(Fault::ModelForbidden {
-            model: bounded(model),
+            model: truncated(model),
             allowed: snapshot.models_of(group),
         }),
         None => {

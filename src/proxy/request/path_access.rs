@@ -10,7 +10,7 @@ use http::Method;
 use crate::{
     endpoint::ConfinedAccess,
     fault::Fault,
-    proxy::{request::target::RequestTarget, text::bounded},
+    proxy::{request::target::RequestTarget, text::truncated},
     state::Group,
 };
 
@@ -29,7 +29,7 @@ pub(in crate::proxy) fn check(group: &Group, method: &Method, target: &RequestTa
         return Ok(());
     }
     Err(Fault::PathForbidden {
-        path: format!("{method} {}", bounded(target.tail())),
+        path: format!("{method} {}", truncated(target.tail())),
         why: match group.shares_accounts {
             true => {
                 "the request could reach objects of other groups in the same upstream accounts. Ask the operator of this gateway \

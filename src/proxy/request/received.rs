@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, request::Parts};
 
-use crate::proxy::{headers::X_REQUEST_ID, text::copied};
+use crate::proxy::{headers::X_REQUEST_ID, text::deep_copy};
 use crate::wire::{Framing, Peer};
 
 /// A request's head as it was received, before anything in it is checked.
@@ -33,7 +33,7 @@ impl ReceivedHead {
 /// the log is the id that the upstream receives.
 fn assign_request_id(headers: &mut HeaderMap) -> HeaderValue {
     let id = match headers.get(X_REQUEST_ID) {
-        Some(id) if is_usable(id) => copied(id),
+        Some(id) if is_usable(id) => deep_copy(id),
         _ => new_request_id(),
     };
     headers.insert(X_REQUEST_ID, id.clone());

@@ -3,7 +3,7 @@
 use http::{Method, Uri, uri::PathAndQuery};
 
 use super::path;
-use crate::{endpoint::Endpoint, fault::Fault, proxy::text::bounded};
+use crate::{endpoint::Endpoint, fault::Fault, proxy::text::truncated};
 
 /// The target of a request (RFC 9112 section 3.2): its endpoint, its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl RequestTarget {
     }
 
     /// The target at an upstream whose base URL has the path `prefix`. `None` if the result is too long for a URI.
-    pub fn at(&self, prefix: &str) -> Option<Uri> {
+    pub fn uri_with_prefix(&self, prefix: &str) -> Option<Uri> {
         let (received_prefix, rest) = self.path_and_query.as_str().split_at(self.tail_start);
         if received_prefix == prefix {
             return Some(Uri::from(self.path_and_query.clone()));
@@ -99,7 +99,7 @@ pub(in crate::proxy) fn read(method: &Method, uri: &Uri) -> Result<RequestTarget
     // a misspelt path is refused.
     if tail.len() < 2 || (tail_start == 0 && endpoint == Endpoint::Other) || tail.starts_with("/v1/") {
         return Err(Fault::UnknownPath {
-            path: bounded(path),
+            path: truncated(path),
             suggestion: suggestion(path),
         });
     }
@@ -197,12 +197,18 @@ mod tests {
                     (target.endpoint, target.tail(), target.query()),
                     (endpoint, path, Some("a=b"))
                 );
-                assert_eq!(target.at("/v1").expect("fits").to_string(), format!("/v1{path}?a=b"));
                 assert_eq!(
-                    target.at("/openai/v1").expect("fits").to_string(),
+                    target.uri_with_prefix("/v1").expect("fits").to_string(),
+                    format!("/v1{path}?a=b")
+                );
+                assert_eq!(
+                    target.uri_with_prefix("/openai/v1").expect("fits").to_string(),
                     format!("/openai/v1{path}?a=b")
                 );
-                assert_eq!(target.at("").expect("fits").to_string(), format!("{path}?a=b"));
+                assert_eq!(
+                    target.uri_with_prefix("").expect("fits").to_string(),
+                    format!("{path}?a=b")
+                );
             }
         }
         assert_eq!(target("/v1/files").expect("other").endpoint, Endpoint::Other);

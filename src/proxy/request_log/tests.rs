@@ -31,11 +31,11 @@ async fn a_line_has_the_values_that_the_stages_noted() {
     let bytes_in = Arc::new(AtomicU64::new(0));
     let mut log = open(&gateway, "/v1/responses?secret=1", bytes_in.clone());
     bytes_in.store(7, Ordering::Relaxed);
-    log.identified(Endpoint::Responses, Some(&key));
-    log.tried(2, Duration::from_millis(1_500));
+    log.record_caller(Endpoint::Responses, Some(&key));
+    log.record_attempt(2, Duration::from_millis(1_500));
     let snapshot = gateway.snapshot();
     let upstream_id = HeaderValue::from_static("up-1");
-    log.answered(
+    log.record_upstream_answer(
         &snapshot.upstreams()[0],
         Route::Moved,
         StatusCode::OK,
@@ -46,8 +46,8 @@ async fn a_line_has_the_values_that_the_stages_noted() {
         cached_input_tokens: 200,
         output_tokens: 50,
     };
-    log.used(usage, None);
-    log.sent(9);
+    log.record_usage(usage, None);
+    log.record_bytes_out(9);
     log.end(Outcome::Complete);
     assert_eq!(
         without_times(access_log.only_line()),
@@ -65,15 +65,15 @@ async fn a_refusal_and_an_unreadable_head_have_the_same_fields() {
     let (access_log, gateway) = (AccessLog::default(), gateways::gateway(""));
     let _capturing = access_log.capture();
     let mut refused = open(&gateway, "/v1/x", Arc::default());
-    refused.refused(&Fault::BuffersFull);
+    refused.record_fault(&Fault::BuffersFull);
     refused.end(Outcome::Refused);
     let id = HeaderValue::from_static("req-2");
     let peer = "192.0.2.1:5000".parse().expect("an address");
     let mut unreadable = RequestLog::open_unreadable(&gateway, id.clone(), Some(peer));
-    unreadable.refused(&Fault::HeadTooLarge);
+    unreadable.record_fault(&Fault::HeadTooLarge);
     unreadable.end(Outcome::Refused);
     let mut slow = RequestLog::open_unreadable(&gateway, id, None);
-    slow.refused_slow_head();
+    slow.record_slow_head();
     slow.end(Outcome::Refused);
     let lines: Vec<Value> = access_log.lines().into_iter().map(without_times).collect();
     assert_eq!(

@@ -176,7 +176,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 Some(_) => {}
             }
             let result = self.attempt(picked).await;
-            self.log.tried(number, self.turn.waited());
+            self.log.record_attempt(number, self.turn.waited());
             let failed = match result {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
@@ -219,7 +219,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         self.charge.mark_sent();
         let answer = match self.sender.send(upstream).await {
             Ok(answer) => answer,
-            Err(failure) => return Err(self.unanswered(failure, upstream, index, lease)),
+            Err(failure) => return Err(self.record_unanswered(failure, upstream, index, lease)),
         };
         let verdict = answer.verdict;
         lease.report(verdict);
@@ -232,7 +232,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         };
         if verdict.fails_over() {
             // The future is boxed, because failures are rare and a request's future is as large as its largest branch.
-            return Err(Box::pin(self.failed(answer, index)).await);
+            return Err(Box::pin(self.keep_failed_answer(answer, index)).await);
         }
         if verdict == Verdict::Served {
             self.turn.confirm(upstream);
@@ -246,7 +246,11 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
 
     /// Handles an answer that is passed on only if no other upstream gives a better one. The answer is kept, but its
     /// slot at the upstream is given back: a request that may wait for a slot must not hold one.
-    async fn failed(&self, mut kept: TurnAnswer<'a, S::Response>, index: usize) -> FailedAttempt<'a, S::Response> {
+    async fn keep_failed_answer(
+        &self,
+        mut kept: TurnAnswer<'a, S::Response>,
+        index: usize,
+    ) -> FailedAttempt<'a, S::Response> {
         let (upstream, answer) = (kept.upstream, &mut kept.answer);
         let (verdict, status) = (answer.verdict, answer.status);
         let is_limited = matches!(verdict, Verdict::Limited { .. });
@@ -262,7 +266,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         FailedAttempt {
             upstream,
             index,
-            failover: FailoverReason::of(verdict).filter(|_| may_go_on),
+            failover: FailoverReason::from_verdict(verdict).filter(|_| may_go_on),
             is_limited,
             last_word: match can_be_kept {
                 true => LastWord::Answer(Box::new(kept)),
@@ -274,7 +278,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
     }
 
     /// Handles an attempt without an answer.
-    fn unanswered(
+    fn record_unanswered(
         &self,
         failure: SendFailure,
         upstream: &'a Upstream,

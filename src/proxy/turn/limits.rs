@@ -91,7 +91,7 @@ impl Charge {
     }
 
     /// Notes that Steadfast answers the request itself, which costs nothing.
-    pub fn mark_answered_here(&mut self) {
+    pub fn mark_own_answer(&mut self) {
         self.unreported = UnreportedCost::Nothing;
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn remaining(rate_limits: &RateLimits) -> u64 {
-        rate_limits.used().tokens.expect("a limit on tokens").remaining
+        rate_limits.usage().tokens.expect("a limit on tokens").remaining
     }
 
     /// The events of a request before its end.
@@ -189,7 +189,7 @@ mod tests {
                 ChargeProgress::Answered(status) => charge.mark_answered(status),
                 ChargeProgress::AnsweredHere => {
                     charge.mark_sent();
-                    charge.mark_answered_here();
+                    charge.mark_own_answer();
                 }
             }
             match end {

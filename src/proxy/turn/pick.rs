@@ -15,7 +15,7 @@ use crate::{
     fault::{self, Fault},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{self, Affinity, Availability, Candidate, Decision, Preference, Route, WaitLimits},
-    proxy::text::bounded,
+    proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
 };
@@ -104,7 +104,7 @@ impl<'a> Turn<'a> {
         let eligibility = snapshot
             .eligibility(group, facts.model)
             .ok_or_else(|| Fault::ModelNotServed {
-                model: bounded(facts.model.unwrap_or_default()),
+                model: truncated(facts.model.unwrap_or_default()),
                 served: snapshot.models_of(group),
             })?;
         affinity::check_named_responses(gateway, group, &facts.named_state)?;

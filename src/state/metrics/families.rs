@@ -46,7 +46,7 @@ impl<L: LabelSet> Counter<L> {
     /// Adds one.
     #[inline]
     pub fn increment(&self, labels: L) {
-        self.counts.mine().add(labels.index(), 1);
+        self.counts.own_stripe().add(labels.index(), 1);
     }
 }
 
@@ -87,7 +87,7 @@ impl<L: LabelSet> TokenCounter<L> {
 
     /// Adds the tokens of one request.
     pub fn add(&self, labels: L, usage: Usage) {
-        let (mine, first) = (self.counts.mine(), TOKEN_KINDS * labels.index());
+        let (mine, first) = (self.counts.own_stripe(), TOKEN_KINDS * labels.index());
         mine.add(first, usage.input_tokens);
         mine.add(first + 1, usage.cached_input_tokens);
         mine.add(first + 2, usage.output_tokens);
@@ -152,7 +152,7 @@ impl<L: LabelSet> Histogram<L> {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // A duration that is equal to a bound belongs to the bucket below it.
         let bucket = self.bounds.partition_point(|bound| *bound < nanos);
-        let (mine, sum) = (self.counts.mine(), Self::stride(self.bounds) * labels.index());
+        let (mine, sum) = (self.counts.own_stripe(), Self::stride(self.bounds) * labels.index());
         mine.add(sum, nanos.saturating_add(NANOS_PER_UNIT / 2) / NANOS_PER_UNIT);
         mine.add(sum + 1 + bucket, 1);
     }

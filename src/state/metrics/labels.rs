@@ -131,7 +131,7 @@ impl StatusClass {
     pub const ALL: [Self; 4] = [Self::Success, Self::Redirection, Self::ClientError, Self::ServerError];
 
     /// Returns the class of `status`.
-    pub fn of(status: StatusCode) -> Self {
+    pub fn from_status(status: StatusCode) -> Self {
         match status.as_u16() {
             ..300 => Self::Success,
             300..400 => Self::Redirection,
@@ -180,7 +180,7 @@ impl FailoverReason {
     ];
 
     /// Returns the reason for a failover after `verdict`; `None` if the answer is passed on.
-    pub fn of(verdict: Verdict) -> Option<Self> {
+    pub fn from_verdict(verdict: Verdict) -> Option<Self> {
         match verdict {
             Verdict::Limited { .. } => Some(Self::Limited),
             Verdict::Refused => Some(Self::Refused),

@@ -32,7 +32,7 @@ fn text(metrics: &Metrics, upstream: &UpstreamMetrics) -> String {
 fn counters_appear_with_their_labels() {
     let (metrics, upstream) = (Metrics::default(), UpstreamMetrics::default());
     let labels = RequestLabels {
-        status: StatusClass::of(StatusCode::OK),
+        status: StatusClass::from_status(StatusCode::OK),
         ..RESPONSES
     };
     upstream.requests.increment(labels);

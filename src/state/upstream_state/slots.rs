@@ -181,7 +181,7 @@ impl<T> Slots<T> {
 
 impl<T> QueuePosition<'_, T> {
     /// Waits until a slot is handed over.
-    pub async fn received(&mut self) -> T {
+    pub async fn receive(&mut self) -> T {
         let received = (&mut self.receiver).await;
         received.expect("the sender stays in the queue until it sends, or until this position is dropped")
     }

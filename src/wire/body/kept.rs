@@ -200,7 +200,7 @@ impl KeptBodyReader {
     }
 
     /// The number of bytes that have not been read yet.
-    pub fn left(&self) -> u64 {
+    pub fn remaining(&self) -> u64 {
         self.left
     }
 
@@ -301,13 +301,13 @@ mod tests {
     /// Reads the rest of the body, and checks the number of bytes that the reader says are left.
     fn drain(reader: &mut KeptBodyReader) -> Vec<u8> {
         let mut taken = Vec::new();
-        let whole = reader.left();
+        let whole = reader.remaining();
         while let Some(piece) = reader.next() {
             assert!(!piece.is_empty());
             taken.extend_from_slice(&piece);
-            assert_eq!(reader.left(), whole - taken.len() as u64);
+            assert_eq!(reader.remaining(), whole - taken.len() as u64);
         }
-        assert_eq!(reader.left(), 0);
+        assert_eq!(reader.remaining(), 0);
         assert!(reader.next().is_none());
         taken
     }

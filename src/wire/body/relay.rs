@@ -121,13 +121,13 @@ impl Relay {
     }
 
     /// The number of bytes that were read ahead and that the client has not received yet.
-    pub fn ahead(&self) -> usize {
+    pub fn read_ahead_bytes(&self) -> usize {
         self.ahead.iter().map(Bytes::len).sum()
     }
 
     /// Overwrites each occurrence of the `secrets` in the bytes that were read ahead with asterisks. Lengths do not change.
     pub fn mask(&mut self, secrets: &[Finder<'_>]) {
-        let mut text = Vec::with_capacity(self.ahead());
+        let mut text = Vec::with_capacity(self.read_ahead_bytes());
         for piece in &self.ahead {
             text.extend_from_slice(piece);
         }
@@ -209,7 +209,7 @@ impl Body for Relay {
             RelaySource::Http2 { incoming, .. } => incoming.size_hint().exact(),
         };
         // A body that ends early keeps the length that its head names. So its length is not known here.
-        let ahead = self.ahead() as u64;
+        let ahead = self.read_ahead_bytes() as u64;
         match left {
             Some(left) if self.read_ahead_error.is_none() => SizeHint::with_exact(left + ahead),
             _ => SizeHint::default(),

@@ -112,7 +112,7 @@ impl Replay {
     }
 
     /// Whether the body can still be sent, for the first time or again.
-    pub fn is_here(&self) -> bool {
+    pub fn is_sendable(&self) -> bool {
         !matches!(self.source, ReplaySource::PassedOn)
     }
 
@@ -171,7 +171,7 @@ impl UploadProgress {
     ///
     /// # Errors
     /// If no byte of the body has been taken for longer than `pause`.
-    pub async fn finished(mut self, pause: Duration) -> Result<(), Elapsed> {
+    pub async fn wait_until_sent(mut self, pause: Duration) -> Result<(), Elapsed> {
         loop {
             let received = self.received.load(Ordering::Relaxed);
             match timeout(pause, &mut self.sent).await {
@@ -202,7 +202,7 @@ impl Body for Replay {
         match &self.source {
             ReplaySource::PassedOn => true,
             ReplaySource::Empty => !self.is_chunked(),
-            ReplaySource::Kept(reader) => reader.left() == 0 && (reader.has_begun() || !self.is_chunked()),
+            ReplaySource::Kept(reader) => reader.remaining() == 0 && (reader.has_begun() || !self.is_chunked()),
             ReplaySource::Passing { intake, .. } => intake.is_end(),
         }
     }
@@ -210,7 +210,7 @@ impl Body for Replay {
     fn size_hint(&self) -> SizeHint {
         match (&self.source, self.framing) {
             (_, Framing::None) => SizeHint::with_exact(0),
-            (ReplaySource::Kept(reader), Framing::Length(_)) => SizeHint::with_exact(reader.left()),
+            (ReplaySource::Kept(reader), Framing::Length(_)) => SizeHint::with_exact(reader.remaining()),
             (_, Framing::Length(length)) => SizeHint::with_exact(length),
             (_, Framing::Chunked) => SizeHint::default(),
         }

@@ -78,7 +78,7 @@ async fn wait_for_head<T>(
         tokio::select! {
             biased;
             response = &mut response => return Ok(response),
-            finished = upload.finished(options.idle + CLOSE_DETECTION) => {
+            finished = upload.wait_until_sent(options.idle + CLOSE_DETECTION) => {
                 finished.map_err(|_| SendError::Broken("the upstream stopped reading the request body".to_owned()))?;
             }
         }

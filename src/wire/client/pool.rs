@@ -88,7 +88,7 @@ impl Pool {
     /// provided that this is safe.
     ///
     /// # Errors
-    /// See [`SendError`]. The request can be sent to another upstream if its body [is still here](Replay::is_here).
+    /// See [`SendError`]. The request can be sent to another upstream if its body [can still be sent](Replay::is_sendable).
     pub async fn send(
         &self,
         request: &mut Request<Replay>,
@@ -142,7 +142,7 @@ impl Pool {
                 let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
                 Err(PooledSendFailure {
                     error: failed.error,
-                    may_resend: was_closed && freshness.may_resend(options) && request.body().is_here(),
+                    may_resend: was_closed && freshness.may_resend(options) && request.body().is_sendable(),
                 })
             }
         }
@@ -171,7 +171,7 @@ impl Pool {
         if let Some(body) = unsent {
             *request.body_mut() = body;
         }
-        let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_here();
+        let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_sendable();
         Err(PooledSendFailure {
             error,
             may_resend: is_unsent || is_safe,

@@ -100,7 +100,7 @@ impl Listener {
 
     /// The same listener with TLS. A listener on a Unix socket stays without TLS.
     #[must_use]
-    pub fn secured(mut self, tls: Arc<TlsIdentity>) -> Self {
+    pub fn with_tls(mut self, tls: Arc<TlsIdentity>) -> Self {
         if let ListenerSocket::Tcp(_) = self.socket {
             self.tls = Some(tls);
         }

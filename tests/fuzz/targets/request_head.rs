@@ -35,7 +35,7 @@ static GATEWAYS: LazyLock<[Arc<Gateway>; 2]> = LazyLock::new(|| {
 pub fn run(input: &[u8]) {
     for (gateway, is_keyed) in GATEWAYS.iter().zip([false, true]) {
         let snapshot = gateway.snapshot();
-        let Some(passed) = stages::pass(&snapshot, input) else {
+        let Some(passed) = stages::forward_head(&snapshot, input) else {
             continue;
         };
         let headers = &passed.headers;

@@ -62,7 +62,7 @@ impl Relaying {
         let snapshot = gateway.snapshot();
         let upstream = &snapshot.upstreams()[0];
         let mut log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
-        log.answered(upstream, Route::Home, StatusCode::OK, None);
+        log.record_upstream_answer(upstream, Route::Home, StatusCode::OK, None);
         let mut charge = Charge::default();
         charge.admit(Some(&rate_limits), 400).expect("within the limits");
         charge.mark_answered(StatusCode::OK);
@@ -112,7 +112,7 @@ impl Relaying {
     }
 
     fn charged(&self) -> u64 {
-        1_000 - self.rate_limits.used().tokens.expect("a limit on tokens").remaining
+        1_000 - self.rate_limits.usage().tokens.expect("a limit on tokens").remaining
     }
 
     fn owner(&self) -> Option<UpstreamId> {

@@ -113,7 +113,7 @@ async fn a_request_is_charged_from_the_moment_it_is_sent() {
         let (sent, _) = scenario.run_charged(&mut charge).await;
         assert_eq!(sent.len(), attempts);
         charge.end(FinalUsage::NONE);
-        let remaining = rate_limits.used().tokens.expect("a limit on tokens").remaining;
+        let remaining = rate_limits.usage().tokens.expect("a limit on tokens").remaining;
         assert_eq!(remaining, 1_000 - cost);
     }
 }
