@@ -78,6 +78,21 @@ fn requests() -> Vec<String> {
     ]
 }
 
+/// Returns headers of a response that echo the headers `received` of its request.
+fn echoed_headers(received: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-said", HeaderValue::from_static("header-canary-1b"));
+    for (number, value) in received.values().enumerate() {
+        let name = format!("x-echo-{number}").parse::<http::HeaderName>().expect("a name");
+        headers.insert(name, value.clone());
+    }
+    // The gateway logs the request id of a response, unless the id is a credential.
+    if let Some(credential) = received.get("authorization") {
+        headers.insert("x-request-id", credential.clone());
+    }
+    headers
+}
+
 /// Returns the acts of the upstreams, most of which are invalid. A response echoes the headers that the upstream
 /// received where that is possible.
 fn upstream_acts() -> Vec<Act> {
@@ -102,16 +117,7 @@ fn upstream_acts() -> Vec<Act> {
                 "invalid_api_key"
             };
             let error = json!({"error": {"message": message, "type": "error-canary-c4", "code": code, "param": null}});
-            let mut headers = HeaderMap::new();
-            headers.insert("x-said", HeaderValue::from_static("header-canary-1b"));
-            for (number, value) in received.head.headers.values().enumerate() {
-                let name = format!("x-echo-{number}").parse::<http::HeaderName>().expect("a name");
-                headers.insert(name, value.clone());
-            }
-            // A request id is logged, so an id that is a credential must not be.
-            if let Some(credential) = received.head.headers.get("authorization") {
-                headers.insert("x-request-id", credential.clone());
-            }
+            let headers = echoed_headers(&received.head.headers);
             let pieces = vec![error.to_string().into()];
             let status = StatusCode::from_u16(status).expect("a status");
             Fixed {

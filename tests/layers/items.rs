@@ -47,14 +47,23 @@ pub fn functions(file: &SourceFile) -> Vec<Function> {
     functions.found
 }
 
+/// The owner of a function's signature.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Owner {
+    #[default]
+    File,
+    /// The function implements a trait, which prescribes the signature.
+    Trait,
+}
+
 #[derive(Default)]
 struct Functions {
     found: Vec<Function>,
-    is_of_trait: bool,
+    owner: Owner,
 }
 
 impl Functions {
-    fn add(&mut self, signature: &Signature, whole: proc_macro2::Span, is_of_trait: bool) {
+    fn add(&mut self, signature: &Signature, whole: proc_macro2::Span, owner: Owner) {
         let typed = signature.inputs.iter().filter_map(|input| match input {
             FnArg::Typed(typed) => Some(&*typed.ty),
             FnArg::Receiver(_) => None,
@@ -65,30 +74,36 @@ impl Functions {
             lines: whole.end().line - signature.span().start().line + 1,
             parameters: typed.clone().count(),
             has_bool: typed.clone().any(is_bool),
-            is_of_trait,
+            is_of_trait: owner == Owner::Trait,
         });
     }
 }
 
 impl<'ast> Visit<'ast> for Functions {
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
-        let outer = std::mem::replace(&mut self.is_of_trait, item.trait_.is_some());
+        let outer = std::mem::replace(
+            &mut self.owner,
+            match item.trait_ {
+                Some(_) => Owner::Trait,
+                None => Owner::File,
+            },
+        );
         syn::visit::visit_item_impl(self, item);
-        self.is_of_trait = outer;
+        self.owner = outer;
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast ImplItemFn) {
-        self.add(&item.sig, item.block.span(), self.is_of_trait);
+        self.add(&item.sig, item.block.span(), self.owner);
         syn::visit::visit_impl_item_fn(self, item);
     }
 
     fn visit_item_fn(&mut self, item: &'ast ItemFn) {
-        self.add(&item.sig, item.block.span(), false);
+        self.add(&item.sig, item.block.span(), Owner::File);
         syn::visit::visit_item_fn(self, item);
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast TraitItemFn) {
-        self.add(&item.sig, item.span(), false);
+        self.add(&item.sig, item.span(), Owner::File);
         syn::visit::visit_trait_item_fn(self, item);
     }
 }

@@ -19,6 +19,13 @@ pub struct SourceFile {
     pub is_test: bool,
 }
 
+/// When a file is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Build {
+    Always,
+    TestsOnly,
+}
+
 /// Every source file of the library.
 pub struct Tree(Vec<SourceFile>);
 
@@ -26,7 +33,7 @@ impl Tree {
     /// Reads and parses all files.
     pub fn read() -> Self {
         let mut files = Vec::new();
-        read_module(&root().join("src/lib.rs"), Vec::new(), false, &mut files);
+        read_module(&root().join("src/lib.rs"), Vec::new(), Build::Always, &mut files);
         Self(files)
     }
 
@@ -49,7 +56,7 @@ pub fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn read_module(path: &Path, module: Vec<String>, is_test: bool, files: &mut Vec<SourceFile>) {
+fn read_module(path: &Path, module: Vec<String>, build: Build, files: &mut Vec<SourceFile>) {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     for item in &syntax.items {
@@ -59,8 +66,11 @@ fn read_module(path: &Path, module: Vec<String>, is_test: bool, files: &mut Vec<
         }
         let name = declared.ident.to_string();
         let child: Vec<String> = module.iter().cloned().chain([name.clone()]).collect();
-        let is_test = is_test || is_for_tests(&declared.attrs);
-        read_module(&file_of(path, &name), child, is_test, files);
+        let build = match is_for_tests(&declared.attrs) {
+            true => Build::TestsOnly,
+            false => build,
+        };
+        read_module(&file_of(path, &name), child, build, files);
     }
     let relative = path.strip_prefix(root()).expect("inside the package");
     files.push(SourceFile {
@@ -68,7 +78,7 @@ fn read_module(path: &Path, module: Vec<String>, is_test: bool, files: &mut Vec<
         module,
         text,
         syntax,
-        is_test,
+        is_test: build == Build::TestsOnly,
     });
 }
 

@@ -33,9 +33,9 @@ pub(in crate::proxy) fn replace_with_callers(headers: &mut HeaderMap, key: Optio
 pub(in crate::proxy) fn add(headers: &mut HeaderMap, key: &ClientKey) {
     let Some(rate_limits) = &key.rate_limits else { return };
     let used = rate_limits.usage();
-    for (names, meter) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
-        if let Some(meter) = meter {
-            insert(headers, names, &meter);
+    for (names, used) in [(&REQUESTS, used.requests), (&TOKENS, used.tokens)] {
+        if let Some(used) = used {
+            insert(headers, names, &used);
         }
     }
 }
@@ -51,10 +51,10 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], meter: &LimitUsage) {
-    let until_reset = HeaderValue::try_from(in_units(meter.reset));
-    headers.insert(limit, HeaderValue::from(meter.limit));
-    headers.insert(remaining, HeaderValue::from(meter.remaining));
+fn insert(headers: &mut HeaderMap, [limit, remaining, reset]: &[HeaderName; 3], used: &LimitUsage) {
+    let until_reset = HeaderValue::try_from(in_units(used.reset));
+    headers.insert(limit, HeaderValue::from(used.limit));
+    headers.insert(remaining, HeaderValue::from(used.remaining));
     headers.insert(reset, until_reset.expect("a duration in units is ASCII"));
 }
 
