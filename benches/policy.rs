@@ -11,7 +11,10 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
-    policy::{Affinity, Clues, ConversationStart, Member, Pins, Preference, Rendezvous, SessionSource, candidates},
+    policy::{
+        Affinity, Clues, ConversationStart, Member, MemberIndex, Pins, Preference, Rendezvous, SessionSource,
+        candidates,
+    },
     tick::Tick,
 };
 
@@ -51,8 +54,12 @@ fn rendezvous(c: &mut Criterion) {
             });
             group.bench_function(BenchmarkId::new("first 3", size), |b| {
                 b.iter(|| {
-                    next.next()
-                        .map(|key| pool.ranked(*key, |class| black_box(class) == 0).take(3).sum::<usize>())
+                    next.next().map(|key| {
+                        pool.ranked(*key, |class| black_box(class) == 0)
+                            .take(3)
+                            .map(MemberIndex::as_usize)
+                            .sum::<usize>()
+                    })
                 });
             });
         }
@@ -128,8 +135,16 @@ fn choose(c: &mut Criterion) {
         owner: None,
     };
     let pin = UpstreamId::from_name("account-42");
-    let first =
-        |affinity, pin| candidates(&pool, Preference { affinity, pin }, |_| true, 1, |index| index as u32).next();
+    let first = |affinity, pin| {
+        candidates(
+            &pool,
+            Preference { affinity, pin },
+            |_| true,
+            1,
+            |index| index.as_usize() as u32,
+        )
+        .next()
+    };
     let mut group_of = c.benchmark_group("choose among 100");
     group_of.bench_function("affinity", |b| {
         b.iter(|| Affinity::find(&order, group, black_box(&clues)))

@@ -9,10 +9,10 @@
 //! The candidates are drawn by weight. Otherwise the light members of a pool would be in every second pair and would
 //! be full long before the heavy ones.
 
-use super::hash::below;
+use super::{hash::below, rendezvous::MemberIndex};
 use crate::ids::Weight;
 
-/// Draws two different members of `0..len` with probabilities proportional to `weight`, and returns the member with
+/// Draws two different members of `members` with probabilities proportional to `weight`, and returns the member with
 /// fewer requests in flight per weight. If both are equally loaded, the member that was drawn first is returned.
 /// Members whose `weight` is `None` do not take part; the result is `None` if no member takes part.
 ///
@@ -20,17 +20,25 @@ use crate::ids::Weight;
 /// most twice.
 pub(super) fn less_loaded_of_two(
     random: u64,
-    len: usize,
-    weight: impl Fn(usize) -> Option<Weight>,
-    in_flight: impl Fn(usize) -> u32,
-) -> Option<usize> {
-    let total = (0..len).filter_map(&weight).map(|weight| u64::from(weight.get())).sum();
-    let (first, first_weight) = draw(below(total, random), len, &weight)?;
+    members: impl Iterator<Item = MemberIndex> + Clone,
+    weight: impl Fn(MemberIndex) -> Option<Weight>,
+    in_flight: impl Fn(MemberIndex) -> u32,
+) -> Option<MemberIndex> {
+    let total = members
+        .clone()
+        .filter_map(&weight)
+        .map(|weight| u64::from(weight.get()))
+        .sum();
+    let (first, first_weight) = draw(below(total, random), members.clone(), &weight)?;
     let others = |member| if member == first { None } else { weight(member) };
     // The multiplication by an odd constant derives a second number from the same bits. Its carries reach the high
     // bits, which are the bits that `below` uses.
     let second_random = (random ^ random >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let second_draw = draw(below(total.saturating_sub(first_weight), second_random), len, others);
+    let second_draw = draw(
+        below(total.saturating_sub(first_weight), second_random),
+        members,
+        others,
+    );
     let Some((second, second_weight)) = second_draw else {
         return Some(first);
     };
@@ -43,9 +51,13 @@ pub(super) fn less_loaded_of_two(
 /// Returns the member in whose interval `point` lies, and its weight. The intervals of all members are laid end to
 /// end, each as long as the weight of its member. If `point` lies past the end, which can happen only when weights
 /// change between two calls, the last member is returned.
-fn draw(mut point: u64, len: usize, weight: impl Fn(usize) -> Option<Weight>) -> Option<(usize, u64)> {
+fn draw(
+    mut point: u64,
+    members: impl Iterator<Item = MemberIndex>,
+    weight: impl Fn(MemberIndex) -> Option<Weight>,
+) -> Option<(MemberIndex, u64)> {
     let mut last = None;
-    for member in 0..len {
+    for member in members {
         let Some(weight) = weight(member) else { continue };
         let weight = u64::from(weight.get());
         last = Some((member, weight));
@@ -67,15 +79,20 @@ mod tests {
         fastrand::Rng::with_seed(n).u64(..)
     }
 
-    fn weights(weights: &[u32]) -> impl Fn(usize) -> Option<Weight> {
-        |member| Weight::new(weights[member])
+    fn members(len: usize) -> impl Iterator<Item = MemberIndex> + Clone {
+        (0..len).map(MemberIndex::new)
+    }
+
+    fn weights(weights: &[u32]) -> impl Fn(MemberIndex) -> Option<Weight> {
+        |member| Weight::new(weights[member.as_usize()])
     }
 
     #[test]
     fn pools_of_no_one_and_two_members() {
         for n in 0..1_000 {
             let pick = |weight: &[u32], load: [u32; 3]| {
-                less_loaded_of_two(random(n), weight.len(), weights(weight), |member| load[member])
+                let load = |member: MemberIndex| load[member.as_usize()];
+                less_loaded_of_two(random(n), members(weight.len()), weights(weight), load).map(MemberIndex::as_usize)
             };
             assert_eq!(pick(&[], [0; 3]), None);
             assert_eq!(pick(&[0, 0], [0; 3]), None);
@@ -92,7 +109,8 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut picks = [0.0; 3];
         for _ in 0..100_000 {
-            picks[less_loaded_of_two(rng.u64(..), 3, weights(&[1, 2, 7]), |_| 0).unwrap()] += 1.0 / 100_000.0;
+            let picked = less_loaded_of_two(rng.u64(..), members(3), weights(&[1, 2, 7]), |_| 0);
+            picks[picked.unwrap().as_usize()] += 1.0 / 100_000.0;
         }
         for (share, ideal) in picks.into_iter().zip([0.1, 0.2, 0.7]) {
             assert!((share / ideal - 1.0f64).abs() < 0.05, "{picks:?}");
@@ -106,8 +124,9 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(2);
         let mut picks = [0.0; 4];
         for _ in 0..100_000 {
-            let load = |member| if member == 3 { u32::MAX } else { 0 };
-            picks[less_loaded_of_two(rng.u64(..), 4, weights(&[1, 2, 7, 90]), load).unwrap()] += 1.0 / 100_000.0;
+            let load = |member: MemberIndex| if member.as_usize() == 3 { u32::MAX } else { 0 };
+            let picked = less_loaded_of_two(rng.u64(..), members(4), weights(&[1, 2, 7, 90]), load);
+            picks[picked.unwrap().as_usize()] += 1.0 / 100_000.0;
         }
         assert_eq!(picks[3], 0.0);
         for (share, ideal) in picks.into_iter().zip([0.1, 0.2, 0.7]) {
@@ -122,8 +141,9 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut loads = [0u32; 100];
         for _ in 0..10_000 {
-            let picked = less_loaded_of_two(rng.u64(..), 100, |_| Some(Weight::ONE), |member| loads[member]).unwrap();
-            loads[picked] += 1;
+            let load = |member: MemberIndex| loads[member.as_usize()];
+            let picked = less_loaded_of_two(rng.u64(..), members(100), |_| Some(Weight::ONE), load);
+            loads[picked.unwrap().as_usize()] += 1;
         }
         assert!(loads.iter().all(|load| (95..=104).contains(load)), "{loads:?}");
     }
@@ -132,13 +152,13 @@ mod tests {
         #[test]
         fn only_members_that_take_part_are_picked(
             random: u64,
-            members in prop::collection::vec((prop::option::of(1..=Weight::MAX), any::<u32>()), 0..20),
+            pool in prop::collection::vec((prop::option::of(1..=Weight::MAX), any::<u32>()), 0..20),
         ) {
-            let weight = |member: usize| members[member].0.and_then(Weight::new);
-            let picked = less_loaded_of_two(random, members.len(), weight, |member| members[member].1);
-            match picked {
-                Some(member) => prop_assert!(members[member].0.is_some()),
-                None => prop_assert!(members.iter().all(|(weight, _)| weight.is_none())),
+            let weight = |member: MemberIndex| pool[member.as_usize()].0.and_then(Weight::new);
+            let load = |member: MemberIndex| pool[member.as_usize()].1;
+            match less_loaded_of_two(random, members(pool.len()), weight, load) {
+                Some(member) => prop_assert!(pool[member.as_usize()].0.is_some()),
+                None => prop_assert!(pool.iter().all(|(weight, _)| weight.is_none())),
             }
         }
     }

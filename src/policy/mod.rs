@@ -37,7 +37,7 @@ pub use budget::RetryBudget;
 pub use health::{Attempt, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Owners, Pins};
-pub use rendezvous::{Member, Ranked, Rendezvous};
+pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};
 pub use select::{Decision, WaitLimits, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Preference, Route, candidates};
 pub use session_source::{SessionSource, UnknownSessionSource};

@@ -41,28 +41,17 @@ use std::{
 };
 
 use super::hash::{Key, ln, unit};
-use crate::ids::{OrganizationId, SessionKey, UpstreamId, Weight};
+use crate::ids::{SessionKey, UpstreamId};
 
+mod member;
 #[cfg(test)]
 mod tests;
 
-/// An upstream of a pool, with the facts that rendezvous hashing depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The upstream's id. Within one pool every id is different.
-    pub id: UpstreamId,
-    /// The upstream's share of the keys, relative to the other eligible members.
-    pub weight: Weight,
-    /// The upstream's eligibility class: the members of one class serve the same models.
-    pub class: u16,
-    /// The organization of the upstream. It has no influence on the home of a key; see
-    /// [`candidates`](super::candidates).
-    pub organization: OrganizationId,
-}
+pub use member::{Member, MemberIndex};
 
 /// A pool of upstreams, compiled once per configuration and then immutable.
 ///
-/// Every index in arguments and results refers to the slice of members that the pool was made from.
+/// Every [`MemberIndex`] in arguments and results is an index into the slice of members that the pool was made from.
 #[derive(Debug)]
 pub struct Rendezvous {
     members: Box<[Member]>,
@@ -70,11 +59,11 @@ pub struct Rendezvous {
     /// that a pick reads contiguous memory.
     ids: Box<[u64]>,
     /// For each of `ids`, the index of its member.
-    index: Box<[u32]>,
+    index: Box<[MemberIndex]>,
     /// The runs of `ids` that share weight and class.
     runs: Box<[WeightRun]>,
     /// The ids in ascending order, each with the index of its member.
-    by_id: Box<[(UpstreamId, u32)]>,
+    by_id: Box<[(UpstreamId, MemberIndex)]>,
 }
 
 #[derive(Debug)]
@@ -122,7 +111,7 @@ impl Draw<'_> {
 impl Rendezvous {
     /// Compiles a pool. The order of `members` determines only the meaning of indexes.
     pub fn new(members: &[Member]) -> Self {
-        let mut order: Vec<(u32, &Member)> = (0..).zip(members).collect();
+        let mut order: Vec<(MemberIndex, &Member)> = MemberIndex::all(members.len()).zip(members).collect();
         order.sort_by_key(|(_, member)| (Reverse(member.weight), member.class, member.id));
         let mut runs = Vec::<WeightRun>::new();
         for (at, (_, member)) in order.iter().enumerate() {
@@ -137,7 +126,7 @@ impl Rendezvous {
                 }),
             }
         }
-        let mut by_id: Box<[(UpstreamId, u32)]> = order.iter().map(|(index, member)| (member.id, *index)).collect();
+        let mut by_id: Box<[_]> = order.iter().map(|(index, member)| (member.id, *index)).collect();
         by_id.sort_unstable();
         Self {
             members: members.into(),
@@ -158,21 +147,31 @@ impl Rendezvous {
         self.members.is_empty()
     }
 
-    /// Returns the member at `index`; `None` past the end.
-    pub fn member(&self, index: usize) -> Option<&Member> {
-        self.members.get(index)
+    /// Returns the indexes of all members, in ascending order.
+    pub fn indexes(&self) -> impl Iterator<Item = MemberIndex> + Clone {
+        MemberIndex::all(self.len())
+    }
+
+    /// Returns the member at `index`.
+    ///
+    /// # Panics
+    /// If `index` comes from another pool that has more members.
+    #[inline]
+    pub fn member(&self, index: MemberIndex) -> &Member {
+        let member = self.members.get(index.as_usize());
+        member.expect("an index is used only with the pool that made it")
     }
 
     /// Returns the index of the member with this id; `None` if the pool has no such member. It takes log n steps.
-    pub fn position(&self, id: UpstreamId) -> Option<usize> {
+    pub fn position(&self, id: UpstreamId) -> Option<MemberIndex> {
         let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let (_, index) = self.by_id.get(at).expect("the search found this position");
-        Some(*index as usize)
+        Some(*index)
     }
 
     /// Returns the home of `key` among the members of the classes that `eligible` accepts; `None` if there is no such
     /// member.
-    pub fn home(&self, key: SessionKey, eligible: impl Fn(u16) -> bool) -> Option<usize> {
+    pub fn home(&self, key: SessionKey, eligible: impl Fn(u16) -> bool) -> Option<MemberIndex> {
         let winner = self.earliest(Key::new(key.as_u64()), &eligible, &[])?;
         Some(self.index_of(winner.at))
     }
@@ -274,8 +273,8 @@ impl Rendezvous {
     }
 
     /// Returns the index of the member whose id is at this position in [`Rendezvous::ids`].
-    fn index_of(&self, at: usize) -> usize {
-        *self.index.get(at).expect("every position has an index") as usize
+    fn index_of(&self, at: usize) -> MemberIndex {
+        *self.index.get(at).expect("every position has an index")
     }
 
     fn ids_of(&self, run: &WeightRun) -> &[u64] {
@@ -355,18 +354,18 @@ impl<F: Fn(u16) -> bool> Ranked<'_, F> {
     /// Returns the indexes of the eligible members that `wanted` accepts, whether the iterator has yielded them or
     /// not, in the same order but the last first. It makes one pass over the pool, and needs memory and sorting only
     /// for the wanted members.
-    pub(super) fn among(&self, wanted: impl Fn(&Member) -> bool) -> Vec<usize> {
-        let index = |at: usize| self.pool.index_of(at);
-        let is_wanted = |at| wanted(self.pool.member(index(at)).expect("every index has a member"));
+    pub(super) fn among(&self, wanted: impl Fn(&Member) -> bool) -> Vec<MemberIndex> {
+        let index = |at| self.pool.index_of(at);
+        let is_wanted = |at| wanted(self.pool.member(index(at)));
         let sorted = self.pool.sorted(self.key, &self.eligible, is_wanted);
         sorted.into_iter().map(|(_, draw)| index(draw.at)).collect()
     }
 }
 
 impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
-    type Item = usize;
+    type Item = MemberIndex;
 
-    fn next(&mut self) -> Option<usize> {
+    fn next(&mut self) -> Option<MemberIndex> {
         let draw = match &mut self.stage {
             RankedStage::Few(draws) => {
                 let len = draws.iter().flatten().count();

@@ -29,7 +29,7 @@
 //! candidate: the requests that wait for it have an order, and a later request would enter before them. A draining
 //! upstream is not the least bad candidate either.
 
-use super::{availability::Availability, health::Badness, session::Candidate};
+use super::{availability::Availability, health::Badness, rendezvous::MemberIndex, session::Candidate};
 use crate::tick::Tick;
 
 #[cfg(test)]
@@ -72,9 +72,9 @@ pub enum Decision {
 /// availability is computed.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
-    has_failed: impl Fn(usize) -> bool,
-    mut availability: impl FnMut(usize) -> Availability,
-    badness: impl FnMut(usize) -> Option<Badness>,
+    has_failed: impl Fn(MemberIndex) -> bool,
+    mut availability: impl FnMut(MemberIndex) -> Availability,
+    badness: impl FnMut(MemberIndex) -> Option<Badness>,
     limits: &WaitLimits,
 ) -> Decision {
     let Some(own) = candidates.next() else {
@@ -102,7 +102,7 @@ pub fn select(
 #[cold]
 fn select_any(
     untried: impl Iterator<Item = (Candidate, Availability)>,
-    mut badness: impl FnMut(usize) -> Option<Badness>,
+    mut badness: impl FnMut(MemberIndex) -> Option<Badness>,
     limits: &WaitLimits,
 ) -> Decision {
     let limit = limits.stays_until.max(limits.waits_until);

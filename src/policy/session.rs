@@ -25,7 +25,7 @@ use http::HeaderName;
 use super::{
     SessionSource,
     balance::less_loaded_of_two,
-    rendezvous::{Member, Ranked, Rendezvous},
+    rendezvous::{Member, MemberIndex, Ranked, Rendezvous},
 };
 use crate::ids::{Namespace, OrganizationId, SessionKey, UpstreamId};
 
@@ -154,7 +154,7 @@ impl Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The index of the upstream in the pool.
-    pub index: usize,
+    pub index: MemberIndex,
     /// The route of the request if it goes to this upstream.
     pub route: Route,
 }
@@ -166,19 +166,16 @@ pub struct Candidates<'a, F> {
     pool: &'a Rendezvous,
     /// The index of the request's own upstream. `None` if it is the first in rendezvous order and was not computed
     /// yet, or if the request has none.
-    own: Option<usize>,
+    own: Option<MemberIndex>,
     reach: Reach,
     has_begun: bool,
     /// The indexes of the own upstream's siblings that are still to come, the last first; `None` until they are
     /// needed.
-    siblings: Option<Vec<usize>>,
+    siblings: Option<Vec<MemberIndex>>,
     /// The route of the next candidate.
     route: Route,
     ranked: Ranked<'a, F>,
 }
-
-/// The reason why an index of a candidate has a member.
-const OF_POOL: &str = "every index comes from the pool";
 
 /// How far from its own upstream a request may go.
 #[derive(Clone, Copy, Debug)]
@@ -200,17 +197,17 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     preference: Preference,
     eligible: F,
     random: u64,
-    in_flight: impl Fn(usize) -> u32,
+    in_flight: impl Fn(MemberIndex) -> u32,
 ) -> Candidates<'a, F> {
-    let member = |index| pool.member(index).filter(|member| eligible(member.class));
-    let usable = |id| pool.position(id).filter(|index| member(*index).is_some());
+    let is_eligible = |index: &MemberIndex| eligible(pool.member(*index).class);
+    let usable = |id| pool.position(id).filter(is_eligible);
     let Preference { affinity, pin } = preference;
     let pin = pin.and_then(usable);
     let (own, reach, route) = if let Some(owner) = affinity.owner {
-        let organization = |index| pool.member(index).map(|member| member.organization);
-        let owned_by = pool.position(owner).and_then(organization);
+        let organization = |index| pool.member(index).organization;
+        let owned_by = pool.position(owner).map(organization);
         // A session that moved to a sibling has its cache there by now, and the sibling has the owner's state.
-        let (own, route) = match pin.filter(|pin| owned_by.is_some() && organization(*pin) == owned_by) {
+        let (own, route) = match pin.filter(|pin| owned_by == Some(organization(*pin))) {
             Some(pin) => (Some(pin), Route::Pin),
             None => (usable(owner), Route::Owner),
         };
@@ -220,8 +217,8 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     } else if affinity.key.is_some() {
         (None, Reach::SiblingsFirst, Route::Home)
     } else {
-        let weight = |index| member(index).map(|member| member.weight);
-        let own = less_loaded_of_two(random, pool.len(), weight, in_flight);
+        let weight = |index| is_eligible(&index).then(|| pool.member(index).weight);
+        let own = less_loaded_of_two(random, pool.indexes(), weight, in_flight);
         (own, Reach::Anywhere, Route::Keyless)
     };
     let key = affinity.key.map_or(random, SessionKey::as_u64);
@@ -237,7 +234,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
 }
 
 impl<F: Fn(u16) -> bool> Candidates<'_, F> {
-    fn first(&mut self) -> Option<usize> {
+    fn first(&mut self) -> Option<MemberIndex> {
         self.has_begun = true;
         if self.own.is_none() && !matches!(self.reach, Reach::Organization(_)) {
             self.own = self.ranked.next();
@@ -245,11 +242,11 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
         self.own
     }
 
-    fn later(&mut self) -> Option<usize> {
+    fn later(&mut self) -> Option<MemberIndex> {
         let (pool, own) = (self.pool, self.own);
         let organization = match self.reach {
             Reach::Organization(organization) => organization,
-            Reach::SiblingsFirst => own.map(|own| pool.member(own).expect(OF_POOL).organization),
+            Reach::SiblingsFirst => own.map(|own| pool.member(own).organization),
             Reach::Anywhere => None,
         };
         let is_sibling = |member: &Member| Some(member.organization) == organization;
@@ -261,7 +258,7 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
         match self.reach {
             Reach::Organization(_) => sibling,
             Reach::SiblingsFirst | Reach::Anywhere => sibling.or_else(|| {
-                let is_other = |index: &usize| Some(*index) != own && !is_sibling(pool.member(*index).expect(OF_POOL));
+                let is_other = |index: &MemberIndex| Some(*index) != own && !is_sibling(pool.member(*index));
                 self.ranked.find(is_other)
             }),
         }

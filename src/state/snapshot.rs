@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, Patience, Rendezvous, SessionSource},
+    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource},
     wire,
 };
 
@@ -216,12 +216,12 @@ impl Snapshot {
         (known.connection_settings == *settings).then(|| known.pool.clone())
     }
 
-    /// The upstream at `index`.
+    /// The upstream of the member at `index` of [`Snapshot::rendezvous`].
     ///
     /// # Panics
-    /// If `index` does not come from [`Snapshot::rendezvous`] of this snapshot.
-    pub fn upstream(&self, index: usize) -> &Upstream {
-        let upstream = self.upstreams.get(index);
+    /// If `index` comes from the pool of another snapshot that has more upstreams.
+    pub fn upstream(&self, index: MemberIndex) -> &Upstream {
+        let upstream = self.upstreams.get(index.as_usize());
         upstream.expect("the rendezvous members and the upstreams are compiled in the same order")
     }
 

@@ -191,7 +191,9 @@ fn rewrite(headers: &HeaderMap, rewrite: impl Fn(&mut HeaderMap)) -> Result<u32,
 pub fn rewrite_request() -> Result<u32, BenchError> {
     let gateway = material::gateway(1, NOWHERE)?;
     let snapshot = gateway.snapshot();
-    let upstream = snapshot.upstream(0);
+    let [upstream] = snapshot.upstreams() else {
+        return Err("the gateway has one upstream".into());
+    };
     let (parts, _) = codex()?;
     rewrite(&parts.headers, |headers| stages::rewrite_request(headers, upstream))
 }
@@ -199,7 +201,9 @@ pub fn rewrite_request() -> Result<u32, BenchError> {
 pub fn rewrite_response() -> Result<u32, BenchError> {
     let gateway = material::gateway(1, NOWHERE)?;
     let snapshot = gateway.snapshot();
-    let upstream = snapshot.upstream(0);
+    let [upstream] = snapshot.upstreams() else {
+        return Err("the gateway has one upstream".into());
+    };
     rewrite(&material::response_headers()?, |headers| {
         stages::rewrite_response(headers, upstream);
     })

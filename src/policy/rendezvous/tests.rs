@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::LazyLock, thread};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::Namespace;
+use crate::ids::{Namespace, OrganizationId, Weight};
 
 const ALL: fn(u16) -> bool = |_| true;
 
@@ -31,7 +31,7 @@ fn key(n: usize) -> SessionKey {
 static KEYS: LazyLock<Vec<SessionKey>> = LazyLock::new(|| (0..1_000_000).map(key).collect());
 
 /// The plain weighted form: a logarithm for every member, by the platform's own function.
-fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -> Vec<usize> {
+fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -> Vec<MemberIndex> {
     let mut draws: Vec<_> = members
         .iter()
         .enumerate()
@@ -42,7 +42,7 @@ fn oracle(members: &[Member], key: SessionKey, eligible: impl Fn(u16) -> bool) -
         })
         .collect();
     draws.sort_by(|a, b| a.0.total_cmp(&b.0));
-    draws.into_iter().map(|(_, index)| index).collect()
+    draws.into_iter().map(|(_, index)| MemberIndex::new(index)).collect()
 }
 
 /// Returns the home of each key, computed on all processors.
@@ -55,7 +55,7 @@ fn homes(members: &[Member], keys: &[SessionKey]) -> Vec<UpstreamId> {
         let parts: Vec<_> = keys
             .chunks(part)
             .map(|keys| {
-                let pick = |key: &SessionKey| members[pool.home(*key, ALL).unwrap()].id;
+                let pick = |key: &SessionKey| pool.member(pool.home(*key, ALL).unwrap()).id;
                 scope.spawn(move || keys.iter().map(pick).collect::<Vec<_>>())
             })
             .collect();
@@ -83,7 +83,8 @@ fn assert_near(what: &str, count: f64, ideal: f64) {
 fn homes_do_not_change_between_releases() {
     let golden = |members: &[Member]| -> Vec<Vec<usize>> {
         let pool = Rendezvous::new(members);
-        (0..6).map(|n| pool.ranked(key(n), ALL).take(4).collect()).collect()
+        let first_four = |n| pool.ranked(key(n), ALL).take(4).map(MemberIndex::as_usize);
+        (0..6).map(|n| first_four(n).collect()).collect()
     };
     let equal = golden(&pool(10, |_| 1));
     let mixed = golden(&pool(10, |name| 1 + name as u32 % 4));
@@ -131,7 +132,7 @@ fn a_million_homes_equal_those_of_the_plain_form() {
         .zip(homes)
         .step_by(if cfg!(debug_assertions) { 10 } else { 1 })
     {
-        assert_eq!(home, members[oracle(&members, *key, ALL)[0]].id);
+        assert_eq!(home, members[oracle(&members, *key, ALL)[0].as_usize()].id);
     }
 }
 
@@ -215,8 +216,8 @@ fn keys_of_a_removed_member_spread_over_all_others() {
     let mut heirs = [0u32; 10];
     for key in &KEYS[..100_000] {
         let mut ranked = pool.ranked(*key, ALL);
-        if ranked.next() == Some(3) {
-            heirs[ranked.next().unwrap()] += 1;
+        if ranked.next() == Some(MemberIndex::new(3)) {
+            heirs[ranked.next().unwrap().as_usize()] += 1;
         }
     }
     let mean = f64::from(heirs.iter().sum::<u32>()) / 9.0;
@@ -257,7 +258,8 @@ proptest! {
         n in any::<usize>(),
     ) {
         let names = |members: &[Member]| -> Vec<UpstreamId> {
-            Rendezvous::new(members).ranked(key(n), ALL).map(|index| members[index].id).collect()
+            let pool = Rendezvous::new(members);
+            pool.ranked(key(n), ALL).map(|index| pool.member(index).id).collect()
         };
         prop_assert_eq!(names(&members), names(&shuffled));
     }
@@ -266,9 +268,10 @@ proptest! {
     fn every_id_has_the_position_of_its_member(members in pools()) {
         let pool = Rendezvous::new(&members);
         prop_assert_eq!(pool.len(), members.len());
-        for (index, member) in members.iter().enumerate() {
+        prop_assert!(pool.indexes().map(MemberIndex::as_usize).eq(0..members.len()));
+        for (index, member) in pool.indexes().zip(&members) {
             prop_assert_eq!(pool.position(member.id), Some(index));
-            prop_assert_eq!(pool.member(index), Some(member));
+            prop_assert_eq!(pool.member(index), member);
         }
     }
 
@@ -278,7 +281,7 @@ proptest! {
         let is_chosen = |member: &Member| chosen >> (member.id.as_u64() % 64) & 1 == 1;
         let eligible = |class: u16| class.is_multiple_of(2);
         let mut ranked = pool.ranked(key(n), eligible);
-        let expected: Vec<usize> = ranked.clone().filter(|index| is_chosen(&members[*index])).collect();
+        let expected: Vec<MemberIndex> = ranked.clone().filter(|index| is_chosen(pool.member(*index))).collect();
         ranked.by_ref().take(yielded).for_each(drop);
         prop_assert!(ranked.among(is_chosen).into_iter().rev().eq(expected));
     }

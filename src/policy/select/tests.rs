@@ -37,7 +37,10 @@ impl UpstreamCase {
 
 fn candidate(index: usize) -> Candidate {
     let route = if index == 0 { Route::Pin } else { Route::Moved };
-    Candidate { index, route }
+    Candidate {
+        index: MemberIndex::new(index),
+        route,
+    }
 }
 
 fn limits(stays: u64, waits: u64) -> WaitLimits {
@@ -49,13 +52,12 @@ fn limits(stays: u64, waits: u64) -> WaitLimits {
 }
 
 fn decide(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
-    let availability = |index: usize| pool[index].availability;
-    let badness = |index: usize| pool[index].badness();
+    let case = |index: MemberIndex| pool[index.as_usize()];
     select(
         (0..pool.len()).map(candidate),
-        |index| pool[index].is_tried,
-        availability,
-        badness,
+        |index| case(index).is_tried,
+        |index| case(index).availability,
+        |index| case(index).badness(),
         limits,
     )
 }
@@ -207,7 +209,10 @@ fn a_ready_own_upstream_is_selected_without_a_look_at_the_others() {
         |_| panic!("badness is not needed"),
         &limits(0, 0),
     );
-    assert_eq!((decision, asked.into_inner()), (Decision::Send(candidate(0)), vec![0]));
+    assert_eq!(
+        (decision, asked.into_inner()),
+        (Decision::Send(candidate(0)), vec![MemberIndex::new(0)])
+    );
 }
 
 fn availabilities() -> impl Strategy<Value = Availability> {

@@ -235,7 +235,7 @@ fn pool_of(size: usize, organization: impl Fn(usize) -> OrganizationId) -> Rende
 fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
     let pool = pool(6);
     let key = text("s-1");
-    let home = pool.home(key.unwrap(), |_| true).unwrap();
+    let home = pool.home(key.unwrap(), |_| true).unwrap().as_usize();
     let (pin, owner) = ((home + 1) % 6, (home + 2) % 6);
     let first = |owner: Option<usize>, pin: Option<usize>| {
         let affinity = Affinity {
@@ -252,7 +252,7 @@ fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
             0,
             |_| panic!("a request with a session is not balanced"),
         );
-        candidates.next().map(|first| (first.index, first.route))
+        candidates.next().map(|first| (first.index.as_usize(), first.route))
     };
     assert_eq!(first(None, None), Some((home, Route::Home)));
     assert_eq!(first(None, Some(pin)), Some((pin, Route::Pin)));
@@ -270,10 +270,10 @@ fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
 fn without_a_session_the_less_loaded_of_two_upstreams_is_first() {
     let pool = pool(2);
     let first = |loads: [u32; 2]| {
-        let in_flight = |index: usize| loads[index];
+        let in_flight = |index: MemberIndex| loads[index.as_usize()];
         candidates(&pool, Preference::default(), |_| true, 7, in_flight)
             .next()
-            .map(|first| (first.index, first.route))
+            .map(|first| (first.index.as_usize(), first.route))
     };
     assert_eq!(first([3, 2]), Some((1, Route::Keyless)));
     assert_eq!(first([2, 3]), Some((0, Route::Keyless)));
@@ -286,13 +286,10 @@ fn oracle(
     pin: Option<UpstreamId>,
     eligible: impl Fn(u16) -> bool,
 ) -> Vec<Candidate> {
-    let of = |id| pool.position(id).and_then(|index| pool.member(index)).copied();
+    let of = |id| pool.position(id).map(|index| *pool.member(index));
     let usable = |member: &Member| eligible(member.class);
     let key = affinity.key.expect("a request without a key is balanced");
-    let ranked: Vec<Member> = pool
-        .ranked(key, &eligible)
-        .map(|index| *pool.member(index).unwrap())
-        .collect();
+    let ranked: Vec<Member> = pool.ranked(key, &eligible).map(|index| *pool.member(index)).collect();
     let owned_by = affinity.owner.map(|owner| of(owner).map(|owner| owner.organization));
     let is_allowed = |member: &Member| owned_by.is_none_or(|owned_by| owned_by == Some(member.organization));
     let mut firsts = vec![
@@ -350,10 +347,11 @@ proptest! {
         let eligible = |class: u16| classes >> class & 1 == 1;
         let all: Vec<Candidate> = candidates(&pool, Preference::default(), eligible, random, |_| 0).collect();
         prop_assert!(all.iter().all(|candidate| candidate.route == Route::Keyless));
-        let mut indexes: Vec<usize> = all.iter().map(|candidate| candidate.index).collect();
+        let mut indexes: Vec<MemberIndex> = all.iter().map(|candidate| candidate.index).collect();
         let after_first = pool.ranked_by(random, eligible).filter(|index| Some(index) != indexes.first());
         prop_assert!(after_first.eq(indexes.iter().skip(1).copied()), "a weighted shuffle");
         indexes.sort_unstable();
-        prop_assert!(indexes.into_iter().eq((0..size).filter(|n| eligible((n % 3) as u16))), "each candidate comes once");
+        let eligible_numbers = (0..size).filter(|n| eligible((n % 3) as u16));
+        prop_assert!(indexes.into_iter().map(MemberIndex::as_usize).eq(eligible_numbers), "each candidate comes once");
     }
 }

@@ -58,11 +58,11 @@ impl World {
                 "a pin keeps its value until a request changes it"
             );
         }
-        let member = |id: UpstreamId| pool.position(id).and_then(|index| pool.member(index));
+        let member = |id: UpstreamId| pool.position(id).map(|index| pool.member(index));
         let organization = |id| member(id).map(|member| member.organization);
         let serves = |class: u16| class == 0 || it.model == self.models[0];
         let first = self.candidates(request).next();
-        let first = first.and_then(|first| pool.member(first.index));
+        let first = first.map(|first| pool.member(first.index));
         if let Some(pin) = it.pin.and_then(member).filter(|pin| serves(pin.class))
             && it
                 .affinity
@@ -76,11 +76,8 @@ impl World {
             );
         }
         for candidate in self.candidates(request) {
-            let of = pool.member(candidate.index).map(|member| member.organization);
-            let is_allowed = it
-                .affinity
-                .owner
-                .is_none_or(|owner| of.is_some() && organization(owner) == of);
+            let of = pool.member(candidate.index).organization;
+            let is_allowed = it.affinity.owner.is_none_or(|owner| organization(owner) == Some(of));
             check!(
                 self,
                 is_allowed,
@@ -176,7 +173,7 @@ impl World {
     }
 
     fn upstream_of(&self, request: usize, candidate: Candidate) -> usize {
-        self.requests[request].snapshot.upstreams[candidate.index]
+        self.requests[request].snapshot.upstream(candidate.index)
     }
 
     fn upstreams_in_order(&self, request: usize) -> Vec<usize> {

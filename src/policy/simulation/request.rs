@@ -59,7 +59,7 @@ impl World {
 
     fn advance(&mut self, request: usize) {
         let it = &self.requests[request];
-        let upstream = |index: usize| it.snapshot.upstreams[index];
+        let upstream = |index| it.snapshot.upstream(index);
         let limits = WaitLimits {
             now: self.now,
             stays_until: it.stays_until,
@@ -84,7 +84,7 @@ impl World {
                 self.send(request, candidate, Choice::LeastBad);
             }
             Decision::Wait { candidate, until } => {
-                let at = self.requests[request].snapshot.upstreams[candidate.index];
+                let at = self.requests[request].snapshot.upstream(candidate.index);
                 self.wait(request, at, until);
             }
             Decision::NoUpstream => self.end(request),
@@ -106,7 +106,7 @@ impl World {
     fn send(&mut self, request: usize, candidate: Candidate, choice: Choice) {
         let (model, to) = {
             let it = &self.requests[request];
-            (it.model, it.snapshot.upstreams[candidate.index])
+            (it.model, it.snapshot.upstream(candidate.index))
         };
         if choice == Choice::LeastBad || self.requests[request].sent > 0 {
             if !self.budget.try_spend(self.now, self.counts.requests) {
@@ -218,7 +218,7 @@ impl World {
         let own = self
             .candidates(request)
             .next()
-            .map(|own| it.snapshot.upstreams[own.index]);
+            .map(|own| it.snapshot.upstream(own.index));
         own == Some(upstream) && self.now.after(reset) <= it.stays_until
     }
 

@@ -150,7 +150,7 @@ impl World {
             let session = loop {
                 let session = session(&format!("late-{}", self.rng.u64(..)), &mut self.rng);
                 let found = self.snapshot.pool.home(session.key, |_| true);
-                if found.is_some_and(|index| self.snapshot.upstreams[index] == home) {
+                if found.is_some_and(|index| self.snapshot.upstream(index) == home) {
                     break session;
                 }
             };

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Availability, Candidate, Pins, Preference, Rendezvous, RetryBudget, Route, Verdict,
-        candidates,
+        Affinity, Attempt, Availability, Candidate, MemberIndex, Pins, Preference, Rendezvous, RetryBudget, Route,
+        Verdict, candidates,
     },
     tick::Tick,
 };
@@ -27,7 +27,14 @@ use crate::{
 pub(super) struct SimulatedConfig {
     pub pool: Rendezvous,
     /// For each member of the pool, the index of its upstream in [`World::upstreams`].
-    pub upstreams: Vec<usize>,
+    upstreams: Vec<usize>,
+}
+
+impl SimulatedConfig {
+    /// Returns the index in [`World::upstreams`] of the upstream at `index` in the pool.
+    pub(super) fn upstream(&self, index: MemberIndex) -> usize {
+        self.upstreams[index.as_usize()]
+    }
 }
 
 /// A conversation of a client.
@@ -178,7 +185,7 @@ impl World {
             ..
         } = &self.requests[request];
         let serves_all = *model == self.models[0];
-        let in_flight = |index: usize| self.upstreams[snapshot.upstreams[index]].in_flight;
+        let in_flight = |index| self.upstreams[snapshot.upstream(index)].in_flight;
         candidates(
             &snapshot.pool,
             Preference {

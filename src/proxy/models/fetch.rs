@@ -35,7 +35,8 @@ pub(super) async fn fetch_all(
     callers: &CallersCredential,
 ) -> FetchedLists {
     let mut fetches = JoinSet::new();
-    for (index, upstream) in snapshot.upstreams().iter().enumerate() {
+    for index in snapshot.rendezvous.indexes() {
+        let upstream = snapshot.upstream(index);
         let has_credential = matches!(upstream.credential, Credential::Own(_)) || callers.is_present();
         if !is_included(upstream) || !has_credential {
             continue;
@@ -45,7 +46,7 @@ pub(super) async fn fetch_all(
         let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
         let snapshot = snapshot.clone();
         fetches.spawn(async move {
-            let upstream = &snapshot.upstreams()[index];
+            let upstream = snapshot.upstream(index);
             let fetched = timeout(TIMEOUT, fetch(upstream, request)).await;
             let fetched = fetched.unwrap_or_else(|_| Err(format!("no list of models within {} s", TIMEOUT.as_secs())));
             if let Err(problem) = &fetched {
@@ -60,7 +61,7 @@ pub(super) async fn fetch_all(
     let missing = fetched.iter().filter(|(_, list)| list.is_none()).count();
     let lists = fetched
         .into_iter()
-        .filter_map(|(index, list)| Some((snapshot.upstreams()[index].id, list?)));
+        .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list?)));
     FetchedLists {
         lists: lists.collect(),
         missing,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     fault::Fault,
     ids::Namespace,
-    policy::{Route, Verdict},
+    policy::{MemberIndex, Route, Verdict},
     proxy::request_log::RequestLog,
     state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream},
 };
@@ -108,7 +108,7 @@ pub(in crate::proxy) struct TurnAnswer<'a, R> {
 /// A failed attempt.
 struct FailedAttempt<'a, R> {
     upstream: &'a Upstream,
-    index: usize,
+    index: MemberIndex,
     /// Why the request may go to another upstream; `None` if it may not.
     failover: Option<FailoverReason>,
     /// Whether the upstream has reported a limit.
@@ -249,7 +249,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
     async fn keep_failed_answer(
         &self,
         mut kept: TurnAnswer<'a, S::Response>,
-        index: usize,
+        index: MemberIndex,
     ) -> FailedAttempt<'a, S::Response> {
         let (upstream, answer) = (kept.upstream, &mut kept.answer);
         let (verdict, status) = (answer.verdict, answer.status);
@@ -282,7 +282,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         &self,
         failure: SendFailure,
         upstream: &'a Upstream,
-        index: usize,
+        index: MemberIndex,
         mut lease: Lease,
     ) -> FailedAttempt<'a, S::Response> {
         let failover = match &failure {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     fault::{self, Fault},
     ids::{ModelKey, Namespace, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Decision, Preference, Route, WaitLimits},
+    policy::{self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, Route, WaitLimits},
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -50,8 +50,8 @@ pub(in crate::proxy) struct Turn<'a> {
     /// Whether `wait_limits.now` was read just now, when the turn was opened, so that the first pick need not read the
     /// clock again.
     is_now_fresh: bool,
-    /// The upstreams that have failed the turn, by index.
-    failed: Vec<usize>,
+    /// The upstreams that have failed the turn.
+    failed: Vec<MemberIndex>,
     /// The time that the turn has waited for upstreams.
     waited: Duration,
 }
@@ -59,8 +59,8 @@ pub(in crate::proxy) struct Turn<'a> {
 /// The upstream that a turn goes to, and its lease there.
 pub(in crate::proxy) struct PickedUpstream<'a> {
     pub upstream: &'a Upstream,
-    /// The index of the upstream in the snapshot.
-    pub index: usize,
+    /// The index of the upstream in the snapshot of the turn.
+    pub index: MemberIndex,
     /// Why the turn goes there.
     pub route: Route,
     pub lease: Lease,
@@ -113,7 +113,7 @@ impl<'a> Turn<'a> {
         let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
         let pinned = pin
             .and_then(|id| snapshot.rendezvous.position(id))
-            .and_then(|at| snapshot.rendezvous.member(at));
+            .map(|index| snapshot.rendezvous.member(index));
         let pin_update = match pinned {
             Some(member) if !eligibility.allows(member.class) => PinUpdate::Never,
             _ => PinUpdate::IfUnchanged(pin),
@@ -204,13 +204,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Excludes the upstream at `index` from the rest of the turn: it has failed the request.
-    pub fn mark_failed(&mut self, index: usize) {
+    pub fn mark_failed(&mut self, index: MemberIndex) {
         self.failed.push(index);
     }
 
     /// Whether the upstream at `index`, which has just reported a limit, is the turn's own and will take it while the
     /// session still waits for its own upstream.
-    pub fn is_worth_waiting_for(&self, index: usize) -> bool {
+    pub fn is_worth_waiting_for(&self, index: MemberIndex) -> bool {
         let is_own = self.candidates().next().is_some_and(|own| own.index == index);
         is_own
             && matches!(self.availability(index), Availability::Cooling { until } if until <= self.wait_limits.stays_until)
@@ -288,11 +288,11 @@ impl<'a> Turn<'a> {
         lease
     }
 
-    fn upstream(&self, index: usize) -> &'a Upstream {
+    fn upstream(&self, index: MemberIndex) -> &'a Upstream {
         self.snapshot.upstream(index)
     }
 
-    fn availability(&self, index: usize) -> Availability {
+    fn availability(&self, index: MemberIndex) -> Availability {
         self.upstream(index).state.availability(self.model)
     }
 

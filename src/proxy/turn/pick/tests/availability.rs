@@ -51,8 +51,13 @@ fn pin_to(gateway: &Gateway, upstream: &str) {
     gateway.runtime.pins.confirm(key, None, upstream, gateway.clock.now());
 }
 
+/// The first upstream of the configuration.
+const A: MemberIndex = MemberIndex::new(0);
+/// The second upstream of the configuration.
+const B: MemberIndex = MemberIndex::new(1);
+
 /// Reports `verdict` on a request to the upstream at `index`.
-fn report(snapshot: &Snapshot, index: usize, verdict: Verdict) {
+fn report(snapshot: &Snapshot, index: MemberIndex, verdict: Verdict) {
     let lease = snapshot.upstream(index).state.try_acquire(None);
     lease.expect("the upstream takes a request").report(verdict);
 }
@@ -64,7 +69,7 @@ const fn limited_for(seconds: u64) -> Verdict {
     }
 }
 
-fn eject(snapshot: &Snapshot, index: usize) {
+fn eject(snapshot: &Snapshot, index: MemberIndex) {
     (0..EJECT_AFTER).for_each(|_| report(snapshot, index, Verdict::Failed));
     let availability = snapshot.upstream(index).state.availability(None);
     assert!(matches!(availability, Availability::Ejected { .. }), "{availability:?}");
@@ -99,10 +104,10 @@ async fn a_turn_waits_for_a_full_upstream() {
     let gateway = only_a("max_in_flight = 1");
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    let lease = snapshot.upstream(0).state.try_acquire(None).expect("a free slot");
+    let lease = snapshot.upstream(A).state.try_acquire(None).expect("a free slot");
     match turn.pick_now() {
         PickStep::Wait { candidate, until } => {
-            assert_eq!(candidate.index, 0);
+            assert_eq!(candidate.index, A);
             assert_eq!(until, gateway.clock.now().after(snapshot.patience.wait));
         }
         _ => panic!("the only slot is taken"),
@@ -121,10 +126,10 @@ async fn a_session_leaves_an_ejected_upstream_at_once() {
         PickStep::Go(picked) => (picked.index, picked.route, picked.readiness),
         _ => panic!("an upstream can be tried"),
     };
-    assert_eq!(picked(), (0, Route::Pin, Readiness::Ready));
+    assert_eq!(picked(), (A, Route::Pin, Readiness::Ready));
     pass_a_moment().await;
-    eject(&snapshot, 0);
-    assert_eq!(picked(), (1, Route::Moved, Readiness::Ready));
+    eject(&snapshot, A);
+    assert_eq!(picked(), (B, Route::Moved, Readiness::Ready));
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,12 +137,12 @@ async fn a_new_session_tries_an_ejected_upstream_as_the_last_resort_and_a_pinned
     let gateway = only_a("");
     let snapshot = gateway.snapshot();
     pass_a_moment().await;
-    eject(&snapshot, 0);
+    eject(&snapshot, A);
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::LastResort));
     pin_to(&gateway, "a");
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == 0));
+    assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == A));
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,15 +151,15 @@ async fn only_a_short_limit_of_the_own_upstream_is_worth_waiting_for() {
     pin_to(&gateway, "a");
     let snapshot = gateway.snapshot();
     let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(!turn.is_worth_waiting_for(0), "it is ready");
-    report(&snapshot, 0, limited_for(2));
-    report(&snapshot, 1, limited_for(2));
-    assert!(turn.is_worth_waiting_for(0));
-    assert!(!turn.is_worth_waiting_for(1), "it is not the session's own upstream");
+    assert!(!turn.is_worth_waiting_for(A), "it is ready");
+    report(&snapshot, A, limited_for(2));
+    report(&snapshot, B, limited_for(2));
+    assert!(turn.is_worth_waiting_for(A));
+    assert!(!turn.is_worth_waiting_for(B), "it is not the session's own upstream");
     tokio::time::advance(Duration::from_secs(3)).await;
-    report(&snapshot, 0, limited_for(3_600));
+    report(&snapshot, A, limited_for(3_600));
     assert!(
-        !turn.is_worth_waiting_for(0),
+        !turn.is_worth_waiting_for(A),
         "another upstream would have read the prompt sooner"
     );
 }
@@ -164,20 +169,20 @@ async fn the_fault_says_why_no_upstream_is_left() {
     type Trouble = fn(&Snapshot);
     let rows: [(&str, Trouble, Option<u64>); 4] = [
         ("no limit", |_| {}, None),
-        ("one limit", |snapshot| report(snapshot, 0, limited_for(60)), None),
+        ("one limit", |snapshot| report(snapshot, A, limited_for(60)), None),
         (
             "a limit and an ejection",
             |snapshot| {
-                report(snapshot, 0, limited_for(60));
-                eject(snapshot, 1);
+                report(snapshot, A, limited_for(60));
+                eject(snapshot, B);
             },
             None,
         ),
         (
             "two limits",
             |snapshot| {
-                report(snapshot, 0, limited_for(60));
-                report(snapshot, 1, limited_for(30));
+                report(snapshot, A, limited_for(60));
+                report(snapshot, B, limited_for(30));
             },
             Some(30),
         ),
