@@ -1,6 +1,6 @@
 //! Picks the upstream that a turn goes to next, and waits for it if necessary.
 //!
-//! [`policy::select`] decides the order of the candidates and chooses one of them. This file passes the inputs to it
+//! [`policy::select`](policy::select()) decides the order of the candidates and chooses one of them. This file passes the inputs to it
 //! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
 //! waits for one.
 
