@@ -27,10 +27,10 @@
 //! | --- | --- | --- |
 //! | striped | 21 | 21 |
 //! | plain atomics | 16 | 115 |
-//! | `prometheus` | 49 | 450 to 1,200 |
+//! | `prometheus` | 49 | 300 to 1,200 |
 //!
 //! A request costs about 70,000 instructions, or 20 µs. So striping saves at most 0.5 % of a request against plain
-//! atomics on two cores, and 2 to 5 % against the histograms of `prometheus`; the gain grows with the number of cores.
+//! atomics on two cores, and 1 to 5 % against the histograms of `prometheus`; the gain grows with the number of cores.
 //! It comes from the histograms. A single counter (2 ns striped, 9 to 14 ns plain on two threads) and rare events, such
 //! as failovers, gain nothing measurable. They are striped too, because one implementation is simpler than two.
 
