@@ -1,54 +1,30 @@
-//! Where a turn goes next, by the state of its upstreams: a real gateway, no sockets, and paused time.
+//! Tests the pick of a turn for each state of its upstreams, on a real gateway, without sockets and with paused time.
 
 use std::sync::Arc;
 
-use http::HeaderName;
-
 use super::super::*;
 use crate::{
-    endpoint::Endpoint,
-    ids::{OwnedKey, SessionKey},
+    ids::OwnedKey,
     policy::{Scope, Verdict, health::EJECT_AFTER},
     proxy::{
         testing,
-        turn::facts::{NamedState, SessionFacts},
+        turn::kit::{self, set_pin},
     },
 };
 
-const KEY: &str = "session-1";
 const RESPONSE: &str = "resp_1";
 
-/// Opens a turn of the session [`KEY`] for `model`, which names `previous_response`.
+/// Opens a turn of the session of [`kit`] for `model`, which names `previous_response`.
 fn open<'a>(
     gateway: &'a Gateway,
     snapshot: &'a Snapshot,
-    model: &str,
-    previous_response: Option<&str>,
+    model: &'a str,
+    previous_response: Option<&'a str>,
 ) -> Result<Turn<'a>, Fault> {
-    let facts = TurnFacts {
-        group: snapshot.access.anonymous(),
-        endpoint: Endpoint::Responses,
-        model: Some(model),
-        body_bytes: 1_000_000,
-        session: SessionFacts {
-            prompt_cache_key: Some(KEY),
-            session_id: None,
-            header: |_: &HeaderName| None,
-            instructions: b"",
-            input: b"",
-        },
-        named_state: NamedState {
-            previous_response,
-            ..NamedState::default()
-        },
-    };
+    let mut facts = kit::facts(snapshot);
+    facts.model = Some(model);
+    facts.named_state.previous_response = previous_response;
     Turn::open(gateway, snapshot, &facts)
-}
-
-fn pin_to(gateway: &Gateway, upstream: &str) {
-    let key = SessionKey::from_text(gateway.snapshot().access.anonymous().namespace, KEY);
-    let upstream = UpstreamId::from_name(upstream);
-    gateway.runtime.pins.confirm(key, None, upstream, gateway.clock.now());
 }
 
 /// The first upstream of the configuration.
@@ -119,7 +95,7 @@ async fn a_turn_waits_for_a_full_upstream() {
 #[tokio::test(start_paused = true)]
 async fn a_session_leaves_an_ejected_upstream_at_once() {
     let gateway = testing::gateway("");
-    pin_to(&gateway, "a");
+    set_pin(&gateway, "a");
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     let mut picked = || match turn.pick_now() {
@@ -140,7 +116,7 @@ async fn a_new_session_tries_an_ejected_upstream_as_the_last_resort_and_a_pinned
     eject(&snapshot, A);
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::LastResort));
-    pin_to(&gateway, "a");
+    set_pin(&gateway, "a");
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == A));
 }
@@ -148,7 +124,7 @@ async fn a_new_session_tries_an_ejected_upstream_as_the_last_resort_and_a_pinned
 #[tokio::test(start_paused = true)]
 async fn only_a_short_limit_of_the_own_upstream_is_worth_waiting_for() {
     let gateway = testing::gateway("");
-    pin_to(&gateway, "a");
+    set_pin(&gateway, "a");
     let snapshot = gateway.snapshot();
     let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(!turn.is_worth_waiting_for(A), "it is ready");
