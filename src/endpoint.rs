@@ -21,10 +21,67 @@ pub enum Endpoint {
     Models,
     /// `/v1/chat/completions`, and the older `/v1/completions`
     ChatCompletions,
+    /// `/v1/messages` of the Messages API
+    Messages,
     /// `/v1/embeddings`
     Embeddings,
+    /// `/v1/images` and the paths below it
+    Images,
+    /// `/v1/audio` and the paths below it
+    Audio,
+    /// `/v1/organization` and the paths below it
+    Administration,
     /// Any other path under `/v1`
     Other,
+}
+
+/// The part of an upstream's service that an endpoint belongs to. Limits and failures of one part say nothing about
+/// the others, so health is kept for each part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointClass {
+    /// A model generates text.
+    Generation,
+    /// The lists of models.
+    Models,
+    /// Objects that the account stores: responses, files, batches and so on.
+    Objects,
+    /// Images.
+    Images,
+    /// Speech and transcriptions.
+    Audio,
+    /// Embeddings.
+    Embeddings,
+    /// The administration of the account.
+    Administration,
+}
+
+impl EndpointClass {
+    /// The number of classes.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Every class, in the order of its discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::Generation,
+        Self::Models,
+        Self::Objects,
+        Self::Images,
+        Self::Audio,
+        Self::Embeddings,
+        Self::Administration,
+    ];
+
+    /// The name of the class, for programs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Generation => "generation",
+            Self::Models => "models",
+            Self::Objects => "objects",
+            Self::Images => "images",
+            Self::Audio => "audio",
+            Self::Embeddings => "embeddings",
+            Self::Administration => "administration",
+        }
+    }
 }
 
 /// When the body of a request is read for its model, its session key and the responses that it names.
@@ -65,6 +122,7 @@ pub enum ConfinedAccess {
 /// One row of the table.
 struct EndpointTraits {
     label: &'static str,
+    class: EndpointClass,
     inspection: Inspection,
     keyless_routing: KeylessRouting,
     is_repeatable: bool,
@@ -76,13 +134,17 @@ struct EndpointTraits {
 
 impl Endpoint {
     /// Every endpoint, in the order of its discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Responses,
         Self::Compact,
         Self::Response,
         Self::Models,
         Self::ChatCompletions,
+        Self::Messages,
         Self::Embeddings,
+        Self::Images,
+        Self::Audio,
+        Self::Administration,
         Self::Other,
     ];
 
@@ -90,29 +152,39 @@ impl Endpoint {
     #[rustfmt::skip]
     const fn traits(self) -> EndpointTraits {
         use ConfinedAccess::{Get, NamedResponse, Post, StatelessPost};
+        use EndpointClass::{Administration, Audio, Embeddings, Generation, Images, Models, Objects};
         use Inspection::{Always, IfJson};
         use KeylessRouting::{Balanced, ByContent};
         const YES: bool = true;
         const NO: bool = false;
-        let (label, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access) = match self {
-            //                        label               body       without    repeat- usage response runs a  confined
-            //                                            inspected  a key      able    read  ids      model  groups may
-            Self::Responses       => ("responses",        Always,    ByContent, YES,    YES,  YES,     YES,   Post),
-            Self::Compact         => ("compact",          Always,    ByContent, YES,    YES,  YES,     YES,   Post),
-            Self::Response        => ("response",         IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
-            Self::Models          => ("models",           IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
-            Self::ChatCompletions => ("chat_completions", Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Embeddings      => ("embeddings",       Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Other           => ("other",            IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+        let (label, class, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access) = match self {
+            //                        label               health          body       without    repeat- usage response runs a  confined
+            //                                            kept with       inspected  a key      able    read  ids      model  groups may
+            Self::Responses       => ("responses",        Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
+            Self::Compact         => ("compact",          Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
+            Self::Response        => ("response",         Objects,        IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
+            Self::Models          => ("models",           Models,         IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
+            Self::ChatCompletions => ("chat_completions", Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::Messages        => ("messages",         Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::Images          => ("images",           Images,         IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Audio           => ("audio",            Audio,          IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Administration  => ("administration",   Administration, IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Other           => ("other",            Objects,        IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
         };
         EndpointTraits {
-            label, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access,
+            label, class, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access,
         }
     }
 
     /// The metric label `endpoint`.
     pub const fn label(self) -> &'static str {
         self.traits().label
+    }
+
+    /// The part of an upstream's service that the endpoint belongs to.
+    pub const fn class(self) -> EndpointClass {
+        self.traits().class
     }
 
     /// When the body of a request is inspected.
@@ -166,8 +238,9 @@ mod tests {
         let yes_or_no = |answer| if answer { "yes" } else { "no" };
         let row = |endpoint: Endpoint| {
             format!(
-                "{:<16} | {:<6} | {:<9} | {:<10} | {:<10} | {:<12} | {:<10} | {:<10} | {:?}",
+                "{:<16} | {:<14} | {:<6} | {:<9} | {:<10} | {:<10} | {:<12} | {:<10} | {:<10} | {:?}",
                 endpoint.label(),
+                endpoint.class().label(),
                 format!("{:?}", endpoint.inspection()),
                 format!("{:?}", endpoint.keyless_routing()),
                 yes_or_no(endpoint.is_repeatable()),
@@ -179,16 +252,20 @@ mod tests {
             )
         };
         let table = Endpoint::ALL.map(row).join("\n");
-        // label | inspected | without a key | repeatable | usage read | drops accept-encoding | response ids | runs a
-        // model | confined groups may
+        // label | class | inspected | without a key | repeatable | usage read | drops accept-encoding | response ids |
+        // runs a model | confined groups may
         let expected = "\
-responses        | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
-compact          | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
-response         | IfJson | Balanced  | yes        | yes        | yes          | yes        | yes        | NamedResponse
-models           | IfJson | Balanced  | yes        | no         | no           | no         | no         | Get
-chat_completions | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-embeddings       | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-other            | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
+responses        | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
+compact          | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
+response         | objects        | IfJson | Balanced  | yes        | yes        | yes          | yes        | yes        | NamedResponse
+models           | models         | IfJson | Balanced  | yes        | no         | no           | no         | no         | Get
+chat_completions | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+messages         | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+embeddings       | embeddings     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+images           | images         | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
+audio            | audio          | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
+administration   | administration | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
+other            | objects        | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
         assert_eq!(table, expected);
     }
 
@@ -196,6 +273,9 @@ other            | IfJson | Balanced  | no         | no         | no           |
     fn all_endpoints_are_listed_in_the_order_of_their_discriminants() {
         for (index, endpoint) in Endpoint::ALL.into_iter().enumerate() {
             assert_eq!(endpoint as usize, index);
+        }
+        for (index, class) in EndpointClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, index);
         }
     }
 }

@@ -118,11 +118,21 @@ fn endpoint(method: &Method, tail: &str) -> Endpoint {
         "/models" => Endpoint::Models,
         // The older endpoint streams and reports its usage as the newer one does.
         "/chat/completions" | "/completions" => Endpoint::ChatCompletions,
+        "/messages" => Endpoint::Messages,
         "/embeddings" => Endpoint::Embeddings,
         _ if tail.starts_with("/responses/") => Endpoint::Response,
         _ if tail.starts_with("/models/") => Endpoint::Models,
+        _ if is_below(tail, "/images") => Endpoint::Images,
+        _ if is_below(tail, "/audio") => Endpoint::Audio,
+        _ if is_below(tail, "/organization") => Endpoint::Administration,
         _ => Endpoint::Other,
     }
+}
+
+/// Whether `tail` is the path `parent`, or a path below it.
+fn is_below(tail: &str, parent: &str) -> bool {
+    let rest = tail.strip_prefix(parent);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Checks that a method is one of those that are passed on. Method names are case-sensitive (RFC 9110 section 9.1), but some
@@ -189,7 +199,11 @@ mod tests {
             ("/models/org/name", Endpoint::Models),
             ("/chat/completions", Endpoint::ChatCompletions),
             ("/completions", Endpoint::ChatCompletions),
+            ("/messages", Endpoint::Messages),
             ("/embeddings", Endpoint::Embeddings),
+            ("/images/generations", Endpoint::Images),
+            ("/audio/speech", Endpoint::Audio),
+            ("/organization/users", Endpoint::Administration),
         ] {
             for prefix in ["", "/v1"] {
                 let target = target(&format!("{prefix}{path}?a=b")).expect(path);
