@@ -74,6 +74,7 @@ pub(super) static TABLES: &[&ConfigTable] = &[
     &admin::TABLE,
     &affinity::TABLE,
     &retry::TABLE,
+    &health::TABLE,
     &timeouts::TABLE,
     &upstream::TABLE,
     &group::TABLE,
@@ -95,6 +96,8 @@ tables! {
         AFFINITY("affinity"): NestedTable = NestedTable(&affinity::TABLE), Table;
         /// Failover.
         RETRY("retry"): NestedTable = NestedTable(&retry::TABLE), Table;
+        /// Ejection.
+        HEALTH("health"): NestedTable = NestedTable(&health::TABLE), Table;
         /// Timeouts.
         TIMEOUTS("timeouts"): NestedTable = NestedTable(&timeouts::TABLE), Table;
         /// The upstream accounts.
@@ -194,6 +197,22 @@ tables! {
         /// The maximum number of retries, as a fraction of the number of requests. A few retries per second are always
         /// allowed.
         BUDGET("budget"): Fraction = Fraction(0.0..=1.0), Default("0.2");
+        /// The maximum time after an upstream's response head for which a stream is held back until its first output.
+        /// If the stream fails before that, the request can still be sent to another upstream. 0s passes streams on at
+        /// once.
+        DECIDE_WITHIN("decide_within"): TimeSpan = TimeSpan(Duration::ZERO..=Duration::from_secs(60)), Default(r#""5s""#);
+        /// The maximum number of bytes of a stream that are held back until its first output.
+        DECIDE_BYTES("decide_bytes"): ByteSize = ByteSize((1 << 10)..=(16 << 20)), Default(r#""256KiB""#);
+        /// Whether a request is sent to another upstream after timeouts.head. The first upstream may still be generating,
+        /// so the account may pay for the same generation more than once.
+        ON_TIMEOUT("on_timeout"): Toggle = Toggle, Default("false");
+    }
+
+    /// Ejection: an upstream that fails gets no requests for a while.
+    health = "[health]" {
+        /// The maximum fraction of the upstreams that are ejected for failures at the same time. Below 1 at least one
+        /// upstream always stays; of two or more upstreams at least one can be ejected, unless this is 0.
+        MAX_EJECTED("max_ejected"): Fraction = Fraction(0.0..=1.0), Default("0.5");
     }
 
     /// Timeouts.

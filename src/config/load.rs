@@ -12,11 +12,11 @@ use super::{
     check::{ListenerCheck, check_upstream_names},
     document::DocumentReader,
     errors::{ConfigProblem, Errors, Located, Location, ProblemList},
-    fields::{TABLES, admin, retry, root, server, timeouts},
+    fields::{TABLES, admin, health, retry, root, server, timeouts},
     listen::{Listen, is_loopback, parse_socket_addr},
     reader::Section,
     secrets::{Env, LITERAL_WARNING, ResolveContext, SecretForm, credential, process_env},
-    settings::{AdminSettings, AffinitySettings, Overrides, RetrySettings, ServerSettings, Timeouts},
+    settings::{AdminSettings, AffinitySettings, HealthSettings, Overrides, RetrySettings, ServerSettings, Timeouts},
     tls,
     upstream::{self, ReadUpstream, Upstream},
     values::{show_size, text},
@@ -33,6 +33,8 @@ pub struct Config {
     pub affinity: AffinitySettings,
     /// Failover of requests after their upstream has failed.
     pub retry: RetrySettings,
+    /// Ejection of upstreams that fail.
+    pub health: HealthSettings,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// The upstreams, at least one, in the order of the file and then of the flags. Their names are unique.
@@ -86,6 +88,7 @@ impl Config {
         draft.read_admin(&mut reader, &root, context);
         affinity::read(&mut reader, &root, &mut draft.affinity);
         draft.read_retry(&mut reader, &root);
+        draft.read_health(&mut reader, &root);
         draft.read_timeouts(&mut reader, &root);
         draft.read_upstreams(&mut reader, &root, context);
         let has_upstreams = root
@@ -138,6 +141,7 @@ struct ConfigDraft {
     admin: AdminSettings,
     affinity: AffinitySettings,
     retry: RetrySettings,
+    health: HealthSettings,
     timeouts: Timeouts,
     /// `server.listen`; `None` is the default.
     listen: Option<Vec<Located<Listen>>>,
@@ -220,6 +224,14 @@ impl ConfigDraft {
         let section = reader.section(root, &root::RETRY);
         reader.update(&section, &retry::ATTEMPTS, &mut self.retry.attempts);
         reader.update(&section, &retry::BUDGET, &mut self.retry.budget);
+        reader.update(&section, &retry::DECIDE_WITHIN, &mut self.retry.decide_within);
+        reader.update(&section, &retry::DECIDE_BYTES, &mut self.retry.decide_bytes);
+        reader.update(&section, &retry::ON_TIMEOUT, &mut self.retry.on_timeout);
+    }
+
+    fn read_health(&mut self, reader: &mut DocumentReader<'_>, root: &Section<'_>) {
+        let section = reader.section(root, &root::HEALTH);
+        reader.update(&section, &health::MAX_EJECTED, &mut self.health.max_ejected);
     }
 
     fn read_timeouts(&mut self, reader: &mut DocumentReader<'_>, root: &Section<'_>) {
@@ -275,6 +287,7 @@ impl ConfigDraft {
             admin: self.admin,
             affinity: self.affinity,
             retry: self.retry,
+            health: self.health,
             timeouts: self.timeouts,
             upstreams: self.upstreams,
             groups,

@@ -1,4 +1,4 @@
-//! The settings of the tables `[server]`, `[admin]`, `[affinity]`, `[retry]` and `[timeouts]`, and the flags that override
+//! The settings of the tables `[server]`, `[admin]`, `[affinity]`, `[retry]`, `[health]` and `[timeouts]`, and the flags that override
 //! them. The default of each setting is here, and [`super::fields`] shows it in the example file; a test compares the two.
 
 use std::{
@@ -104,6 +104,12 @@ pub struct RetrySettings {
     pub attempts: u32,
     /// The maximum number of retries, as a fraction of the number of requests: 0 to 1.
     pub budget: f64,
+    /// The maximum time after the response head for which a stream is held back until its first output: 0 to 1 min.
+    pub decide_within: Duration,
+    /// The maximum number of bytes of a stream that are held back until its first output: 1 KiB to 16 MiB.
+    pub decide_bytes: u64,
+    /// Whether a request is sent to another upstream after `timeouts.head`, although the first one may be generating.
+    pub on_timeout: bool,
 }
 
 impl Default for RetrySettings {
@@ -111,7 +117,24 @@ impl Default for RetrySettings {
         Self {
             attempts: 3,
             budget: 0.2,
+            decide_within: Duration::from_secs(5),
+            decide_bytes: 256 << 10,
+            on_timeout: false,
         }
+    }
+}
+
+/// `[health]`: the ejection of upstreams that fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HealthSettings {
+    /// The maximum fraction of the upstreams that are ejected for failures at the same time: 0 to 1. Below 1 at least
+    /// one upstream always stays. Of two or more upstreams at least one can be ejected, unless this is 0.
+    pub max_ejected: f64,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self { max_ejected: 0.5 }
     }
 }
 

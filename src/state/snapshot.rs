@@ -22,6 +22,10 @@ pub struct RequestLimits {
     pub max_body: u64,
     /// The maximum time from sending the request to the upstream's response head.
     pub head: Duration,
+    /// The maximum time after the upstream's response head for which a stream is held back until its first output.
+    pub decide_within: Duration,
+    /// The maximum number of bytes of a stream that are held back until its first output.
+    pub decide_bytes: usize,
     /// The maximum time between two pieces of a body, in either direction.
     pub idle: Duration,
 }
@@ -43,6 +47,10 @@ pub struct Snapshot {
     pub patience: Patience,
     /// The maximum number of upstreams that a request is sent to.
     pub attempts: u32,
+    /// Whether a request is sent to another upstream after its head timeout.
+    pub retries_timeouts: bool,
+    /// The maximum fraction of the upstreams that are ejected for failures at the same time.
+    pub max_ejected: f64,
     /// Whether upstreams receive the caller's address in `forwarded` headers.
     pub forwarded: bool,
     /// Whether responses name the upstream that served them, and the route.
@@ -188,6 +196,8 @@ impl Snapshot {
             limits: RequestLimits {
                 max_body: config.server.max_body,
                 head: config.timeouts.head,
+                decide_within: config.retry.decide_within,
+                decide_bytes: usize::try_from(config.retry.decide_bytes).expect("the size is at most 16 MiB"),
                 idle: config.timeouts.idle,
             },
             patience: Patience {
@@ -196,6 +206,8 @@ impl Snapshot {
                 wait_max: config.affinity.wait_max,
             },
             attempts: config.retry.attempts,
+            retries_timeouts: config.retry.on_timeout,
+            max_ejected: config.health.max_ejected,
             forwarded: config.server.forwarded,
             route_headers: config.server.route_headers,
             has_passthrough: config

@@ -68,7 +68,8 @@ fn all_settings_of_the_gateway_are_read() {
     let config = read(&format!(
         r#"
         affinity = {{ sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10, wait = "0s", reread_rate = 1, wait_max = "0s" }}
-        retry = {{ attempts = 1, budget = 1 }}
+        retry = {{ attempts = 1, budget = 1, decide_within = "0s", decide_bytes = "1MiB", on_timeout = true }}
+        health = {{ max_ejected = 0.25 }}
         [server]
         listen = ["[::1]:80", "localhost:0", "127.0.0.1:0", "127.0.0.1:0", "unix:/run/steadfast.sock"]
         max_body = 1024
@@ -108,8 +109,12 @@ fn all_settings_of_the_gateway_are_read() {
     let retry = RetrySettings {
         attempts: 1,
         budget: 1.0,
+        decide_within: Duration::ZERO,
+        decide_bytes: 1 << 20,
+        on_timeout: true,
     };
     assert_eq!(config.retry, retry);
+    assert!((config.health.max_ejected - 0.25).abs() < 1e-9);
     assert_eq!(config.timeouts.connect, Duration::from_millis(1));
     assert_eq!(config.timeouts.idle, Timeouts::default().idle);
 }

@@ -172,7 +172,7 @@ proptest! {
         prop_assert_eq!([config.server.forwarded, config.server.route_headers, upstream.http2], flags);
         prop_assert_eq!((config.affinity.capacity, upstream.weight.get()), (capacity, weight));
         prop_assert_eq!(upstream.max_in_flight, Some(weight));
-        prop_assert_eq!(config.retry, RetrySettings { attempts, budget });
+        prop_assert_eq!(config.retry, RetrySettings { attempts, budget, ..RetrySettings::default() });
         prop_assert_eq!((config.affinity.wait, config.affinity.wait_max), (Duration::from_millis(wait), Duration::from_millis(wait_max)));
         prop_assert!(upstream.models.patterns().eq(models.iter().map(String::as_str)));
     }

@@ -107,7 +107,7 @@ fn retries_and_waits_out_of_range_are_refused() {
         ),
         (
             "[retry]\nretries = 3",
-            "2:1: unknown field \"retries\" in [retry]; the known fields are attempts, budget",
+            "2:1: unknown field \"retries\" in [retry]; the known fields are attempts, budget, decide_within, decide_bytes, on_timeout",
         ),
         ("affinity.wait = \"25h\"", "1:17: wait must be between 0s and 24h"),
         (
