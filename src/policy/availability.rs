@@ -1,5 +1,6 @@
 //! The availability of an upstream: whether it can take a request now.
 
+use super::verdict::LimitCause;
 use crate::tick::Tick;
 
 /// Whether an upstream can take a request now, and the reason if it cannot.
@@ -14,6 +15,8 @@ pub enum Availability {
     Cooling {
         /// When the limit ends.
         until: Tick,
+        /// The kind of the limit.
+        cause: LimitCause,
     },
     /// The upstream failed several times in a row.
     Ejected {

@@ -35,7 +35,10 @@ pub use self::{
     status::{Badness, HealthState, HealthStatus, Reason, Transition},
 };
 use self::{cooldowns::Cooldowns, outage::Outage};
-use super::{availability::Availability, verdict::Verdict};
+use super::{
+    availability::Availability,
+    verdict::{LimitCause, Verdict},
+};
 use crate::{ids::ModelKey, tick::Tick};
 
 mod attempt;
@@ -117,7 +120,10 @@ impl Health {
                 return outage.availability(cooling.map_or(next, |until| until.max(next)));
             }
         }
-        cooling.map_or(Availability::Ready, |until| Availability::Cooling { until })
+        cooling.map_or(Availability::Ready, |until| Availability::Cooling {
+            until,
+            cause: LimitCause::Rate,
+        })
     }
 
     /// Begins an attempt: a request for `model` is sent now. The attempt is a probe if the upstream is ejected or disabled
@@ -148,7 +154,7 @@ impl Health {
             }
             Verdict::Answered => self.record_answer(attempt, now),
             Verdict::Failed => self.record_failure(attempt, now, random),
-            Verdict::Limited { reset, scope } => {
+            Verdict::Limited { reset, scope, .. } => {
                 let recovered = self.record_answer(attempt, now);
                 let limited = self.cooldowns.record_limit(attempt, scope, reset, now, random);
                 limited.or(recovered)

@@ -141,7 +141,7 @@ fn select_any(
 fn capacity_by(availability: Availability, now: Tick, limit: Tick) -> Option<Tick> {
     match availability {
         Availability::Full => (now < limit).then_some(limit),
-        Availability::Cooling { until } => (until <= limit).then_some(until),
+        Availability::Cooling { until, .. } => (until <= limit).then_some(until),
         Availability::Ready | Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => {
             None
         }

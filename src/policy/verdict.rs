@@ -45,6 +45,15 @@ pub enum Scope {
     Model(ModelKey),
 }
 
+/// The kind of a limit. It decides what a caller is told if every upstream is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitCause {
+    /// A limit of requests or tokens per minute, which resets soon.
+    Rate,
+    /// The usage of the plan, or the prepaid credit, is used up.
+    Quota,
+}
+
 /// The meaning of an upstream's answer, for the request and for the upstream's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -60,6 +69,8 @@ pub enum Verdict {
         reset: Option<Duration>,
         /// The part of the upstream that is limited.
         scope: Scope,
+        /// The kind of the limit.
+        cause: LimitCause,
     },
     /// The upstream does not work: no connection, no response head, or a 5xx status. Another upstream may serve the
     /// request.
@@ -183,6 +194,7 @@ impl ErrorFacts<'_> {
         Verdict::Limited {
             reset: self.reset,
             scope: model.map_or(Scope::Upstream, Scope::Model),
+            cause: LimitCause::Rate,
         }
     }
 }

@@ -35,4 +35,4 @@ pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
 pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot};
 pub use upstream::{Credential, Upstream};
-pub use upstream_state::{Lease, UpstreamState};
+pub use upstream_state::{Lease, UpstreamState, WithheldFailure};

@@ -63,9 +63,36 @@ impl Lease {
     /// first event.
     pub fn report(&mut self, verdict: Verdict) {
         self.has_verdict = true;
-        if self.state.health.observe(self.attempt, verdict) && self.state.slots.waiting() > 0 {
-            self.state.serve_queue();
+        self.state.report(self.attempt, verdict);
+    }
+}
+
+/// A failed request whose failure does not count against the upstream yet, because the request itself may be the cause.
+/// Dropping it forgets the failure.
+pub struct WithheldFailure {
+    state: Arc<UpstreamState>,
+    attempt: Attempt,
+}
+
+impl WithheldFailure {
+    /// Counts the failure against the upstream.
+    pub fn count(self) {
+        self.state.report(self.attempt, Verdict::Failed);
+    }
+}
+
+impl Lease {
+    /// Gives the slot back after the request has failed, without a verdict on the upstream. The failure of a probe counts at
+    /// once, so that the next probe waits; the result is then `None`.
+    pub fn withhold_failure(mut self) -> Option<WithheldFailure> {
+        if self.attempt.is_probe() {
+            self.report(Verdict::Failed);
+            return None;
         }
+        Some(WithheldFailure {
+            state: self.state.clone(),
+            attempt: self.attempt,
+        })
     }
 }
 
@@ -153,7 +180,7 @@ impl UpstreamState {
             changed.as_mut().enable();
             let look_again = match self.health.availability(model) {
                 Availability::Ready | Availability::Full => deadline,
-                Availability::Cooling { until }
+                Availability::Cooling { until, .. }
                 | Availability::Ejected { until }
                 | Availability::Disabled { until } => until,
                 Availability::Draining => return None,
@@ -203,6 +230,12 @@ impl UpstreamState {
     /// Ends the cooldowns whose time is over, and logs that.
     pub fn end_cooldowns(&self) {
         self.health.end_cooldowns();
+    }
+
+    fn report(self: &Arc<Self>, attempt: Attempt, verdict: Verdict) {
+        if self.health.observe(attempt, verdict) && self.slots.waiting() > 0 {
+            self.serve_queue();
+        }
     }
 
     fn admit(self: &Arc<Self>, model: Option<ModelKey>, admit: Admit) -> Option<Lease> {

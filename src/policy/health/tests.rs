@@ -1,6 +1,7 @@
 //! Tests of each rule by itself. The module `properties` tests random sequences of events.
 
 use super::{jitter::jittered, *};
+use crate::policy::LimitCause;
 use crate::policy::verdict::Scope;
 
 mod cooling;
@@ -27,6 +28,7 @@ fn limited(reset: Option<f64>) -> Verdict {
     Verdict::Limited {
         reset: reset.map(Duration::from_secs_f64),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     }
 }
 
@@ -211,7 +213,10 @@ fn a_limited_probe_ends_the_ejection() {
     assert!(matches!(transition, Some(Transition::Cooling { .. })));
     assert_eq!(
         health.availability(None, at(42.0)),
-        Availability::Cooling { until: at(46.0) }
+        Availability::Cooling {
+            until: at(46.0),
+            cause: LimitCause::Rate
+        }
     );
     assert_eq!(health.availability(None, at(46.0)), Availability::Ready);
 }

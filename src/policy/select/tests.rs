@@ -1,5 +1,6 @@
 //! Examples of each rule, and a comparison with an oracle that follows the rules in their order.
 
+use crate::policy::LimitCause;
 use std::{cell::RefCell, time::Duration};
 
 use proptest::prelude::*;
@@ -29,7 +30,7 @@ impl UpstreamCase {
             _ if self.is_full => None,
             Availability::Ready => Some(Badness::Back(at(NOW))),
             Availability::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
-            Availability::Cooling { until } | Availability::Ejected { until } => Some(Badness::Back(until)),
+            Availability::Cooling { until, .. } | Availability::Ejected { until } => Some(Badness::Back(until)),
             Availability::Disabled { .. } => Some(Badness::Disabled(at(NOW + 300))),
         }
     }
@@ -75,7 +76,7 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
         match pool[0].availability {
             Availability::Ready => return Decision::Send(candidate(0)),
             Availability::Full if limits.stays_until > limits.now => return wait(0, limits.stays_until),
-            Availability::Cooling { until } if until <= limits.stays_until => return wait(0, until),
+            Availability::Cooling { until, .. } if until <= limits.stays_until => return wait(0, until),
             _ => {}
         }
     }
@@ -87,7 +88,7 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
         let is_probing = pool[index].is_probing && !pool[index].is_full;
         match pool[index].availability {
             Availability::Full if limit > limits.now => return wait(index, limit),
-            Availability::Cooling { until } | Availability::Ejected { until } if until <= limit => {
+            Availability::Cooling { until, .. } | Availability::Ejected { until } if until <= limit => {
                 return wait(index, until);
             }
             Availability::Ejected { .. } if is_probing && limit > limits.now => return wait(index, limit),
@@ -111,7 +112,13 @@ fn case(availability: Availability) -> UpstreamCase {
 
 #[test]
 fn a_session_waits_only_for_its_own_upstream() {
-    let (cooling, ready) = (Availability::Cooling { until: at(NOW + 5) }, case(Availability::Ready));
+    let (cooling, ready) = (
+        Availability::Cooling {
+            until: at(NOW + 5),
+            cause: LimitCause::Rate,
+        },
+        case(Availability::Ready),
+    );
     let [own, other] = [0, 1].map(candidate);
     for (availability, stays, decision) in [
         (
@@ -220,7 +227,10 @@ fn availabilities() -> impl Strategy<Value = Availability> {
     prop_oneof![
         Just(Availability::Ready),
         Just(Availability::Full),
-        until().prop_map(|until| Availability::Cooling { until }),
+        until().prop_map(|until| Availability::Cooling {
+            until,
+            cause: LimitCause::Rate
+        }),
         until().prop_map(|until| Availability::Ejected { until }),
         Just(Availability::Disabled { until: at(NOW + 300) }),
         Just(Availability::Draining),

@@ -1,6 +1,7 @@
 //! The history of a simulation, recorded separately for the invariants, because the memory of the policies is under
 //! test.
 
+use crate::policy::LimitCause;
 use std::collections::{HashMap, VecDeque};
 
 use super::plan::SHARE;
@@ -102,6 +103,7 @@ impl History {
             Verdict::Limited {
                 reset: Some(reset),
                 scope,
+                cause: LimitCause::Rate,
             } => {
                 let named = now.after(reset.max(RESET_MIN));
                 self.cooldowns

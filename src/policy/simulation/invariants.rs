@@ -40,7 +40,7 @@ impl World {
         self.is_untried(request, upstream)
             && match self.availability(request, upstream) {
                 Availability::Ready | Availability::Full => self.now < limit,
-                Availability::Cooling { until } => until <= limit,
+                Availability::Cooling { until, .. } => until <= limit,
                 Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
             }
     }

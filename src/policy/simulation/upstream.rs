@@ -1,5 +1,6 @@
 //! A simulated upstream: the gateway's knowledge of it, and its real condition.
 
+use crate::policy::LimitCause;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -95,6 +96,7 @@ impl SimulatedUpstream {
                 let event = Verdict::Limited {
                     reset: named.then_some(if honest { reset } else { reset / 4 }),
                     scope: limited.map_or(Scope::Upstream, Scope::Model),
+                    cause: LimitCause::Rate,
                 };
                 (soon, event)
             }

@@ -4,6 +4,7 @@ use super::{
     CredentialOwner::{Caller, Upstream},
     *,
 };
+use crate::policy::LimitCause;
 
 const RESET: Option<Duration> = Some(Duration::from_secs(7));
 
@@ -29,6 +30,7 @@ fn limited(reset: Option<Duration>) -> Verdict {
     Verdict::Limited {
         reset,
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     }
 }
 
@@ -138,7 +140,11 @@ fn a_limit_applies_to_one_model_only_if_the_answer_names_it() {
             names_model,
             ..code("rate_limit_exceeded")
         };
-        let expected = Verdict::Limited { reset: None, scope };
+        let expected = Verdict::Limited {
+            reset: None,
+            scope,
+            cause: LimitCause::Rate,
+        };
         assert_eq!(
             of_status(StatusCode::TOO_MANY_REQUESTS, &facts, asked, Upstream),
             expected

@@ -213,7 +213,7 @@ impl<'a> Turn<'a> {
     pub fn is_worth_waiting_for(&self, index: MemberIndex) -> bool {
         let is_own = self.candidates().next().is_some_and(|own| own.index == index);
         is_own
-            && matches!(self.availability(index), Availability::Cooling { until } if until <= self.wait_limits.stays_until)
+            && matches!(self.availability(index), Availability::Cooling { until, .. } if until <= self.wait_limits.stays_until)
     }
 
     /// Takes one retry from the retry budget, if there is one left.
@@ -234,7 +234,9 @@ impl<'a> Turn<'a> {
         for candidate in self.candidates() {
             has_candidates = true;
             match self.availability(candidate.index) {
-                Availability::Cooling { until } => soonest = Some(soonest.map_or(until, |soonest| soonest.min(until))),
+                Availability::Cooling { until, .. } => {
+                    soonest = Some(soonest.map_or(until, |soonest| soonest.min(until)))
+                }
                 _ => all_limited = false,
             }
         }

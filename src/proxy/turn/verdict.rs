@@ -85,11 +85,15 @@ pub(super) fn did_no_work(verdict: Verdict, status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{policy::Scope, proxy::testing};
+    use crate::{
+        policy::{LimitCause, Scope},
+        proxy::testing,
+    };
 
     const LIMITED: Verdict = Verdict::Limited {
         reset: None,
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     };
 
     fn rules(upstream: &str) -> VerdictRules<'static> {
@@ -130,6 +134,7 @@ mod tests {
         let expected = Verdict::Limited {
             reset: None,
             scope: Scope::Model(ModelKey::from_name("gpt-5.2")),
+            cause: LimitCause::Rate,
         };
         assert_eq!(rules("a").of_failed_stream(&notice), expected);
         assert_eq!(rules("a").of_error(StatusCode::TOO_MANY_REQUESTS, &notice), expected);

@@ -1,5 +1,6 @@
 //! How requests take slots, wait for them and hand them over.
 
+use crate::policy::LimitCause;
 use std::time::Duration;
 
 use super::*;
@@ -19,6 +20,7 @@ fn limited(seconds: u64) -> Verdict {
     Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Tests of limits with and without a named reset, of the upstream and of its models.
 
 use super::*;
+use crate::policy::LimitCause;
 
 fn cooling(health: &Health, now: f64) -> Option<Tick> {
     match health.availability(None, at(now)) {
-        Availability::Cooling { until } => Some(until),
+        Availability::Cooling { until, .. } => Some(until),
         Availability::Ready => None,
         other => panic!("{other:?}"),
     }
@@ -14,6 +15,7 @@ fn limited_model(n: u8, reset: f64) -> Verdict {
     Verdict::Limited {
         reset: Some(Duration::from_secs_f64(reset)),
         scope: Scope::Model(model(n)),
+        cause: LimitCause::Rate,
     }
 }
 
@@ -176,7 +178,10 @@ fn a_limit_of_one_model_affects_no_other_model() {
     let until = at(11.0);
     assert_eq!(
         health.availability(Some(model(1)), at(2.0)),
-        Availability::Cooling { until }
+        Availability::Cooling {
+            until,
+            cause: LimitCause::Rate
+        }
     );
     assert_eq!(health.availability(Some(model(2)), at(2.0)), Availability::Ready);
     assert_eq!(health.availability(None, at(2.0)), Availability::Ready);
@@ -189,7 +194,10 @@ fn a_limit_of_one_model_affects_no_other_model() {
 
     // With both cooldowns, the later end counts.
     request(&mut health, 2.0, 3.0, limited(Some(20.0)));
-    let both = Availability::Cooling { until: at(23.0) };
+    let both = Availability::Cooling {
+        until: at(23.0),
+        cause: LimitCause::Rate,
+    };
     assert_eq!(health.availability(Some(model(1)), at(4.0)), both);
     // A success with another model ends the upstream's cooldown, but not this model's.
     let other = health.begin(Some(model(2)), at(4.0));
@@ -200,7 +208,10 @@ fn a_limit_of_one_model_affects_no_other_model() {
     );
     assert_eq!(
         health.availability(Some(model(1)), at(5.0)),
-        Availability::Cooling { until }
+        Availability::Cooling {
+            until,
+            cause: LimitCause::Rate
+        }
     );
     let same = health.begin(Some(model(1)), at(6.0));
     assert_eq!(

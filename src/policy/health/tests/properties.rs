@@ -1,5 +1,6 @@
 //! Random sequences of verdicts of one upstream.
 
+use crate::policy::LimitCause;
 use proptest::prelude::*;
 
 use super::{super::cooldowns::BACKOFF_MEMORY, *};
@@ -23,6 +24,7 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
     let limited = (reset, scope).prop_map(|(reset, scope)| Verdict::Limited {
         reset: reset.map(Duration::from_millis),
         scope,
+        cause: LimitCause::Rate,
     });
     prop_oneof![
         2 => Just(Verdict::Served),
@@ -154,7 +156,7 @@ impl HealthRun {
                     ));
                     true
                 }
-                Availability::Cooling { until } => ahead(until, RESET_MAX),
+                Availability::Cooling { until, .. } => ahead(until, RESET_MAX),
                 // An ejection lasts at most as long as a limit that was known before it.
                 Availability::Ejected { until } => status.state == HealthState::Ejected && ahead(until, RESET_MAX),
                 Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),

@@ -4,6 +4,7 @@ mod failover;
 mod records;
 mod waiting;
 
+use crate::policy::LimitCause;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -53,6 +54,7 @@ const fn limited(status: u16, reset: Duration) -> ScriptedStep {
     let verdict = Verdict::Limited {
         reset: Some(reset),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     };
     ScriptedStep::Answer(status, verdict, BufferedRest::Whole)
 }

@@ -3,6 +3,7 @@
 mod availability;
 
 use super::*;
+use crate::policy::LimitCause;
 use crate::{
     policy::{Scope, Verdict},
     proxy::{
@@ -19,6 +20,7 @@ fn limit(snapshot: &Snapshot, name: &str, seconds: u64) {
     lease.report(Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     });
 }
 

@@ -1,6 +1,7 @@
 //! Tests which upstreams a request is sent to, and what the caller gets if none of them serves it.
 
 use super::*;
+use crate::policy::LimitCause;
 
 /// The steps of the first, second and third upstream in the session's order, the number of upstreams that are called,
 /// and the end of the turn. A turn ends with the status of the last answer, or with a fault.
@@ -84,6 +85,7 @@ async fn the_last_word_is_the_most_useful_answer() {
     let partly_limited = Verdict::Limited {
         reset: Some(LONG),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     };
     let partly_limited = ScriptedStep::Answer(429, partly_limited, BufferedRest::Partial);
     let rows = [

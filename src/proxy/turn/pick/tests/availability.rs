@@ -1,5 +1,6 @@
 //! Tests the pick of a turn for each state of its upstreams, on a real gateway, without sockets and with paused time.
 
+use crate::policy::LimitCause;
 use std::sync::Arc;
 
 use super::super::*;
@@ -42,6 +43,7 @@ const fn limited_for(seconds: u64) -> Verdict {
     Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,
+        cause: LimitCause::Rate,
     }
 }
 
