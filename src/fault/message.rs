@@ -15,6 +15,11 @@ impl Fault {
         match self {
             Self::UnknownPath { path, suggestion } => format!("No such path: {path}. Did you mean {suggestion}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
+            Self::ForeignHost => "Without client keys, Host must be localhost or a loopback address, because a web page may have any other name resolve to this machine. Call http://127.0.0.1 or http://localhost with the port of Steadfast, or configure client keys.".to_owned(),
+            Self::CrossSite { origin } => match origin {
+                Some(origin) => format!("A web page of '{origin}' sent this request through a browser. If its pages may use this proxy, add the origin to server.allow_origins."),
+                None => "A web page of another site sent this request through a browser. Send it from a command line, or add the origin of the page to server.allow_origins.".to_owned(),
+            },
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),
             Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),

@@ -58,7 +58,7 @@ async fn the_same_text_from_any_source_is_the_same_session() {
             format!("session-id: \r\nsession_id: {key}\r\n{}", with_body(body(""))),
         ];
         for (nth, tail) in tails.iter().enumerate() {
-            let head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+            let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
             let reply = wire::exchange(gateway.address, [head.as_bytes(), tail.as_bytes()]).await;
             let route = if nth == 0 { "home" } else { "pin" };
             assert_eq!(reply.routed(), (home.as_str(), route), "{tail}");

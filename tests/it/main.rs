@@ -45,3 +45,4 @@ mod tls;
 mod unprintable;
 mod upstream_connections;
 mod waiting;
+mod web_pages;
