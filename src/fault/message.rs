@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fault, KeyProblem, LimitKind, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
-const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that belongs to one upstream organization. That organization";
+const OWNER: &str = "This request refers to an earlier response or encrypted content that belongs to one upstream organization. That organization";
 /// The subject of a sentence about all upstreams that may serve a request.
 const EVERY_UPSTREAM: &str = "Every upstream that may serve this request";
 
@@ -68,7 +68,7 @@ impl Fault {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
                 format!("{subject} is busy or out of service. Try again in {}.", in_words(*retry))
             }
-            Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
+            Self::OwnerGone => "The request refers to a response or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
     }

@@ -29,6 +29,7 @@ mod listener_tls;
 mod models;
 mod operator;
 mod owned;
+mod patience;
 mod pins;
 mod readme;
 mod recordings;
