@@ -160,6 +160,7 @@ impl Health {
                 limited.or(recovered)
             }
             Verdict::Refused => self.record_refusal(attempt, now),
+            Verdict::Unauthorized => None,
         }
     }
 

@@ -34,6 +34,7 @@ mod pins;
 mod readme;
 mod recordings;
 mod reload;
+mod resource_refusals;
 mod rights;
 mod serve_command;
 mod splices;

@@ -110,7 +110,11 @@ impl History {
                     .entry((upstream, scope))
                     .and_modify(|until| *until = named.min(*until));
             }
-            Verdict::Limited { .. } | Verdict::Answered | Verdict::Failed | Verdict::Refused => {}
+            Verdict::Limited { .. }
+            | Verdict::Answered
+            | Verdict::Failed
+            | Verdict::Refused
+            | Verdict::Unauthorized => {}
         }
         // An upstream that answers a request works, if the request was sent after the outage began.
         let is_answer = matches!(verdict, Verdict::Served | Verdict::Answered | Verdict::Limited { .. });

@@ -162,7 +162,9 @@ impl World {
                 return;
             }
             Verdict::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
-            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => {
+                self.requests[request].tried.push(to);
+            }
         }
         self.release(to);
         self.requests[request].stage = RequestStage::Arrived;
