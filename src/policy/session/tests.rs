@@ -177,21 +177,6 @@ fn content_makes_a_key_only_if_no_earlier_source_does() {
         .key,
         content
     );
-    let blank = ConversationStart {
-        instructions: b" ",
-        input: b"\n",
-    };
-    assert_eq!(
-        find(
-            &["content"],
-            Clues {
-                content: blank,
-                ..NOTHING
-            }
-        )
-        .key,
-        None
-    );
 }
 
 #[test]
@@ -241,5 +226,24 @@ fn content_makes_a_key_beside_turn_state() {
         (found.key, found.issuer),
         (content, Some(upstream(1))),
         "the whole conversation is there"
+    );
+}
+
+#[test]
+fn blank_content_makes_no_key() {
+    let blank = ConversationStart {
+        instructions: b" ",
+        input: b"\n",
+    };
+    assert_eq!(
+        find(
+            &["content"],
+            Clues {
+                content: blank,
+                ..NOTHING
+            }
+        )
+        .key,
+        None
     );
 }
