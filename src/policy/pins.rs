@@ -68,7 +68,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
-pub use claim::{Claim, Takeover};
+pub use claim::{Claim, PinTakeover};
 pub use prompt_size::PromptSize;
 use shard::Shard;
 
@@ -169,7 +169,7 @@ impl<K: HashedKey> AffinityTable<K> {
             seen,
             upstream,
             prompt: PromptSize::NONE,
-            takeover: Takeover::IfAsLong,
+            takeover: PinTakeover::IfAsLong,
         };
         self.claim(key, claim, now)
     }
@@ -177,7 +177,7 @@ impl<K: HashedKey> AffinityTable<K> {
     /// Records that an upstream has served a request of `key`. Returns the upstream that `key` has from now on.
     ///
     /// The result is the upstream of `claim` if the entry has that upstream already, is gone or has been idle for too
-    /// long, or if no other request has changed it since and the claim [takes it over](Takeover). Otherwise the entry
+    /// long, or if no other request has changed it since and the claim [takes it over](PinTakeover). Otherwise the entry
     /// stays. An entry with the claim's upstream counts as used now, up to an error of a thousandth of the time that it
     /// may be idle.
     pub fn claim(&self, key: K, claim: Claim, now: Tick) -> UpstreamId {

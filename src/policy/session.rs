@@ -179,7 +179,7 @@ pub struct Candidates<'a, F> {
     /// The index of the upstream that comes second: the pin, if the issuer of the turn state comes before it.
     second: Option<MemberIndex>,
     reach: Reach,
-    progress: Progress,
+    progress: ReturnedCandidates,
     /// The indexes of the own upstream's siblings that are still to come, the last first; `None` until they are
     /// needed.
     siblings: Option<Vec<MemberIndex>>,
@@ -190,7 +190,7 @@ pub struct Candidates<'a, F> {
 
 /// Which candidates have been returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum ReturnedCandidates {
     None,
     /// The own upstream, or the request has none.
     Own,
@@ -258,7 +258,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
         own,
         second,
         reach,
-        progress: Progress::None,
+        progress: ReturnedCandidates::None,
         siblings: None,
         route,
         ranked: pool.ranked_by(key, eligible),
@@ -302,13 +302,15 @@ impl<F: Fn(u16) -> bool> Iterator for Candidates<'_, F> {
 
     fn next(&mut self) -> Option<Candidate> {
         let early = match self.progress {
-            Progress::None => self.first(),
-            Progress::Own => self.second,
-            Progress::Second => None,
+            ReturnedCandidates::None => self.first(),
+            ReturnedCandidates::Own => self.second,
+            ReturnedCandidates::Second => None,
         };
         self.progress = match self.progress {
-            Progress::None if early.is_some() => Progress::Own,
-            Progress::None | Progress::Own | Progress::Second => Progress::Second,
+            ReturnedCandidates::None if early.is_some() => ReturnedCandidates::Own,
+            ReturnedCandidates::None | ReturnedCandidates::Own | ReturnedCandidates::Second => {
+                ReturnedCandidates::Second
+            }
         };
         let index = match early {
             Some(index) => index,

@@ -13,12 +13,12 @@ pub struct Claim {
     /// The length of the request's prompt.
     pub prompt: PromptSize,
     /// Whether a shorter prompt takes the entry too.
-    pub takeover: Takeover,
+    pub takeover: PinTakeover,
 }
 
 /// Which requests take an entry from the upstream that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takeover {
+pub enum PinTakeover {
     /// A request whose prompt is about as long as the one that confirmed the entry.
     IfAsLong,
     /// Every request, because the entry's upstream will serve the key no more.
@@ -28,7 +28,7 @@ pub enum Takeover {
 impl Claim {
     /// Whether the claim moves the entry `found`, which has another upstream.
     pub(super) fn takes(&self, found: &FoundPin) -> bool {
-        let may_take = self.takeover == Takeover::Always || self.prompt.is_as_long_as(found.prompt);
+        let may_take = self.takeover == PinTakeover::Always || self.prompt.is_as_long_as(found.prompt);
         Some(found.upstream) == self.seen && may_take
     }
 }

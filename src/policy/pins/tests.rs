@@ -161,7 +161,7 @@ fn claim(seen: Option<UpstreamId>, upstream: UpstreamId, kib: u64) -> Claim {
         seen,
         upstream,
         prompt: PromptSize::of_bytes(kib * 1024),
-        takeover: Takeover::IfAsLong,
+        takeover: PinTakeover::IfAsLong,
     }
 }
 
@@ -194,7 +194,7 @@ fn a_pin_follows_the_longest_conversation() {
     }
     assert_eq!(claims(sub, main, 200), main, "the session was compacted");
     let gone = Claim {
-        takeover: Takeover::Always,
+        takeover: PinTakeover::Always,
         ..claim(Some(main), sub, 1)
     };
     assert_eq!(

@@ -8,7 +8,7 @@ use crate::{
     endpoint::KeylessRouting,
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, ConversationStart, Member, PromptSize, Takeover},
+    policy::{Affinity, Clues, ConversationStart, Member, PinTakeover, PromptSize},
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
@@ -96,9 +96,9 @@ pub(super) fn pin_update<'a>(
     pinned: Option<&Member>,
 ) -> PinUpdate {
     let takeover = match pinned {
-        Some(member) if eligibility.allows(member.class) => Some(Takeover::IfAsLong),
+        Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
         Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
-        None => Some(Takeover::Always),
+        None => Some(PinTakeover::Always),
     };
     let prompt = match facts.named_state.previous_response {
         // The body is only the end of the prompt, which has an unknown length.
@@ -113,11 +113,11 @@ pub(super) fn pin_update<'a>(
 /// An upstream that serves other models to the group has the session's cache for these. An upstream that serves nothing
 /// to the group will not see the session again.
 #[cold]
-fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member) -> Option<Takeover> {
+fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member) -> Option<PinTakeover> {
     let serves_group = snapshot
         .eligibility(group, None)
         .is_some_and(|eligibility| eligibility.allows(pinned.class));
-    (!serves_group).then_some(Takeover::Always)
+    (!serves_group).then_some(PinTakeover::Always)
 }
 
 /// The upstream that holds the state that a request refers to and cannot do without: an earlier response, or the newest
@@ -309,7 +309,7 @@ mod tests {
         let gateway = testing::configured(POOL);
         let snapshot = gateway.snapshot();
         let few = snapshot.access.group(Some("few")).expect("a configured group");
-        let (if_as_long, always) = (Some(Takeover::IfAsLong), Some(Takeover::Always));
+        let (if_as_long, always) = (Some(PinTakeover::IfAsLong), Some(PinTakeover::Always));
         for (pin, previous_response, takeover) in [
             ("", None, always),
             ("removed", None, always),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
-    policy::{Claim, PromptSize, Takeover},
+    policy::{Claim, PinTakeover, PromptSize},
     scan::ResponseReader,
     state::{Gateway, NoLabels},
 };
@@ -16,7 +16,7 @@ pub(in crate::proxy) struct PinUpdate {
     pub prompt: PromptSize,
     /// The requests that take the pin from its upstream. `None` if the pin stays: the session's own upstream does not
     /// serve this model, and its cache for other models is still there.
-    pub takeover: Option<Takeover>,
+    pub takeover: Option<PinTakeover>,
 }
 
 /// Records that `upstream` has served the session `key`, which was pinned to `seen`: a prompt of the session is cached
@@ -99,7 +99,7 @@ mod tests {
             prompt: PromptSize::of_bytes(bytes),
             takeover,
         };
-        let (if_as_long, always) = (Some(Takeover::IfAsLong), Some(Takeover::Always));
+        let (if_as_long, always) = (Some(PinTakeover::IfAsLong), Some(PinTakeover::Always));
         for (seen, update, upstream, expected) in [
             (None, update(None, 90_000), a, None),
             (None, update(if_as_long, 90_000), a, Some(a)),
