@@ -83,21 +83,46 @@ pub enum Fault {
     UpstreamBroken { upstream: Option<String> },
     /// The upstream sent no response head within `limit`.
     UpstreamTimeout { upstream: Option<String>, limit: Duration },
-    /// Every upstream that may serve the request has reached its limit. `resets_at` is the Unix time in seconds at
-    /// which the first limit resets. If `is_owned` is true, the request refers to state that other upstreams do not
-    /// have.
+    /// The upstream refuses its configured credential, and no other upstream serves the request. `retry` is the time until
+    /// an upstream may serve it.
+    UpstreamCredentialRefused { upstream: Option<String>, retry: Duration },
+    /// The upstreams that may serve the request have used up their quota, or their limits reset only after a long time.
+    /// `resets_at` is the Unix time in seconds at which the first limit resets. If `is_owned` is true, the request refers
+    /// to state that other upstreams do not have.
     Limited {
         resets_in: Duration,
         resets_at: u64,
         is_owned: bool,
     },
-    /// No upstream that may serve the request is available now. If `is_owned` is true, the request refers to state that
-    /// other upstreams do not have.
-    Unavailable { retry: Duration, is_owned: bool },
+    /// The upstreams that may serve the request have reached limits that reset soon. `is_owned` is as in
+    /// [`Fault::Limited`].
+    UpstreamsRateLimited { resets_in: Duration, is_owned: bool },
+    /// No upstream that may serve the request is available now. `retry` is the time until one may be. `is_owned` is as in
+    /// [`Fault::Limited`].
+    Unavailable {
+        cause: UnavailableCause,
+        retry: Duration,
+        is_owned: bool,
+    },
     /// The request refers to state of an upstream that is not configured, or that does not serve the request's model.
     OwnerGone,
     /// A bug in Steadfast.
     Internal,
+}
+
+/// The reason why no upstream that may serve a request takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnavailableCause {
+    /// The upstreams refuse their configured credentials.
+    Disabled,
+    /// The upstreams have failed several times.
+    Ejected,
+    /// The operator is draining the upstreams.
+    Draining,
+    /// The upstreams have as many requests as they may have at a time.
+    Busy,
+    /// The upstreams are unavailable for different reasons.
+    Mixed,
 }
 
 /// The reason why a client key is not valid.
@@ -195,7 +220,15 @@ impl Fault {
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
-            // Codex recognises the type, and shows when the limit resets.
+            Self::UpstreamCredentialRefused { .. } => {
+                (S::BAD_GATEWAY, "upstream_credential_refused", SERVER, R::Upstream)
+            }
+            // Codex waits for `retry-after` if the type is this one.
+            Self::UpstreamsRateLimited { .. } => {
+                let code = "rate_limit_exceeded";
+                (S::TOO_MANY_REQUESTS, code, code, R::Limited)
+            }
+            // Codex recognises the type, shows when the limit resets, and gives up.
             Self::Limited { .. } => {
                 let code = "usage_limit_reached";
                 (S::TOO_MANY_REQUESTS, code, code, R::Limited)
@@ -259,6 +292,8 @@ impl Fault {
             | Self::RenameCompressed { .. }
             | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
+            | Self::UpstreamsRateLimited { resets_in: retry, .. }
+            | Self::UpstreamCredentialRefused { retry, .. }
             | Self::RateLimited { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
             Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, KeyProblem, LimitKind, seconds};
+use super::{Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
 const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that belongs to one upstream organization. That organization";
@@ -59,13 +59,32 @@ impl Fault {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
                 format!("{subject} has reached its usage limit. The first limit resets in {}; try again then.", in_words(*resets_in))
             }
-            Self::Unavailable { retry, is_owned } => {
+            Self::UpstreamCredentialRefused { upstream, .. } => format!("{} refuses the credential that this gateway has for it, and no other upstream can serve this request. The operator of this gateway has to renew that credential.", named(upstream.as_deref())),
+            // Codex reads the delay from this text and waits for that time.
+            Self::UpstreamsRateLimited { resets_in, is_owned } => {
+                let subject = if *is_owned { OWNER } else { "The upstreams that may serve this request" };
+                format!("Rate limit reached. {subject} may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in))
+            }
+            Self::Unavailable { cause, retry, is_owned } => {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
-                format!("{subject} is busy or out of service. Try again in {}.", in_words(*retry))
+                format!("{subject} {}. Try again in {}.", predicate(*cause), in_words(*retry))
             }
             Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
+    }
+}
+
+/// What a sentence says about upstreams that are unavailable for this reason.
+fn predicate(cause: UnavailableCause) -> &'static str {
+    match cause {
+        UnavailableCause::Disabled => {
+            "refuses the credential that this gateway has for it; the operator of this gateway has to renew that credential"
+        }
+        UnavailableCause::Ejected => "has failed several times, and gets no requests for some time",
+        UnavailableCause::Draining => "is being drained by the operator of this gateway, and takes no new requests",
+        UnavailableCause::Busy => "is busy with other requests",
+        UnavailableCause::Mixed => "is busy or out of service",
     }
 }
 

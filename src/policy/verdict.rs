@@ -77,13 +77,16 @@ pub enum Verdict {
     Failed,
     /// The upstream refuses the account or its credential. Another upstream may serve the request.
     Refused,
+    /// A bare 401 on a generation endpoint: it may refuse the credential or only this request. A request to another
+    /// endpoint of the upstream decides between [`Verdict::Refused`] and [`Verdict::Answered`].
+    Unauthorized,
 }
 
 impl Verdict {
     /// Whether the request may be tried on another upstream.
     pub fn fails_over(self) -> bool {
         match self {
-            Self::Served | Self::Answered => false,
+            Self::Served | Self::Answered | Self::Unauthorized => false,
             Self::Limited { .. } | Self::Failed | Self::Refused => true,
         }
     }

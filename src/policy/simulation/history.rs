@@ -110,7 +110,11 @@ impl History {
                     .entry((upstream, scope))
                     .and_modify(|until| *until = named.min(*until));
             }
-            Verdict::Limited { .. } | Verdict::Answered | Verdict::Failed | Verdict::Refused => {}
+            Verdict::Limited { .. }
+            | Verdict::Answered
+            | Verdict::Failed
+            | Verdict::Refused
+            | Verdict::Unauthorized => {}
         }
         // An upstream that answers a request works, if the request was sent after the outage began.
         let is_answer = matches!(verdict, Verdict::Served | Verdict::Answered | Verdict::Limited { .. });
@@ -124,6 +128,14 @@ impl History {
             since: now,
             until,
         };
+        // A probe that fails prolongs a disabling, which is no transition.
+        if matches!(verdict, Verdict::Failed | Verdict::Refused)
+            && let Some(known) = self.outages.get_mut(&upstream)
+            && known.state == HealthState::Disabled
+            && known.until <= sent
+        {
+            *known = outage(HealthState::Disabled, now.after(PROBE_DISABLED));
+        }
         match transition {
             Some(Transition::Ejected { until, .. }) => {
                 self.outages.insert(upstream, outage(HealthState::Ejected, until));

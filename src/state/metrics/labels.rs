@@ -185,7 +185,7 @@ impl FailoverReason {
             Verdict::Limited { .. } => Some(Self::Limited),
             Verdict::Refused => Some(Self::Refused),
             Verdict::Failed => Some(Self::Failed),
-            Verdict::Served | Verdict::Answered => None,
+            Verdict::Served | Verdict::Answered | Verdict::Unauthorized => None,
         }
     }
 

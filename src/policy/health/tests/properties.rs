@@ -114,7 +114,7 @@ impl HealthRun {
             Verdict::Failed => self.failures += 1,
             // A refusal of a credential from before a reload has no effect. It does not even show that the upstream
             // works.
-            Verdict::Refused => {}
+            Verdict::Refused | Verdict::Unauthorized => {}
             Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
         }
         let was_plain = self.health.is_plain();
