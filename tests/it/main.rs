@@ -4,6 +4,7 @@ mod kit;
 
 mod access;
 mod access_log;
+mod account_failures;
 mod admin_guard;
 mod affinity;
 mod bodies;
@@ -35,6 +36,7 @@ mod recordings;
 mod reload;
 mod rights;
 mod serve_command;
+mod short_limits;
 mod splices;
 mod storm;
 mod story;

@@ -21,7 +21,7 @@ use crate::kit::{
 const DURATION: Duration = Duration::from_secs(6);
 const SESSIONS: usize = 200;
 const HEAD: &str = "[timeouts]\nhead = \"3s\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
-                    [retry]\nattempts = 4\nbudget = 1.0\n";
+                    [retry]\nattempts = 4\nbudget = 1.0\non_timeout = true\n";
 
 fn config(sims: &[Sim], weight: u32) -> String {
     let lines = [
