@@ -85,7 +85,7 @@ pub enum Fault {
     UpstreamTimeout { upstream: Option<String>, limit: Duration },
     /// The upstream refuses its configured credential, and no other upstream serves the request. `retry` is the time until
     /// an upstream may serve it.
-    UpstreamCredentialRefused { upstream: Option<String>, retry: Duration },
+    CredentialRefused { upstream: Option<String>, retry: Duration },
     /// The upstreams that may serve the request have used up their quota, or their limits reset only after a long time.
     /// `resets_at` is the Unix time in seconds at which the first limit resets. If `is_owned` is true, the request refers
     /// to state that other upstreams do not have.
@@ -147,6 +147,17 @@ pub enum LimitKind {
     Concurrent,
 }
 
+impl LimitKind {
+    /// The `error.type` of the answer.
+    fn error_type(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Concurrent => "concurrent_requests",
+        }
+    }
+}
+
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAdvice {
@@ -174,6 +185,10 @@ const AUTHENTICATION: &str = "authentication_error";
 const PERMISSION: &str = "permission_error";
 /// The `error.type` if the caller is not the cause.
 const SERVER: &str = "server_error";
+/// The `error.code` of a limit that resets soon.
+const RATE_LIMIT: &str = "rate_limit_exceeded";
+/// The `error.code` and `error.type` of an exhausted quota.
+const USAGE_LIMIT: &str = "usage_limit_reached";
 
 impl Fault {
     /// The table of faults.
@@ -208,31 +223,16 @@ impl Fault {
             }
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
             // These are OpenAI's own types, which name the limit.
-            Self::RateLimited { kind, .. } => {
-                let which = match kind {
-                    LimitKind::Requests => "requests",
-                    LimitKind::Tokens => "tokens",
-                    LimitKind::Concurrent => "concurrent_requests",
-                };
-                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
-            }
+            Self::RateLimited { kind, .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, kind.error_type(), R::RateLimited),
             Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
-            Self::UpstreamCredentialRefused { .. } => {
-                (S::BAD_GATEWAY, "upstream_credential_refused", SERVER, R::Upstream)
-            }
+            Self::CredentialRefused { .. } => (S::BAD_GATEWAY, "upstream_credential_refused", SERVER, R::Upstream),
             // Codex waits for `retry-after` if the type is this one.
-            Self::UpstreamsRateLimited { .. } => {
-                let code = "rate_limit_exceeded";
-                (S::TOO_MANY_REQUESTS, code, code, R::Limited)
-            }
+            Self::UpstreamsRateLimited { .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, RATE_LIMIT, R::Limited),
             // Codex recognises the type, shows when the limit resets, and gives up.
-            Self::Limited { .. } => {
-                let code = "usage_limit_reached";
-                (S::TOO_MANY_REQUESTS, code, code, R::Limited)
-            }
+            Self::Limited { .. } => (S::TOO_MANY_REQUESTS, USAGE_LIMIT, USAGE_LIMIT, R::Limited),
             Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
             Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, R::OwnerGone),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, R::Internal),
@@ -293,7 +293,7 @@ impl Fault {
             | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
             | Self::UpstreamsRateLimited { resets_in: retry, .. }
-            | Self::UpstreamCredentialRefused { retry, .. }
+            | Self::CredentialRefused { retry, .. }
             | Self::RateLimited { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
             Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),

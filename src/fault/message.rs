@@ -43,13 +43,8 @@ impl Fault {
             Self::ResponseNotFound { in_path: false } => "No response with this previous_response_id was made with a key of your group, or it was made too long ago. Send the whole conversation instead.".to_owned(),
             Self::RenameCompressed { model } => format!("The upstream has another name for the model '{model}', and Steadfast cannot write that name into a compressed body. Send the body uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
-                let what = match kind {
-                    LimitKind::Requests => format!("{limit} requests per minute"),
-                    LimitKind::Tokens => format!("{limit} tokens per minute"),
-                    LimitKind::Concurrent => format!("{limit} requests at a time"),
-                };
                 // Codex reads the delay from this text and waits for that time.
-                format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))
+                format!("Rate limit reached: your API key may use {limit} {}. Please try again in {}s.", unit(*kind), seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
@@ -59,7 +54,7 @@ impl Fault {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
                 format!("{subject} has reached its usage limit. The first limit resets in {}; try again then.", in_words(*resets_in))
             }
-            Self::UpstreamCredentialRefused { upstream, .. } => format!("{} refuses the credential that this gateway has for it, and no other upstream can serve this request. The operator of this gateway has to renew that credential.", named(upstream.as_deref())),
+            Self::CredentialRefused { upstream, .. } => format!("{} refuses the credential that this gateway has for it, and no other upstream can serve this request. The operator of this gateway has to renew that credential.", named(upstream.as_deref())),
             // Codex reads the delay from this text and waits for that time.
             Self::UpstreamsRateLimited { resets_in, is_owned } => {
                 let subject = if *is_owned { OWNER } else { "The upstreams that may serve this request" };
@@ -72,6 +67,15 @@ impl Fault {
             Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
+    }
+}
+
+/// The unit of a limit of a client key.
+fn unit(kind: LimitKind) -> &'static str {
+    match kind {
+        LimitKind::Requests => "requests per minute",
+        LimitKind::Tokens => "tokens per minute",
+        LimitKind::Concurrent => "requests at a time",
     }
 }
 

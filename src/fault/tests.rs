@@ -101,7 +101,7 @@ fn faults_of_accounts() -> Vec<Fault> {
         is_owned: cause != UnavailableCause::Mixed,
     };
     vec![
-        Fault::UpstreamCredentialRefused {
+        Fault::CredentialRefused {
             upstream: Some("a".to_owned()),
             retry: Duration::from_secs(300),
         },

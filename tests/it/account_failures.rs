@@ -64,8 +64,7 @@ async fn the_refusal_of_the_only_account_is_a_502_that_does_not_quote_it() {
 
 #[tokio::test]
 async fn a_request_waits_for_the_account_that_owns_its_state_and_is_told_why_it_is_unavailable() {
-    type Trouble = (&'static str, &'static str);
-    let rows: [Trouble; 3] = [
+    let rows = [
         ("disabled", "refuses the credential"),
         ("ejected", "has failed several times"),
         ("draining", "is being drained"),

@@ -128,13 +128,8 @@ impl History {
             since: now,
             until,
         };
-        // A probe that fails prolongs a disabling, which is no transition.
-        if matches!(verdict, Verdict::Failed | Verdict::Refused)
-            && let Some(known) = self.outages.get_mut(&upstream)
-            && known.state == HealthState::Disabled
-            && known.until <= sent
-        {
-            *known = outage(HealthState::Disabled, now.after(PROBE_DISABLED));
+        if matches!(verdict, Verdict::Failed | Verdict::Refused) {
+            self.prolong_disabling(upstream, sent, now);
         }
         match transition {
             Some(Transition::Ejected { until, .. }) => {
@@ -152,6 +147,17 @@ impl History {
                 self.cooldowns.insert((upstream, scope), until);
             }
             Some(Transition::CooldownOver { .. } | Transition::Drained | Transition::Enabled) | None => {}
+        }
+    }
+
+    /// Records that a request that was sent at `sent` has failed. If it was the probe of a disabled upstream, the disabling
+    /// is prolonged, which is no transition.
+    fn prolong_disabling(&mut self, upstream: usize, sent: Tick, now: Tick) {
+        if let Some(known) = self.outages.get_mut(&upstream)
+            && known.state == HealthState::Disabled
+            && known.until <= sent
+        {
+            (known.since, known.until) = (now, now.after(PROBE_DISABLED));
         }
     }
 

@@ -87,7 +87,7 @@ pub(super) fn last_word<'a, R>(
                 is_owned: turn.is_owned(),
             })
         }
-        Some(LastWord::Refused(upstream)) if !is_limited => Err(Fault::UpstreamCredentialRefused { upstream, retry }),
+        Some(LastWord::Refused(upstream)) if !is_limited => Err(Fault::CredentialRefused { upstream, retry }),
         Some(LastWord::Fault(own)) => match own {
             Fault::UpstreamUnreachable { .. } | Fault::UpstreamBroken { .. } if is_limited => Err(fault),
             own => Err(own),

@@ -15,6 +15,9 @@ use crate::{
 
 const RESPONSE: &str = "resp_1";
 
+/// A change of the upstreams of a snapshot.
+type Operation = fn(&Snapshot);
+
 /// Opens a turn of the session of [`kit`] for `model`, which names `previous_response`.
 fn open<'a>(
     gateway: &'a Gateway,
@@ -155,10 +158,8 @@ async fn a_turn_that_waits_for_a_reset_goes_to_an_upstream_that_is_enabled_befor
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_with_owned_state_waits_until_its_owner_takes_requests_again() {
-    type Trouble = fn(&Snapshot);
-    type Recovery = fn(&Snapshot);
-    let enable: Recovery = |snapshot| snapshot.upstream(A).state.enable();
-    let rows: [(&str, Trouble, Recovery); 4] = [
+    let enable: Operation = |snapshot| snapshot.upstream(A).state.enable();
+    let rows: [(&str, Operation, Operation); 4] = [
         ("drained", |snapshot| snapshot.upstream(A).state.drain(), enable),
         ("disabled", |snapshot| report(snapshot, A, Verdict::Refused), enable),
         ("ejected", |snapshot| eject(snapshot, A), enable),
@@ -203,13 +204,12 @@ async fn a_turn_with_owned_state_waits_until_its_owner_takes_requests_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_fault_says_why_no_upstream_is_left() {
-    type Trouble = fn(&Snapshot);
     let unavailable = |cause, seconds| Fault::Unavailable {
         cause,
         retry: Duration::from_secs(seconds),
         is_owned: false,
     };
-    let rows: [(&str, Trouble, Fault); 4] = [
+    let rows: [(&str, Operation, Fault); 4] = [
         ("no trouble", |_| {}, unavailable(UnavailableCause::Busy, 2)),
         (
             "one limit",
