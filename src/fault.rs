@@ -26,6 +26,11 @@ pub enum Fault {
     AmbiguousTarget { problem: &'static str },
     /// The `Host` header is missing, repeated or invalid.
     BadHost { problem: &'static str },
+    /// The listener needs no client key, and `Host` is a name that a web page could make resolve to this machine.
+    ForeignHost,
+    /// A web page sent the request through a browser, and its origin is not allowed. `origin` is that origin, if the
+    /// browser named it.
+    CrossSite { origin: Option<String> },
     /// The request's head is not valid HTTP/1. The connection is closed.
     BadHead { problem: &'static str },
     /// The request's head is over the limit in bytes or in fields. The connection is closed.
@@ -198,6 +203,8 @@ impl Fault {
             Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, R::Path),
             Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, R::Head),
             Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, R::Head),
+            Self::ForeignHost => (S::FORBIDDEN, "host_not_allowed", PERMISSION, R::Forbidden),
+            Self::CrossSite { .. } => (S::FORBIDDEN, "origin_not_allowed", PERMISSION, R::Forbidden),
             Self::BadHead { .. } => (S::BAD_REQUEST, "bad_head", INVALID, R::Head),
             Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, R::Head),
             Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, R::Head),
@@ -271,6 +278,8 @@ impl Fault {
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
+            | Self::ForeignHost
+            | Self::CrossSite { .. }
             | Self::BadHead { .. }
             | Self::HeadTooLarge
             | Self::BadFraming { .. }

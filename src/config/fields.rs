@@ -28,6 +28,7 @@ const API_KEY: Text = Text {
     choices: &["passthrough"],
     ..NOT_EMPTY
 };
+const ORIGIN: Text = Text::matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@ ]+$");
 const SOURCE: Text = Text {
     choices: SessionSource::NAMES,
     pattern: "^header:.+$",
@@ -136,6 +137,9 @@ tables! {
         /// Whether clients need no key, even on addresses that are not loopback. Every client that can connect may then
         /// use the upstreams. Not allowed together with client keys.
         ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
+        /// The origins of web pages that may call this listener through a browser. Without client keys, pages of all other
+        /// origins are refused. Default: none.
+        ALLOW_ORIGINS("allow_origins"): ListOf = ListOf(ORIGIN, 0), Optional(r#"["https://app.example"]"#);
         /// A file with additional [[key]] tables. It is read again when it changes.
         KEYS_FILE("keys_file"): Text = NOT_EMPTY, Optional(r#""keys.toml""#);
         /// A folder of *.toml files with additional [[key]] tables. The files are read again when they change.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
-const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that belongs to one upstream organization. That organization";
+const OWNER: &str = "This request refers to an earlier response or encrypted content that belongs to one upstream organization. That organization";
 /// The subject of a sentence about all upstreams that may serve a request.
 const EVERY_UPSTREAM: &str = "Every upstream that may serve this request";
 
@@ -15,6 +15,11 @@ impl Fault {
         match self {
             Self::UnknownPath { path, suggestion } => format!("No such path: {path}. Did you mean {suggestion}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
+            Self::ForeignHost => "Without client keys, Host must be localhost or a loopback address, because a web page may have any other name resolve to this machine. Call http://127.0.0.1 or http://localhost with the port of Steadfast, or configure client keys.".to_owned(),
+            Self::CrossSite { origin } => match origin {
+                Some(origin) => format!("A web page of '{origin}' sent this request through a browser. If its pages may use this proxy, add the origin to server.allow_origins."),
+                None => "A web page of another site sent this request through a browser. Send it from a command line, or add the origin of the page to server.allow_origins.".to_owned(),
+            },
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),
             Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
@@ -64,7 +69,7 @@ impl Fault {
                 let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
                 format!("{subject} {}. Try again in {}.", predicate(*cause), in_words(*retry))
             }
-            Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
+            Self::OwnerGone => "The request refers to a response or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
     }

@@ -152,7 +152,7 @@ impl Health {
                 let ended = self.cooldowns.end_by_success(attempt, now);
                 recovered.or(ended.map(|scope| Transition::CooldownOver { scope }))
             }
-            Verdict::Answered | Verdict::Unauthorized => self.record_answer(attempt, now),
+            Verdict::Answered => self.record_answer(attempt, now),
             Verdict::Failed => self.record_failure(attempt, now, random),
             Verdict::Limited { reset, scope, .. } => {
                 let recovered = self.record_answer(attempt, now);
@@ -160,6 +160,7 @@ impl Health {
                 limited.or(recovered)
             }
             Verdict::Refused => self.record_refusal(attempt, now),
+            Verdict::Unauthorized => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //!
 //! | phase | where | what it makes | it ends early when |
 //! | --- | --- | --- | --- |
+//! | check the page | `request/web_page` | the web page that may read the answer | a web page sent the request, and may not |
 //! | identify | `request/` | the caller and the target | the head is malformed, or the client key is not valid |
 //! | admit | `request/` | the head that every upstream may receive | the caller may not call this path |
 //! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
@@ -86,6 +87,7 @@ use self::{
         admit::{self, Identified},
         inspect, model_access,
         received::ReceivedHead,
+        web_page,
     },
     request_end::RequestEnd,
     request_log::RequestLog,
@@ -144,21 +146,35 @@ impl Proxy {
         let mut charge = Charge::default();
 
         let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
+        let page = match admit::check_head(&head).and_then(|()| web_page::check(&snapshot, &head)) {
+            Ok(page) => page,
+            Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
+        };
+        if let Some(mut headers) = page.preflight(&head.parts) {
+            page.expose(&mut headers);
+            return reply::preflight(headers, identity, RequestEnd::new(log, charge));
+        }
         let now = self.gateway.clock.unix_time().as_secs();
         let identified = match admit::identify(&snapshot, head, now) {
             Ok(identified) => identified,
-            Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
+            Err(fault) => {
+                let mut response = reply::error(&fault, identity, RequestEnd::new(log, charge));
+                page.expose(response.headers_mut());
+                return response;
+            }
         };
         let identity = identity.with_caller(&identified);
         log.record_caller(identified.target.endpoint, identity.key);
 
         let answered = self.answer(&snapshot, identified, body, &mut log, &mut charge).await;
         let end = RequestEnd::new(log, charge);
-        match answered {
+        let mut response = match answered {
             Ok(Answered::ByUpstream(served)) => response::build(&self.gateway, &snapshot, *served, identity, end),
             Ok(Answered::ByCatalogue(list)) => reply::json(list, identity, end),
             Err(fault) => reply::error(&fault, identity, end),
-        }
+        };
+        page.expose(response.headers_mut());
+        response
     }
 
     /// Runs the phases of a request, after its caller is known.

@@ -32,7 +32,9 @@ pub struct AdmittedHead<'a>(Admitted<'a>);
 /// # Errors
 /// The fault that refuses the request.
 pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<AdmittedHead<'_>, Fault> {
-    let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
+    let head = ReceivedHead::new(parts, framing, peer);
+    admit::check_head(&head)?;
+    let identified = admit::identify(snapshot, head, 0)?;
     admit::admit(snapshot, identified).map(AdmittedHead)
 }
 

@@ -33,6 +33,7 @@ const NOTHING: Clues<'static, fn(&HeaderName) -> Option<&'static str>> = Clues {
         input: b"",
     },
     owner: None,
+    issuer: None,
 };
 const CONTENT: ConversationStart<'static> = ConversationStart {
     instructions: b"Be brief.",
@@ -71,7 +72,8 @@ fn the_same_text_from_any_source_is_the_same_key() {
             Affinity::find(&order, NAMESPACE(), &clues),
             Affinity {
                 key: text("s-1"),
-                owner: None
+                owner: None,
+                issuer: None
             }
         );
     }
@@ -104,13 +106,15 @@ fn only_configured_sources_count() {
         header: |name: &HeaderName| (name == "x-conversation").then_some("c"),
         content: CONTENT,
         owner: Some(upstream(1)),
+        issuer: Some(upstream(2)),
     };
     assert_eq!(find(&[], clues), Affinity::default());
     assert_eq!(
         find(&["header:x-conversation", "body:prompt_cache_key"], clues),
         Affinity {
             key: text("c"),
-            owner: None
+            owner: None,
+            issuer: None
         }
     );
     assert_eq!(
@@ -121,7 +125,8 @@ fn only_configured_sources_count() {
         find(&["owner"], clues),
         Affinity {
             key: None,
-            owner: Some(upstream(1))
+            owner: Some(upstream(1)),
+            issuer: Some(upstream(2))
         }
     );
 }
@@ -150,14 +155,16 @@ fn content_makes_a_key_only_if_no_earlier_source_does() {
         find(&["owner", "content"], owned),
         Affinity {
             key: None,
-            owner: Some(upstream(1))
+            owner: Some(upstream(1)),
+            issuer: None
         }
     );
     assert_eq!(
         find(&["content", "owner"], owned),
         Affinity {
             key: content,
-            owner: Some(upstream(1))
+            owner: Some(upstream(1)),
+            issuer: None
         }
     );
     assert_eq!(
@@ -170,6 +177,17 @@ fn content_makes_a_key_only_if_no_earlier_source_does() {
         )
         .key,
         content
+    );
+    let in_a_turn = Clues {
+        issuer: Some(upstream(1)),
+        content: CONTENT,
+        ..NOTHING
+    };
+    let found = find(&["owner", "content"], in_a_turn);
+    assert_eq!(
+        (found.key, found.issuer),
+        (content, Some(upstream(1))),
+        "the whole conversation is there"
     );
     let blank = ConversationStart {
         instructions: b" ",
@@ -203,7 +221,8 @@ fn a_key_is_kept_beside_an_owner() {
             find(&order, clues),
             Affinity {
                 key: text("s-1"),
-                owner: Some(upstream(1))
+                owner: Some(upstream(1)),
+                issuer: None
             }
         );
     }
@@ -232,17 +251,18 @@ fn pool_of(size: usize, organization: impl Fn(usize) -> OrganizationId) -> Rende
 }
 
 #[test]
-fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
+fn the_owner_takes_precedence_over_the_issuer_then_come_the_pin_and_the_home() {
     let pool = pool(6);
     let key = text("s-1");
     let home = pool.home(key.unwrap(), |_| true).unwrap().as_usize();
-    let (pin, owner) = ((home + 1) % 6, (home + 2) % 6);
-    let first = |owner: Option<usize>, pin: Option<usize>| {
+    let (pin, owner, issuer) = ((home + 1) % 6, (home + 2) % 6, (home + 3) % 6);
+    let all = |owner: Option<usize>, issuer: Option<usize>, pin: Option<usize>| {
         let affinity = Affinity {
             key,
             owner: owner.map(upstream),
+            issuer: issuer.map(upstream),
         };
-        let mut candidates = candidates(
+        candidates(
             &pool,
             Preference {
                 affinity,
@@ -251,9 +271,11 @@ fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
             |_| true,
             0,
             |_| panic!("a request with a session is not balanced"),
-        );
-        candidates.next().map(|first| (first.index.as_usize(), first.route))
+        )
+        .map(|candidate| (candidate.index.as_usize(), candidate.route))
+        .collect::<Vec<_>>()
     };
+    let first = |owner, pin| all(owner, None, pin).first().copied();
     assert_eq!(first(None, None), Some((home, Route::Home)));
     assert_eq!(first(None, Some(pin)), Some((pin, Route::Pin)));
     assert_eq!(first(Some(owner), Some(pin)), Some((owner, Route::Owner)));
@@ -264,6 +286,26 @@ fn the_owner_takes_precedence_over_the_pin_and_the_pin_over_the_home() {
     assert_eq!(first(Some(owner), Some(88)), Some((owner, Route::Owner)));
     assert_eq!(first(Some(77), None), None, "the owner's organization is not known");
     assert_eq!(first(Some(77), Some(pin)), None);
+    // The issuer of the turn state.
+    assert_eq!(
+        all(Some(owner), Some(issuer), None),
+        [(owner, Route::Owner)],
+        "the issuer is elsewhere"
+    );
+    assert_eq!(all(None, Some(issuer), Some(issuer))[0], (issuer, Route::Pin));
+    let in_a_turn = all(None, Some(issuer), None);
+    assert_eq!(in_a_turn[..2], [(issuer, Route::Owner), (home, Route::Moved)]);
+    let moved = all(None, Some(issuer), Some(pin));
+    assert_eq!(
+        moved[..3],
+        [(issuer, Route::Owner), (pin, Route::Moved), (home, Route::Moved)]
+    );
+    assert_eq!((in_a_turn.len(), moved.len()), (6, 6), "the turn can go on everywhere");
+    assert_eq!(
+        all(None, Some(77), None)[0],
+        (home, Route::Home),
+        "the issuer is not in the pool"
+    );
 }
 
 #[test]
@@ -296,6 +338,20 @@ fn oracle(
         (pin.and_then(of), Route::Pin),
         (affinity.owner.and_then(of), Route::Owner),
     ];
+    let mut second = None;
+    if affinity.owner.is_none()
+        && let Some(issuer) = affinity.issuer.and_then(of).filter(usable)
+    {
+        let is_sibling = |pin: &Member| pin.organization == issuer.organization;
+        if !pin
+            .and_then(of)
+            .as_ref()
+            .is_some_and(|pin| usable(pin) && is_sibling(pin))
+        {
+            second = pin.and_then(of).map(|pin| pin.id);
+            firsts = vec![(Some(issuer), Route::Owner)];
+        }
+    }
     firsts.retain(|(first, _)| first.as_ref().is_some_and(|first| usable(first) && is_allowed(first)));
     let (own, route) = match (firsts.first(), owned_by) {
         (Some(first), _) => *first,
@@ -305,7 +361,11 @@ fn oracle(
     let mut all: Vec<&Member> = ranked.iter().filter(|member| is_allowed(member)).collect();
     all.sort_by_key(|member| {
         let is_sibling = Some(member.organization) == own.map(|own| own.organization);
-        (Some(member.id) != own.map(|own| own.id), !is_sibling)
+        (
+            Some(member.id) != own.map(|own| own.id),
+            Some(member.id) != second,
+            !is_sibling,
+        )
     });
     let routes = std::iter::once(route).chain(std::iter::repeat(Route::Moved));
     let index = |member: &Member| pool.position(member.id).unwrap();
@@ -323,7 +383,11 @@ proptest! {
     fn candidates_come_in_the_order_of_their_definition(
         (size, organizations) in (0usize..12, 1u64..12),
         key in "[a-z]{1,3}",
-        (owner, pin) in (prop::option::of(0usize..14), prop::option::of(0usize..14)),
+        (owner, issuer, pin) in (
+            prop::option::weighted(0.3, 0usize..14),
+            prop::option::of(0usize..14),
+            prop::option::of(0usize..14),
+        ),
         classes in 0u16..8,
         random: u64,
     ) {
@@ -333,7 +397,7 @@ proptest! {
         };
         let pool = pool_of(size, organization);
         let eligible = |class: u16| classes >> class & 1 == 1;
-        let affinity = Affinity { key: text(&key), owner: owner.map(upstream) };
+        let affinity = Affinity { key: text(&key), owner: owner.map(upstream), issuer: issuer.map(upstream) };
         let pin = pin.map(upstream);
         let all: Vec<Candidate> = candidates(&pool, Preference { affinity, pin }, eligible, random, |_| 0).collect();
         prop_assert_eq!(all, oracle(&pool, affinity, pin, eligible));

@@ -168,7 +168,7 @@ impl World {
         self.observe(&sent);
         let SentRequest { to, route, verdict, .. } = sent;
         match verdict {
-            Verdict::Served | Verdict::Answered | Verdict::Unauthorized => {
+            Verdict::Served | Verdict::Answered => {
                 self.record_success(request, to, route, verdict);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
                 self.enter(request, RequestStage::Streaming { from: to }, streams);
@@ -178,7 +178,9 @@ impl World {
             Verdict::Limited { reset: Some(reset), .. } if self.can_wait_out(request, reset) => {
                 self.requests[request].limited.push(to);
             }
-            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => {
+                self.requests[request].tried.push(to);
+            }
         }
         self.release(to);
         self.requests[request].stage = RequestStage::Arrived;

@@ -157,7 +157,7 @@ impl RequestSender for HttpSender {
         let context = PeekContext {
             endpoint: self.target.endpoint,
             model,
-            rules: VerdictRules::new(model, upstream),
+            rules: VerdictRules::new(self.target.endpoint, model, upstream),
             clock: self.clock,
         };
         Ok(context.peek(response).await)

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 
 use crate::{
+    endpoint::Endpoint,
     policy::Verdict,
     proxy::{
         request::headers::{CallersCredential, set_upstream_headers},
@@ -56,8 +57,14 @@ async fn refuses(upstream: &Upstream, callers: &CallersCredential, clock: Clock)
     let body = Limited::new(body, MAX_ERROR).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let notice = error_notice(&head.headers, &body, None, clock.unix_time());
-    let is_bare = status == StatusCode::UNAUTHORIZED && notice.code.is_none();
-    Some(is_bare || VerdictRules::new(None, upstream).of_error(status, &notice) == Verdict::Refused)
+    // The answer is judged like one to a generation, for which a second bare 401 is unconfirmed as well. Here it confirms
+    // the first one.
+    let verdict = VerdictRules::new(Endpoint::Responses, None, upstream).of_error(status, &notice);
+    Some(match verdict {
+        Verdict::Refused => true,
+        Verdict::Unauthorized => status == StatusCode::UNAUTHORIZED,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -104,6 +111,7 @@ mod tests {
                 r#"{"error":{"code":"account_deactivated"}}"#,
                 RefusalCheck::Refused,
             ),
+            (401, r#"{"error":{"code":"missing_scope"}}"#, RefusalCheck::NotRefused),
             (403, r#"{"error":{"code":"missing_scope"}}"#, RefusalCheck::NotRefused),
             (403, "", RefusalCheck::NotRefused),
             (200, r#"{"data":[]}"#, RefusalCheck::NotRefused),

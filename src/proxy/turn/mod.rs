@@ -10,7 +10,7 @@
 //!
 //! - [`facts`] are the input: the objects that the request names, and the group of its caller. The HTTP side makes them
 //!   from a request; a WebSocket message and a test make them directly.
-//! - [`affinity`] reads the session key and the owner of the named state from the facts.
+//! - [`affinity`] reads the session key, the owner of the named state and the issuer of the turn state from the facts.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
 //! - [`outlook`] tells why no upstream takes the turn, and when one may.
 //! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the

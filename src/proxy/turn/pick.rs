@@ -110,11 +110,8 @@ impl<'a> Turn<'a> {
         let pinned = pin
             .and_then(|id| snapshot.rendezvous.position(id))
             .map(|index| snapshot.rendezvous.member(index));
-        let pin_update = match pinned {
-            Some(member) if !eligibility.allows(member.class) => PinUpdate::Never,
-            _ => PinUpdate::IfUnchanged(pin),
-        };
-        let is_cached_somewhere = affinity.owner.is_some() || (pinned.is_some() && pin_update != PinUpdate::Never);
+        let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
+        let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, &affinity, pinned);
         Ok(Self {
             gateway,
             snapshot,
@@ -128,7 +125,7 @@ impl<'a> Turn<'a> {
             wait_limits: WaitLimits {
                 now,
                 // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
-                stays_until: match is_cached_somewhere {
+                stays_until: match is_cached_at_own {
                     true => now.after(snapshot.patience.of_session(facts.body_bytes)),
                     false => Tick::ZERO,
                 },
@@ -238,7 +235,7 @@ impl<'a> Turn<'a> {
 
     /// Records that `upstream` has served the turn.
     pub fn confirm(&self, upstream: &Upstream) {
-        confirm::confirm_pin(self.gateway, self.affinity.key, self.pin_update, upstream.id);
+        confirm::confirm_pin(self.gateway, self.affinity.key, self.pin, self.pin_update, upstream.id);
     }
 
     /// When an upstream may serve the turn, and what stands against it until then; `None` if there is no candidate.
