@@ -215,3 +215,27 @@ async fn an_account_that_fails_what_another_serves_is_ejected() {
     }
     assert_eq!(states(&gateway).await, ["ejected", "ready"]);
 }
+
+#[tokio::test]
+async fn a_401_without_a_code_disables_an_account_only_if_the_list_of_models_is_refused_too() {
+    let bare = Act::reply(
+        StatusCode::UNAUTHORIZED,
+        &json!({"error": {"message": "Unauthorized", "type": null, "param": null, "code": null}}),
+    );
+    for is_refused in [true, false] {
+        let sims = sims(2).await;
+        let gateway = Gateway::before(&sims, "").await;
+        let key = key_with_home(&gateway, "a").await;
+        let rule = Rule::new(bare.clone());
+        let rule = if is_refused { rule } else { rule.path("/v1/responses") };
+        sims[0].script().add(rule);
+        let reply = send_turn(&gateway, &key).await;
+        if is_refused {
+            assert_eq!(reply.routed(), ("b", "moved"));
+            assert_eq!(states(&gateway).await, ["disabled", "ready"]);
+        } else {
+            assert_eq!((reply.status, reply.routed().0), (StatusCode::UNAUTHORIZED, "a"));
+            assert_eq!(states(&gateway).await, ["ready", "ready"]);
+        }
+    }
+}
