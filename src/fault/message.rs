@@ -55,22 +55,24 @@ impl Fault {
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamBroken { upstream } => format!("{} closed the connection before it sent a valid response. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamTimeout { upstream, limit } => format!("{} did not answer within {limit:?}. Try again shortly.", named(upstream.as_deref())),
-            Self::Limited { resets_in, is_owned, .. } => {
-                let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
-                format!("{subject} has reached its usage limit. The first limit resets in {}; try again then.", in_words(*resets_in))
-            }
+            Self::Limited { resets_in, .. } => format!("{} has reached its usage limit. The first limit resets in {}; try again then.", self.subject(), in_words(*resets_in)),
             Self::CredentialRefused { upstream, .. } => format!("{} refuses the credential that this gateway has for it, and no other upstream can serve this request. The operator of this gateway has to renew that credential.", named(upstream.as_deref())),
             // Codex reads the delay from this text and waits for that time.
-            Self::UpstreamsRateLimited { resets_in, is_owned } => {
-                let subject = if *is_owned { OWNER } else { "The upstreams that may serve this request" };
-                format!("Rate limit reached. {subject} may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in))
-            }
-            Self::Unavailable { cause, retry, is_owned } => {
-                let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
-                format!("{subject} {}. Try again in {}.", predicate(*cause), in_words(*retry))
-            }
+            Self::UpstreamsRateLimited { resets_in, is_owned: true } => format!("Rate limit reached. {OWNER} may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in)),
+            Self::UpstreamsRateLimited { resets_in, is_owned: false } => format!("Rate limit reached. The upstreams that may serve this request may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in)),
+            Self::Unavailable { cause, retry, .. } => format!("{} {}. Try again in {}.", self.subject(), predicate(*cause), in_words(*retry)),
             Self::OwnerGone => "The request refers to a response or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
+        }
+    }
+}
+
+impl Fault {
+    /// The subject of a sentence about the upstreams that may serve a request.
+    fn subject(&self) -> &'static str {
+        match self {
+            Self::Limited { is_owned: true, .. } | Self::Unavailable { is_owned: true, .. } => OWNER,
+            _ => EVERY_UPSTREAM,
         }
     }
 }
