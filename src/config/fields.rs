@@ -189,14 +189,16 @@ tables! {
         /// The number of uncached prompt tokens that an upstream reads per second. A session with a long prompt waits longer
         /// than wait: as long as another upstream would need to read its prompt.
         REREAD_RATE("reread_rate"): WholeNumber<u32> = WholeNumber(1..=10_000_000), Default("5000");
-        /// The maximum time that a session waits for its own upstream.
+        /// The maximum time that a session waits for its own upstream, and that any request waits for the reset of a limit
+        /// if no upstream can take it.
         WAIT_MAX("wait_max"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""60s""#);
     }
 
     /// Failover: if an upstream fails before any part of its response has reached the caller, the request is sent to
     /// another upstream.
     retry = "[retry]" {
-        /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off.
+        /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off. An
+        /// upstream whose limit the request waits out is not counted.
         ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
         /// The maximum number of retries, as a fraction of the number of requests. A few retries per second are always
         /// allowed.

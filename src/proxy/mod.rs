@@ -45,13 +45,15 @@
 //! 2. `turn/verdict` asks [`policy::verdict`](crate::policy::verdict) what that means: `Limited`, if the credential is the
 //!    upstream's. If it is the caller's own, the answer is passed on.
 //! 3. `turn/attempts` reports the verdict to the upstream's health, which begins a cooldown
-//!    ([`policy::health`](crate::policy::health)), and gives the slot back. It keeps the answer for the case that no upstream
-//!    does better.
+//!    ([`policy::health`](crate::policy::health)), and gives the slot back. The answer itself is dropped: it concerns one
+//!    account of several.
 //! 4. `turn/pick` asks [`policy::select`](crate::policy::select()) for the next upstream. A session whose prompt is cached waits
 //!    for its own upstream if the cooldown ends soon enough; otherwise a sibling of the same organization or the next upstream
-//!    takes the request, which costs a retry of the budget.
-//! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited, the caller gets
-//!    [`Fault::Limited`]: 429 with the time at which the first limit resets.
+//!    takes the request, which costs a retry of the budget. If all of them are limited, the request waits for the earliest
+//!    reset, if that lies within `affinity.wait_max`. A limit that is waited out costs neither an attempt nor a retry.
+//! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited for longer,
+//!    `turn/outlook` finds the earliest reset. The caller gets 429: [`Fault::UpstreamsRateLimited`] for a limit that
+//!    resets within minutes, which clients wait out, or [`Fault::Limited`] for a quota, which clients show to their users.
 
 mod exchange;
 mod headers;

@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_short_limit_of_the_upstreams_has_the_shape_that_codex_waits_out() {
+        let fault = Fault::UpstreamsRateLimited {
+            resets_in: Duration::from_millis(8_200),
+            is_owned: false,
+        };
+        let (status, headers, body) = rendered(fault, None).await;
+        let error = &body["error"];
+        assert_eq!((status.as_u16(), &headers["retry-after"]), (429, &HeaderValue::from(9)));
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("rate_limit_exceeded"), &json!("rate_limit_exceeded"))
+        );
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.ends_with("Please try again in 9s."), "{message}");
+        assert_eq!(error.get("resets_at"), None);
+    }
+
+    #[tokio::test]
     async fn a_status_brings_the_headers_that_it_must_have() {
         for (fault, name, value) in [
             (

@@ -102,7 +102,7 @@ pub fn pick_and_pin(
 fn pick_now<'a>(turn: &mut Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
     match turn.pick_now() {
         PickStep::Go(picked) => Ok(picked),
-        PickStep::Wait { .. } | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),
+        PickStep::Wait(_) | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),
     }
 }
 

@@ -15,7 +15,7 @@ mod tests;
 
 use std::{pin::pin, sync::Arc};
 
-use tokio::time::sleep_until;
+use tokio::{sync::futures::Notified, time::sleep_until};
 
 use self::{
     health::{Admit, UpstreamHealth},
@@ -44,6 +44,8 @@ pub struct UpstreamState {
     clock: Clock,
     slots: Slots<Lease>,
     health: UpstreamHealth,
+    /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
+    refusal_check: tokio::sync::Mutex<()>,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
@@ -116,6 +118,7 @@ impl UpstreamState {
             clock,
             slots: Slots::default(),
             health: UpstreamHealth::new(name.clone(), clock),
+            refusal_check: tokio::sync::Mutex::default(),
         })
     }
 
@@ -201,6 +204,16 @@ impl UpstreamState {
                 }
             }
         }
+    }
+
+    /// Completes when the health changes after this call has been enabled or polled.
+    pub fn changed(&self) -> Notified<'_> {
+        self.health.changed()
+    }
+
+    /// The lock that a request holds while it asks the upstream whether it refuses the credential.
+    pub fn refusal_check(&self) -> &tokio::sync::Mutex<()> {
+        &self.refusal_check
     }
 
     /// Stops new requests, by order of the operator. Requests in flight finish.

@@ -4,6 +4,7 @@ mod kit;
 
 mod access;
 mod access_log;
+mod account_failures;
 mod admin_guard;
 mod affinity;
 mod bodies;
@@ -38,6 +39,7 @@ mod reload;
 mod resource_refusals;
 mod rights;
 mod serve_command;
+mod short_limits;
 mod splices;
 mod storm;
 mod story;

@@ -49,6 +49,8 @@ fn limits(stays: u64, waits: u64) -> WaitLimits {
         now: at(NOW),
         stays_until: if stays == 0 { Tick::ZERO } else { at(NOW + stays) },
         waits_until: at(NOW + waits),
+        resets_until: Tick::ZERO,
+        recovers_until: Tick::ZERO,
     }
 }
 
@@ -84,16 +86,33 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
         return Decision::Send(candidate(index));
     }
     let limit = limits.stays_until.max(limits.waits_until);
-    for index in untried() {
+    let earliest = untried()
+        .filter_map(|index| match pool[index].availability {
+            Availability::Cooling { until, .. } if until <= limit.max(limits.resets_until) => Some((until, index)),
+            Availability::Ejected { until } if until <= limit => Some((until, index)),
+            _ => None,
+        })
+        .min();
+    let full = untried().find(|index| pool[*index].availability == Availability::Full);
+    if let Some(full) = full.filter(|_| limits.now < limit) {
+        return wait(full, earliest.map_or(limit, |(until, _)| until.min(limit)));
+    }
+    if let Some((until, index)) = earliest {
+        return wait(index, until);
+    }
+    let changes = untried().flat_map(|index| {
         let is_probing = pool[index].is_probing && !pool[index].is_full;
         match pool[index].availability {
-            Availability::Full if limit > limits.now => return wait(index, limit),
-            Availability::Cooling { until, .. } | Availability::Ejected { until } if until <= limit => {
-                return wait(index, until);
+            Availability::Ejected { until } if is_probing => vec![limit, until.min(limits.recovers_until)],
+            Availability::Ejected { until } | Availability::Disabled { until } => {
+                vec![until.min(limits.recovers_until)]
             }
-            Availability::Ejected { .. } if is_probing && limit > limits.now => return wait(index, limit),
-            _ => {}
+            Availability::Draining => vec![limits.recovers_until],
+            _ => Vec::new(),
         }
+    });
+    if let Some(until) = changes.filter(|until| limits.now < *until).min() {
+        return Decision::WaitForChange { until };
     }
     let least = untried()
         .filter_map(|index| Some((pool[index].badness()?, index)))
@@ -166,6 +185,69 @@ fn a_session_waits_only_for_its_own_upstream() {
 }
 
 #[test]
+fn every_request_waits_for_the_earliest_reset_if_no_candidate_is_ready() {
+    let cooling = |seconds| {
+        case(Availability::Cooling {
+            until: at(NOW + seconds),
+            cause: LimitCause::Rate,
+        })
+    };
+    let disabled = case(Availability::Disabled { until: at(NOW + 300) });
+    let full = case(Availability::Full);
+    let wait = |index, seconds| Decision::Wait {
+        candidate: candidate(index),
+        until: at(NOW + seconds),
+    };
+    // A new session, which waits 2 s for a slot and 60 s for a reset.
+    let new = WaitLimits {
+        resets_until: at(NOW + 60),
+        ..limits(0, 2)
+    };
+    for (pool, expected) in [
+        (vec![cooling(30), cooling(10), cooling(20)], wait(1, 10)),
+        (vec![disabled, cooling(60)], wait(1, 60)),
+        (vec![cooling(1), full], wait(1, 1)),
+        (vec![cooling(30), full], wait(1, 2)),
+        (
+            vec![cooling(30), case(Availability::Ready)],
+            Decision::Send(candidate(1)),
+        ),
+    ] {
+        assert_eq!(decide(&pool, &new), expected, "{pool:?}");
+    }
+    let late = WaitLimits {
+        now: at(NOW + 5),
+        ..new
+    };
+    assert_eq!(decide(&[cooling(30), full], &late), wait(0, 30), "no slot became free");
+}
+
+#[test]
+fn only_a_request_with_owned_state_waits_for_a_recovery() {
+    let draining = case(Availability::Draining);
+    let disabled = case(Availability::Disabled { until: at(NOW + 300) });
+    let due_soon = case(Availability::Disabled { until: at(NOW + 3) });
+    let ejected = case(Availability::Ejected { until: at(NOW + 30) });
+    let owned = WaitLimits {
+        recovers_until: at(NOW + 10),
+        ..limits(10, 2)
+    };
+    let until = |seconds| Decision::WaitForChange {
+        until: at(NOW + seconds),
+    };
+    for (pool, expected) in [
+        (vec![draining], until(10)),
+        (vec![disabled], until(10)),
+        (vec![ejected, disabled], until(10)),
+        (vec![disabled, due_soon], until(3)),
+    ] {
+        assert_eq!(decide(&pool, &owned), expected, "{pool:?}");
+        let waits = matches!(decide(&pool, &limits(10, 2)), Decision::WaitForChange { .. });
+        assert!(!waits, "{pool:?}: other requests do not wait");
+    }
+}
+
+#[test]
 fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being_probed() {
     let ejected = |seconds| {
         case(Availability::Ejected {
@@ -192,10 +274,7 @@ fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being
         ),
         Decision::LeastBad(first)
     );
-    let verdict = Decision::Wait {
-        candidate: first,
-        until: at(NOW + 2),
-    };
+    let verdict = Decision::WaitForChange { until: at(NOW + 2) };
     assert_eq!(decide(&[probing, ejected(20)], &limits(0, 2)), verdict);
     assert_eq!(
         decide(&[case(Availability::Full), case(Availability::Draining)], &limits(0, 0)),
@@ -256,8 +335,15 @@ fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn a_selection_follows_the_rules_in_their_order(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
+    fn a_selection_follows_the_rules_in_their_order(
+        pool in pools(), stays in 0u64..8, waits in 0u64..8, resets in 0u64..12, is_owned: bool,
+    ) {
         let limits = limits(stays, waits);
+        let limits = WaitLimits {
+            resets_until: at(NOW + resets),
+            recovers_until: if is_owned { limits.stays_until } else { Tick::ZERO },
+            ..limits
+        };
         prop_assert_eq!(decide(&pool, &limits), oracle(&pool, &limits));
     }
 }

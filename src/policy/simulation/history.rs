@@ -128,6 +128,9 @@ impl History {
             since: now,
             until,
         };
+        if matches!(verdict, Verdict::Failed | Verdict::Refused) {
+            self.prolong_disabling(upstream, sent, now);
+        }
         match transition {
             Some(Transition::Ejected { until, .. }) => {
                 self.outages.insert(upstream, outage(HealthState::Ejected, until));
@@ -144,6 +147,17 @@ impl History {
                 self.cooldowns.insert((upstream, scope), until);
             }
             Some(Transition::CooldownOver { .. } | Transition::Drained | Transition::Enabled) | None => {}
+        }
+    }
+
+    /// Records that a request that was sent at `sent` has failed. If it was the probe of a disabled upstream, the disabling
+    /// is prolonged, which is no transition.
+    fn prolong_disabling(&mut self, upstream: usize, sent: Tick, now: Tick) {
+        if let Some(known) = self.outages.get_mut(&upstream)
+            && known.state == HealthState::Disabled
+            && known.until <= sent
+        {
+            (known.since, known.until) = (now, now.after(PROBE_DISABLED));
         }
     }
 

@@ -65,8 +65,12 @@ pub(super) struct SimulatedRequest {
     pub random: u64,
     pub stays_until: Tick,
     pub waits_until: Tick,
+    pub resets_until: Tick,
+    pub recovers_until: Tick,
     /// The upstreams that have failed the request.
     pub tried: Vec<usize>,
+    /// The upstreams whose limits the request can wait out.
+    pub limited: Vec<usize>,
     pub sent: u32,
     pub stage: RequestStage,
     /// The number of the next step. A step that was scheduled for an earlier stage has another number and is not

@@ -7,7 +7,10 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use crate::{
     fault::Fault,
     proxy::{
-        exchange::peek::{PeekContext, PeekedResponse},
+        exchange::{
+            peek::{PeekContext, PeekedResponse},
+            refusal,
+        },
         headers::TURN_STATE,
         request::{
             admit::{Admitted, ReturnedTurnState},
@@ -17,7 +20,7 @@ use crate::{
         },
         text::truncated,
         turn::{
-            attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, SendResult},
+            attempts::{BufferedRest, RefusalCheck, Repeatability, RequestSender, SendFailure, SendResult},
             verdict::VerdictRules,
         },
     },
@@ -51,6 +54,7 @@ impl HttpSender {
         // A generation may be sent again before it is answered: at worst, the caller pays for it twice. Any other
         // request that an upstream may have begun is not sent again.
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
+        let is_safe = admitted.method.is_safe();
         let is_plain = admitted.coding == EncodingKind::Identity;
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
@@ -64,9 +68,10 @@ impl HttpSender {
             turn_state: admitted.turn_state,
             model: inspected.facts.model,
             model_at: inspected.facts.model_at.filter(|_| is_plain),
-            repeatability: match is_repeatable {
-                true => Repeatability::Repeatable,
-                false => Repeatability::Once,
+            repeatability: match (is_safe, is_repeatable) {
+                (true, _) => Repeatability::Safe,
+                (false, true) => Repeatability::Repeatable,
+                (false, false) => Repeatability::Once,
             },
             limits,
             clock,
@@ -141,7 +146,7 @@ impl RequestSender for HttpSender {
         let terms = SendOptions {
             head: self.limits.head,
             idle: self.limits.idle,
-            is_repeatable: self.repeatability == Repeatability::Repeatable,
+            is_repeatable: self.repeatability != Repeatability::Once,
         };
         let sent = upstream.pool.send(&mut self.request, terms).await;
         let response = match sent.and_then(refuse_upgrade) {
@@ -156,6 +161,10 @@ impl RequestSender for HttpSender {
             clock: self.clock,
         };
         Ok(context.peek(response).await)
+    }
+
+    async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {
+        refusal::check(upstream, &self.callers, self.clock).await
     }
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {

@@ -79,13 +79,6 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
     }
 }
 
-/// Whether an answer says in the usual way that the account has reached a limit: with the status 429, or as the first
-/// event of a stream. If all accounts are limited, the caller gets one summary instead of such an answer.
-pub(super) fn is_usual_limit(verdict: Verdict, status: StatusCode) -> bool {
-    let is_usual = status == StatusCode::TOO_MANY_REQUESTS || status.is_success();
-    is_usual && matches!(verdict, Verdict::Limited { .. })
-}
-
 /// Whether an answer proves that the upstream has not begun the request. The request may then be sent to another
 /// upstream, even if it must not be executed twice. A refusal comes before any work. Of the other failures, only the
 /// status 503 proves it.
@@ -191,20 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn only_usual_limits_are_summarized_and_only_failures_may_have_begun() {
-        for (verdict, status, is_usual, did_nothing) in [
-            (LIMITED, 429, true, true),
-            (LIMITED, 200, true, true),
-            (LIMITED, 403, false, true),
-            (LIMITED, 503, false, true),
-            (Verdict::Failed, 503, false, true),
-            (Verdict::Failed, 500, false, false),
-            (Verdict::Failed, 200, false, false),
-            (Verdict::Refused, 401, false, true),
-            (Verdict::Unauthorized, 401, false, true),
+    fn only_failures_may_have_begun() {
+        for (verdict, status, did_nothing) in [
+            (LIMITED, 429, true),
+            (LIMITED, 200, true),
+            (LIMITED, 403, true),
+            (LIMITED, 503, true),
+            (Verdict::Failed, 503, true),
+            (Verdict::Failed, 500, false),
+            (Verdict::Failed, 200, false),
+            (Verdict::Refused, 401, true),
+            (Verdict::Unauthorized, 401, true),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(is_usual_limit(verdict, status), is_usual, "{verdict:?} {status}");
             assert_eq!(did_no_work(verdict, status), did_nothing, "{verdict:?} {status}");
         }
     }
