@@ -101,23 +101,16 @@ fn every_status_without_an_error_body() {
     }
 }
 
-#[test]
-fn only_a_refusal_of_the_credential_itself_disables() {
-    // The status, the error, and the verdicts for a generation and for other endpoint classes.
+/// The status, the error, and the verdicts for a generation and for other endpoint classes.
+#[rustfmt::skip]
+fn refusals() -> Vec<(u16, ErrorFacts<'static>, (Verdict, Verdict))> {
     let refused = (Verdict::Refused, Verdict::Refused);
     let answered = (Verdict::Answered, Verdict::Answered);
     let unknown = (Verdict::Unauthorized, Verdict::Answered);
-    let with_kind = |kind, facts| ErrorFacts {
-        kind: Some(kind),
-        ..facts
-    };
-    let table = [
+    let with_kind = |kind, facts| ErrorFacts { kind: Some(kind), ..facts };
+    vec![
         (401, code("invalid_api_key"), refused),
-        (
-            401,
-            with_kind("invalid_request_error", code("invalid_api_key")),
-            refused,
-        ),
+        (401, with_kind("invalid_request_error", code("invalid_api_key")), refused),
         (401, code("account_deactivated"), refused),
         (401, code("token_expired"), refused),
         (401, code("token_revoked"), refused),
@@ -135,22 +128,8 @@ fn only_a_refusal_of_the_credential_itself_disables() {
         (401, code("model_not_found"), answered),
         (401, code("an_unknown_code"), answered),
         (401, with_kind("invalid_request_error", says_permission()), answered),
-        (
-            401,
-            ErrorFacts {
-                says_credential: true,
-                ..says_permission()
-            },
-            answered,
-        ),
-        (
-            401,
-            ErrorFacts {
-                says_credential: true,
-                ..code("missing_scope")
-            },
-            answered,
-        ),
+        (401, ErrorFacts { says_credential: true, ..says_permission() }, answered),
+        (401, ErrorFacts { says_credential: true, ..code("missing_scope") }, answered),
         (401, kind("permission_error"), answered),
         (401, ErrorFacts::default(), unknown),
         (401, kind("authentication_error"), unknown),
@@ -173,8 +152,12 @@ fn only_a_refusal_of_the_credential_itself_disables() {
         (403, code("an_unknown_code"), answered),
         (400, code("invalid_api_key"), answered),
         (404, code("account_deactivated"), answered),
-    ];
-    for (number, facts, (for_generation, for_others)) in table {
+    ]
+}
+
+#[test]
+fn only_a_refusal_of_the_credential_itself_disables() {
+    for (number, facts, (for_generation, for_others)) in refusals() {
         for endpoint in EndpointClass::ALL {
             let expected = match endpoint {
                 EndpointClass::Generation => for_generation,
@@ -285,6 +268,7 @@ fn verdicts_without_the_body_equal_those_with_it() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn verdicts_on_failed_streams() {
     let answered = Verdict::Answered;
@@ -317,14 +301,7 @@ fn verdicts_on_failed_streams() {
         (resets(ErrorFacts::default()), rate(RESET), failed),
         (says_quota(), quota(None), failed),
         (code("context_length_exceeded"), answered, answered),
-        (
-            ErrorFacts {
-                kind: Some("server_error"),
-                ..code("context_length_exceeded")
-            },
-            answered,
-            answered,
-        ),
+        (ErrorFacts { kind: Some("server_error"), ..code("context_length_exceeded") }, answered, answered),
         (code("invalid_prompt"), answered, answered),
         (kind("invalid_request_error"), answered, answered),
         (code("content_filter"), answered, answered),

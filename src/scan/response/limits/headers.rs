@@ -28,7 +28,7 @@ const FAMILIES: [&str; 3] = ["ratelimit", "rate-limit", "quota"];
 
 /// What the headers of a window say about its capacity.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Capacity {
+enum WindowCapacity {
     /// Nothing is left.
     Exhausted,
     /// Something is left, or the headers make no sense. The window was not the reason for the error.
@@ -61,11 +61,13 @@ pub(super) fn windows(source: &LimitSource<'_>) -> Option<Duration> {
     let listed = listed.filter_map(|value| value.to_str().ok());
     let listed = listed.flat_map(|value| listed_windows(source, value));
     let windows: Vec<_> = named.chain(listed).filter(|(_, reset)| !reset.is_zero()).collect();
-    let of = |wanted: Capacity| {
+    let of = |wanted: WindowCapacity| {
         let windows = windows.iter().filter(move |(capacity, _)| *capacity == wanted);
         windows.map(|(_, reset)| *reset)
     };
-    of(Capacity::Exhausted).max().or_else(|| of(Capacity::Unknown).min())
+    of(WindowCapacity::Exhausted)
+        .max()
+        .or_else(|| of(WindowCapacity::Unknown).min())
 }
 
 /// The reset in the header `name`, if the header contains the reset of a rate limit window. The overage of a plan is no
@@ -83,7 +85,7 @@ fn window_reset(source: &LimitSource<'_>, name: &str) -> Option<Duration> {
 
 /// The capacity of the window whose reset is in the header `name`. The header beside it has the same name with
 /// `remaining` (most upstreams), or with `status` or `utilization` (Anthropic's unified limits).
-fn capacity(source: &LimitSource<'_>, name: &str) -> Capacity {
+fn capacity(source: &LimitSource<'_>, name: &str) -> WindowCapacity {
     let base = ["-after", "-ms", "-at"]
         .iter()
         .find_map(|end| name.strip_suffix(end).filter(|rest| rest.ends_with("reset")));
@@ -95,17 +97,17 @@ fn capacity(source: &LimitSource<'_>, name: &str) -> Capacity {
     } else if let Some(utilization) = beside("utilization") {
         parse_decimal(utilization).is_some_and(|utilization| utilization >= 1.0)
     } else {
-        return Capacity::Unknown;
+        return WindowCapacity::Unknown;
     };
     match is_exhausted {
-        true => Capacity::Exhausted,
-        false => Capacity::Left,
+        true => WindowCapacity::Exhausted,
+        false => WindowCapacity::Left,
     }
 }
 
 /// Reads the header `ratelimit`, which lists windows in two forms: `"default";r=0;t=30` since the draft
 /// draft-ietf-httpapi-ratelimit-headers-08, and `limit=100, remaining=0, reset=30` in the drafts before it.
-fn listed_windows(source: &LimitSource<'_>, value: &str) -> Vec<(Capacity, Duration)> {
+fn listed_windows(source: &LimitSource<'_>, value: &str) -> Vec<(WindowCapacity, Duration)> {
     let is_dictionary = value.contains("reset=");
     let items: Vec<&str> = match is_dictionary {
         true => vec![value],
@@ -118,9 +120,9 @@ fn listed_windows(source: &LimitSource<'_>, value: &str) -> Vec<(Capacity, Durat
         };
         let reset = source.until_text(parameter(["t", "reset"])?)?;
         let capacity = match parameter(["r", "remaining"]) {
-            Some(rest) if parse_decimal(rest) == Some(0.0) => Capacity::Exhausted,
-            Some(_) => Capacity::Left,
-            None => Capacity::Unknown,
+            Some(rest) if parse_decimal(rest) == Some(0.0) => WindowCapacity::Exhausted,
+            Some(_) => WindowCapacity::Left,
+            None => WindowCapacity::Unknown,
         };
         Some((capacity, reset))
     });
