@@ -6,6 +6,8 @@
 //! a request, not *whether* the request is allowed. The table of owned state decides whether a request is allowed, but
 //! it contains only texts that upstreams have issued and that callers cannot choose.
 
+use std::num::NonZeroU64;
+
 use twox_hash::XxHash3_64;
 
 /// One seed for each kind of identity, so that a response id and a session key with the same text have different hashes.
@@ -46,12 +48,13 @@ impl UpstreamId {
 
 /// A model's identity: the hash of its name as the request wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ModelKey(u64);
+pub struct ModelKey(NonZeroU64);
 
 impl ModelKey {
     /// The identity of the model called `name`.
     pub fn from_name(name: &str) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes()))
+        let hash = XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes());
+        Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MAX))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     limits::Charge,
-    pick::{PickedUpstream, Readiness, Turn},
+    pick::{PickedUpstream, Turn},
     verdict,
 };
 use crate::{
@@ -161,8 +161,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             let Some(picked) = self.turn.next_upstream().await else {
                 break;
             };
-            let costs_retry = last.is_some() || picked.readiness == Readiness::LastResort;
-            if costs_retry && !self.turn.try_spend_retry() {
+            if last.is_some() && !self.turn.try_spend_retry() {
                 break;
             }
             match &last {

@@ -14,7 +14,9 @@ use super::{
 use crate::{
     fault::{self, Fault},
     ids::{ModelKey, Namespace, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, Route, WaitLimits},
+    policy::{
+        self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, RequestClass, Route, WaitLimits,
+    },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
@@ -34,7 +36,8 @@ pub(in crate::proxy) struct Turn<'a> {
     snapshot: &'a Snapshot,
     /// The upstreams that serve the model to the caller's group.
     eligibility: Eligibility,
-    model: Option<ModelKey>,
+    /// The part of an upstream that the turn needs.
+    request: RequestClass,
     namespace: Namespace,
     /// The session that the turn belongs to, and the owner of the state that it refers to.
     affinity: Affinity,
@@ -64,16 +67,6 @@ pub(in crate::proxy) struct PickedUpstream<'a> {
     /// Why the turn goes there.
     pub route: Route,
     pub lease: Lease,
-    pub readiness: Readiness,
-}
-
-/// Whether the picked upstream is expected to serve the turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Readiness {
-    /// The upstream takes requests.
-    Ready,
-    /// No upstream takes requests. This one is tried as the last resort, which costs a retry.
-    LastResort,
 }
 
 /// The next step of a turn.
@@ -123,7 +116,10 @@ impl<'a> Turn<'a> {
             gateway,
             snapshot,
             eligibility,
-            model: facts.model.map(ModelKey::from_name),
+            request: RequestClass {
+                endpoint: facts.endpoint.class(),
+                model: facts.model.map(ModelKey::from_name),
+            },
             namespace: group.namespace,
             affinity,
             pin,
@@ -171,7 +167,7 @@ impl<'a> Turn<'a> {
                 // branch.
                 PickStep::Wait { candidate, until } => {
                     if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
-                        return Some(self.picked(candidate, lease, Readiness::Ready));
+                        return Some(self.picked(candidate, lease));
                     }
                 }
                 PickStep::LostSlot => {}
@@ -186,19 +182,13 @@ impl<'a> Turn<'a> {
         if !mem::take(&mut self.is_now_fresh) {
             self.wait_limits.now = self.gateway.clock.now();
         }
-        let (candidate, readiness) = match self.decide() {
-            Decision::Send(candidate) => (candidate, Readiness::Ready),
-            Decision::LeastBad(candidate) => (candidate, Readiness::LastResort),
+        let candidate = match self.decide() {
+            Decision::Send(candidate) => candidate,
             Decision::Wait { candidate, until } => return PickStep::Wait { candidate, until },
             Decision::NoUpstream => return PickStep::NoneLeft,
         };
-        let state = &self.upstream(candidate.index).state;
-        let lease = match readiness {
-            Readiness::Ready => state.try_acquire(self.model),
-            Readiness::LastResort => state.try_acquire_unhealthy(self.model),
-        };
-        match lease {
-            Some(lease) => PickStep::Go(self.picked(candidate, lease, readiness)),
+        match self.upstream(candidate.index).state.try_acquire(self.request) {
+            Some(lease) => PickStep::Go(self.picked(candidate, lease)),
             None => PickStep::LostSlot,
         }
     }
@@ -257,13 +247,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn picked(&self, candidate: Candidate, lease: Lease, readiness: Readiness) -> PickedUpstream<'a> {
+    fn picked(&self, candidate: Candidate, lease: Lease) -> PickedUpstream<'a> {
         PickedUpstream {
             upstream: self.upstream(candidate.index),
             index: candidate.index,
             route: candidate.route,
             lease,
-            readiness,
         }
     }
 
@@ -272,7 +261,6 @@ impl<'a> Turn<'a> {
             self.candidates(),
             |index| self.failed.contains(&index),
             |index| self.availability(index),
-            |index| self.upstream(index).state.badness(self.model),
             &self.wait_limits,
         )
     }
@@ -285,7 +273,7 @@ impl<'a> Turn<'a> {
             return None;
         };
         let begun = self.gateway.clock.now();
-        let lease = self.upstream(candidate.index).state.acquire(self.model, until).await;
+        let lease = self.upstream(candidate.index).state.acquire(self.request, until).await;
         self.waited += self.gateway.clock.now().since(begun);
         lease
     }
@@ -295,7 +283,7 @@ impl<'a> Turn<'a> {
     }
 
     fn availability(&self, index: MemberIndex) -> Availability {
-        self.upstream(index).state.availability(self.model)
+        self.upstream(index).state.availability(self.request)
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {

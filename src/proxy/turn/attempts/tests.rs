@@ -15,7 +15,7 @@ use http::HeaderValue;
 use super::*;
 use crate::{
     ids::{OwnedKey, UpstreamId},
-    policy::Scope,
+    policy::{RequestClass, Scope},
     proxy::{
         testing,
         turn::{

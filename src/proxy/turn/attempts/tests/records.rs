@@ -17,14 +17,17 @@ async fn only_the_upstreams_own_failures_count_against_its_health() {
         (NO_BODY, false),
         (BAD_REQUEST, false),
     ] {
-        let gateway =
-            testing::configured("[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n");
+        let gateway = testing::configured(
+            "[health]\nmax_ejected = 1\n[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n",
+        );
         for _ in 0..20 {
             // Moments apart, as failures of separate requests are.
             tokio::time::advance(Duration::from_millis(10)).await;
             Scenario::new(&gateway, &[("a", &[step; 5])]).run().await;
         }
-        let availability = gateway.snapshot().upstreams()[0].state.availability(None);
+        let availability = gateway.snapshot().upstreams()[0]
+            .state
+            .availability(RequestClass::generation(None));
         let is_ejected = matches!(availability, Availability::Ejected { .. });
         assert_eq!(is_ejected, is_counted, "{availability:?}");
     }

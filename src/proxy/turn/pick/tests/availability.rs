@@ -13,6 +13,8 @@ use crate::{
     },
 };
 
+/// A generation that names no model.
+const ANY: RequestClass = RequestClass::generation(None);
 const RESPONSE: &str = "resp_1";
 
 /// Opens a turn of the session of [`kit`] for `model`, which names `previous_response`.
@@ -35,7 +37,7 @@ const B: MemberIndex = MemberIndex::new(1);
 
 /// Reports `verdict` on a request to the upstream at `index`.
 fn report(snapshot: &Snapshot, index: MemberIndex, verdict: Verdict) {
-    let lease = snapshot.upstream(index).state.try_acquire(None);
+    let lease = snapshot.upstream(index).state.try_acquire(ANY);
     lease.expect("the upstream takes a request").report(verdict);
 }
 
@@ -49,7 +51,7 @@ const fn limited_for(seconds: u64) -> Verdict {
 
 fn eject(snapshot: &Snapshot, index: MemberIndex) {
     (0..EJECT_AFTER).for_each(|_| report(snapshot, index, Verdict::Failed));
-    let availability = snapshot.upstream(index).state.availability(None);
+    let availability = snapshot.upstream(index).state.availability(ANY);
     assert!(matches!(availability, Availability::Ejected { .. }), "{availability:?}");
 }
 
@@ -82,7 +84,7 @@ async fn a_turn_waits_for_a_full_upstream() {
     let gateway = only_a("max_in_flight = 1");
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    let lease = snapshot.upstream(A).state.try_acquire(None).expect("a free slot");
+    let lease = snapshot.upstream(A).state.try_acquire(ANY).expect("a free slot");
     match turn.pick_now() {
         PickStep::Wait { candidate, until } => {
             assert_eq!(candidate.index, A);
@@ -91,7 +93,7 @@ async fn a_turn_waits_for_a_full_upstream() {
         _ => panic!("the only slot is taken"),
     }
     drop(lease);
-    assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::Ready));
+    assert!(matches!(turn.pick_now(), PickStep::Go(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,26 +103,34 @@ async fn a_session_leaves_an_ejected_upstream_at_once() {
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     let mut picked = || match turn.pick_now() {
-        PickStep::Go(picked) => (picked.index, picked.route, picked.readiness),
+        PickStep::Go(picked) => (picked.index, picked.route),
         _ => panic!("an upstream can be tried"),
     };
-    assert_eq!(picked(), (A, Route::Pin, Readiness::Ready));
+    assert_eq!(picked(), (A, Route::Pin));
     pass_a_moment().await;
     eject(&snapshot, A);
-    assert_eq!(picked(), (B, Route::Moved, Readiness::Ready));
+    assert_eq!(picked(), (B, Route::Moved));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_session_tries_an_ejected_upstream_as_the_last_resort_and_a_pinned_one_waits_for_it() {
-    let gateway = only_a("");
+async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_new_one_does_not() {
+    let gateway = testing::configured(
+        "[health]\nmax_ejected = 1\n[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n",
+    );
     let snapshot = gateway.snapshot();
     pass_a_moment().await;
     eject(&snapshot, A);
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(matches!(turn.pick_now(), PickStep::Go(picked) if picked.readiness == Readiness::LastResort));
+    assert!(matches!(turn.pick_now(), PickStep::NoneLeft));
     set_pin(&gateway, "a");
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == A));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    let probe = turn.pick_now();
+    assert!(matches!(probe, PickStep::Go(_)));
+    let second = RequestClass::generation(None);
+    assert!(snapshot.upstream(A).state.try_acquire(second).is_none());
 }
 
 #[tokio::test(start_paused = true)]
