@@ -104,7 +104,7 @@ impl World {
 
     fn start_trouble(&mut self, upstream: usize) {
         // Some limits last so long that they are probed before their end.
-        let is_long = !self.plan.only_limits && self.rng.u8(..4) == 0;
+        let is_long = !self.plan.only_limits && self.rng.bool();
         let lasts = Duration::from_millis(self.rng.u64(1_000..if is_long { 400_000 } else { 60_000 }));
         let limited = Condition::Limited {
             until: self.now.after(lasts),
