@@ -21,7 +21,7 @@ use steadfast::{
     config::{Config, Overrides},
     endpoint::Endpoint,
     ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
-    policy::{Owners, Pins, Route},
+    policy::{Owners, Pins, RequestClass, Route},
     state::{Gateway, Metrics, NoLabels, RequestLabels, StatusClass, UpstreamMetrics, UpstreamState},
     tick::Tick,
 };
@@ -258,13 +258,13 @@ fn slots(table: &Table) {
         .map(|upstream| upstream.state.clone())
         .collect();
     table.row("slots: 1 upstream with a limit", |_, _| {
-        drop(states[0].try_acquire(None))
+        drop(states[0].try_acquire(RequestClass::generation(None)))
     });
     table.row("slots: 1 upstream without a limit", |_, _| {
-        drop(states[1].try_acquire(None));
+        drop(states[1].try_acquire(RequestClass::generation(None)));
     });
     table.row("slots: 8 upstreams", |random, _| {
-        drop(states[random.usize(..8)].try_acquire(None));
+        drop(states[random.usize(..8)].try_acquire(RequestClass::generation(None)));
     });
     let side_by_side: Vec<IntGauge> = (0..8).map(|_| IntGauge::new("g", "g").unwrap()).collect();
     table.row("gauge, up and down: 8, prometheus", |random, _| {

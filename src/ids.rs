@@ -51,12 +51,13 @@ impl UpstreamId {
 
 /// A model's identity: the hash of its name as the request wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ModelKey(u64);
+pub struct ModelKey(NonZeroU64);
 
 impl ModelKey {
     /// The identity of the model called `name`.
     pub fn from_name(name: &str) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes()))
+        let hash = XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes());
+        Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MAX))
     }
 }
 

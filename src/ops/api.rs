@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::reload::ReloadResult;
 use crate::{
     ids::SessionKey,
-    policy::health::Reason,
+    policy::health::{ClassStatus, Reason},
     state::{Gateway, Group, Snapshot, Upstream},
     tick::Tick,
 };
@@ -60,6 +60,15 @@ fn describe_upstream(gateway: &Gateway, upstream: &Upstream) -> Value {
     let state = &upstream.state;
     let status = state.status();
     let models: Vec<&str> = upstream.models.patterns().collect();
+    let describe_class = |class: &ClassStatus| {
+        json!({
+            "class": class.endpoint.label(),
+            "state": class.state.label(),
+            "reason": class.reason.label(),
+            "until": moment(class.until),
+        })
+    };
+    let endpoints: Vec<Value> = status.classes.iter().map(describe_class).collect();
     json!({
         "name": &*upstream.name,
         "host": upstream.host.to_str().expect("the host of a URL is visible ASCII"),
@@ -72,6 +81,7 @@ fn describe_upstream(gateway: &Gateway, upstream: &Upstream) -> Value {
         "consecutive_failures": status.failures,
         "cooling_models": status.cooling_models,
         "cooling_models_until": status.models_until.map(moment),
+        "endpoints": endpoints,
         "in_flight": state.in_flight(),
         "max_in_flight": state.max_in_flight(),
         "waiting": state.waiting(),

@@ -35,7 +35,7 @@ pub mod verdict;
 
 pub use availability::Availability;
 pub use budget::RetryBudget;
-pub use health::{Attempt, Health};
+pub use health::{Attempt, EjectionCap, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize};
 pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};

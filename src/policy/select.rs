@@ -1,5 +1,4 @@
-//! The selection among a request's candidates: the upstream to send the request to now, the upstream to wait for, or
-//! the least bad upstream.
+//! The selection among a request's candidates: the upstream to send the request to now, or the upstream to wait for.
 //!
 //! # The rules
 //!
@@ -10,28 +9,17 @@
 //! 3. Otherwise, the request is sent to the first other candidate that is ready.
 //! 4. If no candidate is ready, the request waits. It waits for a slot of the first candidate that is full, for a short
 //!    time, and for the earliest reset of all candidates that are limited, for longer: a limit ends at a known moment, and
-//!    a caller that is refused now can only come back later. It also waits for an ejection that ends soon and for a probe
-//!    that is in flight. A request that refers to state of its candidates waits for any of them to recover, because no other
+//!    a caller that is refused now can only come back later. It also waits for a probe that is due soon. A request that refers to state of its candidates waits for any of them to recover, because no other
 //!    upstream can serve it.
-//! 5. Otherwise, the least bad candidate is selected.
+//! 5. Otherwise, no upstream is selected, and the request is answered from memory.
 //!
 //! An upstream that was tried for this request and failed is excluded from all five rules.
 //!
-//! # The least bad candidate
-//!
-//! A request that is sent to an upstream in an outage tests whether the upstream works in spite of the evidence. So a
-//! mistaken ejection never makes the last upstream of a pool unusable. But if all upstreams are in an outage, the
-//! requests of all clients go to the upstream that is expected back first, which is overloaded at best and may be about
-//! to recover. So an attempt on the least bad candidate counts as a retry: it is charged to the [retry
-//! budget](super::RetryBudget), even if it is the request's first attempt. If the budget does not allow the attempt,
-//! the request is answered at once with the time to try again.
-//!
-//! For the same reason, requests do not join a probe. A request that can wait waits for the probe's verdict (rule 4).
-//! A request that cannot wait prefers an upstream that is not being probed. A full upstream is never the least bad
-//! candidate: the requests that wait for it have an order, and a later request would enter before them. A draining
-//! upstream is not the least bad candidate either.
+//! An upstream in an outage gets no request but its probes, for which its availability is [`Availability::Ready`] to one
+//! request at a time. So if all upstreams are in an outage, the requests of all clients do not go to an upstream that is
+//! overloaded at best and may be about to recover.
 
-use super::{availability::Availability, health::Badness, rendezvous::MemberIndex, session::Candidate};
+use super::{availability::Availability, rendezvous::MemberIndex, session::Candidate};
 use crate::tick::Tick;
 
 #[cfg(test)]
@@ -68,24 +56,18 @@ pub enum Decision {
     /// Wait for a change. No candidate is known to be ready soon. Select again when the health of a candidate changes, and
     /// at `until` at the latest.
     WaitForChange { until: Tick },
-    /// Send the request to this candidate, if the retry budget allows it. No candidate can take the request, and this
-    /// one is the least bad.
-    LeastBad(Candidate),
-    /// No candidate is left to try.
+    /// No candidate can take the request, or will soon.
     NoUpstream,
 }
 
 /// Selects one of `candidates`, of which the first is the request's own upstream. See the [module](self).
 ///
 /// `has_failed` returns whether an upstream has failed this request already. `availability` returns whether an upstream
-/// can take the request. `badness` returns how bad it would be to send the request to an upstream that is not ready;
-/// `None` if the upstream is draining or all its slots are taken. If the request's own upstream is ready, only its
-/// availability is computed.
+/// can take the request. If the request's own upstream is ready, only its availability is computed.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
     has_failed: impl Fn(MemberIndex) -> bool,
     mut availability: impl FnMut(MemberIndex) -> Availability,
-    badness: impl FnMut(MemberIndex) -> Option<Badness>,
     limits: &WaitLimits,
 ) -> Decision {
     let Some(own) = candidates.next() else {
@@ -106,43 +88,20 @@ pub fn select(
     }
     let others = candidates.filter(|candidate| !has_failed(candidate.index));
     let others = others.map(|candidate| (candidate, availability(candidate.index)));
-    select_any(own.into_iter().chain(others), badness, limits)
+    select_any(own.into_iter().chain(others), limits)
 }
 
 /// Applies rules 3 to 5.
 #[cold]
-fn select_any(
-    untried: impl Iterator<Item = (Candidate, Availability)>,
-    mut badness: impl FnMut(MemberIndex) -> Option<Badness>,
-    limits: &WaitLimits,
-) -> Decision {
+fn select_any(untried: impl Iterator<Item = (Candidate, Availability)>, limits: &WaitLimits) -> Decision {
     let mut waits = Waits::new(limits);
-    let mut least_bad = None::<(Badness, Candidate)>;
     for (candidate, availability) in untried {
         if availability == Availability::Ready {
             return Decision::Send(candidate);
         }
-        let badness = match availability {
-            Availability::Ready | Availability::Full | Availability::Draining => None,
-            Availability::Cooling { .. } | Availability::Ejected { .. } | Availability::Disabled { .. } => {
-                badness(candidate.index)
-            }
-        };
         waits.add(candidate, availability);
-        if matches!(
-            (availability, badness),
-            (Availability::Ejected { .. }, Some(Badness::Probing(_)))
-        ) {
-            waits.add_change(waits.limit());
-        }
-        if let Some(badness) = badness
-            && least_bad.is_none_or(|(least, _)| badness < least)
-        {
-            least_bad = Some((badness, candidate));
-        }
     }
-    let least_bad = least_bad.map(|(_, candidate)| Decision::LeastBad(candidate));
-    waits.decision().or(least_bad).unwrap_or(Decision::NoUpstream)
+    waits.decision().unwrap_or(Decision::NoUpstream)
 }
 
 /// The candidates that a request can wait for if none is ready (rule 4).
@@ -183,8 +142,10 @@ impl<'a> Waits<'a> {
             Availability::Cooling { until, .. } => {
                 Some(until).filter(|until| *until <= self.limits.resets_until.max(self.limit()))
             }
-            Availability::Ejected { until } => Some(until).filter(|until| *until <= self.limit()),
-            Availability::Ready | Availability::Disabled { .. } | Availability::Draining => None,
+            Availability::Ejected { until } | Availability::Disabled { until } => {
+                Some(until).filter(|until| *until <= self.limit())
+            }
+            Availability::Ready | Availability::Draining => None,
         };
         if let Some(until) = ready
             && self.earliest.is_none_or(|(earliest, _)| until < earliest)

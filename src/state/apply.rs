@@ -1,11 +1,23 @@
 //! Applying a snapshot, which is immutable data, to the state that outlives it.
 
-use super::{RuntimeState, Snapshot};
+use std::sync::Arc;
+
+use super::{RuntimeState, Snapshot, upstream_state::Membership};
 
 impl RuntimeState {
-    /// Applies the limits in `snapshot` from now on: the requests in flight per upstream, and the quotas per client
-    /// key. A disabled upstream is probed, because its credential may have changed.
+    /// Applies the limits in `snapshot` from now on: the upstreams that are ejected at the same time, the requests in
+    /// flight per upstream, and the quotas per client key. A disabled upstream is probed, because its credential may have
+    /// changed.
     pub(super) fn apply(&self, snapshot: &Snapshot) {
+        let upstreams = snapshot.upstreams();
+        self.ejections.lock().resize(upstreams.len(), snapshot.max_ejected);
+        for state in self.upstream_states() {
+            let is_member = upstreams.iter().any(|upstream| Arc::ptr_eq(&upstream.state, &state));
+            state.set_membership(match is_member {
+                true => Membership::Member,
+                false => Membership::Outside,
+            });
+        }
         for upstream in snapshot.upstreams() {
             upstream.state.set_max_in_flight(upstream.max_in_flight);
         }

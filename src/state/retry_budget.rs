@@ -57,7 +57,7 @@ impl SharedRetryBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::budget::FREE;
+    use crate::policy::budget::FREE_BURST;
 
     #[test]
     fn counted_requests_raise_the_number_of_retries() {
@@ -65,7 +65,7 @@ mod tests {
         budget.sample();
         (0..1_000).for_each(|_| budget.count_request());
         let granted = (0..10_000).take_while(|_| budget.try_spend()).count() as u64;
-        assert_eq!(granted, FREE + 500);
+        assert_eq!(granted, FREE_BURST + 500);
         budget.set_share(0.0);
         assert!(!budget.try_spend());
     }

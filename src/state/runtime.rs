@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config,
     ids::UpstreamId,
-    policy::{Owners, Pins},
+    policy::{EjectionCap, Owners, Pins},
     tick::Clock,
 };
 
@@ -39,6 +39,8 @@ pub struct RuntimeState {
     /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
     clock: Clock,
+    /// Bounds how many upstreams are ejected at the same time.
+    pub(super) ejections: Arc<Mutex<EjectionCap>>,
     /// The state of each upstream by its id. Upstreams that a reload has removed stay here, so that their counts are
     /// kept.
     upstreams: Mutex<HashMap<UpstreamId, Arc<UpstreamState>>>,
@@ -66,6 +68,7 @@ impl RuntimeState {
             rate_limits: RateLimitTable::new(clock),
             waiting: Arc::default(),
             clock,
+            ejections: Arc::new(Mutex::new(EjectionCap::new(0, 0.0))),
             upstreams: Mutex::default(),
             groups: Mutex::default(),
         }
@@ -81,7 +84,9 @@ impl RuntimeState {
     pub(super) fn upstream_state_or_new(&self, id: UpstreamId, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut upstreams = self.upstreams.lock();
         let state = upstreams.entry(id);
-        state.or_insert_with(|| UpstreamState::new(name, self.clock)).clone()
+        state
+            .or_insert_with(|| UpstreamState::new(name, self.clock, &self.ejections))
+            .clone()
     }
 
     /// Returns the state of the upstream `id`, if it was ever configured.

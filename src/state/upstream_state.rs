@@ -13,20 +13,24 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
+use parking_lot::Mutex;
 use tokio::{sync::futures::Notified, time::sleep_until};
 
-use self::{
-    health::{Admit, UpstreamHealth},
-    slots::Slots,
-};
+pub(super) use self::health::Membership;
+use self::{health::UpstreamHealth, slots::Slots};
 use super::metrics::UpstreamMetrics;
 use crate::{
-    ids::ModelKey,
     policy::{
-        Attempt, Availability, Verdict,
-        health::{Badness, HealthStatus},
+        Attempt, Availability, EjectionCap, RequestClass, Verdict,
+        health::{HealthStatus, Reason},
     },
     tick::{Clock, Tick},
 };
@@ -46,13 +50,25 @@ pub struct UpstreamState {
     health: UpstreamHealth,
     /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
     refusal_check: tokio::sync::Mutex<()>,
+    is_slow: AtomicBool,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
 pub struct Lease {
     state: Arc<UpstreamState>,
     attempt: Attempt,
-    has_verdict: bool,
+    reported: Reported,
+}
+
+/// What a lease has reported about its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    /// Nothing.
+    Nothing,
+    /// The upstream answered the request, and is not known to have failed since.
+    Answer,
+    /// The upstream did not serve the request, or not to its end.
+    Trouble,
 }
 
 impl Lease {
@@ -62,10 +78,20 @@ impl Lease {
     }
 
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
-    /// first event.
+    /// first events. A second verdict is reported if a stream fails after its first output.
     pub fn report(&mut self, verdict: Verdict) {
-        self.has_verdict = true;
+        self.reported = match verdict {
+            Verdict::Served | Verdict::Answered => Reported::Answer,
+            _ => Reported::Trouble,
+        };
         self.state.report(self.attempt, verdict);
+    }
+
+    /// Reports that the whole response has arrived. That has no effect after a verdict by which the upstream failed.
+    pub fn complete(&self) {
+        if self.reported == Reported::Answer {
+            self.state.health.complete(self.attempt);
+        }
     }
 }
 
@@ -100,7 +126,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.has_verdict {
+        if self.reported == Reported::Nothing {
             self.state.health.abandon(self.attempt);
         }
         if self.state.slots.release() {
@@ -111,14 +137,15 @@ impl Drop for Lease {
 
 impl UpstreamState {
     /// The state of an upstream that no request has been sent to.
-    pub(super) fn new(name: &Arc<str>, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(name: &Arc<str>, clock: Clock, cap: &Arc<Mutex<EjectionCap>>) -> Arc<Self> {
         Arc::new(Self {
             name: name.clone(),
             metrics: UpstreamMetrics::default(),
             clock,
             slots: Slots::default(),
-            health: UpstreamHealth::new(name.clone(), clock),
+            health: UpstreamHealth::new(name.clone(), clock, cap.clone()),
             refusal_check: tokio::sync::Mutex::default(),
+            is_slow: AtomicBool::new(false),
         })
     }
 
@@ -143,45 +170,31 @@ impl UpstreamState {
         self.serve_queue();
     }
 
-    /// Whether a request for `model` can be sent now.
-    pub fn availability(&self, model: Option<ModelKey>) -> Availability {
-        match self.health.availability(model) {
+    /// Whether a request can be sent now.
+    pub fn availability(&self, request: RequestClass) -> Availability {
+        match self.health.availability(request) {
             Availability::Ready if self.slots.is_full() => Availability::Full,
             availability => availability,
         }
     }
 
-    /// How bad it would be to send a request for `model` although the upstream is not available; `None` if it must not
-    /// be sent.
-    pub fn badness(&self, model: Option<ModelKey>) -> Option<Badness> {
-        if self.slots.is_full() {
-            return None;
-        }
-        self.health.badness(model)
-    }
-
     /// Takes a slot, if the upstream is available and no other request waits for it.
-    pub fn try_acquire(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
+    pub fn try_acquire(self: &Arc<Self>, request: RequestClass) -> Option<Lease> {
         if self.slots.is_full() {
             return None;
         }
-        self.admit(model, Admit::IfAvailable)
-    }
-
-    /// Takes a slot without regard to the upstream's health, because no other upstream is left to try.
-    pub fn try_acquire_unhealthy(self: &Arc<Self>, model: Option<ModelKey>) -> Option<Lease> {
-        self.admit(model, Admit::Always)
+        self.admit(request)
     }
 
     /// Waits for a slot. Returns `None` at `deadline`, and as soon as it is known that the upstream will not be available
     /// by then.
-    pub async fn acquire(self: &Arc<Self>, model: Option<ModelKey>, deadline: Tick) -> Option<Lease> {
-        let mut position = self.slots.enqueue(model);
+    pub async fn acquire(self: &Arc<Self>, request: RequestClass, deadline: Tick) -> Option<Lease> {
+        let mut position = self.slots.enqueue(request);
         loop {
             // The notification is enabled before health is read, so that no later transition is missed.
             let mut changed = pin!(self.health.changed());
             changed.as_mut().enable();
-            let look_again = match self.health.availability(model) {
+            let look_again = match self.health.availability(request) {
                 Availability::Ready | Availability::Full => deadline,
                 Availability::Cooling { until, .. }
                 | Availability::Ejected { until }
@@ -235,6 +248,32 @@ impl UpstreamState {
         self.serve_queue();
     }
 
+    /// Ejects the upstream for generations, because it fails more often than the others of its pool. Returns whether that
+    /// has ejected it: it has not if the upstream is out already, or if no more upstreams may be ejected now.
+    pub fn eject_outlier(&self) -> bool {
+        self.health.eject(Reason::SuccessRate)
+    }
+
+    /// Whether new sessions should avoid the upstream, because it is slower than the others of its pool.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow.load(Relaxed)
+    }
+
+    /// Records that the upstream is slower than the others of its pool.
+    pub fn mark_slow(&self) {
+        self.is_slow.store(true, Relaxed);
+    }
+
+    /// Records that the upstream is as fast as the others of its pool.
+    pub fn mark_fast(&self) {
+        self.is_slow.store(false, Relaxed);
+    }
+
+    /// Lets the upstream join the pool of upstreams or leave it. Its ejections count towards the maximum only in the pool.
+    pub(super) fn set_membership(&self, membership: Membership) {
+        self.health.set_membership(membership);
+    }
+
     /// The upstream's health, as operators see it.
     pub fn status(&self) -> HealthStatus {
         self.health.status()
@@ -251,16 +290,16 @@ impl UpstreamState {
         }
     }
 
-    fn admit(self: &Arc<Self>, model: Option<ModelKey>, admit: Admit) -> Option<Lease> {
-        let attempt = self.health.begin(model, admit, || self.slots.try_take())?;
+    fn admit(self: &Arc<Self>, request: RequestClass) -> Option<Lease> {
+        let attempt = self.health.begin(request, || self.slots.try_take())?;
         Some(Lease {
             state: self.clone(),
             attempt,
-            has_verdict: false,
+            reported: Reported::Nothing,
         })
     }
 
     fn serve_queue(self: &Arc<Self>) {
-        self.slots.serve_queue(|model| self.admit(model, Admit::IfAvailable));
+        self.slots.serve_queue(|request| self.admit(request));
     }
 }

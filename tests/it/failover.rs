@@ -203,7 +203,7 @@ async fn the_number_of_attempts_is_limited() {
 #[tokio::test]
 async fn when_no_upstream_is_reachable_the_caller_learns_when_to_retry() {
     let mut sims = sims(2).await;
-    let gateway = Gateway::before(&sims, "").await;
+    let gateway = Gateway::before(&sims, "[health]\nmax_ejected = 1\n").await;
     for sim in sims.drain(..) {
         sim.stop().await;
     }

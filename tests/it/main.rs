@@ -26,6 +26,7 @@ mod heads;
 mod hostile;
 mod http1;
 mod leaks;
+mod limited_accounts;
 mod limits;
 mod listener_tls;
 mod models;

@@ -1,6 +1,6 @@
 //! A request that was sent to an upstream and has no verdict yet.
 
-use crate::{ids::ModelKey, tick::Tick};
+use crate::{policy::request_class::RequestClass, tick::Tick};
 
 /// A request that was sent to an upstream, with the facts on which the effect of its verdict depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,24 +8,25 @@ use crate::{ids::ModelKey, tick::Tick};
 pub struct Attempt {
     /// When the request was sent.
     pub(super) began: Tick,
-    /// The model that the request asks for.
-    pub(super) model: Option<ModelKey>,
-    /// Whether the request is a probe.
+    /// The part of the upstream that the request needs.
+    pub(super) request: RequestClass,
+    /// Whether the request is the probe of an ejected or disabled upstream.
     pub(super) is_probe: bool,
 }
 
 impl Attempt {
     /// An attempt on an upstream whose health [is plain](super::Health::is_plain). It equals the result of
     /// [`Health::begin`](super::Health::begin) in that case, but needs no access to the health and so no lock.
-    pub fn plain(model: Option<ModelKey>, now: Tick) -> Self {
+    pub fn plain(request: RequestClass, now: Tick) -> Self {
         Self {
             began: now,
-            model,
+            request,
             is_probe: false,
         }
     }
 
-    /// Whether the request is a probe, whose verdict decides for other requests whether the upstream works.
+    /// Whether the request is the probe of an ejected or disabled upstream, whose verdict decides for other requests
+    /// whether the upstream works.
     pub fn is_probe(self) -> bool {
         self.is_probe
     }

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::{attempt::Attempt, jitter::jittered, status::Transition};
-use crate::{ids::ModelKey, policy::verdict::Scope, tick::Tick};
+use super::{
+    attempt::Attempt,
+    jitter::jittered,
+    status::{Reason, Transition},
+};
+use crate::{
+    ids::ModelKey,
+    policy::verdict::{LimitCause, Scope},
+    tick::Tick,
+};
 
 /// The minimum time until a reset that an upstream names. Clocks differ, and a request before that time gains nothing.
 pub const RESET_MIN: Duration = Duration::from_millis(500);
@@ -13,6 +21,9 @@ pub const RESET_MAX: Duration = Duration::from_secs(7 * 86_400);
 pub const COOLDOWN: Duration = Duration::from_secs(1);
 /// The maximum length of a cooldown if the upstream names no reset.
 pub const COOLDOWN_MAX: Duration = Duration::from_secs(300);
+/// The time between two early probes of a limited upstream, and between the beginning of a cooldown and the first of
+/// them. There is none within this time before the end of the cooldown.
+pub const EARLY_PROBE: Duration = Duration::from_secs(60);
 /// The maximum number of models whose cooldowns are remembered. Beyond it, the cooldown that ends first is forgotten.
 pub const MODELS_MAX: usize = 16;
 
@@ -27,8 +38,25 @@ pub(super) struct Cooldowns {
     upstream: Option<Cooldown>,
     /// The cooldowns of single models, at most [`MODELS_MAX`] of them.
     models: Vec<(ModelKey, Cooldown)>,
-    /// When a success last ended a cooldown. Verdicts on requests that were sent before have no effect on cooldowns.
-    cleared: Option<Tick>,
+    /// The last success that proved a limit wrong.
+    disproof: Option<Disproof>,
+}
+
+/// A success of a request that was sent while a limit was said to hold. Limits that are reported for requests that were
+/// sent before this success are not believed.
+#[derive(Clone, Copy, Debug)]
+struct Disproof {
+    at: Tick,
+    model: Option<ModelKey>,
+}
+
+/// What an answer says about a limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LimitReport {
+    /// The time until the limit resets; `None` if the upstream did not name it.
+    pub(super) reset: Option<Duration>,
+    pub(super) scope: Scope,
+    pub(super) cause: LimitCause,
 }
 
 /// A cooldown. It is remembered for some time after its end.
@@ -40,6 +68,9 @@ struct Cooldown {
     until: Tick,
     /// Whether the upstream named the end.
     is_named: bool,
+    cause: LimitCause,
+    /// When the last early probe was sent, or when the cooldown began.
+    probed: Tick,
     /// Whether the end of the cooldown is still to be reported.
     is_unreported: bool,
     /// The number of cooldowns without a named reset in a row.
@@ -51,7 +82,7 @@ impl Cooldowns {
         Self {
             upstream: None,
             models: Vec::new(),
-            cleared: None,
+            disproof: None,
         }
     }
 
@@ -59,18 +90,37 @@ impl Cooldowns {
         self.upstream.is_none() && self.models.is_empty()
     }
 
-    /// Returns when requests for `model` may be sent again; `None` if they may be sent now.
-    pub(super) fn until(&self, model: Option<ModelKey>, now: Tick) -> Option<Tick> {
+    /// Returns when requests for `model` may be sent again, and the cause of the limit that ends last; `None` if a request
+    /// may be sent now: no limit applies to it, or it may be an early probe of all limits that do.
+    pub(super) fn until(&self, model: Option<ModelKey>, now: Tick) -> Option<(Tick, LimitCause)> {
         let model = model.and_then(|model| self.get(Scope::Model(model)));
-        let ends = [self.upstream, model].into_iter().flatten().map(|limit| limit.until);
-        ends.max().filter(|until| now < *until)
+        let applies = [self.upstream, model].into_iter().flatten();
+        let applies = applies.filter(|limit| now < limit.until);
+        if applies.clone().all(|limit| limit.is_probe_due(now)) {
+            return None;
+        }
+        let last = applies.max_by_key(|limit| limit.until)?;
+        Some((last.until, last.cause))
     }
 
-    /// Returns the end of the upstream's own cooldown and whether the upstream named it; `None` if the upstream is
-    /// not cooling down.
-    pub(super) fn of_upstream(&self, now: Tick) -> Option<(Tick, bool)> {
+    /// Records that a request for `model` is sent now. It is the early probe of each limit whose probe is due.
+    pub(super) fn claim_early_probes(&mut self, model: Option<ModelKey>, now: Tick) {
+        let models = self.models.iter_mut().filter(|(limited, _)| Some(*limited) == model);
+        for limit in self.upstream.iter_mut().chain(models.map(|(_, limit)| limit)) {
+            if limit.is_probe_due(now) {
+                limit.probed = now;
+            }
+        }
+    }
+
+    /// Returns the end of the upstream's own cooldown, and its reason; `None` if the upstream is not cooling down.
+    pub(super) fn of_upstream(&self, now: Tick) -> Option<(Tick, Reason)> {
         let limit = self.upstream.filter(|limit| now < limit.until)?;
-        Some((limit.until, limit.is_named))
+        let reason = match limit.is_named {
+            true => Reason::LimitNamed,
+            false => Reason::LimitUnnamed,
+        };
+        Some((limit.until, reason))
     }
 
     /// Returns the number of models that are cooling down, and the latest end of their cooldowns.
@@ -81,16 +131,24 @@ impl Cooldowns {
     }
 
     /// Records that a request was served. Every cooldown that applies to the request, and that began before the request
-    /// was sent, is over. Returns the scope of one cooldown that was in effect; the upstream's own is preferred.
+    /// was sent, is over. Returns the scope of one cooldown whose end is to be reported; the upstream's own is preferred.
+    ///
+    /// A request that was sent during the cooldown proves the limit wrong, so that the limits of requests sent before
+    /// are old news. A request that was sent after the end proves nothing: the upstream may serve it and limit the next.
     pub(super) fn end_by_success(&mut self, attempt: Attempt, now: Tick) -> Option<Scope> {
-        let model = attempt.model.map(Scope::Model);
+        let model = attempt.request.model.map(Scope::Model);
         let mut ended = None;
         for scope in [Some(Scope::Upstream), model].into_iter().flatten() {
             let Some(limit) = self.get(scope).filter(|limit| limit.since < attempt.began) else {
                 continue;
             };
             self.set(scope, None);
-            self.cleared = Some(now);
+            if attempt.began < limit.until {
+                self.disproof = Some(Disproof {
+                    at: now,
+                    model: attempt.request.model,
+                });
+            }
             ended = ended.or(limit.is_unreported.then_some(scope));
         }
         ended
@@ -100,12 +158,12 @@ impl Cooldowns {
     pub(super) fn record_limit(
         &mut self,
         attempt: Attempt,
-        scope: Scope,
-        reset: Option<Duration>,
+        report: LimitReport,
         now: Tick,
         random: u64,
     ) -> Option<Transition> {
-        if self.cleared.is_some_and(|cleared| attempt.began <= cleared) {
+        let LimitReport { reset, scope, cause } = report;
+        if self.is_old_news(attempt, scope) {
             return None;
         }
         let known = self.get(scope);
@@ -113,13 +171,31 @@ impl Cooldowns {
             Some(reset) => Cooldown::named(known, attempt, reset, now),
             None => Cooldown::unnamed(known, attempt, now, random),
         }?;
+        let limit = Cooldown { cause, ..limit };
         self.set(scope, Some(limit));
         let (until, named) = (limit.until, limit.is_named);
         let before = known.map(|known| known.until).filter(|before| now < *before);
         let moved = before.map(|before| before.since(until).max(until.since(before)));
         moved
             .is_none_or(|moved| moved > WORTH_TELLING)
-            .then_some(Transition::Cooling { until, scope, named })
+            .then_some(Transition::Cooling {
+                until,
+                scope,
+                cause,
+                named,
+                endpoint: attempt.request.endpoint,
+            })
+    }
+
+    /// Whether a later request shows that the limit of this scope does not hold, or no longer.
+    fn is_old_news(&self, attempt: Attempt, scope: Scope) -> bool {
+        self.disproof.is_some_and(|disproof| {
+            let concerns = match scope {
+                Scope::Upstream => true,
+                Scope::Model(model) => disproof.model == Some(model),
+            };
+            concerns && attempt.began <= disproof.at
+        })
     }
 
     /// Returns the scope of one cooldown that has ended and was not reported. When none is left to report, it forgets
@@ -141,13 +217,6 @@ impl Cooldowns {
         self.upstream = self.upstream.filter(|limit| !limit.is_forgotten(now));
         self.models.retain(|(_, limit)| !limit.is_forgotten(now));
         None
-    }
-
-    pub(super) fn clear(&mut self, now: Tick) {
-        *self = Self {
-            cleared: Some(now),
-            ..Self::new()
-        };
     }
 
     fn get(&self, scope: Scope) -> Option<Cooldown> {
@@ -186,6 +255,8 @@ impl Cooldown {
             since: now,
             until,
             is_named: true,
+            cause: LimitCause::Rate,
+            probed: Self::probed(known, now),
             is_unreported: true,
             unnamed: known.map_or(0, |known| known.unnamed),
         })
@@ -203,9 +274,23 @@ impl Cooldown {
             since: now,
             until: now.after(jittered(base, random).min(COOLDOWN_MAX)),
             is_named: false,
+            cause: LimitCause::Rate,
+            probed: Self::probed(known, now),
             is_unreported: true,
             unnamed: before.saturating_add(1),
         })
+    }
+
+    /// When the last early probe was sent: a cooldown that goes on keeps that moment.
+    fn probed(known: Option<Self>, now: Tick) -> Tick {
+        known
+            .filter(|known| now < known.until)
+            .map_or(now, |known| known.probed)
+    }
+
+    /// Whether a request that is sent now may be an early probe: limits are often lifted before the named moment.
+    fn is_probe_due(&self, now: Tick) -> bool {
+        self.until.since(now) > EARLY_PROBE && now.since(self.probed) >= EARLY_PROBE
     }
 
     fn is_forgotten(&self, now: Tick) -> bool {

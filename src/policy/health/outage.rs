@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     attempt::Attempt,
     jitter::jittered,
-    status::{Badness, HealthState, Reason, Transition},
+    status::{HealthState, Reason},
 };
 use crate::{policy::availability::Availability, tick::Tick};
 
@@ -31,34 +31,38 @@ pub(super) struct Outage {
 
 #[derive(Clone, Copy, Debug)]
 enum Cause {
-    Failures { count: u32, doublings: u32 },
+    Failures {
+        count: u32,
+        doublings: u32,
+        /// Why the ejection began.
+        reason: Reason,
+    },
     Refusal,
 }
 
 impl Outage {
-    pub(super) fn ejected(failures: u32, now: Tick, random: u64) -> (Self, Transition) {
-        Self::after_failures(failures, 0, now, random)
+    /// An ejection, and when its first probe is due.
+    pub(super) fn ejected(failures: u32, reason: Reason, now: Tick, random: u64) -> (Self, Tick) {
+        let cause = Cause::Failures {
+            count: failures,
+            doublings: 0,
+            reason,
+        };
+        let until = now.after(ejection(0, random));
+        (Self::new(cause, now, until), until)
     }
 
     pub(super) fn disabled(now: Tick) -> Self {
-        Self {
-            cause: Cause::Refusal,
-            since: now,
-            until: now.after(PROBE_DISABLED),
-            probe: None,
-        }
+        Self::new(Cause::Refusal, now, now.after(PROBE_DISABLED))
     }
 
-    fn after_failures(count: u32, doublings: u32, now: Tick, random: u64) -> (Self, Transition) {
-        let base = EJECTION.saturating_mul(1 << doublings.min(8)).min(EJECTION_MAX);
-        let until = now.after(jittered(base, random).min(EJECTION_MAX));
-        let outage = Self {
-            cause: Cause::Failures { count, doublings },
+    fn new(cause: Cause, now: Tick, until: Tick) -> Self {
+        Self {
+            cause,
             since: now,
             until,
             probe: None,
-        };
-        (outage, Transition::Ejected { until, failures: count })
+        }
     }
 
     pub(super) fn since(&self) -> Tick {
@@ -71,18 +75,14 @@ impl Outage {
         self.until.max(unblocked)
     }
 
-    fn is_probing(&self, now: Tick) -> bool {
-        self.probe.is_some_and(|probe| now < probe.after(PROBE_PATIENCE))
-    }
-
-    /// Makes a request that is sent now the probe, unless another probe is in flight. Returns whether the request is
-    /// the probe.
+    /// Makes a request that is sent now the probe, if a probe is due and no other one is in flight. Returns whether the
+    /// request is the probe.
     pub(super) fn try_claim_probe(&mut self, now: Tick) -> bool {
-        let is_free = !self.is_probing(now);
-        if is_free {
+        let is_due = self.next_probe() <= now;
+        if is_due {
             self.probe = Some(now);
         }
-        is_free
+        is_due
     }
 
     pub(super) fn release_probe(&mut self, attempt: Attempt) {
@@ -91,17 +91,27 @@ impl Outage {
         }
     }
 
-    /// Records a failed request. The failure prolongs the outage only if the request was sent when a probe was due.
-    pub(super) fn record_failure(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Transition> {
+    /// Records a failed request. The failure prolongs the outage only if the request was sent when a probe was due. Returns
+    /// the end of an ejection that is prolonged.
+    pub(super) fn record_failure(&mut self, attempt: Attempt, now: Tick, random: u64) -> Option<Tick> {
         if attempt.began < self.until {
             return None;
         }
         match self.cause {
-            Cause::Failures { count, doublings } => {
-                let (count, doublings) = (count.saturating_add(1), doublings.saturating_add(1));
-                let (outage, transition) = Self::after_failures(count, doublings, now, random);
-                self.renew(outage);
-                Some(transition)
+            Cause::Failures {
+                count,
+                doublings,
+                reason,
+            } => {
+                let doublings = doublings.saturating_add(1);
+                let cause = Cause::Failures {
+                    count: count.saturating_add(1),
+                    doublings,
+                    reason,
+                };
+                let until = now.after(ejection(doublings, random));
+                self.renew(Self::new(cause, now, until));
+                Some(until)
             }
             Cause::Refusal => {
                 self.renew(Self::disabled(now));
@@ -110,17 +120,11 @@ impl Outage {
         }
     }
 
-    /// Records that the upstream refused the credential of a request. Returns whether this disables the upstream; it
-    /// does not if the upstream is disabled already.
-    pub(super) fn record_refusal(&mut self, attempt: Attempt, now: Tick) -> bool {
-        match self.cause {
-            Cause::Failures { .. } => attempt.began > self.since,
-            Cause::Refusal => {
-                if attempt.began >= self.until {
-                    self.renew(Self::disabled(now));
-                }
-                false
-            }
+    /// Records that a disabled upstream has refused the credential again. That prolongs the outage only if the request
+    /// was sent when a probe was due.
+    pub(super) fn record_refusal(&mut self, attempt: Attempt, now: Tick) {
+        if attempt.began >= self.until {
+            self.renew(Self::disabled(now));
         }
     }
 
@@ -149,7 +153,7 @@ impl Outage {
 
     pub(super) fn reason(&self) -> Reason {
         match self.cause {
-            Cause::Failures { .. } => Reason::ConsecutiveFailures,
+            Cause::Failures { reason, .. } => reason,
             Cause::Refusal => Reason::CredentialRefused,
         }
     }
@@ -167,13 +171,10 @@ impl Outage {
             Cause::Refusal => Availability::Disabled { until },
         }
     }
+}
 
-    /// `back` is the moment from which the upstream may get requests again.
-    pub(super) fn badness(&self, back: Tick, now: Tick) -> Badness {
-        match self.cause {
-            Cause::Refusal => Badness::Disabled(back),
-            Cause::Failures { .. } if self.is_probing(now) => Badness::Probing(back),
-            Cause::Failures { .. } => Badness::Back(back),
-        }
-    }
+/// The length of an ejection that was prolonged `doublings` times. `random` is 64 uniformly random bits.
+fn ejection(doublings: u32, random: u64) -> Duration {
+    let base = EJECTION.saturating_mul(1 << doublings.min(8)).min(EJECTION_MAX);
+    jittered(base, random).min(EJECTION_MAX)
 }

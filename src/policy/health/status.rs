@@ -1,8 +1,12 @@
-//! Descriptions of an upstream's health for operators, for metrics, and for the choice of the least bad upstream.
+//! Descriptions of an upstream's health for operators and for metrics.
 
 use std::fmt;
 
-use crate::{policy::verdict::Scope, tick::Tick};
+use crate::{
+    endpoint::EndpointClass,
+    policy::verdict::{LimitCause, Scope},
+    tick::Tick,
+};
 
 /// The state of an upstream, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,8 @@ impl HealthState {
 pub enum Reason {
     /// Several requests failed in a row.
     ConsecutiveFailures,
+    /// More requests failed than at the other upstreams.
+    SuccessRate,
     /// The upstream is limited and named the moment when the limit resets.
     LimitNamed,
     /// The upstream is limited and did not name the end of the limit.
@@ -61,6 +67,7 @@ impl Reason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::ConsecutiveFailures => "consecutive_failures",
+            Self::SuccessRate => "success_rate",
             Self::LimitNamed => "limit_named",
             Self::LimitUnnamed => "limit_unnamed",
             Self::CredentialRefused => "credential_refused",
@@ -69,8 +76,9 @@ impl Reason {
     }
 }
 
-/// A summary of an upstream's health, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A summary of an upstream's health, for people. Where an upstream is cooling or ejected, the state is that of
+/// generations; `classes` has the state of other endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
     /// The state.
     pub state: HealthState,
@@ -85,35 +93,49 @@ pub struct HealthStatus {
     pub cooling_models: usize,
     /// The latest end of the models' cooldowns.
     pub models_until: Option<Tick>,
+    /// The other classes of endpoints for which the upstream is cooling or ejected.
+    pub classes: Vec<ClassStatus>,
 }
 
-/// How bad it would be to send a request to an upstream that is not ready. The smallest value is the best choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Badness {
-    /// The upstream is expected to take requests again at this moment.
-    Back(Tick),
-    /// The upstream does not work, and a probe is in flight to see whether that is still so. The moment is as in
-    /// [`Badness::Back`].
-    Probing(Tick),
-    /// The upstream refused its credential.
-    Disabled(Tick),
+/// The state of an upstream for one class of endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassStatus {
+    /// The class.
+    pub endpoint: EndpointClass,
+    /// The state: cooling or ejected.
+    pub state: HealthState,
+    /// The reason for the state.
+    pub reason: Reason,
+    /// When the upstream takes these requests again, or when the next probe is due.
+    pub until: Tick,
 }
 
 /// A change of an upstream's health, which is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the comment of a variant describes its fields")]
 pub enum Transition {
-    /// The upstream failed `failures` times in a row. It is probed at `until`.
-    Ejected { until: Tick, failures: u32 },
-    /// The upstream is limited until `until`; `named` tells whether it named that moment itself. Also reported when
-    /// the end of a cooldown changes.
-    Cooling { until: Tick, scope: Scope, named: bool },
+    /// The upstream is ejected for these endpoints, after `failures` failures in a row. It is probed at `until`.
+    Ejected {
+        until: Tick,
+        failures: u32,
+        reason: Reason,
+        endpoint: EndpointClass,
+    },
+    /// The upstream is limited for these endpoints until `until`; `named` tells whether it named that moment itself. Also
+    /// reported when the end of a cooldown changes.
+    Cooling {
+        until: Tick,
+        scope: Scope,
+        cause: LimitCause,
+        named: bool,
+        endpoint: EndpointClass,
+    },
     /// The cooldown of this scope is over.
-    CooldownOver { scope: Scope },
+    CooldownOver { scope: Scope, endpoint: EndpointClass },
     /// The upstream refused its credential.
     Disabled,
     /// The upstream answered a request, so it is no longer ejected or disabled.
-    Recovered { from: HealthState },
+    Recovered { from: HealthState, endpoint: EndpointClass },
     /// The operator drains the upstream.
     Drained,
     /// The operator has enabled the upstream.
@@ -138,18 +160,63 @@ impl Transition {
 /// The text does not contain the moments: the code that prints it has the clock to tell how far away they are.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = |scope| if scope == Scope::Upstream { "" } else { " for one model" };
         match *self {
-            Self::Ejected { failures, .. } => write!(f, "ejected after {failures} failures in a row"),
-            Self::Cooling { scope, named: true, .. } => {
-                write!(f, "limited{} until the moment that the upstream named", target(scope))
+            Self::Ejected {
+                failures,
+                reason,
+                endpoint,
+                ..
+            } => {
+                write!(f, "ejected{} ", Target(Scope::Upstream, endpoint))?;
+                match reason {
+                    Reason::SuccessRate => f.write_str("because more requests fail than at the other upstreams"),
+                    _ => write!(f, "after {failures} failures in a row"),
+                }
             }
-            Self::Cooling { scope, .. } => write!(f, "limited{}, and the upstream named no end", target(scope)),
-            Self::CooldownOver { scope } => write!(f, "cooldown over{}", target(scope)),
+            Self::Cooling {
+                scope,
+                cause,
+                named,
+                endpoint,
+                ..
+            } => {
+                let what = match cause {
+                    LimitCause::Rate => "limited",
+                    LimitCause::Quota => "out of quota",
+                };
+                let end = match named {
+                    true => " until the moment that the upstream named",
+                    false => ", and the upstream named no end",
+                };
+                write!(f, "{what}{}{end}", Target(scope, endpoint))
+            }
+            Self::CooldownOver { scope, endpoint } => write!(f, "cooldown over{}", Target(scope, endpoint)),
             Self::Disabled => f.write_str("disabled: the upstream refuses the credential"),
-            Self::Recovered { from } => write!(f, "works again, was {}", from.label()),
+            Self::Recovered { from, endpoint } => {
+                write!(
+                    f,
+                    "works again{}, was {}",
+                    Target(Scope::Upstream, endpoint),
+                    from.label()
+                )
+            }
             Self::Drained => f.write_str("draining: the upstream takes no more requests"),
             Self::Enabled => f.write_str("enabled by the operator"),
+        }
+    }
+}
+
+/// The part of an upstream that a transition concerns, if that is not the whole upstream for generations.
+struct Target(Scope, EndpointClass);
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Scope::Model(_) = self.0 {
+            f.write_str(" for one model")?;
+        }
+        match self.1 {
+            EndpointClass::Generation => Ok(()),
+            endpoint => write!(f, " for requests of the class {}", endpoint.label()),
         }
     }
 }

@@ -1,11 +1,18 @@
 //! Tests of each rule by itself. The module `properties` tests random sequences of events.
 
 use super::{jitter::jittered, *};
-use crate::policy::LimitCause;
-use crate::policy::verdict::Scope;
+use crate::{
+    ids::ModelKey,
+    policy::verdict::{LimitCause, Scope},
+};
 
+mod classes;
 mod cooling;
+mod ejection;
 mod properties;
+
+/// A generation that names no model.
+const ANY: RequestClass = RequestClass::generation(None);
 
 /// The random number in the middle of the jitter, which leaves a duration as it is.
 const MIDDLE: u64 = 1 << 63;
@@ -18,10 +25,33 @@ fn model(n: u8) -> ModelKey {
     ModelKey::from_name(&n.to_string())
 }
 
-/// Sends a request at `from`, which gets this verdict at `to`.
+fn of_model(n: u8) -> RequestClass {
+    RequestClass::generation(Some(model(n)))
+}
+
+/// Sends a request at `from`, which gets this verdict, and the whole response if it is served, at `to`.
 fn request(health: &mut Health, from: f64, to: f64, verdict: Verdict) -> Option<Transition> {
-    let attempt = health.begin(None, at(from));
-    health.observe(attempt, verdict, at(to), MIDDLE)
+    request_of(health, ANY, [from, to], verdict)
+}
+
+/// Does the same as [`request`] with a request of this class.
+fn request_of(health: &mut Health, class: RequestClass, [from, to]: [f64; 2], verdict: Verdict) -> Option<Transition> {
+    let attempt = health.begin(class, at(from));
+    let transition = health.observe(attempt, verdict, at(to), MIDDLE, |_| true);
+    if verdict == Verdict::Served {
+        health.complete(attempt);
+    }
+    transition
+}
+
+/// The transition of an ejection for generations.
+fn ejection(until: Tick, failures: u32) -> Transition {
+    Transition::Ejected {
+        until,
+        failures,
+        reason: Reason::ConsecutiveFailures,
+        endpoint: EndpointClass::Generation,
+    }
 }
 
 fn limited(reset: Option<f64>) -> Verdict {
@@ -38,11 +68,8 @@ fn ejected() -> Health {
     for _ in 1..EJECT_AFTER {
         assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), None);
     }
-    let ejection = Transition::Ejected {
-        until: about(31.0),
-        failures: EJECT_AFTER,
-    };
-    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), Some(ejection));
+    let begun = ejection(about(31.0), EJECT_AFTER);
+    assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Failed), Some(begun));
     health
 }
 
@@ -60,11 +87,11 @@ fn state(health: &Health, now: f64) -> HealthState {
 fn five_failures_in_a_row_eject() {
     let mut health = ejected();
     assert_eq!(
-        health.availability(None, at(30.9)),
+        health.availability(ANY, at(30.9)),
         Availability::Ejected { until: about(31.0) }
     );
     assert_eq!(
-        health.availability(None, at(31.1)),
+        health.availability(ANY, at(31.1)),
         Availability::Ready,
         "a probe is due"
     );
@@ -107,17 +134,18 @@ fn failures_are_forgotten_after_some_time() {
 #[test]
 fn one_probe_at_a_time_is_sent() {
     let mut health = ejected();
-    let probe = health.begin(None, at(40.0));
+    let probe = health.begin(ANY, at(40.0));
     assert!(probe.is_probe());
     assert_eq!(
-        health.availability(None, at(40.0)),
+        health.availability(ANY, at(40.0)),
         Availability::Ejected { until: at(50.0) }
     );
-    assert!(!health.begin(None, at(41.0)).is_probe());
+    assert!(!health.begin(ANY, at(41.0)).is_probe());
     assert_eq!(
-        health.observe(probe, Verdict::Served, at(42.0), MIDDLE),
+        health.observe(probe, Verdict::Served, at(42.0), MIDDLE, |_| true),
         Some(Transition::Recovered {
-            from: HealthState::Ejected
+            from: HealthState::Ejected,
+            endpoint: EndpointClass::Generation,
         })
     );
     assert!(health.is_plain());
@@ -126,27 +154,31 @@ fn one_probe_at_a_time_is_sent() {
 #[test]
 fn a_probe_that_is_abandoned_or_late_does_not_block_the_next_one() {
     let mut health = ejected();
-    let left = health.begin(None, at(40.0));
+    let left = health.begin(ANY, at(40.0));
     health.abandon(left);
-    assert_eq!(health.availability(None, at(40.0)), Availability::Ready);
-    let silent = health.begin(None, at(40.5));
+    assert_eq!(health.availability(ANY, at(40.0)), Availability::Ready);
+    let silent = health.begin(ANY, at(40.5));
     assert!(silent.is_probe());
     health.abandon(left);
     assert!(
-        !health.begin(None, at(50.4)).is_probe(),
+        !health.begin(ANY, at(50.4)).is_probe(),
         "an abandoned probe is released only once"
     );
-    assert_eq!(health.availability(None, at(50.5)), Availability::Ready);
-    let second = health.begin(None, at(50.5));
+    assert_eq!(health.availability(ANY, at(50.5)), Availability::Ready);
+    let second = health.begin(ANY, at(50.5));
     assert!(second.is_probe());
     // The first verdict still counts, and the second no longer does.
     assert_eq!(
-        health.observe(silent, Verdict::Answered, at(51.0), MIDDLE),
+        health.observe(silent, Verdict::Answered, at(51.0), MIDDLE, |_| true),
         Some(Transition::Recovered {
-            from: HealthState::Ejected
+            from: HealthState::Ejected,
+            endpoint: EndpointClass::Generation,
         })
     );
-    assert_eq!(health.observe(second, Verdict::Failed, at(52.0), MIDDLE), None);
+    assert_eq!(
+        health.observe(second, Verdict::Failed, at(52.0), MIDDLE, |_| true),
+        None
+    );
     assert!(health.is_plain());
 }
 
@@ -156,28 +188,25 @@ fn a_failed_probe_doubles_the_ejection_up_to_five_minutes() {
     let mut now = 1.0;
     for (count, seconds) in [(6, 60.0), (7, 120.0), (8, 240.0), (9, 300.0), (10, 300.0)] {
         now += 400.0;
-        let probe = health.begin(None, at(now));
-        let transition = health.observe(probe, Verdict::Failed, at(now), MIDDLE);
+        let probe = health.begin(ANY, at(now));
+        let transition = health.observe(probe, Verdict::Failed, at(now), MIDDLE, |_| true);
         let until = at(now).after(jittered(Duration::from_secs_f64(seconds), MIDDLE).min(EJECTION_MAX));
-        assert_eq!(transition, Some(Transition::Ejected { until, failures: count }));
+        assert_eq!(transition, Some(ejection(until, count)));
     }
     assert!(request(&mut health, now + 400.0, now + 401.0, Verdict::Served).is_some());
     now += 500.0;
     (1..EJECT_AFTER).for_each(|_| assert_eq!(request(&mut health, now, now, Verdict::Failed), None));
     let again = request(&mut health, now, now, Verdict::Failed);
     let until = at(now).after(jittered(EJECTION, MIDDLE));
-    assert_eq!(
-        again,
-        Some(Transition::Ejected { until, failures: 5 }),
-        "the length starts anew"
-    );
+    assert_eq!(again, Some(ejection(until, 5)), "the length starts anew");
 }
 
 #[test]
 fn outdated_verdicts_change_nothing() {
     let mut health = Health::new();
-    let old: Vec<_> = (0..20).map(|_| health.begin(None, at(0.0))).collect();
-    let observe_old = |health: &mut Health, n: usize, verdict, now| health.observe(old[n], verdict, at(now), MIDDLE);
+    let old: Vec<_> = (0..20).map(|_| health.begin(ANY, at(0.0))).collect();
+    let observe_old =
+        |health: &mut Health, n: usize, verdict, now| health.observe(old[n], verdict, at(now), MIDDLE, |_| true);
     (0..5).for_each(|n| _ = observe_old(&mut health, n, Verdict::Failed, 1.0));
     let before = health.describe(at(2.0));
     for (n, verdict) in [Verdict::Failed, Verdict::Served, Verdict::Answered, Verdict::Refused]
@@ -195,13 +224,15 @@ fn outdated_verdicts_change_nothing() {
 }
 
 #[test]
-fn a_request_to_the_least_bad_upstream_can_end_an_ejection_but_not_prolong_it() {
+fn a_request_that_is_sent_before_a_probe_is_due_is_no_probe_and_prolongs_nothing() {
     let mut health = ejected();
-    let least_bad = health.begin(None, at(5.0));
-    assert!(least_bad.is_probe());
-    assert_eq!(health.badness(None, at(6.0)), Some(Badness::Probing(about(31.0))));
-    assert_eq!(health.observe(least_bad, Verdict::Failed, at(7.0), MIDDLE), None);
-    assert_eq!(health.badness(None, at(7.0)), Some(Badness::Back(about(31.0))));
+    let early = health.begin(ANY, at(5.0));
+    assert!(!early.is_probe());
+    assert_eq!(health.observe(early, Verdict::Failed, at(7.0), MIDDLE, |_| true), None);
+    assert_eq!(
+        health.availability(ANY, at(7.0)),
+        Availability::Ejected { until: about(31.0) }
+    );
     assert!(request(&mut health, 8.0, 9.0, Verdict::Served).is_some());
     assert!(health.is_plain());
 }
@@ -212,46 +243,47 @@ fn a_limited_probe_ends_the_ejection() {
     let transition = request(&mut health, 40.0, 41.0, limited(Some(5.0)));
     assert!(matches!(transition, Some(Transition::Cooling { .. })));
     assert_eq!(
-        health.availability(None, at(42.0)),
+        health.availability(ANY, at(42.0)),
         Availability::Cooling {
             until: at(46.0),
             cause: LimitCause::Rate
         }
     );
-    assert_eq!(health.availability(None, at(46.0)), Availability::Ready);
+    assert_eq!(health.availability(ANY, at(46.0)), Availability::Ready);
 }
 
 #[test]
 fn a_refused_credential_disables_the_upstream_until_a_probe_is_answered() {
     let mut health = Health::new();
-    let others = [(); 3].map(|()| health.begin(None, at(0.0)));
+    let others = [(); 3].map(|()| health.begin(ANY, at(0.0)));
     assert_eq!(
         request(&mut health, 0.0, 1.0, Verdict::Refused),
         Some(Transition::Disabled)
     );
     let disabled = |until| Availability::Disabled { until: at(until) };
-    assert_eq!(health.availability(None, at(2.0)), disabled(301.0));
+    assert_eq!(health.availability(ANY, at(2.0)), disabled(301.0));
     for other in others {
-        assert_eq!(health.observe(other, Verdict::Refused, at(3.0), MIDDLE), None);
+        assert_eq!(health.observe(other, Verdict::Refused, at(3.0), MIDDLE, |_| true), None);
     }
-    assert_eq!(health.availability(None, at(4.0)), disabled(301.0), "not prolonged");
-    assert_eq!(health.availability(None, at(301.0)), Availability::Ready);
+    assert_eq!(health.availability(ANY, at(4.0)), disabled(301.0), "not prolonged");
+    assert_eq!(health.availability(ANY, at(301.0)), Availability::Ready);
     assert_eq!(
         request(&mut health, 301.0, 302.0, Verdict::Refused),
         None,
         "the upstream is disabled already"
     );
-    assert_eq!(health.availability(None, at(303.0)), disabled(602.0));
+    assert_eq!(health.availability(ANY, at(303.0)), disabled(602.0));
     assert_eq!(
         request(&mut health, 700.0, 701.0, Verdict::Failed),
         None,
         "a failure does not show that the credential is accepted"
     );
-    assert_eq!(health.availability(None, at(702.0)), disabled(1001.0));
+    assert_eq!(health.availability(ANY, at(702.0)), disabled(1001.0));
     assert_eq!(
         request(&mut health, 1002.0, 1003.0, Verdict::Answered),
         Some(Transition::Recovered {
-            from: HealthState::Disabled
+            from: HealthState::Disabled,
+            endpoint: EndpointClass::Generation,
         })
     );
     assert!(health.is_plain());
@@ -260,23 +292,33 @@ fn a_refused_credential_disables_the_upstream_until_a_probe_is_answered() {
 #[test]
 fn after_a_reload_a_disabled_upstream_is_probed_at_once() {
     let mut health = Health::new();
-    let old = [(); 2].map(|()| health.begin(None, at(0.0)));
+    let old = [(); 2].map(|()| health.begin(ANY, at(0.0)));
     request(&mut health, 0.0, 1.0, Verdict::Refused);
     health.record_reload(at(10.0));
-    assert_eq!(health.availability(None, at(10.0)), Availability::Ready);
-    let probe = health.begin(None, at(10.0));
+    assert_eq!(health.availability(ANY, at(10.0)), Availability::Ready);
+    let probe = health.begin(ANY, at(10.0));
     assert!(probe.is_probe());
-    assert_eq!(health.observe(old[0], Verdict::Refused, at(11.0), MIDDLE), None);
-    assert!(health.observe(probe, Verdict::Served, at(12.0), MIDDLE).is_some());
+    assert_eq!(
+        health.observe(old[0], Verdict::Refused, at(11.0), MIDDLE, |_| true),
+        None
+    );
+    assert!(
+        health
+            .observe(probe, Verdict::Served, at(12.0), MIDDLE, |_| true)
+            .is_some()
+    );
     // The refusal of the old credential arrives after the new one was accepted.
-    assert_eq!(health.observe(old[1], Verdict::Refused, at(13.0), MIDDLE), None);
+    assert_eq!(
+        health.observe(old[1], Verdict::Refused, at(13.0), MIDDLE, |_| true),
+        None
+    );
     assert!(health.is_plain());
 
     let mut health = ejected();
     health.record_reload(at(10.0));
     assert_eq!(state(&health, 11.0), HealthState::Ejected);
     assert_eq!(
-        health.availability(None, at(11.0)),
+        health.availability(ANY, at(11.0)),
         Availability::Ejected { until: about(31.0) }
     );
 }
@@ -300,8 +342,7 @@ fn only_the_operator_begins_and_ends_draining() {
     assert!(!health.is_plain());
     assert_eq!(request(&mut health, 0.0, 1.0, Verdict::Served), None);
     assert_eq!(health.expire(at(1e6)), None);
-    assert_eq!(health.availability(None, at(1e6)), Availability::Draining);
-    assert_eq!(health.badness(None, at(1e6)), None);
+    assert_eq!(health.availability(ANY, at(1e6)), Availability::Draining);
     assert_eq!(health.describe(at(1e6)).reason, Some(Reason::Operator));
     assert_eq!(health.enable(at(1e6)), Some(Transition::Enabled));
     assert_eq!(health.enable(at(1e6)), None);
@@ -315,12 +356,12 @@ fn enabling_forgets_failures_limits_and_refusals() {
     let mut cooling = Health::new();
     request(&mut cooling, 0.0, 1.0, limited(Some(1e5)));
     for mut health in [ejected(), disabled, cooling] {
-        let old = health.begin(None, at(2.0));
+        let old = health.begin(ANY, at(2.0));
         health.drain();
         assert_eq!(health.enable(at(3.0)), Some(Transition::Enabled));
         for verdict in [Verdict::Failed, Verdict::Refused, limited(Some(9.0)), limited(None)] {
             assert_eq!(
-                health.observe(old, verdict, at(4.0), MIDDLE),
+                health.observe(old, verdict, at(4.0), MIDDLE, |_| true),
                 None,
                 "{verdict:?} is outdated"
             );
@@ -330,27 +371,31 @@ fn enabling_forgets_failures_limits_and_refusals() {
 }
 
 #[test]
-fn badness_orders_upstreams_by_the_time_of_their_return() {
-    let mut probing = ejected();
-    let probe = probing.begin(None, at(5.0));
-    let mut disabled = Health::new();
-    request(&mut disabled, 0.0, 1.0, Verdict::Refused);
-    let mut cooling = Health::new();
-    request(&mut cooling, 0.0, 1.0, limited(Some(20.0)));
-    let order = [Health::new(), cooling, ejected(), probing, disabled].map(|health| health.badness(None, at(6.0)));
-    assert!(order.is_sorted() && order.iter().all(Option::is_some), "{order:?}");
-    assert!(probe.is_probe());
-}
-
-#[test]
 fn every_state_has_its_own_label() {
     let mut labels: Vec<_> = HealthState::ALL.into_iter().map(HealthState::label).collect();
     labels.sort_unstable();
     labels.dedup();
     assert_eq!(labels.len(), HealthState::ALL.len());
-    let line = Transition::Ejected {
-        until: at(1.0),
-        failures: 5,
-    };
-    assert_eq!(line.to_string(), "ejected after 5 failures in a row");
+    for (transition, line) in [
+        (ejection(at(1.0), 5), "ejected after 5 failures in a row"),
+        (
+            Transition::Cooling {
+                until: at(1.0),
+                scope: Scope::Model(model(1)),
+                cause: LimitCause::Quota,
+                named: true,
+                endpoint: EndpointClass::Images,
+            },
+            "out of quota for one model for requests of the class images until the moment that the upstream named",
+        ),
+        (
+            Transition::CooldownOver {
+                scope: Scope::Upstream,
+                endpoint: EndpointClass::Generation,
+            },
+            "cooldown over",
+        ),
+    ] {
+        assert_eq!(transition.to_string(), line);
+    }
 }

@@ -18,22 +18,7 @@ const NOW: u64 = 100;
 #[derive(Clone, Copy, Debug)]
 struct UpstreamCase {
     availability: Availability,
-    is_probing: bool,
-    is_full: bool,
     is_tried: bool,
-}
-
-impl UpstreamCase {
-    fn badness(self) -> Option<Badness> {
-        match self.availability {
-            Availability::Draining | Availability::Full => None,
-            _ if self.is_full => None,
-            Availability::Ready => Some(Badness::Back(at(NOW))),
-            Availability::Ejected { until } if self.is_probing => Some(Badness::Probing(until)),
-            Availability::Cooling { until, .. } | Availability::Ejected { until } => Some(Badness::Back(until)),
-            Availability::Disabled { .. } => Some(Badness::Disabled(at(NOW + 300))),
-        }
-    }
 }
 
 fn candidate(index: usize) -> Candidate {
@@ -60,7 +45,6 @@ fn decide(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
         (0..pool.len()).map(candidate),
         |index| case(index).is_tried,
         |index| case(index).availability,
-        |index| case(index).badness(),
         limits,
     )
 }
@@ -89,7 +73,9 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     let earliest = untried()
         .filter_map(|index| match pool[index].availability {
             Availability::Cooling { until, .. } if until <= limit.max(limits.resets_until) => Some((until, index)),
-            Availability::Ejected { until } if until <= limit => Some((until, index)),
+            Availability::Ejected { until } | Availability::Disabled { until } if until <= limit => {
+                Some((until, index))
+            }
             _ => None,
         })
         .min();
@@ -100,31 +86,22 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
     if let Some((until, index)) = earliest {
         return wait(index, until);
     }
-    let changes = untried().flat_map(|index| {
-        let is_probing = pool[index].is_probing && !pool[index].is_full;
-        match pool[index].availability {
-            Availability::Ejected { until } if is_probing => vec![limit, until.min(limits.recovers_until)],
-            Availability::Ejected { until } | Availability::Disabled { until } => {
-                vec![until.min(limits.recovers_until)]
-            }
-            Availability::Draining => vec![limits.recovers_until],
-            _ => Vec::new(),
+    let changes = untried().flat_map(|index| match pool[index].availability {
+        Availability::Ejected { until } | Availability::Disabled { until } => {
+            vec![until.min(limits.recovers_until)]
         }
+        Availability::Draining => vec![limits.recovers_until],
+        _ => Vec::new(),
     });
     if let Some(until) = changes.filter(|until| limits.now < *until).min() {
         return Decision::WaitForChange { until };
     }
-    let least = untried()
-        .filter_map(|index| Some((pool[index].badness()?, index)))
-        .min();
-    least.map_or(Decision::NoUpstream, |(_, index)| Decision::LeastBad(candidate(index)))
+    Decision::NoUpstream
 }
 
 fn case(availability: Availability) -> UpstreamCase {
     UpstreamCase {
         availability,
-        is_probing: false,
-        is_full: false,
         is_tried: false,
     }
 }
@@ -248,34 +225,35 @@ fn only_a_request_with_owned_state_waits_for_a_recovery() {
 }
 
 #[test]
-fn in_a_total_outage_the_upstream_that_returns_first_is_tried_unless_it_is_being_probed() {
+fn in_a_total_outage_a_request_waits_for_a_probe_that_is_due_soon_and_else_for_nothing() {
     let ejected = |seconds| {
         case(Availability::Ejected {
             until: at(NOW + seconds),
         })
     };
-    let probing = UpstreamCase {
-        is_probing: true,
-        ..ejected(8)
+    let disabled = |seconds| {
+        case(Availability::Disabled {
+            until: at(NOW + seconds),
+        })
     };
-    let [first, second] = [0, 1].map(candidate);
-    assert_eq!(
-        decide(&[ejected(30), ejected(20)], &limits(0, 2)),
-        Decision::LeastBad(second)
-    );
-    assert_eq!(
-        decide(&[probing, ejected(20)], &limits(0, 0)),
-        Decision::LeastBad(second)
-    );
-    assert_eq!(
-        decide(
-            &[probing, case(Availability::Disabled { until: at(NOW + 300) })],
-            &limits(0, 0)
-        ),
-        Decision::LeastBad(first)
-    );
-    let verdict = Decision::WaitForChange { until: at(NOW + 2) };
-    assert_eq!(decide(&[probing, ejected(20)], &limits(0, 2)), verdict);
+    let cooling = case(Availability::Cooling {
+        until: at(NOW + 90),
+        cause: LimitCause::Quota,
+    });
+    let pool = [
+        ejected(30),
+        ejected(20),
+        disabled(300),
+        cooling,
+        case(Availability::Draining),
+    ];
+    assert_eq!(decide(&pool, &limits(0, 2)), Decision::NoUpstream);
+    let wait = |index, seconds| Decision::Wait {
+        candidate: candidate(index),
+        until: at(NOW + seconds),
+    };
+    assert_eq!(decide(&pool, &limits(0, 20)), wait(1, 20));
+    assert_eq!(decide(&[ejected(30), disabled(1)], &limits(0, 2)), wait(1, 1));
     assert_eq!(
         decide(&[case(Availability::Full), case(Availability::Draining)], &limits(0, 0)),
         Decision::NoUpstream
@@ -292,7 +270,6 @@ fn a_ready_own_upstream_is_selected_without_a_look_at_the_others() {
             .inspect(|candidate| asked.borrow_mut().push(candidate.index)),
         |_| false,
         |_| Availability::Ready,
-        |_| panic!("badness is not needed"),
         &limits(0, 0),
     );
     assert_eq!(
@@ -311,24 +288,14 @@ fn availabilities() -> impl Strategy<Value = Availability> {
             cause: LimitCause::Rate
         }),
         until().prop_map(|until| Availability::Ejected { until }),
-        Just(Availability::Disabled { until: at(NOW + 300) }),
+        until().prop_map(|until| Availability::Disabled { until }),
         Just(Availability::Draining),
     ]
 }
 
 fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
-    let case = (
-        availabilities(),
-        any::<bool>(),
-        any::<bool>(),
-        prop::bool::weighted(0.3),
-    )
-        .prop_map(|(availability, is_probing, is_full, is_tried)| UpstreamCase {
-            availability,
-            is_probing,
-            is_full,
-            is_tried,
-        });
+    let case = (availabilities(), prop::bool::weighted(0.3));
+    let case = case.prop_map(|(availability, is_tried)| UpstreamCase { availability, is_tried });
     prop::collection::vec(case, 0..6)
 }
 

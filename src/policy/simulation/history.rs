@@ -1,7 +1,6 @@
 //! The history of a simulation, recorded separately for the invariants, because the memory of the policies is under
 //! test.
 
-use crate::policy::LimitCause;
 use std::collections::{HashMap, VecDeque};
 
 use super::plan::SHARE;
@@ -10,19 +9,10 @@ use crate::{
     policy::{
         Attempt, Scope, Verdict,
         budget::{FREE, WINDOW},
-        health::{HealthState, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Transition},
+        health::{EARLY_PROBE, HealthState, PROBE_DISABLED, PROBE_PATIENCE, RESET_MIN, Transition},
     },
     tick::Tick,
 };
-
-/// The reason why an upstream was chosen for a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// The upstream was ready.
-    Ready,
-    /// No upstream was ready, and this one was the least bad.
-    LeastBad,
-}
 
 /// The past events of a simulation that the invariants depend on.
 #[derive(Default)]
@@ -32,10 +22,18 @@ pub(super) struct History {
     pub pins: HashMap<u64, UpstreamId>,
     /// The outage of each upstream.
     outages: HashMap<usize, KnownOutage>,
-    /// For each upstream and scope, a moment before which the cooldown does not end.
-    cooldowns: HashMap<(usize, Scope), Tick>,
+    cooldowns: HashMap<(usize, Scope), KnownCooldown>,
     /// For each upstream, the probe without a verdict and the time when it was sent.
     probes: HashMap<usize, (Attempt, Tick)>,
+}
+
+/// A cooldown of a scope of an upstream, as the invariants know it.
+#[derive(Clone, Copy)]
+struct KnownCooldown {
+    /// A moment before which the cooldown does not end.
+    until: Tick,
+    /// When the last early probe was sent, or when the cooldown began.
+    probed: Tick,
 }
 
 /// An ejection or a disabling of an upstream, as the invariants know it.
@@ -56,7 +54,12 @@ impl History {
         while self.retries.front().is_some_and(|first| now.since(*first) > WINDOW) {
             self.retries.pop_front();
         }
-        while self.arrivals.front().is_some_and(|first| now.since(*first) >= WINDOW) {
+        // The last retry for which a share of the requests was needed may have been granted a whole window ago.
+        while self
+            .arrivals
+            .front()
+            .is_some_and(|first| now.since(*first) >= 2 * WINDOW)
+        {
             self.arrivals.pop_front();
         }
         let (retries, requests) = (self.retries.len() as f64, self.arrivals.len() as f64);
@@ -67,19 +70,23 @@ impl History {
     }
 
     /// Records a sent request, and checks that an upstream in an outage gets only one probe at a time, and an
-    /// upstream that is cooling down gets no request, unless it was chosen as the least bad.
-    pub(super) fn record_send(&mut self, to: usize, model: ModelKey, attempt: Attempt, choice: Choice, now: Tick) {
-        if choice == Choice::Ready {
-            if let Some(outage) = self.outages.get(&to) {
-                assert!(outage.until <= now, "a request was sent to an upstream in an outage");
-                assert!(attempt.is_probe(), "more than one request was sent as a probe");
-            }
-            for scope in [Scope::Upstream, Scope::Model(model)] {
-                let until = self.cooldowns.get(&(to, scope));
+    /// upstream that is cooling down gets at most one request a minute. Returns whether the request was such an early
+    /// probe.
+    pub(super) fn record_send(&mut self, to: usize, model: ModelKey, attempt: Attempt, now: Tick) -> bool {
+        let mut is_early = false;
+        if let Some(outage) = self.outages.get(&to) {
+            assert!(outage.until <= now, "a request was sent to an upstream in an outage");
+            assert!(attempt.is_probe(), "more than one request was sent as a probe");
+        }
+        for scope in [Scope::Upstream, Scope::Model(model)] {
+            let known = self.cooldowns.get_mut(&(to, scope));
+            if let Some(cooldown) = known.filter(|cooldown| now < cooldown.until) {
                 assert!(
-                    until.is_none_or(|until| *until <= now),
+                    now.since(cooldown.probed) >= EARLY_PROBE,
                     "a request was sent to an upstream that is cooling down"
                 );
+                cooldown.probed = now;
+                is_early = true;
             }
         }
         if attempt.is_probe() {
@@ -87,6 +94,7 @@ impl History {
             let is_alone = other.is_none_or(|(_, sent)| now.since(sent) >= PROBE_PATIENCE);
             assert!(is_alone, "more than one probe at a time");
         }
+        is_early
     }
 
     /// Records the verdict on a request that was sent at `sent`.
@@ -103,12 +111,12 @@ impl History {
             Verdict::Limited {
                 reset: Some(reset),
                 scope,
-                cause: LimitCause::Rate,
+                ..
             } => {
                 let named = now.after(reset.max(RESET_MIN));
                 self.cooldowns
                     .entry((upstream, scope))
-                    .and_modify(|until| *until = named.min(*until));
+                    .and_modify(|cooldown| cooldown.until = named.min(cooldown.until));
             }
             Verdict::Limited { .. }
             | Verdict::Answered
@@ -144,7 +152,10 @@ impl History {
                 assert!(is_over, "a request that was sent before an outage cannot end it")
             }
             Some(Transition::Cooling { until, scope, .. }) => {
-                self.cooldowns.insert((upstream, scope), until);
+                // If the cooldown goes on, the time of its last probe stays.
+                let begun = KnownCooldown { until, probed: now };
+                let cooldown = self.cooldowns.entry((upstream, scope)).or_insert(begun);
+                cooldown.until = until;
             }
             Some(Transition::CooldownOver { .. } | Transition::Drained | Transition::Enabled) | None => {}
         }

@@ -2,9 +2,11 @@
 
 use super::{
     plan::seconds,
+    upstream::SimulatedUpstream,
     world::{RequestStage, World},
 };
 use crate::{
+    endpoint::EndpointClass,
     ids::{SessionKey, UpstreamId},
     policy::{Availability, Candidate, Decision},
     tick::Tick,
@@ -21,7 +23,7 @@ impl World {
     fn availability(&self, request: usize, upstream: usize) -> Availability {
         self.upstreams[upstream]
             .health
-            .availability(Some(self.requests[request].model), self.now)
+            .availability(self.requests[request].class(), self.now)
     }
 
     fn is_untried(&self, request: usize, upstream: usize) -> bool {
@@ -99,7 +101,6 @@ impl World {
                     "no request waits for a change while an upstream can serve it"
                 );
             }
-            Decision::LeastBad(candidate) => self.check_least_bad(request, candidate),
             Decision::NoUpstream => {
                 check!(
                     self,
@@ -151,37 +152,6 @@ impl World {
         );
     }
 
-    fn check_least_bad(&self, request: usize, candidate: Candidate) {
-        let to = self.upstream_of(request, candidate);
-        check!(
-            self,
-            !self.any_could_serve(request),
-            "no upstream in an outage is tried while another can serve the request"
-        );
-        let limit = self.wait_limit(request);
-        let mut order = self.upstreams_in_order(request).into_iter();
-        check!(
-            self,
-            !order.any(|upstream| self.is_soon_ready(request, upstream, limit)),
-            "no upstream in an outage is tried while another will soon serve the request"
-        );
-        check!(
-            self,
-            self.is_untried(request, to),
-            "the least bad upstream has not failed the request"
-        );
-        check!(
-            self,
-            self.availability(request, to) != Availability::Draining,
-            "the least bad upstream is not draining"
-        );
-        check!(
-            self,
-            self.upstreams[to].has_free_slot(),
-            "the least bad upstream has a free slot"
-        );
-    }
-
     fn upstream_of(&self, request: usize, candidate: Candidate) -> usize {
         self.requests[request].snapshot.upstream(candidate.index)
     }
@@ -224,6 +194,23 @@ impl World {
                 check!(self, !is_forgotten, "no request waits for an upstream that can take it");
             }
         }
+    }
+
+    /// Checks that no more upstreams are ejected than may be, and that each is counted. Called after every event.
+    pub(super) fn check_ejections(&self) {
+        const CLASS: EndpointClass = EndpointClass::Generation;
+        let is_ejected = |upstream: &&SimulatedUpstream| upstream.is_configured && upstream.health.is_ejected(CLASS);
+        let ejected = self.upstreams.iter().filter(is_ejected).count();
+        check!(
+            self,
+            ejected == self.cap.ejected(CLASS),
+            "each ejection is counted once"
+        );
+        check!(
+            self,
+            ejected <= self.cap.most().max(self.ejected_at_reload),
+            "no more upstreams are ejected than may be"
+        );
     }
 
     /// Checks the end of the simulation, some time after all causes of trouble have ended.

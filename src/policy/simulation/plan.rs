@@ -8,6 +8,8 @@ use crate::{policy::Patience, tick::Tick};
 pub(super) const ATTEMPTS: u32 = 3;
 /// The number of retries per request that the retry budget allows.
 pub(super) const SHARE: f64 = 0.2;
+/// The maximum share of the upstreams that are ejected at the same time.
+pub(super) const MAX_EJECTED: f64 = 0.5;
 
 pub(super) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -52,8 +54,10 @@ pub(super) struct SimulationCounts {
     pub retries: u64,
     /// Retries that the budget did not allow.
     pub refused: u64,
-    /// Requests that were sent to the least bad upstream.
-    pub least_bad: u64,
+    /// Probes of upstreams whose limits had not ended yet.
+    pub early_probes: u64,
+    /// Failures after which an upstream would have been ejected if fewer others had been.
+    pub kept: u64,
     pub waits: u64,
     /// Sessions that moved to another upstream.
     pub moves: u64,
@@ -72,13 +76,14 @@ pub(super) struct SimulationCounts {
 }
 
 impl SimulationCounts {
-    pub fn as_array(&mut self) -> [&mut u64; 15] {
+    pub fn as_array(&mut self) -> [&mut u64; 16] {
         [
             &mut self.requests,
             &mut self.served,
             &mut self.retries,
             &mut self.refused,
-            &mut self.least_bad,
+            &mut self.early_probes,
+            &mut self.kept,
             &mut self.waits,
             &mut self.moves,
             &mut self.probes,

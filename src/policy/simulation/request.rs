@@ -3,15 +3,17 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    history::Choice,
     plan::{ATTEMPTS, secs},
     world::{RequestOrigin, RequestStage, SentRequest, SimulatedEvent, SimulatedRequest, World},
 };
 use crate::{
+    endpoint::EndpointClass,
     policy::{Affinity, Attempt, Candidate, Decision, Route, Verdict, WaitLimits, health::Transition, select},
     tick::Tick,
 };
 
+/// The class of every simulated request.
+const CLASS: EndpointClass = EndpointClass::Generation;
 /// The time for which an upstream caches a prompt.
 const CACHE_LIFE: Duration = secs(300);
 
@@ -74,20 +76,11 @@ impl World {
             self.candidates(request),
             |index| it.tried.contains(&upstream(index)),
             |index| self.availability_to(request, upstream(index)),
-            |index| {
-                let it = &self.upstreams[upstream(index)];
-                let badness = it.health.badness(Some(self.requests[request].model), self.now);
-                badness.filter(|_| it.has_free_slot())
-            },
             &limits,
         );
         self.check_decision(request, decision);
         match decision {
-            Decision::Send(candidate) => self.send(request, candidate, Choice::Ready),
-            Decision::LeastBad(candidate) => {
-                self.counts.least_bad += 1;
-                self.send(request, candidate, Choice::LeastBad);
-            }
+            Decision::Send(candidate) => self.send(request, candidate),
             Decision::Wait { candidate, until } => {
                 let at = self.requests[request].snapshot.upstream(candidate.index);
                 self.wait(request, at, until);
@@ -113,16 +106,16 @@ impl World {
         }
     }
 
-    fn send(&mut self, request: usize, candidate: Candidate, choice: Choice) {
-        let (model, to) = {
+    fn send(&mut self, request: usize, candidate: Candidate) {
+        let (model, class, to) = {
             let it = &self.requests[request];
-            (it.model, it.snapshot.upstream(candidate.index))
+            (it.model, it.class(), it.snapshot.upstream(candidate.index))
         };
         // A limit that was waited out costs neither a retry nor an attempt.
         let is_waited_out = self.requests[request].limited.contains(&to);
         if is_waited_out {
             self.requests[request].sent -= 1;
-        } else if choice == Choice::LeastBad || self.requests[request].sent > 0 {
+        } else if self.requests[request].sent > 0 {
             if !self.budget.try_spend(self.now, self.counts.requests) {
                 self.counts.refused += 1;
                 return self.end(request);
@@ -134,12 +127,13 @@ impl World {
         let (after, verdict) = upstream.answer(model, self.now, &mut self.rng);
         upstream.in_flight += 1;
         let attempt = if upstream.health.is_plain() {
-            Attempt::plain(Some(model), self.now)
+            Attempt::plain(class, self.now)
         } else {
-            upstream.health.begin(Some(model), self.now)
+            upstream.health.begin(class, self.now)
         };
         self.counts.probes += u64::from(attempt.is_probe());
-        self.history.record_send(to, model, attempt, choice, self.now);
+        let is_early = self.history.record_send(to, model, attempt, self.now);
+        self.counts.early_probes += u64::from(is_early);
         self.requests[request].sent += 1;
         let sent = SentRequest {
             to,
@@ -160,18 +154,27 @@ impl World {
             RequestStage::Arrived | RequestStage::Ended => panic!("a request in this stage has no next step"),
             RequestStage::Waiting { .. } => self.advance(request),
             RequestStage::Sent(sent) => self.handle_verdict(request, sent),
-            RequestStage::Streaming { .. } => self.end(request),
+            RequestStage::Streaming { from, attempt } => {
+                self.upstreams[from].health.complete(attempt);
+                self.end(request);
+            }
         }
     }
 
     fn handle_verdict(&mut self, request: usize, sent: SentRequest) {
         self.observe(&sent);
-        let SentRequest { to, route, verdict, .. } = sent;
+        let SentRequest {
+            to,
+            route,
+            verdict,
+            attempt,
+            ..
+        } = sent;
         match verdict {
             Verdict::Served | Verdict::Answered => {
                 self.record_success(request, to, route, verdict);
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
-                self.enter(request, RequestStage::Streaming { from: to }, streams);
+                self.enter(request, RequestStage::Streaming { from: to, attempt }, streams);
                 self.changed.push(to);
                 return;
             }
@@ -196,12 +199,21 @@ impl World {
         let &SentRequest {
             to, attempt, verdict, ..
         } = sent;
-        let health = &mut self.upstreams[to].health;
+        let upstream = &mut self.upstreams[to];
+        let (health, is_configured) = (&mut upstream.health, upstream.is_configured);
         while health.expire(self.now).is_some() {}
         if health.is_plain() && matches!(verdict, Verdict::Served | Verdict::Answered) {
             return;
         }
-        let transition = health.observe(attempt, verdict, self.now, self.rng.u64(..));
+        let was_ejected = health.is_ejected(CLASS);
+        let (cap, kept) = (&mut self.cap, &mut self.counts.kept);
+        let may_eject = |class| {
+            let may_eject = !is_configured || cap.try_take(class);
+            *kept += u64::from(!may_eject);
+            may_eject
+        };
+        let transition = health.observe(attempt, verdict, self.now, self.rng.u64(..), may_eject);
+        self.count_end_of_ejection(to, was_ejected);
         match transition {
             Some(Transition::Ejected { .. }) => self.counts.ejections += 1,
             Some(Transition::Cooling { .. }) => self.counts.cooldowns += 1,
@@ -210,6 +222,14 @@ impl World {
         }
         self.history.record_verdict(to, verdict, transition, sent.at, self.now);
         self.history.end_probe(to, attempt);
+    }
+
+    /// Gives back the place of an upstream whose ejection has ended.
+    pub(super) fn count_end_of_ejection(&mut self, upstream: usize, was_ejected: bool) {
+        let it = &self.upstreams[upstream];
+        if was_ejected && it.is_configured && !it.health.is_ejected(CLASS) {
+            self.cap.give_back(CLASS);
+        }
     }
 
     fn record_success(&mut self, request: usize, by: usize, route: Route, verdict: Verdict) {
@@ -254,7 +274,7 @@ impl World {
     fn end(&mut self, request: usize) {
         let before = self.requests[request].stage;
         self.enter(request, RequestStage::Ended, Duration::ZERO);
-        if let RequestStage::Streaming { from } = before {
+        if let RequestStage::Streaming { from, .. } = before {
             self.release(from);
             self.changed.push(from);
         }

@@ -3,9 +3,13 @@
 use std::{cmp::Reverse, rc::Rc, time::Duration};
 
 use super::{
-    plan::{SimulationCounts, secs},
+    plan::{MAX_EJECTED, SimulationCounts, secs},
     upstream::Condition,
     world::{RequestOrigin, SimulatedEvent, World, configuration, session},
+};
+use crate::{
+    endpoint::EndpointClass,
+    policy::{Availability, EjectionCap, RequestClass},
 };
 
 /// The time without trouble at the end of a simulation. The longest ejection or cooldown without a named end lasts
@@ -23,6 +27,7 @@ impl World {
                 self.advance_waiting(upstream);
             }
             self.check_slots();
+            self.check_ejections();
         }
         self.check_end();
         self.counts
@@ -80,7 +85,9 @@ impl World {
                 self.changed.push(upstream);
             }
             SimulatedEvent::Enable(upstream) => {
+                let was_ejected = self.upstreams[upstream].health.is_ejected(EndpointClass::Generation);
                 self.upstreams[upstream].health.enable(self.now);
+                self.count_end_of_ejection(upstream, was_ejected);
                 self.history.record_enabling(upstream);
                 self.changed.push(upstream);
             }
@@ -96,7 +103,9 @@ impl World {
     }
 
     fn start_trouble(&mut self, upstream: usize) {
-        let lasts = Duration::from_millis(self.rng.u64(1_000..60_000));
+        // Some limits last so long that they are probed before their end.
+        let is_long = !self.plan.only_limits && self.rng.bool();
+        let lasts = Duration::from_millis(self.rng.u64(1_000..if is_long { 400_000 } else { 60_000 }));
         let limited = Condition::Limited {
             until: self.now.after(lasts),
             named: self.plan.only_limits || self.rng.bool(),
@@ -116,7 +125,7 @@ impl World {
     }
 
     fn reload(&mut self) {
-        self.snapshot = Rc::new(configuration(&self.upstreams));
+        self.configure();
         for upstream in 0..self.upstreams.len() {
             self.upstreams[upstream].health.record_reload(self.now);
             self.history.record_reload(upstream, self.now);
@@ -134,15 +143,28 @@ impl World {
                 !matches!(event, Trouble { .. } | Drain(_) | Enable(_) | Reload)
             })
             .collect();
-        for upstream in 0..self.upstreams.len() {
-            let it = &mut self.upstreams[upstream];
+        for it in &mut self.upstreams {
             (it.condition, it.is_configured) = (Condition::Works, true);
-            if it.health.badness(None, self.now).is_none() {
+        }
+        // This is not a reload, because a reload would make a probe of disabled upstreams due at once.
+        self.configure();
+        for upstream in 0..self.upstreams.len() {
+            let it = &self.upstreams[upstream];
+            if it.health.availability(RequestClass::generation(None), self.now) == Availability::Draining {
                 self.apply(SimulatedEvent::Enable(upstream));
             }
         }
-        // This is not a reload, because a reload would make a probe of disabled upstreams due at once.
+    }
+
+    /// Makes a snapshot of the configured upstreams, and counts which of them are ejected.
+    fn configure(&mut self) {
+        const CLASS: EndpointClass = EndpointClass::Generation;
         self.snapshot = Rc::new(configuration(&self.upstreams));
+        let configured = self.upstreams.iter().filter(|upstream| upstream.is_configured);
+        self.cap = EjectionCap::new(configured.clone().count(), MAX_EJECTED);
+        let ejected = configured.filter(|upstream| upstream.health.is_ejected(CLASS));
+        ejected.for_each(|_| self.cap.take(CLASS));
+        self.ejected_at_reload = self.cap.ejected(CLASS);
     }
 
     fn start_new_sessions(&mut self) {

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::plan::secs;
 use crate::{
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
-    policy::{Availability, Health, Member, Scope, Verdict},
+    policy::{Availability, Health, Member, RequestClass, Scope, Verdict},
     tick::Tick,
 };
 
@@ -75,7 +75,7 @@ impl SimulatedUpstream {
     }
 
     pub(super) fn is_ready(&self, model: ModelKey, now: Tick) -> bool {
-        self.health.availability(Some(model), now) == Availability::Ready
+        self.health.availability(RequestClass::generation(Some(model)), now) == Availability::Ready
     }
 
     /// Returns the time until the answer to a request that is sent now, and the verdict on it.

@@ -11,14 +11,14 @@ use fastrand::Rng;
 
 use super::{
     history::History,
-    plan::{Plan, SHARE, SimulationCounts, secs},
+    plan::{MAX_EJECTED, Plan, SHARE, SimulationCounts, secs},
     upstream::SimulatedUpstream,
 };
 use crate::{
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId},
     policy::{
-        Affinity, Attempt, Availability, Candidate, MemberIndex, Pins, Preference, Rendezvous, RetryBudget, Route,
-        Verdict, candidates,
+        Affinity, Attempt, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous,
+        RequestClass, RetryBudget, Route, Verdict, candidates,
     },
     tick::Tick,
 };
@@ -78,6 +78,12 @@ pub(super) struct SimulatedRequest {
     pub step: u32,
 }
 
+impl SimulatedRequest {
+    pub(super) fn class(&self) -> RequestClass {
+        RequestClass::generation(Some(self.model))
+    }
+}
+
 /// A request that was sent, and the verdict that it will get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentRequest {
@@ -93,7 +99,7 @@ pub(super) enum RequestStage {
     Arrived,
     Waiting { at: usize },
     Sent(SentRequest),
-    Streaming { from: usize },
+    Streaming { from: usize, attempt: Attempt },
     Ended,
 }
 
@@ -137,6 +143,9 @@ pub(super) struct World {
     pub models: [ModelKey; 2],
     pub pins: Pins,
     pub budget: RetryBudget,
+    pub cap: EjectionCap,
+    /// The number of upstreams that were ejected at the last reload, which may be more than the new maximum.
+    pub ejected_at_reload: usize,
     pub history: History,
     pub counts: SimulationCounts,
 }
@@ -160,6 +169,8 @@ impl World {
             event_queue: BinaryHeap::new(),
             entries: 0,
             snapshot: Rc::new(configuration(&upstreams)),
+            cap: EjectionCap::new(upstreams.iter().filter(|it| it.is_configured).count(), MAX_EJECTED),
+            ejected_at_reload: 0,
             upstreams,
             changed: Vec::new(),
             sessions,
@@ -204,7 +215,7 @@ impl World {
 
     pub(super) fn availability_to(&self, request: usize, upstream: usize) -> Availability {
         let it = &self.upstreams[upstream];
-        let availability = it.health.availability(Some(self.requests[request].model), self.now);
+        let availability = it.health.availability(self.requests[request].class(), self.now);
         match availability {
             Availability::Ready if !self.has_slot(request, upstream) => Availability::Full,
             availability => availability,

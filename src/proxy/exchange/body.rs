@@ -216,6 +216,9 @@ impl<B> RelayedBody<B> {
     /// Ends the request, unless it has ended. If `outcome` is `None`, the caller has disconnected before the end.
     fn end(&mut self, outcome: Option<Outcome>) {
         let Some(end) = self.end.take() else { return };
+        if let (Some(Outcome::Complete), Some(lease)) = (outcome, &self.lease) {
+            lease.complete();
+        }
         let usage = match &self.reader {
             Some(reader) => match reader.usage() {
                 Some(usage) => FinalUsage::Reported(usage),

@@ -20,7 +20,8 @@ use crate::{
     fault::{self, Fault, UnavailableCause},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{
-        self, Affinity, Availability, Candidate, Decision, LimitCause, MemberIndex, Preference, Route, WaitLimits,
+        self, Affinity, Availability, Candidate, Decision, LimitCause, MemberIndex, Preference, RequestClass, Route,
+        WaitLimits,
     },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
@@ -40,7 +41,8 @@ pub(in crate::proxy) struct Turn<'a> {
     snapshot: &'a Snapshot,
     /// The upstreams that serve the model to the caller's group.
     eligibility: Eligibility,
-    model: Option<ModelKey>,
+    /// The part of an upstream that the turn needs.
+    request: RequestClass,
     namespace: Namespace,
     /// The session that the turn belongs to, and the owner of the state that it refers to.
     affinity: Affinity,
@@ -116,7 +118,10 @@ impl<'a> Turn<'a> {
             gateway,
             snapshot,
             eligibility,
-            model: facts.model.map(ModelKey::from_name),
+            request: RequestClass {
+                endpoint: facts.endpoint.class(),
+                model: facts.model.map(ModelKey::from_name),
+            },
             namespace: group.namespace,
             affinity,
             pin,
@@ -191,9 +196,9 @@ impl<'a> Turn<'a> {
             Decision::Wait { candidate, .. } => return PickStep::Wait(Some(candidate)),
             Decision::WaitForChange { .. } => return PickStep::Wait(None),
             // An upstream that is limited or out of service gets no requests but its probes.
-            Decision::LeastBad(_) | Decision::NoUpstream => return PickStep::NoneLeft,
+            Decision::NoUpstream => return PickStep::NoneLeft,
         };
-        match self.upstream(candidate.index).state.try_acquire(self.model) {
+        match self.upstream(candidate.index).state.try_acquire(self.request) {
             Some(lease) => PickStep::Go(self.picked(candidate, lease)),
             None => PickStep::LostSlot,
         }
@@ -285,7 +290,6 @@ impl<'a> Turn<'a> {
             self.candidates(),
             |index| self.is_excluded(index),
             |index| self.availability(index),
-            |index| self.upstream(index).state.badness(self.model),
             &self.wait_limits,
         )
     }
@@ -305,7 +309,7 @@ impl<'a> Turn<'a> {
 
     /// Whether the upstream at `index` can take the turn now.
     pub fn availability(&self, index: MemberIndex) -> Availability {
-        self.upstream(index).state.availability(self.model)
+        self.upstream(index).state.availability(self.request)
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {

@@ -38,7 +38,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{cache_padded::CachePadded, ids::ModelKey};
+use crate::{cache_padded::CachePadded, policy::RequestClass};
 
 /// The value of `limit` if there is no limit.
 const UNLIMITED: u32 = u32::MAX;
@@ -61,8 +61,8 @@ pub(super) struct Slots<T> {
 
 /// A request that waits for a slot.
 struct QueuedRequest<T> {
-    /// The model that the request names, because a cooldown may be for one model only.
-    model: Option<ModelKey>,
+    /// The part of the upstream that the request needs, because a limit or an ejection may concern only another part.
+    class: RequestClass,
     /// Receives the slot. It is closed when the request no longer waits.
     sender: oneshot::Sender<T>,
 }
@@ -136,19 +136,19 @@ impl<T> Slots<T> {
         self.waiting() > 0
     }
 
-    /// Puts a request for `model` at the end of the queue.
-    pub fn enqueue(&self, model: Option<ModelKey>) -> QueuePosition<'_, T> {
+    /// Puts a request of `class` at the end of the queue.
+    pub fn enqueue(&self, class: RequestClass) -> QueuePosition<'_, T> {
         let (sender, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
-        queue.push_back(QueuedRequest { model, sender });
+        queue.push_back(QueuedRequest { class, sender });
         self.waiting.store(queue.len(), SeqCst);
         drop(queue);
         QueuePosition { slots: self, receiver }
     }
 
-    /// Hands slots to waiting requests, in the order of the queue. `admit` takes a slot for a model, if it can.
-    pub fn serve_queue(&self, admit: impl Fn(Option<ModelKey>) -> Option<T>) {
-        // The models for which `admit` has failed. A failure is not tried again for the other requests of the model.
+    /// Hands slots to waiting requests, in the order of the queue. `admit` takes a slot for a request, if it can.
+    pub fn serve_queue(&self, admit: impl Fn(RequestClass) -> Option<T>) {
+        // The classes for which `admit` has failed. A failure is not tried again for the other requests of the class.
         let mut refused = Vec::new();
         while let Some((request, admitted)) = self.take_first_admitted(&mut refused, &admit) {
             // The slot is sent without the lock. If the request no longer waits, the slot is dropped here, which
@@ -159,17 +159,17 @@ impl<T> Slots<T> {
 
     fn take_first_admitted(
         &self,
-        refused: &mut Vec<Option<ModelKey>>,
-        admit: impl Fn(Option<ModelKey>) -> Option<T>,
+        refused: &mut Vec<RequestClass>,
+        admit: impl Fn(RequestClass) -> Option<T>,
     ) -> Option<(QueuedRequest<T>, T)> {
         let mut queue = self.queue.lock();
         let (at, admitted) = queue.iter().enumerate().find_map(|(at, request)| {
-            if !self.has_free() || refused.contains(&request.model) {
+            if !self.has_free() || refused.contains(&request.class) {
                 return None;
             }
-            let admitted = admit(request.model);
+            let admitted = admit(request.class);
             if admitted.is_none() {
-                refused.push(request.model);
+                refused.push(request.class);
             }
             admitted.map(|admitted| (at, admitted))
         })?;
@@ -206,14 +206,17 @@ impl<T> Drop for QueuePosition<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ModelKey;
 
-    fn model(name: &str) -> Option<ModelKey> {
-        Some(ModelKey::from_name(name))
+    const ANY: RequestClass = RequestClass::generation(None);
+
+    fn model(name: &str) -> RequestClass {
+        RequestClass::generation(Some(ModelKey::from_name(name)))
     }
 
-    /// Serves the queue with the models that requests are admitted for; requests for `refused` are not admitted.
-    fn serve(slots: &Slots<Option<ModelKey>>, refused: Option<ModelKey>) {
-        slots.serve_queue(|model| (model != refused && slots.try_take()).then_some(model));
+    /// Serves the queue with the classes that requests are admitted for; requests of the class `refused` are not admitted.
+    fn serve(slots: &Slots<RequestClass>, refused: RequestClass) {
+        slots.serve_queue(|class| (class != refused && slots.try_take()).then_some(class));
     }
 
     #[test]
@@ -228,7 +231,7 @@ mod tests {
         assert_eq!((cooling.try_receive(), second.try_receive()), (None, None));
         assert_eq!((slots.in_flight(), slots.waiting()), (1, 2));
         assert!(slots.release(), "two requests still wait");
-        serve(&slots, None);
+        serve(&slots, ANY);
         assert_eq!(cooling.try_receive(), Some(model("cooling")));
     }
 
@@ -238,7 +241,7 @@ mod tests {
         assert!(slots.try_take() && slots.try_take() && !slots.is_full());
         slots.set_limit(Some(1));
         assert!(!slots.try_take() && slots.is_full());
-        let position = slots.enqueue(None);
+        let position = slots.enqueue(ANY);
         assert!(slots.release() && slots.release());
         assert!(slots.is_full(), "the free slot belongs to the request in the queue");
         drop(position);

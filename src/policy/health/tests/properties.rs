@@ -1,6 +1,5 @@
 //! Random sequences of verdicts of one upstream.
 
-use crate::policy::LimitCause;
 use proptest::prelude::*;
 
 use super::{super::cooldowns::BACKOFF_MEMORY, *};
@@ -8,9 +7,11 @@ use super::{super::cooldowns::BACKOFF_MEMORY, *};
 #[derive(Clone, Debug)]
 enum HealthStep {
     Pause(u64),
-    Begin(Option<u8>),
+    Begin(RequestClass),
     /// The request in flight with this index (modulo their number) gets this verdict.
     End(usize, Verdict),
+    /// The whole response to the served request with this index (modulo their number) arrives.
+    Complete(usize),
     Abandon(usize),
     Expire,
     Drain,
@@ -35,12 +36,24 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
     ]
 }
 
+fn classes() -> impl Strategy<Value = RequestClass> {
+    let endpoint = prop_oneof![
+        Just(EndpointClass::Generation),
+        prop::sample::select(&EndpointClass::ALL)
+    ];
+    (endpoint, prop::option::of(0u8..20)).prop_map(|(endpoint, n)| RequestClass {
+        endpoint,
+        model: n.map(model),
+    })
+}
+
 fn steps() -> impl Strategy<Value = Vec<HealthStep>> {
     let pause = prop_oneof![0u64..2_000, 0u64..40_000, 0u64..400_000];
     let step = prop_oneof![
         6 => pause.prop_map(HealthStep::Pause),
-        10 => prop::option::of(0u8..20).prop_map(HealthStep::Begin),
+        10 => classes().prop_map(HealthStep::Begin),
         10 => (any::<usize>(), verdicts()).prop_map(|(at, verdict)| HealthStep::End(at, verdict)),
+        2 => any::<usize>().prop_map(HealthStep::Complete),
         1 => any::<usize>().prop_map(HealthStep::Abandon),
         2 => Just(HealthStep::Expire),
         1 => Just(HealthStep::Drain),
@@ -55,7 +68,15 @@ struct HealthRun {
     health: Health,
     now: Tick,
     in_flight: Vec<Attempt>,
-    /// The number of failures since the upstream last answered.
+    /// The requests that were served, and whose responses still arrive.
+    served: Vec<Attempt>,
+    classes: [ClassRun; EndpointClass::COUNT],
+}
+
+/// The facts about one class of endpoints that an observer knows.
+#[derive(Clone, Copy, Default)]
+struct ClassRun {
+    /// The number of failures since the upstream last answered to the end.
     failures: u32,
     /// When the upstream was last ejected or its ejection was prolonged, unless it has recovered since.
     ejected: Option<Tick>,
@@ -67,8 +88,8 @@ impl HealthRun {
             health: Health::new(),
             now: Tick::ZERO,
             in_flight: Vec::new(),
-            failures: 0,
-            ejected: None,
+            served: Vec::new(),
+            classes: [ClassRun::default(); EndpointClass::COUNT],
         }
     }
 
@@ -76,7 +97,7 @@ impl HealthRun {
         let in_flight = self.in_flight.len();
         match step {
             HealthStep::Pause(millis) => self.now = self.now.after(Duration::from_millis(millis)),
-            HealthStep::Begin(wanted) => self.begin(wanted.map(model)),
+            HealthStep::Begin(class) => self.begin(class),
             HealthStep::End(at, verdict) if in_flight > 0 => {
                 let attempt = self.in_flight.swap_remove(at % in_flight);
                 self.end(attempt, verdict, random);
@@ -85,7 +106,12 @@ impl HealthRun {
                 let attempt = self.in_flight.swap_remove(at % in_flight);
                 self.health.abandon(attempt);
             }
-            HealthStep::End(..) | HealthStep::Abandon(_) => {}
+            HealthStep::Complete(at) if !self.served.is_empty() => {
+                let attempt = self.served.swap_remove(at % self.served.len());
+                self.health.complete(attempt);
+                self.classes[attempt.request.endpoint as usize].failures = 0;
+            }
+            HealthStep::End(..) | HealthStep::Abandon(_) | HealthStep::Complete(_) => {}
             HealthStep::Expire => while self.health.expire(self.now).is_some() {},
             HealthStep::Drain => _ = self.health.drain(),
             HealthStep::Enable => _ = self.health.enable(self.now),
@@ -94,83 +120,110 @@ impl HealthRun {
         self.check();
     }
 
-    fn begin(&mut self, model: Option<ModelKey>) {
+    fn begin(&mut self, class: RequestClass) {
         let was_plain = self.health.is_plain();
-        let was_ready = self.health.availability(model, self.now) == Availability::Ready;
-        let attempt = self.health.begin(model, self.now);
-        if was_ready && matches!(self.health.phase, HealthPhase::Out(_)) {
+        let was_ready = self.health.availability(class, self.now) == Availability::Ready;
+        let attempt = self.health.begin(class, self.now);
+        let is_out = self.health.refusal.is_some() || self.health.is_ejected(class.endpoint);
+        assert!(is_out || !attempt.is_probe);
+        if was_ready && is_out {
             assert!(attempt.is_probe);
-            assert_ne!(self.health.availability(model, self.now), Availability::Ready);
+            assert_ne!(self.health.availability(class, self.now), Availability::Ready);
         }
         if was_plain {
-            assert_eq!(attempt, Attempt::plain(model, self.now));
+            assert_eq!(attempt, Attempt::plain(class, self.now));
             assert!(self.health.is_plain());
         }
         self.in_flight.push(attempt);
     }
 
     fn end(&mut self, attempt: Attempt, verdict: Verdict, random: u64) {
+        let endpoint = attempt.request.endpoint;
+        let run = &mut self.classes[endpoint as usize];
         match verdict {
-            Verdict::Failed => self.failures += 1,
+            Verdict::Failed => run.failures += 1,
             // A refusal of a credential from before a reload has no effect. It does not even show that the upstream
             // works.
             Verdict::Refused | Verdict::Unauthorized => {}
-            Verdict::Served | Verdict::Answered | Verdict::Limited { .. } => self.failures = 0,
+            Verdict::Served => self.served.push(attempt),
+            Verdict::Answered | Verdict::Limited { .. } => run.failures = 0,
         }
         let was_plain = self.health.is_plain();
-        let before = self.health.describe(self.now);
-        let transition = self.health.observe(attempt, verdict, self.now, random);
-        let after = self.health.describe(self.now);
+        let before = self.health.clone();
+        // At most places of the cap decide; here, odd random numbers leave no place.
+        let mut asked = 0;
+        let may_eject = |class| {
+            assert_eq!(class, endpoint);
+            asked += 1;
+            random.is_multiple_of(2)
+        };
+        let transition = self.health.observe(attempt, verdict, self.now, random, may_eject);
+        let after = &self.health;
         if was_plain && matches!(verdict, Verdict::Served | Verdict::Answered) {
             assert!(transition.is_none() && self.health.is_plain());
         }
-        if after.state == HealthState::Ejected && before.state != HealthState::Ejected {
-            assert!(self.failures >= EJECT_AFTER && verdict == Verdict::Failed);
+        for other in EndpointClass::ALL.into_iter().filter(|other| *other != endpoint) {
+            assert!(
+                before.is_ejected(other) || !after.is_ejected(other),
+                "a verdict ejects no other class"
+            );
+            assert!(
+                after.is_ejected(other) || !before.is_ejected(other) || transition == Some(Transition::Disabled),
+                "a verdict ends no ejection of another class"
+            );
+        }
+        if after.is_ejected(endpoint) && !before.is_ejected(endpoint) {
+            let run = self.classes[endpoint as usize];
+            assert!(run.failures >= EJECT_AFTER && verdict == Verdict::Failed);
             assert!(matches!(transition, Some(Transition::Ejected { .. })));
+            assert_eq!((asked, random % 2), (1, 0));
         }
         if let Some(Transition::Ejected { .. }) = transition {
-            let earlier = self.ejected.replace(self.now);
+            let earlier = self.classes[endpoint as usize].ejected.replace(self.now);
             let shortest = EJECTION.mul_f64(0.75);
             assert!(earlier.is_none_or(|earlier| self.now.since(earlier) >= shortest));
         }
-        if after.state == HealthState::Disabled && before.state != HealthState::Disabled {
+        if after.refusal.is_some() && before.refusal.is_none() {
             assert_eq!((verdict, transition), (Verdict::Refused, Some(Transition::Disabled)));
         }
     }
 
     fn check(&mut self) {
-        let ahead = |until: Tick, most: Duration| self.now < until && until.since(self.now) <= most;
         let status = self.health.describe(self.now);
-        let is_ejected =
-            matches!(&self.health.phase, HealthPhase::Out(outage) if outage.state() == HealthState::Ejected);
-        if !is_ejected {
-            self.ejected = None;
-        }
-        for wanted in (0..20).map(model).map(Some).chain([None]) {
-            let availability = self.health.availability(wanted, self.now);
-            let is_possible = match availability {
-                Availability::Ready => {
-                    assert!(matches!(
-                        status.state,
-                        HealthState::Ready | HealthState::Ejected | HealthState::Disabled
-                    ));
-                    true
-                }
-                Availability::Cooling { until, .. } => ahead(until, RESET_MAX),
-                // An ejection lasts at most as long as a limit that was known before it.
-                Availability::Ejected { until } => status.state == HealthState::Ejected && ahead(until, RESET_MAX),
-                Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),
-                Availability::Draining => status.state == HealthState::Draining,
-                Availability::Full => false,
-            };
-            assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
-            assert!(availability == Availability::Ready || !self.health.is_plain());
-            let badness = self.health.badness(wanted, self.now);
-            assert_eq!(badness.is_none(), availability == Availability::Draining);
+        for endpoint in EndpointClass::ALL {
+            if !self.health.is_ejected(endpoint) {
+                self.classes[endpoint as usize].ejected = None;
+            }
+            for wanted in (0..20).map(model).map(Some).chain([None]) {
+                self.check_availability(
+                    RequestClass {
+                        endpoint,
+                        model: wanted,
+                    },
+                    &status,
+                );
+            }
+            assert!(self.health.refusal.is_none() || !self.health.is_ejected(endpoint));
         }
         let out = matches!(status.state, HealthState::Ejected | HealthState::Disabled);
         assert!(!out || status.until.is_some_and(|until| until.since(self.now) <= EJECTION_MAX));
         assert!(status.cooling_models <= MODELS_MAX);
+    }
+
+    fn check_availability(&self, class: RequestClass, status: &HealthStatus) {
+        let ahead = |until: Tick, most: Duration| self.now < until && until.since(self.now) <= most;
+        let availability = self.health.availability(class, self.now);
+        let is_possible = match availability {
+            Availability::Ready => status.state != HealthState::Draining,
+            Availability::Cooling { until, .. } => ahead(until, RESET_MAX),
+            // An ejection lasts at most as long as a limit that was known before it.
+            Availability::Ejected { until } => self.health.is_ejected(class.endpoint) && ahead(until, RESET_MAX),
+            Availability::Disabled { until } => status.state == HealthState::Disabled && ahead(until, RESET_MAX),
+            Availability::Draining => status.state == HealthState::Draining,
+            Availability::Full => false,
+        };
+        assert!(is_possible, "{availability:?} at {:?}: {status:?}", self.now);
+        assert!(availability == Availability::Ready || !self.health.is_plain());
     }
 }
 
@@ -186,27 +239,31 @@ proptest! {
         }
 
         // All causes end: the operator enables the upstream, and every limit has passed.
-        if run.health.availability(None, run.now) == Availability::Draining {
+        if run.health.availability(ANY, run.now) == Availability::Draining {
             run.health.enable(run.now);
         }
         run.now = run.now.after(RESET_MAX + PROBE_DISABLED + BACKOFF_MEMORY);
         while run.health.expire(run.now).is_some() {}
-        for wanted in (0..20).map(model).map(Some).chain([None]) {
-            prop_assert_eq!(run.health.availability(wanted, run.now), Availability::Ready);
-        }
-        // One request is enough to make the health plain again.
-        let attempt = run.health.begin(None, run.now);
-        let transition = run.health.observe(attempt, Verdict::Served, run.now, 0);
-        prop_assert!(run.health.is_plain(), "{:?}", run.health);
-        // If the upstream was out until now, the requests in flight were sent before it recovered.
-        if let Some(Transition::Recovered { .. }) = transition {
-            for attempt in run.in_flight {
-                for verdict in [Verdict::Failed, Verdict::Refused] {
-                    prop_assert_eq!(run.health.observe(attempt, verdict, run.now, 0), None);
+        for endpoint in EndpointClass::ALL {
+            for wanted in (0..20).map(model).map(Some).chain([None]) {
+                let class = RequestClass { endpoint, model: wanted };
+                prop_assert_eq!(run.health.availability(class, run.now), Availability::Ready);
+            }
+            // One request of each class is enough to make the health plain again.
+            let attempt = run.health.begin(RequestClass { endpoint, model: None }, run.now);
+            let transition = run.health.observe(attempt, Verdict::Served, run.now, 0, |_| true);
+            run.health.complete(attempt);
+            // If the class was out until now, the requests in flight were sent before it recovered.
+            if let Some(Transition::Recovered { from: HealthState::Ejected, .. }) = transition {
+                let before = run.in_flight.iter().filter(|attempt| attempt.request.endpoint == endpoint);
+                for attempt in before {
+                    for verdict in [Verdict::Failed, Verdict::Refused] {
+                        prop_assert_eq!(run.health.observe(*attempt, verdict, run.now, 0, |_| true), None);
+                    }
                 }
             }
-            prop_assert!(run.health.is_plain());
         }
+        prop_assert!(run.health.is_plain(), "{:?}", run.health);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use super::*;
 use crate::{
     ids::{Namespace, OwnedKey, UpstreamId},
-    policy::Route,
+    policy::{RequestClass, Route},
     proxy::{
         request_log::{RequestLog, testing::AccessLog},
         testing,
@@ -86,7 +86,7 @@ impl Relaying {
                 upstream.id,
             )),
             delimiter,
-            lease: upstream.state.try_acquire(None),
+            lease: upstream.state.try_acquire(RequestClass::generation(None)),
             bytes_out: 0,
             end: Some(RequestEnd::new(log, charge)),
         };

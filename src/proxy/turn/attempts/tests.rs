@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 use super::*;
 use crate::{
     ids::{OwnedKey, UpstreamId},
-    policy::Scope,
+    policy::{RequestClass, Scope},
     proxy::{
         testing,
         turn::{

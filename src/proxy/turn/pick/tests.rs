@@ -16,7 +16,9 @@ use crate::{
 fn limit(snapshot: &Snapshot, name: &str, seconds: u64) {
     let upstream = snapshot.upstream_of(UpstreamId::from_name(name));
     let state = &upstream.expect("a configured upstream").state;
-    let mut lease = state.try_acquire(None).expect("a ready upstream");
+    let mut lease = state
+        .try_acquire(RequestClass::generation(None))
+        .expect("a ready upstream");
     lease.report(Verdict::Limited {
         reset: Some(Duration::from_secs(seconds)),
         scope: Scope::Upstream,

@@ -48,10 +48,10 @@ impl<'a> Turn<'a> {
         } = self.wait_limits;
         let deadline = stays_until.max(waits_until).max(resets_until);
         let state = candidate.map(|candidate| &self.upstream(candidate.index).state);
-        let model = self.model;
+        let request = self.request;
         let mut acquired = pin!(async move {
             match state {
-                Some(state) => state.acquire(model, deadline).await,
+                Some(state) => state.acquire(request, deadline).await,
                 None => pending().await,
             }
         });

@@ -229,15 +229,19 @@ async fn disable(gateway: &Gateway, name: &str) {
     let upstream = snapshot
         .upstream_of(UpstreamId::from_name(name))
         .expect("a known upstream");
-    let mut lease = upstream.state.try_acquire(None).expect("a ready upstream");
-    lease.report(Verdict::Refused);
+    let lease = upstream.state.try_acquire(RequestClass::generation(None));
+    lease.expect("a ready upstream").report(Verdict::Refused);
 }
 
 #[tokio::test(start_paused = true)]
-async fn upstreams_that_are_out_of_service_get_no_request() {
+async fn a_disabled_upstream_gets_no_request_although_no_other_one_is_left() {
     let gateway = testing::gateway("");
     disable(&gateway, "a").await;
     disable(&gateway, "b").await;
-    let (sent, ended) = Scenario::new(&gateway, &[]).run().await;
+    let script: [(&str, &[ScriptedStep]); 2] = ["a", "b"].map(|name| (name, &[SERVED][..]));
+    let (sent, ended) = Scenario::new(&gateway, &script).run().await;
     assert_eq!((sent.len(), ended), (0, Ended::Fault("upstreams_unavailable")));
+    tokio::time::advance(Duration::from_secs(301)).await;
+    let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+    assert_eq!((sent.len(), ended), (1, answer(sent[0].clone(), 200)), "a probe is due");
 }

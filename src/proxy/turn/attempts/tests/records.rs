@@ -36,7 +36,10 @@ async fn only_the_upstreams_own_failures_count_against_its_health() {
             let snapshot = gateway.snapshot();
             let is_ejected = |id| {
                 let upstream = snapshot.upstream_of(id).expect("a configured upstream");
-                matches!(upstream.state.availability(None), Availability::Ejected { .. })
+                matches!(
+                    upstream.state.availability(RequestClass::generation(None)),
+                    Availability::Ejected { .. }
+                )
             };
             assert_eq!(is_ejected(UpstreamId::from_name("a")), is_counted, "row {number}");
             assert!(!is_ejected(other_id), "row {number}: the other upstream");

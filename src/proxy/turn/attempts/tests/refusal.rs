@@ -1,14 +1,14 @@
 //! Tests answers that may refuse the credential of an upstream.
 
 use super::*;
-use crate::policy::Availability;
+use crate::policy::{Availability, RequestClass};
 
 fn is_disabled(gateway: &Gateway, name: &str) -> bool {
     let snapshot = gateway.snapshot();
     let upstream = snapshot
         .upstream_of(UpstreamId::from_name(name))
         .expect("a configured upstream");
-    matches!(upstream.state.availability(None), Availability::Disabled { .. })
+    matches!(upstream.state.availability(RequestClass::generation(None)), Availability::Disabled { .. })
 }
 
 /// Lets a moment pass, because a refusal counts only if its request was sent after the credential was configured.

@@ -47,7 +47,10 @@ async fn a_session_waits_for_a_slot_at_its_full_upstream() {
     );
     set_pin(&gateway, "a");
     let snapshot = gateway.snapshot();
-    let lease = snapshot.upstreams()[0].state.try_acquire(None).expect("a free slot");
+    let lease = snapshot.upstreams()[0]
+        .state
+        .try_acquire(RequestClass::generation(None))
+        .expect("a free slot");
     let began = Instant::now();
     let waiting = tokio::spawn(Scenario::new(&gateway, &[("a", &[SERVED])]).run());
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -13,6 +13,8 @@ use crate::{
     },
 };
 
+/// A generation that names no model.
+const ANY: RequestClass = RequestClass::generation(None);
 const RESPONSE: &str = "resp_1";
 
 /// A change of the upstreams of a snapshot.
@@ -38,7 +40,7 @@ const B: MemberIndex = MemberIndex::new(1);
 
 /// Reports `verdict` on a request to the upstream at `index`.
 fn report(snapshot: &Snapshot, index: MemberIndex, verdict: Verdict) {
-    let lease = snapshot.upstream(index).state.try_acquire(None);
+    let lease = snapshot.upstream(index).state.try_acquire(ANY);
     lease.expect("the upstream takes a request").report(verdict);
 }
 
@@ -52,7 +54,7 @@ const fn limited_for(seconds: u64) -> Verdict {
 
 fn eject(snapshot: &Snapshot, index: MemberIndex) {
     (0..EJECT_AFTER).for_each(|_| report(snapshot, index, Verdict::Failed));
-    let availability = snapshot.upstream(index).state.availability(None);
+    let availability = snapshot.upstream(index).state.availability(ANY);
     assert!(matches!(availability, Availability::Ejected { .. }), "{availability:?}");
 }
 
@@ -85,7 +87,7 @@ async fn a_turn_waits_for_a_full_upstream() {
     let gateway = only_a("max_in_flight = 1");
     let snapshot = gateway.snapshot();
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    let lease = snapshot.upstream(A).state.try_acquire(None).expect("a free slot");
+    let lease = snapshot.upstream(A).state.try_acquire(ANY).expect("a free slot");
     match turn.pick_now() {
         PickStep::Wait(Some(candidate)) => assert_eq!(candidate.index, A),
         _ => panic!("the only slot is taken"),
@@ -111,8 +113,10 @@ async fn a_session_leaves_an_ejected_upstream_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_session_with_a_cache_waits_for_an_ejected_upstream() {
-    let gateway = only_a("");
+async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_new_one_does_not() {
+    let gateway = testing::configured(
+        "[health]\nmax_ejected = 1\n[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n",
+    );
     let snapshot = gateway.snapshot();
     pass_a_moment().await;
     eject(&snapshot, A);
@@ -121,6 +125,12 @@ async fn only_a_session_with_a_cache_waits_for_an_ejected_upstream() {
     set_pin(&gateway, "a");
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::Wait(Some(candidate)) if candidate.index == A));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    let probe = turn.pick_now();
+    assert!(matches!(probe, PickStep::Go(_)));
+    let second = RequestClass::generation(None);
+    assert!(snapshot.upstream(A).state.try_acquire(second).is_none());
 }
 
 #[tokio::test(start_paused = true)]
