@@ -7,12 +7,13 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::{
+    endpoint::Endpoint,
     ids::{Namespace, OwnedKey, UpstreamId},
     policy::Route,
     proxy::{
         request_log::{RequestLog, testing::AccessLog},
         testing,
-        turn::limits::Charge,
+        turn::{limits::Charge, verdict::VerdictRules},
     },
     state::{Gateway, RateLimits},
 };
@@ -86,6 +87,12 @@ impl Relaying {
                 upstream.id,
             )),
             delimiter,
+            late_failure: LateFailureWatch::new(
+                Endpoint::Responses,
+                Some("gpt-5.2".to_owned()),
+                VerdictRules::new(None, upstream),
+                gateway.clock,
+            ),
             lease: upstream.state.try_acquire(None),
             bytes_out: 0,
             end: Some(RequestEnd::new(log, charge)),
