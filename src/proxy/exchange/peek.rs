@@ -32,7 +32,7 @@ use crate::{
     scan::{ErrorNotice, Opening, ResponseReader, error_notice},
     state::RequestLimits,
     tick::Clock,
-    wire::Relay,
+    wire::{BodyError, Relay},
 };
 
 /// The maximum number of bytes of an error answer that are read before it is passed on.
@@ -97,8 +97,9 @@ enum OpeningRead {
     Decided(Verdict),
     /// The body ended or broke before any output.
     BodyEnded,
-    /// The maximum number of bytes has been read.
-    Exhausted,
+    /// The maximum number of bytes has been read, or the upstream has paused for too long. A timeout does not show that
+    /// the upstream has failed: it may still generate, and the caller would pay twice.
+    Undecided,
 }
 
 impl PeekContext<'_> {
@@ -152,7 +153,7 @@ impl PeekContext<'_> {
             }
             // The opening stays pending, which says that there was no output.
             Ok(OpeningRead::BodyEnded) => self.judge(reader).map_or(Verdict::Failed, FailureVerdict::verdict),
-            Ok(OpeningRead::Exhausted) | Err(_) => {
+            Ok(OpeningRead::Undecided) | Err(_) => {
                 reader.end_opening();
                 self.judge(reader).map_or(Verdict::Served, FailureVerdict::verdict)
             }
@@ -167,8 +168,10 @@ impl PeekContext<'_> {
     ) -> OpeningRead {
         let mut read = 0;
         while read < self.limits.decide_bytes {
-            let Some(Ok(piece)) = relay.read_ahead().await else {
-                return OpeningRead::BodyEnded;
+            let piece = match relay.read_ahead().await {
+                Some(Ok(piece)) => piece,
+                Some(Err(BodyError::Idle(_))) => break,
+                Some(Err(BodyError::Broken(_) | BodyError::TooLarge { .. })) | None => return OpeningRead::BodyEnded,
             };
             read += piece.len();
             reader.feed(&piece);
@@ -180,7 +183,7 @@ impl PeekContext<'_> {
                 return OpeningRead::Decided(verdict);
             }
         }
-        OpeningRead::Exhausted
+        OpeningRead::Undecided
     }
 
     /// Judges the failure that `reader` has found, if there is one.

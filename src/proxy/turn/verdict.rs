@@ -54,7 +54,7 @@ impl<'a> VerdictRules<'a> {
         verdict::of_status(status, &error_facts(notice), self.model_key(), self.credential_owner)
     }
 
-    /// The verdict on an event stream whose first event is a failure.
+    /// The verdict on an event stream that reports a failure, before or after its first output.
     pub fn of_failed_stream(&self, notice: &ErrorNotice) -> Verdict {
         verdict::of_first_event(&error_facts(notice), self.model_key(), self.credential_owner)
     }
