@@ -76,6 +76,9 @@ pub enum Fault {
     },
     /// No upstream returned its list of models.
     ModelsUnavailable,
+    /// The last requests of the session, or of several sessions, failed at every upstream. `retry` is the time until
+    /// the next request is sent to an upstream.
+    FailedEverywhere { subject: FailedSubject, retry: Duration },
     /// No connection to the upstream could be made. `upstream` is its name, here and below, or `None` if callers are not
     /// told the names of upstreams.
     UpstreamUnreachable { upstream: Option<String> },
@@ -98,6 +101,15 @@ pub enum Fault {
     OwnerGone,
     /// A bug in Steadfast.
     Internal,
+}
+
+/// The requests that have failed at every upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedSubject {
+    /// The requests of the caller's session.
+    Session,
+    /// The requests of several sessions.
+    Pool,
 }
 
 /// The reason why a client key is not valid.
@@ -192,6 +204,7 @@ impl Fault {
                 (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
             }
             Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
+            Self::FailedEverywhere { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
@@ -260,6 +273,7 @@ impl Fault {
             | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
             | Self::RateLimited { retry, .. }
+            | Self::FailedEverywhere { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
             Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),
             Self::ModelsUnavailable

@@ -53,6 +53,11 @@ impl ModelKey {
     pub fn from_name(name: &str) -> Self {
         Self(XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes()))
     }
+
+    /// The identity as a number, for hashing.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
 }
 
 /// The organization that owns an upstream's account. The upstreams of one organization share their prompt cache and their

@@ -80,6 +80,7 @@ impl Gateway {
         self.snapshot.store(Arc::new(snapshot));
         self.runtime.resize(&config.affinity);
         self.runtime.retries.set_share(config.retry.budget);
+        self.runtime.brakes.clear();
         Ok(self.buffer_limit.resize(&config.server))
     }
 
@@ -121,12 +122,13 @@ impl Gateway {
     }
 
     /// Must be called once per second. Ends cooldowns whose time is over, drops the usage of client keys that are no
-    /// longer configured, and gives the retry budget the number of requests.
+    /// longer configured and the failures of sessions that are over, and gives the retry budget the number of requests.
     pub fn tick_second(&self) {
         for upstream in self.snapshot().upstreams() {
             upstream.state.end_cooldowns();
         }
         self.runtime.rate_limits.drop_unused();
+        self.runtime.brakes.drop_forgotten();
         self.runtime.retries.sample();
     }
 }

@@ -23,7 +23,7 @@ use self::{
 };
 use super::metrics::UpstreamMetrics;
 use crate::{
-    ids::ModelKey,
+    ids::{ModelKey, UpstreamId},
     policy::{
         Attempt, Availability, Verdict,
         health::{Badness, HealthStatus},
@@ -57,6 +57,11 @@ impl Lease {
     /// The metrics of the upstream.
     pub fn metrics(&self) -> &UpstreamMetrics {
         &self.state.metrics
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> UpstreamId {
+        UpstreamId::from_name(&self.state.name)
     }
 
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the

@@ -16,7 +16,7 @@ use crate::{
         turn::{confirm::OwnerRecorder, limits::FinalUsage},
     },
     scan::ResponseReader,
-    state::Lease,
+    state::{ClassSession, Lease},
     wire::{BodyError, Relay},
 };
 
@@ -63,6 +63,8 @@ pub(super) struct RelayedBody<B> {
     pub delimiter: BodyDelimiter,
     /// The slot at the upstream, given back with the body.
     pub lease: Option<Lease>,
+    /// The session of the request. It avoids the upstream if the body breaks.
+    pub session: Option<ClassSession>,
     /// The number of bytes that have been passed on.
     pub bytes_out: u64,
     /// The end of the request. It is taken when the request ends.
@@ -139,6 +141,7 @@ where
                 Some(Ok(frame))
             }
             None if self.must_be_whole() && !self.is_whole() => {
+                self.avoid_upstream();
                 self.end(Some(Outcome::UpstreamBroken));
                 Some(Err(BodyError::Broken(
                     "the connection closed before the end of the body".to_owned(),
@@ -149,6 +152,9 @@ where
                 None
             }
             Some(Err(error)) => {
+                if !self.ended_with_event() {
+                    self.avoid_upstream();
+                }
                 self.end(Some(match error {
                     // The last event has been passed on, and only the end of the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
@@ -193,6 +199,16 @@ impl<B> RelayedBody<B> {
     fn record_owner(&mut self) {
         if let (Some(reader), Some(owner)) = (&mut self.reader, &mut self.owner) {
             owner.record(reader);
+        }
+    }
+
+    /// Makes the session avoid the upstream, which has failed after a part of the response may have reached the caller.
+    fn avoid_upstream(&self) {
+        if let (Some(end), Some(lease), Some(session)) = (&self.end, &self.lease, self.session) {
+            end.gateway()
+                .runtime
+                .brakes
+                .record_failure_after_output(session, lease.upstream());
         }
     }
 

@@ -54,6 +54,7 @@ pub(in crate::proxy) fn build(
         owner: has_owner.then(|| OwnerRecorder::new(gateway.clone(), origin.namespace, origin.upstream.id)),
         delimiter: peeked.delimiter,
         lease: served.lease,
+        session: served.session,
         bytes_out: 0,
         end: Some(end),
     };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     limits::Charge,
-    pick::{PickedUpstream, Readiness, Turn},
+    pick::{FailureEvidence, PickedUpstream, Readiness, Turn},
     verdict,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     ids::Namespace,
     policy::{MemberIndex, Route, Verdict},
     proxy::request_log::RequestLog,
-    state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream},
+    state::{ClassSession, FailoverReason, Lease, NoLabels, Snapshot, Upstream},
 };
 
 #[cfg(test)]
@@ -100,6 +100,8 @@ pub(in crate::proxy) struct TurnAnswer<'a, R> {
     pub route: Route,
     /// The namespace of the caller's group.
     pub namespace: Namespace,
+    /// The session of the turn, which avoids the upstream if it fails after its first output.
+    pub session: Option<ClassSession>,
     /// The slot at the upstream, held until the response ends. `None` for an error that was kept while other upstreams were
     /// tried: a request that waits for another slot must not hold one.
     pub lease: Option<Lease>,
@@ -113,6 +115,8 @@ struct FailedAttempt<'a, R> {
     failover: Option<FailoverReason>,
     /// Whether the upstream has reported a limit.
     is_limited: bool,
+    /// What the failure says about the other upstreams.
+    evidence: FailureEvidence,
     last_word: LastWord<'a, R>,
 }
 
@@ -178,18 +182,23 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             let result = self.attempt(picked).await;
             self.log.record_attempt(number, self.turn.waited());
             let failed = match result {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.turn.end_answered(answer.upstream);
+                    return Ok(answer);
+                }
                 Err(failed) => failed,
             };
+            self.turn.record_failed_attempt(failed.upstream, failed.evidence);
             if !(failed.is_limited && self.turn.is_worth_waiting_for(failed.index)) {
                 self.turn.mark_failed(failed.index);
             }
-            let may_go_on = failed.failover.is_some() && self.sender.has_body();
+            let may_go_on = failed.failover.is_some() && self.sender.has_body() && !self.turn.is_probe();
             last = Some(failed);
             if !may_go_on {
                 break;
             }
         }
+        self.turn.end_failed(complete_since.elapsed());
         last_word(last, self.turn.fault_when_none_is_left())
     }
 
@@ -228,6 +237,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             upstream,
             route,
             namespace: self.turn.namespace(),
+            session: self.turn.class_session(),
             lease: Some(lease),
         };
         if verdict.fails_over() {
@@ -268,6 +278,12 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             index,
             failover: FailoverReason::from_verdict(verdict).filter(|_| may_go_on),
             is_limited,
+            evidence: match verdict {
+                Verdict::Failed => FailureEvidence::Failed,
+                Verdict::Served | Verdict::Answered | Verdict::Limited { .. } | Verdict::Refused => {
+                    FailureEvidence::Refused
+                }
+            },
             last_word: match can_be_kept {
                 true => LastWord::Answer(Box::new(kept)),
                 false => LastWord::Fault(Fault::UpstreamBroken {
@@ -291,6 +307,12 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             SendFailure::Timeout(_) => Some(FailoverReason::Timeout).filter(|_| self.is_repeatable()),
             SendFailure::Broken => Some(FailoverReason::Broken).filter(|_| self.is_repeatable()),
         };
+        let evidence = match &failure {
+            SendFailure::Unreachable | SendFailure::Broken => FailureEvidence::Failed,
+            SendFailure::NotSendable(_) | SendFailure::RequestBody(_) | SendFailure::Timeout(_) => {
+                FailureEvidence::Unclear
+            }
+        };
         let name = shown_name(self.turn.snapshot(), upstream);
         let (fault, is_upstreams_failure) = match failure {
             SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (fault, false),
@@ -306,6 +328,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             index,
             failover,
             is_limited: false,
+            evidence,
             last_word: LastWord::Fault(fault),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{mem, time::Duration};
 
+use self::brake::TurnBrake;
 use super::{
     affinity,
     confirm::{self, PinUpdate},
@@ -14,14 +15,19 @@ use super::{
 use crate::{
     fault::{self, Fault},
     ids::{ModelKey, Namespace, UpstreamId},
-    policy::{self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, Route, WaitLimits},
+    policy::{
+        self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, RequestClass, Route, WaitLimits,
+    },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
     tick::Tick,
 };
 
+mod brake;
 #[cfg(test)]
 mod tests;
+
+pub(super) use brake::FailureEvidence;
 
 /// The maximum number of times that a request loses a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;
@@ -35,6 +41,7 @@ pub(in crate::proxy) struct Turn<'a> {
     /// The upstreams that serve the model to the caller's group.
     eligibility: Eligibility,
     model: Option<ModelKey>,
+    class: RequestClass,
     namespace: Namespace,
     /// The session that the turn belongs to, and the owner of the state that it refers to.
     affinity: Affinity,
@@ -54,6 +61,8 @@ pub(in crate::proxy) struct Turn<'a> {
     failed: Vec<MemberIndex>,
     /// The time that the turn has waited for upstreams.
     waited: Duration,
+    /// What the brakes know of the turn; `None` as long as neither its session nor the turn itself has failed.
+    brake: Option<Box<TurnBrake<'a>>>,
 }
 
 /// The upstream that a turn goes to, and its lease there.
@@ -93,7 +102,8 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     /// [`Fault::ModelNotServed`] if no upstream serves the model to the caller's group, and [`Fault::ResponseNotFound`]
-    /// if the group may not refer to a response that the request names.
+    /// if the group may not refer to a response that the request names. [`Fault::FailedEverywhere`] if the
+    /// requests before have failed at every upstream.
     #[inline]
     pub fn open<'f>(
         gateway: &'a Gateway,
@@ -119,11 +129,15 @@ impl<'a> Turn<'a> {
             _ => PinUpdate::IfUnchanged(pin),
         };
         let is_cached_somewhere = affinity.owner.is_some() || (pinned.is_some() && pin_update != PinUpdate::Never);
-        Ok(Self {
+        let turn = Self {
             gateway,
             snapshot,
             eligibility,
             model: facts.model.map(ModelKey::from_name),
+            class: RequestClass {
+                endpoint: facts.endpoint.class(),
+                model: facts.model.map(ModelKey::from_name),
+            },
             namespace: group.namespace,
             affinity,
             pin,
@@ -141,7 +155,9 @@ impl<'a> Turn<'a> {
             is_now_fresh: true,
             failed: Vec::new(),
             waited: Duration::ZERO,
-        })
+            brake: None,
+        };
+        turn.admitted()
     }
 
     pub fn gateway(&self) -> &'a Gateway {
@@ -186,7 +202,11 @@ impl<'a> Turn<'a> {
         if !mem::take(&mut self.is_now_fresh) {
             self.wait_limits.now = self.gateway.clock.now();
         }
-        let (candidate, readiness) = match self.decide() {
+        let mut decision = self.decide();
+        while !matches!(decision, Decision::Send(_)) && self.stop_avoiding_one() {
+            decision = self.decide();
+        }
+        let (candidate, readiness) = match decision {
             Decision::Send(candidate) => (candidate, Readiness::Ready),
             Decision::LeastBad(candidate) => (candidate, Readiness::LastResort),
             Decision::Wait { candidate, until } => return PickStep::Wait { candidate, until },
@@ -270,7 +290,7 @@ impl<'a> Turn<'a> {
     fn decide(&self) -> Decision {
         policy::select(
             self.candidates(),
-            |index| self.failed.contains(&index),
+            |index| self.failed.contains(&index) || self.avoids(index),
             |index| self.availability(index),
             |index| self.upstream(index).state.badness(self.model),
             &self.wait_limits,

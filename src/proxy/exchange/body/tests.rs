@@ -87,6 +87,7 @@ impl Relaying {
             )),
             delimiter,
             lease: upstream.state.try_acquire(None),
+            session: None,
             bytes_out: 0,
             end: Some(RequestEnd::new(log, charge)),
         };
