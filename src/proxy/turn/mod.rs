@@ -12,6 +12,7 @@
 //!   from a request; a WebSocket message and a test make them directly.
 //! - [`affinity`] reads the session key and the owner of the named state from the facts.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
+//!   The brake (`pick/brake`) refuses a turn whose session or pool has failed everywhere, unless it is a probe.
 //! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the
 //!   sender as a parameter, so that tests run it without a socket.
 //! - [`verdict`] judges what an answer means for the turn and for the health of its upstream.
