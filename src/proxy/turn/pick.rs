@@ -129,7 +129,7 @@ impl<'a> Turn<'a> {
             _ => PinUpdate::IfUnchanged(pin),
         };
         let is_cached_somewhere = affinity.owner.is_some() || (pinned.is_some() && pin_update != PinUpdate::Never);
-        let turn = Self {
+        let mut turn = Self {
             gateway,
             snapshot,
             eligibility,
@@ -157,7 +157,8 @@ impl<'a> Turn<'a> {
             waited: Duration::ZERO,
             brake: None,
         };
-        turn.admitted()
+        turn.pass_brakes()?;
+        Ok(turn)
     }
 
     pub fn gateway(&self) -> &'a Gateway {

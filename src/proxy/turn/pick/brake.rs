@@ -23,11 +23,12 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due.
-    pub(super) fn admitted(mut self) -> Result<Self, Fault> {
+    #[inline]
+    pub(super) fn pass_brakes(&mut self) -> Result<(), Fault> {
         if !self.gateway.runtime.brakes.are_idle() {
             self.brake = TurnBrake::admit(self.gateway, self.brake_keys())?;
         }
-        Ok(self)
+        Ok(())
     }
 
     /// Whether the turn is a probe. A probe is sent once only.
