@@ -52,13 +52,7 @@ impl Fault {
                 format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
-            Self::FailedEverywhere { subject, retry } => {
-                let requests = match subject {
-                    FailedSubject::Session => "The last requests of this session failed at every upstream that they were sent to. If they fail again, change the request.",
-                    FailedSubject::Pool => "The last requests of several sessions failed at every upstream that they were sent to.",
-                };
-                format!("{requests} The next request is sent to an upstream in {}; try again then.", in_words(*retry))
-            }
+            Self::FailedEverywhere { subject, retry } => failed_everywhere(*subject, *retry),
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamBroken { upstream } => format!("{} closed the connection before it sent a valid response. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamTimeout { upstream, limit } => format!("{} did not answer within {limit:?}. Try again shortly.", named(upstream.as_deref())),
@@ -74,6 +68,20 @@ impl Fault {
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
     }
+}
+
+/// The message about requests that have failed at every upstream.
+fn failed_everywhere(subject: FailedSubject, retry: Duration) -> String {
+    let requests = match subject {
+        FailedSubject::Session => {
+            "The last requests of this session failed at every upstream that they were sent to. If they fail again, change the request."
+        }
+        FailedSubject::Pool => "The last requests of several sessions failed at every upstream that they were sent to.",
+    };
+    format!(
+        "{requests} The next request is sent to an upstream in {}; try again then.",
+        in_words(retry)
+    )
 }
 
 /// The upstream as the subject of a sentence.

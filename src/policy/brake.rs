@@ -89,7 +89,7 @@ pub struct Probe {
 /// The answer of a brake to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the comment of a variant describes its fields")]
-pub enum Admission {
+pub enum BrakeDecision {
     /// The brake has not begun. The request is sent.
     Normal,
     /// The request is sent, as the probe.
@@ -114,25 +114,25 @@ impl Brake {
     }
 
     /// Admits or refuses a request.
-    pub fn admit(&mut self, now: Tick) -> Admission {
+    pub fn admit(&mut self, now: Tick) -> BrakeDecision {
         if self.is_forgotten(now) {
             self.end();
         }
         let first_delay = self.rules.first_delay;
         let Some(probing) = &mut self.probing else {
-            return Admission::Normal;
+            return BrakeDecision::Normal;
         };
         if probing.current.is_some_and(|probe| !probe.has_expired(now)) {
             // The verdict on a probe usually comes soon, and ends the brake or sets the time of the next probe.
             let until = now.after(first_delay);
-            return Admission::Refuse { until };
+            return BrakeDecision::Refuse { until };
         }
         if now < probing.due {
-            return Admission::Refuse { until: probing.due };
+            return BrakeDecision::Refuse { until: probing.due };
         }
         let probe = Probe { admitted: now };
         probing.current = Some(probe);
-        Admission::Probe(probe)
+        BrakeDecision::Probe(probe)
     }
 
     /// Records that a request which began at `begun` has failed everywhere. `probe` is the permission that the request

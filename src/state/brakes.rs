@@ -5,6 +5,7 @@
 //! one atomic number that no other request writes.
 
 mod key;
+mod probes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,14 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-pub use self::key::{BrakeKeys, ClassSession, PoolKey, SessionAge};
-use self::table::{BrakeTable, SessionTrouble};
+use self::table::BrakeTable;
+pub use self::{
+    key::{BrakeKeys, ClassSession, PoolKey, SessionAge},
+    probes::Probes,
+};
 use crate::{
     ids::{OrganizationId, UpstreamId},
     policy::{
-        Brake,
         avoidance::SessionFailure,
-        brake::{Admission, Probe},
+        brake::{BrakeDecision, Probe},
     },
     tick::{Clock, Tick},
 };
@@ -40,13 +43,6 @@ pub struct BrakeAdmission {
     pub probes: Probes,
     /// The upstreams that the session avoids, the oldest failure first.
     pub avoided: Vec<UpstreamId>,
-}
-
-/// The brakes that one request is the probe of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Probes {
-    session: Option<Probe>,
-    pool: Option<Probe>,
 }
 
 /// A request that a brake refuses.
@@ -96,7 +92,7 @@ impl Brakes {
                 admission.probes.session = probe_of(trouble.brake.admit(now), BrakeKind::Session)?;
             }
             let pool = table.pool_mut(&keys.pool).map(|pool| pool.admit(now));
-            match probe_of(pool.unwrap_or(Admission::Normal), BrakeKind::Pool) {
+            match probe_of(pool.unwrap_or(BrakeDecision::Normal), BrakeKind::Pool) {
                 Ok(probe) => admission.probes.pool = probe,
                 Err(refusal) => {
                     table.release(keys, admission.probes);
@@ -181,31 +177,14 @@ impl Brakes {
     }
 }
 
-impl Probes {
-    /// Whether the request is the probe of any brake. Such a request is sent once only.
-    pub fn has_any(self) -> bool {
-        self.session.is_some() || self.pool.is_some()
-    }
-}
-
-fn probe_of(admission: Admission, by: BrakeKind) -> Result<Option<Probe>, BrakeRefusal> {
+fn probe_of(admission: BrakeDecision, by: BrakeKind) -> Result<Option<Probe>, BrakeRefusal> {
     match admission {
-        Admission::Normal => Ok(None),
-        Admission::Probe(probe) => Ok(Some(probe)),
-        Admission::Refuse { until } => Err(BrakeRefusal { until, by }),
+        BrakeDecision::Normal => Ok(None),
+        BrakeDecision::Probe(probe) => Ok(Some(probe)),
+        BrakeDecision::Refuse { until } => Err(BrakeRefusal { until, by }),
     }
 }
 
 fn log_ends(pools: &[PoolKey]) {
     pools.iter().for_each(PoolKey::log_end);
-}
-
-impl SessionTrouble {
-    fn new(now: Tick) -> Self {
-        Self {
-            brake: Brake::of_session(),
-            avoidance: Default::default(),
-            changed: now,
-        }
-    }
 }

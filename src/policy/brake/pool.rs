@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Admission, Brake, BrakeRules, Probe};
+use super::{Brake, BrakeDecision, BrakeRules, Probe};
 use crate::{ids::SessionKey, tick::Tick};
 
 /// The number of different sessions whose requests begin the brake of a pool.
@@ -35,7 +35,7 @@ impl Default for PoolBrake {
 
 impl PoolBrake {
     /// Admits or refuses a request.
-    pub fn admit(&mut self, now: Tick) -> Admission {
+    pub fn admit(&mut self, now: Tick) -> BrakeDecision {
         self.forget(now);
         self.brake.admit(now)
     }

@@ -12,32 +12,32 @@ fn at(millis: u64) -> Tick {
 }
 
 /// A request that begins at `begun` and fails everywhere at once.
-fn fail(brake: &mut Brake, millis: u64) -> Admission {
+fn fail(brake: &mut Brake, millis: u64) -> BrakeDecision {
     let admission = brake.admit(at(millis));
     match admission {
-        Admission::Normal => drop(brake.record_failure(at(millis), None, at(millis))),
-        Admission::Probe(probe) => drop(brake.record_failure(at(millis), Some(probe), at(millis))),
-        Admission::Refuse { .. } => {}
+        BrakeDecision::Normal => drop(brake.record_failure(at(millis), None, at(millis))),
+        BrakeDecision::Probe(probe) => drop(brake.record_failure(at(millis), Some(probe), at(millis))),
+        BrakeDecision::Refuse { .. } => {}
     }
     admission
 }
 
-fn refused_until(admission: Admission) -> Option<Tick> {
+fn refused_until(admission: BrakeDecision) -> Option<Tick> {
     match admission {
-        Admission::Refuse { until } => Some(until),
-        Admission::Normal | Admission::Probe(_) => None,
+        BrakeDecision::Refuse { until } => Some(until),
+        BrakeDecision::Normal | BrakeDecision::Probe(_) => None,
     }
 }
 
 #[test]
 fn two_failures_in_a_row_brake_a_session_and_probes_come_ever_more_rarely() {
     let mut brake = Brake::of_session();
-    assert_eq!(fail(&mut brake, 0), Admission::Normal);
-    assert_eq!(fail(&mut brake, 100), Admission::Normal);
+    assert_eq!(fail(&mut brake, 0), BrakeDecision::Normal);
+    assert_eq!(fail(&mut brake, 100), BrakeDecision::Normal);
     let mut due = 2_100;
     for delay in [4, 8, 16, 30, 30, 30] {
         assert_eq!(refused_until(fail(&mut brake, due - 1)), Some(at(due)));
-        assert!(matches!(fail(&mut brake, due), Admission::Probe(_)));
+        assert!(matches!(fail(&mut brake, due), BrakeDecision::Probe(_)));
         due += delay * 1_000;
     }
 }
@@ -46,7 +46,7 @@ fn two_failures_in_a_row_brake_a_session_and_probes_come_ever_more_rarely() {
 fn requests_that_were_sent_at_the_same_time_count_once() {
     let mut brake = Brake::of_session();
     for wave in [100, 5_000] {
-        assert_eq!(brake.admit(at(wave)), Admission::Normal);
+        assert_eq!(brake.admit(at(wave)), BrakeDecision::Normal);
         for request in 0..20 {
             let has_begun = brake.record_failure(at(wave), None, at(wave + 100 + request));
             assert_eq!(has_begun, wave > 100 && request == 0);
@@ -61,13 +61,13 @@ fn there_is_one_probe_at_a_time() {
     let mut brake = Brake::of_session();
     fail(&mut brake, 0);
     fail(&mut brake, 0);
-    let Admission::Probe(first) = brake.admit(at(2_000)) else {
+    let BrakeDecision::Probe(first) = brake.admit(at(2_000)) else {
         panic!("the probe is due")
     };
     assert_eq!(refused_until(brake.admit(at(2_001))), Some(at(4_001)));
     // The client of the probe has left.
     brake.release(first);
-    let Admission::Probe(second) = brake.admit(at(2_002)) else {
+    let BrakeDecision::Probe(second) = brake.admit(at(2_002)) else {
         panic!("the probe is due")
     };
     // The first probe is a probe no longer.
@@ -76,7 +76,7 @@ fn there_is_one_probe_at_a_time() {
     assert!(refused_until(brake.admit(at(3_001))).is_some());
     // A probe without a verdict prevents the next one only for some time.
     assert!(refused_until(brake.admit(at(32_001))).is_some());
-    let Admission::Probe(third) = brake.admit(at(32_002)) else {
+    let BrakeDecision::Probe(third) = brake.admit(at(32_002)) else {
         panic!("the second probe has expired")
     };
     assert!(!brake.record_failure(at(2_002), Some(second), at(32_003)));
@@ -94,7 +94,7 @@ fn a_served_request_ends_the_brake() {
         fail(&mut brake, start);
         assert!(brake.is_braking() && refused_until(brake.admit(at(start))).is_some());
         brake.end();
-        assert_eq!(brake.admit(at(start)), Admission::Normal);
+        assert_eq!(brake.admit(at(start)), BrakeDecision::Normal);
         assert!(brake.is_forgotten(at(start)));
     }
 }
@@ -104,12 +104,12 @@ fn a_failure_is_forgotten_after_some_time() {
     let forgotten = FORGOTTEN_AFTER.as_millis() as u64;
     let mut brake = Brake::of_session();
     fail(&mut brake, 0);
-    assert_eq!(fail(&mut brake, forgotten), Admission::Normal);
+    assert_eq!(fail(&mut brake, forgotten), BrakeDecision::Normal);
     assert!(!brake.is_braking(), "the first failure was too long ago");
     fail(&mut brake, forgotten + 1);
     assert!(brake.is_braking());
-    assert!(matches!(brake.admit(at(2 * forgotten)), Admission::Probe(_)));
-    assert_eq!(brake.admit(at(2 * forgotten + 1)), Admission::Normal);
+    assert!(matches!(brake.admit(at(2 * forgotten)), BrakeDecision::Probe(_)));
+    assert_eq!(brake.admit(at(2 * forgotten + 1)), BrakeDecision::Normal);
 }
 
 fn session(number: u64) -> Option<SessionKey> {
@@ -124,7 +124,7 @@ fn five_different_sessions_brake_a_pool() {
             assert!(!pool.record_failure(session(number), None, at(round)));
         }
     }
-    assert_eq!(pool.admit(at(10)), Admission::Normal);
+    assert_eq!(pool.admit(at(10)), BrakeDecision::Normal);
     assert!(pool.record_failure(session(4), None, at(10)));
     assert!(
         !pool.record_failure(session(5), None, at(11)),
@@ -133,7 +133,7 @@ fn five_different_sessions_brake_a_pool() {
     let mut due = 1_010;
     for delay in [2, 4, 8, 16, 30, 30] {
         assert_eq!(refused_until(pool.admit(at(due - 1))), Some(at(due)));
-        let Admission::Probe(probe) = pool.admit(at(due)) else {
+        let BrakeDecision::Probe(probe) = pool.admit(at(due)) else {
             panic!("the probe is due")
         };
         pool.record_failure(session(6), Some(probe), at(due));
@@ -202,11 +202,11 @@ impl OracleBrake {
         "probe"
     }
 
-    fn record_failure(&mut self, begun: Tick, is_probe: bool, now: Tick) {
+    fn record_failure(&mut self, begun: Tick, probe: Option<Probe>, now: Tick) {
         self.forget(now);
         let is_braking = self.counted.len() >= 2;
         let counts = match is_braking {
-            true => is_probe && self.probe == Some(begun),
+            true => probe.is_some() && self.probe == Some(begun),
             false => self.counted.last().is_none_or(|last| begun >= *last),
         };
         if counts {
@@ -235,11 +235,11 @@ proptest! {
                 let admission = brake.admit(now);
                 let probes = requests.iter().filter_map(|(_, probe)| *probe);
                 let said = match admission {
-                    Admission::Normal => {
+                    BrakeDecision::Normal => {
                         requests.push((now, None));
                         "normal"
                     }
-                    Admission::Probe(probe) => {
+                    BrakeDecision::Probe(probe) => {
                         for other in probes.collect::<Vec<_>>() {
                             let is_current = brake.probing.is_some_and(|probing| probing.current == Some(other));
                             prop_assert!(!is_current, "there are two probes");
@@ -247,7 +247,7 @@ proptest! {
                         requests.push((now, Some(probe)));
                         "probe"
                     }
-                    Admission::Refuse { until } => {
+                    BrakeDecision::Refuse { until } => {
                         prop_assert!(until > now && until.since(now) <= MAX_DELAY);
                         "refused"
                     }
@@ -259,7 +259,7 @@ proptest! {
             match step {
                 3..6 => {
                     brake.record_failure(begun, probe, now);
-                    oracle.record_failure(begun, probe.is_some(), now);
+                    oracle.record_failure(begun, probe, now);
                 }
                 6 => {
                     brake.end();

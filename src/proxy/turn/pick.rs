@@ -4,9 +4,13 @@
 //! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
 //! waits for one.
 
+mod brake;
+mod turn_brake;
+
 use std::{mem, time::Duration};
 
-use self::brake::TurnBrake;
+pub(super) use self::turn_brake::FailureEvidence;
+use self::turn_brake::TurnBrake;
 use super::{
     affinity,
     confirm::{self, PinUpdate},
@@ -23,11 +27,8 @@ use crate::{
     tick::Tick,
 };
 
-mod brake;
 #[cfg(test)]
 mod tests;
-
-pub(super) use brake::FailureEvidence;
 
 /// The maximum number of times that a request loses a slot to a faster request before it gives up.
 const MAX_LOST_SLOTS: usize = 64;

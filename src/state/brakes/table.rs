@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use super::{BrakeKeys, ClassSession, PoolKey, Probes};
+use super::{
+    key::{BrakeKeys, ClassSession, PoolKey},
+    probes::Probes,
+};
 use crate::{
     policy::{Brake, avoidance::Avoidance, brake::PoolBrake},
     tick::Tick,
@@ -34,6 +37,16 @@ struct PoolTrouble {
     brake: PoolBrake,
     /// The time of the last failure.
     changed: Tick,
+}
+
+impl SessionTrouble {
+    fn new(now: Tick) -> Self {
+        Self {
+            brake: Brake::of_session(),
+            avoidance: Avoidance::default(),
+            changed: now,
+        }
+    }
 }
 
 impl BrakeTable {

@@ -54,9 +54,9 @@ impl Session {
     fn send(&mut self, millis: &mut u64, latency: u64, works: impl Fn(UpstreamId) -> bool) -> Answer {
         let begun = at(*millis);
         let (probe, attempts) = match self.brake.admit(begun) {
-            Admission::Normal => (None, ATTEMPTS),
-            Admission::Probe(probe) => (Some(probe), 1),
-            Admission::Refuse { until } => return Answer::Refused { until },
+            BrakeDecision::Normal => (None, ATTEMPTS),
+            BrakeDecision::Probe(probe) => (Some(probe), 1),
+            BrakeDecision::Refuse { until } => return Answer::Refused { until },
         };
         let tried: Vec<_> = self.candidates(begun).into_iter().take(attempts).collect();
         for upstream in &tried {
