@@ -161,8 +161,8 @@ impl Brakes {
         }
     }
 
-    /// Drops all entries, because the configuration has changed: what failed before may work now.
-    pub(super) fn clear(&self) {
+    /// Drops all entries, because the operator has changed something: what failed before may work now.
+    pub fn clear(&self) {
         if !self.are_idle() {
             log_ends(&self.change(|table, _| table.clear()));
         }
