@@ -28,6 +28,7 @@ pub(super) use self::health::Membership;
 use self::{health::UpstreamHealth, slots::Slots};
 use super::metrics::UpstreamMetrics;
 use crate::{
+    ids::UpstreamId,
     policy::{
         Attempt, Availability, EjectionCap, RequestClass, Verdict,
         health::{HealthStatus, Reason},
@@ -75,6 +76,11 @@ impl Lease {
     /// The metrics of the upstream.
     pub fn metrics(&self) -> &UpstreamMetrics {
         &self.state.metrics
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> UpstreamId {
+        UpstreamId::from_name(&self.state.name)
     }
 
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
