@@ -8,7 +8,10 @@ fn is_disabled(gateway: &Gateway, name: &str) -> bool {
     let upstream = snapshot
         .upstream_of(UpstreamId::from_name(name))
         .expect("a configured upstream");
-    matches!(upstream.state.availability(RequestClass::generation(None)), Availability::Disabled { .. })
+    matches!(
+        upstream.state.availability(RequestClass::generation(None)),
+        Availability::Disabled { .. }
+    )
 }
 
 /// Lets a moment pass, because a refusal counts only if its request was sent after the credential was configured.
