@@ -9,8 +9,8 @@
 //! 3. Otherwise, the request is sent to the first other candidate that is ready.
 //! 4. If no candidate is ready, the request waits. It waits for a slot of the first candidate that is full, for a short
 //!    time, and for the earliest reset of all candidates that are limited, for longer: a limit ends at a known moment, and
-//!    a caller that is refused now can only come back later. It also waits for a probe that is due soon. A request that refers to state of its candidates waits for any of them to recover, because no other
-//!    upstream can serve it.
+//!    a caller that is refused now can only come back later. It also waits for a probe that is due soon. A request that
+//!    refers to state of its candidates waits for any of them to recover, because no other upstream can serve it.
 //! 5. Otherwise, no upstream is selected, and the request is answered from memory.
 //!
 //! An upstream that was tried for this request and failed is excluded from all five rules.
