@@ -68,6 +68,9 @@ pub const EJECT_AFTER: u32 = 5;
 /// A failure that is older than this no longer counts as part of a row.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
 
+/// The time after an ejection by the success rate during which the next one is twice as long.
+pub const OUTLIER_MEMORY: Duration = Duration::from_secs(600);
+
 /// The health of one upstream. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Health {

@@ -9,7 +9,7 @@
 //! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.
 //!    The request waits at most as long as its [`patience`] allows.
 //! 4. [`verdict`] judges the upstream's answer, and [`health`] remembers the verdict as part of the upstream's
-//!    [`availability`].
+//!    [`availability`]. [`outlier`] compares the upstreams with each other.
 //! 5. [`budget`] decides whether the request may be retried on another upstream.
 //!
 //! [`limiter`] counts the requests and tokens of a client key, and denies requests over its limits. [`tokens`]
@@ -21,6 +21,7 @@ pub mod budget;
 mod hash;
 pub mod health;
 pub mod limiter;
+pub mod outlier;
 pub mod patience;
 pub mod pins;
 pub mod rendezvous;

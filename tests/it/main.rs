@@ -19,6 +19,7 @@ mod faults;
 mod framing;
 mod h2;
 mod h2_limits;
+mod half_broken;
 mod headers;
 mod heads;
 mod hostile;

@@ -1,7 +1,7 @@
 //! The health of one class of endpoints: its row of failures, its ejection, and its cooldowns.
 
 use super::{
-    EJECT_AFTER, FAILURE_MEMORY,
+    EJECT_AFTER, FAILURE_MEMORY, OUTLIER_MEMORY,
     attempt::Attempt,
     cooldowns::Cooldowns,
     outage::Outage,
@@ -17,6 +17,8 @@ pub(super) struct ClassHealth {
     pub(super) cooldowns: Cooldowns,
     /// When an ejection last ended. Failures of requests that were sent before do not count.
     recovered: Option<Tick>,
+    /// The number of times that an ejection by the success rate was prolonged, and its end.
+    outlier: Option<(u32, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,7 @@ impl ClassHealth {
             phase: WORKING,
             cooldowns: Cooldowns::new(),
             recovered: None,
+            outlier: None,
         }
     }
 
@@ -72,7 +75,11 @@ impl ClassHealth {
 
     /// Records that the upstream has answered a request, which ends an ejection that began before the request.
     pub(super) fn record_answer(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
-        self.ejection().filter(|outage| outage.since() < attempt.began)?;
+        let outage = self.ejection().filter(|outage| outage.since() < attempt.began)?;
+        self.outlier = outage
+            .outlier_doublings()
+            .map(|doublings| (doublings, now))
+            .or(self.outlier);
         self.phase = WORKING;
         self.recovered = Some(now);
         Some(Transition::Recovered {
@@ -124,7 +131,14 @@ impl ClassHealth {
 
     /// Begins an ejection.
     pub(super) fn eject(&mut self, reason: Reason, now: Tick, random: u64) -> Transition {
-        let (outage, until) = Outage::ejected(self.failures(), reason, now, random);
+        // A single probe that is served does not show that an upstream serves most requests. So an upstream that soon
+        // becomes an outlier again is ejected for longer.
+        let before = self.outlier.filter(|(_, ended)| now.since(*ended) <= OUTLIER_MEMORY);
+        let doublings = match (reason, before) {
+            (Reason::SuccessRate, Some((doublings, _))) => doublings.saturating_add(1),
+            _ => 0,
+        };
+        let (outage, until) = Outage::ejected(self.failures(), doublings, reason, now, random);
         self.phase = ClassPhase::Ejected(outage);
         self.ejected_until(until)
     }

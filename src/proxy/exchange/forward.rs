@@ -6,6 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
+    policy::outlier::ResponseKind,
     proxy::{
         exchange::peek::{PeekContext, PeekedResponse},
         headers::TURN_STATE,
@@ -156,6 +157,13 @@ impl RequestSender for HttpSender {
             clock: self.clock,
         };
         Ok(context.peek(response).await)
+    }
+
+    fn response_kind(response: &PeekedResponse) -> ResponseKind {
+        match &response.reader {
+            Some(reader) if reader.is_stream() => ResponseKind::Stream,
+            _ => ResponseKind::Whole,
+        }
     }
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     fault::Fault,
     ids::Namespace,
-    policy::{MemberIndex, Route, Verdict},
+    policy::{MemberIndex, Route, Verdict, outlier::ResponseKind},
     proxy::request_log::RequestLog,
     state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream},
 };
@@ -41,6 +41,9 @@ pub(in crate::proxy) trait RequestSender: Send {
 
     /// Sends the request to `upstream`, and reads the meaning of its answer.
     fn send(&mut self, upstream: &Upstream) -> impl Future<Output = SendResult<Self::Response>> + Send;
+
+    /// The kind of `response`, for the comparison of times.
+    fn response_kind(response: &Self::Response) -> ResponseKind;
 
     /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
     fn buffer_error(response: &mut Self::Response, upstream: &Upstream) -> impl Future<Output = BufferedRest> + Send;
@@ -235,6 +238,9 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         }
         if verdict == Verdict::Served {
             self.turn.confirm(upstream);
+            if let Some(lease) = &answer.lease {
+                lease.record_first_output(S::response_kind(&answer.answer.response));
+            }
         }
         let status = answer.answer.status;
         if status.is_client_error() || status.is_server_error() {

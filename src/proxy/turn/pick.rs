@@ -12,10 +12,12 @@ use super::{
     facts::{HeaderLookup, TurnFacts},
 };
 use crate::{
+    endpoint::EndpointClass,
     fault::{self, Fault},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{
         self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, RequestClass, Route, WaitLimits,
+        outlier,
     },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
@@ -257,8 +259,28 @@ impl<'a> Turn<'a> {
     }
 
     fn decide(&self) -> Decision {
+        // The speed of an upstream is its speed at generations.
+        if self.gateway.runtime.has_slow_upstream() && self.request.endpoint == EndpointClass::Generation {
+            return self.decide_by_speed();
+        }
+        self.select(self.candidates())
+    }
+
+    /// Decides while some upstream is slower than the others.
+    #[cold]
+    fn decide_by_speed(&self) -> Decision {
+        let mut candidates: Vec<Candidate> = self.candidates().collect();
+        outlier::order_by_speed(
+            &mut candidates,
+            |index| !self.failed.contains(&index) && self.availability(index) == Availability::Ready,
+            |index| self.upstream(index).state.speed(),
+        );
+        self.select(candidates.into_iter())
+    }
+
+    fn select(&self, candidates: impl Iterator<Item = Candidate>) -> Decision {
         policy::select(
-            self.candidates(),
+            candidates,
             |index| self.failed.contains(&index),
             |index| self.availability(index),
             &self.wait_limits,

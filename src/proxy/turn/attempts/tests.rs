@@ -113,6 +113,10 @@ impl RequestSender for ScriptedSender {
         }
     }
 
+    fn response_kind(_: &Self::Response) -> ResponseKind {
+        ResponseKind::Whole
+    }
+
     async fn buffer_error(response: &mut ScriptedResponse, _: &Upstream) -> BufferedRest {
         response.is_buffered = true;
         response.rest
