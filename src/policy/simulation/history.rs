@@ -125,8 +125,10 @@ impl History {
             }
             Verdict::Failed => {
                 self.troubled.insert((upstream, endpoint));
+                self.renew_refusal(request, now);
             }
-            Verdict::Answered | Verdict::Refused => {}
+            Verdict::Refused => self.renew_refusal(request, now),
+            Verdict::Answered => {}
         }
         // An upstream that answers a request works, if the request was sent after the outage began.
         let is_answer = matches!(
@@ -138,6 +140,18 @@ impl History {
             assert!(is_over, "a request that was sent before an outage cannot end it");
         }
         self.record_transition(upstream, transition, now);
+    }
+
+    /// Records that a probe has not shown that a disabled upstream accepts its credential.
+    fn renew_refusal(&mut self, request: &SentRequest, now: Tick) {
+        if let Some(refusal) = self.refusals.get_mut(&request.to)
+            && refusal.until <= request.at
+        {
+            *refusal = KnownOutage {
+                since: now,
+                until: now.after(PROBE_DISABLED),
+            };
+        }
     }
 
     /// Records that an upstream has answered a request that was sent at `sent`. Returns whether that ends an outage.
