@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{plan::SHARE, world::SentRequest};
+use super::{plan::SHARE, sent::SentRequest};
 use crate::{
     endpoint::EndpointClass,
     ids::UpstreamId,

@@ -14,9 +14,11 @@ use std::{panic, thread, time::Duration};
 
 mod history;
 mod invariants;
+mod outcomes;
 mod outliers;
 mod plan;
 mod request;
+mod sent;
 mod timeline;
 mod upstream;
 mod verdicts;

@@ -4,8 +4,9 @@ use std::{rc::Rc, time::Duration};
 
 use super::{
     plan::{ATTEMPTS, secs},
-    upstream::Evidence,
-    world::{RequestOrigin, RequestStage, SentRequest, SimulatedEvent, SimulatedRequest, World},
+    sent::SentRequest,
+    upstream::{Evidence, SimulatedAnswer},
+    world::{RequestOrigin, RequestStage, SimulatedEvent, SimulatedRequest, World},
 };
 use crate::{
     endpoint::EndpointClass,
@@ -124,7 +125,10 @@ impl World {
             self.history.record_retry(self.now);
         }
         let upstream = &mut self.upstreams[to];
-        let answer = upstream.answer(&self.requests[request], self.now, &mut self.rng);
+        let answer = match self.requests[request].is_poisoned {
+            true => SimulatedAnswer::failed(&mut self.rng),
+            false => upstream.answer(class, self.now, &mut self.rng),
+        };
         upstream.in_flight += 1;
         let attempt = if upstream.health.is_plain() {
             Attempt::plain(class, self.now)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{outliers::SimulatedOutcomes, plan::secs, world::SimulatedRequest};
+use super::{outcomes::SimulatedOutcomes, plan::secs};
 use crate::{
     endpoint::EndpointClass,
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
@@ -67,6 +67,18 @@ pub(super) struct SimulatedAnswer {
     pub late: Option<Verdict>,
 }
 
+impl SimulatedAnswer {
+    /// The failure of a request that every upstream fails.
+    pub(super) fn failed(rng: &mut Rng) -> Self {
+        Self {
+            after: Duration::from_millis(rng.u64(20..400)),
+            verdict: Verdict::Failed,
+            evidence: Evidence::Withheld,
+            late: None,
+        }
+    }
+}
+
 /// What a failure says about the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evidence {
@@ -113,7 +125,7 @@ impl SimulatedUpstream {
     }
 
     /// Returns the answer to a request that is sent now.
-    pub(super) fn answer(&self, request: &SimulatedRequest, now: Tick, rng: &mut Rng) -> SimulatedAnswer {
+    pub(super) fn answer(&self, request: RequestClass, now: Tick, rng: &mut Rng) -> SimulatedAnswer {
         let soon = Duration::from_millis(rng.u64(20..400));
         let normal = Duration::from_millis(rng.u64(200..4_000));
         let answer = |after, verdict| SimulatedAnswer {
@@ -122,9 +134,6 @@ impl SimulatedUpstream {
             evidence: Evidence::Withheld,
             late: None,
         };
-        if request.is_poisoned {
-            return answer(soon, Verdict::Failed);
-        }
         let is_affected = self.affected.is_none_or(|affected| affected == request.endpoint);
         match if is_affected { self.condition } else { Condition::Works } {
             Condition::Fails { percent } if rng.u8(..100) < percent => match rng.u8(..6) {
@@ -148,7 +157,7 @@ impl SimulatedUpstream {
                 named,
                 honest,
                 model: limited,
-            } if now < until && limited.is_none_or(|it| it == request.model) => {
+            } if now < until && (limited.is_none() || limited == request.model) => {
                 let reset = until.since(now.after(soon));
                 let verdict = Verdict::Limited {
                     reset: named.then_some(if honest { reset } else { reset / 4 }),

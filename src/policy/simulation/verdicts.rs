@@ -1,9 +1,6 @@
 //! What a verdict changes in a simulation: the health of the upstream, and the places for ejections.
 
-use super::{
-    upstream::Evidence,
-    world::{SentRequest, World},
-};
+use super::{sent::SentRequest, upstream::Evidence, world::World};
 use crate::{
     endpoint::EndpointClass,
     policy::{Verdict, health::Transition},

@@ -12,14 +12,15 @@ use fastrand::Rng;
 use super::{
     history::History,
     plan::{Focus, MAX_EJECTED, Plan, SHARE, START, SimulationCounts, secs},
-    upstream::{Condition, Evidence, SimulatedUpstream},
+    sent::SentRequest,
+    upstream::{Condition, SimulatedUpstream},
 };
 use crate::{
     endpoint::EndpointClass,
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
     policy::{
-        Affinity, Attempt, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous,
-        RequestClass, RetryBudget, Route, Verdict, candidates,
+        Affinity, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous, RequestClass,
+        RetryBudget, candidates,
     },
     tick::Tick,
 };
@@ -88,25 +89,6 @@ impl SimulatedRequest {
             endpoint: self.endpoint,
             model: Some(self.model),
         }
-    }
-}
-
-/// A request that was sent, and the verdict that it will get.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SentRequest {
-    pub to: usize,
-    pub at: Tick,
-    pub route: Route,
-    pub attempt: Attempt,
-    pub verdict: Verdict,
-    pub evidence: Evidence,
-    /// The verdict at the end of the stream, if it breaks off.
-    pub late: Option<Verdict>,
-}
-
-impl SentRequest {
-    pub(super) fn is_generation(&self) -> bool {
-        self.attempt.request().endpoint == EndpointClass::Generation
     }
 }
 
