@@ -133,6 +133,7 @@ fn choose(c: &mut Criterion) {
         header: |_: &HeaderName| None,
         content: ConversationStart::default(),
         owner: None,
+        issuer: None,
     };
     let pin = UpstreamId::from_name("account-42");
     let first = |affinity, pin| {

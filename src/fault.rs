@@ -26,6 +26,11 @@ pub enum Fault {
     AmbiguousTarget { problem: &'static str },
     /// The `Host` header is missing, repeated or invalid.
     BadHost { problem: &'static str },
+    /// The listener needs no client key, and `Host` is a name that a web page could make resolve to this machine.
+    ForeignHost,
+    /// A web page sent the request through a browser, and its origin is not allowed. `origin` is that origin, if the
+    /// browser named it.
+    CrossSite { origin: Option<String> },
     /// The request's head is not valid HTTP/1. The connection is closed.
     BadHead { problem: &'static str },
     /// The request's head is over the limit in bytes or in fields. The connection is closed.
@@ -83,21 +88,46 @@ pub enum Fault {
     UpstreamBroken { upstream: Option<String> },
     /// The upstream sent no response head within `limit`.
     UpstreamTimeout { upstream: Option<String>, limit: Duration },
-    /// Every upstream that may serve the request has reached its limit. `resets_at` is the Unix time in seconds at
-    /// which the first limit resets. If `is_owned` is true, the request refers to state that other upstreams do not
-    /// have.
+    /// The upstream refuses its configured credential, and no other upstream serves the request. `retry` is the time until
+    /// an upstream may serve it.
+    CredentialRefused { upstream: Option<String>, retry: Duration },
+    /// The upstreams that may serve the request have used up their quota, or their limits reset only after a long time.
+    /// `resets_at` is the Unix time in seconds at which the first limit resets. If `is_owned` is true, the request refers
+    /// to state that other upstreams do not have.
     Limited {
         resets_in: Duration,
         resets_at: u64,
         is_owned: bool,
     },
-    /// No upstream that may serve the request is available now. If `is_owned` is true, the request refers to state that
-    /// other upstreams do not have.
-    Unavailable { retry: Duration, is_owned: bool },
+    /// The upstreams that may serve the request have reached limits that reset soon. `is_owned` is as in
+    /// [`Fault::Limited`].
+    UpstreamsRateLimited { resets_in: Duration, is_owned: bool },
+    /// No upstream that may serve the request is available now. `retry` is the time until one may be. `is_owned` is as in
+    /// [`Fault::Limited`].
+    Unavailable {
+        cause: UnavailableCause,
+        retry: Duration,
+        is_owned: bool,
+    },
     /// The request refers to state of an upstream that is not configured, or that does not serve the request's model.
     OwnerGone,
     /// A bug in Steadfast.
     Internal,
+}
+
+/// The reason why no upstream that may serve a request takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnavailableCause {
+    /// The upstreams refuse their configured credentials.
+    Disabled,
+    /// The upstreams have failed several times.
+    Ejected,
+    /// The operator is draining the upstreams.
+    Draining,
+    /// The upstreams have as many requests as they may have at a time.
+    Busy,
+    /// The upstreams are unavailable for different reasons.
+    Mixed,
 }
 
 /// The reason why a client key is not valid.
@@ -120,6 +150,17 @@ pub enum LimitKind {
     Tokens,
     /// Requests at the same time.
     Concurrent,
+}
+
+impl LimitKind {
+    /// The `error.type` of the answer.
+    fn error_type(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Concurrent => "concurrent_requests",
+        }
+    }
 }
 
 /// Whether the same request may succeed later.
@@ -149,6 +190,10 @@ const AUTHENTICATION: &str = "authentication_error";
 const PERMISSION: &str = "permission_error";
 /// The `error.type` if the caller is not the cause.
 const SERVER: &str = "server_error";
+/// The `error.code` of a limit that resets soon.
+const RATE_LIMIT: &str = "rate_limit_exceeded";
+/// The `error.code` and `error.type` of an exhausted quota.
+const USAGE_LIMIT: &str = "usage_limit_reached";
 
 impl Fault {
     /// The table of faults.
@@ -158,6 +203,8 @@ impl Fault {
             Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, R::Path),
             Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, R::Head),
             Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, R::Head),
+            Self::ForeignHost => (S::FORBIDDEN, "host_not_allowed", PERMISSION, R::Forbidden),
+            Self::CrossSite { .. } => (S::FORBIDDEN, "origin_not_allowed", PERMISSION, R::Forbidden),
             Self::BadHead { .. } => (S::BAD_REQUEST, "bad_head", INVALID, R::Head),
             Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, R::Head),
             Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, R::Head),
@@ -183,23 +230,16 @@ impl Fault {
             }
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
             // These are OpenAI's own types, which name the limit.
-            Self::RateLimited { kind, .. } => {
-                let which = match kind {
-                    LimitKind::Requests => "requests",
-                    LimitKind::Tokens => "tokens",
-                    LimitKind::Concurrent => "concurrent_requests",
-                };
-                (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", which, R::RateLimited)
-            }
+            Self::RateLimited { kind, .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, kind.error_type(), R::RateLimited),
             Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
-            // Codex recognises the type, and shows when the limit resets.
-            Self::Limited { .. } => {
-                let code = "usage_limit_reached";
-                (S::TOO_MANY_REQUESTS, code, code, R::Limited)
-            }
+            Self::CredentialRefused { .. } => (S::BAD_GATEWAY, "upstream_credential_refused", SERVER, R::Upstream),
+            // Codex waits for `retry-after` if the type is this one.
+            Self::UpstreamsRateLimited { .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, RATE_LIMIT, R::Limited),
+            // Codex recognises the type, shows when the limit resets, and gives up.
+            Self::Limited { .. } => (S::TOO_MANY_REQUESTS, USAGE_LIMIT, USAGE_LIMIT, R::Limited),
             Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
             Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, R::OwnerGone),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, R::Internal),
@@ -238,6 +278,8 @@ impl Fault {
             Self::UnknownPath { .. }
             | Self::AmbiguousTarget { .. }
             | Self::BadHost { .. }
+            | Self::ForeignHost
+            | Self::CrossSite { .. }
             | Self::BadHead { .. }
             | Self::HeadTooLarge
             | Self::BadFraming { .. }
@@ -259,6 +301,8 @@ impl Fault {
             | Self::RenameCompressed { .. }
             | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
+            | Self::UpstreamsRateLimited { resets_in: retry, .. }
+            | Self::CredentialRefused { retry, .. }
             | Self::RateLimited { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
             Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),

@@ -27,22 +27,25 @@ mod seed {
 /// It stays the same when the configuration is reloaded, when its upstreams are reordered, and when the upstream's URL or
 /// credential changes. For that reason pins hold this identity and not an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UpstreamId(u64);
+pub struct UpstreamId(NonZeroU64);
 
 impl UpstreamId {
     /// The identity of the upstream called `name`.
     pub fn from_name(name: &str) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(seed::UPSTREAM, name.as_bytes()))
+        Self::from_u64(XxHash3_64::oneshot_with_seed(seed::UPSTREAM, name.as_bytes()))
     }
 
-    /// The identity as a number, for hashing and sealing.
+    /// The identity as a number, for hashing and sealing. It is never zero, so that an `Option` of it is not larger.
     pub const fn as_u64(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
-    /// The identity that [`UpstreamId::as_u64`] gave.
+    /// The identity that [`UpstreamId::as_u64`] gave. Zero, which it never gives, stands for the largest number.
     pub const fn from_u64(value: u64) -> Self {
-        Self(value)
+        match NonZeroU64::new(value) {
+            Some(value) => Self(value),
+            None => Self(NonZeroU64::MAX),
+        }
     }
 }
 
@@ -74,7 +77,7 @@ impl OrganizationId {
 
     /// The own organization of an upstream whose configuration names none.
     pub const fn of_upstream(upstream: UpstreamId) -> Self {
-        Self(upstream.0 & !1)
+        Self(upstream.as_u64() & !1)
     }
 }
 

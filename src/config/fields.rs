@@ -28,6 +28,7 @@ const API_KEY: Text = Text {
     choices: &["passthrough"],
     ..NOT_EMPTY
 };
+const ORIGIN: Text = Text::matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@ ]+$");
 const SOURCE: Text = Text {
     choices: SessionSource::NAMES,
     pattern: "^header:.+$",
@@ -136,6 +137,9 @@ tables! {
         /// Whether clients need no key, even on addresses that are not loopback. Every client that can connect may then
         /// use the upstreams. Not allowed together with client keys.
         ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
+        /// The origins of web pages that may call this listener through a browser. Without client keys, pages of all other
+        /// origins are refused. Default: none.
+        ALLOW_ORIGINS("allow_origins"): ListOf = ListOf(ORIGIN, 0), Optional(r#"["https://app.example"]"#);
         /// A file with additional [[key]] tables. It is read again when it changes.
         KEYS_FILE("keys_file"): Text = NOT_EMPTY, Optional(r#""keys.toml""#);
         /// A folder of *.toml files with additional [[key]] tables. The files are read again when they change.
@@ -185,14 +189,16 @@ tables! {
         /// The number of uncached prompt tokens that an upstream reads per second. A session with a long prompt waits longer
         /// than wait: as long as another upstream would need to read its prompt.
         REREAD_RATE("reread_rate"): WholeNumber<u32> = WholeNumber(1..=10_000_000), Default("5000");
-        /// The maximum time that a session waits for its own upstream.
+        /// The maximum time that a session waits for its own upstream, and that any request waits for the reset of a limit
+        /// if no upstream can take it.
         WAIT_MAX("wait_max"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""60s""#);
     }
 
     /// Failover: if an upstream fails before any part of its response has reached the caller, the request is sent to
     /// another upstream.
     retry = "[retry]" {
-        /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off.
+        /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off. An
+        /// upstream whose limit the request waits out is not counted.
         ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
         /// The maximum number of retries, as a fraction of the number of requests. One more retry per second is always
         /// allowed.

@@ -14,6 +14,7 @@ use super::{
     errors::{ConfigProblem, Errors, Located, Location, ProblemList},
     fields::{TABLES, admin, health, retry, root, server, timeouts},
     listen::{Listen, is_loopback, parse_socket_addr},
+    origin,
     reader::Section,
     secrets::{Env, LITERAL_WARNING, ResolveContext, SecretForm, credential, process_env},
     settings::{AdminSettings, AffinitySettings, HealthSettings, Overrides, RetrySettings, ServerSettings, Timeouts},
@@ -183,6 +184,10 @@ impl ConfigDraft {
         if let (true, Some(value)) = (settings.allow_anonymous, section.get(&server::ALLOW_ANONYMOUS)) {
             self.anonymous = Some(reader.location_of(value));
         }
+        if let Some(origins) = reader.list(&section, &server::ALLOW_ORIGINS, origin::parse) {
+            self.server.allow_origins = values_of(origins);
+        }
+        let settings = &mut self.server;
         self.access.read_paths(reader, &section, context);
         settings.tls = tls::read(reader, &section, context);
         self.check_body_sizes(reader, &section);

@@ -39,6 +39,7 @@ mod headers;
 mod kinds;
 mod listen;
 mod load;
+mod origin;
 mod reader;
 mod schema;
 mod secrets;

@@ -29,6 +29,9 @@ pub struct ServerSettings {
     pub route_headers: bool,
     /// Whether clients need no key, even on addresses that are not loopback. Never `true` together with client keys.
     pub allow_anonymous: bool,
+    /// The origins whose web pages may call the listener through a browser, each once, in lower case and without the
+    /// default port.
+    pub allow_origins: Vec<String>,
 }
 
 impl Default for ServerSettings {
@@ -42,6 +45,7 @@ impl Default for ServerSettings {
             forwarded: false,
             route_headers: true,
             allow_anonymous: false,
+            allow_origins: Vec::new(),
         }
     }
 }

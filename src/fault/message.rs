@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Fault, KeyProblem, LimitKind, seconds};
+use super::{Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
-const OWNER: &str = "This request refers to an earlier response, a turn or encrypted content that belongs to one upstream organization. That organization";
+const OWNER: &str = "This request refers to an earlier response or encrypted content that belongs to one upstream organization. That organization";
 /// The subject of a sentence about all upstreams that may serve a request.
 const EVERY_UPSTREAM: &str = "Every upstream that may serve this request";
 
@@ -15,6 +15,11 @@ impl Fault {
         match self {
             Self::UnknownPath { path, suggestion } => format!("No such path: {path}. Did you mean {suggestion}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
+            Self::ForeignHost => "Without client keys, Host must be localhost or a loopback address, because a web page may have any other name resolve to this machine. Call http://127.0.0.1 or http://localhost with the port of Steadfast, or configure client keys.".to_owned(),
+            Self::CrossSite { origin } => match origin {
+                Some(origin) => format!("A web page of '{origin}' sent this request through a browser. If its pages may use this proxy, add the origin to server.allow_origins."),
+                None => "A web page of another site sent this request through a browser. Send it from a command line, or add the origin of the page to server.allow_origins.".to_owned(),
+            },
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),
             Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
@@ -43,29 +48,54 @@ impl Fault {
             Self::ResponseNotFound { in_path: false } => "No response with this previous_response_id was made with a key of your group, or it was made too long ago. Send the whole conversation instead.".to_owned(),
             Self::RenameCompressed { model } => format!("The upstream has another name for the model '{model}', and Steadfast cannot write that name into a compressed body. Send the body uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
-                let what = match kind {
-                    LimitKind::Requests => format!("{limit} requests per minute"),
-                    LimitKind::Tokens => format!("{limit} tokens per minute"),
-                    LimitKind::Concurrent => format!("{limit} requests at a time"),
-                };
                 // Codex reads the delay from this text and waits for that time.
-                format!("Rate limit reached: your API key may use {what}. Please try again in {}s.", seconds(*retry))
+                format!("Rate limit reached: your API key may use {limit} {}. Please try again in {}s.", unit(*kind), seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamBroken { upstream } => format!("{} closed the connection before it sent a valid response. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamTimeout { upstream, limit } => format!("{} did not answer within {limit:?}. Try again shortly.", named(upstream.as_deref())),
-            Self::Limited { resets_in, is_owned, .. } => {
-                let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
-                format!("{subject} has reached its usage limit. The first limit resets in {}; try again then.", in_words(*resets_in))
-            }
-            Self::Unavailable { retry, is_owned } => {
-                let subject = if *is_owned { OWNER } else { EVERY_UPSTREAM };
-                format!("{subject} is busy or out of service. Try again in {}.", in_words(*retry))
-            }
-            Self::OwnerGone => "The request refers to a response, a turn or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
+            Self::Limited { resets_in, .. } => format!("{} has reached its usage limit. The first limit resets in {}; try again then.", self.subject(), in_words(*resets_in)),
+            Self::CredentialRefused { upstream, .. } => format!("{} refuses the credential that this gateway has for it, and no other upstream can serve this request. The operator of this gateway has to renew that credential.", named(upstream.as_deref())),
+            // Codex reads the delay from this text and waits for that time.
+            Self::UpstreamsRateLimited { resets_in, is_owned: true } => format!("Rate limit reached. {OWNER} may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in)),
+            Self::UpstreamsRateLimited { resets_in, is_owned: false } => format!("Rate limit reached. The upstreams that may serve this request may not take more requests at the moment. Please try again in {}s.", seconds(*resets_in)),
+            Self::Unavailable { cause, retry, .. } => format!("{} {}. Try again in {}.", self.subject(), predicate(*cause), in_words(*retry)),
+            Self::OwnerGone => "The request refers to a response or encrypted content. The upstream that issued it is not configured, or does not serve this model. Start a new conversation without it.".to_owned(),
             Self::Internal => "Steadfast failed to handle this request because of a bug. Try again; if it fails again, report it with the x-request-id of this response.".to_owned(),
         }
+    }
+}
+
+impl Fault {
+    /// The subject of a sentence about the upstreams that may serve a request.
+    fn subject(&self) -> &'static str {
+        match self {
+            Self::Limited { is_owned: true, .. } | Self::Unavailable { is_owned: true, .. } => OWNER,
+            _ => EVERY_UPSTREAM,
+        }
+    }
+}
+
+/// The unit of a limit of a client key.
+fn unit(kind: LimitKind) -> &'static str {
+    match kind {
+        LimitKind::Requests => "requests per minute",
+        LimitKind::Tokens => "tokens per minute",
+        LimitKind::Concurrent => "requests at a time",
+    }
+}
+
+/// What a sentence says about upstreams that are unavailable for this reason.
+fn predicate(cause: UnavailableCause) -> &'static str {
+    match cause {
+        UnavailableCause::Disabled => {
+            "refuses the credential that this gateway has for it; the operator of this gateway has to renew that credential"
+        }
+        UnavailableCause::Ejected => "has failed several times, and gets no requests for some time",
+        UnavailableCause::Draining => "is being drained by the operator of this gateway, and takes no new requests",
+        UnavailableCause::Busy => "is busy with other requests",
+        UnavailableCause::Mixed => "is busy or out of service",
     }
 }
 

@@ -9,6 +9,7 @@ fn examples() -> Vec<Fault> {
         faults_of_bodies(),
         faults_of_access(),
         faults_of_upstreams(),
+        faults_of_accounts(),
     ]
     .concat()
 }
@@ -88,12 +89,31 @@ fn faults_of_upstreams() -> Vec<Fault> {
             resets_at: 1_800_000_000,
             is_owned: false,
         },
-        Fault::Unavailable {
-            retry: Duration::from_secs(2),
-            is_owned: true,
-        },
         Fault::OwnerGone,
         Fault::Internal,
+    ]
+}
+
+fn faults_of_accounts() -> Vec<Fault> {
+    let unavailable = |cause| Fault::Unavailable {
+        cause,
+        retry: Duration::from_secs(2),
+        is_owned: cause != UnavailableCause::Mixed,
+    };
+    vec![
+        Fault::CredentialRefused {
+            upstream: Some("a".to_owned()),
+            retry: Duration::from_secs(300),
+        },
+        Fault::UpstreamsRateLimited {
+            resets_in: Duration::from_millis(1500),
+            is_owned: false,
+        },
+        unavailable(UnavailableCause::Disabled),
+        unavailable(UnavailableCause::Ejected),
+        unavailable(UnavailableCause::Draining),
+        unavailable(UnavailableCause::Busy),
+        unavailable(UnavailableCause::Mixed),
     ]
 }
 
@@ -131,9 +151,15 @@ const TABLE: &str = "
 502 upstream_broken server_error - upstream 2 -
 504 upstream_timeout server_error - upstream 2 -
 429 usage_limit_reached usage_limit_reached - limited 7200 -
-503 upstreams_unavailable server_error - unavailable 2 -
 400 state_owner_gone invalid_request_error - owner_gone - -
 500 internal_error server_error - internal 2 -
+502 upstream_credential_refused server_error - upstream 300 -
+429 rate_limit_exceeded rate_limit_exceeded - limited 2 -
+503 upstreams_unavailable server_error - unavailable 2 -
+503 upstreams_unavailable server_error - unavailable 2 -
+503 upstreams_unavailable server_error - unavailable 2 -
+503 upstreams_unavailable server_error - unavailable 2 -
+503 upstreams_unavailable server_error - unavailable 2 -
 ";
 
 #[test]
@@ -186,5 +212,21 @@ fn only_a_usage_limit_says_when_it_resets() {
 fn delays_are_rounded_up_to_whole_seconds() {
     for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
         assert_eq!(seconds(Duration::from_millis(millis)), expected, "{millis} ms");
+    }
+}
+
+#[test]
+fn a_message_says_why_no_upstream_is_available() {
+    for (fault, parts) in faults_of_accounts().iter().zip([
+        ["'a' refuses the credential", "has to renew"],
+        ["Rate limit reached", "Please try again in 2s."],
+        ["belongs to one upstream organization", "has to renew"],
+        ["belongs to one upstream organization", "has failed several times"],
+        ["belongs to one upstream organization", "is being drained"],
+        ["belongs to one upstream organization", "is busy with other requests"],
+        ["Every upstream", "is busy or out of service"],
+    ]) {
+        let message = fault.message();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
 }

@@ -2,28 +2,20 @@
 //! is configured, the request must call a loopback address. A request from a web page of another site is always
 //! refused.
 //!
-//! A loopback address keeps other machines out, but not the web pages that a browser on this machine has open. A page
-//! can send requests to any address. The browser writes the following headers, and no script can change them. They show
-//! which page sent the request:
-//!
-//! - `Origin` and `Sec-Fetch-Site` name the site that the request comes from.
-//! - `Host` is the name that the browser looked up. With DNS rebinding, the name of a page's own site resolves to
-//!   127.0.0.1. Its requests are then same-site, but `Host` still has that name. Addresses and `localhost` cannot be
-//!   rebound.
-//!
-//! The admin interfaces of Caddy and Syncthing check the same headers. A page does not know the token, so with a token
-//! every `Host` is accepted, such as a pod's address or a service's name.
-
-use std::net::{IpAddr, Ipv6Addr};
+//! [`browser`](crate::browser) explains how such a request is recognized. A page does not know the token, so with a token every `Host`
+//! is accepted, such as a pod's address or a service's name.
 
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode, Version,
-    header::{AUTHORIZATION, HOST, ORIGIN},
+    header::{AUTHORIZATION, HOST},
     uri::Authority,
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::secret::Secret;
+use crate::{
+    browser::{is_cross_site, is_this_machine},
+    secret::Secret,
+};
 
 /// Checks requests to the admin listener. See the [module](self).
 pub(super) struct AdminGuard {
@@ -122,34 +114,6 @@ fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(sent.ct_eq(token.expose().as_bytes()))
 }
 
-/// Whether `host` always means this machine, independent of name servers.
-fn is_this_machine(host: &str) -> bool {
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let address = match bracketed {
-        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-        None => host.parse::<IpAddr>().ok(),
-    };
-    match address {
-        Some(address) => address.to_canonical().is_loopback(),
-        None => host.eq_ignore_ascii_case("localhost"),
-    }
-}
-
-/// Whether a page of another site sent the request through the operator's browser
-/// (<https://fetch.spec.whatwg.org/#origin-header>, <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>). A page on
-/// another port of this machine counts as another site.
-fn is_cross_site(headers: &HeaderMap, own: &[Authority]) -> bool {
-    let site = headers.get("sec-fetch-site");
-    if site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return true;
-    }
-    let is_own = |origin: &HeaderValue| {
-        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        authority.is_some_and(|(_, authority)| own.iter().any(|own| own.as_str().eq_ignore_ascii_case(authority)))
-    };
-    !headers.get_all(ORIGIN).iter().all(is_own)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,40 +124,6 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).expect("a request")
-    }
-
-    #[test]
-    fn only_localhost_and_loopback_addresses_are_this_machine() {
-        for host in [
-            "localhost",
-            "LocalHost",
-            "127.0.0.1",
-            "127.9.8.7",
-            "[::1]",
-            "[0:0::1]",
-            "[::ffff:127.0.0.1]",
-        ] {
-            assert!(is_this_machine(host), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "evil-localhost",
-            "10.0.0.1",
-            "0.0.0.0",
-            "[::]",
-            "[fe80::1]",
-            "[127.0.0.1]",
-            "127.1",
-            "0x7f000001",
-            "2130706433",
-            "0177.0.0.1",
-            "::1]",
-        ] {
-            assert!(!is_this_machine(host), "{host}");
-        }
     }
 
     #[test]

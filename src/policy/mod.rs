@@ -38,7 +38,7 @@ pub use availability::Availability;
 pub use budget::RetryBudget;
 pub use health::{Attempt, EjectionCap, Health};
 pub use patience::Patience;
-pub use pins::{AffinityTable, Owners, Pins};
+pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize};
 pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};
 pub use request_class::RequestClass;
 pub use select::{Decision, WaitLimits, select};

@@ -4,6 +4,9 @@
 //! it takes less time than that reading. A session therefore waits for at most the time of that reading. This is the
 //! ski rental rule, by which the total cost is at most twice the cost of an optimal choice with knowledge of the future
 //! (Karlin et al., *Competitive snoopy caching*, 1988).
+//!
+//! If no upstream can take a request, there is nothing to weigh: a caller that is refused has to wait as well, and many
+//! callers give up instead. So every request then waits until the earliest limit resets, if it resets within `wait_max`.
 
 use std::time::Duration;
 
@@ -17,7 +20,8 @@ pub struct Patience {
     /// The rate in tokens per second at which another upstream reads a prompt. At 0, another upstream never finishes
     /// reading, so a session waits for `wait_max`.
     pub reread_rate: u32,
-    /// The maximum time to wait. It takes precedence over `wait`.
+    /// The maximum time to wait, also for the reset of a limit if no upstream can take the request. It takes precedence
+    /// over `wait`.
     pub wait_max: Duration,
 }
 

@@ -9,10 +9,18 @@
 //! been idle for longer than the cache can live. A table of the same kind remembers which upstream made a response,
 //! for requests that name an earlier response.
 //!
+//! # The longest conversation
+//!
+//! Several conversations can share a key: a subagent of Codex has the key of its main session. If a short one of them
+//! has to leave, the pin must not follow it, because the upstream with the long prompt would lose the session. So a
+//! pin remembers the [size](PromptSize) of the prompt that confirmed it, and only a request whose prompt is about as long
+//! moves it. Shorter prompts that the same upstream serves let the size decay, because a conversation can become
+//! shorter. A size takes no room: without it, an entry would have four bytes of padding. Owners have no size.
+//!
 //! # Agreement
 //!
 //! Requests of one session may run at the same time, and different upstreams may serve them while some upstreams
-//! fail. [`AffinityTable::confirm`] is a compare-and-set: a request changes the pin only if the pin still has the
+//! fail. [`AffinityTable::claim`] is a compare-and-set: a request changes the pin only if the pin still has the
 //! value that the request saw when its upstream was picked. The first request that finishes decides, and the other
 //! requests, which saw the earlier value, do not change the new pin.
 //!
@@ -54,10 +62,14 @@ use crate::{
     tick::Tick,
 };
 
+mod claim;
+mod prompt_size;
 mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use claim::{Claim, PinTakeover};
+pub use prompt_size::PromptSize;
 use shard::Shard;
 
 /// The upstream to which each session is pinned.
@@ -147,25 +159,47 @@ impl<K: HashedKey> AffinityTable<K> {
     pub fn peek(&self, key: K, now: Tick) -> Option<UpstreamId> {
         let key = self.scramble(key);
         self.with_shard(key, |shard| shard.find(key, now, self.idle()))
-            .map(|(upstream, _)| upstream)
+            .map(|found| found.upstream)
     }
 
-    /// Records that `upstream` has served a request of `key` for which [`AffinityTable::get`] had returned `seen`.
-    /// Returns the upstream that `key` has from now on.
-    ///
-    /// The result is `upstream` if no other request has changed the entry since, or if the entry is gone or has been
-    /// idle for too long. Otherwise another request was faster, and its value stays. The entry counts as used now, up
-    /// to an error of a thousandth of the time that it may be idle.
+    /// Records that `upstream` has served a request of `key` for which [`AffinityTable::get`] had returned `seen`, and
+    /// which has no prompt. Does the same as [`AffinityTable::claim`].
     pub fn confirm(&self, key: K, seen: Option<UpstreamId>, upstream: UpstreamId, now: Tick) -> UpstreamId {
+        let claim = Claim {
+            seen,
+            upstream,
+            prompt: PromptSize::NONE,
+            takeover: PinTakeover::IfAsLong,
+        };
+        self.claim(key, claim, now)
+    }
+
+    /// Records that an upstream has served a request of `key`. Returns the upstream that `key` has from now on.
+    ///
+    /// The result is the upstream of `claim` if the entry has that upstream already, is gone or has been idle for too
+    /// long, or if no other request has changed it since and the claim [takes it over](PinTakeover). Otherwise the entry
+    /// stays. An entry with the claim's upstream counts as used now, up to an error of a thousandth of the time that it
+    /// may be idle.
+    pub fn claim(&self, key: K, claim: Claim, now: Tick) -> UpstreamId {
         let (key, idle) = (self.scramble(key), self.idle());
+        let Claim {
+            upstream, mut prompt, ..
+        } = claim;
         let (confirmed, is_new) = self.with_shard(key, |shard| {
-            if let Some((pinned, last)) = shard.find(key, now, idle) {
-                let is_fresh = now.since(last) <= self.fresh();
-                if (pinned == upstream && is_fresh) || (pinned != upstream && Some(pinned) != seen) {
-                    return (pinned, false);
+            if let Some(found) = shard.find(key, now, idle) {
+                if found.upstream == upstream {
+                    prompt = prompt.confirming(found.prompt);
+                    if now.since(found.last) <= self.fresh() {
+                        if prompt != found.prompt {
+                            shard.set_prompt(key, prompt);
+                        }
+                        return (upstream, false);
+                    }
+                } else if !claim.takes(&found) {
+                    return (found.upstream, false);
                 }
             }
-            let is_new = shard.put(key, upstream, now);
+            let is_new = shard.put(key, upstream, prompt, now);
             if is_new {
                 self.len.fetch_add(1, Relaxed);
                 self.drop_idle(shard, now, idle);

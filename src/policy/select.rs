@@ -7,9 +7,10 @@
 //!    [patience](super::Patience) does, the request waits for it. The end of a failure is not known, so a request
 //!    leaves an ejected upstream at once.
 //! 3. Otherwise, the request is sent to the first other candidate that is ready.
-//! 4. If no candidate is ready, the request waits for the first candidate that will or may be ready within the time
-//!    that the request can wait. Such a candidate is full, or has a limit that ends or a probe that is due within that
-//!    time.
+//! 4. If no candidate is ready, the request waits. It waits for a slot of the first candidate that is full, for a short
+//!    time, and for the earliest reset of all candidates that are limited, for longer: a limit ends at a known moment, and
+//!    a caller that is refused now can only come back later. It also waits for a probe that is due soon. A request that refers to state of its candidates waits for any of them to recover, because no other
+//!    upstream can serve it.
 //! 5. Otherwise, no upstream is selected, and the request is answered from memory.
 //!
 //! An upstream that was tried for this request and failed is excluded from all five rules.
@@ -35,6 +36,12 @@ pub struct WaitLimits {
     /// The time until which the request waits for any upstream if none is ready. It has no effect if it is before
     /// `stays_until`.
     pub waits_until: Tick,
+    /// The time until which the request waits for the reset of a limit of any upstream if none is ready. It has no effect
+    /// if it is before `stays_until` or `waits_until`.
+    pub resets_until: Tick,
+    /// The time until which the request waits for any upstream to recover if none is ready, although it is not known
+    /// that one will. It lies in the past if the request does not refer to state that only its candidates have.
+    pub recovers_until: Tick,
 }
 
 /// The result of a selection.
@@ -46,6 +53,9 @@ pub enum Decision {
     /// Wait for this candidate. Select again when the candidate has a slot for the request, when its health changes,
     /// and at `until` at the latest.
     Wait { candidate: Candidate, until: Tick },
+    /// Wait for a change. No candidate is known to be ready soon. Select again when the health of a candidate changes, and
+    /// at `until` at the latest.
+    WaitForChange { until: Tick },
     /// No candidate can take the request, or will soon.
     NoUpstream,
 }
@@ -84,22 +94,91 @@ pub fn select(
 /// Applies rules 3 to 5.
 #[cold]
 fn select_any(untried: impl Iterator<Item = (Candidate, Availability)>, limits: &WaitLimits) -> Decision {
-    let limit = limits.stays_until.max(limits.waits_until);
-    let mut wait = None;
+    let mut waits = Waits::new(limits);
     for (candidate, availability) in untried {
         if availability == Availability::Ready {
             return Decision::Send(candidate);
         }
-        if wait.is_some() {
-            continue;
-        }
-        let until = capacity_by(availability, limits.now, limit).or(match availability {
-            Availability::Ejected { until } | Availability::Disabled { until } if until <= limit => Some(until),
-            _ => None,
-        });
-        wait = until.map(|until| Decision::Wait { candidate, until });
+        waits.add(candidate, availability);
     }
-    wait.unwrap_or(Decision::NoUpstream)
+    waits.decision().unwrap_or(Decision::NoUpstream)
+}
+
+/// The candidates that a request can wait for if none is ready (rule 4).
+struct Waits<'a> {
+    limits: &'a WaitLimits,
+    /// The first candidate that is full.
+    full: Option<Candidate>,
+    /// The candidate that will be ready first, and when.
+    earliest: Option<(Tick, Candidate)>,
+    /// Until when the request waits for a change of health.
+    change: Option<Tick>,
+}
+
+impl<'a> Waits<'a> {
+    fn new(limits: &'a WaitLimits) -> Self {
+        Self {
+            limits,
+            full: None,
+            earliest: None,
+            change: None,
+        }
+    }
+
+    /// The time until which the request waits for anything but a reset.
+    fn limit(&self) -> Tick {
+        self.limits.stays_until.max(self.limits.waits_until)
+    }
+
+    fn add(&mut self, candidate: Candidate, availability: Availability) {
+        let (now, recovers_until) = (self.limits.now, self.limits.recovers_until);
+        let ready = match availability {
+            Availability::Full => {
+                if self.full.is_none() && now < self.limit() {
+                    self.full = Some(candidate);
+                }
+                None
+            }
+            Availability::Cooling { until, .. } => {
+                Some(until).filter(|until| *until <= self.limits.resets_until.max(self.limit()))
+            }
+            Availability::Ejected { until } | Availability::Disabled { until } => {
+                Some(until).filter(|until| *until <= self.limit())
+            }
+            Availability::Ready | Availability::Draining => None,
+        };
+        if let Some(until) = ready
+            && self.earliest.is_none_or(|(earliest, _)| until < earliest)
+        {
+            self.earliest = Some((until, candidate));
+        }
+        match availability {
+            Availability::Ejected { until } | Availability::Disabled { until } => {
+                self.add_change(until.min(recovers_until));
+            }
+            Availability::Draining => self.add_change(recovers_until),
+            Availability::Ready | Availability::Full | Availability::Cooling { .. } => {}
+        }
+    }
+
+    /// Adds that the health of a candidate may change until `until`.
+    fn add_change(&mut self, until: Tick) {
+        if self.limits.now < until {
+            self.change = Some(self.change.map_or(until, |change| change.min(until)));
+        }
+    }
+
+    fn decision(self) -> Option<Decision> {
+        let limit = self.limit();
+        match (self.full, self.earliest) {
+            (Some(candidate), earliest) => Some(Decision::Wait {
+                candidate,
+                until: earliest.map_or(limit, |(earliest, _)| earliest.min(limit)),
+            }),
+            (None, Some((until, candidate))) => Some(Decision::Wait { candidate, until }),
+            (None, None) => self.change.map(|until| Decision::WaitForChange { until }),
+        }
+    }
 }
 
 /// Returns until when to wait for an upstream that works but has no capacity now; `None` if no capacity is known to

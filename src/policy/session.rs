@@ -1,21 +1,25 @@
 //! The affinity of a request: its session key and the owner of its state, and from them the candidate upstreams, best
 //! first.
 //!
-//! # Two kinds of affinity
+//! # Three kinds of affinity
 //!
 //! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt
-//! in its cache. An **owner** is the upstream that holds state which the request refers to (an earlier response, a
-//! turn state). It is a requirement: another account refuses the request. So an owner takes precedence over a key. A
-//! key that is known as well is kept, so that the session is pinned to the upstream that has its state.
+//! in its cache. The **issuer** of the turn state that the request returns is a preference too, and a stronger one: a
+//! turn can go on without its turn state, which is sent to no other upstream. An **owner** is the upstream that holds
+//! state which the request refers to (an earlier response, an encrypted item). It is a requirement: another account
+//! refuses the request. So an owner takes precedence over an issuer, and an issuer over a key. A key that is known as
+//! well is kept, so that the session is pinned to the upstream that has its state.
 //!
 //! # The order of candidates
 //!
-//! The request's *own* upstream comes first: the owner, otherwise the pin, otherwise the home. If that upstream cannot
-//! take the request, its siblings follow in rendezvous order: the upstreams of the same organization, which share its
+//! The request's *own* upstream comes first: the owner, otherwise the issuer, otherwise the pin, otherwise the home. If
+//! an issuer cannot take the request, the pin is next, because the session's cache is there. Otherwise, and after that,
+//! the own upstream's siblings follow in rendezvous order: the upstreams of the same organization, which share its
 //! prompt cache and its state. Then all other upstreams follow in rendezvous order, but not for a request with an
 //! owner. Such a request never leaves the owner's organization. It has no candidate at all if the pool does not contain
 //! the owner, because then its organization is unknown. Every member of the organization has the state. So if the pin
-//! is in it too, the pin comes before the owner: the session went to its pin when the owner could not take it.
+//! is in it too, the pin comes before the owner: the session went to its pin when the owner could not take it. For the
+//! same reason, a pin in the organization of the issuer comes before the issuer.
 //!
 //! The order is computed lazily, because the first candidate is usually the only one needed. With a pin, a request
 //! needs no hashing over the pool at all.
@@ -43,8 +47,10 @@ pub struct Clues<'a, H> {
     pub header: H,
     /// The beginning of the conversation.
     pub content: ConversationStart<'a>,
-    /// The upstream that owns the `previous_response_id`, the turn state, or the response id in the path.
+    /// The upstream that owns the `previous_response_id`, the response id in the path, or an encrypted item.
     pub owner: Option<UpstreamId>,
+    /// The upstream that issued the turn state.
+    pub issuer: Option<UpstreamId>,
 }
 
 /// The first bytes of the parts of a body that all requests of a conversation repeat. A part that the body does not
@@ -62,16 +68,19 @@ pub struct ConversationStart<'a> {
 pub struct Affinity {
     /// The session key.
     pub key: Option<SessionKey>,
-    /// The upstream that holds state which the request refers to.
+    /// The upstream that holds state which the request refers to, and without which the request fails.
     pub owner: Option<UpstreamId>,
+    /// The upstream that issued the turn state which the request returns. The request can do without it.
+    pub issuer: Option<UpstreamId>,
 }
 
 impl Affinity {
     /// Derives the affinity from `clues`, in the configured `order` of sources.
     ///
     /// The key comes from the first source whose text is not blank. The same text from any source gives the same key,
-    /// byte for byte. The owner counts if [`SessionSource::Owner`] is in the order at all. After a known owner, the
-    /// content gives no key: such a request contains only the new part of the conversation, not its beginning.
+    /// byte for byte. The owner and the issuer count if [`SessionSource::Owner`] is in the order at all. After a known
+    /// owner, the content gives no key: such a request contains only the new part of the conversation, not its
+    /// beginning. A request with turn state contains the whole conversation.
     pub fn find<'a, H>(order: &[SessionSource], namespace: Namespace, clues: &Clues<'a, H>) -> Self
     where
         H: Fn(&HeaderName) -> Option<&'a str>,
@@ -84,11 +93,11 @@ impl Affinity {
                 SessionSource::Header(name) if found.key.is_none() => (clues.header)(name),
                 SessionSource::Header(_) => None,
                 SessionSource::Owner => {
-                    found.owner = clues.owner;
+                    (found.owner, found.issuer) = (clues.owner, clues.issuer);
                     None
                 }
                 SessionSource::Content => {
-                    if found == Self::default() {
+                    if found.key.is_none() && found.owner.is_none() {
                         found.key = clues.content.key(namespace);
                     }
                     None
@@ -128,7 +137,7 @@ pub enum Route {
     Pin,
     /// The request goes to another upstream, because its own could not take it.
     Moved,
-    /// The request goes to the owner of the state that it refers to.
+    /// The request goes to the owner of the state that it refers to, or to the issuer of its turn state.
     Owner,
     /// The request has no session, and goes to the less loaded of two upstreams.
     Keyless,
@@ -167,14 +176,26 @@ pub struct Candidates<'a, F> {
     /// The index of the request's own upstream. `None` if it is the first in rendezvous order and was not computed
     /// yet, or if the request has none.
     own: Option<MemberIndex>,
+    /// The index of the upstream that comes second: the pin, if the issuer of the turn state comes before it.
+    second: Option<MemberIndex>,
     reach: Reach,
-    has_begun: bool,
+    progress: ReturnedCandidates,
     /// The indexes of the own upstream's siblings that are still to come, the last first; `None` until they are
     /// needed.
     siblings: Option<Vec<MemberIndex>>,
     /// The route of the next candidate.
     route: Route,
     ranked: Ranked<'a, F>,
+}
+
+/// Which candidates have been returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReturnedCandidates {
+    None,
+    /// The own upstream, or the request has none.
+    Own,
+    /// The own upstream and the second one, as far as the request has them.
+    Second,
 }
 
 /// How far from its own upstream a request may go.
@@ -190,7 +211,7 @@ enum Reach {
 }
 
 /// Returns the candidates for a request. `eligible` tells which classes of upstreams may serve the request. A request
-/// without key and owner goes to the less loaded of two upstreams by `in_flight`; `random` is 64 uniformly random bits
+/// without key, owner and issuer goes to the less loaded of two upstreams by `in_flight`; `random` is 64 uniformly random bits
 /// for that choice.
 pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     pool: &'a Rendezvous,
@@ -203,6 +224,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     let usable = |id| pool.position(id).filter(is_eligible);
     let Preference { affinity, pin } = preference;
     let pin = pin.and_then(usable);
+    let mut second = None;
     let (own, reach, route) = if let Some(owner) = affinity.owner {
         let organization = |index| pool.member(index).organization;
         let owned_by = pool.position(owner).map(organization);
@@ -212,6 +234,15 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
             None => (usable(owner), Route::Owner),
         };
         (own, Reach::Organization(owned_by), route)
+    } else if let Some(issuer) = affinity.issuer.and_then(usable) {
+        let organization = |index| pool.member(index).organization;
+        match pin {
+            Some(pin) if organization(pin) == organization(issuer) => (Some(pin), Reach::SiblingsFirst, Route::Pin),
+            pin => {
+                second = pin;
+                (Some(issuer), Reach::SiblingsFirst, Route::Owner)
+            }
+        }
     } else if pin.is_some() {
         (pin, Reach::SiblingsFirst, Route::Pin)
     } else if affinity.key.is_some() {
@@ -225,8 +256,9 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     Candidates {
         pool,
         own,
+        second,
         reach,
-        has_begun: false,
+        progress: ReturnedCandidates::None,
         siblings: None,
         route,
         ranked: pool.ranked_by(key, eligible),
@@ -235,7 +267,6 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
 
 impl<F: Fn(u16) -> bool> Candidates<'_, F> {
     fn first(&mut self) -> Option<MemberIndex> {
-        self.has_begun = true;
         if self.own.is_none() && !matches!(self.reach, Reach::Organization(_)) {
             self.own = self.ranked.next();
         }
@@ -243,7 +274,8 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
     }
 
     fn later(&mut self) -> Option<MemberIndex> {
-        let (pool, own) = (self.pool, self.own);
+        let (pool, own, second) = (self.pool, self.own, self.second);
+        let is_returned = |index: &MemberIndex| [own, second].contains(&Some(*index));
         let organization = match self.reach {
             Reach::Organization(organization) => organization,
             Reach::SiblingsFirst => own.map(|own| pool.member(own).organization),
@@ -254,11 +286,11 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
             Some(_) => self.ranked.among(is_sibling),
             None => Vec::new(),
         });
-        let sibling = std::iter::from_fn(|| siblings.pop()).find(|index| Some(*index) != own);
+        let sibling = std::iter::from_fn(|| siblings.pop()).find(|index| !is_returned(index));
         match self.reach {
             Reach::Organization(_) => sibling,
             Reach::SiblingsFirst | Reach::Anywhere => sibling.or_else(|| {
-                let is_other = |index: &MemberIndex| Some(*index) != own && !is_sibling(pool.member(*index));
+                let is_other = |index: &MemberIndex| !is_returned(index) && !is_sibling(pool.member(*index));
                 self.ranked.find(is_other)
             }),
         }
@@ -269,8 +301,18 @@ impl<F: Fn(u16) -> bool> Iterator for Candidates<'_, F> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        let first = if self.has_begun { None } else { self.first() };
-        let index = match first {
+        let early = match self.progress {
+            ReturnedCandidates::None => self.first(),
+            ReturnedCandidates::Own => self.second,
+            ReturnedCandidates::Second => None,
+        };
+        self.progress = match self.progress {
+            ReturnedCandidates::None if early.is_some() => ReturnedCandidates::Own,
+            ReturnedCandidates::None | ReturnedCandidates::Own | ReturnedCandidates::Second => {
+                ReturnedCandidates::Second
+            }
+        };
+        let index = match early {
             Some(index) => index,
             None => self.later()?,
         };

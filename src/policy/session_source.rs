@@ -18,7 +18,8 @@ pub enum SessionSource {
     Header(HeaderName),
     /// The body's `client_metadata.session_id`.
     ClientSessionId,
-    /// The upstream that owns the `previous_response_id`, the turn state, or the response id in the path.
+    /// The upstream that owns the `previous_response_id`, the response id in the path or an encrypted item, or that issued
+    /// the turn state.
     Owner,
     /// The beginning of the conversation, which all requests of the conversation repeat.
     Content,

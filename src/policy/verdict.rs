@@ -2,19 +2,24 @@
 //!
 //! The same status can concern the caller or the account. A 429 for the configured credential says that this account
 //! has reached a limit, and another account may serve the request. A 429 for the caller's own credential says that the
-//! caller has reached a limit. A 403 may refuse a model to every account, or refuse everything to one account. So a
-//! verdict needs the status, the content of the error, and the owner of the credential.
+//! caller has reached a limit. A 401 or 403 may refuse a resource to every account, or everything to one account. So a
+//! verdict needs the status, the content of the error, the owner of the credential, and what was asked for.
+//!
+//! [`words`] has the codes and types that upstreams write, by what they mean.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::ids::ModelKey;
+use crate::{endpoint::EndpointClass, ids::ModelKey};
 
 #[cfg(test)]
 mod tests;
+mod words;
 
-/// The facts in an error body, or in the first event of a stream if it reports a failure.
+use words::Meaning;
+
+/// The facts in an error body, or in a failed event of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErrorFacts<'a> {
     /// The field `error.type`.
@@ -25,6 +30,23 @@ pub struct ErrorFacts<'a> {
     pub reset: Option<Duration>,
     /// Whether the limit applies to the requested model only, rather than to the account.
     pub names_model: bool,
+    /// Whether the message says that the credential or its account is not valid.
+    pub says_credential: bool,
+    /// Whether the message says that the credential lacks a permission or a scope.
+    pub says_permission: bool,
+    /// Whether the message says that a quota of a day or longer, or the credit, is used up.
+    pub says_quota: bool,
+}
+
+/// The request that an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The model that was requested.
+    pub model: Option<ModelKey>,
+    /// The part of the upstream's service that was called.
+    pub endpoint: EndpointClass,
+    /// The owner of the credential that the request carried.
+    pub credential: CredentialOwner,
 }
 
 /// The owner of the credential that a request carried to the upstream.
@@ -77,6 +99,10 @@ pub enum Verdict {
     Failed,
     /// The upstream refuses the account or its credential. Another upstream may serve the request.
     Refused,
+    /// The upstream refused a generation without saying whether the credential or the resource is at fault. A request to
+    /// another endpoint class has to confirm that it is the credential. Until then the answer says nothing about the
+    /// upstream's health. Another upstream may serve the request.
+    Unauthorized,
 }
 
 impl Verdict {
@@ -84,82 +110,35 @@ impl Verdict {
     pub fn fails_over(self) -> bool {
         match self {
             Self::Served | Self::Answered => false,
-            Self::Limited { .. } | Self::Failed | Self::Refused => true,
+            Self::Limited { .. } | Self::Failed | Self::Refused | Self::Unauthorized => true,
         }
     }
 }
-
-/// Codes that mean that the account as a whole may not be used, for any request: OpenAI's codes
-/// (<https://developers.openai.com/api/docs/guides/error-codes>) and codes known from other gateways
-/// (`monitor/manage.go` of one-api, the 401 and 402 rules of sub2api). Codes that may concern only one model or one
-/// endpoint (`insufficient_permissions`, `model_not_found`) are not in this list.
-const ACCOUNT: [&str; 9] = [
-    "access_terminated",
-    "account_deactivated",
-    "billing_not_active",
-    "deactivated_workspace",
-    "invalid_api_key",
-    "organization_deactivated",
-    "token_invalidated",
-    "token_revoked",
-    "unsupported_country_region_territory",
-];
-
-/// Codes and types that mean that the account has reached a limit: a limit of the current minute or month, or the end
-/// of its prepaid credit.
-const LIMIT: [&str; 14] = [
-    "billing_hard_limit_reached",
-    "credit_balance_exhausted",
-    "insufficient_quota",
-    "insufficient_user_quota",
-    "organization_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "project_spend_limit_exceeded",
-    "quota_exceeded",
-    "rate_limit_error",
-    "rate_limit_exceeded",
-    "slow_down",
-    "too_many_requests",
-    "usage_limit_reached",
-    "usage_not_included",
-];
-
-/// Codes and types that mean that the upstream is overloaded, for all accounts.
-const OVERLOAD: [&str; 4] = [
-    "engine_overloaded",
-    "overloaded_error",
-    "server_is_overloaded",
-    "service_unavailable_error",
-];
 
 /// Returns whether [`of_status`] needs the body of an answer with this status. For other statuses, the status alone
 /// decides.
 pub fn needs_body(status: StatusCode, credential: CredentialOwner) -> bool {
     match status.as_u16() {
-        402 | 403 | 429 => credential == CredentialOwner::Upstream,
+        401..=403 | 429 => credential == CredentialOwner::Upstream,
         503 | 529 => true,
         _ => false,
     }
 }
 
-/// Returns the verdict on an answer with this status. `model` is the requested model, and `credential` tells whose
-/// credential the request carried.
-pub fn of_status(
-    status: StatusCode,
-    facts: &ErrorFacts<'_>,
-    model: Option<ModelKey>,
-    credential: CredentialOwner,
-) -> Verdict {
-    let is_configured = credential == CredentialOwner::Upstream;
+/// Returns the verdict on an answer with this status to the request `asked`.
+pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> Verdict {
+    let is_configured = asked.credential == CredentialOwner::Upstream;
     match status.as_u16() {
         200..=299 => Verdict::Served,
-        401 if is_configured => Verdict::Refused,
-        402 | 403 if is_configured && facts.says_any_of(&ACCOUNT) => Verdict::Refused,
-        // Gateways and other providers answer 402 when prepaid credit is used up.
-        402 if is_configured => facts.limited(model),
-        403 if is_configured && facts.says_any_of(&LIMIT) => facts.limited(model),
-        429 if is_configured => facts.limited(model),
-        503 | 529 if facts.reset.is_some() => facts.limited(model),
+        401 if is_configured => facts.of_unauthorized(asked),
+        402 if is_configured => match facts.meaning() {
+            Some(Meaning::Account) => Verdict::Refused,
+            // Gateways and other providers answer 402 when prepaid credit is used up.
+            _ => facts.limited(asked, LimitCause::Quota),
+        },
+        403 if is_configured => facts.of_forbidden(asked),
+        429 if is_configured => facts.limited(asked, facts.cause()),
+        503 | 529 if facts.reset.is_some() => facts.limited(asked, LimitCause::Rate),
         // Cloudflare uses the statuses 520 to 530 for an origin that it cannot reach or understand. The exception is
         // 529, which means that the upstream is overloaded.
         500 | 502..=504 | 520..=530 => Verdict::Failed,
@@ -167,34 +146,84 @@ pub fn of_status(
     }
 }
 
-/// Returns the verdict on a stream with the first event `response.failed` or `error`.
-pub fn of_first_event(facts: &ErrorFacts<'_>, model: Option<ModelKey>, credential: CredentialOwner) -> Verdict {
-    if facts.says_any_of(&OVERLOAD) {
-        match facts.reset {
-            Some(_) => facts.limited(model),
-            None => Verdict::Failed,
-        }
-    } else if credential == CredentialOwner::Upstream && facts.says_any_of(&LIMIT) {
-        facts.limited(model)
-    } else {
-        Verdict::Answered
+/// Returns the verdict on a stream that failed with `response.failed` or `error`, before or after its first output.
+///
+/// Only an error that is known to be the request's own is passed on. A failure of an unknown kind, or without a code, is the
+/// upstream's.
+pub fn of_failed_stream(facts: &ErrorFacts<'_>, asked: &Asked) -> Verdict {
+    let is_configured = asked.credential == CredentialOwner::Upstream;
+    match facts.meaning() {
+        Some(Meaning::Overload) if facts.reset.is_some() => facts.limited(asked, LimitCause::Rate),
+        Some(Meaning::Overload | Meaning::Failure) => Verdict::Failed,
+        Some(Meaning::Request | Meaning::Resource) => Verdict::Answered,
+        Some(Meaning::Account | Meaning::Rate | Meaning::Quota) if !is_configured => Verdict::Answered,
+        Some(Meaning::Account) => Verdict::Refused,
+        Some(Meaning::Rate | Meaning::Quota) => facts.limited(asked, facts.cause()),
+        // Only limits have a reset.
+        None if is_configured && (facts.reset.is_some() || facts.says_quota) => facts.limited(asked, facts.cause()),
+        None => Verdict::Failed,
     }
 }
 
 impl ErrorFacts<'_> {
-    fn says_any_of(&self, words: &[&str]) -> bool {
-        [self.kind, self.code]
-            .into_iter()
-            .flatten()
-            .any(|said| words.contains(&said))
+    /// The meaning of the code, or else of the type, which is less exact.
+    fn meaning(&self) -> Option<Meaning> {
+        let of_kind = || self.kind.and_then(words::meaning_of);
+        self.code.and_then(words::meaning_of).or_else(of_kind)
     }
 
-    fn limited(&self, model: Option<ModelKey>) -> Verdict {
-        let model = model.filter(|_| self.names_model);
+    /// The verdict on a 401 under the configured credential (RFC 9110 section 15.5.2).
+    fn of_unauthorized(&self, asked: &Asked) -> Verdict {
+        match self.of_refusal(asked) {
+            Some(verdict) => verdict,
+            None if self.has_own_code() || asked.endpoint != EndpointClass::Generation => Verdict::Answered,
+            None => Verdict::Unauthorized,
+        }
+    }
+
+    /// The verdict on a 403 under the configured credential.
+    fn of_forbidden(&self, asked: &Asked) -> Verdict {
+        let verdict = self.of_refusal(asked);
+        verdict.unwrap_or_else(|| match self.says_quota {
+            true => self.limited(asked, LimitCause::Quota),
+            false => Verdict::Answered,
+        })
+    }
+
+    /// The verdict on a 401 or 403, if the error says what is refused: the credential, a resource, or more usage. The code
+    /// is the most exact, then the message, then the type, which may be no more than `permission_error`.
+    fn of_refusal(&self, asked: &Asked) -> Option<Verdict> {
+        match self.meaning() {
+            Some(Meaning::Account) => Some(Verdict::Refused),
+            Some(Meaning::Rate | Meaning::Quota) => Some(self.limited(asked, self.cause())),
+            _ if self.code.and_then(words::meaning_of) == Some(Meaning::Resource) => Some(Verdict::Answered),
+            _ if self.says_permission => Some(Verdict::Answered),
+            _ if self.says_credential => Some(Verdict::Refused),
+            Some(Meaning::Resource) => Some(Verdict::Answered),
+            _ => None,
+        }
+    }
+
+    /// Whether the error has a code that is more than a repetition of the status or of a generic type.
+    fn has_own_code(&self) -> bool {
+        self.code.is_some_and(|code| !words::is_generic(code))
+    }
+
+    fn cause(&self) -> LimitCause {
+        let words = [self.code, self.kind].into_iter().flatten();
+        let mut meanings = words.filter_map(words::meaning_of);
+        match self.says_quota || meanings.any(|meaning| meaning == Meaning::Quota) {
+            true => LimitCause::Quota,
+            false => LimitCause::Rate,
+        }
+    }
+
+    fn limited(&self, asked: &Asked, cause: LimitCause) -> Verdict {
+        let model = asked.model.filter(|_| self.names_model);
         Verdict::Limited {
             reset: self.reset,
             scope: model.map_or(Scope::Upstream, Scope::Model),
-            cause: LimitCause::Rate,
+            cause,
         }
     }
 }

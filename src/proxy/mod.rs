@@ -4,6 +4,7 @@
 //!
 //! | phase | where | what it makes | it ends early when |
 //! | --- | --- | --- | --- |
+//! | check the page | `request/web_page` | the web page that may read the answer | a web page sent the request, and may not |
 //! | identify | `request/` | the caller and the target | the head is malformed, or the client key is not valid |
 //! | admit | `request/` | the head that every upstream may receive | the caller may not call this path |
 //! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
@@ -44,13 +45,15 @@
 //! 2. `turn/verdict` asks [`policy::verdict`](crate::policy::verdict) what that means: `Limited`, if the credential is the
 //!    upstream's. If it is the caller's own, the answer is passed on.
 //! 3. `turn/attempts` reports the verdict to the upstream's health, which begins a cooldown
-//!    ([`policy::health`](crate::policy::health)), and gives the slot back. It keeps the answer for the case that no upstream
-//!    does better.
+//!    ([`policy::health`](crate::policy::health)), and gives the slot back. The answer itself is dropped: it concerns one
+//!    account of several.
 //! 4. `turn/pick` asks [`policy::select`](crate::policy::select()) for the next upstream. A session whose prompt is cached waits
 //!    for its own upstream if the cooldown ends soon enough; otherwise a sibling of the same organization or the next upstream
-//!    takes the request, which costs a retry of the budget.
-//! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited, the caller gets
-//!    [`Fault::Limited`]: 429 with the time at which the first limit resets.
+//!    takes the request, which costs a retry of the budget. If all of them are limited, the request waits for the earliest
+//!    reset, if that lies within `affinity.wait_max`. A limit that is waited out costs neither an attempt nor a retry.
+//! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited for longer,
+//!    `turn/outlook` finds the earliest reset. The caller gets 429: [`Fault::UpstreamsRateLimited`] for a limit that
+//!    resets within minutes, which clients wait out, or [`Fault::Limited`] for a quota, which clients show to their users.
 
 mod exchange;
 mod headers;
@@ -84,6 +87,7 @@ use self::{
         admit::{self, Identified},
         inspect, model_access,
         received::ReceivedHead,
+        web_page,
     },
     request_end::RequestEnd,
     request_log::RequestLog,
@@ -142,21 +146,35 @@ impl Proxy {
         let mut charge = Charge::default();
 
         let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
+        let page = match admit::check_head(&head).and_then(|()| web_page::check(&snapshot, &head)) {
+            Ok(page) => page,
+            Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
+        };
+        if let Some(mut headers) = page.preflight(&head.parts) {
+            page.expose(&mut headers);
+            return reply::preflight(headers, identity, RequestEnd::new(log, charge));
+        }
         let now = self.gateway.clock.unix_time().as_secs();
         let identified = match admit::identify(&snapshot, head, now) {
             Ok(identified) => identified,
-            Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
+            Err(fault) => {
+                let mut response = reply::error(&fault, identity, RequestEnd::new(log, charge));
+                page.expose(response.headers_mut());
+                return response;
+            }
         };
         let identity = identity.with_caller(&identified);
         log.record_caller(identified.target.endpoint, identity.key);
 
         let answered = self.answer(&snapshot, identified, body, &mut log, &mut charge).await;
         let end = RequestEnd::new(log, charge);
-        match answered {
+        let mut response = match answered {
             Ok(Answered::ByUpstream(served)) => response::build(&self.gateway, &snapshot, *served, identity, end),
             Ok(Answered::ByCatalogue(list)) => reply::json(list, identity, end),
             Err(fault) => reply::error(&fault, identity, end),
-        }
+        };
+        page.expose(response.headers_mut());
+        response
     }
 
     /// Runs the phases of a request, after its caller is known.

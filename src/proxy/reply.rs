@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
@@ -76,6 +76,21 @@ pub(super) fn error(fault: &Fault, identity: RequestIdentity<'_>, mut end: Reque
     response
 }
 
+/// The response to the preflight request of an allowed web page: 204 with `headers`.
+pub(super) fn preflight(
+    headers: HeaderMap,
+    identity: RequestIdentity<'_>,
+    mut end: RequestEnd,
+) -> Response<ResponseBody> {
+    let status = StatusCode::NO_CONTENT;
+    end.mark_own_answer(status);
+    let mut response = Response::new(ResponseBody::own(Bytes::new(), OwnBodyKind::Answer, end));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(X_REQUEST_ID, identity.id);
+    response
+}
+
 /// A response with the status 200 and the JSON `text`.
 pub(super) fn json(text: Bytes, identity: RequestIdentity<'_>, mut end: RequestEnd) -> Response<ResponseBody> {
     let status = StatusCode::OK;
@@ -121,7 +136,6 @@ fn own(
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use http::HeaderMap;
     use http_body::Body as _;
     use http_body_util::BodyExt as _;
     use serde_json::{Value, json};
@@ -174,6 +188,24 @@ mod tests {
         ] {
             assert_eq!(headers.get(name).expect(name), value);
         }
+    }
+
+    #[tokio::test]
+    async fn a_short_limit_of_the_upstreams_has_the_shape_that_codex_waits_out() {
+        let fault = Fault::UpstreamsRateLimited {
+            resets_in: Duration::from_millis(8_200),
+            is_owned: false,
+        };
+        let (status, headers, body) = rendered(fault, None).await;
+        let error = &body["error"];
+        assert_eq!((status.as_u16(), &headers["retry-after"]), (429, &HeaderValue::from(9)));
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("rate_limit_exceeded"), &json!("rate_limit_exceeded"))
+        );
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.ends_with("Please try again in 9s."), "{message}");
+        assert_eq!(error.get("resets_at"), None);
     }
 
     #[tokio::test]

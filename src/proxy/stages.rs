@@ -32,7 +32,9 @@ pub struct AdmittedHead<'a>(Admitted<'a>);
 /// # Errors
 /// The fault that refuses the request.
 pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<AdmittedHead<'_>, Fault> {
-    let identified = admit::identify(snapshot, ReceivedHead::new(parts, framing, peer), 0)?;
+    let head = ReceivedHead::new(parts, framing, peer);
+    admit::check_head(&head)?;
+    let identified = admit::identify(snapshot, head, 0)?;
     admit::admit(snapshot, identified).map(AdmittedHead)
 }
 
@@ -100,7 +102,7 @@ pub fn pick_and_pin(
 fn pick_now<'a>(turn: &mut Turn<'a>) -> Result<PickedUpstream<'a>, Fault> {
     match turn.pick_now() {
         PickStep::Go(picked) => Ok(picked),
-        PickStep::Wait { .. } | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),
+        PickStep::Wait(_) | PickStep::LostSlot | PickStep::NoneLeft => Err(Fault::Internal),
     }
 }
 

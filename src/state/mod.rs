@@ -34,6 +34,6 @@ pub use metrics::{
 pub use rate_limits::{Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
-pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot};
+pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot, WebPageRules};
 pub use upstream::{Credential, Upstream};
 pub use upstream_state::{Lease, UpstreamState, WithheldFailure};

@@ -30,6 +30,24 @@ pub struct RequestLimits {
     pub idle: Duration,
 }
 
+/// Which web pages may call the public listener.
+#[derive(Debug)]
+pub struct WebPageRules {
+    /// Whether a request must name this machine as its host, if no client key is needed. The operator gives that up
+    /// together with the loopback addresses, by `allow_anonymous`.
+    pub checks_host: bool,
+    /// The origins whose pages may call the listener, such as `https://app.example`, in lower case.
+    allowed_origins: Box<[Box<str>]>,
+}
+
+impl WebPageRules {
+    /// Whether pages of `origin` may call the listener.
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        let mut allowed = self.allowed_origins.iter();
+        allowed.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
 /// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it. Its upstreams, groups
 /// and client keys hold their part of that state, so that a request looks nothing up.
 pub struct Snapshot {
@@ -57,6 +75,8 @@ pub struct Snapshot {
     pub route_headers: bool,
     /// The client keys and their groups.
     pub access: Access,
+    /// Which web pages may call the public listener.
+    pub pages: WebPageRules,
     /// Whether any upstream is called with the caller's own credential.
     pub has_passthrough: bool,
 }
@@ -210,6 +230,15 @@ impl Snapshot {
             max_ejected: config.health.max_ejected,
             forwarded: config.server.forwarded,
             route_headers: config.server.route_headers,
+            pages: WebPageRules {
+                checks_host: !config.server.allow_anonymous,
+                allowed_origins: config
+                    .server
+                    .allow_origins
+                    .iter()
+                    .map(|origin| origin.as_str().into())
+                    .collect(),
+            },
             has_passthrough: config
                 .upstreams
                 .iter()

@@ -18,7 +18,7 @@ mod tests;
 use std::{pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::time::sleep_until;
+use tokio::{sync::futures::Notified, time::sleep_until};
 
 pub(super) use self::health::Membership;
 use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
@@ -48,6 +48,8 @@ pub struct UpstreamState {
     health: UpstreamHealth,
     /// The outcomes of the requests, for the comparison with the other upstreams.
     outcomes: Outcomes,
+    /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
+    refusal_check: tokio::sync::Mutex<()>,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
@@ -154,6 +156,7 @@ impl UpstreamState {
             slots: Slots::default(),
             health: UpstreamHealth::new(name.clone(), clock, cap.clone()),
             outcomes: Outcomes::default(),
+            refusal_check: tokio::sync::Mutex::default(),
         })
     }
 
@@ -225,6 +228,16 @@ impl UpstreamState {
                 }
             }
         }
+    }
+
+    /// Completes when the health changes after this call has been enabled or polled.
+    pub fn changed(&self) -> Notified<'_> {
+        self.health.changed()
+    }
+
+    /// The lock that a request holds while it asks the upstream whether it refuses the credential.
+    pub fn refusal_check(&self) -> &tokio::sync::Mutex<()> {
+        &self.refusal_check
     }
 
     /// Stops new requests, by order of the operator. Requests in flight finish.

@@ -10,15 +10,16 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import child, curl, gated, limits, sdks, verify
+from kit import child, curl, failing, gated, limits, refusals, sdks, verify
 from kit.child import Failure
 from kit.rig import Rig
 
 CLIENTS = {
-    "codex": {**limits.PARTS, **gated.CODEX},
+    "codex": {**limits.PARTS, **failing.PARTS, **gated.CODEX},
     "openai-python": {**sdks.PYTHON, **gated.PYTHON},
     "openai-node": {**sdks.NODE, **gated.NODE},
-    "curl": curl.PARTS,
+    "curl": {**curl.PARTS, **refusals.CURL},
+    "httpx": refusals.HTTPX_PARTS,
 }
 
 

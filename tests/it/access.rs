@@ -88,7 +88,8 @@ async fn an_unauthenticated_request_is_refused_before_its_body_is_read() {
         let gateway = Gateway::before(std::slice::from_ref(&sim), &head).await;
         (sim, gateway)
     };
-    let head = "POST /v1/responses HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n";
+    let head =
+        "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n";
     for (fields, status) in [
         ("content-length: 1000\r\n", 401),
         ("transfer-encoding: chunked\r\n", 401),

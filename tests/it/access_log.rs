@@ -114,7 +114,7 @@ async fn each_request_has_one_line_with_its_outcome() {
 async fn bytes_of_a_streamed_upload_are_counted() {
     let sims = sims(1).await;
     let gateway = Gateway::before(&sims, "").await;
-    let head = "POST /v1/files HTTP/1.1\r\nhost: x\r\nx-request-id: up\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/files HTTP/1.1\r\nhost: localhost\r\nx-request-id: up\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunks = "5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
     wire::exchange(gateway.address, [head, chunks]).await;
     assert_eq!(sims[0].requests()[0].body, "hello, world");

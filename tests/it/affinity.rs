@@ -1,16 +1,19 @@
 //! The choice of the upstream: session keys, owned state, and keyless requests.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use steadfast::sim::{Act, Point, Rule, Sim};
+use steadfast::sim::{Act, Close, Point, Rule, ScriptedAnswer, Sim};
 
 use crate::kit::{
     client::{self, Reply},
     gateway::{Gateway, upstream},
-    sessions::responses_request,
+    sessions::{responses_request, usage_limit_reached},
     sims, until, wire,
 };
 
@@ -58,7 +61,7 @@ async fn the_same_text_from_any_source_is_the_same_session() {
             format!("session-id: \r\nsession_id: {key}\r\n{}", with_body(body(""))),
         ];
         for (nth, tail) in tails.iter().enumerate() {
-            let head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+            let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
             let reply = wire::exchange(gateway.address, [head.as_bytes(), tail.as_bytes()]).await;
             let route = if nth == 0 { "home" } else { "pin" };
             assert_eq!(reply.routed(), (home.as_str(), route), "{tail}");
@@ -228,6 +231,63 @@ async fn turn_state_reaches_only_its_issuer_and_unchanged() {
         "{got:?}"
     );
     assert!(sims[1..].iter().all(|sim| sim.counts().requests == 0));
+}
+
+#[tokio::test]
+async fn a_turn_goes_on_elsewhere_if_the_issuer_of_its_state_cannot_serve_it() {
+    let error = |status: StatusCode, code: &str| Act::reply(status, &json!({"error": {"message": "no", "code": code}}));
+    for (what, trouble) in [
+        ("a long limit", usage_limit_reached(600)),
+        (
+            "a refused credential",
+            error(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+        ),
+        ("a failure", error(StatusCode::SERVICE_UNAVAILABLE, "overloaded")),
+        ("a cut", Act::answer(ScriptedAnswer::Close(Close::Reset))),
+    ] {
+        let sims = sims(3).await;
+        let gateway = Gateway::before(&sims, "").await;
+        let key = keys_at_home(&gateway, &sims).await.remove("a").expect("a key");
+        let turn = json!({"input": "hi", "prompt_cache_key": key});
+        let first = send(&gateway, turn.clone(), &[]).await;
+        let state = [("x-codex-turn-state", first.header("x-codex-turn-state"))];
+        sims[0].script().always(trouble);
+        let moved = send(&gateway, turn.clone(), &state).await;
+        let (second, route) = moved.routed();
+        assert!(second != "a" && route == "moved", "{what}: {second} {route}");
+        let again = send(&gateway, turn.clone(), &state).await;
+        assert_eq!(
+            again.routed(),
+            (second, "moved"),
+            "{what}: the rest of the turn stays together"
+        );
+        let others = sims[1..].iter().flat_map(|sim| sim.requests());
+        assert_eq!(
+            others.filter(|r| r.headers.contains_key("x-codex-turn-state")).count(),
+            0
+        );
+        assert_eq!(
+            send(&gateway, turn, &[]).await.routed(),
+            (second, "pin"),
+            "{what}: the next turn"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_turn_waits_for_the_issuer_of_its_state_if_the_limit_is_short() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    // A request without a session key: only the turn state tells where its turn began.
+    let first = send(&gateway, json!({"input": "hi"}), &[]).await;
+    let (issuer, _) = first.routed();
+    let state = [("x-codex-turn-state", first.header("x-codex-turn-state"))];
+    let sim = sims.iter().find(|sim| sim.name() == issuer).expect("the issuer");
+    sim.script().once("/v1/responses", usage_limit_reached(1));
+    let begun = Instant::now();
+    let reply = send(&gateway, json!({"input": "another text"}), &state).await;
+    assert_eq!(reply.routed(), (issuer, "owner"));
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

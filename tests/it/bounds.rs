@@ -38,7 +38,8 @@ const TOLERANCE: Duration = Duration::from_secs(10);
 /// Sends a head that never ends: clients with an odd number pause in it, the others send a byte at a time.
 async fn slow_head(address: SocketAddr, number: usize) {
     let mut wire = Wire::open(address).await;
-    wire.send("GET /v1/models HTTP/1.1\r\nhost: it\r\nx-slow: ").await;
+    wire.send("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
+        .await;
     if number.is_multiple_of(2) {
         let mut dripping = tokio::time::interval(Duration::from_millis(100));
         // A write fails after the server has closed the connection.
@@ -55,7 +56,7 @@ async fn slow_body(address: SocketAddr, number: usize) {
     let path = if number.is_multiple_of(2) { "responses" } else { "files" };
     let mut wire = Wire::open(address).await;
     wire.send(format!(
-        "POST /v1/{path} HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
+        "POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
     ))
     .await;
     let answer = wire.answer().await;

@@ -55,7 +55,7 @@ async fn pipelined_requests_after_a_running_one_are_answered() {
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_counted_and_logged() {
     let (sim, gateway) = gateway_with_sim("[timeouts]\nclient_header = \"250ms\"\n").await;
-    let head = |fields: &str| format!("GET /v1/models HTTP/1.1\r\nhost: it\r\n{fields}\r\n");
+    let head = |fields: &str| format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n");
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(65_534));
     let cases = [
         (head("no colon\r\n"), json!(400), "bad_head"),

@@ -90,7 +90,7 @@ async fn a_client_that_closes_during_an_upload_cancels_its_request() {
     ] {
         let (sim, gateway) = gateway_with_sim("").await;
         let mut wire = Wire::open(gateway.address).await;
-        wire.send(format!("POST /v1/files HTTP/1.1\r\nhost: it\r\n{framing}"))
+        wire.send(format!("POST /v1/files HTTP/1.1\r\nhost: localhost\r\n{framing}"))
             .await;
         until_in_flight(&sim).await;
         until_true("the first bytes of the body at the upstream", || {

@@ -190,7 +190,7 @@ async fn an_upload_is_streamed_and_not_buffered() {
     let rest = vec![b'x'; 700_000];
     let length = start.len() + rest.len();
     let head = format!(
-        "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
+        "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.expect("the peer reads");
     stream.write_all(start.as_bytes()).await.expect("the peer reads");

@@ -26,6 +26,11 @@ fn error(code: u16) -> Act {
     )
 }
 
+fn invalid_api_key() -> Act {
+    let error = json!({"message": "no", "type": "invalid_request_error", "param": null, "code": "invalid_api_key"});
+    Act::reply(StatusCode::UNAUTHORIZED, &json!({ "error": error }))
+}
+
 fn failed_event(code: &str) -> Value {
     json!({"type": "response.failed", "sequence_number": 0, "response": {"id": "resp_f", "status": "failed", "error": {"code": code, "message": "no"}}})
 }
@@ -41,7 +46,7 @@ async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
         ("fin", Act::answer(ScriptedAnswer::Close(Close::Fin))),
         ("reset", Act::answer(ScriptedAnswer::Close(Close::Reset))),
         ("429", usage_limit_reached(3600)),
-        ("401", error(401)),
+        ("401", invalid_api_key()),
         ("500", error(500)),
         ("502", error(502)),
         ("503", error(503)),
@@ -50,6 +55,11 @@ async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
         ("overloaded", Act::events(&[failed_event("server_is_overloaded")])),
         ("limit", Act::events(&[failed_event("rate_limit_exceeded")])),
         ("quota", Act::events(&[failed_event("insufficient_quota")])),
+        ("failure", Act::events(&[failed_event("server_error")])),
+        (
+            "failure without a code",
+            Act::events(&[json!({"type": "error", "message": "no", "code": null})]),
+        ),
         ("cut before an event", Act::cut(Point::Events(0), Close::Fin)),
     ];
     for (what, act) in acts {
@@ -218,7 +228,7 @@ async fn a_refused_credential_disables_the_upstream_until_a_reload() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
-    sims[0].script().once("/v1/responses", error(401));
+    sims[0].script().once("/v1/responses", invalid_api_key());
     assert_eq!(send_turn(&gateway, &key).await.routed(), ("b", "moved"));
     let line = gateway.log_until("refuses the credential").await;
     assert!(

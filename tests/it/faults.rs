@@ -256,7 +256,7 @@ async fn a_response_before_the_end_of_the_request_is_returned() {
     }
     // The upstream does the same while the client is still sending the body.
     let mut wire = Wire::open(gateway.address).await;
-    wire.send("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-length: 1000\r\n\r\nbegun")
+    wire.send("POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\nbegun")
         .await;
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (413, "too large for me"));

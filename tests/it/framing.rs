@@ -10,7 +10,7 @@ const JSON: &str = r#"{"model":"gpt-5.2","input":"hi","prompt_cache_key":"k"}"#;
 /// Returns a request head with these lines in addition to `Host` and `Content-Type`.
 fn head(lines: &[&str]) -> String {
     let lines = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
-    format!("POST /v1/responses HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\n{lines}\r\n")
+    format!("POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}\r\n")
 }
 
 fn chunked(body: &str) -> String {
@@ -110,7 +110,7 @@ async fn an_invalid_length_or_coding_is_refused() {
 async fn an_invalid_head_is_refused() {
     let many = "x-filler: 1\r\n".repeat(101);
     let long = "x".repeat(200_000);
-    let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nhost: it\r\n{lines}\r\n");
+    let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n");
     let models = "/v1/models";
     assert_refused(vec![
         ("a folded line", get(models, "x-a: 1\r\n folded\r\n"), &[400]),

@@ -34,7 +34,7 @@ async fn requests_and_streams_pass_over_http2() {
     assert_eq!(status, StatusCode::OK);
     let requests = sim.requests();
     assert_eq!(requests[2].body, long.as_bytes());
-    assert_eq!(requests[0].headers["x-forwarded-host"], "it");
+    assert_eq!(requests[0].headers["x-forwarded-host"], "localhost");
     assert_eq!(requests[0].headers["content-length"], PLAIN.len().to_string().as_str());
     for (method, path, status) in [
         (Method::GET, "/v1/nope/../x", 400),

@@ -26,7 +26,7 @@ async fn long_bodies_are_refused_early_and_slow_bodies_time_out() {
         .expect("the server accepts connections");
     let mut sender: Sender<Channel<Bytes, std::io::Error>> = start_http2(stream).await;
     let head = |length: Option<u64>| {
-        let head = Request::post("http://it/v1/responses").header("content-type", "application/json");
+        let head = Request::post("http://localhost/v1/responses").header("content-type", "application/json");
         match length {
             Some(length) => head.header("content-length", length),
             None => head,
@@ -97,7 +97,7 @@ async fn a_client_with_an_empty_window_is_disconnected() {
     let nowhere = fields(&[
         (":method", "GET"),
         (":scheme", "http"),
-        (":authority", "it"),
+        (":authority", "localhost"),
         (":path", "/nope"),
     ]);
     for stream in [1, 3] {
@@ -117,7 +117,7 @@ fn get_fields() -> Vec<u8> {
     fields(&[
         (":method", "GET"),
         (":scheme", "http"),
-        (":authority", "it"),
+        (":authority", "localhost"),
         (":path", "/v1/files"),
     ])
 }

@@ -16,7 +16,7 @@ use crate::kit::{
 async fn forward(gateway: &Gateway, sim: &Sim, path: &str, lines: &str) -> (HeaderMap, Reply) {
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: gateway.example\r\ncontent-length: {length}\r\n{lines}\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{lines}\r\n");
     let reply = wire::exchange(gateway.address, [head.as_bytes(), body.as_bytes()]).await;
     let arrived = sim
         .requests()
@@ -194,7 +194,7 @@ async fn forwarding_headers_are_set_when_enabled() {
     for (name, value) in [
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
-        ("x-forwarded-host", "gateway.example"),
+        ("x-forwarded-host", "localhost"),
     ] {
         assert_eq!(
             arrived.get_all(name).iter().collect::<Vec<_>>(),
@@ -314,7 +314,7 @@ async fn the_framing_of_a_request_is_preserved() {
     let body = r#"{"model":"gpt-5.2","input":"hi"}"#;
     let (one, two) = body.split_at(10);
     for path in ["/v1/responses", "/v1/files"] {
-        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
         let chunked = format!(
             "{head}transfer-encoding: chunked\r\n\r\na;x=y\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
             two.len()

@@ -48,7 +48,7 @@ async fn responses_without_a_body_end_with_their_head() {
         respond_with(&sim, head);
         let mut wire = Wire::open(gateway.address).await;
         for _ in 0..2 {
-            wire.send(format!("{method} /v1/files/x HTTP/1.1\r\nhost: it\r\n\r\n"))
+            wire.send(format!("{method} /v1/files/x HTTP/1.1\r\nhost: localhost\r\n\r\n"))
                 .await;
             let answer = wire.answer_to(method).await;
             assert_eq!((answer.status, wire.rest().as_str()), (status, ""), "{method} {head}");
@@ -67,7 +67,7 @@ async fn an_error_for_a_head_request_has_no_body() {
     let (_sim, gateway) = gateway_with_sim("").await;
     let mut wire = Wire::open(gateway.address).await;
     for _ in 0..2 {
-        wire.send("HEAD /nowhere HTTP/1.1\r\nhost: it\r\n\r\n").await;
+        wire.send("HEAD /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         let answer = wire.answer_to("HEAD").await;
         assert_eq!((answer.status, wire.rest().as_str()), (404, ""));
     }

@@ -18,8 +18,8 @@ use crate::kit::{
     wire::{self, Wire},
 };
 
-const GET: &str = "GET /v1/files/x HTTP/1.1\r\nhost: it\r\n\r\n";
-const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: it\r\n\r\n";
+const GET: &str = "GET /v1/files/x HTTP/1.1\r\nhost: localhost\r\n\r\n";
+const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// The time limit for one step of a test.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -88,8 +88,9 @@ async fn an_early_response_does_not_truncate_the_upload() {
     let mut client = TcpStream::connect(gateway.address)
         .await
         .expect("the server accepts connections");
-    let head =
-        format!("POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n");
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {SIZE}\r\n\r\n"
+    );
     client.write_all(head.as_bytes()).await.expect("the peer reads");
     let body = vec![b'u'; SIZE];
     let sent = send_until_blocked(&mut client, &body).await;
@@ -134,10 +135,10 @@ async fn a_slow_reader_receives_the_whole_last_response() {
     const SIZE: usize = 4 << 20;
     let gateway = gateway_with_response(response_of_size(SIZE)).await;
     for head in [
-        "GET /v1/files/x HTTP/1.0\r\nhost: it\r\n\r\n",
-        "GET /v1/files/x HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n",
+        "GET /v1/files/x HTTP/1.0\r\nhost: localhost\r\n\r\n",
+        "GET /v1/files/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         // Unread bytes after the last request must not turn the end into a reset.
-        "GET /v1/files/x HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\nGET /v1/files/y HTTP/1.1\r\n",
+        "GET /v1/files/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\nGET /v1/files/y HTTP/1.1\r\n",
     ] {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
@@ -161,7 +162,7 @@ async fn a_head_that_has_begun_is_served_during_shutdown() {
     gateway.signal("TERM").await;
     let is_stopping = || gateway.log().iter().any(|line| line.contains("stopping"));
     until_true("the gateway to begin its shutdown", is_stopping).await;
-    for part in ["els HTTP/1.1\r\nho", "st: ", "it\r\n\r\n"] {
+    for part in ["els HTTP/1.1\r\nho", "st: ", "localhost\r\n\r\n"] {
         wire.send(part).await;
         tokio::task::yield_now().await;
     }
@@ -246,7 +247,8 @@ async fn an_upload_over_http2_continues_after_a_pause() {
     for _ in 0..2 {
         let mut wire = Wire::open(gateway.address).await;
         let first = "a".repeat(600_000);
-        let head = "POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: 600010\r\n\r\n";
+        let head =
+            "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 600010\r\n\r\n";
         wire.send(format!("{head}{first}")).await;
         // This sleep models a slow client: the pause is longer than the interval at which the gateway checks for it.
         tokio::time::sleep(Duration::from_millis(1_500)).await;

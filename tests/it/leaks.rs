@@ -72,7 +72,7 @@ fn requests() -> Vec<String> {
         request_head("GET /v1/responses/resp_in_the_path?key=query-canary-b3", ""),
         request_head("GET /v1/models?key=query-canary-b3", ""),
         request_head("BREW /v1/responses", ""),
-        request_head("GET http://user:session-canary-8a@gateway.example/v1/models", ""),
+        request_head("GET http://user:session-canary-8a@localhost/v1/models", ""),
         format!("session-canary-8a {CALLER_KEY}\r\n\r\n"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nsession-canary-8a".to_owned(),
     ]

@@ -27,7 +27,7 @@ fn request(body: &[u8], framing: Framing) -> Request<Replay> {
     for piece in body.chunks(10_000) {
         keep.push(Bytes::copy_from_slice(piece));
     }
-    let mut request = Request::post("/v1/responses").header("host", "it");
+    let mut request = Request::post("/v1/responses").header("host", "localhost");
     request = match framing {
         Framing::Length(length) => request.header("content-length", length),
         Framing::Chunked | Framing::None => request.header("transfer-encoding", "chunked"),

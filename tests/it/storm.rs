@@ -1,12 +1,13 @@
-//! Accounts that are limited, fail, hang, cut streams and restart at random, under load and during reloads. While one
-//! account works, every request is served, and no broken response looks whole.
+//! Accounts that are limited, fail always or now and then, hang, cut streams and restart at random, under load and during
+//! reloads. Some clients repeat requests that fail at every account. While one account works, every other request is
+//! served, and no broken response looks whole.
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Close, Point, Rule, ScriptedAnswer, Sim, SimConfig};
 
@@ -21,7 +22,11 @@ use crate::kit::{
 const DURATION: Duration = Duration::from_secs(6);
 const SESSIONS: usize = 200;
 const HEAD: &str = "[timeouts]\nhead = \"3s\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
-                    [retry]\nattempts = 4\nbudget = 1.0\n";
+                    [retry]\nattempts = 4\nbudget = 1.0\non_timeout = true\n";
+/// The number of clients that repeat a poisoned request.
+const POISONED: usize = 4;
+/// The beginning of the input of a poisoned request, which every account answers with 500.
+const POISON: &str = "poison";
 
 fn config(sims: &[Sim], weight: u32) -> String {
     let lines = [
@@ -34,10 +39,37 @@ fn config(sims: &[Sim], weight: u32) -> String {
     HEAD.to_owned() + &upstreams.collect::<String>()
 }
 
+/// A stream that begins as usual and fails with `code`, after its first output if there is one.
+fn failed_stream(code: &str, output: &[Value]) -> Act {
+    let echo = "instructions ".repeat(2_000);
+    let response = json!({"id": "resp_failed", "status": "in_progress", "instructions": echo});
+    let mut events = vec![
+        json!({"type": "response.created", "response": response}),
+        json!({"type": "response.in_progress", "response": response}),
+    ];
+    events.extend_from_slice(output);
+    let error = json!({"code": code, "message": "Please try again in 2s."});
+    events.push(json!({"type": "error", "error": {"type": code, "code": null, "message": "no"}}));
+    events.push(json!({
+        "type": "response.failed", "response": {"id": "resp_failed", "status": "failed", "instructions": echo, "error": error}
+    }));
+    for (number, event) in events.iter_mut().enumerate() {
+        event["sequence_number"] = number.into();
+    }
+    Act::events(&events)
+}
+
 fn random_fault() -> Act {
     let how = if fastrand::bool() { Close::Fin } else { Close::Reset };
     let error = json!({"error": {"message": "no", "type": "t", "param": null, "code": "c"}});
-    match fastrand::u8(..9) {
+    let code = [
+        "server_error",
+        "server_is_overloaded",
+        "rate_limit_exceeded",
+        "insufficient_quota",
+    ];
+    let code = code[fastrand::usize(..code.len())];
+    match fastrand::u8(..12) {
         0 => usage_limit_reached(fastrand::u64(..2)),
         1 => usage_limit_reached(600),
         2 => Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error),
@@ -48,8 +80,26 @@ fn random_fault() -> Act {
         7 => Act::events(&[
             json!({"type": "response.failed", "response": {"error": {"code": "server_is_overloaded", "message": "no"}}}),
         ]),
+        8 => failed_stream(code, &[]),
+        9 => failed_stream(code, &[json!({"type": "response.output_text.delta", "delta": "The"})]),
+        // A limit of the current minute, without the words of a quota.
+        10 => Act::reply(StatusCode::TOO_MANY_REQUESTS, &error).header(RETRY_AFTER, HeaderValue::from_static("1")),
         _ => Act::cut(Point::Bytes(fastrand::usize(..3000)), how),
     }
+}
+
+/// A rule by which an account fails some of its requests, and never five in a row for long.
+fn half_broken() -> Rule {
+    let error = json!({"error": {"message": "no", "type": "server_error", "param": null, "code": null}});
+    let act = Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error);
+    Rule::new(act).head(|_| fastrand::u8(..100) < 35).times(20)
+}
+
+/// The rule by which every account fails the poisoned requests.
+fn poisoned() -> Rule {
+    let error = json!({"error": {"message": "poisoned", "type": "server_error", "param": null, "code": null}});
+    let is_poisoned = |body: &Value| body["input"].as_str().is_some_and(|input| input.starts_with(POISON));
+    Rule::new(Act::reply(StatusCode::INTERNAL_SERVER_ERROR, &error)).body(is_poisoned)
 }
 
 /// Injects faults into all accounts but the last, and reloads the configuration, until `ends`; then removes all
@@ -58,9 +108,11 @@ async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> 
     let mut round = 0;
     while Instant::now() < ends {
         let at = fastrand::usize(..sims.len() - 1);
-        sims[at]
-            .script()
-            .add(Rule::new(random_fault()).times(fastrand::u64(1..6)));
+        let rule = match fastrand::u8(..8) {
+            0 => half_broken(),
+            _ => Rule::new(random_fault()).times(fastrand::u64(1..6)),
+        };
+        sims[at].script().add(rule);
         if round % 24 == 12 {
             let sim = sims.remove(at);
             let (address, name) = (sim.address(), sim.name().to_owned());
@@ -69,12 +121,11 @@ async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> 
                 name,
                 ..SimConfig::default()
             };
-            sims.insert(
-                at,
-                Sim::start(address, config)
-                    .await
-                    .expect("the address can be bound again"),
-            );
+            let sim = Sim::start(address, config)
+                .await
+                .expect("the address can be bound again");
+            sim.script().add(poisoned());
+            sims.insert(at, sim);
         }
         if round % 8 == 4 {
             gateway.write(&config(&sims, 1 + round / 8 % 2));
@@ -108,6 +159,10 @@ async fn session(address: SocketAddr, number: usize, ends: Instant) -> (usize, u
             broken += 1;
             continue;
         }
+        if stream && failed_after_output(&answer.text()) {
+            broken += 1;
+            continue;
+        }
         whole += 1;
         if stream {
             assert_is_one_stream(&answer.text());
@@ -117,6 +172,24 @@ async fn session(address: SocketAddr, number: usize, ends: Instant) -> (usize, u
         }
     }
     (whole, broken)
+}
+
+/// Whether a stream ends with a failure. If it has no output, another account could have served the request.
+fn failed_after_output(text: &str) -> bool {
+    let has_failed = text.contains("\"type\":\"response.failed\"");
+    assert!(!has_failed || text.contains("response.output_"), "{text}");
+    has_failed
+}
+
+/// Repeats a request that fails at every account until `ends`.
+async fn poison(address: SocketAddr, number: usize, ends: Instant) {
+    while Instant::now() < ends {
+        let input = format!("{POISON} {number}");
+        let body = json!({"model": "gpt-5.2", "input": input, "prompt_cache_key": input});
+        let answer = wire::ask(address, wire::post("/v1/responses", &body.to_string())).await;
+        assert!(answer.status >= 429 && answer.end == End::Whole, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Checks that a stream is whole, in order, and of one response.
@@ -141,7 +214,11 @@ fn assert_is_one_stream(text: &str) {
 async fn every_request_is_served_while_one_account_works() {
     let sims = sims(4).await;
     let gateway = Gateway::configured(&config(&sims, 1)).await;
+    sims.iter().for_each(|sim| sim.script().add(poisoned()));
     let ends = Instant::now() + DURATION;
+    let poisoners: Vec<_> = (0..POISONED)
+        .map(|number| tokio::spawn(poison(gateway.address, number, ends)))
+        .collect();
     let sessions: Vec<_> = (0..SESSIONS)
         .map(|number| tokio::spawn(session(gateway.address, number, ends)))
         .collect();
@@ -151,6 +228,9 @@ async fn every_request_is_served_while_one_account_works() {
         let counted = session.await.expect("every request of the session is served");
         whole += counted.0;
         broken += counted.1;
+    }
+    for poisoner in poisoners {
+        poisoner.await.expect("every poisoned request is refused in time");
     }
     assert!(whole > SESSIONS && broken > 0, "{whole} whole, {broken} broken");
     assert!(gateway.metric("steadfast_failovers_total").await > 10.0);

@@ -61,7 +61,7 @@ async fn an_upload_is_forwarded_as_it_arrives() {
     let (listener, gateway) = gateway_before_listener().await;
     let mut client = Wire::open(gateway.address).await;
     client
-        .send("POST /v1/files HTTP/1.1\r\nhost: it\r\ntransfer-encoding: chunked\r\n\r\n")
+        .send("POST /v1/files HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         .await;
     let mut upstream = accept(&listener).await;
     assert!(upstream.head().await.contains("transfer-encoding: chunked"));
@@ -119,7 +119,7 @@ async fn ten_megabytes_pass_byte_for_byte_both_ways() {
         .chunks(70_001)
         .map(|piece| wire::chunk(std::str::from_utf8(piece).expect("ASCII")))
         .collect();
-    let head = "POST /v1/responses HTTP/1.1\r\nhost: it\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let answer = wire::ask(gateway.address, format!("{head}{pieces}0\r\n\r\n")).await;
     assert!(answer.end == End::Whole && answer.body == body.as_bytes(), "chunked");
     assert!(sim.requests()[1].headers.contains_key("transfer-encoding"));
@@ -178,7 +178,7 @@ async fn an_upstream_that_does_not_read_slows_its_client_down() {
     let length = 60 << 20;
     client
         .send(format!(
-            "POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-length: {length}\r\n\r\n"
+            "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
         ))
         .await;
     let mut upstream = accept(&listener).await;

@@ -30,7 +30,7 @@ async fn an_ambiguous_target_is_refused() {
         "/v1/files/%2",
         "*",
         "http://other.example/v1/models",
-        "http://it:81/v1/models",
+        "http://localhost:81/v1/models",
         "http://user@it/v1/models",
         "http://user:pass@it/v1/models",
         "it:80",
@@ -38,7 +38,7 @@ async fn an_ambiguous_target_is_refused() {
     for target in targets {
         let answer = wire::ask(
             gateway.address,
-            request(&format!("GET {target} HTTP/1.1"), "host: it\r\n"),
+            request(&format!("GET {target} HTTP/1.1"), "host: localhost\r\n"),
         )
         .await;
         assert_eq!(
@@ -57,7 +57,7 @@ async fn an_invalid_target_is_refused() {
         let answer = wire::Wire::open(gateway.address).await;
         let mut answer = answer;
         answer
-            .send(request(&format!("GET {target} HTTP/1.1"), "host: it\r\n"))
+            .send(request(&format!("GET {target} HTTP/1.1"), "host: localhost\r\n"))
             .await;
         let head = answer.head().await;
         assert!(
@@ -76,13 +76,13 @@ async fn an_unambiguous_target_is_forwarded_unchanged() {
         ("/v1/files/a%20b?x=../y&z=//%2e", "/v1/files/a%20b?x=../y&z=//%2e"),
         ("/v1/files/..a/...", "/v1/files/..a/..."),
         ("/v1/files/", "/v1/files/"),
-        ("http://it/v1/files/absolute", "/v1/files/absolute"),
-        ("HTTP://IT/v1/files/absolute?q", "/v1/files/absolute?q"),
+        ("http://localhost/v1/files/absolute", "/v1/files/absolute"),
+        ("HTTP://LOCALHOST/v1/files/absolute?q", "/v1/files/absolute?q"),
     ];
     for (target, _) in cases {
         wire::ask(
             gateway.address,
-            request(&format!("GET {target} HTTP/1.1"), "host: it\r\n"),
+            request(&format!("GET {target} HTTP/1.1"), "host: localhost\r\n"),
         )
         .await;
     }
@@ -107,17 +107,17 @@ async fn an_invalid_host_is_refused() {
         "host: a b\r\n",
         "host: a/b\r\n",
         "host: user@it\r\n",
-        "host: it@it:80\r\n",
-        "host: it:80@it\r\n",
+        "host: localhost@it:80\r\n",
+        "host: localhost:80@it\r\n",
         "host: a?b\r\n",
         "host: a#b\r\n",
         "host: [::1\r\n",
-        "host: it:port\r\n",
-        "host: it:99999\r\n",
-        "host: it:80:80\r\n",
+        "host: localhost:port\r\n",
+        "host: localhost:99999\r\n",
+        "host: localhost:80:80\r\n",
         "host: a, b\r\n",
         "host: http://it\r\n",
-        "host: it\\evil\r\n",
+        "host: localhost\\evil\r\n",
     ];
     for host in hosts {
         let answer = wire::ask(gateway.address, request("GET /v1/files HTTP/1.1", host)).await;
@@ -129,11 +129,11 @@ async fn an_invalid_host_is_refused() {
     }
     assert_eq!(sim.counts().requests, 0);
     for host in [
-        "host: it\r\n",
-        "host: it:80\r\n",
+        "host: localhost\r\n",
+        "host: localhost:80\r\n",
         "host: [::1]:80\r\n",
         "host: 127.0.0.1\r\n",
-        "host: A.b-c.example\r\n",
+        "host: LocalHost\r\n",
     ] {
         let answer = wire::ask(gateway.address, request("GET /v1/models/gpt-5.2 HTTP/1.1", host)).await;
         assert_eq!(answer.status, 200, "{host}");
@@ -161,7 +161,7 @@ async fn an_unsupported_method_is_refused() {
         "PRI * HTTP/1.1",
     ];
     for line in lines {
-        let answer = wire::ask(gateway.address, request(line, "host: it:443\r\n")).await;
+        let answer = wire::ask(gateway.address, request(line, "host: localhost:443\r\n")).await;
         assert_eq!(
             (answer.status, answer.error_code().as_str()),
             (405, "method_not_allowed"),
@@ -187,7 +187,7 @@ async fn an_unknown_path_suggests_the_path_that_was_meant() {
     for (path, meant) in cases {
         let answer = wire::ask(
             gateway.address,
-            request(&format!("GET {path} HTTP/1.1"), "host: it\r\n"),
+            request(&format!("GET {path} HTTP/1.1"), "host: localhost\r\n"),
         )
         .await;
         assert_eq!(

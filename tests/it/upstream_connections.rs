@@ -102,7 +102,7 @@ async fn a_chunked_body_stays_chunked_for_every_method_and_size() {
             let mut body = wire::chunk(text).repeat(usize::from(!text.is_empty()));
             body.push_str("0\r\n\r\n");
             wire.send(format!(
-                "{method} /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n{body}"
+                "{method} /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n{body}"
             ))
             .await;
             wire.answer_to(method).await;
@@ -123,7 +123,7 @@ async fn a_chunked_body_stays_chunked_for_every_method_and_size() {
 async fn upload_slowly(wire: &mut Wire) {
     let pieces = 8;
     wire.send(format!(
-        "POST /v1/files HTTP/1.1\r\nhost: it\r\ncontent-type: text/plain\r\ncontent-length: {pieces}\r\n\r\n"
+        "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {pieces}\r\n\r\n"
     ))
     .await;
     let mut pace = tokio::time::interval(Duration::from_millis(100));

@@ -65,7 +65,7 @@ struct Endpoints {
 
 /// A `GET` request with a session key in a header.
 pub fn get() -> Result<u32, BenchError> {
-    let request = "GET /v1/files HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer sk-test\r\n\
+    let request = "GET /v1/files HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-test\r\n\
         session-id: 01a206a0-4075-7de0-9744-4102e6786650\r\nuser-agent: OpenAI/Python 3.54.0\r\naccept: */*\r\n\r\n";
     count(&Dialogue {
         times: TIMES,

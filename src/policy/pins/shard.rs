@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::prompt_size::PromptSize;
 use crate::{ids::UpstreamId, tick::Tick};
 
 /// The index that stands for no entry. Indexes of entries are below it, because a table holds fewer entries.
@@ -22,6 +23,8 @@ struct PinEntry {
     upstream: UpstreamId,
     /// When the entry was last used.
     last: Tick,
+    /// The length of the prompt that the upstream has in its cache.
+    prompt: PromptSize,
     /// The next entry of the same bucket, or the next free entry.
     chain: u32,
     /// The index of the entry that was used before this one, or [`NIL`].
@@ -34,10 +37,21 @@ const FREE: PinEntry = PinEntry {
     key: 0,
     upstream: UpstreamId::from_u64(0),
     last: Tick::ZERO,
+    prompt: PromptSize::NONE,
     chain: NIL,
     older: NIL,
     newer: NIL,
 };
+
+/// What an entry says about its key.
+#[derive(Clone, Copy)]
+pub(super) struct FoundPin {
+    pub upstream: UpstreamId,
+    /// When the entry was last used.
+    pub last: Tick,
+    /// The length of the prompt that the upstream has in its cache.
+    pub prompt: PromptSize,
+}
 
 /// The data behind one lock. Keys are scrambled, and their low bits choose a bucket.
 pub(super) struct Shard {
@@ -76,10 +90,13 @@ impl Shard {
         self.entry(self.oldest).map(|entry| entry.last)
     }
 
-    /// Returns the upstream of `key` and its last use, unless that is longer ago than `idle`.
-    pub(super) fn find(&self, key: u64, now: Tick, idle: Duration) -> Option<(UpstreamId, Tick)> {
+    /// Returns the entry of `key`, unless its last use is longer ago than `idle`.
+    pub(super) fn find(&self, key: u64, now: Tick, idle: Duration) -> Option<FoundPin> {
         let entry = self.entry(self.locate(key)?).expect(LOCATED);
-        (now.since(entry.last) <= idle).then_some((entry.upstream, entry.last))
+        let PinEntry {
+            upstream, last, prompt, ..
+        } = *entry;
+        (now.since(last) <= idle).then_some(FoundPin { upstream, last, prompt })
     }
 
     /// Returns the upstream of `key` and makes the entry the newest, unless it has been idle for longer than `idle`.
@@ -90,21 +107,31 @@ impl Shard {
             return None;
         }
         let upstream = entry.upstream;
-        self.touch(at, upstream, now);
+        self.touch(at, now);
         Some(upstream)
     }
 
-    /// Sets the upstream of `key` and makes the entry the newest. Returns whether the entry is new.
-    pub(super) fn put(&mut self, key: u64, upstream: UpstreamId, now: Tick) -> bool {
+    /// Sets the upstream and the prompt of `key` and makes the entry the newest. Returns whether the entry is new.
+    pub(super) fn put(&mut self, key: u64, upstream: UpstreamId, prompt: PromptSize, now: Tick) -> bool {
         match self.locate(key) {
             Some(at) => {
-                self.touch(at, upstream, now);
+                self.touch(at, now);
+                let entry = self.entry_mut(at).expect(LOCATED);
+                (entry.upstream, entry.prompt) = (upstream, prompt);
                 false
             }
             None => {
-                self.insert(key, upstream, now);
+                let last = now;
+                self.insert(key, FoundPin { upstream, last, prompt });
                 true
             }
+        }
+    }
+
+    /// Sets the prompt of `key`, if there is an entry. That is no use of the entry.
+    pub(super) fn set_prompt(&mut self, key: u64, prompt: PromptSize) {
+        if let Some(at) = self.locate(key) {
+            self.entry_mut(at).expect(LOCATED).prompt = prompt;
         }
     }
 
@@ -137,7 +164,10 @@ impl Shard {
     pub(super) fn shrink(&mut self, limit: Tick) -> usize {
         let mut kept = Self::new();
         for entry in self.in_order_of_use().filter(|entry| entry.last >= limit) {
-            kept.insert(entry.key, entry.upstream, entry.last);
+            let PinEntry {
+                upstream, last, prompt, ..
+            } = *entry;
+            kept.insert(entry.key, FoundPin { upstream, last, prompt });
         }
         let dropped = self.len() - kept.len();
         *self = kept;
@@ -181,18 +211,17 @@ impl Shard {
         }
     }
 
-    fn touch(&mut self, at: u32, upstream: UpstreamId, now: Tick) {
+    fn touch(&mut self, at: u32, now: Tick) {
         if self.newest != at {
             self.unlink(at);
             self.link_newest(at);
         }
         let entry = self.entry_mut(at).expect(LOCATED);
-        entry.upstream = upstream;
         // Threads read the clock before they get the lock, so an earlier time can come later.
         entry.last = entry.last.max(now);
     }
 
-    fn insert(&mut self, key: u64, upstream: UpstreamId, now: Tick) {
+    fn insert(&mut self, key: u64, pin: FoundPin) {
         if self.len() >= self.buckets.len() * 2 {
             self.grow_buckets();
         }
@@ -205,8 +234,9 @@ impl Shard {
         let free = entry.chain;
         *entry = PinEntry {
             key,
-            upstream,
-            last: now,
+            upstream: pin.upstream,
+            last: pin.last,
+            prompt: pin.prompt,
             chain,
             ..FREE
         };

@@ -156,10 +156,89 @@ fn a_full_table_keeps_its_size_and_evicts_the_oldest_entries() {
     assert!(each <= 48.0, "{each} bytes per entry");
 }
 
+fn claim(seen: Option<UpstreamId>, upstream: UpstreamId, kib: u64) -> Claim {
+    Claim {
+        seen,
+        upstream,
+        prompt: PromptSize::of_bytes(kib * 1024),
+        takeover: PinTakeover::IfAsLong,
+    }
+}
+
+#[test]
+fn a_pin_follows_the_longest_conversation() {
+    let pins = Pins::new(10, IDLE);
+    let (main, sub) = (upstream(1), upstream(2));
+    let claims = |seen, to, kib| pins.claim(key(1), claim(Some(seen), to, kib), at(0));
+    assert_eq!(pins.claim(key(1), claim(None, main, 800), at(0)), main);
+    for kib in [20, 400, 600] {
+        assert_eq!(claims(main, sub, kib), main, "a subagent's prompt is shorter");
+    }
+    assert_eq!(claims(main, sub, 0), main, "a request without a prompt");
+    assert_eq!(
+        claims(main, sub, 790),
+        sub,
+        "the main session left, with a prompt that is a little shorter"
+    );
+    assert_eq!(claims(sub, main, 20), sub, "its size is that of the move");
+    for _ in 0..3 {
+        assert_eq!(claims(sub, sub, 0), sub);
+    }
+    assert_eq!(
+        claims(sub, main, 600),
+        sub,
+        "a request without a prompt does not let the size decay"
+    );
+    for _ in 0..11 {
+        assert_eq!(claims(sub, sub, 200), sub);
+    }
+    assert_eq!(claims(sub, main, 200), main, "the session was compacted");
+    let gone = Claim {
+        takeover: PinTakeover::Always,
+        ..claim(Some(main), sub, 1)
+    };
+    assert_eq!(
+        pins.claim(
+            key(1),
+            Claim {
+                seen: Some(sub),
+                ..gone
+            },
+            at(0)
+        ),
+        main,
+        "another request moved it"
+    );
+    assert_eq!(pins.claim(key(1), gone, at(0)), sub, "its upstream is gone");
+    assert_eq!(pins.claim(key(1), claim(Some(sub), main, 2), at(0)), main);
+}
+
+#[test]
+fn an_expired_pin_and_a_smaller_table_keep_no_old_size_and_every_new_one() {
+    let pins = Pins::new(10, Duration::from_secs(10));
+    let (a, b) = (upstream(1), upstream(2));
+    pins.claim(key(1), claim(None, a, 800), at(0));
+    assert_eq!(
+        pins.claim(key(1), claim(Some(a), b, 20), at(11)),
+        b,
+        "the pin has expired"
+    );
+    assert_eq!(pins.claim(key(1), claim(Some(b), a, 20), at(11)), a);
+    (2..12).for_each(|n| _ = pins.claim(key(n), claim(None, a, 800), at(12)));
+    pins.resize(5, Duration::from_secs(10));
+    let kept: Vec<usize> = (2..12).filter(|n| pins.peek(key(*n), at(12)).is_some()).collect();
+    assert_eq!(kept.len(), 5);
+    assert!(
+        kept.iter()
+            .all(|n| pins.claim(key(*n), claim(Some(a), b, 20), at(12)) == a)
+    );
+}
+
 /// The oracle searches and sorts by hand. `entries` are in the order of use, the last used last.
 #[derive(Default)]
 struct OraclePins {
-    entries: Vec<(usize, u64, Tick)>,
+    /// Key, upstream, last use, and size of the prompt in KiB.
+    entries: Vec<(usize, u64, Tick, f64)>,
     capacity: usize,
 }
 
@@ -169,14 +248,25 @@ impl OraclePins {
             .entries
             .iter()
             .position(|entry| entry.0 == key && now.since(entry.2) <= idle)?;
-        let (key, to, _) = self.entries.remove(found);
-        self.entries.push((key, to, now));
+        let (key, to, _, size) = self.entries.remove(found);
+        self.entries.push((key, to, now, size));
         Some(upstream(to))
     }
 
-    fn put(&mut self, key: usize, to: u64, now: Tick) {
+    /// A claim that has seen `seen`, with a prompt of so many KiB, in a table whose entries are idle for `idle` at most.
+    fn claim(&mut self, (key, seen): (usize, Option<UpstreamId>), (to, size): (u64, f64), now: Tick, idle: Duration) {
+        let is_live = |entry: &&(usize, u64, Tick, f64)| entry.0 == key && now.since(entry.2) <= idle;
+        let size = match self.entries.iter().find(is_live) {
+            None => size,
+            Some(entry) if entry.1 == to && size == 0.0 => entry.3,
+            Some(entry) if entry.1 == to => size.max(entry.3 * 0.875),
+            Some(entry) if Some(upstream(entry.1)) == seen && (size >= entry.3 * 0.875 || size + 1.0 >= entry.3) => {
+                size
+            }
+            Some(_) => return,
+        };
         self.entries.retain(|entry| entry.0 != key);
-        self.entries.push((key, to, now));
+        self.entries.push((key, to, now, size));
         let excess = self.entries.len().saturating_sub(self.capacity);
         self.entries.drain(..excess);
     }
@@ -184,14 +274,14 @@ impl OraclePins {
 
 proptest! {
     #[test]
-    fn eviction_in_one_thread_is_exactly_least_recently_used(
+    fn in_one_thread_claims_follow_their_rules_and_eviction_is_exactly_least_recently_used(
         capacity in 1usize..40,
-        steps in prop::collection::vec((0usize..60, 0u64..3, 0u8..5, 1u64..9), 1..600),
+        steps in prop::collection::vec((0usize..60, 1u64..4, 0u8..6, 1u64..9, 0u64..30), 1..600),
     ) {
         let idle = Duration::from_secs(100);
         let (pins, mut oracle) = (Pins::new(capacity, idle), OraclePins { capacity, ..OraclePins::default() });
         let mut now = Tick::ZERO;
-        for (n, to, what, pause) in steps {
+        for (n, to, what, pause, size) in steps {
             now = now.after(Duration::from_secs(pause));
             match what {
                 0 => {
@@ -200,12 +290,18 @@ proptest! {
                 }
                 1 | 2 => prop_assert_eq!(pins.get(key(n), now), oracle.get(n, now, idle)),
                 _ => {
-                    pins.confirm(key(n), pins.peek(key(n), now), upstream(to), now);
-                    oracle.put(n, to, now);
+                    let seen = match what {
+                        3 => None,
+                        _ => pins.peek(key(n), now),
+                    };
+                    // These sizes decay to no two that are equal but for a rounding error.
+                    let kib = size * size * 7;
+                    pins.claim(key(n), claim(seen, upstream(to), kib), now);
+                    oracle.claim((n, seen), (to, kib as f64), now, idle);
                 }
             }
             prop_assert!(pins.len() <= capacity);
-            for (n, to, last) in &oracle.entries {
+            for (n, to, last, _) in &oracle.entries {
                 let is_fresh = now.since(*last) <= idle;
                 prop_assert_eq!(pins.peek(key(*n), now), is_fresh.then_some(upstream(*to)));
             }

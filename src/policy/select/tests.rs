@@ -34,6 +34,8 @@ fn limits(stays: u64, waits: u64) -> WaitLimits {
         now: at(NOW),
         stays_until: if stays == 0 { Tick::ZERO } else { at(NOW + stays) },
         waits_until: at(NOW + waits),
+        resets_until: Tick::ZERO,
+        recovers_until: Tick::ZERO,
     }
 }
 
@@ -68,18 +70,31 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
         return Decision::Send(candidate(index));
     }
     let limit = limits.stays_until.max(limits.waits_until);
-    for index in untried() {
-        match pool[index].availability {
-            Availability::Full if limit > limits.now => return wait(index, limit),
-            Availability::Cooling { until, .. }
-            | Availability::Ejected { until }
-            | Availability::Disabled { until }
-                if until <= limit =>
-            {
-                return wait(index, until);
+    let earliest = untried()
+        .filter_map(|index| match pool[index].availability {
+            Availability::Cooling { until, .. } if until <= limit.max(limits.resets_until) => Some((until, index)),
+            Availability::Ejected { until } | Availability::Disabled { until } if until <= limit => {
+                Some((until, index))
             }
-            _ => {}
+            _ => None,
+        })
+        .min();
+    let full = untried().find(|index| pool[*index].availability == Availability::Full);
+    if let Some(full) = full.filter(|_| limits.now < limit) {
+        return wait(full, earliest.map_or(limit, |(until, _)| until.min(limit)));
+    }
+    if let Some((until, index)) = earliest {
+        return wait(index, until);
+    }
+    let changes = untried().flat_map(|index| match pool[index].availability {
+        Availability::Ejected { until } | Availability::Disabled { until } => {
+            vec![until.min(limits.recovers_until)]
         }
+        Availability::Draining => vec![limits.recovers_until],
+        _ => Vec::new(),
+    });
+    if let Some(until) = changes.filter(|until| limits.now < *until).min() {
+        return Decision::WaitForChange { until };
     }
     Decision::NoUpstream
 }
@@ -144,6 +159,69 @@ fn a_session_waits_only_for_its_own_upstream() {
         decide(&no_patience_for_others, &limits(60, 2)),
         Decision::Send(candidate(2))
     );
+}
+
+#[test]
+fn every_request_waits_for_the_earliest_reset_if_no_candidate_is_ready() {
+    let cooling = |seconds| {
+        case(Availability::Cooling {
+            until: at(NOW + seconds),
+            cause: LimitCause::Rate,
+        })
+    };
+    let disabled = case(Availability::Disabled { until: at(NOW + 300) });
+    let full = case(Availability::Full);
+    let wait = |index, seconds| Decision::Wait {
+        candidate: candidate(index),
+        until: at(NOW + seconds),
+    };
+    // A new session, which waits 2 s for a slot and 60 s for a reset.
+    let new = WaitLimits {
+        resets_until: at(NOW + 60),
+        ..limits(0, 2)
+    };
+    for (pool, expected) in [
+        (vec![cooling(30), cooling(10), cooling(20)], wait(1, 10)),
+        (vec![disabled, cooling(60)], wait(1, 60)),
+        (vec![cooling(1), full], wait(1, 1)),
+        (vec![cooling(30), full], wait(1, 2)),
+        (
+            vec![cooling(30), case(Availability::Ready)],
+            Decision::Send(candidate(1)),
+        ),
+    ] {
+        assert_eq!(decide(&pool, &new), expected, "{pool:?}");
+    }
+    let late = WaitLimits {
+        now: at(NOW + 5),
+        ..new
+    };
+    assert_eq!(decide(&[cooling(30), full], &late), wait(0, 30), "no slot became free");
+}
+
+#[test]
+fn only_a_request_with_owned_state_waits_for_a_recovery() {
+    let draining = case(Availability::Draining);
+    let disabled = case(Availability::Disabled { until: at(NOW + 300) });
+    let due_soon = case(Availability::Disabled { until: at(NOW + 3) });
+    let ejected = case(Availability::Ejected { until: at(NOW + 30) });
+    let owned = WaitLimits {
+        recovers_until: at(NOW + 10),
+        ..limits(10, 2)
+    };
+    let until = |seconds| Decision::WaitForChange {
+        until: at(NOW + seconds),
+    };
+    for (pool, expected) in [
+        (vec![draining], until(10)),
+        (vec![disabled], until(10)),
+        (vec![ejected, disabled], until(10)),
+        (vec![disabled, due_soon], until(3)),
+    ] {
+        assert_eq!(decide(&pool, &owned), expected, "{pool:?}");
+        let waits = matches!(decide(&pool, &limits(10, 2)), Decision::WaitForChange { .. });
+        assert!(!waits, "{pool:?}: other requests do not wait");
+    }
 }
 
 #[test]
@@ -224,8 +302,15 @@ fn pools() -> impl Strategy<Value = Vec<UpstreamCase>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn a_selection_follows_the_rules_in_their_order(pool in pools(), stays in 0u64..8, waits in 0u64..8) {
+    fn a_selection_follows_the_rules_in_their_order(
+        pool in pools(), stays in 0u64..8, waits in 0u64..8, resets in 0u64..12, is_owned: bool,
+    ) {
         let limits = limits(stays, waits);
+        let limits = WaitLimits {
+            resets_until: at(NOW + resets),
+            recovers_until: if is_owned { limits.stays_until } else { Tick::ZERO },
+            ..limits
+        };
         prop_assert_eq!(decide(&pool, &limits), oracle(&pool, &limits));
     }
 }

@@ -92,6 +92,15 @@ impl World {
         match decision {
             Decision::Send(candidate) => self.check_send(request, candidate),
             Decision::Wait { candidate, until } => self.check_wait(request, candidate, until),
+            Decision::WaitForChange { until } => {
+                let is_bounded = self.now < until && until <= self.wait_limit(request);
+                check!(self, is_bounded, "the time that a request waits is bounded");
+                check!(
+                    self,
+                    !self.any_could_serve(request),
+                    "no request waits for a change while an upstream can serve it"
+                );
+            }
             Decision::NoUpstream => {
                 check!(
                     self,
@@ -138,7 +147,8 @@ impl World {
 
     fn check_wait(&self, request: usize, candidate: Candidate, until: Tick) {
         let at = self.upstream_of(request, candidate);
-        let is_bounded = self.now < until && until <= self.wait_limit(request);
+        let limit = self.wait_limit(request).max(self.requests[request].resets_until);
+        let is_bounded = self.now < until && until <= limit;
         check!(self, is_bounded, "the time that a request waits is bounded");
         check!(
             self,

@@ -53,7 +53,10 @@ impl World {
             waits_until: self.now.after(patience.wait.min(patience.wait_max)),
             is_poisoned,
             withheld: Vec::new(),
+            resets_until: self.now.after(patience.wait_max),
+            recovers_until: if affinity.owner.is_some() { stays } else { Tick::ZERO },
             tried: Vec::new(),
+            limited: Vec::new(),
             sent: 0,
             stage: RequestStage::Arrived,
             step: 0,
@@ -74,6 +77,8 @@ impl World {
             now: self.now,
             stays_until: it.stays_until,
             waits_until: it.waits_until,
+            resets_until: it.resets_until,
+            recovers_until: it.recovers_until,
         };
         let has_failed = |index| it.tried.contains(&upstream(index));
         let availability = |index| self.availability_to(request, upstream(index));
@@ -93,6 +98,11 @@ impl World {
             Decision::Send(candidate) => self.send(request, candidate),
             Decision::Wait { candidate, until } => {
                 let at = self.requests[request].snapshot.upstream(candidate.index);
+                self.wait(request, at, until);
+            }
+            Decision::WaitForChange { until } => {
+                let own = self.candidates(request).next().expect("a request waits for candidates");
+                let at = self.requests[request].snapshot.upstream(own.index);
                 self.wait(request, at, until);
             }
             Decision::NoUpstream => self.end(request),
@@ -116,7 +126,11 @@ impl World {
             let it = &self.requests[request];
             (it.class(), it.snapshot.upstream(candidate.index))
         };
-        if self.requests[request].sent > 0 {
+        // A limit that was waited out costs neither a retry nor an attempt.
+        let is_waited_out = self.requests[request].limited.contains(&to);
+        if is_waited_out {
+            self.requests[request].sent -= 1;
+        } else if self.requests[request].sent > 0 {
             if !self.budget.try_spend(self.now, self.counts.requests) {
                 self.counts.refused += 1;
                 return self.end(request);
@@ -185,8 +199,12 @@ impl World {
                 self.changed.push(to);
                 return;
             }
-            Verdict::Limited { reset: Some(reset), .. } if self.is_worth_waiting(request, to, reset) => {}
-            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused => self.requests[request].tried.push(to),
+            Verdict::Limited { reset: Some(reset), .. } if self.can_wait_out(request, reset) => {
+                self.requests[request].limited.push(to);
+            }
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => {
+                self.requests[request].tried.push(to);
+            }
         }
         self.release(to);
         self.requests[request].stage = RequestStage::Arrived;
@@ -225,15 +243,9 @@ impl World {
         self.read_prompt(session, by);
     }
 
-    /// Whether a limit ends while the session still waits for its own upstream. In that case, the upstream does not
-    /// count as failed.
-    fn is_worth_waiting(&self, request: usize, upstream: usize, reset: Duration) -> bool {
-        let it = &self.requests[request];
-        let own = self
-            .candidates(request)
-            .next()
-            .map(|own| it.snapshot.upstream(own.index));
-        own == Some(upstream) && self.now.after(reset) <= it.stays_until
+    /// Whether a limit ends while the request still waits for resets. In that case, the upstream does not count as failed.
+    fn can_wait_out(&self, request: usize, reset: Duration) -> bool {
+        self.now.after(reset) <= self.requests[request].resets_until
     }
 
     pub(super) fn leave(&mut self, request: usize) {

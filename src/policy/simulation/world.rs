@@ -70,12 +70,16 @@ pub(super) struct SimulatedRequest {
     pub random: u64,
     pub stays_until: Tick,
     pub waits_until: Tick,
+    pub resets_until: Tick,
+    pub recovers_until: Tick,
     /// Whether every upstream fails the request.
     pub is_poisoned: bool,
     /// The failed attempts that count if another upstream serves the request.
     pub withheld: Vec<SentRequest>,
     /// The upstreams that have failed the request.
     pub tried: Vec<usize>,
+    /// The upstreams whose limits the request can wait out.
+    pub limited: Vec<usize>,
     pub sent: u32,
     pub stage: RequestStage,
     /// The number of the next step. A step that was scheduled for an earlier stage has another number and is not

@@ -72,11 +72,15 @@ pub(super) struct RelayedBody<B> {
 impl ResponseBody {
     /// A body that Steadfast has made.
     pub(in crate::proxy) fn own(text: Bytes, kind: OwnBodyKind, end: RequestEnd) -> Self {
-        Self(BodyKind::Own(Box::new(OwnBody {
+        let mut body = OwnBody {
             text,
             kind,
             end: Some(end),
-        })))
+        };
+        if body.text.is_empty() {
+            body.end(Some(body.outcome()), 0);
+        }
+        Self(BodyKind::Own(Box::new(body)))
     }
 
     /// The body of an upstream.
@@ -94,12 +98,16 @@ impl OwnBody {
             return None;
         }
         let text = std::mem::take(&mut self.text);
-        let outcome = match self.kind {
+        self.end(Some(self.outcome()), text.len() as u64);
+        Some(Frame::data(text))
+    }
+
+    /// The outcome once the caller has the whole body.
+    fn outcome(&self) -> Outcome {
+        match self.kind {
             OwnBodyKind::Answer => Outcome::Complete,
             OwnBodyKind::Error => Outcome::Refused,
-        };
-        self.end(Some(outcome), text.len() as u64);
-        Some(Frame::data(text))
+        }
     }
 
     fn end(&mut self, outcome: Option<Outcome>, bytes_out: u64) {

@@ -18,10 +18,10 @@ pub(in crate::proxy) fn turn_facts<'a>(
     admitted: &'a Admitted<'_>,
     inspected: &'a Inspected,
 ) -> TurnFacts<'a, impl HeaderLookup<'a>> {
-    from_parts(admitted, &inspected.facts, inspected.bytes)
+    from_parts(admitted, &inspected.facts, inspected.decompressed)
 }
 
-/// The facts of a request. Its body has a length of `body_bytes` and contains `facts`.
+/// The facts of a request. Its body has a length of `body_bytes` after decompression, and contains `facts`.
 #[inline]
 pub(in crate::proxy) fn from_parts<'a>(
     admitted: &'a Admitted<'_>,
@@ -72,7 +72,12 @@ mod tests {
     use http::{HeaderValue, Request};
 
     use super::*;
-    use crate::{endpoint::Endpoint, proxy::request::kit};
+    use crate::{
+        endpoint::Endpoint,
+        proxy::request::kit,
+        scan::{BodyInspector, Encoding},
+        wire::Replay,
+    };
 
     #[test]
     fn the_facts_come_from_the_head_and_the_body() {
@@ -100,6 +105,38 @@ mod tests {
             (Some("resp_1"), Some("resp_0"))
         );
         assert_eq!((named.turn_state_issuer, named.encrypted.len()), (None, 0));
+    }
+
+    /// What remains of a prompt's length if the decompressor still holds a part of it.
+    const TOLERANCE: f64 = 0.01;
+
+    #[test]
+    fn a_compressed_prompt_is_as_long_as_the_same_prompt_without_compression() {
+        let snapshot = kit::snapshot(kit::OPEN);
+        let words: String = (0..100_000).map(|number| format!("word {number} ")).collect();
+        let plain = format!(r#"{{"model":"gpt-5.2","input":"{words}"}}"#).into_bytes();
+        let compressed = zstd::encode_all(&*plain, 3).expect("writing to memory succeeds");
+        assert!(plain.len() > 1_000_000 && compressed.len() < plain.len() / 2);
+        for (coding, kind, body) in [
+            ("identity", EncodingKind::Identity, &plain),
+            ("zstd", EncodingKind::Known(Encoding::Zstd), &compressed),
+        ] {
+            let framing = Framing::Length(body.len() as u64);
+            let request = Request::post("/v1/responses").header("host", "gateway.test");
+            let request = request.header("content-encoding", coding).body(()).expect("a request");
+            let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
+            let mut inspector = BodyInspector::new(kind, u64::MAX).expect("an inspector");
+            body.chunks(16_384)
+                .for_each(|chunk| inspector.feed(chunk).expect("a good body"));
+            let inspected = Inspected {
+                body: Replay::empty(framing),
+                decompressed: inspector.decompressed(),
+                facts: inspector.finish().expect("a good body"),
+            };
+            let length = turn_facts(&admitted, &inspected).body_bytes as f64;
+            assert!(length >= plain.len() as f64 * (1.0 - TOLERANCE), "{coding}: {length}");
+            assert!(length <= plain.len() as f64, "{coding}: {length}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use crate::{
     fault::Fault,
     policy::outlier::ResponseKind,
     proxy::{
-        exchange::peek::{PeekContext, PeekedResponse},
+        exchange::{
+            peek::{PeekContext, PeekedResponse},
+            refusal,
+        },
         headers::TURN_STATE,
         request::{
             admit::{Admitted, ReturnedTurnState},
@@ -18,7 +21,7 @@ use crate::{
         },
         text::truncated,
         turn::{
-            attempts::{BufferedRest, Repeatability, RequestSender, SendFailure, SendResult},
+            attempts::{BufferedRest, RefusalCheck, Repeatability, RequestSender, SendFailure, SendResult},
             verdict::VerdictRules,
         },
     },
@@ -52,6 +55,7 @@ impl HttpSender {
         // A generation may be sent again before it is answered: at worst, the caller pays for it twice. Any other
         // request that an upstream may have begun is not sent again.
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
+        let is_safe = admitted.method.is_safe();
         let is_plain = admitted.coding == EncodingKind::Identity;
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
@@ -65,9 +69,10 @@ impl HttpSender {
             turn_state: admitted.turn_state,
             model: inspected.facts.model,
             model_at: inspected.facts.model_at.filter(|_| is_plain),
-            repeatability: match is_repeatable {
-                true => Repeatability::Repeatable,
-                false => Repeatability::Once,
+            repeatability: match (is_safe, is_repeatable) {
+                (true, _) => Repeatability::Safe,
+                (false, true) => Repeatability::Repeatable,
+                (false, false) => Repeatability::Once,
             },
             limits,
             clock,
@@ -142,7 +147,7 @@ impl RequestSender for HttpSender {
         let terms = SendOptions {
             head: self.limits.head,
             idle: self.limits.idle,
-            is_repeatable: self.repeatability == Repeatability::Repeatable,
+            is_repeatable: self.repeatability != Repeatability::Once,
         };
         let sent = upstream.pool.send(&mut self.request, terms).await;
         let response = match sent.and_then(refuse_upgrade) {
@@ -153,7 +158,7 @@ impl RequestSender for HttpSender {
         let context = PeekContext {
             endpoint: self.target.endpoint,
             model,
-            rules: VerdictRules::new(model, upstream),
+            rules: VerdictRules::new(self.target.endpoint, model, upstream),
             clock: self.clock,
         };
         Ok(context.peek(response).await)
@@ -164,6 +169,10 @@ impl RequestSender for HttpSender {
             Some(reader) if reader.is_stream() => ResponseKind::Stream,
             _ => ResponseKind::Whole,
         }
+    }
+
+    async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {
+        refusal::check(upstream, &self.callers, self.clock).await
     }
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {

@@ -7,6 +7,7 @@
 //! - [`facts`] makes the input of a turn from a request.
 //! - [`forward`] builds the request for one upstream, sends it, and reports the result to the turn's attempt loop.
 //! - [`peek`] reads the meaning of an answer from its head and as little of its body as possible.
+//! - [`refusal`] asks an upstream whether it refuses a credential.
 //! - [`response`] builds the caller's response head from the upstream's.
 //! - [`response_headers`] removes from that head what the caller must not receive.
 //! - [`rate_limit_headers`] tells the caller the remaining part of its limits.
@@ -22,5 +23,6 @@ pub(super) mod facts;
 pub(super) mod forward;
 pub(super) mod peek;
 pub(super) mod rate_limit_headers;
+mod refusal;
 pub(super) mod response;
 pub(super) mod response_headers;

@@ -78,15 +78,24 @@ impl Admitted<'_> {
     }
 }
 
-/// Finds out which endpoint a request calls and which client sends it. `now` is the Unix time in seconds, at which
-/// client keys must be valid.
+/// Checks that a request has a method that is passed on, and that every server finds the same host in it.
 ///
 /// # Errors
-/// If the method, the host, the target or the client key is not acceptable.
-pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u64) -> Result<Identified<'_>, Fault> {
+/// If the method or the host is not acceptable.
+#[inline]
+pub(in crate::proxy) fn check_head(head: &ReceivedHead) -> Result<(), Fault> {
     let parts = &head.parts;
     target::check_method(&parts.method)?;
-    host::check(parts.version, &parts.uri, &parts.headers)?;
+    host::check(parts.version, &parts.uri, &parts.headers)
+}
+
+/// Finds out which endpoint a request calls and which client sends it. `now` is the Unix time in seconds, at which
+/// client keys must be valid. [`check_head`] must have accepted the head.
+///
+/// # Errors
+/// If the target or the client key is not acceptable.
+pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u64) -> Result<Identified<'_>, Fault> {
+    let parts = &head.parts;
     let target = target::read(&parts.method, &parts.uri)?;
     let caller = caller::identify(snapshot, &parts.headers, now)?;
     Ok(Identified { caller, target, head })

@@ -20,9 +20,7 @@ pub(in crate::proxy) struct Inspected {
     /// The facts in the body. Empty if the body is not inspected.
     pub facts: RequestFacts,
     pub body: Replay,
-    /// The number of bytes of the body that have been read, as sent. Zero if the body is not inspected.
-    pub bytes: u64,
-    /// The number of these bytes after decompression.
+    /// The length of the body in bytes after decompression. Zero if the body is not inspected.
     pub decompressed: u64,
 }
 
@@ -48,7 +46,6 @@ pub(in crate::proxy) async fn inspect(
     Ok(Inspected {
         facts: RequestFacts::default(),
         body,
-        bytes: 0,
         decompressed: 0,
     })
 }
@@ -71,7 +68,7 @@ async fn read(
         inspector.feed(&piece).map_err(fault_of_inspection)?;
         keep.push(piece);
     }
-    // The decompressor may still hold a few bytes. They do not matter for an estimate of the tokens.
+    // The decompressor may still hold a few bytes. They do not matter for an estimate.
     let decompressed = inspector.decompressed();
     // SDKs send an empty body with a JSON content type to cancel a response.
     let facts = match intake.received() {
@@ -81,7 +78,6 @@ async fn read(
     Ok(Inspected {
         facts,
         body: Replay::kept(keep.finish(reservation.into_permit()), admitted.framing),
-        bytes: intake.received(),
         decompressed,
     })
 }

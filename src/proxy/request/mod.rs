@@ -24,3 +24,4 @@ mod path;
 mod path_access;
 pub(super) mod received;
 pub(super) mod target;
+pub(super) mod web_page;

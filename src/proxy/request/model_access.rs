@@ -86,7 +86,6 @@ mod tests {
                 ..RequestFacts::default()
             },
             body: Replay::empty(framing),
-            bytes: 0,
             decompressed: 0,
         };
         check(&snapshot, &admitted, &inspected).err().map(|fault| fault.code())

@@ -1,15 +1,18 @@
-//! Finds the session that a turn belongs to, and the upstream that holds the state that the turn refers to.
+//! Finds the session that a turn belongs to, and the upstreams that hold the state that the turn refers to.
 
-use super::facts::{HeaderLookup, NamedState, TurnFacts};
+use super::{
+    confirm::PinUpdate,
+    facts::{HeaderLookup, NamedState, TurnFacts},
+};
 use crate::{
     endpoint::KeylessRouting,
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, ConversationStart},
-    state::{Gateway, Group, Snapshot},
+    policy::{Affinity, Clues, ConversationStart, Member, PinTakeover, PromptSize},
+    state::{Eligibility, Gateway, Group, Snapshot},
 };
 
-/// Reads the session key and the owner of the named state from `facts`, in the configured order of sources.
+/// Reads the session key, the owner of the named state and the issuer of the turn state from `facts`, in the configured order of sources.
 #[inline]
 pub(super) fn affinity<'a>(
     gateway: &Gateway,
@@ -30,7 +33,8 @@ pub(super) fn affinity<'a>(
         session_id: session.session_id,
         header: &session.header,
         content,
-        owner: owner(gateway, snapshot, namespace, &facts.named_state),
+        owner: owner(gateway, namespace, &facts.named_state),
+        issuer: facts.named_state.turn_state_issuer,
     };
     Affinity::find(&snapshot.sources, namespace, &clues)
 }
@@ -59,21 +63,72 @@ pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &Na
     Ok(())
 }
 
-/// The upstream that holds the state that a request refers to: an earlier response, the state of its turn, or the newest
-/// encrypted item whose owner is known.
+/// Whether the prompt or the state of a turn is at its own upstream (the first candidate), so that it waits there for
+/// its patience. `pinned` is the upstream to which its session is pinned.
 ///
-/// Turn state of an upstream that is no longer configured is ignored, because the turn can continue without it.
+/// If the issuer of the turn state comes before a pin in another organization, the turn goes to the pin at once when the
+/// issuer cannot take it: its session moved there, and its cache is there by now.
 #[inline]
-fn owner(gateway: &Gateway, snapshot: &Snapshot, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
+pub(super) fn is_cached_at_own(
+    snapshot: &Snapshot,
+    eligibility: &Eligibility,
+    affinity: &Affinity,
+    pinned: Option<&Member>,
+) -> bool {
+    let is_usable = |member: &&Member| eligibility.allows(member.class);
+    let pool = &snapshot.rendezvous;
+    let issuer = affinity.issuer.and_then(|id| pool.position(id));
+    let issuer = issuer.map(|index| pool.member(index)).filter(is_usable);
+    affinity.owner.is_some()
+        || match (issuer, pinned.filter(is_usable)) {
+            (Some(issuer), Some(pinned)) => issuer.organization == pinned.organization,
+            (issuer, pinned) => issuer.or(pinned).is_some(),
+        }
+}
+
+/// The change that the turn makes to the pin of its session if an upstream serves it. `pinned` is the upstream of the pin,
+/// if it is still configured.
+#[inline]
+pub(super) fn pin_update<'a>(
+    snapshot: &Snapshot,
+    eligibility: &Eligibility,
+    facts: &TurnFacts<'a, impl HeaderLookup<'a>>,
+    pinned: Option<&Member>,
+) -> PinUpdate {
+    let takeover = match pinned {
+        Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
+        Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
+        None => Some(PinTakeover::Always),
+    };
+    let prompt = match facts.named_state.previous_response {
+        // The body is only the end of the prompt, which has an unknown length.
+        Some(_) => PromptSize::NONE,
+        None => PromptSize::of_bytes(facts.body_bytes),
+    };
+    PinUpdate { prompt, takeover }
+}
+
+/// The requests that take the pin from `pinned`, an upstream that may not serve the turn; `None` if this turn does not.
+///
+/// An upstream that serves other models to the group has the session's cache for these. An upstream that serves nothing
+/// to the group will not see the session again.
+#[cold]
+fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member) -> Option<PinTakeover> {
+    let serves_group = snapshot
+        .eligibility(group, None)
+        .is_some_and(|eligibility| eligibility.allows(pinned.class));
+    (!serves_group).then_some(PinTakeover::Always)
+}
+
+/// The upstream that holds the state that a request refers to and cannot do without: an earlier response, or the newest
+/// encrypted item whose owner is known.
+#[inline]
+fn owner(gateway: &Gateway, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
     let owners = &gateway.runtime.owners;
     let owner_of = |key| owners.get(key, gateway.clock.now());
     let response = named.previous_response.or(named.response_in_path);
     response
         .and_then(|id| owner_of(OwnedKey::from_response_id(namespace, id)))
-        .or_else(|| {
-            let issuer = named.turn_state_issuer?;
-            snapshot.rendezvous.position(issuer).map(|_| issuer)
-        })
         .or_else(|| {
             let newest_first = named.encrypted.iter().rev();
             newest_first
@@ -134,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_owner_is_that_of_the_response_else_of_the_turn_state_else_of_the_newest_item() {
+    async fn the_owner_is_that_of_the_response_else_of_the_newest_item_but_never_of_the_turn_state() {
         let gateway = testing::gateway("");
         let snapshot = gateway.snapshot();
         let group: &Arc<Group> = snapshot.access.anonymous();
@@ -170,16 +225,112 @@ mod tests {
             ..NamedState::default()
         };
         for (named, expected) in [
-            (NamedState::default(), None),
-            (response("resp_a"), Some(a)),
-            (response("resp_x"), Some(b)),
-            (in_path, Some(a)),
-            (encrypted(&items), Some(b)),
-            (encrypted(&items[..1]), Some(a)),
-            (encrypted(&items[2..]), None),
+            (NamedState::default(), (None, None)),
+            (response("resp_a"), (Some(a), Some(b))),
+            (response("resp_x"), (None, Some(b))),
+            (in_path, (Some(a), None)),
+            (encrypted(&items), (Some(b), Some(gone))),
+            (encrypted(&items[..1]), (Some(a), Some(gone))),
+            (encrypted(&items[2..]), (None, Some(gone))),
         ] {
             let found = affinity(&gateway, &snapshot, &facts(group, Endpoint::Responses, named));
-            assert_eq!(found.owner, expected);
+            assert_eq!((found.owner, found.issuer), expected);
+        }
+    }
+
+    /// The upstreams `a` and `b` of one organization, `c` of another, and `d`, which serves other models. The group `few`
+    /// may use `a` and `d` only.
+    const POOL: &str = r#"
+        [[group]]
+        name = "few"
+        upstreams = ["a", "d"]
+        [[upstream]]
+        name = "a"
+        base_url = "https://a.example/v1"
+        api_key = "env:A"
+        organization = "team"
+        [[upstream]]
+        name = "b"
+        base_url = "https://b.example/v1"
+        api_key = "env:B"
+        organization = "team"
+        [[upstream]]
+        name = "c"
+        base_url = "https://c.example/v1"
+        api_key = "env:C"
+        [[upstream]]
+        name = "d"
+        base_url = "https://d.example/v1"
+        api_key = "env:D"
+        models = ["other-*"]
+    "#;
+
+    fn member<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Member> {
+        let index = snapshot.rendezvous.position(UpstreamId::from_name(name))?;
+        Some(snapshot.rendezvous.member(index))
+    }
+
+    #[tokio::test]
+    async fn a_turn_waits_where_its_state_or_its_newest_cache_is() {
+        let gateway = testing::configured(POOL);
+        let snapshot = gateway.snapshot();
+        let group = snapshot.access.anonymous();
+        let eligibility = snapshot.eligibility(group, Some("gpt-5.2")).expect("three upstreams");
+        for (owner, issuer, pin, expected) in [
+            ("", "", "", false),
+            ("", "", "a", true),
+            ("", "", "d", false),
+            ("", "a", "", true),
+            ("", "d", "", false),
+            ("", "removed", "", false),
+            ("", "removed", "a", true),
+            ("", "a", "a", true),
+            ("", "a", "b", true),
+            ("", "a", "c", false),
+            ("", "d", "c", true),
+            ("", "a", "d", true),
+            ("c", "", "", true),
+            ("c", "a", "c", true),
+            ("removed", "", "", true),
+        ] {
+            let id = |name: &str| (!name.is_empty()).then(|| UpstreamId::from_name(name));
+            let affinity = Affinity {
+                key: None,
+                owner: id(owner),
+                issuer: id(issuer),
+            };
+            let is_cached = is_cached_at_own(&snapshot, &eligibility, &affinity, member(&snapshot, pin));
+            assert_eq!(is_cached, expected, "owner {owner}, issuer {issuer}, pin {pin}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pin_is_taken_by_any_prompt_only_if_its_upstream_serves_the_group_no_more() {
+        let gateway = testing::configured(POOL);
+        let snapshot = gateway.snapshot();
+        let few = snapshot.access.group(Some("few")).expect("a configured group");
+        let (if_as_long, always) = (Some(PinTakeover::IfAsLong), Some(PinTakeover::Always));
+        for (pin, previous_response, takeover) in [
+            ("", None, always),
+            ("removed", None, always),
+            ("a", None, if_as_long),
+            ("a", Some("resp_1"), if_as_long),
+            ("c", None, always),
+            ("d", None, None),
+        ] {
+            let named = NamedState {
+                previous_response,
+                ..NamedState::default()
+            };
+            let mut facts = facts(few, Endpoint::Responses, named);
+            (facts.model, facts.body_bytes) = (Some("gpt-5.2"), 90_000);
+            let eligibility = snapshot.eligibility(few, facts.model).expect("one upstream");
+            let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
+            let prompt = match previous_response {
+                Some(_) => PromptSize::NONE,
+                None => PromptSize::of_bytes(90_000),
+            };
+            assert_eq!(update, PinUpdate { prompt, takeover }, "{pin} {previous_response:?}");
         }
     }
 }

@@ -4,14 +4,29 @@
 //! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
 //! has not failed yet.
 //!
+//! An answer with a limit that the turn waits out is not counted: when the upstream is asked again after the reset, that
+//! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
+//! limited it. Waiting is bounded by time.
+//!
+//! The failure of an upstream may be the fault of the request. So failures are withheld from the health of upstreams
+//! until another upstream serves the same request. A failed dial is no fault of the request and counts at once. A timeout
+//! counts as nothing: the upstream may still be working.
+//!
 //! The sender is a parameter, see [`RequestSender`]. The loop decides what a failure means for the turn and for the
 //! health of its upstream; the sender only reports what has happened.
 
-use std::time::Duration;
+mod last_word;
+mod sender;
 
-use http::StatusCode;
-use tokio::time::Instant;
+use std::{mem, time::Duration};
 
+use tokio::time::{Instant, timeout};
+
+use self::last_word::{FailedAttempt, FailureKind, LastWord, last_word};
+pub(in crate::proxy) use self::{
+    last_word::TurnAnswer,
+    sender::{BufferedRest, RefusalCheck, Repeatability, RequestSender, SendFailure, SendResult, UpstreamAnswer},
+};
 use super::{
     limits::Charge,
     pick::{PickedUpstream, Turn},
@@ -19,113 +34,18 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    ids::Namespace,
-    policy::{MemberIndex, Route, Verdict, outlier::ResponseKind},
+    policy::{Availability, LimitCause, MemberIndex, Verdict},
     proxy::request_log::RequestLog,
-    state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream},
+    state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream, WithheldFailure},
 };
 
 #[cfg(test)]
 mod tests;
 
-/// Sends one request to upstreams: over HTTP, or as a script in tests.
-pub(in crate::proxy) trait RequestSender: Send {
-    /// An answer of an upstream, its body still to come.
-    type Response: Send;
-
-    /// Whether the request may be sent again although an upstream may have begun it.
-    fn repeatability(&self) -> Repeatability;
-
-    /// Whether the body of the request can still be sent: it is kept, or nothing of it has been sent.
-    fn has_body(&self) -> bool;
-
-    /// Sends the request to `upstream`, and reads the meaning of its answer.
-    fn send(&mut self, upstream: &Upstream) -> impl Future<Output = SendResult<Self::Response>> + Send;
-
-    /// The kind of `response`, for the comparison of times.
-    fn response_kind(response: &Self::Response) -> ResponseKind;
-
-    /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
-    fn buffer_error(response: &mut Self::Response, upstream: &Upstream) -> impl Future<Output = BufferedRest> + Send;
-}
-
-/// Whether a request may be sent again although an upstream may have begun it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Repeatability {
-    /// The request may be sent again: it is idempotent, or it is a generation, for which the caller pays twice at
-    /// worst.
-    Repeatable,
-    /// The request may not be sent again.
-    Once,
-}
-
-/// An answer of an upstream, and what it means.
-pub(in crate::proxy) struct UpstreamAnswer<R> {
-    pub response: R,
-    pub status: StatusCode,
-    pub verdict: Verdict,
-}
-
-/// The result of an attempt.
-pub(in crate::proxy) type SendResult<R> = Result<UpstreamAnswer<R>, SendFailure>;
-
-/// Why an attempt has no answer.
-#[derive(Debug)]
-pub(in crate::proxy) enum SendFailure {
-    /// The request cannot be sent to this upstream: the caller has to change it.
-    NotSendable(Fault),
-    /// The caller's body ended early while it was passed on. The upstream is not the cause.
-    RequestBody(Fault),
-    /// No connection to the upstream could be made.
-    Unreachable,
-    /// The upstream sent no response head within this time.
-    Timeout(Duration),
-    /// The connection broke, or the upstream answered something that is not HTTP.
-    Broken,
-}
-
-/// The part of an error answer that is buffered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum BufferedRest {
-    /// The whole answer, which no longer needs its connection.
-    Whole,
-    /// The beginning of the answer. The rest still comes from its connection.
-    Partial,
-    /// The part of the answer that arrived before the connection broke.
-    Broken,
-}
-
-/// The answer that a turn ends with.
-pub(in crate::proxy) struct TurnAnswer<'a, R> {
-    pub answer: UpstreamAnswer<R>,
-    pub upstream: &'a Upstream,
-    /// Why the turn went to this upstream.
-    pub route: Route,
-    /// The namespace of the caller's group.
-    pub namespace: Namespace,
-    /// The slot at the upstream, held until the response ends. `None` for an error that was kept while other upstreams were
-    /// tried: a request that waits for another slot must not hold one.
-    pub lease: Option<Lease>,
-}
-
-/// A failed attempt.
-struct FailedAttempt<'a, R> {
-    upstream: &'a Upstream,
-    index: MemberIndex,
-    /// Why the request may go to another upstream; `None` if it may not.
-    failover: Option<FailoverReason>,
-    /// Whether the upstream has reported a limit.
-    is_limited: bool,
-    last_word: LastWord<'a, R>,
-}
-
-/// The answer for the caller if no other upstream gives a better one.
-enum LastWord<'a, R> {
-    /// The upstream's own error.
-    Answer(Box<TurnAnswer<'a, R>>),
-    /// An error from Steadfast.
-    Fault(Fault),
-}
+/// The maximum number of times that a request is sent, however many limits it waits out.
+const MAX_SENT: u32 = 1_000;
+/// The maximum time that a request waits for the check of a credential by another request.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends the request of `turn` with `sender` until an upstream gives an answer to pass on. `complete_since` is the time
 /// at which the request was complete. The time from there to the first attempt, without waiting, is Steadfast's
@@ -145,9 +65,50 @@ pub(in crate::proxy) async fn run<'a, S: RequestSender>(
         sender,
         log,
         charge,
+        withheld: Vec::new(),
+        has_only_failed: true,
     };
-    attempts.run(complete_since).await
+    match attempts.run(complete_since).await {
+        Ok(answer) => {
+            attempts.conclude(match answer.answer.verdict {
+                Verdict::Served => TurnResult::Served,
+                _ => TurnResult::Inconclusive,
+            });
+            Ok(answer)
+        }
+        Err((last, end)) => {
+            attempts.conclude(match (&last, end) {
+                (Some(_), LoopEnd::NoneLeft) if attempts.has_only_failed => TurnResult::FailedEverywhere,
+                _ => TurnResult::Inconclusive,
+            });
+            last_word(last.map(|failed| failed.last_word), &attempts.turn).map(|kept| *kept)
+        }
+    }
 }
+
+/// The result of a turn, from which its session and its upstreams can be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TurnResult {
+    /// An upstream has served the request.
+    Served,
+    /// Every upstream that the request could be sent to was asked and has failed.
+    FailedEverywhere,
+    /// An upstream has answered without serving the request, an upstream was limited, or the request could not be sent to
+    /// another upstream.
+    Inconclusive,
+}
+
+/// Why the loop has ended without an answer to pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LoopEnd {
+    /// No upstream or no attempt is left.
+    NoneLeft,
+    /// The request may not be sent again, or the retry budget grants no retry.
+    MayNotRetry,
+}
+
+/// The error of the loop: the last failed attempt, and the reason why it was the last.
+type LoopError<'a, R> = (Option<Box<FailedAttempt<'a, R>>>, LoopEnd);
 
 /// The loop over upstreams.
 struct Attempts<'a, 'r, S> {
@@ -155,62 +116,101 @@ struct Attempts<'a, 'r, S> {
     sender: S,
     log: &'r mut RequestLog,
     charge: &'r mut Charge,
+    /// The failures that count if another upstream serves the request.
+    withheld: Vec<WithheldFailure>,
+    /// Whether every attempt until now has failed, and none was limited, refused or not answered in time.
+    has_only_failed: bool,
 }
 
 impl<'a, S: RequestSender> Attempts<'a, '_, S> {
-    async fn run(&mut self, complete_since: Instant) -> Result<TurnAnswer<'a, S::Response>, Fault> {
-        let mut last: Option<FailedAttempt<'a, S::Response>> = None;
-        for number in 1..=self.turn.snapshot().attempts {
+    async fn run(
+        &mut self,
+        complete_since: Instant,
+    ) -> Result<TurnAnswer<'a, S::Response>, LoopError<'a, S::Response>> {
+        let mut last: Option<Box<FailedAttempt<'a, S::Response>>> = None;
+        let (mut end, mut used) = (LoopEnd::NoneLeft, 0);
+        for number in 1..=MAX_SENT {
+            if used == self.turn.snapshot().attempts && !self.turn.confine_to_limited() {
+                break;
+            }
             let Some(picked) = self.turn.next_upstream().await else {
                 break;
             };
-            if last.is_some() && !self.turn.try_spend_retry() {
+            if self.turn.has_waited_out(picked.index) {
+                used -= 1;
+            } else if last.is_some() && !self.turn.try_spend_retry() {
+                end = LoopEnd::MayNotRetry;
+                // The slot is given back before the request waits.
+                drop(picked);
+                if self.turn.confine_to_limited() {
+                    continue;
+                }
                 break;
             }
-            match &last {
-                None => self.observe_overhead(complete_since),
-                Some(failed) if failed.index != picked.index => {
-                    let reason = failed
-                        .failover
-                        .expect("the loop ends after a failure without a failover");
-                    failed.upstream.state.metrics.failovers.increment(reason);
-                }
-                Some(_) => {}
-            }
+            self.observe_next(last.as_deref(), &picked, complete_since);
+            used += 1;
             let result = self.attempt(picked).await;
             self.log.record_attempt(number, self.turn.waited());
             let failed = match result {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            if !(failed.is_limited && self.turn.is_worth_waiting_for(failed.index)) {
-                self.turn.mark_failed(failed.index);
+            match failed.kind {
+                FailureKind::LimitedForNow => self.turn.mark_limited(failed.index),
+                FailureKind::Failed | FailureKind::Other => self.turn.mark_failed(failed.index),
             }
+            self.has_only_failed &= failed.kind == FailureKind::Failed;
             let may_go_on = failed.failover.is_some() && self.sender.has_body();
             last = Some(failed);
             if !may_go_on {
+                end = LoopEnd::MayNotRetry;
                 break;
             }
         }
-        last_word(last, self.turn.fault_when_none_is_left())
+        Err((last, end))
+    }
+
+    /// Draws the consequences of the turn's result. This is the only place where it is known.
+    fn conclude(&mut self, result: TurnResult) {
+        let withheld = mem::take(&mut self.withheld);
+        match result {
+            // Another upstream has served the request, so the request was not the cause of the failures.
+            TurnResult::Served => withheld.into_iter().for_each(WithheldFailure::count),
+            TurnResult::FailedEverywhere | TurnResult::Inconclusive => {}
+        }
     }
 
     fn is_repeatable(&self) -> bool {
-        self.sender.repeatability() == Repeatability::Repeatable
+        self.sender.repeatability() != Repeatability::Once
     }
 
-    fn observe_overhead(&self, complete_since: Instant) {
-        let overhead = complete_since.elapsed().saturating_sub(self.turn.waited());
-        let gateway = self.turn.gateway();
-        gateway.runtime.retries.count_request();
-        gateway.metrics.proxy_overhead.observe(NoLabels, overhead);
+    /// Counts a request that is sent for the first time, or a failover.
+    fn observe_next(
+        &self,
+        last: Option<&FailedAttempt<'a, S::Response>>,
+        picked: &PickedUpstream<'a>,
+        complete_since: Instant,
+    ) {
+        let Some(failed) = last else {
+            let overhead = complete_since.elapsed().saturating_sub(self.turn.waited());
+            let gateway = self.turn.gateway();
+            gateway.runtime.retries.count_request();
+            gateway.metrics.proxy_overhead.observe(NoLabels, overhead);
+            return;
+        };
+        if failed.index != picked.index {
+            let reason = failed
+                .failover
+                .expect("the loop ends after a failure without a failover");
+            failed.upstream.state.metrics.failovers.increment(reason);
+        }
     }
 
     /// Sends the request to the upstream that was picked, and reports the result to its health.
     async fn attempt(
         &mut self,
         picked: PickedUpstream<'a>,
-    ) -> Result<TurnAnswer<'a, S::Response>, FailedAttempt<'a, S::Response>> {
+    ) -> Result<TurnAnswer<'a, S::Response>, Box<FailedAttempt<'a, S::Response>>> {
         let PickedUpstream {
             upstream,
             index,
@@ -219,12 +219,20 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             ..
         } = picked;
         self.charge.mark_sent();
-        let answer = match self.sender.send(upstream).await {
+        let mut answer = match self.sender.send(upstream).await {
             Ok(answer) => answer,
             Err(failure) => return Err(self.record_unanswered(failure, upstream, index, lease)),
         };
+        match answer.verdict {
+            // The failure is withheld when the lease is given back.
+            Verdict::Failed => {}
+            // The future is boxed, because such answers are rare and a request's future is as large as its largest branch.
+            Verdict::Unauthorized => {
+                answer.verdict = Box::pin(self.confirm_refusal(upstream, index, &mut lease)).await;
+            }
+            verdict => lease.report(verdict),
+        }
         let verdict = answer.verdict;
-        lease.report(verdict);
         let mut answer = TurnAnswer {
             answer,
             upstream,
@@ -233,7 +241,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             lease: Some(lease),
         };
         if verdict.fails_over() {
-            // The future is boxed, because failures are rare and a request's future is as large as its largest branch.
+            // The future is boxed for the same reason.
             return Err(Box::pin(self.keep_failed_answer(answer, index)).await);
         }
         if verdict == Verdict::Served {
@@ -249,87 +257,128 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         Ok(answer)
     }
 
+    /// Decides whether an answer concerns the credential or only the request, and reports that to the upstream's health.
+    ///
+    /// One request at a time asks the upstream. The others wait for its result.
+    async fn confirm_refusal(&mut self, upstream: &'a Upstream, index: MemberIndex, lease: &mut Lease) -> Verdict {
+        let lock = upstream.state.refusal_check();
+        let first = lock.try_lock();
+        let check = match &first {
+            Ok(_) => self.sender.confirm_refusal(upstream).await,
+            Err(_) => {
+                // A check that takes longer has no result either.
+                let _ = timeout(CHECK_TIMEOUT, lock.lock()).await;
+                match self.turn.availability(index) {
+                    Availability::Disabled { .. } => RefusalCheck::Refused,
+                    _ => RefusalCheck::NotRefused,
+                }
+            }
+        };
+        let verdict = match check {
+            RefusalCheck::Refused => Verdict::Refused,
+            RefusalCheck::NotRefused => Verdict::Answered,
+        };
+        // The lock is still held, so that the other requests see the result.
+        lease.report(verdict);
+        verdict
+    }
+
     /// Handles an answer that is passed on only if no other upstream gives a better one. The answer is kept, but its
     /// slot at the upstream is given back: a request that may wait for a slot must not hold one.
     async fn keep_failed_answer(
-        &self,
+        &mut self,
         mut kept: TurnAnswer<'a, S::Response>,
         index: MemberIndex,
-    ) -> FailedAttempt<'a, S::Response> {
+    ) -> Box<FailedAttempt<'a, S::Response>> {
         let (upstream, answer) = (kept.upstream, &mut kept.answer);
         let (verdict, status) = (answer.verdict, answer.status);
-        let is_limited = matches!(verdict, Verdict::Limited { .. });
+        // The rest is also read if it is not needed: then the connection can be used again.
         let rest = S::buffer_error(&mut answer.response, upstream).await;
-        kept.lease = None;
+        let lease = kept.lease.take().expect("the lease is held until here");
+        let kind = match verdict {
+            Verdict::Failed => {
+                self.withheld.extend(lease.withhold_failure());
+                FailureKind::Failed
+            }
+            // An account without credit that names no reset is not expected to get some soon.
+            Verdict::Limited {
+                reset: None,
+                cause: LimitCause::Quota,
+                ..
+            } => FailureKind::Other,
+            Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
+            _ => FailureKind::Other,
+        };
         let may_go_on = self.is_repeatable() || verdict::did_no_work(verdict, status);
+        let name = shown_name(self.turn.snapshot(), upstream);
         // A request that may wait must not hold a connection either, and an incomplete answer is of no use.
         let can_be_kept = match rest {
             BufferedRest::Whole => true,
-            BufferedRest::Partial => !is_limited,
+            BufferedRest::Partial => verdict == Verdict::Failed,
             BufferedRest::Broken => false,
         };
-        FailedAttempt {
+        Box::new(FailedAttempt {
             upstream,
             index,
             failover: FailoverReason::from_verdict(verdict).filter(|_| may_go_on),
-            is_limited,
-            last_word: match can_be_kept {
-                true => LastWord::Answer(Box::new(kept)),
-                false => LastWord::Fault(Fault::UpstreamBroken {
-                    upstream: shown_name(self.turn.snapshot(), upstream),
-                }),
+            kind,
+            last_word: match verdict {
+                Verdict::Refused => LastWord::Refused(name),
+                // An overload that names its end is passed on: a client knows what the status means.
+                Verdict::Limited { .. } if !status.is_server_error() => LastWord::Limited,
+                _ if can_be_kept => LastWord::Answer(Box::new(kept)),
+                _ => LastWord::Fault(Fault::UpstreamBroken { upstream: name }),
             },
-        }
+        })
     }
 
     /// Handles an attempt without an answer.
     fn record_unanswered(
-        &self,
+        &mut self,
         failure: SendFailure,
         upstream: &'a Upstream,
         index: MemberIndex,
         mut lease: Lease,
-    ) -> FailedAttempt<'a, S::Response> {
-        let failover = match &failure {
-            SendFailure::NotSendable(_) | SendFailure::RequestBody(_) => None,
-            SendFailure::Unreachable => Some(FailoverReason::Connect),
-            SendFailure::Timeout(_) => Some(FailoverReason::Timeout).filter(|_| self.is_repeatable()),
-            SendFailure::Broken => Some(FailoverReason::Broken).filter(|_| self.is_repeatable()),
-        };
+    ) -> Box<FailedAttempt<'a, S::Response>> {
         let name = shown_name(self.turn.snapshot(), upstream);
-        let (fault, is_upstreams_failure) = match failure {
-            SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (fault, false),
-            SendFailure::Unreachable => (Fault::UpstreamUnreachable { upstream: name }, true),
-            SendFailure::Timeout(limit) => (Fault::UpstreamTimeout { upstream: name, limit }, true),
-            SendFailure::Broken => (Fault::UpstreamBroken { upstream: name }, true),
+        let (failover, kind, fault) = match failure {
+            SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (None, FailureKind::Other, fault),
+            SendFailure::Unreachable => {
+                lease.report(Verdict::Failed);
+                let fault = Fault::UpstreamUnreachable { upstream: name };
+                (Some(FailoverReason::Connect), FailureKind::Failed, fault)
+            }
+            SendFailure::Timeout(limit) => {
+                // The upstream may be working on the request, so it has not failed. Only a probe fails by this: it has not
+                // shown that the upstream works.
+                drop(lease.withhold_failure());
+                let failover = Some(FailoverReason::Timeout).filter(|_| self.may_repeat_after_timeout());
+                let fault = Fault::UpstreamTimeout { upstream: name, limit };
+                (failover, FailureKind::Other, fault)
+            }
+            SendFailure::Broken => {
+                self.withheld.extend(lease.withhold_failure());
+                let failover = Some(FailoverReason::Broken).filter(|_| self.is_repeatable());
+                (failover, FailureKind::Failed, Fault::UpstreamBroken { upstream: name })
+            }
         };
-        if is_upstreams_failure {
-            lease.report(Verdict::Failed);
-        }
-        FailedAttempt {
+        Box::new(FailedAttempt {
             upstream,
             index,
             failover,
-            is_limited: false,
+            kind,
             last_word: LastWord::Fault(fault),
-        }
+        })
     }
-}
 
-/// Chooses the most useful answer for the caller: the time at which limits reset, if all upstreams are limited; else
-/// the last upstream's own error; else the reason why there is no upstream.
-fn last_word<R>(last: Option<FailedAttempt<'_, R>>, none_is_left: Fault) -> Result<TurnAnswer<'_, R>, Fault> {
-    let is_limited = matches!(none_is_left, Fault::Limited { .. });
-    match last.map(|failed| failed.last_word) {
-        None => Err(none_is_left),
-        Some(LastWord::Answer(kept)) => {
-            match is_limited && verdict::is_usual_limit(kept.answer.verdict, kept.answer.status) {
-                true => Err(none_is_left),
-                false => Ok(*kept),
-            }
+    /// Whether the request may be sent to another upstream after one has not answered in time. A generation may still be
+    /// running there, so it is begun a second time only if the operator has allowed it.
+    fn may_repeat_after_timeout(&self) -> bool {
+        match self.sender.repeatability() {
+            Repeatability::Safe => true,
+            Repeatability::Repeatable => self.turn.snapshot().retries_timeouts,
+            Repeatability::Once => false,
         }
-        Some(LastWord::Fault(_)) if is_limited => Err(none_is_left),
-        Some(LastWord::Fault(fault)) => Err(fault),
     }
 }
 

@@ -4,30 +4,40 @@ use std::sync::Arc;
 
 use crate::{
     ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
+    policy::{Claim, PinTakeover, PromptSize},
     scan::ResponseReader,
     state::{Gateway, NoLabels},
 };
 
 /// The change that an answer may make to the pin of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum PinUpdate {
-    /// The pin is set to the upstream that answers, if the pin still is this one.
-    IfUnchanged(Option<UpstreamId>),
-    /// The pin stays: the session's own upstream does not serve this model, and its cache for other models is still there.
-    Never,
+pub(in crate::proxy) struct PinUpdate {
+    /// The length of the turn's prompt. The pin follows the session's longest conversation.
+    pub prompt: PromptSize,
+    /// The requests that take the pin from its upstream. `None` if the pin stays: the session's own upstream does not
+    /// serve this model, and its cache for other models is still there.
+    pub takeover: Option<PinTakeover>,
 }
 
-/// Records that `upstream` has served the session `key`: the session's prompt cache is there now.
+/// Records that `upstream` has served the session `key`, which was pinned to `seen`: a prompt of the session is cached
+/// there now.
 pub(in crate::proxy) fn confirm_pin(
     gateway: &Gateway,
     key: Option<SessionKey>,
+    seen: Option<UpstreamId>,
     update: PinUpdate,
     upstream: UpstreamId,
 ) {
-    let (Some(key), PinUpdate::IfUnchanged(seen)) = (key, update) else {
+    let (Some(key), Some(takeover)) = (key, update.takeover) else {
         return;
     };
-    let pinned = gateway.runtime.pins.confirm(key, seen, upstream, gateway.clock.now());
+    let claim = Claim {
+        seen,
+        upstream,
+        prompt: update.prompt,
+        takeover,
+    };
+    let pinned = gateway.runtime.pins.claim(key, claim, gateway.clock.now());
     if let Some(left) = seen.filter(|seen| *seen != upstream && pinned == upstream)
         && let Some(left) = gateway.runtime.upstream_state(left)
     {
@@ -85,30 +95,37 @@ mod tests {
         let key = SessionKey::from_text(Namespace::of_group(""), "session");
         let [a, b] = ["a", "b"].map(UpstreamId::from_name);
         let pin = || gateway.runtime.pins.get(key, gateway.clock.now());
-        for (update, upstream, expected) in [
-            (PinUpdate::Never, a, None),
-            (PinUpdate::IfUnchanged(None), a, Some(a)),
-            (PinUpdate::IfUnchanged(None), b, Some(a)),
-            (PinUpdate::Never, b, Some(a)),
-            (PinUpdate::IfUnchanged(Some(a)), b, Some(b)),
+        let update = |takeover, bytes| PinUpdate {
+            prompt: PromptSize::of_bytes(bytes),
+            takeover,
+        };
+        let (if_as_long, always) = (Some(PinTakeover::IfAsLong), Some(PinTakeover::Always));
+        for (seen, update, upstream, expected) in [
+            (None, update(None, 90_000), a, None),
+            (None, update(if_as_long, 90_000), a, Some(a)),
+            (None, update(if_as_long, 90_000), b, Some(a)),
+            (Some(a), update(None, 90_000), b, Some(a)),
+            (Some(a), update(if_as_long, 20_000), b, Some(a)),
+            (Some(a), update(if_as_long, 80_000), b, Some(b)),
+            (Some(b), update(if_as_long, 20_000), a, Some(b)),
+            (Some(b), update(always, 20_000), a, Some(a)),
+            (Some(a), update(if_as_long, 20_000), b, Some(b)),
         ] {
-            confirm_pin(&gateway, Some(key), update, upstream);
-            assert_eq!(pin(), expected, "{update:?}");
+            confirm_pin(&gateway, Some(key), seen, update, upstream);
+            assert_eq!(pin(), expected, "{seen:?} {update:?}");
         }
-        confirm_pin(&gateway, None, PinUpdate::IfUnchanged(None), a);
+        confirm_pin(&gateway, None, None, update(if_as_long, 90_000), a);
         assert_eq!(
             gateway.runtime.pins.len(),
             1,
             "a request without a session key pins nothing"
         );
         let scrape = gateway.scrape();
-        let moved = scrape
-            .lines()
-            .find(|line| line.starts_with("steadfast_sessions_moved_total{"));
-        assert!(
-            moved.is_none_or(|line| line.ends_with(" 1") || line.ends_with(" 0")),
-            "{moved:?}"
-        );
+        let moved = |upstream| {
+            let series = format!("steadfast_sessions_moved_total{{upstream=\"{upstream}\"}} ");
+            scrape.lines().find_map(|line| line.strip_prefix(&series))
+        };
+        assert_eq!((moved("a"), moved("b")), (Some("2"), Some("1")));
     }
 
     #[tokio::test]

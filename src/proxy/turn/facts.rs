@@ -16,9 +16,9 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
     pub endpoint: Endpoint,
     /// The model that the request names.
     pub model: Option<&'a str>,
-    /// The length of the request's body in bytes as it was sent, or 0 if the body is not read before it is passed on. A
-    /// session with a longer body waits longer for its own upstream, because another upstream would need longer to read
-    /// it.
+    /// The length of the request's body in bytes after decompression, or 0 if the body is not read before it is passed
+    /// on. It stands for the length of the prompt: a session with a longer prompt waits longer for its own upstream,
+    /// because another upstream would need longer to read it, and the pin follows the longest conversation of a session.
     pub body_bytes: u64,
     /// The facts about the session in the request.
     pub session: SessionFacts<'a, H>,
@@ -40,7 +40,8 @@ pub(in crate::proxy) struct SessionFacts<'a, H> {
     pub input: &'a [u8],
 }
 
-/// The state at an upstream that a request refers to. Only the organization that made the state has it.
+/// The state at an upstream that a request refers to. Only the organization that made the state has it. A turn can go on
+/// without its turn state, but not without any other state.
 #[derive(Clone, Copy, Default)]
 pub(in crate::proxy) struct NamedState<'a> {
     /// The response id in the path.

@@ -10,8 +10,9 @@
 //!
 //! - [`facts`] are the input: the objects that the request names, and the group of its caller. The HTTP side makes them
 //!   from a request; a WebSocket message and a test make them directly.
-//! - [`affinity`] reads the session key and the owner of the named state from the facts.
+//! - [`affinity`] reads the session key, the owner of the named state and the issuer of the turn state from the facts.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
+//! - [`outlook`] tells why no upstream takes the turn, and when one may.
 //! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the
 //!   sender as a parameter, so that tests run it without a socket.
 //! - [`verdict`] judges what an answer means for the turn and for the health of its upstream.
@@ -29,6 +30,7 @@ pub(super) mod facts;
 #[cfg(test)]
 mod kit;
 pub(super) mod limits;
+mod outlook;
 pub(super) mod pick;
 pub(super) mod turn_state;
 pub(super) mod verdict;

@@ -4,20 +4,25 @@
 //! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
 //! waits for one.
 
+mod setbacks;
+mod wait;
+
 use std::{mem, time::Duration};
 
+use self::setbacks::Setbacks;
 use super::{
     affinity,
     confirm::{self, PinUpdate},
     facts::{HeaderLookup, TurnFacts},
+    outlook::{Obstacle, Outlook},
 };
 use crate::{
     endpoint::EndpointClass,
-    fault::{self, Fault},
+    fault::{self, Fault, UnavailableCause},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{
-        self, Affinity, Availability, Candidate, Decision, MemberIndex, Preference, RequestClass, Route, WaitLimits,
-        outlier,
+        self, Affinity, Availability, Candidate, Decision, LimitCause, MemberIndex, Preference, RequestClass, Route,
+        WaitLimits, outlier,
     },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
@@ -27,10 +32,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The maximum number of times that a request loses a slot to a faster request before it gives up.
-const MAX_LOST_SLOTS: usize = 64;
-/// The delay after which a caller may retry, if it is not known when an upstream will be ready.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The maximum number of times that a request picks again, because it has lost a slot to a faster request or has waited,
+/// before it gives up. Waiting is bounded by time.
+const MAX_PICKS: usize = 256;
 
 /// One turn: the upstreams that may serve it, and those that have failed.
 pub(in crate::proxy) struct Turn<'a> {
@@ -55,8 +59,8 @@ pub(in crate::proxy) struct Turn<'a> {
     /// Whether `wait_limits.now` was read just now, when the turn was opened, so that the first pick need not read the
     /// clock again.
     is_now_fresh: bool,
-    /// The upstreams that have failed the turn.
-    failed: Vec<MemberIndex>,
+    /// The upstreams that have failed or limited the turn. `None` until that happens, so that most turns stay small.
+    setbacks: Option<Box<Setbacks>>,
     /// The time that the turn has waited for upstreams.
     waited: Duration,
 }
@@ -75,8 +79,8 @@ pub(in crate::proxy) struct PickedUpstream<'a> {
 pub(in crate::proxy) enum PickStep<'a> {
     /// The turn goes to this upstream.
     Go(PickedUpstream<'a>),
-    /// The turn waits until `candidate` takes it, at most until the given tick.
-    Wait { candidate: Candidate, until: Tick },
+    /// The turn waits until this candidate takes it, or, if it is `None`, until the health of a candidate changes.
+    Wait(Option<Candidate>),
     /// Another request has taken the slot in the meantime. The turn picks again.
     LostSlot,
     /// No upstream is left that may take it.
@@ -109,11 +113,8 @@ impl<'a> Turn<'a> {
         let pinned = pin
             .and_then(|id| snapshot.rendezvous.position(id))
             .map(|index| snapshot.rendezvous.member(index));
-        let pin_update = match pinned {
-            Some(member) if !eligibility.allows(member.class) => PinUpdate::Never,
-            _ => PinUpdate::IfUnchanged(pin),
-        };
-        let is_cached_somewhere = affinity.owner.is_some() || (pinned.is_some() && pin_update != PinUpdate::Never);
+        let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
+        let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, &affinity, pinned);
         Ok(Self {
             gateway,
             snapshot,
@@ -130,14 +131,20 @@ impl<'a> Turn<'a> {
             wait_limits: WaitLimits {
                 now,
                 // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
-                stays_until: match is_cached_somewhere {
+                stays_until: match is_cached_at_own {
                     true => now.after(snapshot.patience.of_session(facts.body_bytes)),
                     false => Tick::ZERO,
                 },
                 waits_until: now.after(snapshot.patience.wait),
+                resets_until: now.after(snapshot.patience.wait_max),
+                // No other upstream has the state that the request refers to.
+                recovers_until: match affinity.owner {
+                    Some(_) => now.after(snapshot.patience.of_session(facts.body_bytes)),
+                    None => Tick::ZERO,
+                },
             },
             is_now_fresh: true,
-            failed: Vec::new(),
+            setbacks: None,
             waited: Duration::ZERO,
         })
     }
@@ -162,13 +169,14 @@ impl<'a> Turn<'a> {
 
     /// Picks the next upstream that can take the turn, and waits for it if necessary. `None` when no upstream is left.
     pub async fn next_upstream(&mut self) -> Option<PickedUpstream<'a>> {
-        for _ in 0..MAX_LOST_SLOTS {
+        for _ in 0..MAX_PICKS {
             match self.pick_now() {
                 PickStep::Go(picked) => return Some(picked),
                 // The future is boxed, because waiting is rare and a request's future is as large as its largest
                 // branch.
-                PickStep::Wait { candidate, until } => {
-                    if let Some(lease) = Box::pin(self.wait(candidate, until)).await {
+                PickStep::Wait(candidate) => {
+                    let lease = Box::pin(self.wait(candidate)).await;
+                    if let (Some(candidate), Some(lease)) = (candidate, lease) {
                         return Some(self.picked(candidate, lease));
                     }
                 }
@@ -186,7 +194,9 @@ impl<'a> Turn<'a> {
         }
         let candidate = match self.decide() {
             Decision::Send(candidate) => candidate,
-            Decision::Wait { candidate, until } => return PickStep::Wait { candidate, until },
+            Decision::Wait { candidate, .. } => return PickStep::Wait(Some(candidate)),
+            Decision::WaitForChange { .. } => return PickStep::Wait(None),
+            // An upstream that is limited or out of service gets no requests but its probes.
             Decision::NoUpstream => return PickStep::NoneLeft,
         };
         match self.upstream(candidate.index).state.try_acquire(self.request) {
@@ -197,15 +207,31 @@ impl<'a> Turn<'a> {
 
     /// Excludes the upstream at `index` from the rest of the turn: it has failed the request.
     pub fn mark_failed(&mut self, index: MemberIndex) {
-        self.failed.push(index);
+        self.setbacks_mut().add_failed(index);
     }
 
-    /// Whether the upstream at `index`, which has just reported a limit, is the turn's own and will take it while the
-    /// session still waits for its own upstream.
-    pub fn is_worth_waiting_for(&self, index: MemberIndex) -> bool {
-        let is_own = self.candidates().next().is_some_and(|own| own.index == index);
-        is_own
-            && matches!(self.availability(index), Availability::Cooling { until, .. } if until <= self.wait_limits.stays_until)
+    /// Records that the upstream at `index` has answered with a limit that the turn can wait out.
+    pub fn mark_limited(&mut self, index: MemberIndex) {
+        self.setbacks_mut().add_limited(index);
+    }
+
+    /// Whether the upstream at `index` has limited this turn before. If it is picked again, its limit was waited out.
+    pub fn has_waited_out(&self, index: MemberIndex) -> bool {
+        self.setbacks
+            .as_ref()
+            .is_some_and(|setbacks| setbacks.have_limited(index))
+    }
+
+    /// Confines the turn to the upstreams whose limits it can wait out: it may not be tried at another upstream. Returns
+    /// whether there is such an upstream.
+    pub fn confine_to_limited(&mut self) -> bool {
+        self.setbacks_mut().confine()
+    }
+
+    /// Whether the upstream at `index`, which has just reported a limit, will take requests again while the turn still
+    /// waits for resets.
+    pub fn can_wait_out(&self, index: MemberIndex) -> bool {
+        matches!(self.availability(index), Availability::Cooling { until, .. } if until <= self.wait_limits.resets_until)
     }
 
     /// Takes one retry from the retry budget, if there is one left.
@@ -215,38 +241,40 @@ impl<'a> Turn<'a> {
 
     /// Records that `upstream` has served the turn.
     pub fn confirm(&self, upstream: &Upstream) {
-        confirm::confirm_pin(self.gateway, self.affinity.key, self.pin_update, upstream.id);
+        confirm::confirm_pin(self.gateway, self.affinity.key, self.pin, self.pin_update, upstream.id);
     }
 
-    /// Why no upstream is left.
-    pub fn fault_when_none_is_left(&self) -> Fault {
-        let now = self.gateway.clock.now();
+    /// When an upstream may serve the turn, and what stands against it until then; `None` if there is no candidate.
+    pub(super) fn outlook(&self) -> Option<Outlook> {
+        let availabilities = self.candidates().map(|candidate| self.availability(candidate.index));
+        Outlook::new(availabilities, self.gateway.clock.now())
+    }
+
+    /// The fault that tells a caller of this outlook.
+    pub(super) fn fault_of(&self, outlook: Option<Outlook>) -> Fault {
+        let Some(Outlook { retry, obstacle }) = outlook else {
+            return Fault::OwnerGone;
+        };
         let is_owned = self.affinity.owner.is_some();
-        let (mut soonest, mut all_limited, mut has_candidates) = (None::<Tick>, true, false);
-        for candidate in self.candidates() {
-            has_candidates = true;
-            match self.availability(candidate.index) {
-                Availability::Cooling { until, .. } => {
-                    soonest = Some(soonest.map_or(until, |soonest| soonest.min(until)))
-                }
-                _ => all_limited = false,
-            }
-        }
-        match soonest {
-            _ if !has_candidates => Fault::OwnerGone,
-            Some(until) if all_limited => {
-                let resets_in = until.since(now);
-                Fault::Limited {
-                    resets_in,
-                    resets_at: fault::seconds(self.gateway.clock.unix_time() + resets_in),
-                    is_owned,
-                }
-            }
-            _ => Fault::Unavailable {
-                retry: RETRY_AFTER,
+        let unavailable = |cause| Fault::Unavailable { cause, retry, is_owned };
+        match obstacle {
+            Obstacle::Limit(LimitCause::Quota) => Fault::Limited {
+                resets_in: retry,
+                resets_at: fault::seconds(self.gateway.clock.unix_time() + retry),
                 is_owned,
             },
+            Obstacle::Limit(LimitCause::Rate) => Fault::UpstreamsRateLimited {
+                resets_in: retry,
+                is_owned,
+            },
+            Obstacle::Unavailable(cause) => unavailable(cause),
+            Obstacle::None => unavailable(UnavailableCause::Busy),
         }
+    }
+
+    /// Whether the request refers to state that only its candidates have.
+    pub fn is_owned(&self) -> bool {
+        self.affinity.owner.is_some()
     }
 
     fn picked(&self, candidate: Candidate, lease: Lease) -> PickedUpstream<'a> {
@@ -272,7 +300,7 @@ impl<'a> Turn<'a> {
         let mut candidates: Vec<Candidate> = self.candidates().collect();
         outlier::order_by_speed(
             &mut candidates,
-            |index| !self.failed.contains(&index) && self.availability(index) == Availability::Ready,
+            |index| !self.is_excluded(index) && self.availability(index) == Availability::Ready,
             |index| self.upstream(index).state.speed(),
         );
         self.select(candidates.into_iter())
@@ -281,30 +309,27 @@ impl<'a> Turn<'a> {
     fn select(&self, candidates: impl Iterator<Item = Candidate>) -> Decision {
         policy::select(
             candidates,
-            |index| self.failed.contains(&index),
+            |index| self.is_excluded(index),
             |index| self.availability(index),
             &self.wait_limits,
         )
     }
 
-    async fn wait(&mut self, candidate: Candidate, until: Tick) -> Option<Lease> {
-        let Some(_permit) = self.gateway.runtime.wait_permit() else {
-            // Too many requests wait already: this one goes to another upstream, or is answered with a fault.
-            self.wait_limits.stays_until = Tick::ZERO;
-            self.wait_limits.waits_until = Tick::ZERO;
-            return None;
-        };
-        let begun = self.gateway.clock.now();
-        let lease = self.upstream(candidate.index).state.acquire(self.request, until).await;
-        self.waited += self.gateway.clock.now().since(begun);
-        lease
+    /// Whether the turn may not go to the upstream at `index`.
+    fn is_excluded(&self, index: MemberIndex) -> bool {
+        self.setbacks.as_ref().is_some_and(|setbacks| setbacks.exclude(index))
+    }
+
+    fn setbacks_mut(&mut self) -> &mut Setbacks {
+        self.setbacks.get_or_insert_default()
     }
 
     fn upstream(&self, index: MemberIndex) -> &'a Upstream {
         self.snapshot.upstream(index)
     }
 
-    fn availability(&self, index: MemberIndex) -> Availability {
+    /// Whether the upstream at `index` can take the turn now.
+    pub fn availability(&self, index: MemberIndex) -> Availability {
         self.upstream(index).state.availability(self.request)
     }
 

@@ -4,10 +4,11 @@
 use http::StatusCode;
 
 use crate::{
+    endpoint::Endpoint,
     ids::ModelKey,
     policy::{
         Verdict,
-        verdict::{self, CredentialOwner, ErrorFacts},
+        verdict::{self, Asked, CredentialOwner, ErrorFacts},
     },
     scan::ErrorNotice,
     state::{Credential, Upstream},
@@ -18,15 +19,18 @@ use crate::{
 pub(in crate::proxy) struct VerdictRules<'a> {
     /// The model that was requested.
     model: Option<&'a str>,
+    /// The endpoint that was called.
+    endpoint: Endpoint,
     /// The owner of the credential that the upstream was called with.
     credential_owner: CredentialOwner,
 }
 
 impl<'a> VerdictRules<'a> {
-    /// The rules for a request for `model` to `upstream`.
-    pub fn new(model: Option<&'a str>, upstream: &Upstream) -> Self {
+    /// The rules for a request for `model` to `endpoint` of `upstream`.
+    pub fn new(endpoint: Endpoint, model: Option<&'a str>, upstream: &Upstream) -> Self {
         Self {
             model,
+            endpoint,
             credential_owner: match upstream.credential {
                 Credential::Own(_) => CredentialOwner::Upstream,
                 Credential::Callers => CredentialOwner::Caller,
@@ -41,21 +45,25 @@ impl<'a> VerdictRules<'a> {
 
     /// The verdict on an answer whose status says enough.
     pub fn of_status(&self, status: StatusCode) -> Verdict {
-        verdict::of_status(status, &ErrorFacts::default(), self.model_key(), self.credential_owner)
+        verdict::of_status(status, &ErrorFacts::default(), &self.asked())
     }
 
     /// The verdict on an error answer.
     pub fn of_error(&self, status: StatusCode, notice: &ErrorNotice) -> Verdict {
-        verdict::of_status(status, &error_facts(notice), self.model_key(), self.credential_owner)
+        verdict::of_status(status, &error_facts(notice), &self.asked())
     }
 
-    /// The verdict on an event stream whose first event is a failure.
+    /// The verdict on an event stream that failed with the event `notice`, before or after its first output.
     pub fn of_failed_stream(&self, notice: &ErrorNotice) -> Verdict {
-        verdict::of_first_event(&error_facts(notice), self.model_key(), self.credential_owner)
+        verdict::of_failed_stream(&error_facts(notice), &self.asked())
     }
 
-    fn model_key(&self) -> Option<ModelKey> {
-        self.model.map(ModelKey::from_name)
+    fn asked(&self) -> Asked {
+        Asked {
+            model: self.model.map(ModelKey::from_name),
+            endpoint: self.endpoint.class(),
+            credential: self.credential_owner,
+        }
     }
 }
 
@@ -65,14 +73,10 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
         code: notice.code.as_deref(),
         reset: notice.reset,
         names_model: notice.names_model,
+        says_credential: notice.says_credential,
+        says_permission: notice.says_permission,
+        says_quota: notice.says_quota,
     }
-}
-
-/// Whether an answer says in the usual way that the account has reached a limit: with the status 429, or as the first
-/// event of a stream. If all accounts are limited, the caller gets one summary instead of such an answer.
-pub(super) fn is_usual_limit(verdict: Verdict, status: StatusCode) -> bool {
-    let is_usual = status == StatusCode::TOO_MANY_REQUESTS || status.is_success();
-    is_usual && matches!(verdict, Verdict::Limited { .. })
 }
 
 /// Whether an answer proves that the upstream has not begun the request. The request may then be sent to another
@@ -84,10 +88,15 @@ pub(super) fn did_no_work(verdict: Verdict, status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
     use super::*;
     use crate::{
         policy::{LimitCause, Scope},
         proxy::testing,
+        scan::error_notice,
     };
 
     const LIMITED: Verdict = Verdict::Limited {
@@ -96,12 +105,22 @@ mod tests {
         cause: LimitCause::Rate,
     };
 
+    const QUOTA: Verdict = Verdict::Limited {
+        reset: None,
+        scope: Scope::Upstream,
+        cause: LimitCause::Quota,
+    };
+
     fn rules(upstream: &str) -> VerdictRules<'static> {
+        rules_at(Endpoint::Responses, upstream)
+    }
+
+    fn rules_at(endpoint: Endpoint, upstream: &str) -> VerdictRules<'static> {
         let passthrough = "[[upstream]]\nname = \"p\"\nbase_url = \"http://p.test/v1\"\napi_key = \"passthrough\"\n";
         let gateway = testing::gateway(passthrough);
         let snapshot = gateway.snapshot();
         let upstream = snapshot.upstreams().iter().find(|known| &*known.name == upstream);
-        VerdictRules::new(Some("gpt-5.2"), upstream.expect("a configured upstream"))
+        VerdictRules::new(endpoint, Some("gpt-5.2"), upstream.expect("a configured upstream"))
     }
 
     #[tokio::test]
@@ -111,7 +130,7 @@ mod tests {
         for (status, under_own, under_callers) in [
             (200, Verdict::Served, Verdict::Served),
             (400, Verdict::Answered, Verdict::Answered),
-            (401, Verdict::Refused, Verdict::Answered),
+            (401, Verdict::Unauthorized, Verdict::Answered),
             (429, LIMITED, Verdict::Answered),
             (500, Verdict::Failed, Verdict::Failed),
         ] {
@@ -119,9 +138,33 @@ mod tests {
             assert_eq!(own.of_error(status, &notice), under_own, "{status}");
             assert_eq!(callers.of_error(status, &notice), under_callers, "{status}");
         }
+        let elsewhere = rules_at(Endpoint::Other, "a");
+        assert_eq!(elsewhere.of_error(StatusCode::UNAUTHORIZED, &notice), Verdict::Answered);
+        assert!(own.needs_body(StatusCode::UNAUTHORIZED));
+        assert!(!callers.needs_body(StatusCode::UNAUTHORIZED));
         assert!(own.needs_body(StatusCode::TOO_MANY_REQUESTS));
         assert!(!callers.needs_body(StatusCode::TOO_MANY_REQUESTS));
         assert_eq!(own.of_status(StatusCode::OK), Verdict::Served);
+    }
+
+    #[tokio::test]
+    async fn what_the_message_says_reaches_the_verdict() {
+        let says = |message: &str| {
+            let body = format!("{{\"error\":{{\"message\":\"{message}\",\"code\":null}}}}");
+            error_notice(&HeaderMap::new(), body.as_bytes(), None, Duration::ZERO)
+        };
+        let own = rules("a");
+        for (status, message, expected) in [
+            (401, "Incorrect API key provided: sk-1.", Verdict::Refused),
+            (401, "Missing scopes: api.responses.write.", Verdict::Answered),
+            (401, "Unauthorized", Verdict::Unauthorized),
+            (403, "Your team has used all available credits.", QUOTA),
+            (429, "Rate limit exceeded: free-models-per-day.", QUOTA),
+            (429, "Too many requests", LIMITED),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(own.of_error(status, &says(message)), expected, "{message}");
+        }
     }
 
     #[tokio::test]
@@ -141,19 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn only_usual_limits_are_summarized_and_only_failures_may_have_begun() {
-        for (verdict, status, is_usual, did_nothing) in [
-            (LIMITED, 429, true, true),
-            (LIMITED, 200, true, true),
-            (LIMITED, 403, false, true),
-            (LIMITED, 503, false, true),
-            (Verdict::Failed, 503, false, true),
-            (Verdict::Failed, 500, false, false),
-            (Verdict::Failed, 200, false, false),
-            (Verdict::Refused, 401, false, true),
+    fn only_failures_may_have_begun() {
+        for (verdict, status, did_nothing) in [
+            (LIMITED, 429, true),
+            (LIMITED, 200, true),
+            (LIMITED, 403, true),
+            (LIMITED, 503, true),
+            (Verdict::Failed, 503, true),
+            (Verdict::Failed, 500, false),
+            (Verdict::Failed, 200, false),
+            (Verdict::Refused, 401, true),
+            (Verdict::Unauthorized, 401, true),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(is_usual_limit(verdict, status), is_usual, "{verdict:?} {status}");
             assert_eq!(did_no_work(verdict, status), did_nothing, "{verdict:?} {status}");
         }
     }

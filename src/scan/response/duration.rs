@@ -3,15 +3,36 @@
 use std::time::Duration;
 
 /// The phrases before a time to wait, in the messages of upstreams seen so far.
-const WAIT_PHRASES: [&str; 7] = [
+const WAIT_PHRASES: [&str; 16] = [
     "again in ",
     "again after ",
     "retry in ",
     "retry after ",
+    "retry your request in ",
+    "retry your request after ",
     "reset in ",
     "resets in ",
     "reset after ",
+    "resets after ",
+    "renews in ",
+    "available in ",
+    "wait ",
+    "wait for ",
+    "wait at least ",
+    "cooldown of ",
 ];
+
+/// Names of members and headers that messages quote, each before a time to wait. A number without a unit is in seconds.
+const QUOTED_NAMES: [&str; 5] = [
+    "retrydelay",
+    "retry_after",
+    "retry-after",
+    "retryafter",
+    "quotaresetdelay",
+];
+
+/// Characters between a phrase and its time.
+const BETWEEN: [char; 9] = [' ', ':', '"', '\'', '\\', '=', '(', '~', '*'];
 
 /// Parses a number that is written with digits and a point only.
 pub(super) fn parse_decimal(text: &str) -> Option<f64> {
@@ -31,12 +52,27 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Finds the time to wait in a message like "Please try again in 1.5s."
 pub(super) fn find_wait(message: &str) -> Option<Duration> {
-    let message = message.to_ascii_lowercase();
-    let mut waits = WAIT_PHRASES.iter().flat_map(|phrase| {
+    let lower = message.to_ascii_lowercase();
+    let message = lower.as_str();
+    let rests_after = |phrase: &'static str| {
         let places = message.match_indices(phrase);
-        places.filter_map(|(at, _)| parse_leading(&message[at + phrase.len()..]))
+        places.map(move |(at, _)| message[at + phrase.len()..].trim_start_matches(BETWEEN))
+    };
+    let phrases = WAIT_PHRASES.iter().flat_map(|phrase| rests_after(phrase));
+    let names = QUOTED_NAMES.iter().flat_map(|name| rests_after(name));
+    let mut waits = phrases.filter_map(parse_leading).map(|(wait, _)| wait);
+    let mut quoted = names.filter_map(|rest| match parse_leading(rest) {
+        Some((wait, _)) => Some(wait),
+        None => leading_seconds(rest),
     });
-    waits.next().map(|(wait, _)| wait)
+    waits.next().or_else(|| quoted.next())
+}
+
+/// Parses the number at the beginning of `text` as seconds.
+fn leading_seconds(text: &str) -> Option<Duration> {
+    let belongs = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let number = &text[..text.bytes().take_while(belongs).count()];
+    Duration::try_from_secs_f64(parse_decimal(number.trim_end_matches('.'))?).ok()
 }
 
 /// Parses the duration at the beginning of `text`: one or more numbers, each with a unit. Returns it and the rest of `text`.

@@ -1,14 +1,15 @@
 //! Reads the facts of an error response, or of a failed event of a stream: its type and code, when its limit is reset,
 //! and whether it concerns one model only.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::{
     error_object::ErrorObject,
     limits::{LimitSource, reset_after},
+    subject::{CREDENTIAL, PERMISSION, Subject, says_quota},
 };
 
 /// The maximum length in bytes of a type or code. A longer one is treated as absent.
@@ -17,9 +18,10 @@ const MAX_NAME: usize = 64;
 /// The facts that an error response or a failed event contains about the error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorNotice {
-    /// `error.type`, at most 64 bytes long.
+    /// `error.type`, or `error.status` of Google's errors, at most 64 bytes long.
     pub kind: Option<String>,
-    /// `error.code`, at most 64 bytes long. A number is written as its digits.
+    /// `error.code`, or the reason in the details of Google's errors, at most 64 bytes long. A number is written as its
+    /// digits.
     pub code: Option<String>,
     /// The time from now until the limit is reset, at most 366 days. It is zero if the limit has been reset already.
     ///
@@ -28,6 +30,12 @@ pub struct ErrorNotice {
     pub reset: Option<Duration>,
     /// Whether the error names the requested model, so that requests for other models may succeed.
     pub names_model: bool,
+    /// Whether the message says that the credential or its account is not valid.
+    pub says_credential: bool,
+    /// Whether the message says that the credential lacks a permission or a scope.
+    pub says_permission: bool,
+    /// Whether the message or the details say that a quota of a day or longer, or the credit, is used up.
+    pub says_quota: bool,
 }
 
 /// Reads an error response with the given headers and body.
@@ -35,48 +43,71 @@ pub struct ErrorNotice {
 /// `model` is the requested model, and `unix_now` is the current time since 1970. If the body is not JSON, is truncated or
 /// compressed, only the headers are read.
 pub fn error_notice(headers: &HeaderMap, body: &[u8], model: Option<&str>, unix_now: Duration) -> ErrorNotice {
-    let body: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
-    let error = match &body {
-        // Some gateways write the error without the member `error`, and some write a text instead of an object.
-        Some(body) => ErrorObject::from_member(body).unwrap_or_else(|| ErrorObject::from_object(body)),
-        None => ErrorObject::default(),
-    };
+    let body: Option<Value> = serde_json::from_slice(body).ok();
+    let error = body.as_ref().and_then(ErrorObject::from_body).unwrap_or_default();
     notice(error, headers, model, unix_now)
 }
 
 /// Reads the `data` of an event. Returns `None` if the event is not a failure.
 ///
 /// Failures are `response.failed`, `error` with or without a member `error`, and `{"error":{…}}` in a stream of chat
-/// completions. `model` and `unix_now` are those of [`error_notice`].
+/// completions. `model` and `unix_now` are those of [`error_notice`]. If the event names neither a code nor a type of the
+/// error, both are `None`.
 pub fn event_notice(data: &[u8], model: Option<&str>, unix_now: Duration) -> Option<ErrorNotice> {
     let event: Map<String, Value> = serde_json::from_slice(data).ok()?;
-    let error = match event.get("type").and_then(Value::as_str) {
+    let text = |name| event.get(name).and_then(Value::as_str);
+    // If the event itself is the error object, its `type` is the type of the event and not of the error.
+    let bare = || ErrorObject {
+        kind: None,
+        ..ErrorObject::from_object(&event)
+    };
+    let error = match text("type") {
         Some("response.failed") => {
             let response = event.get("response").and_then(Value::as_object);
-            response.and_then(ErrorObject::from_member).unwrap_or_default()
+            let error = response.and_then(ErrorObject::from_member);
+            error.or_else(|| ErrorObject::from_member(&event)).unwrap_or_default()
         }
-        // If the event itself is the error object, its `type` is the type of the event and not of the error.
-        Some("error") => ErrorObject::from_member(&event).unwrap_or_else(|| ErrorObject {
-            kind: None,
-            ..ErrorObject::from_object(&event)
-        }),
+        Some("error") => ErrorObject::from_member(&event).unwrap_or_else(bare),
+        // vLLM writes the error without the member `error`.
+        _ if text("object") == Some("error") => ErrorObject::from_object(&event),
         Some(_) => return None,
-        None => ErrorObject::from_object(event.get("error")?.as_object()?),
+        None => ErrorObject::from_member(&event)?,
     };
     Some(notice(error, &HeaderMap::new(), model, unix_now))
 }
 
 fn notice(error: ErrorObject<'_>, headers: &HeaderMap, model: Option<&str>, unix_now: Duration) -> ErrorNotice {
+    let headers = with_repeated(headers, &error);
+    let says = |subject: Subject| error.message.is_some_and(|message| subject.is_in(message));
     ErrorNotice {
         kind: error.kind.and_then(short_name),
         code: error.code.and_then(short_name),
         reset: reset_after(&LimitSource {
             error,
-            headers,
+            headers: &headers,
             unix_now,
         }),
         names_model: model.is_some_and(|model| names_model(&error, model)),
+        says_credential: says(CREDENTIAL),
+        says_permission: says(PERMISSION),
+        says_quota: says_quota(&error),
     }
+}
+
+/// The headers of the response, and those that the body repeats.
+fn with_repeated<'h>(headers: &'h HeaderMap, error: &ErrorObject<'_>) -> Cow<'h, HeaderMap> {
+    let mut all = Cow::Borrowed(headers);
+    for (name, value) in error.headers() {
+        let value = match value {
+            Value::String(text) => HeaderValue::from_str(text),
+            other => HeaderValue::from_str(&other.to_string()),
+        };
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
+            // A map that is full keeps what it has.
+            let _ = all.to_mut().try_insert(name, value);
+        }
+    }
+    all
 }
 
 fn names_model(error: &ErrorObject<'_>, model: &str) -> bool {

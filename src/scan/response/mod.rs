@@ -2,8 +2,8 @@
 //!
 //! [`reader`] is the entry. It reads JSON bodies with the [`outline`] visitor of the JSON scanner, and event streams with
 //! [`sse`] and [`events`], which look at the beginning of each event ([`peek`]) and scan only the events that matter.
-//! [`errors`] reads the type and code of an error response or a failed event. [`limits`] reads when the reported limit
-//! is reset.
+//! [`errors`] reads the type and code of an error response or a failed event, and what its message is about ([`subject`]).
+//! [`limits`] reads when the reported limit is reset.
 
 mod duration;
 mod error_object;
@@ -15,6 +15,7 @@ mod outline;
 mod peek;
 pub(super) mod reader;
 mod sse;
+mod subject;
 pub(super) mod terminal;
 pub(super) mod usage;
 

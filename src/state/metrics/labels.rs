@@ -183,7 +183,7 @@ impl FailoverReason {
     pub fn from_verdict(verdict: Verdict) -> Option<Self> {
         match verdict {
             Verdict::Limited { .. } => Some(Self::Limited),
-            Verdict::Refused => Some(Self::Refused),
+            Verdict::Refused | Verdict::Unauthorized => Some(Self::Refused),
             Verdict::Failed => Some(Self::Failed),
             Verdict::Served | Verdict::Answered => None,
         }

@@ -172,6 +172,8 @@ impl UpstreamHealth {
             health.record_reload(now);
             None
         });
+        // This is no transition, but a request that waits for a disabled upstream may be its probe now.
+        self.changed.notify_waiters();
     }
 
     /// Ends the cooldowns whose time is over, and logs that.

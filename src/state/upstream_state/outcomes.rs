@@ -47,7 +47,7 @@ impl Outcomes {
         let counter = match verdict {
             Verdict::Served | Verdict::Answered => &self.shared.succeeded,
             Verdict::Failed => &self.shared.failed,
-            Verdict::Limited { .. } | Verdict::Refused => return,
+            Verdict::Limited { .. } | Verdict::Refused | Verdict::Unauthorized => return,
         };
         if self.counts(attempt) {
             counter.fetch_add(1, Relaxed);

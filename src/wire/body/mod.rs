@@ -6,6 +6,7 @@
 
 pub(super) mod framing;
 pub(super) mod h2_data;
+pub(super) mod h2_request_body;
 pub(super) mod intake;
 pub(super) mod kept;
 pub(super) mod relay;

@@ -1,21 +1,20 @@
 //! The body of a client's request, over HTTP/1.1 or HTTP/2.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_LENGTH};
-use hyper::body::{Body as _, Incoming};
 
 use crate::wire::{
     body::{
         framing::{BodyError, Framing},
-        h2_data::poll_h2_data,
+        h2_request_body::{H2BodyReader, H2RequestBody},
     },
     http1::server::connection::Http1RequestBody,
-    timers::wait_timeout::WaitTimeout,
 };
 
 /// The body of a client's request, as it arrives.
@@ -29,8 +28,8 @@ enum RequestBodySource {
     End,
     /// The body comes from an HTTP/1.1 connection.
     Http1(Http1RequestBody),
-    /// The body comes from an HTTP/2 stream. It is boxed because it is the larger variant and the rarer one.
-    Http2(Box<(Incoming, WaitTimeout)>),
+    /// The body comes from an HTTP/2 stream.
+    Http2(H2BodyReader),
 }
 
 impl RequestBody {
@@ -39,15 +38,16 @@ impl RequestBody {
         Self { source, framing }
     }
 
-    /// The body of an HTTP/2 request with these `headers`. hyper checks the body against its `Content-Length`.
-    pub(in crate::wire) fn from_http2(body: Incoming, headers: &HeaderMap) -> Self {
+    /// The body of an HTTP/2 request with these `headers`, or `None` if the request has none. hyper checks the body
+    /// against its `Content-Length`.
+    pub(in crate::wire) fn from_http2(body: Option<&Arc<H2RequestBody>>, headers: &HeaderMap) -> Self {
         let length = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        let (source, framing) = if body.is_end_stream() {
-            (RequestBodySource::End, Framing::None)
-        } else {
-            let framing = length().map_or(Framing::Chunked, Framing::Length);
-            let stream = Box::new((body, WaitTimeout::default()));
-            (RequestBodySource::Http2(stream), framing)
+        let (source, framing) = match body {
+            None => (RequestBodySource::End, Framing::None),
+            Some(body) => {
+                let framing = length().map_or(Framing::Chunked, Framing::Length);
+                (RequestBodySource::Http2(H2BodyReader::new(body.clone())), framing)
+            }
         };
         Self { source, framing }
     }
@@ -74,11 +74,7 @@ impl RequestBody {
                 let piece = std::task::ready!(body.poll_data(cx, idle));
                 (piece, body.is_end())
             }
-            RequestBodySource::Http2(stream) => {
-                let (incoming, timeout) = &mut **stream;
-                let piece = std::task::ready!(poll_h2_data(incoming, timeout, cx, idle));
-                (piece, incoming.is_end_stream())
-            }
+            RequestBodySource::Http2(body) => std::task::ready!(body.poll_data(cx, idle)),
         };
         if is_end || piece.is_none() {
             self.source = RequestBodySource::End;

@@ -3,7 +3,8 @@
 //! A connection that begins with the preface of HTTP/2 is served as HTTP/2, no matter whether the client negotiated it
 //! by ALPN or had prior knowledge. One connection carries many requests. So the limits that HTTP/1.1 applies to a
 //! connection apply here to each stream and to all streams together: the number of streams, the bytes received and not
-//! read, the bytes that wait to be sent to the client, and the time for which the client takes none of them.
+//! read, the bytes that wait to be sent to the client, and the time for which the client takes none of them. A stream whose
+//! request body is being discarded after an early response counts like any other stream.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response,
     header::{COOKIE, HOST},
+    request,
 };
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -18,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::interval;
 
 use crate::wire::{
-    body::request::RequestBody,
+    body::{h2_request_body::H2RequestBody, request::RequestBody},
     limits::MAX_HEAD_BYTES,
     server::{
         activity::Activity,
@@ -67,9 +69,11 @@ pub(in crate::wire) async fn serve<H, F, B>(
     } = preface;
     let streams = Arc::new(ServerStreams::<B>::new(activity));
     let of_service = streams.clone();
-    let service = service_fn(move |request| {
-        let running = RunningRequest::begin(&of_service);
-        let request = to_http1(request);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (parts, incoming) = request.into_parts();
+        let body = (!incoming.is_end_stream()).then(|| of_service.receive(incoming));
+        let request = to_http1(parts, body.as_ref());
+        let running = RunningRequest::begin(&of_service, body);
         let method = request.method().clone();
         let handled = handler(peer, request);
         async move { Ok::<_, Infallible>(running.respond(handled.await, &method).await) }
@@ -88,6 +92,7 @@ pub(in crate::wire) async fn serve<H, F, B>(
             }
             _ = &mut drain, if !is_draining => {
                 is_draining = true;
+                streams.record_draining();
                 connection.as_mut().graceful_shutdown();
             }
             _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
@@ -117,8 +122,7 @@ fn builder() -> http2::Builder<TokioExecutor> {
 
 /// Converts the request to the form of HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and
 /// with one `Cookie` header (section 8.2.3).
-fn to_http1(request: Request<Incoming>) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
+fn to_http1(mut parts: request::Parts, body: Option<&Arc<H2RequestBody>>) -> Request<RequestBody> {
     if !parts.headers.contains_key(HOST)
         && let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())

@@ -18,10 +18,14 @@ use http::{
 };
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use crate::wire::{body::framing::response_may_have_body, server::activity::Activity};
+use crate::wire::{
+    body::{framing::response_may_have_body, h2_request_body::H2RequestBody},
+    server::activity::Activity,
+};
 
 /// Removes the headers that concern an HTTP/1.1 connection. HTTP/2 does not allow them (RFC 9113 section 8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
@@ -36,6 +40,8 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
 /// The streams of one client connection.
 pub(in crate::wire) struct ServerStreams<B> {
     activity: Arc<Activity>,
+    /// Whether the connection ends after the requests in progress.
+    draining: Arc<watch::Sender<bool>>,
     /// The number of requests in progress.
     running: AtomicUsize,
     /// The responses that are being sent.
@@ -56,9 +62,20 @@ impl<B> ServerStreams<B> {
     pub fn new(activity: Arc<Activity>) -> Self {
         Self {
             activity,
+            draining: Arc::new(watch::Sender::new(false)),
             running: AtomicUsize::new(0),
             responses: Mutex::default(),
         }
+    }
+
+    /// Takes over the body of a request.
+    pub fn receive(&self, incoming: Incoming) -> Arc<H2RequestBody> {
+        H2RequestBody::new(incoming, self.draining.clone())
+    }
+
+    /// Records that the connection ends after the requests in progress.
+    pub fn record_draining(&self) {
+        self.draining.send_replace(true);
     }
 
     /// Drops the body of each response of which the client has taken nothing for `limit`.
@@ -92,21 +109,31 @@ impl<B> ServerStreams<B> {
 }
 
 /// A request in progress, counted until it is dropped.
-pub(in crate::wire) struct RunningRequest<B>(Arc<ServerStreams<B>>);
+pub(in crate::wire) struct RunningRequest<B> {
+    streams: Arc<ServerStreams<B>>,
+    /// The body of the request, if it has one.
+    body: Option<Arc<H2RequestBody>>,
+}
 
 impl<B> RunningRequest<B> {
-    /// Counts a request on one of the `streams`.
-    pub fn begin(streams: &Arc<ServerStreams<B>>) -> Self {
+    /// Counts a request with this `body` on one of the `streams`.
+    pub fn begin(streams: &Arc<ServerStreams<B>>, body: Option<Arc<H2RequestBody>>) -> Self {
         streams.running.fetch_add(1, Ordering::Relaxed);
         streams.activity.record_request_start(http::Version::HTTP_2);
-        Self(streams.clone())
+        Self {
+            streams: streams.clone(),
+            body,
+        }
     }
 }
 
 impl<B> Drop for RunningRequest<B> {
     fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.activity.record_request_end();
+        if let Some(body) = &self.body {
+            body.record_response_end();
+        }
+        if self.streams.running.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.streams.activity.record_request_end();
         }
     }
 }
@@ -133,7 +160,7 @@ impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
             offered: (!is_omitted).then(Instant::now),
             waker: None,
         }));
-        self.0.responses.lock().push_back(Arc::downgrade(&state));
+        self.streams.responses.lock().push_back(Arc::downgrade(&state));
         let body = H2ResponseBody {
             state,
             is_omitted,
@@ -224,7 +251,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stalled_response_loses_its_body_and_then_its_connection() {
         let streams = streams();
-        let running = RunningRequest::begin(&streams);
+        let running = RunningRequest::begin(&streams, None);
         let response = running.respond(response(), &Method::GET).await;
         assert!(response.headers().is_empty());
         assert_eq!(streams.drop_stalled(LIMIT), StallCheck::Alive);
@@ -232,13 +259,13 @@ mod tests {
         assert_eq!(streams.drop_stalled(LIMIT), StallCheck::Alive, "the body is dropped");
         assert!(response.into_body().frame().await.is_some_and(|frame| frame.is_err()));
         assert!(!streams.activity.is_busy());
-        let running = RunningRequest::begin(&streams);
+        let running = RunningRequest::begin(&streams, None);
         let _stalled = running.respond(self::response(), &Method::GET).await;
         tokio::time::advance(LIMIT).await;
         streams.drop_stalled(LIMIT);
         tokio::time::advance(LIMIT).await;
         assert_eq!(streams.drop_stalled(LIMIT), StallCheck::AllStalled);
-        let _other = RunningRequest::begin(&streams);
+        let _other = RunningRequest::begin(&streams, None);
         assert_eq!(
             streams.drop_stalled(LIMIT),
             StallCheck::Alive,
@@ -248,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_to_head_names_its_length_and_has_no_body() {
-        let running = RunningRequest::begin(&streams());
+        let running = RunningRequest::begin(&streams(), None);
         let response = running.respond(response(), &Method::HEAD).await;
         assert_eq!(response.headers()[CONTENT_LENGTH], "5");
         assert!(response.body().is_end_stream());

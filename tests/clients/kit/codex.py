@@ -57,12 +57,12 @@ class Codex:
             raise Failure(f"codex ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}")
         return turn
 
-    def run(self, *arguments):
-        """Runs one turn that may fail. Returns the process and the turn."""
+    def run(self, *arguments, timeout=TURN_TIMEOUT):
+        """Runs one turn that may fail, for at most `timeout` seconds. Returns the process and the turn."""
         flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
         verb = [arguments[0]] if arguments[0] == "resume" else []
         command = self.command + verb + flags + list(arguments[len(verb) :])
-        ran = child.run(command, self.environment, TURN_TIMEOUT, folder=self.work)
+        ran = child.run(command, self.environment, timeout, folder=self.work)
         events = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
         return ran, told(events)
 

@@ -52,7 +52,7 @@ class Rig:
         self.config.write_text(self.configuration())
         command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
         self.proxy = Process(command, self.environment, self.folder / "steadfast.log")
-        self.root = printed(self.proxy, r"Steadfast listens on (http://\S+)")
+        self.root = printed(self.proxy, r"Steadfast listens on (https?://\S+)")
         self.admin = printed(self.proxy, r"admin listener is on (http://\S+)")
 
     def configuration(self):

@@ -41,6 +41,18 @@ class Seen:
         return given if isinstance(given, list) else [given]
 
 
+@dataclass
+class Stream:
+    """An event stream of the tap's own. If it is cut, the connection breaks after its last event."""
+
+    events: list
+    is_cut: bool = False
+
+    def encoded(self):
+        events = [event | {"sequence_number": number} for number, event in enumerate(self.events)]
+        return [b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in events]
+
+
 class Tap:
     """A tap on one account. All taps share `seen`, so that it contains the requests to all accounts in order."""
 
@@ -50,7 +62,7 @@ class Tap:
         self.seen = seen
         # Returns for a `Seen` the output items of the response, or None for the account's own.
         self.script = lambda seen: None
-        # Returns for a `Seen` the status, headers and JSON of a refusal, or None to relay the request.
+        # Returns for a `Seen` the status, headers and JSON (or a `Stream`) of a refusal, or None to relay the request.
         self.refuse = lambda seen: None
         handler = type("Handler", (Handler,), {"tap": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -106,12 +118,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, seen, status, headers, error):
         seen.status = status
+        if isinstance(error, Stream):
+            return self.answer_with_stream(status, headers, error)
         body = json.dumps(error).encode()
         self.send_response_only(status)
         for name, value in headers.items() | {"content-type": "application/json", "content-length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def answer_with_stream(self, status, headers, stream):
+        self.send_response_only(status)
+        for name, value in headers.items() | {"content-type": "text/event-stream", "transfer-encoding": "chunked"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for event in stream.encoded():
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+        if stream.is_cut:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
 
     do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = relay
 

@@ -15,7 +15,7 @@ pub fn rows() -> Vec<Row> {
     // A body with this size line in its first chunk.
     let first = |line: &str| format!("{line}\r\n{SOUND}\r\n0\r\n\r\n");
     let last = |rest: &str| format!("{size:x}\r\n{SOUND}\r\n{rest}");
-    let hidden = "20;a=\"\r\n0\r\n\r\nGET /v1/files/hidden HTTP/1.1\r\nhost: it\r\n\r\n\"\r\n";
+    let hidden = "20;a=\"\r\n0\r\n\r\nGET /v1/files/hidden HTTP/1.1\r\nhost: localhost\r\n\r\n\"\r\n";
     let refused = [
         ("an invalid size", first("zz")),
         ("a signed size", first("+20")),

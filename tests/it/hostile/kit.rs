@@ -14,9 +14,9 @@ use crate::kit::{
 pub const SOUND: &str = r#"{"model":"gpt-5.2","input":"hi"}"#;
 /// The request that follows a row after which the gateway closes the connection. The gateway must never read it as a
 /// request.
-pub const SMUGGLED: &str = "GET /v1/files/smuggled HTTP/1.1\r\nhost: it\r\nx-request-id: hostile\r\n\r\n";
+pub const SMUGGLED: &str = "GET /v1/files/smuggled HTTP/1.1\r\nhost: localhost\r\nx-request-id: hostile\r\n\r\n";
 /// The request that follows every other row. The gateway must answer it.
-pub const NEXT: &str = "GET /v1/files/next HTTP/1.1\r\nhost: it\r\nx-request-id: hostile\r\n\r\n";
+pub const NEXT: &str = "GET /v1/files/next HTTP/1.1\r\nhost: localhost\r\nx-request-id: hostile\r\n\r\n";
 
 /// One row of the table.
 pub struct Row {
@@ -203,7 +203,7 @@ impl SemanticRequest {
 /// Returns a request head with these field lines in addition to the fields that every request here has.
 pub fn head(line: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    format!("{line}\r\nhost: it\r\nx-request-id: hostile\r\n{lines}\r\n")
+    format!("{line}\r\nhost: localhost\r\nx-request-id: hostile\r\n{lines}\r\n")
 }
 
 /// Starts a gateway in front of an upstream that records every byte that it receives.

@@ -147,22 +147,22 @@ fn paths() -> Vec<Row> {
     rows
 }
 
-/// Targets in absolute and authority form, with `Host: it`.
+/// Targets in absolute and authority form, with `Host: localhost`.
 fn absolute() -> Vec<Row> {
     let get = |target: &str| Row::raw(format!("target {target}"), head(&format!("GET {target} HTTP/1.1"), &[]));
     let mut rows: Vec<Row> = [
         "http://other/v1/files/x",
-        "http://it:81/v1/files/x",
-        "http://it.other/v1/files/x",
+        "http://localhost:81/v1/files/x",
+        "http://localhost.other/v1/files/x",
         "http://user@it/v1/files/x",
         "http://user:secret@it/v1/files/x",
         "http://other@it/v1/files/x",
-        "http://it/v1/../admin",
-        "http://it//v1/files/x",
-        "ftp://it/v1/files/x",
-        "http://it:99999999/v1/files/x",
+        "http://localhost/v1/../admin",
+        "http://localhost//v1/files/x",
+        "ftp://localhost/v1/files/x",
+        "http://localhost:99999999/v1/files/x",
         "it:80",
-        "it",
+        "localhost",
     ]
     .map(|target| get(target).answered(400, "ambiguous_target"))
     .into();
@@ -177,12 +177,12 @@ fn absolute() -> Vec<Row> {
     );
     let reached = "GET /v1/files/x HTTP/1.1";
     rows.extend([
-        get("http://it/v1/files/x").reaches(reached, &[], ""),
-        get("HTTP://IT/v1/files/x").reaches(reached, &[], ""),
-        get("http://it").answered(404, "unknown_path"),
+        get("http://localhost/v1/files/x").reaches(reached, &[], ""),
+        get("HTTP://LOCALHOST/v1/files/x").reaches(reached, &[], ""),
+        get("http://localhost").answered(404, "unknown_path"),
         Row::raw(
             "an absolute target without a host",
-            head("GET http://it/v1/files/x HTTP/1.1", &[]).replacen("host: it\r\n", "", 1),
+            head("GET http://localhost/v1/files/x HTTP/1.1", &[]).replacen("host: localhost\r\n", "", 1),
         )
         .answered(400, "bad_host"),
     ]);
@@ -190,11 +190,11 @@ fn absolute() -> Vec<Row> {
 }
 
 fn hosts() -> Vec<Row> {
-    let get = |lines: &str| head("GET /v1/files/x HTTP/1.1", &[]).replacen("host: it\r\n", lines, 1);
+    let get = |lines: &str| head("GET /v1/files/x HTTP/1.1", &[]).replacen("host: localhost\r\n", lines, 1);
     let mut rows: Vec<Row> = [
         "",
-        "host: it\r\nhost: it\r\n",
-        "host: it\r\nHOST: other\r\n",
+        "host: localhost\r\nhost: localhost\r\n",
+        "host: localhost\r\nHOST: other\r\n",
         "host: \r\n",
         "host: a b\r\n",
         "host: a/b\r\n",
@@ -202,19 +202,19 @@ fn hosts() -> Vec<Row> {
         "host: a#b\r\n",
         "host: a, b\r\n",
         "host: user@it\r\n",
-        "host: it:80@other\r\n",
-        "host: it:port\r\n",
-        "host: it:99999\r\n",
-        "host: it:80:80\r\n",
-        "host: it:-1\r\n",
+        "host: localhost:80@other\r\n",
+        "host: localhost:port\r\n",
+        "host: localhost:99999\r\n",
+        "host: localhost:80:80\r\n",
+        "host: localhost:-1\r\n",
         "host: [::1\r\n",
         "host: ::1\r\n",
         "host: http://it\r\n",
-        "host: it\\other\r\n",
-        "host: it%00\r\n",
-        "host: it\u{e9}\r\n",
+        "host: localhost\\other\r\n",
+        "host: localhost%00\r\n",
+        "host: localhost\u{e9}\r\n",
         "host: \"it\"\r\n",
-        "host: it\to\r\n",
+        "host: localhost\to\r\n",
     ]
     .map(|lines| Row::raw(format!("{lines:?}"), get(lines)).answered(400, "bad_host"))
     .into();
@@ -225,11 +225,11 @@ fn hosts() -> Vec<Row> {
     );
     rows.extend(
         [
-            "host: IT:80\r\n",
+            "host: LOCALHOST:80\r\n",
             "host: [::1]:80\r\n",
-            "host:it\r\n",
-            "Host:\t it \r\n",
-            "host: other\r\n",
+            "host:localhost\r\n",
+            "Host:\t localhost \r\n",
+            "host: 127.0.0.1\r\n",
         ]
         .map(|lines| Row::raw(format!("{lines:?}"), get(lines)).reaches("GET /v1/files/x HTTP/1.1", &[], "")),
     );

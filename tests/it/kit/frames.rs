@@ -16,8 +16,10 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// A connection to an HTTP/2 server.
@@ -87,7 +89,8 @@ impl Frames {
         Outcome::Refused
     }
 
-    async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    /// Reads a frame: its type, its flags, its stream and its payload. Returns `None` if the connection has ended.
+    pub async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         timeout(TIMEOUT, self.0.read_exact(&mut head))
             .await
@@ -148,7 +151,7 @@ fn write_length(block: &mut Vec<u8>, length: usize) {
 }
 
 /// Returns the status at the beginning of a field block: an index of the static table, or a literal of three digits.
-fn status_of(block: &[u8]) -> u16 {
+pub fn status_of(block: &[u8]) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     // The block may begin with a dynamic table size update.
     let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };

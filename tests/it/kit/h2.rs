@@ -55,7 +55,7 @@ pub fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
 pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
-        .uri(format!("http://it{path}"))
+        .uri(format!("http://localhost{path}"))
         .header("content-type", "application/json")
         .body(Full::new(body.into()))
         .expect("a valid request")

@@ -52,7 +52,7 @@ pub fn canaries(secrets: &[&str]) -> Vec<Canary> {
 /// Returns a request head with every kind of credential that a caller can send, and with `lines`.
 pub fn request_head(target: &str, lines: &str) -> String {
     format!(
-        "{target} HTTP/1.1\r\nhost: gateway.example\r\nauthorization: Bearer {CALLER_KEY}\r\nx-api-key: sk-x-api-key-canary-0c\r\n\
+        "{target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\nx-api-key: sk-x-api-key-canary-0c\r\n\
          cookie: c=cookie-canary-41\r\nopenai-organization: org-canary-d0d0\r\nsession-id: session-id-canary-2e\r\n\
          x-codex-turn-state: session-canary-8a\r\nconnection: close\r\n{lines}\r\n"
     )

@@ -56,7 +56,6 @@ impl SenderInput<'_> {
                 ..RequestFacts::default()
             },
             body: Replay::kept(keep.finish(None), framing),
-            bytes: BODY.len() as u64,
             decompressed: BODY.len() as u64,
         };
         HttpSender::new(admitted, inspected, snapshot.limits, gateway.clock)

@@ -1,7 +1,9 @@
 //! The attempt loop with scripted upstreams: a real gateway, no sockets, and paused time.
 
 mod failover;
+mod limits;
 mod records;
+mod refusal;
 mod waiting;
 
 use crate::policy::LimitCause;
@@ -10,12 +12,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::*;
 use crate::{
     ids::{OwnedKey, UpstreamId},
-    policy::{RequestClass, Scope},
+    policy::{RequestClass, Scope, outlier::ResponseKind},
     proxy::{
         testing,
         turn::{
@@ -43,6 +45,7 @@ const BAD_REQUEST: ScriptedStep = ScriptedStep::Answer(400, Verdict::Answered, B
 const FAILED: ScriptedStep = ScriptedStep::Answer(500, Verdict::Failed, BufferedRest::Whole);
 const OVERLOADED: ScriptedStep = ScriptedStep::Answer(503, Verdict::Failed, BufferedRest::Whole);
 const REFUSED: ScriptedStep = ScriptedStep::Answer(401, Verdict::Refused, BufferedRest::Whole);
+const UNAUTHORIZED: ScriptedStep = ScriptedStep::Answer(401, Verdict::Unauthorized, BufferedRest::Whole);
 const BROKEN_OFF: ScriptedStep = ScriptedStep::Answer(200, Verdict::Failed, BufferedRest::Broken);
 const UNREACHABLE: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Unreachable);
 const BROKEN: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Broken);
@@ -51,12 +54,12 @@ const NOT_SENDABLE: ScriptedStep = ScriptedStep::Fail(|| SendFailure::NotSendabl
 const NO_BODY: ScriptedStep = ScriptedStep::Fail(|| SendFailure::RequestBody(Fault::IncompleteBody));
 
 const fn limited(status: u16, reset: Duration) -> ScriptedStep {
-    let verdict = Verdict::Limited {
-        reset: Some(reset),
-        scope: Scope::Upstream,
-        cause: LimitCause::Rate,
-    };
-    ScriptedStep::Answer(status, verdict, BufferedRest::Whole)
+    limited_by(status, Some(reset), LimitCause::Rate)
+}
+
+const fn limited_by(status: u16, reset: Option<Duration>, cause: LimitCause) -> ScriptedStep {
+    let scope = Scope::Upstream;
+    ScriptedStep::Answer(status, Verdict::Limited { reset, scope, cause }, BufferedRest::Whole)
 }
 
 /// The behaviour of each upstream, by its name, for the requests that it gets in order.
@@ -68,6 +71,8 @@ struct ScriptedSender {
     repeatability: Repeatability,
     /// The number of times that the body can be sent.
     bodies: usize,
+    /// The result of each check of a credential.
+    check: RefusalCheck,
     sent: Arc<Mutex<Vec<String>>>,
 }
 
@@ -92,9 +97,8 @@ impl RequestSender for ScriptedSender {
     }
 
     async fn send(&mut self, upstream: &Upstream) -> SendResult<ScriptedResponse> {
-        assert_eq!(
-            upstream.state.in_flight(),
-            1,
+        assert!(
+            upstream.state.in_flight() > 0,
             "the request holds a lease while it is sent"
         );
         self.sent.lock().expect("no panic").push(upstream.name.to_string());
@@ -115,6 +119,15 @@ impl RequestSender for ScriptedSender {
 
     fn response_kind(_: &Self::Response) -> ResponseKind {
         ResponseKind::Whole
+    }
+
+    async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {
+        self.sent
+            .lock()
+            .expect("no panic")
+            .push(format!("check {}", upstream.name));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.check
     }
 
     async fn buffer_error(response: &mut ScriptedResponse, _: &Upstream) -> BufferedRest {
@@ -140,6 +153,7 @@ struct Scenario {
     script: HashMap<String, Vec<ScriptedStep>>,
     repeatability: Repeatability,
     bodies: usize,
+    check: RefusalCheck,
     previous_response: Option<&'static str>,
 }
 
@@ -151,13 +165,20 @@ impl Scenario {
             script: script.iter().map(steps).collect(),
             repeatability: Repeatability::Repeatable,
             bodies: usize::MAX,
+            check: RefusalCheck::NotRefused,
             previous_response: None,
         }
     }
 
     /// Runs the turn: the upstreams that were called, in their order, and how it has ended.
     async fn run(self) -> (Vec<String>, Ended) {
-        self.run_charged(&mut Charge::default()).await
+        let gateway = self.gateway.clone();
+        let result = self.run_charged(&mut Charge::default()).await;
+        for upstream in gateway.snapshot().upstreams() {
+            let in_flight = upstream.state.in_flight();
+            assert_eq!(in_flight, 0, "the lease at {} is given back", upstream.name);
+        }
+        result
     }
 
     /// Runs the turn, and charges it to `charge`.
@@ -170,6 +191,7 @@ impl Scenario {
             script: self.script,
             repeatability: self.repeatability,
             bodies: self.bodies,
+            check: self.check,
             sent: sent.clone(),
         };
         let mut log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
@@ -185,14 +207,6 @@ impl Scenario {
             }
             Err(fault) => Ended::Fault(fault.code()),
         };
-        for upstream in snapshot.upstreams() {
-            assert_eq!(
-                upstream.state.in_flight(),
-                0,
-                "the lease at {} is given back",
-                upstream.name
-            );
-        }
         let sent = sent.lock().expect("no panic").clone();
         (sent, ended)
     }

@@ -34,7 +34,7 @@ fn open<'a>(gateway: &'a Gateway, snapshot: &'a Snapshot) -> Turn<'a> {
 fn step(turn: &mut Turn<'_>) -> String {
     match turn.pick_now() {
         PickStep::Go(picked) => picked.upstream.name.to_string(),
-        PickStep::Wait { .. } => "waits".to_owned(),
+        PickStep::Wait(_) => "waits".to_owned(),
         PickStep::LostSlot => "lost".to_owned(),
         PickStep::NoneLeft => "none".to_owned(),
     }
@@ -130,10 +130,13 @@ async fn the_fault_says_when_the_first_of_all_limits_resets() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
     limit(&snapshot, "a", 7_200);
-    let is_unavailable = |fault| matches!(fault, Fault::Unavailable { is_owned: false, .. });
-    assert!(is_unavailable(open(&gateway, &snapshot).fault_when_none_is_left()));
+    let fault = || {
+        let turn = open(&gateway, &snapshot);
+        turn.fault_of(turn.outlook())
+    };
+    assert!(matches!(fault(), Fault::Unavailable { is_owned: false, .. }));
     limit(&snapshot, "b", 3_600);
-    match open(&gateway, &snapshot).fault_when_none_is_left() {
+    match fault() {
         Fault::Limited {
             resets_in, is_owned, ..
         } => {

@@ -6,7 +6,9 @@ use http::HeaderName;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{super::limits::MAX_RESET, *};
+use super::{super::limits::source::MAX_RESET, *};
+
+mod shapes;
 
 /// 2026-11-23 12:00:00 UTC.
 const NOW: Duration = Duration::from_secs(1_795_435_200);
@@ -43,8 +45,11 @@ fn the_reset_is_read_from_the_body() {
         (json!({"resets_at": now + 90, "resets_in_seconds": 7}), Some(90_000)),
         (json!({"resets_at": null, "resets_in_seconds": 7}), Some(7_000)),
         (json!({"resets_at": -5, "resets_in_seconds": 7}), Some(7_000)),
-        // The first row has a moment in milliseconds, and the second one a moment that was never set.
-        (json!({"resets_at": now * 1000, "resets_in_seconds": 7}), Some(7_000)),
+        (
+            json!({"resets_at": now * 1000 + 1500, "resets_in_seconds": 7}),
+            Some(1_500),
+        ),
+        // The moment was never set.
         (json!({"resets_at": 0, "resets_in_seconds": 7}), Some(7_000)),
         (
             json!({"resets_in_seconds": -1, "message": "try again in 1.5s"}),
@@ -82,7 +87,8 @@ fn every_form_of_retry_after_is_read() {
         ("retry-after", "inf", None),
         ("retry-after", "1e3", None),
         ("retry-after", "99999999999", None),
-        ("retry-after", "5s", None),
+        ("retry-after", "5s", Some(5_000)),
+        ("retry-after", "5 fortnights", None),
         ("retry-after", "", None),
     ];
     for (name, value, expected) in cases {
@@ -108,7 +114,9 @@ fn only_the_reset_of_an_exhausted_limit_counts() {
     assert_eq!(reset_of(("-1", "1s"), ("", "1s")), None);
     assert_eq!(reset_of(("0", "0s"), ("0", "0")), None);
     assert_eq!(reset_of(("0", "-1s"), ("0", "500 days")), None);
-    assert_eq!(reset(&[("x-ratelimit-reset-requests", "1s")], &json!({})), None);
+    // The headers do not say which of the limits is exhausted.
+    let silent = [("x-ratelimit-reset-requests", "9s"), ("x-ratelimit-reset-tokens", "5s")];
+    assert_eq!(reset(&silent, &json!({})), Some(5_000));
 }
 
 #[test]
@@ -268,6 +276,7 @@ fn failed_events_are_read_in_every_form() {
         code: Some("slow_down".to_owned()),
         reset: Some(Duration::from_millis(1500)),
         names_model: true,
+        ..ErrorNotice::default()
     };
     assert_eq!(
         notice_of(json!({"type": "response.failed", "response": {"error": inner}})).as_ref(),

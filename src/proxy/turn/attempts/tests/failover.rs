@@ -46,7 +46,7 @@ async fn a_request_fails_over_in_order_until_an_answer_can_be_passed_on() {
     let rows = [
         row("served at once", [SERVED, SERVED, SERVED], 1, Ok(200)),
         row("unreachable", [UNREACHABLE, SERVED, SERVED], 2, Ok(200)),
-        row("timeout", [TIMEOUT, SERVED, SERVED], 2, Ok(200)),
+        row("timeout", [TIMEOUT, SERVED, SERVED], 1, Err("upstream_timeout")),
         row("broken connection", [BROKEN, SERVED, SERVED], 2, Ok(200)),
         row("failed twice", [FAILED, FAILED, SERVED], 3, Ok(200)),
         row("refused credential", [REFUSED, SERVED, SERVED], 2, Ok(200)),
@@ -77,60 +77,90 @@ async fn a_request_fails_over_in_order_until_an_answer_can_be_passed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_word_is_the_most_useful_answer() {
+async fn after_a_timeout_only_a_request_that_reads_is_repeated_unless_the_operator_allows_more() {
+    use Repeatability::{Once, Repeatable, Safe};
+    for (is_allowed, repeatability, moves) in [
+        (false, Safe, true),
+        (false, Repeatable, false),
+        (false, Once, false),
+        (true, Safe, true),
+        (true, Repeatable, true),
+        (true, Once, false),
+    ] {
+        let gateway = testing::gateway(&format!("[retry]\non_timeout = {is_allowed}\n"));
+        let order = order(&gateway);
+        let script: [(&str, &[ScriptedStep]); 2] = [(&order[0], &[TIMEOUT]), (&order[1], &[SERVED])];
+        let mut scenario = Scenario::new(&gateway, &script);
+        scenario.repeatability = repeatability;
+        let (sent, ended) = scenario.run().await;
+        let expected = match moves {
+            true => (2, answer(order[1].clone(), 200)),
+            false => (1, Ended::Fault("upstream_timeout")),
+        };
+        assert_eq!((sent.len(), ended), expected, "{is_allowed} {repeatability:?}");
+    }
+}
+
+const USAGE_LIMIT: Result<u16, &str> = Err("usage_limit_reached");
+const RATE_LIMIT: Result<u16, &str> = Err("rate_limit_exceeded");
+const CREDENTIAL: Result<u16, &str> = Err("upstream_credential_refused");
+
+/// A limit whose answer is too long to be kept.
+const LONG_LIMIT: ScriptedStep = match limited(429, LONG) {
+    ScriptedStep::Answer(status, verdict, _) => ScriptedStep::Answer(status, verdict, BufferedRest::Partial),
+    fail => fail,
+};
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_on_limits_follows_from_the_earliest_reset() {
     let limit = limited(429, LONG);
-    let first_event = limited(200, LONG);
-    let unusual = limited(403, LONG);
-    let partly = ScriptedStep::Answer(500, Verdict::Failed, BufferedRest::Partial);
-    let partly_limited = Verdict::Limited {
-        reset: Some(LONG),
-        scope: Scope::Upstream,
-        cause: LimitCause::Rate,
-    };
-    let partly_limited = ScriptedStep::Answer(429, partly_limited, BufferedRest::Partial);
+    let (event, unusual, overload) = (limited(200, LONG), limited(403, LONG), limited(503, LONG));
+    let minutes = limited(429, Duration::from_secs(200));
+    let quota = limited_by(402, Some(LONG), LimitCause::Quota);
     let rows = [
-        row("all limited", [limit, limit, limit], 3, Err("usage_limit_reached")),
+        row("all limited", [limit, limit, limit], 3, USAGE_LIMIT),
+        row("all limited, in streams", [event, event, event], 3, USAGE_LIMIT),
         row(
-            "all limited, in streams",
-            [first_event, first_event, first_event],
+            "all limited, the last at length",
+            [limit, limit, LONG_LIMIT],
             3,
-            Err("usage_limit_reached"),
+            USAGE_LIMIT,
         ),
+        row("all limited, unusually", [unusual, unusual, unusual], 3, USAGE_LIMIT),
+        row("all limited for minutes", [minutes, limit, limit], 3, RATE_LIMIT),
+        row("all without credit", [quota, quota, quota], 3, USAGE_LIMIT),
+        row("all overloaded", [overload, overload, overload], 3, Ok(503)),
+        row("the last one is limited", [FAILED, FAILED, limit], 3, RATE_LIMIT),
         row(
-            "all limited, the last one at length",
-            [limit, limit, partly_limited],
+            "the last one is limited, at length",
+            [FAILED, FAILED, LONG_LIMIT],
             3,
-            Err("usage_limit_reached"),
+            RATE_LIMIT,
         ),
-        row("all limited, unusually", [unusual, unusual, unusual], 3, Ok(403)),
+        row("the others refused", [limit, REFUSED, REFUSED], 3, USAGE_LIMIT),
+    ];
+    check(&rows).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_on_failures_is_that_of_the_last_upstream() {
+    let limit = limited(429, LONG);
+    let partly = ScriptedStep::Answer(500, Verdict::Failed, BufferedRest::Partial);
+    let (broken, unreachable) = (Err("upstream_broken"), Err("upstream_unreachable"));
+    let rows = [
         row("the last one failed", [limit, limit, FAILED], 3, Ok(500)),
         row("all failed", [FAILED, OVERLOADED, FAILED], 3, Ok(500)),
-        row("the last one is limited", [FAILED, FAILED, limit], 3, Ok(429)),
         row("a long error", [FAILED, FAILED, partly], 3, Ok(500)),
-        row(
-            "a long limit holds no connection",
-            [FAILED, FAILED, partly_limited],
-            3,
-            Err("upstream_broken"),
-        ),
-        row(
-            "a broken error",
-            [FAILED, FAILED, BROKEN_OFF],
-            3,
-            Err("upstream_broken"),
-        ),
-        row(
-            "none reachable",
-            [UNREACHABLE, UNREACHABLE, UNREACHABLE],
-            3,
-            Err("upstream_unreachable"),
-        ),
+        row("a broken error", [FAILED, FAILED, BROKEN_OFF], 3, broken),
+        row("none reachable", [UNREACHABLE; 3], 3, unreachable),
         row(
             "the last one timed out",
             [FAILED, FAILED, TIMEOUT],
             3,
             Err("upstream_timeout"),
         ),
+        row("all refused", [REFUSED; 3], 3, CREDENTIAL),
+        row("the last one refused", [REFUSED, FAILED, REFUSED], 3, CREDENTIAL),
     ];
     check(&rows).await;
 }
@@ -138,6 +168,8 @@ async fn the_last_word_is_the_most_useful_answer() {
 async fn check(rows: &[FailoverRow]) {
     for row in rows {
         let gateway = three_upstreams("[retry]\nattempts = 3\n");
+        // A refusal counts only if its request was sent after the credential was configured.
+        tokio::time::advance(Duration::from_millis(1)).await;
         let order = order(&gateway);
         let script: Vec<(&str, &[ScriptedStep])> = order
             .iter()

@@ -8,28 +8,42 @@ use crate::{
 
 #[tokio::test(start_paused = true)]
 async fn only_the_upstreams_own_failures_count_against_its_health() {
-    for (step, is_counted) in [
-        (UNREACHABLE, true),
-        (TIMEOUT, true),
-        (BROKEN, true),
-        (FAILED, true),
-        (NOT_SENDABLE, false),
-        (NO_BODY, false),
-        (BAD_REQUEST, false),
-    ] {
-        let gateway = testing::configured(
-            "[health]\nmax_ejected = 1\n[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\n",
-        );
-        for _ in 0..20 {
-            // Moments apart, as failures of separate requests are.
-            tokio::time::advance(Duration::from_millis(10)).await;
-            Scenario::new(&gateway, &[("a", &[step; 5])]).run().await;
+    // Whether the failure counts if the other upstream serves the request, answers that it is wrong, or fails as well.
+    for (number, (step, if_served, otherwise)) in [
+        (UNREACHABLE, true, true),
+        (BROKEN, true, false),
+        (FAILED, true, false),
+        (BROKEN_OFF, true, false),
+        (TIMEOUT, false, false),
+        (NOT_SENDABLE, false, false),
+        (NO_BODY, false, false),
+        (BAD_REQUEST, false, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (other, is_counted) in [(SERVED, if_served), (BAD_REQUEST, otherwise), (FAILED, otherwise)] {
+            let gateway = testing::gateway("[retry]\non_timeout = true\nbudget = 1.0\n");
+            let other_id = UpstreamId::from_name("b");
+            for _ in 0..8 {
+                // Moments apart, as failures of separate requests are.
+                tokio::time::advance(Duration::from_millis(10)).await;
+                let (key, now) = (kit::session_key(&gateway), gateway.clock.now());
+                let a = UpstreamId::from_name("a");
+                gateway.runtime.pins.confirm(key, pin(&gateway), a, now);
+                Scenario::new(&gateway, &[("a", &[step]), ("b", &[other])]).run().await;
+            }
+            let snapshot = gateway.snapshot();
+            let is_ejected = |id| {
+                let upstream = snapshot.upstream_of(id).expect("a configured upstream");
+                matches!(
+                    upstream.state.availability(RequestClass::generation(None)),
+                    Availability::Ejected { .. }
+                )
+            };
+            assert_eq!(is_ejected(UpstreamId::from_name("a")), is_counted, "row {number}");
+            assert!(!is_ejected(other_id), "row {number}: the other upstream");
         }
-        let availability = gateway.snapshot().upstreams()[0]
-            .state
-            .availability(RequestClass::generation(None));
-        let is_ejected = matches!(availability, Availability::Ejected { .. });
-        assert_eq!(is_ejected, is_counted, "{availability:?}");
     }
 }
 
@@ -43,7 +57,7 @@ async fn a_failover_is_counted_with_its_reason_at_the_upstream_that_failed() {
         (REFUSED, "refused"),
         (limited(429, LONG), "limited"),
     ] {
-        let gateway = testing::gateway("");
+        let gateway = testing::gateway("[retry]\non_timeout = true\n");
         let order = order(&gateway);
         let script: [(&str, &[ScriptedStep]); 2] = [(&order[0], &[step]), (&order[1], &[SERVED])];
         Scenario::new(&gateway, &script).run().await;

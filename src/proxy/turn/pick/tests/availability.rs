@@ -17,6 +17,9 @@ use crate::{
 const ANY: RequestClass = RequestClass::generation(None);
 const RESPONSE: &str = "resp_1";
 
+/// A change of the upstreams of a snapshot.
+type Operation = fn(&Snapshot);
+
 /// Opens a turn of the session of [`kit`] for `model`, which names `previous_response`.
 fn open<'a>(
     gateway: &'a Gateway,
@@ -86,10 +89,7 @@ async fn a_turn_waits_for_a_full_upstream() {
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     let lease = snapshot.upstream(A).state.try_acquire(ANY).expect("a free slot");
     match turn.pick_now() {
-        PickStep::Wait { candidate, until } => {
-            assert_eq!(candidate.index, A);
-            assert_eq!(until, gateway.clock.now().after(snapshot.patience.wait));
-        }
+        PickStep::Wait(Some(candidate)) => assert_eq!(candidate.index, A),
         _ => panic!("the only slot is taken"),
     }
     drop(lease);
@@ -124,7 +124,7 @@ async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_n
     assert!(matches!(turn.pick_now(), PickStep::NoneLeft));
     set_pin(&gateway, "a");
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(matches!(turn.pick_now(), PickStep::Wait { candidate, .. } if candidate.index == A));
+    assert!(matches!(turn.pick_now(), PickStep::Wait(Some(candidate)) if candidate.index == A));
     tokio::time::advance(Duration::from_secs(40)).await;
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
     let probe = turn.pick_now();
@@ -134,37 +134,108 @@ async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_short_limit_of_the_own_upstream_is_worth_waiting_for() {
+async fn only_a_limit_that_resets_within_the_longest_wait_can_be_waited_out() {
     let gateway = testing::gateway("");
-    set_pin(&gateway, "a");
     let snapshot = gateway.snapshot();
     let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(!turn.is_worth_waiting_for(A), "it is ready");
+    assert!(!turn.can_wait_out(A), "it is ready");
     report(&snapshot, A, limited_for(2));
-    report(&snapshot, B, limited_for(2));
-    assert!(turn.is_worth_waiting_for(A));
-    assert!(!turn.is_worth_waiting_for(B), "it is not the session's own upstream");
-    tokio::time::advance(Duration::from_secs(3)).await;
-    report(&snapshot, A, limited_for(3_600));
-    assert!(
-        !turn.is_worth_waiting_for(A),
-        "another upstream would have read the prompt sooner"
-    );
+    report(&snapshot, B, limited_for(3_600));
+    assert!(turn.can_wait_out(A), "a new session waits as well");
+    assert!(!turn.can_wait_out(B));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_waits_for_a_reset_goes_to_an_upstream_that_is_enabled_before() {
+    let gateway = testing::gateway("");
+    pass_a_moment().await;
+    let snapshot = gateway.snapshot();
+    report(&snapshot, A, limited_for(20));
+    report(&snapshot, B, limited_for(30));
+    let waiting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move {
+            let snapshot = gateway.snapshot();
+            let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+            let picked = turn.next_upstream().await.expect("an upstream recovers");
+            (picked.index, turn.waited())
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    snapshot.upstream(B).state.enable();
+    assert_eq!(waiting.await.expect("no panic"), (B, Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_with_owned_state_waits_until_its_owner_takes_requests_again() {
+    let enable: Operation = |snapshot| snapshot.upstream(A).state.enable();
+    let rows: [(&str, Operation, Operation); 4] = [
+        ("drained", |snapshot| snapshot.upstream(A).state.drain(), enable),
+        ("disabled", |snapshot| report(snapshot, A, Verdict::Refused), enable),
+        ("ejected", |snapshot| eject(snapshot, A), enable),
+        (
+            "disabled until a reload",
+            |snapshot| report(snapshot, A, Verdict::Refused),
+            |snapshot| snapshot.upstream(A).state.probe_credential(),
+        ),
+    ];
+    for (name, trouble, recovery) in rows {
+        for recovers in [true, false] {
+            let gateway = testing::gateway("");
+            let snapshot = gateway.snapshot();
+            let key = OwnedKey::from_response_id(snapshot.access.anonymous().namespace, RESPONSE);
+            let owner = UpstreamId::from_name("a");
+            gateway.runtime.owners.confirm(key, None, owner, gateway.clock.now());
+            pass_a_moment().await;
+            trouble(&snapshot);
+            let waiting = tokio::spawn({
+                let gateway = gateway.clone();
+                async move {
+                    let snapshot = gateway.snapshot();
+                    let mut turn = open(&gateway, &snapshot, "gpt-5.2", Some(RESPONSE)).expect("a response");
+                    let picked = turn.next_upstream().await.map(|picked| picked.index);
+                    (picked, turn.waited())
+                }
+            });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(gateway.runtime.waiting(), 1, "{name}");
+            if recovers {
+                recovery(&snapshot);
+                let (picked, waited) = waiting.await.expect("no panic");
+                assert_eq!((picked, waited), (Some(A), Duration::from_secs(1)), "{name}");
+            } else {
+                // The session's prompt is long, so its patience is the longest.
+                let (_, waited) = waiting.await.expect("no panic");
+                assert!(waited >= Duration::from_secs(20), "{name}: {waited:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_fault_says_why_no_upstream_is_left() {
-    type Trouble = fn(&Snapshot);
-    let rows: [(&str, Trouble, Option<u64>); 4] = [
-        ("no limit", |_| {}, None),
-        ("one limit", |snapshot| report(snapshot, A, limited_for(60)), None),
+    let unavailable = |cause, seconds| Fault::Unavailable {
+        cause,
+        retry: Duration::from_secs(seconds),
+        is_owned: false,
+    };
+    let rows: [(&str, Operation, Fault); 4] = [
+        ("no trouble", |_| {}, unavailable(UnavailableCause::Busy, 2)),
         (
-            "a limit and an ejection",
+            "one limit",
+            |snapshot| report(snapshot, A, limited_for(60)),
+            unavailable(UnavailableCause::Busy, 2),
+        ),
+        (
+            "a limit and a drain",
             |snapshot| {
                 report(snapshot, A, limited_for(60));
-                eject(snapshot, B);
+                snapshot.upstream(B).state.drain();
             },
-            None,
+            Fault::UpstreamsRateLimited {
+                resets_in: Duration::from_secs(60),
+                is_owned: false,
+            },
         ),
         (
             "two limits",
@@ -172,20 +243,19 @@ async fn the_fault_says_why_no_upstream_is_left() {
                 report(snapshot, A, limited_for(60));
                 report(snapshot, B, limited_for(30));
             },
-            Some(30),
+            Fault::UpstreamsRateLimited {
+                resets_in: Duration::from_secs(30),
+                is_owned: false,
+            },
         ),
     ];
-    for (name, trouble, first_reset) in rows {
+    for (name, trouble, fault) in rows {
         let gateway = testing::gateway("");
         let snapshot = gateway.snapshot();
         let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
         pass_a_moment().await;
         trouble(&snapshot);
-        match (turn.fault_when_none_is_left(), first_reset) {
-            (Fault::Unavailable { is_owned: false, .. }, None) => {}
-            (Fault::Limited { resets_in, .. }, Some(seconds)) => assert_eq!(resets_in.as_secs(), seconds, "{name}"),
-            (fault, _) => panic!("{name}: {fault:?}"),
-        }
+        assert_eq!(turn.fault_of(turn.outlook()), fault, "{name}");
     }
 }
 
@@ -198,5 +268,5 @@ async fn a_turn_whose_owner_is_not_configured_any_more_says_so() {
     gateway.runtime.owners.confirm(key, None, removed, gateway.clock.now());
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", Some(RESPONSE)).expect("every model is served");
     assert!(matches!(turn.pick_now(), PickStep::NoneLeft));
-    assert_eq!(turn.fault_when_none_is_left(), Fault::OwnerGone);
+    assert_eq!(turn.fault_of(turn.outlook()), Fault::OwnerGone);
 }

@@ -1,0 +1,82 @@
+//! Tests how a turn waits out limits, and what that costs.
+
+use super::*;
+
+const SHORT: ScriptedStep = limited(429, Duration::from_secs(2));
+
+#[tokio::test(start_paused = true)]
+async fn every_request_waits_while_all_upstreams_are_limited_for_a_short_time() {
+    for is_pinned in [false, true] {
+        for seconds in [1, 2, 4, 10, 50] {
+            let gateway = three_upstreams("[retry]\nattempts = 3\n");
+            if is_pinned {
+                set_pin(&gateway, "a");
+            }
+            let limit = limited(429, Duration::from_secs(seconds));
+            let steps = [limit, SERVED];
+            let script: [(&str, &[ScriptedStep]); 3] = ["a", "b", "c"].map(|name| (name, &steps[..]));
+            let began = Instant::now();
+            let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+            assert!(
+                matches!(ended, Ended::Answer(_, 200)),
+                "{seconds} s, {is_pinned}: {ended:?} {sent:?}"
+            );
+            let took = began.elapsed();
+            assert!(
+                took >= Duration::from_secs(seconds) && took < Duration::from_secs(seconds + 1),
+                "{took:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_waited_out_is_no_attempt_and_costs_no_retry() {
+    for attempts in [1, 3] {
+        let gateway = testing::gateway(&format!("[retry]\nattempts = {attempts}\n"));
+        set_pin(&gateway, "a");
+        spend_retry_budget(&gateway);
+        let (sent, ended) = Scenario::new(&gateway, &[("a", &[SHORT, SHORT, SHORT, SHORT, SERVED])])
+            .run()
+            .await;
+        assert_eq!((sent.len(), ended), (5, answer("a", 200)), "{attempts} attempts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_may_not_be_tried_elsewhere_waits_for_the_upstreams_that_have_limited_it() {
+    for (settings, is_budget_spent) in [("[retry]\nattempts = 1\n", false), ("", true)] {
+        let gateway = three_upstreams(settings);
+        if is_budget_spent {
+            spend_retry_budget(&gateway);
+        }
+        let order = order(&gateway);
+        let (sent, ended) = Scenario::new(&gateway, &[(&order[0], &[SHORT, SERVED])]).run().await;
+        let own = order[0].clone();
+        assert_eq!((sent, ended), (vec![own.clone(), own.clone()], answer(own, 200)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_without_credit_is_not_waited_for() {
+    let gateway = three_upstreams("");
+    let quota = limited_by(429, None, LimitCause::Quota);
+    let script: [(&str, &[ScriptedStep]); 3] = ["a", "b", "c"].map(|name| (name, std::slice::from_ref(&quota)));
+    let began = Instant::now();
+    let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+    assert_eq!((sent.len(), began.elapsed()), (3, Duration::ZERO));
+    assert!(matches!(ended, Ended::Fault(_)), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_whose_upstream_is_limited_and_the_others_fail_waits_for_the_limit() {
+    let gateway = three_upstreams("[retry]\nattempts = 3\n");
+    let order = order(&gateway);
+    let script: [(&str, &[ScriptedStep]); 3] = [
+        (&order[0], &[SHORT, SERVED]),
+        (&order[1], &[FAILED]),
+        (&order[2], &[UNREACHABLE]),
+    ];
+    let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+    assert_eq!((sent.len(), ended), (4, answer(order[0].clone(), 200)));
+}

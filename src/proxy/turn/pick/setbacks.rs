@@ -1,0 +1,44 @@
+//! Remembers which upstreams have failed or limited a turn.
+
+use crate::policy::MemberIndex;
+
+/// The upstreams that have failed or limited a turn.
+#[derive(Default)]
+pub(super) struct Setbacks {
+    /// The upstreams that have failed the turn. They are excluded from the rest of the turn.
+    failed: Vec<MemberIndex>,
+    /// The upstreams that have answered with a limit that the turn can wait out.
+    limited: Vec<MemberIndex>,
+    /// Whether the turn may go only to the upstreams in `limited`, because it may not be tried at another upstream.
+    is_confined: bool,
+}
+
+impl Setbacks {
+    /// Records that the upstream at `index` has failed the turn.
+    pub fn add_failed(&mut self, index: MemberIndex) {
+        self.failed.push(index);
+    }
+
+    /// Records that the upstream at `index` has answered with a limit that the turn can wait out.
+    pub fn add_limited(&mut self, index: MemberIndex) {
+        if !self.limited.contains(&index) {
+            self.limited.push(index);
+        }
+    }
+
+    /// Whether the upstream at `index` has limited the turn.
+    pub fn have_limited(&self, index: MemberIndex) -> bool {
+        self.limited.contains(&index)
+    }
+
+    /// Confines the turn to the upstreams whose limits it can wait out. Returns whether there is one.
+    pub fn confine(&mut self) -> bool {
+        self.is_confined = true;
+        !self.limited.is_empty()
+    }
+
+    /// Whether the turn may not go to the upstream at `index`.
+    pub fn exclude(&self, index: MemberIndex) -> bool {
+        self.failed.contains(&index) || (self.is_confined && !self.limited.contains(&index))
+    }
+}
