@@ -14,10 +14,10 @@
 //! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
 //! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
 //! | · send | `exchange/forward` | the upstream's response head | |
-//! | · peek | `exchange/peek` | a verdict, from the head and the first bytes of the body | |
+//! | · peek | `exchange/peek` | a verdict, from the head and the body up to the first output | |
 //! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
 //! | respond | `exchange/response` | the caller's response head | |
-//! | relay | `exchange/body` | the body; from it usage, response ids and encrypted items | the caller leaves, or the upstream breaks |
+//! | relay | `exchange/body` | the body; from it usage, response ids, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |
 //! | end | `request_end` | the log line, and the final charge | |
 //!
 //! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails

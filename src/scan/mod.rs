@@ -55,7 +55,7 @@ pub use request::{
 };
 pub use response::{
     errors::{ErrorNotice, error_notice, event_notice},
-    first_event::FirstEvent,
+    opening::{Opening, StreamFailure},
     reader::ResponseReader,
     terminal::Terminal,
     usage::Usage,

@@ -1,4 +1,4 @@
-//! Failover: if an upstream fails before the first byte of its response, the request is sent to another upstream, and
+//! Failover: if an upstream fails before the first output of its response, the request is sent to another upstream, and
 //! the caller does not notice.
 
 use std::time::{Duration, SystemTime};
@@ -61,6 +61,7 @@ async fn a_request_that_fails_on_one_upstream_is_served_by_the_next() {
             Act::events(&[json!({"type": "error", "message": "no", "code": null})]),
         ),
         ("cut before an event", Act::cut(Point::Events(0), Close::Fin)),
+        ("cut before the first output", Act::cut(Point::Events(2), Close::Reset)),
     ];
     for (what, act) in acts {
         let sims = sims(3).await;
@@ -118,13 +119,13 @@ async fn an_error_of_the_caller_is_not_retried() {
 }
 
 #[tokio::test]
-async fn a_request_is_not_retried_after_the_first_byte_of_the_response() {
+async fn a_request_is_not_retried_after_the_first_output() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;
     let key = key_with_home(&gateway, "a").await;
     sims[0]
         .script()
-        .once("/v1/responses", Act::cut(Point::Events(2), Close::Reset));
+        .once("/v1/responses", Act::cut(Point::Events(6), Close::Reset));
     let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true, "prompt_cache_key": key});
     let answer = wire::ask(gateway.address, wire::post("/v1/responses", &body.to_string())).await;
     assert_eq!((answer.status, answer.end), (200, End::Cut), "{answer:?}");

@@ -17,6 +17,7 @@ mod drain;
 mod endpoints;
 mod failover;
 mod faults;
+mod first_output;
 mod framing;
 mod h2;
 mod h2_limits;

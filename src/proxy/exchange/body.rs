@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    policy::Verdict,
     proxy::{
-        exchange::peek::BodyDelimiter,
+        exchange::{late_failure::LateFailureWatch, peek::BodyDelimiter},
         request_end::{RequestEnd, ResponseSummary},
         request_log::Outcome,
         turn::{confirm::OwnerRecorder, limits::FinalUsage},
@@ -61,6 +62,8 @@ pub(super) struct RelayedBody<B> {
     /// The delimiter of the body. If that is only the end of the connection, the reader finds out whether the body is
     /// complete.
     pub delimiter: BodyDelimiter,
+    /// Finds a failure after the first output.
+    pub late_failure: LateFailureWatch,
     /// The slot at the upstream, given back with the body.
     pub lease: Option<Lease>,
     /// The number of bytes that have been passed on.
@@ -147,6 +150,7 @@ where
                 Some(Ok(frame))
             }
             None if self.must_be_whole() && !self.is_whole() => {
+                self.report_broken();
                 self.end(Some(Outcome::UpstreamBroken));
                 Some(Err(BodyError::Broken(
                     "the connection closed before the end of the body".to_owned(),
@@ -157,6 +161,9 @@ where
                 None
             }
             Some(Err(error)) => {
+                if !self.ended_with_event() {
+                    self.report_broken();
+                }
                 self.end(Some(match error {
                     // The last event has been passed on, and only the end of the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
@@ -194,8 +201,27 @@ impl<B> RelayedBody<B> {
                 0 => reader.feed(data),
                 _ => self.pieces_read -= 1,
             }
+            if let Some(verdict) = self.late_failure.observe(reader) {
+                self.report_late(Some(verdict));
+            }
             self.record_owner();
         }
+    }
+
+    /// Tells the upstream's health about a failure after the first output, at most once for a body. A failure that the
+    /// request has caused says nothing about the upstream.
+    fn report_late(&mut self, verdict: Option<Verdict>) {
+        if let Some(verdict) = verdict.filter(|verdict| verdict.fails_over())
+            && let Some(lease) = &mut self.lease
+        {
+            lease.report(verdict);
+        }
+    }
+
+    /// Tells the upstream's health that the upstream has broken the body.
+    fn report_broken(&mut self) {
+        let verdict = self.late_failure.end_of_broken_body();
+        self.report_late(verdict);
     }
 
     fn record_owner(&mut self) {
@@ -209,6 +235,8 @@ impl<B> RelayedBody<B> {
         if let Some(reader) = &mut self.reader {
             reader.finish();
         }
+        let verdict = self.late_failure.end_of_body(self.reader.as_ref());
+        self.report_late(verdict);
         self.record_owner();
         self.end(Some(Outcome::Complete));
     }
@@ -251,6 +279,8 @@ impl<B> RelayedBody<B> {
 
 impl<B> Drop for RelayedBody<B> {
     fn drop(&mut self) {
+        let verdict = self.late_failure.end();
+        self.report_late(verdict);
         // A client may close the connection after the last event and before the last chunk. It then has the whole
         // response.
         let outcome = self.ended_with_event().then_some(Outcome::Complete);

@@ -159,9 +159,15 @@ impl RequestSender for HttpSender {
             endpoint: self.target.endpoint,
             model,
             rules: VerdictRules::new(self.target.endpoint, model, upstream),
+            limits: self.limits,
             clock: self.clock,
         };
-        Ok(context.peek(response).await)
+        let mut answer = context.peek(response).await;
+        if !answer.verdict.fails_over() {
+            // The request is not sent again, so its body needs the model from now on.
+            answer.response.model = self.model.take();
+        }
+        Ok(answer)
     }
 
     fn response_kind(response: &PeekedResponse) -> ResponseKind {

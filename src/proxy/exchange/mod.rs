@@ -8,10 +8,12 @@
 //! - [`forward`] builds the request for one upstream, sends it, and reports the result to the turn's attempt loop.
 //! - [`peek`] reads the meaning of an answer from its head and as little of its body as possible.
 //! - [`refusal`] asks an upstream whether it refuses a credential.
+//! - [`stream_failure`] judges the failures that a stream reports in its events.
 //! - [`response`] builds the caller's response head from the upstream's.
 //! - [`response_headers`] removes from that head what the caller must not receive.
 //! - [`rate_limit_headers`] tells the caller the remaining part of its limits.
 //! - [`body`] passes the response body on, reads usage and response ids from it, and ends the request's log and charge.
+//! - [`late_failure`] finds the failure of a stream that is being passed on, for the upstream's health.
 //!
 //! An exchange decides nothing. The [`turn`](super::turn) decides which upstream is called and what its answer means.
 //! Relaying WebSocket messages is to be another exchange, in a file `websocket` beside these: it makes
@@ -21,8 +23,10 @@
 pub(super) mod body;
 pub(super) mod facts;
 pub(super) mod forward;
+mod late_failure;
 pub(super) mod peek;
 pub(super) mod rate_limit_headers;
 mod refusal;
 pub(super) mod response;
 pub(super) mod response_headers;
+mod stream_failure;

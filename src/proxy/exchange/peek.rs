@@ -1,8 +1,12 @@
 //! Reads the meaning of an upstream's answer from its head and as little of its body as possible.
 //!
 //! An answer can be withdrawn only before its first byte has reached the caller. The data that decides the [`Verdict`]
-//! is therefore read ahead: the first event of a stream, or the body of an error that may report a limit. The data that
-//! was read ahead stays in the [`Relay`], so the caller gets it too.
+//! is therefore read ahead: a stream up to its first output, or the body of an error that may report a limit. The data that
+//! was read ahead stays in the [`Relay`], so the caller gets it too, in order and unchanged.
+//!
+//! A stream is held back no longer than `retry.decide_within` after its head, and no more than `retry.decide_bytes` of it.
+//! A stream that fails, breaks or ends before its first output has not reached the caller, so the request can be sent to
+//! another upstream.
 
 use std::time::Duration;
 
@@ -18,20 +22,22 @@ use crate::{
     endpoint::Endpoint,
     policy::Verdict,
     proxy::{
+        exchange::stream_failure::{FailureContext, FailureVerdict, is_judged},
         headers::names_json,
         turn::{
             attempts::{BufferedRest, UpstreamAnswer},
             verdict::VerdictRules,
         },
     },
-    scan::{ErrorNotice, FirstEvent, ResponseReader, error_notice, event_notice},
+    scan::{ErrorNotice, Opening, ResponseReader, error_notice},
+    state::RequestLimits,
     tick::Clock,
-    wire::Relay,
+    wire::{BodyError, Relay},
 };
 
-/// The maximum number of bytes of a body that are read before it is passed on.
+/// The maximum number of bytes of an error answer that are read before it is passed on.
 const MAX_AHEAD: usize = 16 << 10;
-/// The maximum time from the response head to the bytes that decide the verdict.
+/// The maximum time from the response head to the part of an error answer that decides the verdict.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum time to wait for the rest of an error answer. Most often the rest has arrived with the head.
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
@@ -46,6 +52,8 @@ pub(in crate::proxy) struct PeekedResponse {
     /// The number of pieces at the beginning of the body that the reader has read already.
     pub pieces_read: usize,
     pub delimiter: BodyDelimiter,
+    /// The model that was requested, to judge a failure after the first output. It is set if the answer is passed on.
+    pub model: Option<String>,
 }
 
 /// The delimiter of a response body.
@@ -78,7 +86,20 @@ pub(in crate::proxy) struct PeekContext<'a> {
     /// The model that was requested.
     pub model: Option<&'a str>,
     pub rules: VerdictRules<'a>,
+    /// The limits to the time and the bytes for which a stream is held back.
+    pub limits: RequestLimits,
     pub clock: Clock,
+}
+
+/// How reading the opening of a stream ended.
+enum OpeningRead {
+    /// The meaning of the answer is known.
+    Decided(Verdict),
+    /// The body ended or broke before any output.
+    BodyEnded,
+    /// The maximum number of bytes has been read, or the upstream has paused for too long. A timeout does not show that
+    /// the upstream has failed: it may still generate, and the caller would pay twice.
+    Undecided,
 }
 
 impl PeekContext<'_> {
@@ -91,13 +112,13 @@ impl PeekContext<'_> {
             endpoint: self.endpoint,
             pieces_read: 0,
             delimiter,
+            model: None,
             response,
         };
         let verdict = match &mut peeked.reader {
             Some(reader) if reader.is_stream() => {
                 let relay = peeked.response.body_mut();
-                self.verdict_of_first_event(relay, reader, &mut peeked.pieces_read)
-                    .await
+                self.verdict_of_opening(relay, reader, &mut peeked.pieces_read).await
             }
             _ if self.rules.needs_body(status) => {
                 let notice = self.read_error(&mut peeked.response).await;
@@ -112,36 +133,68 @@ impl PeekContext<'_> {
         }
     }
 
-    /// Reads a stream up to its first event. A stream can fail with that event after a head with the status 200.
-    async fn verdict_of_first_event(
+    /// Reads a stream up to its first output. A stream can fail before it, after a head with the status 200.
+    async fn verdict_of_opening(
         &self,
         relay: &mut Relay,
         reader: &mut ResponseReader,
         pieces_read: &mut usize,
     ) -> Verdict {
-        let deadline = Instant::now() + VERDICT_TIMEOUT;
-        let mut read = 0;
-        while read < MAX_AHEAD {
-            match timeout_at(deadline, relay.read_ahead()).await {
-                Ok(Some(Ok(piece))) => {
-                    read += piece.len();
-                    reader.feed(&piece);
-                    *pieces_read += 1;
-                }
-                // Nothing of the stream has reached the caller, so another upstream may serve the request.
-                Ok(Some(Err(_))) => return Verdict::Failed,
-                Ok(None) | Err(_) => break,
+        if !is_judged(self.endpoint) || self.limits.decide_within.is_zero() {
+            reader.end_opening();
+            return Verdict::Served;
+        }
+        let deadline = Instant::now() + self.limits.decide_within;
+        let read = timeout_at(deadline, self.read_opening(relay, reader, pieces_read)).await;
+        match read {
+            Ok(OpeningRead::Decided(verdict)) => {
+                reader.end_opening();
+                verdict
             }
-            match reader.first_event() {
-                FirstEvent::Pending => {}
-                FirstEvent::Other => break,
-                FirstEvent::Failure(data) => {
-                    let notice = event_notice(data, self.model, self.clock.unix_time());
-                    return notice.map_or(Verdict::Served, |notice| self.rules.of_failed_stream(&notice));
-                }
+            // The opening stays pending, which says that there was no output.
+            Ok(OpeningRead::BodyEnded) => self.judge(reader).map_or(Verdict::Failed, FailureVerdict::verdict),
+            Ok(OpeningRead::Undecided) | Err(_) => {
+                reader.end_opening();
+                self.judge(reader).map_or(Verdict::Served, FailureVerdict::verdict)
             }
         }
-        Verdict::Served
+    }
+
+    async fn read_opening(
+        &self,
+        relay: &mut Relay,
+        reader: &mut ResponseReader,
+        pieces_read: &mut usize,
+    ) -> OpeningRead {
+        let mut read = 0;
+        while read < self.limits.decide_bytes {
+            let piece = match relay.read_ahead().await {
+                Some(Ok(piece)) => piece,
+                Some(Err(BodyError::Idle(_))) => break,
+                Some(Err(BodyError::Broken(_) | BodyError::TooLarge { .. })) | None => return OpeningRead::BodyEnded,
+            };
+            read += piece.len();
+            reader.feed(&piece);
+            *pieces_read += 1;
+            if reader.opening() == Opening::Output {
+                return OpeningRead::Decided(Verdict::Served);
+            }
+            if let Some(FailureVerdict::Final(verdict)) = self.judge(reader) {
+                return OpeningRead::Decided(verdict);
+            }
+        }
+        OpeningRead::Undecided
+    }
+
+    /// Judges the failure that `reader` has found, if there is one.
+    fn judge(&self, reader: &ResponseReader) -> Option<FailureVerdict> {
+        let context = FailureContext {
+            endpoint: self.endpoint,
+            model: self.model,
+            rules: self.rules,
+        };
+        let failure = reader.failure()?;
+        Some(context.judge(failure, self.clock.unix_time()))
     }
 
     /// Reads the error that an error answer describes.
@@ -168,10 +221,15 @@ impl PeekedResponse {
 
     async fn buffer_rest(&mut self) -> BufferedRest {
         let deadline = Instant::now() + REST_TIMEOUT;
+        // The opening of a stream is in memory already, and may be longer than an error.
+        let opening = self.reader.as_ref().filter(|reader| reader.is_stream());
         let relay = self.response.body_mut();
-        while relay.read_ahead_bytes() < MAX_AHEAD {
+        let bound = MAX_AHEAD + opening.map_or(0, |_| relay.read_ahead_bytes());
+        while relay.read_ahead_bytes() < bound {
             match timeout_at(deadline, relay.read_ahead()).await {
                 Ok(Some(Ok(_))) => {}
+                // A stream that ended before it said anything is of no use to the caller.
+                Ok(None) if opening.is_some_and(says_nothing) => return BufferedRest::Broken,
                 Ok(None) => return BufferedRest::Whole,
                 Ok(Some(Err(_))) | Err(_) => break,
             }
@@ -181,6 +239,11 @@ impl PeekedResponse {
             false => BufferedRest::Partial,
         }
     }
+}
+
+/// Whether a stream has brought neither output nor a failure.
+fn says_nothing(reader: &ResponseReader) -> bool {
+    reader.opening() == Opening::Pending && reader.failure().is_none()
 }
 
 /// The reader for a response body. It is `None` unless the body contains something to read (an id, a usage, an error)

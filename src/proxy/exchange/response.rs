@@ -11,6 +11,7 @@ use crate::{
     proxy::{
         exchange::{
             body::{RelayedBody, ResponseBody},
+            late_failure::LateFailureWatch,
             peek::PeekedResponse,
             rate_limit_headers,
             response_headers::cleanse_response,
@@ -18,7 +19,7 @@ use crate::{
         headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_REQUEST_ID},
         identity::RequestIdentity,
         request_end::RequestEnd,
-        turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state},
+        turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state, verdict::VerdictRules},
     },
     state::{Gateway, Snapshot, Upstream},
 };
@@ -47,12 +48,14 @@ pub(in crate::proxy) fn build(
         .record_upstream_answer(origin.upstream, origin.route, parts.status, upstream_request_id);
     end.mark_answered(parts.status);
     let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
+    let rules = VerdictRules::new(peeked.endpoint, None, origin.upstream);
     let body = RelayedBody {
         relay,
         reader: peeked.reader,
         pieces_read: peeked.pieces_read,
         owner: has_owner.then(|| OwnerRecorder::new(gateway.clone(), origin.namespace, origin.upstream.id)),
         delimiter: peeked.delimiter,
+        late_failure: LateFailureWatch::new(peeked.endpoint, peeked.model, rules, gateway.clock),
         lease: served.lease,
         bytes_out: 0,
         end: Some(end),

@@ -38,6 +38,11 @@ impl<'a> VerdictRules<'a> {
         }
     }
 
+    /// The same rules for a request for another `model`.
+    pub fn with_model(self, model: Option<&str>) -> VerdictRules<'_> {
+        VerdictRules { model, ..self }
+    }
+
     /// Whether the verdict on an answer of this status depends on its body.
     pub fn needs_body(&self, status: StatusCode) -> bool {
         verdict::needs_body(status, self.credential_owner)

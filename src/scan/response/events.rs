@@ -1,8 +1,8 @@
 //! Reads an event stream: it looks at the type of each event and scans only the events that carry facts.
 
 use super::{
-    first_event::{EventOutcome, FirstEvent, FirstEventBuffer},
-    outline::{MAX_ENCRYPTED, ResponseOutline},
+    opening::{EventRole, Opening, OpeningTracker},
+    outline::{ChoiceReading, MAX_ENCRYPTED, ResponseOutline},
     peek::{EventKind, Peek},
     sse::{SseItem, SseParser},
     terminal::Terminal,
@@ -22,9 +22,12 @@ pub(super) struct EventStreamReader {
 #[derive(Default)]
 pub(super) struct StreamFacts {
     event: CurrentEvent,
-    first: FirstEventBuffer,
+    /// The opening of the stream, and its failures.
+    pub opening: OpeningTracker,
     /// Whether the items of the response have arrived in events of their own. If so, the last event only repeats them.
     has_items: bool,
+    /// Whether the stream is incomplete without a terminal event.
+    pub needs_end: bool,
     /// The response's id.
     pub id: Option<String>,
     /// How the response ended, once it has ended.
@@ -45,6 +48,15 @@ struct CurrentEvent {
     kind: Option<EventKind>,
     /// Scans the whole event, if that is needed.
     scanner: Option<Scanner<ResponseOutline>>,
+    /// Whether the event is not valid JSON.
+    is_broken: bool,
+}
+
+/// What is still to be found out about the stream.
+#[derive(Clone, Copy)]
+struct Search {
+    id: IdSearch,
+    choices: ChoiceReading,
 }
 
 /// Whether the response's id still has to be found.
@@ -54,6 +66,15 @@ enum IdSearch {
     Done,
 }
 
+/// An event that has ended.
+struct EndedEvent {
+    /// Its type; `None` if it has none, or if it is not valid JSON.
+    kind: Option<EventKind>,
+    /// Its outline, if it was scanned and is valid JSON.
+    outline: Option<ResponseOutline>,
+    role: EventRole,
+}
+
 impl Default for CurrentEvent {
     fn default() -> Self {
         Self {
@@ -61,6 +82,7 @@ impl Default for CurrentEvent {
             held: 0,
             kind: None,
             scanner: None,
+            is_broken: false,
         }
     }
 }
@@ -77,41 +99,31 @@ impl EventStreamReader {
 }
 
 impl StreamFacts {
-    /// The first event, as far as it is known.
-    pub fn first_event(&self) -> FirstEvent<'_> {
-        self.first.get()
-    }
-
     fn push_data(&mut self, data: &[u8]) {
-        let search = match self.id {
-            Some(_) => IdSearch::Done,
-            None => IdSearch::Open,
+        let search = Search {
+            id: match self.id {
+                Some(_) => IdSearch::Done,
+                None => IdSearch::Open,
+            },
+            // Later chunks need not be read so deeply.
+            choices: match self.opening.opening() {
+                Opening::Pending => ChoiceReading::Read,
+                Opening::Output | Opening::Failed => ChoiceReading::Skip,
+            },
         };
         self.event.push(data, search);
-        if self.first.is_pending() {
-            let outcome = self.event.kind.map(|kind| match kind.is_failure() {
-                true => EventOutcome::Failure,
-                false => EventOutcome::Other,
-            });
-            self.first.push(outcome, data);
-        }
+        self.opening.push(self.event.role(), data);
     }
 
     fn end_event(&mut self) {
-        let (kind, outline) = self.event.end();
-        if self.first.is_pending() {
-            // A chat completion has no `type`.
-            let has_error = |outline: &ResponseOutline| outline.kind.is_none() && outline.has_error;
-            let is_failure = kind.is_failure() || outline.as_ref().is_some_and(has_error);
-            self.first.end(match is_failure {
-                true => EventOutcome::Failure,
-                false => EventOutcome::Other,
-            });
-        }
+        let EndedEvent { kind, outline, role } = self.event.end();
+        self.opening.end_event(role, kind);
+        let kind = kind.unwrap_or(EventKind::Other);
         if let EventKind::Terminal(how) = kind {
             self.terminal = Some(how);
         }
         self.has_items |= kind == EventKind::ItemDone;
+        self.needs_end |= kind.needs_end();
         if let Some(outline) = outline {
             self.merge(kind, outline);
         }
@@ -133,10 +145,9 @@ impl StreamFacts {
 
 impl CurrentEvent {
     /// Reads the next piece of the event's data.
-    fn push(&mut self, mut data: &[u8], search: IdSearch) {
+    fn push(&mut self, mut data: &[u8], search: Search) {
         if let Some(scanner) = &mut self.scanner {
-            // The scanner keeps an error and returns it at the end of the event.
-            let _ = scanner.feed(data);
+            self.is_broken |= scanner.feed(data).is_err();
             return;
         }
         if self.kind.is_some() {
@@ -164,32 +175,57 @@ impl CurrentEvent {
     }
 
     /// Decides from the beginning of the event whether the event is scanned. `head` and `rest` are its data so far.
-    fn decide(&mut self, peek: &Peek, head: &[u8], rest: &[u8], search: IdSearch) {
+    fn decide(&mut self, peek: &Peek, head: &[u8], rest: &[u8], search: Search) {
         let must_scan = match peek {
             Peek::Kind(kind) => {
                 self.kind = Some(*kind);
                 match kind {
                     // The event contains the usage.
-                    EventKind::Terminal(how) => *how != Terminal::Done,
-                    EventKind::Created => search == IdSearch::Open,
+                    EventKind::Terminal(_) => kind.has_response(),
+                    EventKind::Created => search.id == IdSearch::Open,
                     EventKind::ItemDone => true,
-                    EventKind::Error | EventKind::Other => false,
+                    EventKind::Progress
+                    | EventKind::MessageStart
+                    | EventKind::Notice
+                    | EventKind::Error
+                    | EventKind::Other => false,
                 }
             }
             Peek::Unclear | Peek::NeedMore => true,
         };
         if must_scan {
-            let scanner = self.scanner.insert(ResponseOutline::scanner());
-            // The scanner keeps an error and returns it at the end of the event.
-            let _ = scanner.feed(head).and_then(|()| scanner.feed(rest));
+            let scanner = self.scanner.insert(ResponseOutline::scanner(search.choices));
+            self.is_broken = scanner.feed(head).and_then(|()| scanner.feed(rest)).is_err();
         }
     }
 
-    /// Ends the event. Returns its type, and its outline if it was scanned and is valid JSON.
-    fn end(&mut self) -> (EventKind, Option<ResponseOutline>) {
+    /// The role of the event, once its type is known or it is known not to be JSON.
+    fn role(&self) -> Option<EventRole> {
+        if let Some(kind) = self.kind {
+            return Some(EventRole::of_kind(kind));
+        }
+        let scanned = self.scanner.as_ref()?.visitor().kind;
+        match scanned {
+            Some(kind) => Some(EventRole::of_kind(kind)),
+            None => self.is_broken.then_some(EventRole::Output),
+        }
+    }
+
+    /// Ends the event.
+    fn end(&mut self) -> EndedEvent {
+        let has_data = self.kind.is_some() || self.scanner.is_some() || self.held > 0;
         let outline = self.scanner.take().and_then(|scanner| scanner.finish().ok());
-        let scanned = outline.as_ref().and_then(|outline| outline.kind);
         self.held = 0;
-        (self.kind.take().or(scanned).unwrap_or(EventKind::Other), outline)
+        self.is_broken = false;
+        let kind = self.kind.take().or(outline.as_ref().and_then(|outline| outline.kind));
+        let role = match (kind, &outline) {
+            (Some(kind), _) => EventRole::of_kind(kind),
+            // A chat completion has no `type`.
+            (None, Some(outline)) => outline.role_of_chunk(),
+            // Clients ignore an event without data.
+            (None, None) if !has_data => EventRole::Lifecycle,
+            (None, None) => EventRole::Output,
+        };
+        EndedEvent { kind, outline, role }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! [`reader`] is the entry. It reads JSON bodies with the [`outline`] visitor of the JSON scanner, and event streams with
 //! [`sse`] and [`events`], which look at the beginning of each event ([`peek`]) and scan only the events that matter.
-//! [`errors`] reads the type and code of an error response or a failed event, and what its message is about ([`subject`]).
-//! [`limits`] reads when the reported limit is reset.
+//! [`opening`] follows a stream up to its first output, and keeps the events that report a failure. [`errors`] reads the
+//! type and code of an error response or a failed event, and what its message is about ([`subject`]). [`limits`] reads when
+//! the reported limit is reset.
 
 mod duration;
 mod error_object;
 pub(super) mod errors;
 mod events;
-pub(super) mod first_event;
 mod limits;
+pub(super) mod opening;
 mod outline;
 mod peek;
 pub(super) mod reader;

@@ -1,7 +1,7 @@
 //! Collects the facts of a response from the fields that the JSON scanner reports. The JSON text is a response body, or an
 //! event that contains a response or one of its items.
 
-use super::{peek::EventKind, usage::UsageCounts};
+use super::{opening::EventRole, peek::EventKind, usage::UsageCounts};
 use crate::{
     ids::EncryptedContent,
     scan::json::{
@@ -24,8 +24,11 @@ pub(super) struct ResponseOutline {
     pub id: Option<String>,
     /// `response.id`.
     pub response_id: Option<String>,
-    /// Whether `error` is an object.
-    pub has_error: bool,
+    /// Whether `error` is an object, or a text that is not empty.
+    has_error: bool,
+    choice_reading: ChoiceReading,
+    /// What the array `choices` contains, if it is read.
+    choices: ChoiceContent,
     /// The `encrypted_content` of `item`, of the items of `output`, and of the items of `response.output`.
     pub encrypted: Vec<EncryptedContent>,
     /// Whether the array `output` has been read to its end.
@@ -37,6 +40,26 @@ pub(super) struct ResponseOutline {
     scope: ResponseScope,
 }
 
+/// Whether the content of `choices` is looked for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ChoiceReading {
+    Read,
+    #[default]
+    Skip,
+}
+
+/// The content of the choices of a chunk of a chat completion.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum ChoiceContent {
+    /// There is no array `choices`.
+    #[default]
+    Missing,
+    /// No choice has content: the array is empty, or the deltas contain a role at most.
+    None,
+    /// A delta has content, or a choice has ended.
+    Some,
+}
+
 /// The object or array that is being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ResponseScope {
@@ -46,6 +69,10 @@ enum ResponseScope {
     Output,
     Usage,
     UsageDetails,
+    /// The array `choices`, and the choices in it.
+    Choices,
+    /// The delta of a choice.
+    Delta,
     Response,
     ResponseOutput,
     ResponseUsage,
@@ -63,6 +90,10 @@ pub(super) enum ResponseSlot {
     Response,
     ResponseId,
     ResponseOutput,
+    Choices,
+    Delta,
+    /// A member of a choice or of its delta that has content unless its value is empty.
+    Content,
     Usage,
     ResponseUsage,
     UsageDetails,
@@ -76,8 +107,34 @@ impl ResponseOutline {
     const MAX_ID: usize = 256;
 
     /// A scanner that collects an outline.
-    pub fn scanner() -> Scanner<Self> {
-        Scanner::new(InstructionSet::detect(), Self::default())
+    pub fn scanner(choice_reading: ChoiceReading) -> Scanner<Self> {
+        let outline = Self {
+            choice_reading,
+            ..Self::default()
+        };
+        Scanner::new(InstructionSet::detect(), outline)
+    }
+
+    /// The role of an event without a type, which is a chunk of a chat completion. If the choices are not read, every chunk
+    /// counts as output.
+    pub fn role_of_chunk(&self) -> EventRole {
+        match self.choices {
+            _ if self.has_error => EventRole::Failure,
+            ChoiceContent::None => EventRole::Lifecycle,
+            ChoiceContent::Missing | ChoiceContent::Some => EventRole::Output,
+        }
+    }
+
+    /// Visits the beginning of a value that may be content. Returns the length of the text that is read. An object or array
+    /// counts as content when its first member or element is visited.
+    fn visit_content(&mut self, first: u8) -> Option<usize> {
+        match first {
+            b'"' => return Some(1),
+            // `null` and `false`
+            b'n' | b'f' | b'{' | b'[' => {}
+            _ => self.choices = ChoiceContent::Some,
+        }
+        None
     }
 
     /// Whether all facts of a JSON body are known.
@@ -98,8 +155,9 @@ impl FieldVisitor for ResponseOutline {
         match self.scope {
             ResponseScope::Root | ResponseScope::Item | ResponseScope::Output => 1,
             ResponseScope::Response | ResponseScope::ResponseOutput | ResponseScope::Usage => 2,
-            ResponseScope::UsageDetails | ResponseScope::ResponseUsage => 3,
+            ResponseScope::UsageDetails | ResponseScope::ResponseUsage | ResponseScope::Choices => 3,
             ResponseScope::ResponseUsageDetails => 4,
+            ResponseScope::Delta => 5,
         }
     }
 
@@ -110,6 +168,8 @@ impl FieldVisitor for ResponseOutline {
             | ResponseScope::Response
             | ResponseScope::Usage
             | ResponseScope::UsageDetails
+            | ResponseScope::Choices
+            | ResponseScope::Delta
             | ResponseScope::ResponseUsage
             | ResponseScope::ResponseUsageDetails => 0,
             ResponseScope::Item => 2,
@@ -125,7 +185,7 @@ impl FieldVisitor for ResponseOutline {
     }
 
     fn visit_key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<ResponseSlot>, JsonError> {
-        use ResponseScope::{Response, ResponseUsage, ResponseUsageDetails, Usage, UsageDetails};
+        use ResponseScope::{Choices, Delta, Response, ResponseUsage, ResponseUsageDetails, Usage, UsageDetails};
         Ok(match (depth, self.scope, name) {
             (1, _, b"type") => Some(ResponseSlot::Type),
             (1, _, b"id") => Some(ResponseSlot::Id),
@@ -137,6 +197,12 @@ impl FieldVisitor for ResponseOutline {
             (2, Response, b"output") => Some(ResponseSlot::ResponseOutput),
             (1, _, b"usage") => Some(ResponseSlot::Usage),
             (2, Response, b"usage") => Some(ResponseSlot::ResponseUsage),
+            (1, _, b"choices") if self.choice_reading == ChoiceReading::Read => Some(ResponseSlot::Choices),
+            // Some upstreams write `message` instead of `delta`.
+            (3, Choices, b"delta" | b"message") => Some(ResponseSlot::Delta),
+            // `text` belongs to the older completions.
+            (3, Choices, b"finish_reason" | b"text") => Some(ResponseSlot::Content),
+            (4, Delta, name) if name != b"role" => Some(ResponseSlot::Content),
             (2, Usage, _) | (3, ResponseUsage, _) => match name {
                 b"input_tokens" | b"prompt_tokens" => Some(ResponseSlot::InputTokens),
                 b"output_tokens" | b"completion_tokens" => Some(ResponseSlot::OutputTokens),
@@ -153,7 +219,7 @@ impl FieldVisitor for ResponseOutline {
     fn visit_value(
         &mut self,
         field: Option<ResponseSlot>,
-        _depth: u32,
+        depth: u32,
         first: u8,
         _at: u64,
     ) -> Result<Option<usize>, JsonError> {
@@ -165,6 +231,7 @@ impl FieldVisitor for ResponseOutline {
                 self.has_error = true;
                 return Ok(None);
             }
+            (Some(ResponseSlot::Error), b'"') => return Ok(Some(1)),
             (Some(ResponseSlot::Item), b'{') => ResponseScope::Item,
             (Some(ResponseSlot::Output), b'[') => ResponseScope::Output,
             (Some(ResponseSlot::Response), b'{') => ResponseScope::Response,
@@ -181,20 +248,35 @@ impl FieldVisitor for ResponseOutline {
                 ResponseScope::UsageDetails
             }
             (Some(ResponseSlot::UsageDetails), b'{') => ResponseScope::ResponseUsageDetails,
+            (Some(ResponseSlot::Choices), b'[') => {
+                self.choices = ChoiceContent::None;
+                ResponseScope::Choices
+            }
+            (Some(ResponseSlot::Delta), b'{') => ResponseScope::Delta,
+            (Some(ResponseSlot::Content), first) => return Ok(self.visit_content(first)),
+            (_, _) if depth == 5 && self.scope == ResponseScope::Delta => {
+                self.choices = ChoiceContent::Some;
+                return Ok(None);
+            }
             (_, _) => return Ok(None),
         };
         Ok(None)
     }
 
     fn visit_string(&mut self, field: ResponseSlot, raw: Option<&[u8]>, _at: u64) -> Result<(), JsonError> {
+        let is_empty = raw == Some(b"");
         let text = raw.and_then(|raw| unescape(raw).ok());
         match field {
+            ResponseSlot::Error => self.has_error |= !is_empty,
+            ResponseSlot::Content if !is_empty => self.choices = ChoiceContent::Some,
+            ResponseSlot::Content => {}
             ResponseSlot::Type => self.kind = text.map(|name| EventKind::from_type(name.as_bytes())),
             ResponseSlot::Id => self.id = text.map(|id| id.into_owned()),
             ResponseSlot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
-            ResponseSlot::Error
-            | ResponseSlot::Item
+            ResponseSlot::Item
             | ResponseSlot::Output
+            | ResponseSlot::Choices
+            | ResponseSlot::Delta
             | ResponseSlot::Response
             | ResponseSlot::ResponseOutput
             | ResponseSlot::Usage
@@ -202,7 +284,9 @@ impl FieldVisitor for ResponseOutline {
             | ResponseSlot::UsageDetails
             | ResponseSlot::InputTokens
             | ResponseSlot::CachedTokens
-            | ResponseSlot::OutputTokens => unreachable!("`visit_value` asks for the text of ids and types only"),
+            | ResponseSlot::OutputTokens => {
+                unreachable!("`visit_value` asks for the text of ids, types, errors and contents only")
+            }
         }
         Ok(())
     }
@@ -229,6 +313,7 @@ impl FieldVisitor for ResponseOutline {
         self.scope = match (depth, self.scope) {
             (2, ResponseScope::ResponseOutput | ResponseScope::ResponseUsage) => ResponseScope::Response,
             (2, ResponseScope::UsageDetails) => ResponseScope::Usage,
+            (3, ResponseScope::Delta) => ResponseScope::Choices,
             (3, ResponseScope::ResponseUsageDetails) => ResponseScope::ResponseUsage,
             (_, scope) => scope,
         };

@@ -9,6 +9,13 @@ use super::terminal::Terminal;
 pub(super) enum EventKind {
     /// `response.created`.
     Created,
+    /// `response.queued` or `response.in_progress`.
+    Progress,
+    /// `message_start` of the Messages API.
+    MessageStart,
+    /// An event that says nothing about the progress of the response: `codex.rate_limits`, `response.metadata`; and `ping`
+    /// and `content_block_start` of the Messages API, which carry no content.
+    Notice,
     /// `response.output_item.done`.
     ItemDone,
     /// An event that ends the response.
@@ -27,10 +34,14 @@ impl EventKind {
     pub fn from_type(name: &[u8]) -> Self {
         match name {
             b"response.created" => Self::Created,
+            b"response.queued" | b"response.in_progress" => Self::Progress,
+            b"message_start" => Self::MessageStart,
+            b"codex.rate_limits" | b"response.metadata" | b"ping" | b"content_block_start" => Self::Notice,
             b"response.output_item.done" => Self::ItemDone,
             b"response.completed" => Self::Terminal(Terminal::Completed),
             b"response.failed" => Self::Terminal(Terminal::Failed),
             b"response.incomplete" => Self::Terminal(Terminal::Incomplete),
+            b"message_stop" => Self::Terminal(Terminal::Stopped),
             b"error" => Self::Error,
             _ => Self::Other,
         }
@@ -40,14 +51,17 @@ impl EventKind {
     pub fn has_response(self) -> bool {
         match self {
             Self::Created => true,
-            Self::Terminal(how) => how != Terminal::Done,
-            Self::ItemDone | Self::Error | Self::Other => false,
+            Self::Terminal(how) => !matches!(how, Terminal::Done | Terminal::Stopped),
+            Self::Progress | Self::MessageStart | Self::Notice | Self::ItemDone | Self::Error | Self::Other => false,
         }
     }
 
-    /// Whether the event reports a failure.
-    pub fn is_failure(self) -> bool {
-        matches!(self, Self::Error | Self::Terminal(Terminal::Failed))
+    /// Whether the event belongs to a stream that ends with a terminal event.
+    pub fn needs_end(self) -> bool {
+        matches!(
+            self,
+            Self::Created | Self::Progress | Self::MessageStart | Self::ItemDone
+        )
     }
 }
 

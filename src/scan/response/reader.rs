@@ -1,11 +1,15 @@
 //! Reads a response body while it is forwarded.
 
 use super::{
-    events::EventStreamReader, first_event::FirstEvent, outline::ResponseOutline, terminal::Terminal, usage::Usage,
+    events::EventStreamReader,
+    opening::{Opening, StreamFailure},
+    outline::{ChoiceReading, ResponseOutline},
+    terminal::Terminal,
+    usage::Usage,
 };
 use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
 
-/// Reads a response body as it arrives, in pieces of any size. It copies only the id, and a first event that may be a
+/// Reads a response body as it arrives, in pieces of any size. It copies only the id, and events that are or may be a
 /// failure.
 ///
 /// A body that is not valid JSON, or not an event stream, is not an error. The reader finds no facts in it, and the
@@ -71,7 +75,7 @@ impl ResponseReader {
     }
 
     fn read_json(extent: JsonExtent) -> Self {
-        let scanner = Box::new(ResponseOutline::scanner());
+        let scanner = Box::new(ResponseOutline::scanner(ChoiceReading::Skip));
         Self(ReaderMode::Json { scanner, extent })
     }
 
@@ -103,7 +107,7 @@ impl ResponseReader {
     /// Ends the body, and reads the last block of a JSON body.
     pub fn finish(&mut self) {
         if let ReaderMode::Json { scanner, .. } = &mut self.0 {
-            let mut scanner = std::mem::replace(&mut **scanner, ResponseOutline::scanner());
+            let mut scanner = std::mem::replace(&mut **scanner, ResponseOutline::scanner(ChoiceReading::Skip));
             // The encrypted content of a broken body is kept. All other facts of it are dropped.
             let mut encrypted = std::mem::take(&mut scanner.visitor_mut().encrypted);
             let (outline, is_whole) = match scanner.finish() {
@@ -152,11 +156,37 @@ impl ResponseReader {
         }
     }
 
-    /// The first event of an event stream, as far as it is known.
-    pub fn first_event(&self) -> FirstEvent<'_> {
+    /// The opening of an event stream, as far as it is known.
+    pub fn opening(&self) -> Opening {
         match &self.0 {
-            ReaderMode::Events(events) => events.facts.first_event(),
-            ReaderMode::Json { .. } | ReaderMode::Done(_) => FirstEvent::Other,
+            ReaderMode::Events(events) => events.facts.opening.opening(),
+            ReaderMode::Json { .. } | ReaderMode::Done(_) => Opening::Output,
+        }
+    }
+
+    /// Ends a pending opening, because the stream is passed on now. A failure that follows is kept only up to
+    /// [`StreamFailure::MAX_LATE`] bytes.
+    pub fn end_opening(&mut self) {
+        if let ReaderMode::Events(events) = &mut self.0 {
+            events.facts.opening.end_opening();
+        }
+    }
+
+    /// The events in which an event stream reports a failure, as far as they have been read completely. An `error` event is
+    /// forgotten if output follows it.
+    pub fn failure(&self) -> Option<StreamFailure<'_>> {
+        match &self.0 {
+            ReaderMode::Events(events) => events.facts.opening.failure(),
+            ReaderMode::Json { .. } | ReaderMode::Done(_) => None,
+        }
+    }
+
+    /// Whether an event stream would be incomplete if it ended now: a Responses stream, or a Messages stream, without the
+    /// event that ends it. Streams of chat completions do not always have such an event.
+    pub fn lacks_end(&self) -> bool {
+        match &self.0 {
+            ReaderMode::Events(events) => events.facts.needs_end && events.facts.terminal.is_none(),
+            ReaderMode::Json { .. } | ReaderMode::Done(_) => false,
         }
     }
 

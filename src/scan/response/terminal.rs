@@ -11,4 +11,6 @@ pub enum Terminal {
     Incomplete,
     /// `[DONE]`, which ends a stream of chat completions.
     Done,
+    /// `message_stop`, which ends a stream of the Messages API.
+    Stopped,
 }

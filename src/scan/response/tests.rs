@@ -1,7 +1,7 @@
 //! The response reader, compared with a reader that parses each event.
 
 mod encrypted;
-mod first_event;
+mod opening;
 mod usage;
 
 use crate::scan::{ResponseReader, Terminal};

@@ -1,10 +1,16 @@
 //! Fuzz target for responses, as event streams and as JSON. The facts of a response must not depend on where it is cut. The first
 //! byte of the input is the size of the pieces.
 
-use steadfast::scan::{FirstEvent, ResponseReader, Terminal, Usage};
+use steadfast::scan::{ResponseReader, Terminal, Usage};
 
-/// The id, how the response ended, the usage, whether there is encrypted content (0 or 1), and a first event that failed.
-type ResponseFacts = (Option<String>, Option<Terminal>, Option<Usage>, usize, Option<Vec<u8>>);
+/// The id, how the response ended, the usage, whether there is encrypted content (0 or 1), and the data of its failures.
+type ResponseFacts = (
+    Option<String>,
+    Option<Terminal>,
+    Option<Usage>,
+    usize,
+    Vec<Option<Vec<u8>>>,
+);
 
 fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) -> ResponseFacts {
     let mut encrypted = 0;
@@ -12,10 +18,10 @@ fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) 
         reader.feed(chunk);
         encrypted += reader.take_encrypted().len();
     }
-    let first = match reader.first_event() {
-        FirstEvent::Failure(data) => Some(data.to_vec()),
-        FirstEvent::Pending | FirstEvent::Other => None,
-    };
+    let failures = reader.failure().map_or_else(Vec::new, |failure| {
+        let data = [failure.error, failure.last].into_iter();
+        data.map(|data| data.map(<[u8]>::to_vec)).collect()
+    });
     reader.finish();
     encrypted += reader.take_encrypted().len();
     let usage = reader.usage();
@@ -26,7 +32,7 @@ fn read<'a>(mut reader: ResponseReader, chunks: impl Iterator<Item = &'a [u8]>) 
         reader.terminal(),
         usage,
         encrypted.min(1),
-        first,
+        failures,
     )
 }
 

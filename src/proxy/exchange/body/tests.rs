@@ -7,12 +7,13 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::{
+    endpoint::Endpoint,
     ids::{Namespace, OwnedKey, UpstreamId},
     policy::{RequestClass, Route},
     proxy::{
         request_log::{RequestLog, testing::AccessLog},
         testing,
-        turn::limits::Charge,
+        turn::{limits::Charge, verdict::VerdictRules},
     },
     state::{Gateway, RateLimits},
 };
@@ -86,6 +87,12 @@ impl Relaying {
                 upstream.id,
             )),
             delimiter,
+            late_failure: LateFailureWatch::new(
+                Endpoint::Responses,
+                Some("gpt-5.2".to_owned()),
+                VerdictRules::new(Endpoint::Responses, None, upstream),
+                gateway.clock,
+            ),
             lease: upstream.state.try_acquire(RequestClass::generation(None)),
             bytes_out: 0,
             end: Some(RequestEnd::new(log, charge)),
@@ -218,6 +225,64 @@ async fn a_body_that_ends_with_its_connection_must_show_that_it_is_complete() {
         &[Ok(CREATED)],
         2,
         "upstream_broken",
+    );
+}
+
+/// Passes the `pieces` on, or the first `polls` of them if the client leaves then. Returns the number of failures that the
+/// upstream's health has counted, and whether the upstream cools down.
+fn health_after(endpoint: Endpoint, pieces: &[Result<&str, BodyError>], polls: usize) -> (u32, bool) {
+    let mut relaying = Relaying::new(Some(ResponseReader::events()), BodyDelimiter::Framing, pieces);
+    let snapshot = relaying.gateway.snapshot();
+    let upstream = &snapshot.upstreams()[0];
+    let rules = VerdictRules::new(Endpoint::Responses, None, upstream);
+    relaying.body.late_failure = LateFailureWatch::new(endpoint, None, rules, relaying.gateway.clock);
+    relaying.poll(polls);
+    drop(relaying);
+    let status = upstream.state.status();
+    (
+        status.failures,
+        status.state == crate::policy::health::HealthState::Cooling,
+    )
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_output_is_told_once() {
+    let delta = "data: {\"type\":\"response.output_text.delta\"}\n\n";
+    let overloaded =
+        "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_is_overloaded\"}}}\n\n";
+    let limited = "data: {\"type\":\"error\",\"code\":\"rate_limit_exceeded\"}\n\n";
+    let all = usize::MAX;
+    for (pieces, polls, expected) in [
+        (vec![Ok(CREATED), Ok(delta), Ok(overloaded)], all, (1, false)),
+        (vec![Ok(CREATED), Ok(delta), Ok(overloaded), broken()], all, (1, false)),
+        (vec![Ok(CREATED), Ok(delta), broken()], all, (1, false)),
+        (vec![Ok(CREATED), Ok(delta), idle()], all, (1, false)),
+        (vec![Ok(CREATED), Ok(delta)], all, (1, false)),
+        (vec![Ok(CREATED), Ok(delta), Ok(COMPLETED), broken()], all, (0, false)),
+        (vec![Ok(CREATED), Ok(delta), Ok(limited)], all, (0, true)),
+        (vec![Ok(CREATED), Ok(delta), Ok(limited), broken()], all, (0, true)),
+        // The client leaves at the `error` event, or before.
+        (vec![Ok(CREATED), Ok(limited), Ok("\n")], 2, (0, true)),
+        (vec![Ok(CREATED), Ok(delta), Ok(limited)], 2, (0, false)),
+        // Output follows the error.
+        (
+            vec![Ok(CREATED), Ok(limited), Ok(delta), Ok(COMPLETED)],
+            all,
+            (0, false),
+        ),
+    ] {
+        assert_eq!(
+            health_after(Endpoint::Responses, &pieces, polls),
+            expected,
+            "{pieces:?}"
+        );
+    }
+    // A stored response may have failed long ago. But a connection that breaks is a failure of today.
+    let stored = [Ok(CREATED), Ok(overloaded)];
+    assert_eq!(health_after(Endpoint::Response, &stored, all), (0, false));
+    assert_eq!(
+        health_after(Endpoint::Response, &[Ok(CREATED), broken()], all),
+        (1, false)
     );
 }
 
