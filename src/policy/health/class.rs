@@ -1,13 +1,22 @@
 //! The health of one class of endpoints: its row of failures, its ejection, and its cooldowns.
 
+use std::time::Duration;
+
 use super::{
-    EJECT_AFTER, FAILURE_MEMORY, OUTLIER_MEMORY,
     attempt::Attempt,
     cooldowns::Cooldowns,
     outage::Outage,
     status::{ClassStatus, HealthState, Reason, Transition},
 };
 use crate::{endpoint::EndpointClass, policy::verdict::Scope, tick::Tick};
+
+/// The number of failures in a row after which an upstream is ejected.
+pub const EJECT_AFTER: u32 = 5;
+/// A failure that is older than this no longer counts as part of a row.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
+
+/// The time after an ejection by the success rate during which the next one is twice as long.
+pub const OUTLIER_MEMORY: Duration = Duration::from_secs(600);
 
 /// The health of one class of endpoints of an upstream.
 #[derive(Clone, Debug)]
