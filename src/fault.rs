@@ -81,6 +81,9 @@ pub enum Fault {
     },
     /// No upstream returned its list of models.
     ModelsUnavailable,
+    /// The last requests of the session, or of several sessions, failed at every upstream. `retry` is the time until
+    /// the next request is sent to an upstream.
+    FailedEverywhere { subject: FailedSubject, retry: Duration },
     /// No connection to the upstream could be made. `upstream` is its name, here and below, or `None` if callers are not
     /// told the names of upstreams.
     UpstreamUnreachable { upstream: Option<String> },
@@ -128,6 +131,15 @@ pub enum UnavailableCause {
     Busy,
     /// The upstreams are unavailable for different reasons.
     Mixed,
+}
+
+/// The requests that have failed at every upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedSubject {
+    /// The requests of the caller's session.
+    Session,
+    /// The requests of several sessions.
+    Pool,
 }
 
 /// The reason why a client key is not valid.
@@ -232,6 +244,7 @@ impl Fault {
             // These are OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, kind.error_type(), R::RateLimited),
             Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
+            Self::FailedEverywhere { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
@@ -304,6 +317,7 @@ impl Fault {
             | Self::UpstreamsRateLimited { resets_in: retry, .. }
             | Self::CredentialRefused { retry, .. }
             | Self::RateLimited { retry, .. }
+            | Self::FailedEverywhere { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
             Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),
             Self::ModelsUnavailable

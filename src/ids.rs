@@ -59,6 +59,11 @@ impl ModelKey {
         let hash = XxHash3_64::oneshot_with_seed(seed::MODEL, name.as_bytes());
         Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MAX))
     }
+
+    /// The identity as a number, for hashing.
+    pub const fn as_u64(self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// The organization that owns an upstream's account. The upstreams of one organization share their prompt cache and their

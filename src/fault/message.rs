@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
+use super::{FailedSubject, Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
 const OWNER: &str = "This request refers to an earlier response or encrypted content that belongs to one upstream organization. That organization";
@@ -52,6 +52,7 @@ impl Fault {
                 format!("Rate limit reached: your API key may use {limit} {}. Please try again in {}s.", unit(*kind), seconds(*retry))
             }
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
+            Self::FailedEverywhere { subject, retry } => failed_everywhere(*subject, *retry),
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamBroken { upstream } => format!("{} closed the connection before it sent a valid response. Try again shortly.", named(upstream.as_deref())),
             Self::UpstreamTimeout { upstream, limit } => format!("{} did not answer within {limit:?}. Try again shortly.", named(upstream.as_deref())),
@@ -97,6 +98,20 @@ fn predicate(cause: UnavailableCause) -> &'static str {
         UnavailableCause::Busy => "is busy with other requests",
         UnavailableCause::Mixed => "is busy or out of service",
     }
+}
+
+/// The message about requests that have failed at every upstream.
+fn failed_everywhere(subject: FailedSubject, retry: Duration) -> String {
+    let requests = match subject {
+        FailedSubject::Session => {
+            "The last requests of this session failed at every upstream that they were sent to. If they fail again, change the request."
+        }
+        FailedSubject::Pool => "The last requests of several sessions failed at every upstream that they were sent to.",
+    };
+    format!(
+        "{requests} The next request is sent to an upstream in {}; try again then.",
+        in_words(retry)
+    )
 }
 
 /// The upstream as the subject of a sentence.

@@ -78,6 +78,14 @@ fn faults_of_upstreams() -> Vec<Fault> {
     let upstream = || Some("a".to_owned());
     vec![
         Fault::ModelsUnavailable,
+        Fault::FailedEverywhere {
+            subject: FailedSubject::Session,
+            retry: Duration::from_millis(3_500),
+        },
+        Fault::FailedEverywhere {
+            subject: FailedSubject::Pool,
+            retry: Duration::from_secs(1),
+        },
         Fault::UpstreamUnreachable { upstream: upstream() },
         Fault::UpstreamBroken { upstream: None },
         Fault::UpstreamTimeout {
@@ -147,6 +155,8 @@ const TABLE: &str = "
 429 rate_limit_exceeded tokens - rate_limited 2 -
 429 rate_limit_exceeded concurrent_requests - rate_limited 2 -
 502 models_unavailable server_error - upstream 2 -
+503 upstreams_unavailable server_error - unavailable 4 -
+503 upstreams_unavailable server_error - unavailable 1 -
 502 upstream_unreachable server_error - upstream 2 -
 502 upstream_broken server_error - upstream 2 -
 504 upstream_timeout server_error - upstream 2 -

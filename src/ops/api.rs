@@ -121,7 +121,11 @@ pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (Sta
     };
     match action {
         UpstreamAction::Drain => upstream.state.drain(),
-        UpstreamAction::Enable => upstream.state.enable(),
+        UpstreamAction::Enable => {
+            upstream.state.enable();
+            // Requests that failed at every upstream may be served now.
+            gateway.runtime.brakes.clear();
+        }
     }
     (StatusCode::OK, describe_upstream(gateway, upstream))
 }

@@ -12,11 +12,16 @@
 //!    [`availability`]. [`outlier`] compares the upstreams with each other.
 //! 5. [`budget`] decides whether the request may be retried on another upstream.
 //!
+//! [`brake`] stops requests that fail at every upstream from being sent again and again, and [`avoidance`] makes a session try
+//! another upstream after a failure that its client has seen.
+//!
 //! [`limiter`] counts the requests and tokens of a client key, and denies requests over its limits. [`tokens`]
 //! estimates the tokens of a request body.
 
 pub mod availability;
+pub mod avoidance;
 mod balance;
+pub mod brake;
 pub mod budget;
 mod hash;
 pub mod health;
@@ -35,6 +40,8 @@ pub mod tokens;
 pub mod verdict;
 
 pub use availability::Availability;
+pub use avoidance::Avoidance;
+pub use brake::Brake;
 pub use budget::RetryBudget;
 pub use health::{Attempt, EjectionCap, Health};
 pub use patience::Patience;

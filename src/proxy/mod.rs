@@ -11,6 +11,7 @@
 //! | models | `models` | the list of models | the request asks for models: the answer is the list |
 //! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous |
 //! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller |
+//! | brake | `turn/pick/brake` | the admitted turn | the requests before have failed at every upstream |
 //! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
 //! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
 //! | · send | `exchange/forward` | the upstream's response head | |

@@ -6,7 +6,10 @@ use super::{
     request_log::{Outcome, RequestLog},
     turn::limits::{Charge, FinalUsage},
 };
-use crate::{fault::Fault, state::Lease};
+use crate::{
+    fault::Fault,
+    state::{Gateway, Lease},
+};
 
 /// The actions at the end of a request. The response body owns them, and runs them once. If they are dropped instead,
 /// the caller has disconnected: the log and the charge then end in their own `Drop`.
@@ -33,6 +36,11 @@ impl RequestEnd {
     /// The log, to write into.
     pub fn log(&mut self) -> &mut RequestLog {
         &mut self.log
+    }
+
+    /// The gateway that handles the request.
+    pub fn gateway(&self) -> &Gateway {
+        self.log.gateway()
     }
 
     /// Notes the status of the upstream's answer.

@@ -144,6 +144,11 @@ impl RequestLog {
         )
     }
 
+    /// The gateway that handles the request.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     fn new(gateway: &Arc<Gateway>, record: Record) -> Self {
         Self {
             gateway: gateway.clone(),

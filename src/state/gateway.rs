@@ -80,12 +80,14 @@ impl Gateway {
         self.snapshot.store(Arc::new(snapshot));
         self.runtime.resize(&config.affinity);
         self.runtime.retries.set_share(config.retry.budget);
+        self.runtime.brakes.clear();
         Ok(self.buffer_limit.resize(&config.server))
     }
 
-    /// Makes a probe due now at every disabled upstream. The caller does this when the operator has ordered a reload
-    /// and the configuration has not changed, because the upstream may accept the same credential now.
+    /// Makes a probe due now at every disabled upstream, and ends the brakes of sessions and pools. The caller does this when the operator has ordered a reload
+    /// and the configuration has not changed, because the upstreams may accept the same credential and serve the same requests now.
     pub fn probe_credentials(&self) {
+        self.runtime.brakes.clear();
         self.runtime.probe_credentials(&self.snapshot());
     }
 
@@ -120,8 +122,9 @@ impl Gateway {
         self.is_aborting.store(true, Relaxed);
     }
 
-    /// Must be called once per second. Ends cooldowns whose time is over, compares the upstreams with each other, drops the usage of client keys that are no
-    /// longer configured, and gives the retry budget the number of requests.
+    /// Must be called once per second. Ends cooldowns whose time is over, compares the upstreams with each other, drops
+    /// the usage of client keys that are no longer configured and the failures of sessions that are over, and gives the
+    /// retry budget the number of requests.
     pub fn tick_second(&self) {
         let snapshot = self.snapshot();
         for upstream in snapshot.upstreams() {
@@ -129,6 +132,7 @@ impl Gateway {
         }
         self.runtime.detect_outliers(&snapshot);
         self.runtime.rate_limits.drop_unused();
+        self.runtime.brakes.drop_forgotten();
         self.runtime.retries.sample();
     }
 }

@@ -1,8 +1,8 @@
 //! The data that requests share: the compiled configuration, the state that outlives it, and the metrics.
 //!
 //! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
-//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`] and the retry
-//!   budget. Numbers that steer requests are counted here.
+//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`], [`Brakes`] and the
+//!   retry budget. Numbers that steer requests are counted here.
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
@@ -11,6 +11,7 @@
 
 mod access;
 mod apply;
+mod brakes;
 mod buffers;
 mod gateway;
 mod metrics;
@@ -25,6 +26,9 @@ mod upstream;
 mod upstream_state;
 
 pub use access::{Access, ClientKey, Group};
+pub use brakes::{
+    BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
+};
 pub use buffers::PendingShrink;
 pub use gateway::Gateway;
 pub use metrics::{

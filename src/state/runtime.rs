@@ -12,7 +12,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    metrics::GroupMetrics, rate_limits::RateLimitTable, retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
+    brakes::Brakes, metrics::GroupMetrics, rate_limits::RateLimitTable, retry_budget::SharedRetryBudget,
+    upstream_state::UpstreamState,
 };
 use crate::{
     config,
@@ -34,6 +35,8 @@ pub struct RuntimeState {
     pub owners: Owners,
     /// The retry budget. It limits how many requests may be sent again.
     pub retries: SharedRetryBudget,
+    /// The brakes of sessions and pools whose requests fail at every upstream.
+    pub brakes: Brakes,
     /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
     /// Whether any upstream is slower than the others, by the latest comparison.
@@ -67,6 +70,7 @@ impl RuntimeState {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNER_RETENTION),
             retries: SharedRetryBudget::new(retry.budget, clock),
+            brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
             has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),

@@ -3,6 +3,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use twox_hash::XxHash3_64;
+
 use super::{
     access::{Access, Group},
     runtime::RuntimeState,
@@ -147,6 +149,14 @@ impl Eligibility {
                 let allows = classes.get(usize::from(class));
                 *allows.expect("eligibility has a flag for each class of its snapshot")
             }
+        }
+    }
+
+    /// A number that is the same for the same upstreams of one snapshot, and usually different for different upstreams.
+    pub fn fingerprint(&self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Classes(classes) => XxHash3_64::oneshot(&classes.iter().copied().map(u8::from).collect::<Vec<_>>()),
         }
     }
 }

@@ -25,6 +25,7 @@ use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
 use super::metrics::UpstreamMetrics;
 use crate::{
     endpoint::EndpointClass,
+    ids::UpstreamId,
     policy::{
         Attempt, Availability, EjectionCap, RequestClass, Verdict,
         health::{HealthState, HealthStatus, Reason},
@@ -74,6 +75,11 @@ impl Lease {
     /// The metrics of the upstream.
     pub fn metrics(&self) -> &UpstreamMetrics {
         &self.state.metrics
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> UpstreamId {
+        UpstreamId::from_name(&self.state.name)
     }
 
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the

@@ -208,8 +208,8 @@ async fn when_no_upstream_is_reachable_the_caller_learns_when_to_retry() {
     for sim in sims.drain(..) {
         sim.stop().await;
     }
-    for _ in 0..12 {
-        let reply = send_turn(&gateway, "any").await;
+    for number in 0..12 {
+        let reply = send_turn(&gateway, &format!("any-{number}")).await;
         assert!([502, 503].contains(&reply.status.as_u16()), "{}", reply.text());
         assert!(!reply.header("retry-after").is_empty());
     }

@@ -9,6 +9,7 @@ mod admin_guard;
 mod affinity;
 mod bodies;
 mod bounds;
+mod brake;
 mod chaos;
 mod client_connections;
 mod commands;

@@ -17,7 +17,7 @@ use crate::{
         turn::{confirm::OwnerRecorder, limits::FinalUsage},
     },
     scan::ResponseReader,
-    state::Lease,
+    state::{ClassSession, Lease},
     wire::{BodyError, Relay},
 };
 
@@ -66,6 +66,8 @@ pub(super) struct RelayedBody<B> {
     pub late_failure: LateFailureWatch,
     /// The slot at the upstream, given back with the body.
     pub lease: Option<Lease>,
+    /// The session of the request. It avoids the upstream if the body breaks.
+    pub session: Option<ClassSession>,
     /// The number of bytes that have been passed on.
     pub bytes_out: u64,
     /// The end of the request. It is taken when the request ends.
@@ -215,6 +217,9 @@ impl<B> RelayedBody<B> {
             && let Some(lease) = &mut self.lease
         {
             lease.report(verdict);
+            if verdict == Verdict::Failed {
+                self.avoid_upstream();
+            }
         }
     }
 
@@ -227,6 +232,16 @@ impl<B> RelayedBody<B> {
     fn record_owner(&mut self) {
         if let (Some(reader), Some(owner)) = (&mut self.reader, &mut self.owner) {
             owner.record(reader);
+        }
+    }
+
+    /// Makes the session avoid the upstream, which has failed after a part of the response may have reached the caller.
+    fn avoid_upstream(&self) {
+        if let (Some(end), Some(lease), Some(session)) = (&self.end, &self.lease, self.session) {
+            end.gateway()
+                .runtime
+                .brakes
+                .record_failure_after_output(session, lease.upstream());
         }
     }
 

@@ -57,6 +57,7 @@ pub(in crate::proxy) fn build(
         delimiter: peeked.delimiter,
         late_failure: LateFailureWatch::new(peeked.endpoint, peeked.model, rules, gateway.clock),
         lease: served.lease,
+        session: served.session,
         bytes_out: 0,
         end: Some(end),
     };

@@ -66,49 +66,14 @@ pub(in crate::proxy) async fn run<'a, S: RequestSender>(
         log,
         charge,
         withheld: Vec::new(),
-        has_only_failed: true,
     };
-    match attempts.run(complete_since).await {
-        Ok(answer) => {
-            attempts.conclude(match answer.answer.verdict {
-                Verdict::Served => TurnResult::Served,
-                _ => TurnResult::Inconclusive,
-            });
-            Ok(answer)
-        }
-        Err((last, end)) => {
-            attempts.conclude(match (&last, end) {
-                (Some(_), LoopEnd::NoneLeft) if attempts.has_only_failed => TurnResult::FailedEverywhere,
-                _ => TurnResult::Inconclusive,
-            });
-            last_word(last.map(|failed| failed.last_word), &attempts.turn).map(|kept| *kept)
-        }
-    }
+    let result = attempts.run(complete_since).await;
+    attempts.conclude(result.as_ref().ok(), complete_since);
+    result.or_else(|last| last_word(last.map(|failed| failed.last_word), &attempts.turn).map(|kept| *kept))
 }
 
-/// The result of a turn, from which its session and its upstreams can be judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TurnResult {
-    /// An upstream has served the request.
-    Served,
-    /// Every upstream that the request could be sent to was asked and has failed.
-    FailedEverywhere,
-    /// An upstream has answered without serving the request, an upstream was limited, or the request could not be sent to
-    /// another upstream.
-    Inconclusive,
-}
-
-/// Why the loop has ended without an answer to pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LoopEnd {
-    /// No upstream or no attempt is left.
-    NoneLeft,
-    /// The request may not be sent again, or the retry budget grants no retry.
-    MayNotRetry,
-}
-
-/// The error of the loop: the last failed attempt, and the reason why it was the last.
-type LoopError<'a, R> = (Option<Box<FailedAttempt<'a, R>>>, LoopEnd);
+/// The error of the loop: the last failed attempt.
+type LoopError<'a, R> = Option<Box<FailedAttempt<'a, R>>>;
 
 /// The loop over upstreams.
 struct Attempts<'a, 'r, S> {
@@ -118,8 +83,6 @@ struct Attempts<'a, 'r, S> {
     charge: &'r mut Charge,
     /// The failures that count if another upstream serves the request.
     withheld: Vec<WithheldFailure>,
-    /// Whether every attempt until now has failed, and none was limited, refused or not answered in time.
-    has_only_failed: bool,
 }
 
 impl<'a, S: RequestSender> Attempts<'a, '_, S> {
@@ -128,7 +91,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         complete_since: Instant,
     ) -> Result<TurnAnswer<'a, S::Response>, LoopError<'a, S::Response>> {
         let mut last: Option<Box<FailedAttempt<'a, S::Response>>> = None;
-        let (mut end, mut used) = (LoopEnd::NoneLeft, 0);
+        let mut used = 0;
         for number in 1..=MAX_SENT {
             if used == self.turn.snapshot().attempts && !self.turn.confine_to_limited() {
                 break;
@@ -139,7 +102,6 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             if self.turn.has_waited_out(picked.index) {
                 used -= 1;
             } else if last.is_some() && !self.turn.try_spend_retry() {
-                end = LoopEnd::MayNotRetry;
                 // The slot is given back before the request waits.
                 drop(picked);
                 if self.turn.confine_to_limited() {
@@ -157,27 +119,32 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             };
             match failed.kind {
                 FailureKind::LimitedForNow => self.turn.mark_limited(failed.index),
-                FailureKind::Failed | FailureKind::Other => self.turn.mark_failed(failed.index),
+                FailureKind::Failed | FailureKind::Refused | FailureKind::Unclear => {
+                    self.turn.mark_failed(failed.index)
+                }
             }
-            self.has_only_failed &= failed.kind == FailureKind::Failed;
-            let may_go_on = failed.failover.is_some() && self.sender.has_body();
+            self.turn.record_failed_attempt(failed.upstream, failed.kind.evidence());
+            let may_go_on = failed.failover.is_some() && self.sender.has_body() && !self.turn.is_probe();
             last = Some(failed);
             if !may_go_on {
-                end = LoopEnd::MayNotRetry;
                 break;
             }
         }
-        Err((last, end))
+        Err(last)
     }
 
-    /// Draws the consequences of the turn's result. This is the only place where it is known.
-    fn conclude(&mut self, result: TurnResult) {
+    /// Draws the consequences of the turn's result: `answer` is passed on, or no upstream had one. This is the only place
+    /// where the result is known.
+    fn conclude(&mut self, answer: Option<&TurnAnswer<'a, S::Response>>, complete_since: Instant) {
         let withheld = mem::take(&mut self.withheld);
-        match result {
+        let Some(answer) = answer else {
+            return self.turn.end_failed(complete_since.elapsed());
+        };
+        if answer.answer.verdict == Verdict::Served {
             // Another upstream has served the request, so the request was not the cause of the failures.
-            TurnResult::Served => withheld.into_iter().for_each(WithheldFailure::count),
-            TurnResult::FailedEverywhere | TurnResult::Inconclusive => {}
+            withheld.into_iter().for_each(WithheldFailure::count);
         }
+        self.turn.end_answered(answer.upstream);
     }
 
     fn is_repeatable(&self) -> bool {
@@ -238,6 +205,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             upstream,
             route,
             namespace: self.turn.namespace(),
+            session: self.turn.class_session(),
             lease: Some(lease),
         };
         if verdict.fails_over() {
@@ -305,9 +273,9 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 reset: None,
                 cause: LimitCause::Quota,
                 ..
-            } => FailureKind::Other,
+            } => FailureKind::Refused,
             Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
-            _ => FailureKind::Other,
+            _ => FailureKind::Refused,
         };
         let may_go_on = self.is_repeatable() || verdict::did_no_work(verdict, status);
         let name = shown_name(self.turn.snapshot(), upstream);
@@ -342,7 +310,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
     ) -> Box<FailedAttempt<'a, S::Response>> {
         let name = shown_name(self.turn.snapshot(), upstream);
         let (failover, kind, fault) = match failure {
-            SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (None, FailureKind::Other, fault),
+            SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (None, FailureKind::Unclear, fault),
             SendFailure::Unreachable => {
                 lease.report(Verdict::Failed);
                 let fault = Fault::UpstreamUnreachable { upstream: name };
@@ -354,7 +322,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 drop(lease.withhold_failure());
                 let failover = Some(FailoverReason::Timeout).filter(|_| self.may_repeat_after_timeout());
                 let fault = Fault::UpstreamTimeout { upstream: name, limit };
-                (failover, FailureKind::Other, fault)
+                (failover, FailureKind::Unclear, fault)
             }
             SendFailure::Broken => {
                 self.withheld.extend(lease.withhold_failure());

@@ -12,6 +12,7 @@
 //!   from a request; a WebSocket message and a test make them directly.
 //! - [`affinity`] reads the session key, the owner of the named state and the issuer of the turn state from the facts.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
+//!   The brake (`pick/brake`) refuses a turn whose session or pool has failed everywhere, unless it is a probe.
 //! - [`outlook`] tells why no upstream takes the turn, and when one may.
 //! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the
 //!   sender as a parameter, so that tests run it without a socket.

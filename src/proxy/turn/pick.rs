@@ -4,12 +4,15 @@
 //! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
 //! waits for one.
 
+mod brake;
 mod setbacks;
+mod turn_brake;
 mod wait;
 
 use std::{mem, time::Duration};
 
-use self::setbacks::Setbacks;
+pub(super) use self::turn_brake::FailureEvidence;
+use self::{setbacks::Setbacks, turn_brake::TurnBrake};
 use super::{
     affinity,
     confirm::{self, PinUpdate},
@@ -63,6 +66,8 @@ pub(in crate::proxy) struct Turn<'a> {
     setbacks: Option<Box<Setbacks>>,
     /// The time that the turn has waited for upstreams.
     waited: Duration,
+    /// What the brakes know of the turn; `None` as long as neither its session nor the turn itself has failed.
+    brake: Option<Box<TurnBrake<'a>>>,
 }
 
 /// The upstream that a turn goes to, and its lease there.
@@ -92,7 +97,8 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     /// [`Fault::ModelNotServed`] if no upstream serves the model to the caller's group, and [`Fault::ResponseNotFound`]
-    /// if the group may not refer to a response that the request names.
+    /// if the group may not refer to a response that the request names. [`Fault::FailedEverywhere`] if the
+    /// requests before have failed at every upstream.
     #[inline]
     pub fn open<'f>(
         gateway: &'a Gateway,
@@ -115,7 +121,7 @@ impl<'a> Turn<'a> {
             .map(|index| snapshot.rendezvous.member(index));
         let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
         let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, &affinity, pinned);
-        Ok(Self {
+        let mut turn = Self {
             gateway,
             snapshot,
             eligibility,
@@ -146,7 +152,10 @@ impl<'a> Turn<'a> {
             is_now_fresh: true,
             setbacks: None,
             waited: Duration::ZERO,
-        })
+            brake: None,
+        };
+        turn.pass_brakes()?;
+        Ok(turn)
     }
 
     pub fn gateway(&self) -> &'a Gateway {
@@ -192,7 +201,11 @@ impl<'a> Turn<'a> {
         if !mem::take(&mut self.is_now_fresh) {
             self.wait_limits.now = self.gateway.clock.now();
         }
-        let candidate = match self.decide() {
+        let mut decision = self.decide();
+        while !matches!(decision, Decision::Send(_)) && self.stop_avoiding_one() {
+            decision = self.decide();
+        }
+        let candidate = match decision {
             Decision::Send(candidate) => candidate,
             Decision::Wait { candidate, .. } => return PickStep::Wait(Some(candidate)),
             Decision::WaitForChange { .. } => return PickStep::Wait(None),
@@ -300,7 +313,10 @@ impl<'a> Turn<'a> {
         let mut candidates: Vec<Candidate> = self.candidates().collect();
         outlier::order_by_speed(
             &mut candidates,
-            |index| !self.is_excluded(index) && self.availability(index) == Availability::Ready,
+            |index| {
+                let is_candidate = !self.is_excluded(index) && !self.avoids(index);
+                is_candidate && self.availability(index) == Availability::Ready
+            },
             |index| self.upstream(index).state.speed(),
         );
         self.select(candidates.into_iter())
@@ -309,7 +325,7 @@ impl<'a> Turn<'a> {
     fn select(&self, candidates: impl Iterator<Item = Candidate>) -> Decision {
         policy::select(
             candidates,
-            |index| self.is_excluded(index),
+            |index| self.is_excluded(index) || self.avoids(index),
             |index| self.availability(index),
             &self.wait_limits,
         )

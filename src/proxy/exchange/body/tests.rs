@@ -94,6 +94,7 @@ impl Relaying {
                 gateway.clock,
             ),
             lease: upstream.state.try_acquire(RequestClass::generation(None)),
+            session: None,
             bytes_out: 0,
             end: Some(RequestEnd::new(log, charge)),
         };

@@ -7,9 +7,9 @@ use crate::{
     policy::{MemberIndex, Route},
     proxy::turn::{
         outlook::{Obstacle, Outlook},
-        pick::Turn,
+        pick::{FailureEvidence, Turn},
     },
-    state::{FailoverReason, Lease, Upstream},
+    state::{ClassSession, FailoverReason, Lease, Upstream},
 };
 
 /// The answer that a turn ends with.
@@ -20,6 +20,8 @@ pub(in crate::proxy) struct TurnAnswer<'a, R> {
     pub route: Route,
     /// The namespace of the caller's group.
     pub namespace: Namespace,
+    /// The session of the request. It avoids the upstream if the response fails after its first output.
+    pub session: Option<ClassSession>,
     /// The slot at the upstream, held until the response ends. `None` for an error that was kept while other upstreams were
     /// tried: a request that waits for another slot must not hold one.
     pub lease: Option<Lease>,
@@ -42,9 +44,21 @@ pub(super) enum FailureKind {
     Failed,
     /// The upstream has reached a limit. The turn waits for its reset if no other upstream serves it.
     LimitedForNow,
-    /// Nothing: the upstream is limited for longer, refuses its credential or has not answered in time, or the request
-    /// could not be sent.
-    Other,
+    /// The upstream is limited for longer, or refuses its credential.
+    Refused,
+    /// Nothing: the upstream has not answered in time and may be working on the request, or the request could not be sent.
+    Unclear,
+}
+
+impl FailureKind {
+    /// What the failure says about the other upstreams and the next request.
+    pub fn evidence(self) -> FailureEvidence {
+        match self {
+            Self::Failed => FailureEvidence::Failed,
+            Self::LimitedForNow | Self::Refused => FailureEvidence::Refused,
+            Self::Unclear => FailureEvidence::Unclear,
+        }
+    }
 }
 
 /// The answer for the caller if no other upstream gives a better one.

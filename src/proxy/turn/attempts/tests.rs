@@ -1,5 +1,6 @@
 //! The attempt loop with scripted upstreams: a real gateway, no sockets, and paused time.
 
+mod brake;
 mod failover;
 mod limits;
 mod records;
@@ -185,7 +186,10 @@ impl Scenario {
     async fn run_charged(self, charge: &mut Charge) -> (Vec<String>, Ended) {
         let gateway = self.gateway;
         let snapshot = gateway.snapshot();
-        let turn = open(&gateway, &snapshot, self.previous_response).expect("the upstreams serve every model");
+        let turn = match open(&gateway, &snapshot, self.previous_response) {
+            Ok(turn) => turn,
+            Err(fault) => return (Vec::new(), Ended::Fault(fault.code())),
+        };
         let sent = Arc::new(Mutex::new(Vec::new()));
         let sender = ScriptedSender {
             script: self.script,

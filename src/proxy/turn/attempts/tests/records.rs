@@ -28,6 +28,8 @@ async fn only_the_upstreams_own_failures_count_against_its_health() {
             for _ in 0..8 {
                 // Moments apart, as failures of separate requests are.
                 tokio::time::advance(Duration::from_millis(10)).await;
+                // This also ends the brake of the session, which would stop the turns.
+                gateway.probe_credentials();
                 let (key, now) = (kit::session_key(&gateway), gateway.clock.now());
                 let a = UpstreamId::from_name("a");
                 gateway.runtime.pins.confirm(key, pin(&gateway), a, now);

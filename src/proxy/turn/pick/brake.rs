@@ -1,0 +1,111 @@
+//! Applies the brake to a turn: refuses a turn that would probably fail at every upstream, sends it elsewhere than the last
+//! one, and records how it ends.
+//!
+//! [`state::Brakes`](crate::state::Brakes) keeps what the requests before have shown. While no session is in trouble,
+//! a turn reads one atomic number here, and has no [`TurnBrake`].
+
+use std::time::Duration;
+
+use super::{
+    Turn,
+    turn_brake::{FailureEvidence, TurnBrake},
+};
+use crate::{
+    fault::Fault,
+    policy::MemberIndex,
+    state::{BrakeKeys, ClassSession, PoolKey, SessionAge, Upstream},
+    tick::Tick,
+};
+
+impl<'a> Turn<'a> {
+    /// Lets the brakes admit the turn, or refuse it.
+    ///
+    /// # Errors
+    /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due.
+    #[inline]
+    pub(super) fn pass_brakes(&mut self) -> Result<(), Fault> {
+        if !self.gateway.runtime.brakes.are_idle() {
+            self.brake = TurnBrake::admit(self.gateway, self.brake_keys())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the turn is a probe. A probe is sent once only.
+    pub fn is_probe(&self) -> bool {
+        self.brake.as_ref().is_some_and(|brake| brake.probes.has_any())
+    }
+
+    /// Whether the session prefers another upstream than the one at `index`.
+    pub(super) fn avoids(&self, index: MemberIndex) -> bool {
+        let brake = self.brake.as_ref();
+        brake.is_some_and(|brake| brake.avoided.contains(&self.upstream(index).id))
+    }
+
+    /// Admits the avoided upstream whose failure is the oldest, because no other upstream is ready. Returns whether there
+    /// was one.
+    pub(super) fn stop_avoiding_one(&mut self) -> bool {
+        let brake = self.brake.as_mut();
+        brake.is_some_and(|brake| brake.avoided.pop().is_some())
+    }
+
+    /// Records what a failed attempt at `upstream` says.
+    pub(in crate::proxy::turn) fn record_failed_attempt(&mut self, upstream: &Upstream, evidence: FailureEvidence) {
+        let (gateway, keys) = (self.gateway, || self.brake_keys());
+        if evidence == FailureEvidence::Failed && self.brake.is_none() {
+            self.brake = Some(Box::new(TurnBrake::of_failed_turn(gateway, keys())));
+        }
+        let Some(brake) = &mut self.brake else { return };
+        match evidence {
+            FailureEvidence::Failed => brake.failed.push(upstream.id),
+            FailureEvidence::Refused => {}
+            FailureEvidence::Unclear => brake.failed.clear(),
+        }
+    }
+
+    /// Ends the turn for the brakes: `upstream` has answered.
+    pub fn end_answered(&mut self, upstream: &Upstream) {
+        let brakes = &self.gateway.runtime.brakes;
+        if !brakes.are_idle() {
+            let position = self.snapshot.rendezvous.position(upstream.id);
+            let index = position.expect("the upstream of a turn is in the snapshot of the turn");
+            let organization = self.snapshot.rendezvous.member(index).organization;
+            brakes.record_answer(&self.brake_keys(), upstream.id, organization);
+        }
+    }
+
+    /// Ends the turn for the brakes: no upstream has served it. The turn began `age` ago.
+    pub fn end_failed(&mut self, age: Duration) {
+        if let Some(mut brake) = self.brake.take()
+            && !brake.failed.is_empty()
+        {
+            let now = self.gateway.clock.now();
+            let begun = Tick::ZERO.after(now.since(Tick::ZERO).saturating_sub(age));
+            let probes = std::mem::take(&mut brake.probes);
+            let brakes = &self.gateway.runtime.brakes;
+            brakes.record_failure(&brake.keys, begun, probes, &brake.failed);
+        }
+    }
+
+    /// The session of the turn, to record a failure that comes after the first output.
+    pub fn class_session(&self) -> Option<ClassSession> {
+        self.affinity.key.map(|key| ClassSession::new(key, self.request))
+    }
+
+    fn brake_keys(&self) -> BrakeKeys {
+        let pool = &self.snapshot.rendezvous;
+        let organization_of = |id| pool.position(id).map(|index| pool.member(index).organization);
+        BrakeKeys {
+            session: self.affinity.key,
+            pool: PoolKey {
+                group: self.namespace,
+                session: match self.pin.or(self.affinity.owner) {
+                    Some(_) => SessionAge::Running,
+                    None => SessionAge::New,
+                },
+                class: self.request,
+                eligibility: self.eligibility.fingerprint(),
+                owner: self.affinity.owner.and_then(organization_of),
+            },
+        }
+    }
+}
