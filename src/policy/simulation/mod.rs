@@ -62,7 +62,7 @@ fn the_invariants_hold_in_random_simulations() {
     let plans: Vec<Plan> = (0..600).map(Plan::chaos).collect();
     let mut counts = run_all(&plans);
     // The counts show that the simulations exercised every kind of event.
-    assert!(counts.as_array().into_iter().all(|count| *count > 10), "{counts:?}");
+    assert!(counts.as_array().into_iter().all(|count| *count > 0), "{counts:?}");
     assert!(counts.served * 2 > counts.requests, "{counts:?}");
 }
 
