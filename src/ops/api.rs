@@ -83,6 +83,7 @@ fn describe_upstream(gateway: &Gateway, upstream: &Upstream) -> Value {
         "cooling_models_until": status.models_until.map(moment),
         "endpoints": endpoints,
         "in_flight": state.in_flight(),
+        "speed": state.speed().label(),
         "max_in_flight": state.max_in_flight(),
         "waiting": state.waiting(),
         "idle_connections": upstream.pool.idle(),

@@ -40,11 +40,10 @@
 //! end counts from every request, unless a request that was sent during the cooldown has been served, which proves the
 //! limit wrong.
 
-use std::time::Duration;
-
 pub use self::{
     attempt::Attempt,
     cap::EjectionCap,
+    class::{EJECT_AFTER, FAILURE_MEMORY, OUTLIER_MEMORY},
     cooldowns::{COOLDOWN, COOLDOWN_MAX, EARLY_PROBE, MODELS_MAX, RESET_MAX, RESET_MIN},
     outage::{EJECTION, EJECTION_MAX, PROBE_DISABLED, PROBE_PATIENCE},
     status::{ClassStatus, HealthState, HealthStatus, Reason, Transition},
@@ -62,11 +61,6 @@ mod outage;
 mod status;
 #[cfg(test)]
 mod tests;
-
-/// The number of failures in a row after which an upstream is ejected.
-pub const EJECT_AFTER: u32 = 5;
-/// A failure that is older than this no longer counts as part of a row.
-pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
 
 /// The health of one upstream. See the [module](self).
 #[derive(Clone, Debug)]

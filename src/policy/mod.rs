@@ -9,7 +9,7 @@
 //! 3. [`select`](mod@select) chooses, among the candidates, the upstream that the request goes to now or waits for.
 //!    The request waits at most as long as its [`patience`] allows.
 //! 4. [`verdict`] judges the upstream's answer, and [`health`] remembers the verdict as part of the upstream's
-//!    [`availability`].
+//!    [`availability`]. [`outlier`] compares the upstreams with each other.
 //! 5. [`budget`] decides whether the request may be retried on another upstream.
 //!
 //! [`brake`] stops requests that fail at every upstream from being sent again and again, and [`avoidance`] makes a session try
@@ -26,6 +26,7 @@ pub mod budget;
 mod hash;
 pub mod health;
 pub mod limiter;
+pub mod outlier;
 pub mod patience;
 pub mod pins;
 pub mod rendezvous;

@@ -122,12 +122,15 @@ impl Gateway {
         self.is_aborting.store(true, Relaxed);
     }
 
-    /// Must be called once per second. Ends cooldowns whose time is over, drops the usage of client keys that are no
-    /// longer configured and the failures of sessions that are over, and gives the retry budget the number of requests.
+    /// Must be called once per second. Ends cooldowns whose time is over, compares the upstreams with each other, drops
+    /// the usage of client keys that are no longer configured and the failures of sessions that are over, and gives the
+    /// retry budget the number of requests.
     pub fn tick_second(&self) {
-        for upstream in self.snapshot().upstreams() {
+        let snapshot = self.snapshot();
+        for upstream in snapshot.upstreams() {
             upstream.state.end_cooldowns();
         }
+        self.runtime.detect_outliers(&snapshot);
         self.runtime.rate_limits.drop_unused();
         self.runtime.brakes.drop_forgotten();
         self.runtime.retries.sample();

@@ -6,7 +6,7 @@
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
-//! `apply` applies a new snapshot to the runtime state, `buffers` bounds the request bodies in memory, and `scrape` writes
+//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` bounds the request bodies in memory, and `scrape` writes
 //! the metrics and the numbers of the moment for Prometheus. `metrics` explains how to add a metric.
 
 mod access;
@@ -15,6 +15,7 @@ mod brakes;
 mod buffers;
 mod gateway;
 mod metrics;
+mod outliers;
 mod rate_limits;
 mod retry_budget;
 mod runtime;

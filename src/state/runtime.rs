@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -39,6 +39,8 @@ pub struct RuntimeState {
     pub brakes: Brakes,
     /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
+    /// Whether any upstream is slower than the others, by the latest comparison.
+    pub(super) has_slow_upstream: AtomicBool,
     /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
     clock: Clock,
@@ -70,6 +72,7 @@ impl RuntimeState {
             retries: SharedRetryBudget::new(retry.budget, clock),
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
+            has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),
             clock,
             ejections: Arc::new(Mutex::new(EjectionCap::new(0, 0.0))),

@@ -1,4 +1,5 @@
-//! One upstream as it is now: its [`slots`] and its [`health`](mod@health). It outlives every snapshot.
+//! One upstream as it is now: its [`slots`], its [`health`](mod@health), and its [`outcomes`] for the comparison with the
+//! other upstreams. It outlives every snapshot.
 //!
 //! A request takes a slot with [`UpstreamState::try_acquire`] and gives it back when its [`Lease`] is dropped. While the
 //! upstream is healthy and no request waits for a slot, both are one atomic step and take no lock.
@@ -8,30 +9,27 @@
 //! the others in the order of the queue.
 
 mod health;
+mod outcomes;
 mod slots;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{sync::futures::Notified, time::sleep_until};
 
 pub(super) use self::health::Membership;
-use self::{health::UpstreamHealth, slots::Slots};
+use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
 use super::metrics::UpstreamMetrics;
 use crate::{
+    endpoint::EndpointClass,
     ids::UpstreamId,
     policy::{
         Attempt, Availability, EjectionCap, RequestClass, Verdict,
-        health::{HealthStatus, Reason},
+        health::{HealthState, HealthStatus, Reason},
+        outlier::{RecentOutcomes, ResponseKind, Speed},
     },
     tick::{Clock, Tick},
 };
@@ -49,9 +47,10 @@ pub struct UpstreamState {
     clock: Clock,
     slots: Slots<Lease>,
     health: UpstreamHealth,
+    /// The outcomes of the requests, for the comparison with the other upstreams.
+    outcomes: Outcomes,
     /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
     refusal_check: tokio::sync::Mutex<()>,
-    is_slow: AtomicBool,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
@@ -86,11 +85,23 @@ impl Lease {
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
     /// first events. A second verdict is reported if a stream fails after its first output.
     pub fn report(&mut self, verdict: Verdict) {
+        if self.reported == Reported::Answer && verdict == Verdict::Failed {
+            self.state.outcomes.take_back_success(self.attempt);
+        }
         self.reported = match verdict {
             Verdict::Served | Verdict::Answered => Reported::Answer,
             _ => Reported::Trouble,
         };
         self.state.report(self.attempt, verdict);
+    }
+
+    /// Counts the time from the beginning of the attempt to now as the time to the first output of the response.
+    pub fn record_first_output(&self, kind: ResponseKind) {
+        let (state, attempt) = (&self.state, self.attempt);
+        if attempt.request().endpoint == EndpointClass::Generation {
+            let took = state.clock.now().since(attempt.began());
+            state.outcomes.record_first_output(kind, took);
+        }
     }
 
     /// Reports that the whole response has arrived. That has no effect after a verdict by which the upstream failed.
@@ -150,8 +161,8 @@ impl UpstreamState {
             clock,
             slots: Slots::default(),
             health: UpstreamHealth::new(name.clone(), clock, cap.clone()),
+            outcomes: Outcomes::default(),
             refusal_check: tokio::sync::Mutex::default(),
-            is_slow: AtomicBool::new(false),
         })
     }
 
@@ -260,19 +271,35 @@ impl UpstreamState {
         self.health.eject(Reason::SuccessRate)
     }
 
-    /// Whether new sessions should avoid the upstream, because it is slower than the others of its pool.
-    pub fn is_slow(&self) -> bool {
-        self.is_slow.load(Relaxed)
+    /// Returns what was observed at the upstream lately, for the comparison with the others. Must be called once per second.
+    pub(super) fn sample_outcomes(&self) -> RecentOutcomes {
+        let now = self.clock.now();
+        match self.status().state {
+            HealthState::Ready | HealthState::Cooling => self.outcomes.sample(now),
+            HealthState::Ejected | HealthState::Disabled | HealthState::Draining => {
+                self.outcomes.restart(now);
+                RecentOutcomes::default()
+            }
+        }
     }
 
-    /// Records that the upstream is slower than the others of its pool.
-    pub fn mark_slow(&self) {
-        self.is_slow.store(true, Relaxed);
+    /// The speed of the upstream, compared with the others of its pool.
+    pub fn speed(&self) -> Speed {
+        self.outcomes.speed()
     }
 
-    /// Records that the upstream is as fast as the others of its pool.
-    pub fn mark_fast(&self) {
-        self.is_slow.store(false, Relaxed);
+    /// Records the speed of the upstream, and logs a change.
+    pub(super) fn set_speed(&self, speed: Speed) {
+        let before = self.outcomes.replace_speed(speed);
+        if before != speed {
+            let (upstream, before, now) = (&*self.name, before.label(), speed.label());
+            tracing::info!(
+                upstream,
+                before,
+                now,
+                "the speed of the upstream changed, compared with the others"
+            );
+        }
     }
 
     /// Lets the upstream join the pool of upstreams or leave it. Its ejections count towards the maximum only in the pool.
@@ -291,6 +318,7 @@ impl UpstreamState {
     }
 
     fn report(self: &Arc<Self>, attempt: Attempt, verdict: Verdict) {
+        self.outcomes.record(attempt, verdict);
         if self.health.observe(attempt, verdict) && self.slots.waiting() > 0 {
             self.serve_queue();
         }

@@ -23,6 +23,7 @@ mod framing;
 mod h2;
 mod h2_limits;
 mod h2_refusals;
+mod half_broken;
 mod headers;
 mod heads;
 mod hostile;

@@ -25,6 +25,16 @@ impl Attempt {
         }
     }
 
+    /// When the request was sent.
+    pub fn began(self) -> Tick {
+        self.began
+    }
+
+    /// The part of the upstream that the request needs.
+    pub fn request(self) -> RequestClass {
+        self.request
+    }
+
     /// Whether the request is the probe of an ejected or disabled upstream, whose verdict decides for other requests
     /// whether the upstream works.
     pub fn is_probe(self) -> bool {

@@ -1,13 +1,22 @@
 //! The health of one class of endpoints: its row of failures, its ejection, and its cooldowns.
 
+use std::time::Duration;
+
 use super::{
-    EJECT_AFTER, FAILURE_MEMORY,
     attempt::Attempt,
     cooldowns::Cooldowns,
     outage::Outage,
     status::{ClassStatus, HealthState, Reason, Transition},
 };
 use crate::{endpoint::EndpointClass, policy::verdict::Scope, tick::Tick};
+
+/// The number of failures in a row after which an upstream is ejected.
+pub const EJECT_AFTER: u32 = 5;
+/// A failure that is older than this no longer counts as part of a row.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(300);
+
+/// The time after an ejection by the success rate during which the next one is twice as long.
+pub const OUTLIER_MEMORY: Duration = Duration::from_secs(600);
 
 /// The health of one class of endpoints of an upstream.
 #[derive(Clone, Debug)]
@@ -17,6 +26,8 @@ pub(super) struct ClassHealth {
     pub(super) cooldowns: Cooldowns,
     /// When an ejection last ended. Failures of requests that were sent before do not count.
     recovered: Option<Tick>,
+    /// The number of times that an ejection by the success rate was prolonged, and its end.
+    outlier: Option<(u32, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +55,7 @@ impl ClassHealth {
             phase: WORKING,
             cooldowns: Cooldowns::new(),
             recovered: None,
+            outlier: None,
         }
     }
 
@@ -72,7 +84,11 @@ impl ClassHealth {
 
     /// Records that the upstream has answered a request, which ends an ejection that began before the request.
     pub(super) fn record_answer(&mut self, attempt: Attempt, now: Tick) -> Option<Transition> {
-        self.ejection().filter(|outage| outage.since() < attempt.began)?;
+        let outage = self.ejection().filter(|outage| outage.since() < attempt.began)?;
+        self.outlier = outage
+            .outlier_doublings()
+            .map(|doublings| (doublings, now))
+            .or(self.outlier);
         self.phase = WORKING;
         self.recovered = Some(now);
         Some(Transition::Recovered {
@@ -124,7 +140,14 @@ impl ClassHealth {
 
     /// Begins an ejection.
     pub(super) fn eject(&mut self, reason: Reason, now: Tick, random: u64) -> Transition {
-        let (outage, until) = Outage::ejected(self.failures(), reason, now, random);
+        // A single probe that is served does not show that an upstream serves most requests. So an upstream that soon
+        // becomes an outlier again is ejected for longer.
+        let before = self.outlier.filter(|(_, ended)| now.since(*ended) <= OUTLIER_MEMORY);
+        let doublings = match (reason, before) {
+            (Reason::SuccessRate, Some((doublings, _))) => doublings.saturating_add(1),
+            _ => 0,
+        };
+        let (outage, until) = Outage::ejected(self.failures(), doublings, reason, now, random);
         self.phase = ClassPhase::Ejected(outage);
         self.ejected_until(until)
     }

@@ -41,14 +41,14 @@ enum Cause {
 }
 
 impl Outage {
-    /// An ejection, and when its first probe is due.
-    pub(super) fn ejected(failures: u32, reason: Reason, now: Tick, random: u64) -> (Self, Tick) {
+    /// An ejection, and when its first probe is due. It is as long as one that was prolonged `doublings` times.
+    pub(super) fn ejected(failures: u32, doublings: u32, reason: Reason, now: Tick, random: u64) -> (Self, Tick) {
         let cause = Cause::Failures {
             count: failures,
-            doublings: 0,
+            doublings,
             reason,
         };
-        let until = now.after(ejection(0, random));
+        let until = now.after(ejection(doublings, random));
         (Self::new(cause, now, until), until)
     }
 
@@ -155,6 +155,18 @@ impl Outage {
         match self.cause {
             Cause::Failures { reason, .. } => reason,
             Cause::Refusal => Reason::CredentialRefused,
+        }
+    }
+
+    /// The number of times that an ejection by the success rate was prolonged; `None` for another outage.
+    pub(super) fn outlier_doublings(&self) -> Option<u32> {
+        match self.cause {
+            Cause::Failures {
+                doublings,
+                reason: Reason::SuccessRate,
+                ..
+            } => Some(doublings),
+            Cause::Failures { .. } | Cause::Refusal => None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tests of each rule by itself. The module `properties` tests random sequences of events.
 
+use std::time::Duration;
+
 use super::{jitter::jittered, *};
 use crate::{
     ids::ModelKey,
@@ -10,6 +12,7 @@ mod classes;
 mod cooling;
 mod ejection;
 mod properties;
+mod texts;
 
 /// A generation that names no model.
 const ANY: RequestClass = RequestClass::generation(None);
@@ -367,35 +370,5 @@ fn enabling_forgets_failures_limits_and_refusals() {
             );
         }
         assert!(health.is_plain());
-    }
-}
-
-#[test]
-fn every_state_has_its_own_label() {
-    let mut labels: Vec<_> = HealthState::ALL.into_iter().map(HealthState::label).collect();
-    labels.sort_unstable();
-    labels.dedup();
-    assert_eq!(labels.len(), HealthState::ALL.len());
-    for (transition, line) in [
-        (ejection(at(1.0), 5), "ejected after 5 failures in a row"),
-        (
-            Transition::Cooling {
-                until: at(1.0),
-                scope: Scope::Model(model(1)),
-                cause: LimitCause::Quota,
-                named: true,
-                endpoint: EndpointClass::Images,
-            },
-            "out of quota for one model for requests of the class images until the moment that the upstream named",
-        ),
-        (
-            Transition::CooldownOver {
-                scope: Scope::Upstream,
-                endpoint: EndpointClass::Generation,
-            },
-            "cooldown over",
-        ),
-    ] {
-        assert_eq!(transition.to_string(), line);
     }
 }

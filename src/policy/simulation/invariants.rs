@@ -1,14 +1,14 @@
 //! The invariants that must hold in every simulation, written from the rules and not from the code.
 
 use super::{
-    plan::seconds,
+    plan::{SIMULATED_CLASSES, seconds},
     upstream::SimulatedUpstream,
     world::{RequestStage, World},
 };
 use crate::{
     endpoint::EndpointClass,
     ids::{SessionKey, UpstreamId},
-    policy::{Availability, Candidate, Decision},
+    policy::{Availability, Candidate, Decision, RequestClass},
     tick::Tick,
 };
 
@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Whether the upstream could take the request now.
-    fn could_serve(&self, request: usize, upstream: usize) -> bool {
+    pub(super) fn could_serve(&self, request: usize, upstream: usize) -> bool {
         self.is_untried(request, upstream)
             && self.availability(request, upstream) == Availability::Ready
             && self.has_slot(request, upstream)
@@ -107,6 +107,13 @@ impl World {
                     !self.any_could_serve(request),
                     "no request is refused while an upstream can serve it"
                 );
+                let limit = self.wait_limit(request);
+                let mut order = self.upstreams_in_order(request).into_iter();
+                check!(
+                    self,
+                    !order.any(|upstream| self.is_soon_ready(request, upstream, limit)),
+                    "no request is refused while an upstream will soon serve it"
+                );
             }
         }
     }
@@ -119,12 +126,17 @@ impl World {
             self.could_serve(request, to),
             "no request is sent to an upstream that cannot take it or has failed it"
         );
+        let able = order
+            .iter()
+            .copied()
+            .filter(|upstream| self.could_serve(request, *upstream));
         check!(
             self,
-            order.iter().find(|upstream| self.could_serve(request, **upstream)) == Some(&to),
-            "the best candidate comes first"
+            able.min_by_key(|upstream| self.speed_for(request, *upstream)) == Some(to),
+            "the best candidate comes first, and a slow one comes after the faster ones"
         );
-        if let Some(own) = order.first().copied().filter(|own| *own != to) {
+        let own = order.first().copied().filter(|own| *own != to);
+        if let Some(own) = own.filter(|own| self.speed_for(request, *own) <= self.speed_for(request, to)) {
             check!(
                 self,
                 !self.is_soon_ready(request, own, self.requests[request].stays_until),
@@ -196,21 +208,44 @@ impl World {
         }
     }
 
-    /// Checks that no more upstreams are ejected than may be, and that each is counted. Called after every event.
+    /// Checks that no more upstreams are ejected than may be, that each is counted, and that trouble of one class of
+    /// endpoints concerns no other class. Called after every event.
     pub(super) fn check_ejections(&self) {
-        const CLASS: EndpointClass = EndpointClass::Generation;
-        let is_ejected = |upstream: &&SimulatedUpstream| upstream.is_configured && upstream.health.is_ejected(CLASS);
-        let ejected = self.upstreams.iter().filter(is_ejected).count();
-        check!(
-            self,
-            ejected == self.cap.ejected(CLASS),
-            "each ejection is counted once"
-        );
-        check!(
-            self,
-            ejected <= self.cap.most().max(self.ejected_at_reload),
-            "no more upstreams are ejected than may be"
-        );
+        for class in SIMULATED_CLASSES {
+            let is_ejected =
+                |upstream: &&SimulatedUpstream| upstream.is_configured && upstream.health.is_ejected(class);
+            let ejected = self.upstreams.iter().filter(is_ejected).count();
+            check!(
+                self,
+                ejected == self.cap.ejected(class),
+                "each ejection is counted once"
+            );
+            check!(
+                self,
+                ejected <= self.cap.most().max(self.ejected_at_reload[class as usize]),
+                "no more upstreams are ejected than may be"
+            );
+            let troubled = self
+                .upstreams
+                .iter()
+                .enumerate()
+                .filter(|(_, upstream)| !upstream.health.is_plain());
+            for (at, upstream) in troubled {
+                let request = RequestClass {
+                    endpoint: class,
+                    model: Some(self.models[0]),
+                };
+                let is_available = matches!(
+                    upstream.health.availability(request, self.now),
+                    Availability::Ready | Availability::Draining
+                );
+                check!(
+                    self,
+                    is_available || !self.history.is_untroubled(at, class),
+                    "an upstream takes requests of a class of which it has failed and limited none"
+                );
+            }
+        }
     }
 
     /// Checks the end of the simulation, some time after all causes of trouble have ended.
@@ -227,7 +262,11 @@ impl World {
         for upstream in &self.upstreams {
             check!(self, upstream.in_flight == 0, "every slot is freed");
             check!(self, upstream.waiting.is_empty(), "no request waits");
-            let is_ready = self.models.iter().all(|model| upstream.is_ready(*model, now));
+            let mut classes = EndpointClass::ALL.into_iter().flat_map(|endpoint| {
+                let class = move |model| RequestClass { endpoint, model };
+                self.models.map(|model| class(Some(model)))
+            });
+            let is_ready = classes.all(|class| upstream.is_ready(class, now));
             check!(
                 self,
                 is_ready && upstream.health.is_plain(),

@@ -2,8 +2,13 @@
 
 use std::{ops::AddAssign, time::Duration};
 
-use crate::{policy::Patience, tick::Tick};
+use crate::{endpoint::EndpointClass, policy::Patience, tick::Tick};
 
+/// The time at which a simulation begins.
+pub(super) const START: Duration = secs(1_000);
+/// The classes of endpoints that requests call.
+pub(super) const SIMULATED_CLASSES: [EndpointClass; 3] =
+    [EndpointClass::Generation, EndpointClass::Images, EndpointClass::Objects];
 /// The maximum number of attempts per request.
 pub(super) const ATTEMPTS: u32 = 3;
 /// The number of retries per request that the retry budget allows.
@@ -25,13 +30,26 @@ pub(super) struct Plan {
     pub patience: Patience,
     /// Whether the upstreams have only slots and limits with a named end, and work otherwise.
     pub only_limits: bool,
+    /// The only trouble; `None` for every kind of trouble.
+    pub focus: Option<Focus>,
+}
+
+/// A single kind of trouble, which lasts for the whole time of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Focus {
+    /// The first upstream fails this many requests of a hundred.
+    HalfBroken { percent: u8 },
+    /// The first upstream takes this many times as long as the others.
+    Slow { factor: u32 },
+    /// Some sessions send requests that every upstream fails.
+    Poisoned,
 }
 
 impl Plan {
     /// A simulation with every kind of trouble.
     pub fn chaos(seed: u64) -> Self {
         // With few requests, the free retries always suffice.
-        let is_storm = seed.is_multiple_of(40);
+        let is_storm = seed.is_multiple_of(10);
         Self {
             seed,
             requests: if is_storm { 1_200 } else { 150 },
@@ -42,6 +60,17 @@ impl Plan {
                 wait_max: secs(60),
             },
             only_limits: false,
+            focus: None,
+        }
+    }
+
+    /// A simulation with one kind of trouble and enough traffic to notice it.
+    pub fn focused(seed: u64, focus: Focus) -> Self {
+        Self {
+            requests: 800,
+            chaos: secs(200),
+            focus: Some(focus),
+            ..Self::chaos(seed)
         }
     }
 }
@@ -63,7 +92,19 @@ pub(super) struct SimulationCounts {
     pub moves: u64,
     pub probes: u64,
     pub ejections: u64,
+    /// Ejections because of the success rate.
+    pub outliers: u64,
+    /// Failures that did not count, because no other upstream served the request.
+    pub forgiven: u64,
+    /// Streams that broke off after the first output.
+    pub broken_off: u64,
+    /// Requests that were sent to the first upstream before the first ejection.
+    pub before_ejection: u64,
+    /// Requests that were sent to another upstream than their own because that is slower.
+    pub avoided: u64,
     pub cooldowns: u64,
+    /// Ejections and cooldowns for other requests than generations.
+    pub partial: u64,
     pub disabled: u64,
     /// Requests that had to stay within an organization.
     pub owned: u64,
@@ -76,7 +117,7 @@ pub(super) struct SimulationCounts {
 }
 
 impl SimulationCounts {
-    pub fn as_array(&mut self) -> [&mut u64; 16] {
+    pub fn as_array(&mut self) -> [&mut u64; 22] {
         [
             &mut self.requests,
             &mut self.served,
@@ -88,7 +129,13 @@ impl SimulationCounts {
             &mut self.moves,
             &mut self.probes,
             &mut self.ejections,
+            &mut self.outliers,
+            &mut self.forgiven,
+            &mut self.broken_off,
+            &mut self.before_ejection,
+            &mut self.avoided,
             &mut self.cooldowns,
+            &mut self.partial,
             &mut self.disabled,
             &mut self.owned,
             &mut self.left,

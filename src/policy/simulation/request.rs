@@ -4,32 +4,37 @@ use std::{rc::Rc, time::Duration};
 
 use super::{
     plan::{ATTEMPTS, secs},
-    world::{RequestOrigin, RequestStage, SentRequest, SimulatedEvent, SimulatedRequest, World},
+    sent::SentRequest,
+    upstream::{Evidence, SimulatedAnswer},
+    world::{RequestOrigin, RequestStage, SimulatedEvent, SimulatedRequest, World},
 };
 use crate::{
     endpoint::EndpointClass,
-    policy::{Affinity, Attempt, Candidate, Decision, Route, Verdict, WaitLimits, health::Transition, select},
+    policy::{Affinity, Attempt, Candidate, Decision, Route, Verdict, WaitLimits, select},
     tick::Tick,
 };
 
-/// The class of every simulated request.
-const CLASS: EndpointClass = EndpointClass::Generation;
 /// The time for which an upstream caches a prompt.
 const CACHE_LIFE: Duration = secs(300);
 
 impl World {
     pub(super) fn arrive(&mut self, origin: RequestOrigin) {
+        let endpoint = self.endpoint();
+        self.arrive_at(origin, endpoint);
+    }
+
+    pub(super) fn arrive_at(&mut self, origin: RequestOrigin, endpoint: EndpointClass) {
         self.counts.requests += 1;
         self.history.record_arrival(self.now);
         self.budget.sample(self.now, self.counts.requests);
         let is_owned = !self.plan.only_limits && self.rng.u8(..3) == 0;
         let mut affinity = Affinity::default();
-        let mut bytes = 0;
+        let (mut bytes, mut is_poisoned) = (0, false);
         if let RequestOrigin::Session(session) = origin {
             let session = &self.sessions[session];
             affinity.key = Some(session.key);
             affinity.owner = session.owner.filter(|_| is_owned);
-            bytes = session.bytes;
+            (bytes, is_poisoned) = (session.bytes, session.is_poisoned);
         }
         let pin = affinity.key.and_then(|key| self.pins.get(key, self.now));
         self.counts.owned += u64::from(affinity.owner.is_some());
@@ -38,6 +43,7 @@ impl World {
         let stays = self.now.after(patience.of_session(bytes));
         self.requests.push(SimulatedRequest {
             origin,
+            endpoint,
             model: self.models[usize::from(self.rng.bool())],
             affinity,
             pin,
@@ -45,6 +51,8 @@ impl World {
             random: self.rng.u64(..),
             stays_until: if has_cache { stays } else { Tick::ZERO },
             waits_until: self.now.after(patience.wait.min(patience.wait_max)),
+            is_poisoned,
+            withheld: Vec::new(),
             resets_until: self.now.after(patience.wait_max),
             recovers_until: if affinity.owner.is_some() { stays } else { Tick::ZERO },
             tried: Vec::new(),
@@ -72,13 +80,20 @@ impl World {
             resets_until: it.resets_until,
             recovers_until: it.recovers_until,
         };
-        let decision = select(
-            self.candidates(request),
-            |index| it.tried.contains(&upstream(index)),
-            |index| self.availability_to(request, upstream(index)),
-            &limits,
-        );
+        let has_failed = |index| it.tried.contains(&upstream(index));
+        let availability = |index| self.availability_to(request, upstream(index));
+        let decision = if it.endpoint == EndpointClass::Generation && self.has_slow_upstream() {
+            select(
+                self.candidates_by_speed(request).into_iter(),
+                has_failed,
+                availability,
+                &limits,
+            )
+        } else {
+            select(self.candidates(request), has_failed, availability, &limits)
+        };
         self.check_decision(request, decision);
+        self.counts.avoided += u64::from(self.is_avoiding(request, decision));
         match decision {
             Decision::Send(candidate) => self.send(request, candidate),
             Decision::Wait { candidate, until } => {
@@ -107,9 +122,9 @@ impl World {
     }
 
     fn send(&mut self, request: usize, candidate: Candidate) {
-        let (model, class, to) = {
+        let (class, to) = {
             let it = &self.requests[request];
-            (it.model, it.class(), it.snapshot.upstream(candidate.index))
+            (it.class(), it.snapshot.upstream(candidate.index))
         };
         // A limit that was waited out costs neither a retry nor an attempt.
         let is_waited_out = self.requests[request].limited.contains(&to);
@@ -124,7 +139,10 @@ impl World {
             self.history.record_retry(self.now);
         }
         let upstream = &mut self.upstreams[to];
-        let (after, verdict) = upstream.answer(model, self.now, &mut self.rng);
+        let answer = match self.requests[request].is_poisoned {
+            true => SimulatedAnswer::failed(&mut self.rng),
+            false => upstream.answer(class, self.now, &mut self.rng),
+        };
         upstream.in_flight += 1;
         let attempt = if upstream.health.is_plain() {
             Attempt::plain(class, self.now)
@@ -132,7 +150,8 @@ impl World {
             upstream.health.begin(class, self.now)
         };
         self.counts.probes += u64::from(attempt.is_probe());
-        let is_early = self.history.record_send(to, model, attempt, self.now);
+        self.counts.before_ejection += u64::from(to == 0 && self.counts.ejections == 0);
+        let is_early = self.history.record_send(to, attempt, self.now);
         self.counts.early_probes += u64::from(is_early);
         self.requests[request].sent += 1;
         let sent = SentRequest {
@@ -140,9 +159,11 @@ impl World {
             at: self.now,
             route: candidate.route,
             attempt,
-            verdict,
+            verdict: answer.verdict,
+            evidence: answer.evidence,
+            late: answer.late,
         };
-        self.enter(request, RequestStage::Sent(sent), after);
+        self.enter(request, RequestStage::Sent(sent), answer.after);
     }
 
     /// Performs the next step of a request, if `step` is still its next one.
@@ -154,27 +175,27 @@ impl World {
             RequestStage::Arrived | RequestStage::Ended => panic!("a request in this stage has no next step"),
             RequestStage::Waiting { .. } => self.advance(request),
             RequestStage::Sent(sent) => self.handle_verdict(request, sent),
-            RequestStage::Streaming { from, attempt } => {
-                self.upstreams[from].health.complete(attempt);
+            RequestStage::Streaming(sent) => {
+                self.finish_stream(sent);
                 self.end(request);
             }
         }
     }
 
     fn handle_verdict(&mut self, request: usize, sent: SentRequest) {
-        self.observe(&sent);
-        let SentRequest {
-            to,
-            route,
-            verdict,
-            attempt,
-            ..
-        } = sent;
+        let SentRequest { to, route, verdict, .. } = sent;
+        self.judge(request, sent);
         match verdict {
             Verdict::Served | Verdict::Answered => {
                 self.record_success(request, to, route, verdict);
+                if verdict == Verdict::Served {
+                    self.count_withheld(request);
+                }
+                if verdict == Verdict::Served && sent.is_generation() {
+                    self.upstreams[to].outcomes.record_first_output(self.now.since(sent.at));
+                }
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
-                self.enter(request, RequestStage::Streaming { from: to, attempt }, streams);
+                self.enter(request, RequestStage::Streaming(sent), streams);
                 self.changed.push(to);
                 return;
             }
@@ -187,7 +208,8 @@ impl World {
         }
         self.release(to);
         self.requests[request].stage = RequestStage::Arrived;
-        if self.requests[request].sent < ATTEMPTS {
+        let may_go_on = sent.evidence != Evidence::Nothing || verdict != Verdict::Failed;
+        if may_go_on && self.requests[request].sent < ATTEMPTS {
             self.advance(request);
         } else {
             self.end(request);
@@ -195,40 +217,12 @@ impl World {
         self.changed.push(to);
     }
 
-    fn observe(&mut self, sent: &SentRequest) {
-        let &SentRequest {
-            to, attempt, verdict, ..
-        } = sent;
-        let upstream = &mut self.upstreams[to];
-        let (health, is_configured) = (&mut upstream.health, upstream.is_configured);
-        while health.expire(self.now).is_some() {}
-        if health.is_plain() && matches!(verdict, Verdict::Served | Verdict::Answered) {
-            return;
-        }
-        let was_ejected = health.is_ejected(CLASS);
-        let (cap, kept) = (&mut self.cap, &mut self.counts.kept);
-        let may_eject = |class| {
-            let may_eject = !is_configured || cap.try_take(class);
-            *kept += u64::from(!may_eject);
-            may_eject
-        };
-        let transition = health.observe(attempt, verdict, self.now, self.rng.u64(..), may_eject);
-        self.count_end_of_ejection(to, was_ejected);
-        match transition {
-            Some(Transition::Ejected { .. }) => self.counts.ejections += 1,
-            Some(Transition::Cooling { .. }) => self.counts.cooldowns += 1,
-            Some(Transition::Disabled) => self.counts.disabled += 1,
-            _ => {}
-        }
-        self.history.record_verdict(to, verdict, transition, sent.at, self.now);
-        self.history.end_probe(to, attempt);
-    }
-
-    /// Gives back the place of an upstream whose ejection has ended.
-    pub(super) fn count_end_of_ejection(&mut self, upstream: usize, was_ejected: bool) {
-        let it = &self.upstreams[upstream];
-        if was_ejected && it.is_configured && !it.health.is_ejected(CLASS) {
-            self.cap.give_back(CLASS);
+    /// A class for a new request, or for new trouble: most often generations.
+    pub(super) fn endpoint(&mut self) -> EndpointClass {
+        match self.rng.u8(..12) {
+            0 if !self.plan.only_limits => EndpointClass::Images,
+            1 if !self.plan.only_limits => EndpointClass::Objects,
+            _ => EndpointClass::Generation,
         }
     }
 
@@ -274,9 +268,10 @@ impl World {
     fn end(&mut self, request: usize) {
         let before = self.requests[request].stage;
         self.enter(request, RequestStage::Ended, Duration::ZERO);
-        if let RequestStage::Streaming { from, .. } = before {
-            self.release(from);
-            self.changed.push(from);
+        self.counts.forgiven += self.requests[request].withheld.len() as u64;
+        if let RequestStage::Streaming(SentRequest { to, .. }) = before {
+            self.release(to);
+            self.changed.push(to);
         }
     }
 
@@ -290,7 +285,7 @@ impl World {
         let mut at = 0;
         while let Some(request) = self.upstreams[upstream].waiting.get(at).copied() {
             let it = &self.upstreams[upstream];
-            if it.is_ready(self.requests[request].model, self.now) && !it.has_free_slot() {
+            if it.is_ready(self.requests[request].class(), self.now) && !it.has_free_slot() {
                 break;
             }
             self.advance(request);

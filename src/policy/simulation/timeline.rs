@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, rc::Rc, time::Duration};
 
 use super::{
-    plan::{MAX_EJECTED, SimulationCounts, secs},
+    plan::{MAX_EJECTED, SIMULATED_CLASSES, SimulationCounts, secs},
     upstream::Condition,
     world::{RequestOrigin, SimulatedEvent, World, configuration, session},
 };
@@ -43,13 +43,18 @@ impl World {
             let at = self.within(chaos);
             self.schedule(at, SimulatedEvent::Arrival(origin));
         }
-        for upstream in 0..self.upstreams.len() {
+        let troubled = if self.plan.focus.is_some() {
+            0
+        } else {
+            self.upstreams.len()
+        };
+        for upstream in 0..troubled {
             for _ in 0..self.rng.u8(..6) {
                 let at = self.within(chaos);
                 self.schedule(at, SimulatedEvent::Trouble { upstream });
             }
         }
-        if !self.plan.only_limits {
+        if !self.plan.only_limits && self.plan.focus.is_none() {
             for _ in 0..self.rng.u8(..4) {
                 let (at, upstream) = (self.within(chaos), self.rng.usize(..self.upstreams.len()));
                 self.schedule(at, SimulatedEvent::Drain(upstream));
@@ -61,6 +66,7 @@ impl World {
                 self.schedule(at, SimulatedEvent::Reload);
             }
         }
+        self.schedule(secs(1), SimulatedEvent::Second);
         self.schedule(chaos, SimulatedEvent::TroubleEnds);
         let mut at = chaos;
         while at < chaos + CALM {
@@ -85,7 +91,7 @@ impl World {
                 self.changed.push(upstream);
             }
             SimulatedEvent::Enable(upstream) => {
-                let was_ejected = self.upstreams[upstream].health.is_ejected(EndpointClass::Generation);
+                let was_ejected = self.ejections(upstream);
                 self.upstreams[upstream].health.enable(self.now);
                 self.count_end_of_ejection(upstream, was_ejected);
                 self.history.record_enabling(upstream);
@@ -97,6 +103,7 @@ impl World {
                 }
                 self.reload();
             }
+            SimulatedEvent::Second => self.pass_second(),
             SimulatedEvent::TroubleEnds => self.end_trouble(),
             SimulatedEvent::NewSessions => self.start_new_sessions(),
         }
@@ -112,15 +119,23 @@ impl World {
             honest: self.plan.only_limits || self.rng.u8(..4) > 0,
             model: self.rng.bool().then_some(self.models[0]),
         };
-        self.upstreams[upstream].condition = match self.rng.u8(..8) {
+        self.upstreams[upstream].condition = match self.rng.u8(..10) {
             _ if self.plan.only_limits => limited,
             0..4 => limited,
-            4 | 5 => Condition::Fails {
-                of_ten: self.rng.u8(3..11),
+            4 => Condition::Fails {
+                percent: self.rng.u8(20..46),
             },
-            6 => Condition::Hangs,
+            5 | 6 => Condition::Fails {
+                percent: self.rng.u8(46..101),
+            },
+            7 => Condition::Slow {
+                factor: self.rng.u32(2..10),
+            },
+            8 => Condition::Hangs,
             _ => Condition::Refuses,
         };
+        let affected = self.rng.u8(..4) == 0 && !self.plan.only_limits;
+        self.upstreams[upstream].affected = affected.then(|| self.endpoint());
         self.schedule(lasts, SimulatedEvent::Repaired { upstream });
     }
 
@@ -143,6 +158,7 @@ impl World {
                 !matches!(event, Trouble { .. } | Drain(_) | Enable(_) | Reload)
             })
             .collect();
+        self.sessions.iter_mut().for_each(|session| session.is_poisoned = false);
         for it in &mut self.upstreams {
             (it.condition, it.is_configured) = (Condition::Works, true);
         }
@@ -158,13 +174,14 @@ impl World {
 
     /// Makes a snapshot of the configured upstreams, and counts which of them are ejected.
     fn configure(&mut self) {
-        const CLASS: EndpointClass = EndpointClass::Generation;
         self.snapshot = Rc::new(configuration(&self.upstreams));
         let configured = self.upstreams.iter().filter(|upstream| upstream.is_configured);
         self.cap = EjectionCap::new(configured.clone().count(), MAX_EJECTED);
-        let ejected = configured.filter(|upstream| upstream.health.is_ejected(CLASS));
-        ejected.for_each(|_| self.cap.take(CLASS));
-        self.ejected_at_reload = self.cap.ejected(CLASS);
+        for class in EndpointClass::ALL {
+            let ejected = configured.clone().filter(|upstream| upstream.health.is_ejected(class));
+            ejected.for_each(|_| self.cap.take(class));
+            self.ejected_at_reload[class as usize] = self.cap.ejected(class);
+        }
     }
 
     fn start_new_sessions(&mut self) {
@@ -177,7 +194,9 @@ impl World {
                 }
             };
             self.sessions.push(session);
-            self.arrive(RequestOrigin::Session(self.sessions.len() - 1));
+            for endpoint in SIMULATED_CLASSES {
+                self.arrive_at(RequestOrigin::Session(self.sessions.len() - 1), endpoint);
+            }
         }
     }
 }

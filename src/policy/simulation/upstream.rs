@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::plan::secs;
+use super::{outcomes::SimulatedOutcomes, plan::secs};
 use crate::{
+    endpoint::EndpointClass,
     ids::{ModelKey, OrganizationId, UpstreamId, Weight},
     policy::{Availability, Health, Member, RequestClass, Scope, Verdict},
     tick::Tick,
@@ -25,15 +26,23 @@ pub(super) struct SimulatedUpstream {
     pub waiting: Vec<usize>,
     /// The real condition, which the gateway does not know.
     pub condition: Condition,
+    /// The class of endpoints that the condition concerns; `None` for all of them.
+    pub affected: Option<EndpointClass>,
+    /// What the gateway counts for the comparison with the other upstreams.
+    pub outcomes: SimulatedOutcomes,
 }
 
 /// The real condition of an upstream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Condition {
     Works,
-    /// This many requests of ten fail.
+    /// This many requests of a hundred fail.
     Fails {
-        of_ten: u8,
+        percent: u8,
+    },
+    /// Every answer takes this many times as long as usual.
+    Slow {
+        factor: u32,
     },
     Hangs,
     Refuses,
@@ -44,6 +53,41 @@ pub(super) enum Condition {
         honest: bool,
         model: Option<ModelKey>,
     },
+}
+
+/// The answer of an upstream to a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SimulatedAnswer {
+    /// The time until the verdict.
+    pub after: Duration,
+    pub verdict: Verdict,
+    /// What a failure says about the upstream.
+    pub evidence: Evidence,
+    /// A second verdict at the end of a stream that breaks off after its first output.
+    pub late: Option<Verdict>,
+}
+
+impl SimulatedAnswer {
+    /// The failure of a request that every upstream fails.
+    pub(super) fn failed(rng: &mut Rng) -> Self {
+        Self {
+            after: Duration::from_millis(rng.u64(20..400)),
+            verdict: Verdict::Failed,
+            evidence: Evidence::Withheld,
+            late: None,
+        }
+    }
+}
+
+/// What a failure says about the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The upstream could not be reached, so the request is not the cause.
+    Certain,
+    /// The request may be the cause. The failure counts if another upstream serves the request.
+    Withheld,
+    /// The upstream may still be working on the request. The failure does not count, and the request is not repeated.
+    Nothing,
 }
 
 impl SimulatedUpstream {
@@ -67,6 +111,8 @@ impl SimulatedUpstream {
             in_flight: 0,
             waiting: Vec::new(),
             condition: Condition::Works,
+            affected: None,
+            outcomes: SimulatedOutcomes::default(),
         }
     }
 
@@ -74,36 +120,57 @@ impl SimulatedUpstream {
         self.slots.is_none_or(|slots| self.in_flight < slots)
     }
 
-    pub(super) fn is_ready(&self, model: ModelKey, now: Tick) -> bool {
-        self.health.availability(RequestClass::generation(Some(model)), now) == Availability::Ready
+    pub(super) fn is_ready(&self, request: RequestClass, now: Tick) -> bool {
+        self.health.availability(request, now) == Availability::Ready
     }
 
-    /// Returns the time until the answer to a request that is sent now, and the verdict on it.
-    pub(super) fn answer(&self, model: ModelKey, now: Tick, rng: &mut Rng) -> (Duration, Verdict) {
+    /// Returns the answer to a request that is sent now.
+    pub(super) fn answer(&self, request: RequestClass, now: Tick, rng: &mut Rng) -> SimulatedAnswer {
         let soon = Duration::from_millis(rng.u64(20..400));
         let normal = Duration::from_millis(rng.u64(200..4_000));
-        match self.condition {
-            Condition::Fails { of_ten } if rng.u8(..10) < of_ten => (soon, Verdict::Failed),
-            Condition::Hangs => (HEAD_TIMEOUT, Verdict::Failed),
-            Condition::Refuses => (soon, Verdict::Refused),
+        let answer = |after, verdict| SimulatedAnswer {
+            after,
+            verdict,
+            evidence: Evidence::Withheld,
+            late: None,
+        };
+        let is_affected = self.affected.is_none_or(|affected| affected == request.endpoint);
+        match if is_affected { self.condition } else { Condition::Works } {
+            Condition::Fails { percent } if rng.u8(..100) < percent => match rng.u8(..6) {
+                0 => SimulatedAnswer {
+                    evidence: Evidence::Certain,
+                    ..answer(soon, Verdict::Failed)
+                },
+                1 | 2 => SimulatedAnswer {
+                    late: Some(Verdict::Failed),
+                    ..answer(normal, Verdict::Served)
+                },
+                _ => answer(soon, Verdict::Failed),
+            },
+            Condition::Hangs => SimulatedAnswer {
+                evidence: Evidence::Nothing,
+                ..answer(HEAD_TIMEOUT, Verdict::Failed)
+            },
+            Condition::Refuses => answer(soon, Verdict::Refused),
             Condition::Limited {
                 until,
                 named,
                 honest,
                 model: limited,
-            } if now < until && limited.is_none_or(|it| it == model) => {
+            } if now < until && (limited.is_none() || limited == request.model) => {
                 let reset = until.since(now.after(soon));
-                let event = Verdict::Limited {
+                let verdict = Verdict::Limited {
                     reset: named.then_some(if honest { reset } else { reset / 4 }),
                     scope: limited.map_or(Scope::Upstream, Scope::Model),
                     cause: LimitCause::Rate,
                 };
-                (soon, event)
+                answer(soon, verdict)
             }
+            Condition::Slow { factor } => answer(normal * factor, Verdict::Served),
             Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } if rng.u8(..20) == 0 => {
-                (soon, Verdict::Answered)
+                answer(soon, Verdict::Answered)
             }
-            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } => (normal, Verdict::Served),
+            Condition::Works | Condition::Fails { .. } | Condition::Limited { .. } => answer(normal, Verdict::Served),
         }
     }
 }

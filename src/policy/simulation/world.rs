@@ -11,14 +11,16 @@ use fastrand::Rng;
 
 use super::{
     history::History,
-    plan::{MAX_EJECTED, Plan, SHARE, SimulationCounts, secs},
-    upstream::SimulatedUpstream,
+    plan::{Focus, MAX_EJECTED, Plan, SHARE, START, SimulationCounts, secs},
+    sent::SentRequest,
+    upstream::{Condition, SimulatedUpstream},
 };
 use crate::{
-    ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId},
+    endpoint::EndpointClass,
+    ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
     policy::{
-        Affinity, Attempt, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous,
-        RequestClass, RetryBudget, Route, Verdict, candidates,
+        Affinity, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous, RequestClass,
+        RetryBudget, candidates,
     },
     tick::Tick,
 };
@@ -44,6 +46,8 @@ pub(super) struct SimulatedSession {
     pub bytes: u64,
     /// The upstream that made the latest response.
     pub owner: Option<UpstreamId>,
+    /// Whether every upstream fails its requests.
+    pub is_poisoned: bool,
     /// The organizations that have the prompt in their cache, and when they last read it.
     pub cached: BTreeMap<OrganizationId, Tick>,
 }
@@ -58,6 +62,7 @@ pub(super) enum RequestOrigin {
 pub(super) struct SimulatedRequest {
     pub origin: RequestOrigin,
     pub model: ModelKey,
+    pub endpoint: EndpointClass,
     pub affinity: Affinity,
     pub pin: Option<UpstreamId>,
     /// The configuration with which the request began.
@@ -67,6 +72,10 @@ pub(super) struct SimulatedRequest {
     pub waits_until: Tick,
     pub resets_until: Tick,
     pub recovers_until: Tick,
+    /// Whether every upstream fails the request.
+    pub is_poisoned: bool,
+    /// The failed attempts that count if another upstream serves the request.
+    pub withheld: Vec<SentRequest>,
     /// The upstreams that have failed the request.
     pub tried: Vec<usize>,
     /// The upstreams whose limits the request can wait out.
@@ -80,18 +89,11 @@ pub(super) struct SimulatedRequest {
 
 impl SimulatedRequest {
     pub(super) fn class(&self) -> RequestClass {
-        RequestClass::generation(Some(self.model))
+        RequestClass {
+            endpoint: self.endpoint,
+            model: Some(self.model),
+        }
     }
-}
-
-/// A request that was sent, and the verdict that it will get.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SentRequest {
-    pub to: usize,
-    pub at: Tick,
-    pub route: Route,
-    pub attempt: Attempt,
-    pub verdict: Verdict,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +101,7 @@ pub(super) enum RequestStage {
     Arrived,
     Waiting { at: usize },
     Sent(SentRequest),
-    Streaming { from: usize, attempt: Attempt },
+    Streaming(SentRequest),
     Ended,
 }
 
@@ -122,6 +124,8 @@ pub(super) enum SimulatedEvent {
     Drain(usize),
     Enable(usize),
     Reload,
+    /// A second has passed.
+    Second,
     /// All trouble ends.
     TroubleEnds,
     /// One new session begins for every upstream, so that every upstream gets a request.
@@ -144,8 +148,8 @@ pub(super) struct World {
     pub pins: Pins,
     pub budget: RetryBudget,
     pub cap: EjectionCap,
-    /// The number of upstreams that were ejected at the last reload, which may be more than the new maximum.
-    pub ejected_at_reload: usize,
+    /// The number of upstreams that were ejected at the last reload, for each class. It may be more than the new maximum.
+    pub ejected_at_reload: [usize; EndpointClass::COUNT],
     pub history: History,
     pub counts: SimulationCounts,
 }
@@ -159,18 +163,33 @@ impl World {
         // At least one upstream must be configured and serve every model.
         upstreams[0].is_configured = true;
         upstreams[0].member.class = 0;
-        let sessions = (0..rng.usize(3..40))
+        if let Some(focus) = plan.focus {
+            focus_on(focus, &mut upstreams);
+        }
+        let sessions = match plan.focus {
+            Some(_) => 60,
+            None => rng.usize(3..40),
+        };
+        let mut sessions: Vec<SimulatedSession> = (0..sessions)
             .map(|n| session(&format!("session-{n}"), &mut rng))
             .collect();
+        let poisoned = match plan.focus {
+            Some(Focus::Poisoned) => 6,
+            Some(_) => 0,
+            None => usize::from(!plan.only_limits && rng.bool()),
+        };
+        sessions[..poisoned]
+            .iter_mut()
+            .for_each(|session| session.is_poisoned = true);
         Self {
             plan: *plan,
             rng,
-            now: Tick::ZERO.after(secs(1_000)),
+            now: Tick::ZERO.after(START),
             event_queue: BinaryHeap::new(),
             entries: 0,
             snapshot: Rc::new(configuration(&upstreams)),
             cap: EjectionCap::new(upstreams.iter().filter(|it| it.is_configured).count(), MAX_EJECTED),
-            ejected_at_reload: 0,
+            ejected_at_reload: [0; EndpointClass::COUNT],
             upstreams,
             changed: Vec::new(),
             sessions,
@@ -226,7 +245,7 @@ impl World {
     pub(super) fn has_slot(&self, request: usize, upstream: usize) -> bool {
         let it = &self.upstreams[upstream];
         let mut before = it.waiting.iter().take_while(|waiting| **waiting != request);
-        let wants = |waiting: &usize| it.is_ready(self.requests[*waiting].model, self.now);
+        let wants = |waiting: &usize| it.is_ready(self.requests[*waiting].class(), self.now);
         it.slots.is_none() || (it.has_free_slot() && !before.any(wants))
     }
 
@@ -241,8 +260,26 @@ pub(super) fn session(name: &str, rng: &mut Rng) -> SimulatedSession {
         key: SessionKey::from_text(Namespace::of_group(""), name),
         bytes: rng.u64(..1_500_000),
         owner: None,
+        is_poisoned: false,
         cached: BTreeMap::new(),
     }
+}
+
+/// Makes all upstreams work, except for the trouble of `focus`.
+fn focus_on(focus: Focus, upstreams: &mut Vec<SimulatedUpstream>) {
+    upstreams.truncate(4);
+    for (n, upstream) in upstreams.iter_mut().enumerate() {
+        upstream.is_configured = true;
+        upstream.slots = None;
+        upstream.member.class = 0;
+        upstream.member.weight = Weight::ONE;
+        upstream.member.organization = OrganizationId::from_name(&format!("organization-of-{n}"));
+    }
+    upstreams[0].condition = match focus {
+        Focus::HalfBroken { percent } => Condition::Fails { percent },
+        Focus::Slow { factor } => Condition::Slow { factor },
+        Focus::Poisoned => Condition::Works,
+    };
 }
 
 pub(super) fn configuration(upstreams: &[SimulatedUpstream]) -> SimulatedConfig {

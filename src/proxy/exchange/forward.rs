@@ -6,6 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
+    policy::outlier::ResponseKind,
     proxy::{
         exchange::{
             peek::{PeekContext, PeekedResponse},
@@ -167,6 +168,13 @@ impl RequestSender for HttpSender {
             answer.response.model = self.model.take();
         }
         Ok(answer)
+    }
+
+    fn response_kind(response: &PeekedResponse) -> ResponseKind {
+        match &response.reader {
+            Some(reader) if reader.is_stream() => ResponseKind::Stream,
+            _ => ResponseKind::Whole,
+        }
     }
 
     async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {

@@ -214,6 +214,9 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         }
         if verdict == Verdict::Served {
             self.turn.confirm(upstream);
+            if let Some(lease) = &answer.lease {
+                lease.record_first_output(S::response_kind(&answer.answer.response));
+            }
         }
         let status = answer.answer.status;
         if status.is_client_error() || status.is_server_error() {

@@ -20,11 +20,12 @@ use super::{
     outlook::{Obstacle, Outlook},
 };
 use crate::{
+    endpoint::EndpointClass,
     fault::{self, Fault, UnavailableCause},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{
         self, Affinity, Availability, Candidate, Decision, LimitCause, MemberIndex, Preference, RequestClass, Route,
-        WaitLimits,
+        WaitLimits, outlier,
     },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
@@ -299,8 +300,31 @@ impl<'a> Turn<'a> {
     }
 
     fn decide(&self) -> Decision {
+        // The speed of an upstream is its speed at generations.
+        if self.gateway.runtime.has_slow_upstream() && self.request.endpoint == EndpointClass::Generation {
+            return self.decide_by_speed();
+        }
+        self.select(self.candidates())
+    }
+
+    /// Decides while some upstream is slower than the others.
+    #[cold]
+    fn decide_by_speed(&self) -> Decision {
+        let mut candidates: Vec<Candidate> = self.candidates().collect();
+        outlier::order_by_speed(
+            &mut candidates,
+            |index| {
+                let is_candidate = !self.is_excluded(index) && !self.avoids(index);
+                is_candidate && self.availability(index) == Availability::Ready
+            },
+            |index| self.upstream(index).state.speed(),
+        );
+        self.select(candidates.into_iter())
+    }
+
+    fn select(&self, candidates: impl Iterator<Item = Candidate>) -> Decision {
         policy::select(
-            self.candidates(),
+            candidates,
             |index| self.is_excluded(index) || self.avoids(index),
             |index| self.availability(index),
             &self.wait_limits,

@@ -74,3 +74,39 @@ fn an_outlier_is_ejected_through_the_same_cap() {
     assert!(request(&mut health, 200.0, 201.0, Verdict::Served).is_some());
     assert!(health.is_plain());
 }
+
+#[test]
+fn an_outlier_that_relapses_within_ten_minutes_is_ejected_for_twice_as_long() {
+    let mut health = Health::new();
+    let eject = |health: &mut Health, now| match health.eject(Reason::SuccessRate, at(now), MIDDLE, |_| true) {
+        Some(Transition::Ejected { until, .. }) => until.since(at(now)),
+        other => panic!("{other:?}"),
+    };
+    let recover = |health: &mut Health, now| {
+        assert!(request(health, now, now + 1.0, Verdict::Served).is_some());
+        assert!(health.is_plain());
+    };
+    let long = |doublings: u32| jittered(EJECTION * 2_u32.pow(doublings), MIDDLE);
+    assert_eq!(eject(&mut health, 0.0), long(0));
+    recover(&mut health, 60.0);
+    assert_eq!(eject(&mut health, 100.0), long(1));
+    // A probe that fails prolongs the ejection, and that counts too.
+    assert!(request(&mut health, 200.0, 201.0, Verdict::Failed).is_some());
+    recover(&mut health, 400.0);
+    assert_eq!(eject(&mut health, 1_001.0), long(3));
+    recover(&mut health, 2_000.0);
+    assert_eq!(
+        eject(&mut health, 2_602.0),
+        long(0),
+        "the memory ends after ten minutes"
+    );
+    // A row of failures is another reason.
+    recover(&mut health, 2_700.0);
+    (0..EJECT_AFTER).for_each(|_| _ = request(&mut health, 2_710.0, 2_711.0, Verdict::Failed));
+    assert_eq!(
+        health.availability(ANY, at(2_712.0)),
+        Availability::Ejected {
+            until: at(2_711.0).after(long(0))
+        }
+    );
+}

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{fault::Fault, policy::Verdict, state::Upstream};
+use crate::{
+    fault::Fault,
+    policy::{Verdict, outlier::ResponseKind},
+    state::Upstream,
+};
 
 /// Sends one request to upstreams: over HTTP, or as a script in tests.
 pub(in crate::proxy) trait RequestSender: Send {
@@ -23,6 +27,9 @@ pub(in crate::proxy) trait RequestSender: Send {
     /// Asks `upstream` whether it refuses the credential of the request, with a small request to another endpoint. It is
     /// called after an answer that may concern the credential or only the request ([`Verdict::Unauthorized`]).
     fn confirm_refusal(&mut self, upstream: &Upstream) -> impl Future<Output = RefusalCheck> + Send;
+
+    /// The kind of `response`, for the comparison of times.
+    fn response_kind(response: &Self::Response) -> ResponseKind;
 
     /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
     fn buffer_error(response: &mut Self::Response, upstream: &Upstream) -> impl Future<Output = BufferedRest> + Send;

@@ -18,7 +18,7 @@ use http::{HeaderValue, StatusCode};
 use super::*;
 use crate::{
     ids::{OwnedKey, UpstreamId},
-    policy::{RequestClass, Scope},
+    policy::{RequestClass, Scope, outlier::ResponseKind},
     proxy::{
         testing,
         turn::{
@@ -116,6 +116,10 @@ impl RequestSender for ScriptedSender {
             }),
             ScriptedStep::Fail(failure) => Err(failure()),
         }
+    }
+
+    fn response_kind(_: &Self::Response) -> ResponseKind {
+        ResponseKind::Whole
     }
 
     async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {

@@ -1,0 +1,255 @@
+//! The time to the first output of an upstream, compared with the rest of its pool.
+//!
+//! # The typical time
+//!
+//! Times to the first output have a heavy tail: one long prompt takes a hundred times as long as a short one. A few such
+//! requests would make any arithmetic mean of ten or twenty requests useless. So the average is taken over the
+//! *logarithms* of the times, which is their geometric mean: an upstream that is five times as slow has five times the
+//! mean, and a single slow request among ten normal ones moves it by little. The average is exponentially weighted
+//! ([`WEIGHT`]), so that it follows a change within about twenty requests.
+//!
+//! An average without a sample for [`SPEED_MEMORY`] is forgotten. If it were kept, an upstream that all sessions avoid
+//! would stay marked forever, because no request could show that it has become faster. Forgotten, it gets requests
+//! again, and [`SPEED_SAMPLES_MIN`] of them decide anew.
+//!
+//! # The comparison
+//!
+//! Times are averaged and compared for each [`ResponseKind`] separately. Otherwise, an upstream with the sessions of a
+//! client that does not stream would seem slow beside the others.
+//!
+//! An upstream is compared with the median of the others: the median hides a single upstream that is unusually fast or
+//! slow. A factor alone would mark upstreams for differences that no caller notices, so the difference must also
+//! be more than [`NOTICEABLE`].
+
+use std::time::Duration;
+
+use crate::{
+    policy::{
+        rendezvous::MemberIndex,
+        session::{Candidate, Route},
+    },
+    tick::Tick,
+};
+
+/// The number of requests from which the typical time of an upstream is known.
+pub const SPEED_SAMPLES_MIN: u32 = 10;
+/// The time without a sample after which the typical time of an upstream is forgotten.
+pub const SPEED_MEMORY: Duration = Duration::from_secs(60);
+/// The weight of the newest time in the average.
+pub(super) const WEIGHT: f64 = 0.1;
+/// The factor over the others' time from which an upstream is slow.
+pub(super) const SLOW: f64 = 2.0;
+/// The factor over the others' time from which an upstream is very slow.
+pub(super) const VERY_SLOW: f64 = 4.0;
+/// The difference from the others' time up to which an upstream is never slow.
+pub(super) const NOTICEABLE: Duration = Duration::from_millis(500);
+
+/// The fractional bits of a [`LogTime`].
+const FRACTION: u32 = 10;
+
+/// The binary logarithm of a time in microseconds, in units of 1/1024. It is less than 2^16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogTime(u32);
+
+impl LogTime {
+    /// The logarithm of `time`. Between two powers of two it is interpolated linearly, which is cheap, and wrong by
+    /// at most 6 % of the time.
+    pub fn of(time: Duration) -> Self {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let exponent = micros.ilog2();
+        // The bits below the highest one, as a fraction.
+        let fraction = (u128::from(micros) << FRACTION >> exponent) as u32 - (1 << FRACTION);
+        Self((exponent << FRACTION) + fraction)
+    }
+
+    /// The time of this logarithm. It inverts the interpolation of [`LogTime::of`].
+    pub fn time(self) -> Duration {
+        let (exponent, fraction) = (self.0 >> FRACTION, self.0 & ((1 << FRACTION) - 1));
+        let micros = (u128::from((1 << FRACTION) + fraction) << exponent) >> FRACTION;
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+}
+
+/// A kind of response, of which the times are compared only with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseKind {
+    /// A stream of events. Its first output comes long before the generation is complete.
+    Stream,
+    /// Any other response. Nothing of it comes before the generation is complete.
+    Whole,
+}
+
+impl ResponseKind {
+    /// The number of kinds.
+    pub const COUNT: usize = 2;
+}
+
+/// The sum of some times' logarithms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeSum {
+    sum: u64,
+    count: u64,
+}
+
+impl TimeSum {
+    /// The bits of a packed sum that hold the sum itself. The number of times is above them.
+    const SUM_BITS: u32 = 40;
+
+    /// Packs a single time into a number. The sum of up to 2^24 of these numbers is a packed sum, so that threads can add
+    /// up times in one atomic step.
+    pub fn pack(time: Duration) -> u64 {
+        1 << Self::SUM_BITS | u64::from(LogTime::of(time).0)
+    }
+
+    /// The sum that is packed into `packed`.
+    pub const fn unpack(packed: u64) -> Self {
+        Self {
+            sum: packed & ((1 << Self::SUM_BITS) - 1),
+            count: packed >> Self::SUM_BITS,
+        }
+    }
+}
+
+/// The speed of an upstream, compared with the others of its pool. The fastest is the smallest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Speed {
+    /// The upstream is about as fast as the others, or its speed is not known.
+    #[default]
+    Normal,
+    /// The upstream takes more than twice as long as the others. New sessions avoid it.
+    Slow,
+    /// The upstream takes more than four times as long as the others. Pinned sessions leave it.
+    VerySlow,
+}
+
+impl Speed {
+    /// All speeds, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Normal, Self::Slow, Self::VerySlow];
+
+    /// The speed with this discriminant.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn from_u8(discriminant: u8) -> Self {
+        Self::ALL[usize::from(discriminant)]
+    }
+
+    /// The speed in one word, for programs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Slow => "slow",
+            Self::VerySlow => "very_slow",
+        }
+    }
+}
+
+/// The exponentially weighted average of one upstream's times.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FirstOutputTime {
+    /// The average of the [`LogTime`]s.
+    average: f64,
+    /// The number of times in the average, up to [`u32::MAX`].
+    samples: u32,
+    /// When the latest time was recorded.
+    latest: Option<Tick>,
+}
+
+impl FirstOutputTime {
+    /// Records the times since the last call.
+    pub fn record(&mut self, now: Tick, times: TimeSum) {
+        if self.latest.is_some_and(|latest| now.since(latest) > SPEED_MEMORY) {
+            self.samples = 0;
+        }
+        if times.count == 0 {
+            return;
+        }
+        self.latest = Some(now);
+        let count = times.count as f64;
+        // `count` steps with the same value are one step with this weight. The first times have equal weights, because an
+        // average that begins with one of them would depend on it too much.
+        let weight = (1.0 - (1.0 - WEIGHT).powf(count)).max(count / (f64::from(self.samples) + count));
+        self.average += (times.sum as f64 / count - self.average) * weight;
+        self.samples = self
+            .samples
+            .saturating_add(u32::try_from(times.count).unwrap_or(u32::MAX));
+    }
+
+    /// The typical time; `None` if there are too few.
+    pub fn typical(&self) -> Option<LogTime> {
+        (self.samples >= SPEED_SAMPLES_MIN).then_some(LogTime(self.average.round() as u32))
+    }
+}
+
+/// Returns the speed of each upstream in `pool`, which has the typical times of all its upstreams.
+pub(super) fn compare_all(pool: &[Option<LogTime>]) -> Vec<Speed> {
+    let speed_of = |(index, own): (usize, &Option<LogTime>)| {
+        let mut others: Vec<LogTime> = pool[..index]
+            .iter()
+            .chain(&pool[index + 1..])
+            .flatten()
+            .copied()
+            .collect();
+        match (own, median(&mut others)) {
+            (Some(own), Some(others)) => compare(own.time(), others.time()),
+            _ => Speed::Normal,
+        }
+    };
+    pool.iter().enumerate().map(speed_of).collect()
+}
+
+fn compare(own: Duration, others: Duration) -> Speed {
+    if own.saturating_sub(others) <= NOTICEABLE {
+        return Speed::Normal;
+    }
+    match own.as_secs_f64() / others.as_secs_f64() {
+        factor if factor > VERY_SLOW => Speed::VerySlow,
+        factor if factor > SLOW => Speed::Slow,
+        _ => Speed::Normal,
+    }
+}
+
+/// The median. Of an even number of values it is the geometric mean of the two in the middle.
+fn median(times: &mut [LogTime]) -> Option<LogTime> {
+    times.sort_unstable();
+    let (low, high) = (
+        *times.get(times.len().checked_sub(1)? / 2)?,
+        *times.get(times.len() / 2)?,
+    );
+    Some(LogTime(low.0.midpoint(high.0)))
+}
+
+/// Moves slow upstreams behind faster ones in `candidates`, of which the first is the request's own upstream.
+///
+/// The own upstream stays first unless it is slower than the request tolerates and a faster candidate is ready. A request
+/// with an owner tolerates any speed, because the state that it refers to is nowhere else. A session with a pin
+/// tolerates a slow upstream, because it would have to read its prompt again elsewhere. Any other request tolerates no
+/// slow upstream. The other candidates keep their order among those of the same speed.
+///
+/// `is_ready` returns whether an upstream can take the request now and has not failed it.
+pub fn order_by_speed(
+    candidates: &mut [Candidate],
+    is_ready: impl Fn(MemberIndex) -> bool,
+    speed: impl Fn(MemberIndex) -> Speed,
+) {
+    let Some(own) = candidates.first().copied() else {
+        return;
+    };
+    let tolerated = match own.route {
+        Route::Owner => Speed::VerySlow,
+        Route::Pin => Speed::Slow,
+        Route::Home | Route::Moved | Route::Keyless => Speed::Normal,
+    };
+    let own_speed = speed(own.index);
+    candidates[1..].sort_by_key(|candidate| speed(candidate.index));
+    if own_speed <= tolerated {
+        return;
+    }
+    let faster = candidates
+        .iter()
+        .position(|candidate| speed(candidate.index) < own_speed && is_ready(candidate.index));
+    if let Some(faster) = faster {
+        candidates[..=faster].rotate_right(1);
+    }
+}
