@@ -41,6 +41,10 @@ impl World {
             self.check_outlier(configured[worst], worst, &outcomes);
             self.eject_outlier(configured[worst]);
         }
+        // An upstream that was removed is not compared any more.
+        self.upstreams
+            .iter_mut()
+            .for_each(|upstream| upstream.outcomes.speed = Speed::Normal);
         for (upstream, speed) in configured.iter().zip(outlier::speeds(&pool)) {
             self.upstreams[*upstream].outcomes.speed = speed;
         }
@@ -95,8 +99,8 @@ impl World {
     }
 
     pub(super) fn has_slow_upstream(&self) -> bool {
-        let mut configured = self.upstreams.iter().filter(|upstream| upstream.is_configured);
-        configured.any(|upstream| upstream.outcomes.speed > Speed::Normal)
+        let mut upstreams = self.upstreams.iter();
+        upstreams.any(|upstream| upstream.outcomes.speed > Speed::Normal)
     }
 
     /// The candidates for the request, the slow ones after the faster ones.

@@ -64,6 +64,11 @@ impl Plan {
         }
     }
 
+    /// Whether many requests arrive within a short time.
+    pub fn is_storm(&self) -> bool {
+        self.chaos < secs(60)
+    }
+
     /// A simulation with one kind of trouble and enough traffic to notice it.
     pub fn focused(seed: u64, focus: Focus) -> Self {
         Self {

@@ -121,6 +121,10 @@ impl World {
         };
         self.upstreams[upstream].condition = match self.rng.u8(..10) {
             _ if self.plan.only_limits => limited,
+            // In a storm, most upstreams fail at the same time.
+            0..6 if self.plan.is_storm() => Condition::Fails {
+                percent: self.rng.u8(60..101),
+            },
             0..4 => limited,
             4 => Condition::Fails {
                 percent: self.rng.u8(20..46),
