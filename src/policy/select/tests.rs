@@ -216,7 +216,13 @@ fn only_a_request_with_owned_state_waits_for_a_recovery() {
         (vec![draining], until(10)),
         (vec![disabled], until(10)),
         (vec![ejected, disabled], until(10)),
-        (vec![disabled, due_soon], until(3)),
+        (
+            vec![disabled, due_soon],
+            Decision::Wait {
+                candidate: candidate(1),
+                until: at(NOW + 3),
+            },
+        ),
     ] {
         assert_eq!(decide(&pool, &owned), expected, "{pool:?}");
         let waits = matches!(decide(&pool, &limits(10, 2)), Decision::WaitForChange { .. });

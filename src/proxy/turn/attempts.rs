@@ -101,7 +101,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             };
             if self.turn.has_waited_out(picked.index) {
                 used -= 1;
-            } else if last.is_some() && !self.turn.try_spend_retry() {
+            } else if last.as_ref().is_some_and(|failed| failed.kind.costs_retry()) && !self.turn.try_spend_retry() {
                 // The slot is given back before the request waits.
                 drop(picked);
                 if self.turn.confine_to_limited() {

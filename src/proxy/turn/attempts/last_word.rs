@@ -51,6 +51,15 @@ pub(super) enum FailureKind {
 }
 
 impl FailureKind {
+    /// Whether sending the request to another upstream costs a retry of the budget. An upstream that is limited or refuses
+    /// its credential has done no work and gets no more requests, so that such failures cannot multiply the load.
+    pub fn costs_retry(self) -> bool {
+        match self {
+            Self::Failed | Self::Unclear => true,
+            Self::LimitedForNow | Self::Refused => false,
+        }
+    }
+
     /// What the failure says about the other upstreams and the next request.
     pub fn evidence(self) -> FailureEvidence {
         match self {

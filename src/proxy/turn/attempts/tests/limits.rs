@@ -45,15 +45,22 @@ async fn a_limit_that_is_waited_out_is_no_attempt_and_costs_no_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_may_not_be_tried_elsewhere_waits_for_the_upstreams_that_have_limited_it() {
-    for (settings, is_budget_spent) in [("[retry]\nattempts = 1\n", false), ("", true)] {
-        let gateway = three_upstreams(settings);
-        if is_budget_spent {
-            spend_retry_budget(&gateway);
-        }
+    let gateway = three_upstreams("[retry]\nattempts = 1\n");
+    let order = order(&gateway);
+    let (sent, ended) = Scenario::new(&gateway, &[(&order[0], &[SHORT, SERVED])]).run().await;
+    let own = order[0].clone();
+    assert_eq!((sent, ended), (vec![own.clone(), own.clone()], answer(own, 200)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_costs_no_retry_and_a_failure_does() {
+    for (step, is_served) in [(SHORT, true), (FAILED, false)] {
+        let gateway = three_upstreams("");
+        spend_retry_budget(&gateway);
         let order = order(&gateway);
-        let (sent, ended) = Scenario::new(&gateway, &[(&order[0], &[SHORT, SERVED])]).run().await;
-        let own = order[0].clone();
-        assert_eq!((sent, ended), (vec![own.clone(), own.clone()], answer(own, 200)));
+        let script: [(&str, &[ScriptedStep]); 2] = [(&order[0], std::slice::from_ref(&step)), (&order[1], &[SERVED])];
+        let (_, ended) = Scenario::new(&gateway, &script).run().await;
+        assert_eq!(ended == answer(order[1].clone(), 200), is_served, "{ended:?}");
     }
 }
 
