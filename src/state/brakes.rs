@@ -28,7 +28,8 @@ use crate::{
     tick::{Clock, Tick},
 };
 
-/// The brakes of all sessions and pools, and the upstreams that sessions avoid. See the [module](self).
+/// The brakes of all sessions and pools, and the upstreams that sessions avoid. The bounded table of them is behind a lock,
+/// which a request takes only while the table has an entry.
 pub struct Brakes {
     clock: Clock,
     /// The number of entries in `table`. It is written under the lock.

@@ -2,7 +2,7 @@
 //!
 //! While the loop runs, no part of an answer has reached the caller, so the request can be sent again. This needs four
 //! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
-//! has not failed yet.
+//! has not failed yet. After a limit or a refused credential, no retry is needed: the upstream has done no work.
 //!
 //! An answer with a limit that the turn waits out is not counted: when the upstream is asked again after the reset, that
 //! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
