@@ -64,6 +64,19 @@ pub enum BrakeKind {
     Pool,
 }
 
+impl BrakeKind {
+    /// Every kind, in the order of its discriminant.
+    pub const ALL: [Self; 2] = [Self::Session, Self::Pool];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Pool => "pool",
+        }
+    }
+}
+
 impl Brakes {
     /// Brakes without any failure.
     pub(super) fn new(clock: Clock) -> Self {
