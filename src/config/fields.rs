@@ -134,8 +134,8 @@ tables! {
         ROUTE_HEADERS("route_headers"): Toggle = Toggle, Optional("true");
         /// TLS towards clients.
         TLS("tls"): NestedTable = NestedTable(&tls::TABLE), Table;
-        /// Whether clients need no key, even on addresses that are not loopback. Every client that can connect may then
-        /// use the upstreams. Not allowed together with client keys.
+        /// Whether clients need no key, even on addresses that are not loopback, and may send any Host. Every client that
+        /// can connect may then use the upstreams. Not allowed together with client keys.
         ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
         /// The origins of web pages that may call this listener through a browser. Without client keys, pages of all other
         /// origins are refused. Default: none.

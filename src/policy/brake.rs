@@ -3,8 +3,8 @@
 //! Clients retry: one turn of Codex against upstreams that all answer 500 is 30 requests, and each of them is tried at
 //! several upstreams. [`Health`](super::Health) does not stop this. A failure counts against an upstream only if another
 //! upstream then serves the same request, because the request itself may be the cause. So no upstream is ejected for a
-//! request that fails everywhere, however often its client repeats it. The brake stops it instead: it is held against
-//! the session of the request, and not against an upstream.
+//! request that fails everywhere, however often its client repeats it. The brake stops it instead. It concerns the session
+//! of the request, and not an upstream.
 //!
 //! # The rules
 //!

@@ -281,6 +281,7 @@ impl<'a> Turn<'a> {
                 is_owned,
             },
             Obstacle::Unavailable(cause) => unavailable(cause),
+            // An upstream has become ready in the meantime, too late for this turn.
             Obstacle::None => unavailable(UnavailableCause::Busy),
         }
     }
