@@ -85,14 +85,18 @@ impl Lease {
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
     /// first events. A second verdict is reported if a stream fails after its first output.
     pub fn report(&mut self, verdict: Verdict) {
-        if self.reported == Reported::Answer && verdict == Verdict::Failed {
-            self.state.outcomes.take_back_success(self.attempt);
+        let mut attempt = self.attempt;
+        if self.reported == Reported::Answer {
+            attempt = attempt.answered();
+            if verdict == Verdict::Failed {
+                self.state.outcomes.take_back_success(attempt);
+            }
         }
         self.reported = match verdict {
             Verdict::Served | Verdict::Answered => Reported::Answer,
             _ => Reported::Trouble,
         };
-        self.state.report(self.attempt, verdict);
+        self.state.report(attempt, verdict);
     }
 
     /// Counts the time from the beginning of the attempt to now as the time to the first output of the response.

@@ -12,6 +12,8 @@ pub struct Attempt {
     pub(super) request: RequestClass,
     /// Whether the request is the probe of an ejected or disabled upstream.
     pub(super) is_probe: bool,
+    /// Whether the upstream has answered the request before.
+    pub(super) is_answered: bool,
 }
 
 impl Attempt {
@@ -22,6 +24,16 @@ impl Attempt {
             began: now,
             request,
             is_probe: false,
+            is_answered: false,
+        }
+    }
+
+    /// The attempt after the upstream has answered it. A further verdict on it is news of the moment at which the upstream
+    /// ends the response, and not of the moment at which the request was sent.
+    pub fn answered(self) -> Self {
+        Self {
+            is_answered: true,
+            ..self
         }
     }
 

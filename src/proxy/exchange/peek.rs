@@ -252,10 +252,11 @@ impl PeekedResponse {
         // The opening of a stream is in memory already, and may be longer than an error.
         let opening = self.reader.as_ref().filter(|reader| reader.is_stream());
         let relay = self.response.body_mut();
-        let bound = MAX_AHEAD + opening.map_or(0, |_| relay.read_ahead_bytes());
-        while relay.read_ahead_bytes() < bound {
+        let mut read = relay.read_ahead_bytes();
+        let bound = MAX_AHEAD + opening.map_or(0, |_| read);
+        while read < bound {
             match timeout_at(deadline, relay.read_ahead()).await {
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(piece))) => read += piece.len(),
                 // A stream that ended before it said anything is of no use to the caller.
                 Ok(None) if opening.is_some_and(says_nothing) => return BufferedRest::Broken,
                 Ok(None) => return BufferedRest::Whole,
