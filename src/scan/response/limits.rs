@@ -18,7 +18,7 @@
 //! | value | meaning |
 //! | --- | --- |
 //! | a number | a delay in seconds (in a field for milliseconds: in milliseconds), or, if that is more than a year, a moment since 1970 in seconds, milliseconds, microseconds or nanoseconds |
-//! | zero, or a moment that has passed | the limit is over; counts only if no dialect names a later moment. Zero in a field for a moment, or in that of a window (Azure), means nothing |
+//! | zero, or a moment that has passed | the limit is over; counts only if no dialect names a later moment. The account then cools down as after a limit that names no reset, for longer each time. Zero in a field for a moment, or in that of a window (Azure), means nothing |
 //! | negative (Azure: `-1`), not a number, more than a year away | nothing, as if it were absent |
 //! | two fields of the same name | the later one |
 //! | `retry-after-ms: 1500` with `retry-after: 2` | 1.5 seconds: the same time, rounded up |
@@ -60,8 +60,8 @@ const WINDOWS: [Dialect; 2] = [headers::windows, codex::windows];
 pub(super) fn reset_after(source: &LimitSource<'_>) -> Option<Duration> {
     let refusal = REFUSALS.iter().filter_map(|dialect| dialect(source)).max();
     let of_window = || {
-        let resets = WINDOWS.iter().filter_map(|dialect| dialect(source));
-        resets.filter(|reset| !reset.is_zero()).next()
+        let mut resets = WINDOWS.iter().filter_map(|dialect| dialect(source));
+        resets.find(|reset| !reset.is_zero())
     };
     refusal.filter(|reset| !reset.is_zero()).or_else(of_window).or(refusal)
 }
