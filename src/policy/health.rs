@@ -38,7 +38,8 @@
 //! verdict would change. A verdict cannot prolong an ejection that its request did not probe, end a cooldown that began
 //! after its request, or eject an upstream that has recovered since. There is one exception: a limit that names a later
 //! end counts from every request, unless a request that was sent during the cooldown has been served, which proves the
-//! limit wrong.
+//! limit wrong. And a stream may be answered and fail minutes later: a limit that ends it is news
+//! ([`Attempt::answered`]), as is the failure of the stream of a probe.
 
 pub use self::{
     attempt::Attempt,

@@ -221,7 +221,8 @@ impl ErrorFacts<'_> {
     fn limited(&self, asked: &Asked, cause: LimitCause) -> Verdict {
         let model = asked.model.filter(|_| self.names_model);
         Verdict::Limited {
-            reset: self.reset,
+            // An upstream that says "now" while it refuses must not be asked twice a second.
+            reset: self.reset.filter(|reset| !reset.is_zero()),
             scope: model.map_or(Scope::Upstream, Scope::Model),
             cause,
         }

@@ -86,6 +86,10 @@ impl Lease {
     /// first events. A second verdict is reported if a stream fails after its first output.
     pub fn report(&mut self, verdict: Verdict) {
         let before = self.reported;
+        let attempt = match before {
+            Reported::Answer => self.attempt.answered(),
+            Reported::Nothing | Reported::Trouble => self.attempt,
+        };
         self.reported = match verdict {
             Verdict::Served | Verdict::Answered => Reported::Answer,
             Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => Reported::Trouble,
@@ -93,10 +97,10 @@ impl Lease {
         if (before, self.reported) == (Reported::Answer, Reported::Trouble) {
             self.state.metrics.late_failures.increment(NoLabels);
             if verdict == Verdict::Failed {
-                self.state.outcomes.take_back_success(self.attempt);
+                self.state.outcomes.take_back_success(attempt);
             }
         }
-        self.state.report(self.attempt, verdict);
+        self.state.report(attempt, verdict);
     }
 
     /// Counts the time from the beginning of the attempt to now as the time to the first output of the response.

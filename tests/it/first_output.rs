@@ -16,10 +16,10 @@ use crate::kit::{
 };
 
 /// A retry for each request, so that no test depends on the rate of its requests.
-const HEAD: &str = "[retry]\nbudget = 1.0\n";
+pub const HEAD: &str = "[retry]\nbudget = 1.0\n";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Dialect {
+pub enum Dialect {
     Responses,
     Chat,
     Messages,
@@ -28,7 +28,7 @@ enum Dialect {
 use Dialect::{Chat, Messages, Responses};
 
 impl Dialect {
-    fn path(self) -> &'static str {
+    pub fn path(self) -> &'static str {
         match self {
             Responses => "/v1/responses",
             Chat => "/v1/chat/completions",
@@ -37,7 +37,7 @@ impl Dialect {
     }
 
     /// The beginnings of a stream, up to its first output.
-    fn openings(self) -> Vec<Vec<String>> {
+    pub fn openings(self) -> Vec<Vec<String>> {
         match self {
             Responses => {
                 let created = json!({"type": "response.created", "response": {"id": "resp_1", "error": null}});
@@ -81,7 +81,7 @@ impl Dialect {
     }
 
     /// A piece of output.
-    fn output(self) -> String {
+    pub fn output(self) -> String {
         match self {
             Responses => event(&json!({"type": "response.output_text.delta", "delta": "x"})),
             Chat => event(&json!({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {"content": "x"}}]})),
@@ -90,7 +90,7 @@ impl Dialect {
     }
 
     /// The event that ends a stream.
-    fn last(self) -> String {
+    pub fn last(self) -> String {
         match self {
             Responses => event(&json!({"type": "response.completed", "response": {"id": "resp_1"}})),
             Chat => "data: [DONE]\n\n".to_owned(),
@@ -99,7 +99,7 @@ impl Dialect {
     }
 
     /// A stream that succeeds.
-    fn success(self) -> Vec<String> {
+    pub fn success(self) -> Vec<String> {
         let mut pieces = self.openings().swap_remove(1);
         pieces.extend([self.output(), self.last()]);
         pieces
@@ -152,7 +152,7 @@ use Effect::{Cooling, Failed, Nothing};
 
 /// The effect of a failure on the health of its account.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Effect {
+pub enum Effect {
     /// A cooldown of at least this many seconds.
     Cooling(u64),
     /// A failure.
@@ -177,7 +177,7 @@ fn failure(name: &'static str, events: &[&Value], effect: Effect) -> Failure {
     }
 }
 
-fn response_failed(error: Value) -> Value {
+pub fn response_failed(error: Value) -> Value {
     json!({"type": "response.failed", "sequence_number": 3,
         "response": {"id": "resp_1", "status": "failed", "error": error}})
 }
@@ -205,13 +205,21 @@ fn responses_failures() -> Vec<Failure> {
             &[&server_error, &response_failed(json!({"code": "server_error"}))],
             Failed,
         ),
+        failure(
+            "reset in the second event",
+            &[
+                &json!({"type": "error", "code": "insufficient_quota"}),
+                &failed("insufficient_quota"),
+            ],
+            Cooling(44),
+        ),
         failure("no facts", &[&response_failed(Value::Null)], Failed),
         failure("long", &[&long], Cooling(44)),
     ]
 }
 
 /// An event as upstreams write it.
-fn event(data: &Value) -> String {
+pub fn event(data: &Value) -> String {
     match data["type"].as_str() {
         Some(name) => format!("event: {name}\ndata: {data}\n\n"),
         None => format!("data: {data}\n\n"),
@@ -219,7 +227,7 @@ fn event(data: &Value) -> String {
 }
 
 /// Answers 200 with a stream of these pieces.
-fn stream(pieces: &[String]) -> Act {
+pub fn stream(pieces: &[String]) -> Act {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
     // A body of one piece would have a length.
@@ -232,16 +240,16 @@ fn stream(pieces: &[String]) -> Act {
 }
 
 /// The text that [`stream`] sends.
-fn text(pieces: &[String]) -> String {
+pub fn text(pieces: &[String]) -> String {
     pieces.concat() + ": end\n\n"
 }
 
-async fn ask(gateway: &Gateway, dialect: Dialect, key: &str) -> RawResponse {
+pub async fn ask(gateway: &Gateway, dialect: Dialect, key: &str) -> RawResponse {
     let body = json!({"model": "gpt-5.2", "input": "hi", "messages": [], "stream": true, "prompt_cache_key": key});
     wire::ask(gateway.address, wire::post(dialect.path(), &body.to_string())).await
 }
 
-async fn upstream_status(gateway: &Gateway, name: &str) -> Value {
+pub async fn upstream_status(gateway: &Gateway, name: &str) -> Value {
     let upstreams = gateway.ask("/api/upstreams").await.json();
     let list = upstreams["upstreams"].as_array().expect("a list");
     let found = list.iter().find(|upstream| upstream["name"] == name);
@@ -249,7 +257,7 @@ async fn upstream_status(gateway: &Gateway, name: &str) -> Value {
 }
 
 /// Checks what the failure has changed in the health of the account `a`.
-async fn check_effect(gateway: &Gateway, effect: Effect, what: &str) {
+pub async fn check_effect(gateway: &Gateway, effect: Effect, what: &str) {
     let expected = match effect {
         Cooling(_) => ("cooling", 0),
         Failed => ("ready", 1),
@@ -270,7 +278,7 @@ async fn check_effect(gateway: &Gateway, effect: Effect, what: &str) {
 }
 
 /// Starts two accounts, of which `b` always succeeds, and a gateway. Returns a session key with its home at `a`.
-async fn start(dialect: Dialect, head: &str) -> (Vec<Sim>, Gateway, String) {
+pub async fn start(dialect: Dialect, head: &str) -> (Vec<Sim>, Gateway, String) {
     let sims = sims(2).await;
     sims[1]
         .script()
@@ -281,7 +289,7 @@ async fn start(dialect: Dialect, head: &str) -> (Vec<Sim>, Gateway, String) {
 }
 
 /// Checks that a request whose stream fails at `a` as `act` says is served by `b`.
-async fn check_failover(dialect: Dialect, act: Act, effect: Effect, what: &str) {
+pub async fn check_failover(dialect: Dialect, act: Act, effect: Effect, what: &str) {
     let (sims, gateway, key) = start(dialect, HEAD).await;
     sims[0].script().once(dialect.path(), act);
     let answer = ask(&gateway, dialect, &key).await;
@@ -439,7 +447,7 @@ async fn a_client_that_leaves_while_its_stream_is_held_back_cancels_the_request(
 }
 
 /// Checks that the caller receives the stream of `act` unchanged, and its effect on the health of the account.
-async fn check_late(dialect: Dialect, act: Act, pieces: &[String], end: End, effect: Effect) {
+pub async fn check_late(dialect: Dialect, act: Act, pieces: &[String], end: End, effect: Effect) {
     let what = format!("{dialect:?} {pieces:.400?} {end:?}");
     let (sims, gateway, key) = start(dialect, HEAD).await;
     sims[0].script().once(dialect.path(), act);

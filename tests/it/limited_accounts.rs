@@ -1,15 +1,20 @@
 //! What upstreams get while they are limited or fail: a limited account is left alone, trouble of one class of endpoints
 //! concerns no other class, and a part of the pool is never ejected.
 
-use http::StatusCode;
-use serde_json::json;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
 use steadfast::sim::{Act, Rule, Sim};
 
-use crate::kit::{
-    client,
-    gateway::{Gateway, upstream},
-    sessions::{key_with_home, send_turn, usage_limit_reached},
-    sims,
+use crate::{
+    first_output::{Dialect, Effect, check_failover},
+    kit::{
+        client,
+        gateway::{Gateway, upstream},
+        sessions::{key_with_home, send_turn, usage_limit_reached},
+        sims,
+    },
 };
 
 /// The number of requests that all accounts have received.
@@ -130,5 +135,44 @@ async fn at_most_a_part_of_the_pool_is_ejected() {
             ejected,
             "{max_ejected} of {accounts}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_account_cools_down_for_the_longest_time_that_its_answer_names() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+    let at = now.as_secs() + 44;
+    let millis = (at * 1000).to_string();
+    let message = json!({"error": {"code": "rate_limit_exceeded", "message": "Please try again in 44s."}});
+    let plain = json!({"error": {"code": "rate_limit_exceeded", "message": "no"}});
+    let answers: [(&[(&'static str, &str)], Value); 6] = [
+        (&[("retry-after", "1")], message.clone()),
+        (
+            &[("retry-after", "0"), ("x-ratelimit-reset-tokens", "0s")],
+            message.clone(),
+        ),
+        (&[("retry-after-ms", "-1"), ("retry-after", "44")], plain.clone()),
+        (
+            &[("retry-after", "1")],
+            json!({"error": {"type": "usage_limit_reached", "resets_at": at * 1_000_000}}),
+        ),
+        (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &millis)], plain),
+        (&[("retry-after", "Mon, 01 Jan 2024 00:00:00 GMT")], json!([message])),
+    ];
+    for (fields, body) in answers {
+        let act = fields.iter().fold(
+            Act::reply(StatusCode::TOO_MANY_REQUESTS, &body),
+            |act, (name, value)| {
+                let value = HeaderValue::from_str(value).expect("a header value");
+                act.header(HeaderName::from_static(name), value)
+            },
+        );
+        check_failover(
+            Dialect::Responses,
+            act,
+            Effect::Cooling(44),
+            &format!("{fields:?} {body}"),
+        )
+        .await;
     }
 }

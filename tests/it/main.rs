@@ -47,6 +47,7 @@ mod short_limits;
 mod splices;
 mod storm;
 mod story;
+mod stream_shapes;
 mod streams;
 mod targets;
 mod timeouts;

@@ -13,6 +13,8 @@ pub struct Attempt {
     pub(super) request: RequestClass,
     /// The state of the upstream that the request probes: ejected, disabled or cooling. `None` for most requests.
     pub(super) probed: Option<HealthState>,
+    /// Whether the upstream has answered the request before.
+    pub(super) is_answered: bool,
 }
 
 impl Attempt {
@@ -23,6 +25,16 @@ impl Attempt {
             began: now,
             request,
             probed: None,
+            is_answered: false,
+        }
+    }
+
+    /// The attempt after the upstream has answered it. A further verdict on it is news of the moment at which the upstream
+    /// ends the response, and not of the moment at which the request was sent.
+    pub fn answered(self) -> Self {
+        Self {
+            is_answered: true,
+            ..self
         }
     }
 

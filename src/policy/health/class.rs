@@ -77,9 +77,11 @@ impl ClassHealth {
         }
     }
 
-    /// Whether the request was sent before these endpoints recovered.
+    /// Whether the request was sent before these endpoints recovered. A probe that was answered has ended the outage; what
+    /// it says later is news.
     pub(super) fn is_outdated(&self, attempt: Attempt) -> bool {
-        self.recovered.is_some_and(|recovered| attempt.began <= recovered)
+        let is_later_news = attempt.is_probe() && attempt.is_answered;
+        !is_later_news && self.recovered.is_some_and(|recovered| attempt.began <= recovered)
     }
 
     /// Records that the upstream has answered a request, which ends an ejection that began before the request.

@@ -191,14 +191,15 @@ impl Cooldowns {
             })
     }
 
-    /// Whether a later request shows that the limit of this scope does not hold, or no longer.
+    /// Whether a later request shows that the limit of this scope does not hold, or no longer. A limit that ends a response
+    /// which had begun is news.
     fn is_old_news(&self, attempt: Attempt, scope: Scope) -> bool {
         self.disproof.is_some_and(|disproof| {
             let concerns = match scope {
                 Scope::Upstream => true,
                 Scope::Model(model) => disproof.model == Some(model),
             };
-            concerns && attempt.began <= disproof.at
+            concerns && attempt.began <= disproof.at && !attempt.is_answered
         })
     }
 

@@ -11,6 +11,7 @@ use crate::{
 mod classes;
 mod cooling;
 mod ejection;
+mod late;
 mod properties;
 mod texts;
 

@@ -328,6 +328,17 @@ fn verdicts_on_failed_streams() {
 }
 
 #[test]
+fn a_limit_that_is_over_while_it_is_reported_names_no_reset() {
+    let facts = ErrorFacts {
+        reset: Some(Duration::ZERO),
+        ..code("rate_limit_exceeded")
+    };
+    let asked = asked(Upstream);
+    assert_eq!(of_status(status(429), &facts, &asked), rate(None));
+    assert_eq!(of_failed_stream(&facts, &asked), rate(None));
+}
+
+#[test]
 fn a_limit_applies_to_one_model_only_if_the_answer_names_it() {
     let model = ModelKey::from_name("gpt-5.2");
     for (names_model, wanted, scope) in [

@@ -103,15 +103,11 @@ impl LateFailureWatch {
             rules: self.rules.with_model(model),
         };
         match context.judge(failure, self.clock.unix_time()) {
-            // The next event may name the reset. Nothing is lost by waiting for it.
-            FailureVerdict::Final(verdict @ Verdict::Limited { reset: None, .. })
-            | FailureVerdict::Preliminary(verdict)
-                if failure.last.is_none() =>
-            {
+            FailureVerdict::Preliminary(verdict) => {
                 self.state = WatchState::Suspected(Box::new(verdict));
                 None
             }
-            FailureVerdict::Final(verdict) | FailureVerdict::Preliminary(verdict) => {
+            FailureVerdict::Final(verdict) => {
                 self.state = WatchState::Settled;
                 Some(verdict)
             }

@@ -39,7 +39,8 @@ use crate::{
 const MAX_AHEAD: usize = 16 << 10;
 /// The maximum time from the response head to the part of an error answer that decides the verdict.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The maximum time to wait for the rest of an error answer. Most often the rest has arrived with the head.
+/// The maximum time to wait for the rest of an error answer, or for the event after an `error` event. Most often it has
+/// arrived with what is before it.
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An upstream's response whose beginning has been read.
@@ -95,6 +96,8 @@ pub(in crate::proxy) struct PeekContext<'a> {
 enum OpeningRead {
     /// The meaning of the answer is known.
     Decided(Verdict),
+    /// The stream has failed. The event that ends it may say more about the failure.
+    Suspected,
     /// The body ended or broke before any output.
     BodyEnded,
     /// The maximum number of bytes has been read, or the upstream has paused for too long. A timeout does not show that
@@ -118,7 +121,8 @@ impl PeekContext<'_> {
         let verdict = match &mut peeked.reader {
             Some(reader) if reader.is_stream() => {
                 let relay = peeked.response.body_mut();
-                self.verdict_of_opening(relay, reader, &mut peeked.pieces_read).await
+                let verdict = self.verdict_of_opening(relay, reader, &mut peeked.pieces_read).await;
+                self.with_reset_of_head(verdict, peeked.response.headers())
             }
             _ if self.rules.needs_body(status) => {
                 let notice = self.read_error(&mut peeked.response).await;
@@ -145,7 +149,12 @@ impl PeekContext<'_> {
             return Verdict::Served;
         }
         let deadline = Instant::now() + self.limits.decide_within;
-        let read = timeout_at(deadline, self.read_opening(relay, reader, pieces_read)).await;
+        let mut read = timeout_at(deadline, self.read_opening(relay, reader, pieces_read)).await;
+        if let Ok(OpeningRead::Suspected) = read {
+            let deadline = deadline.min(Instant::now() + REST_TIMEOUT);
+            // The future is boxed, because few streams fail and a request's future is as large as its largest branch.
+            read = Box::pin(timeout_at(deadline, self.read_opening(relay, reader, pieces_read))).await;
+        }
         match read {
             Ok(OpeningRead::Decided(verdict)) => {
                 reader.end_opening();
@@ -153,7 +162,7 @@ impl PeekContext<'_> {
             }
             // The opening stays pending, which says that there was no output.
             Ok(OpeningRead::BodyEnded) => self.judge(reader).map_or(Verdict::Failed, FailureVerdict::verdict),
-            Ok(OpeningRead::Undecided) | Err(_) => {
+            Ok(OpeningRead::Suspected | OpeningRead::Undecided) | Err(_) => {
                 reader.end_opening();
                 self.judge(reader).map_or(Verdict::Served, FailureVerdict::verdict)
             }
@@ -166,7 +175,8 @@ impl PeekContext<'_> {
         reader: &mut ResponseReader,
         pieces_read: &mut usize,
     ) -> OpeningRead {
-        let mut read = 0;
+        let was_suspected = reader.failure().is_some();
+        let mut read = relay.read_ahead_bytes();
         while read < self.limits.decide_bytes {
             let piece = match relay.read_ahead().await {
                 Some(Ok(piece)) => piece,
@@ -179,11 +189,29 @@ impl PeekContext<'_> {
             if reader.opening() == Opening::Output {
                 return OpeningRead::Decided(Verdict::Served);
             }
-            if let Some(FailureVerdict::Final(verdict)) = self.judge(reader) {
-                return OpeningRead::Decided(verdict);
+            match self.judge(reader) {
+                Some(FailureVerdict::Final(verdict)) => return OpeningRead::Decided(verdict),
+                Some(FailureVerdict::Preliminary(_)) if !was_suspected => return OpeningRead::Suspected,
+                Some(FailureVerdict::Preliminary(_)) | None => {}
             }
         }
         OpeningRead::Undecided
+    }
+
+    /// The verdict on a stream, with the reset that the head names if the events name none.
+    fn with_reset_of_head(&self, verdict: Verdict, headers: &HeaderMap) -> Verdict {
+        match verdict {
+            Verdict::Limited {
+                reset: None,
+                scope,
+                cause,
+            } => Verdict::Limited {
+                reset: error_notice(headers, b"", None, self.clock.unix_time()).reset,
+                scope,
+                cause,
+            },
+            verdict => verdict,
+        }
     }
 
     /// Judges the failure that `reader` has found, if there is one.
@@ -224,10 +252,11 @@ impl PeekedResponse {
         // The opening of a stream is in memory already, and may be longer than an error.
         let opening = self.reader.as_ref().filter(|reader| reader.is_stream());
         let relay = self.response.body_mut();
-        let bound = MAX_AHEAD + opening.map_or(0, |_| relay.read_ahead_bytes());
-        while relay.read_ahead_bytes() < bound {
+        let mut read = relay.read_ahead_bytes();
+        let bound = MAX_AHEAD + opening.map_or(0, |_| read);
+        while read < bound {
             match timeout_at(deadline, relay.read_ahead()).await {
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(piece))) => read += piece.len(),
                 // A stream that ended before it said anything is of no use to the caller.
                 Ok(None) if opening.is_some_and(says_nothing) => return BufferedRest::Broken,
                 Ok(None) => return BufferedRest::Whole,

@@ -59,7 +59,12 @@ impl FailureContext<'_> {
         };
         // In a Messages stream, no event follows the error.
         let is_last = failure.last.is_some() || self.endpoint == Endpoint::Messages;
-        match is_last || certainty >= Certainty::Code {
+        let says_enough = match verdict {
+            // The next event may name the reset.
+            Verdict::Limited { .. } => certainty >= Certainty::Everything,
+            _ => certainty >= Certainty::Code,
+        };
+        match is_last || says_enough {
             true => FailureVerdict::Final(verdict),
             false => FailureVerdict::Preliminary(verdict),
         }
@@ -126,7 +131,8 @@ mod tests {
     async fn of_two_events_the_one_that_says_more_counts() {
         use Endpoint::{Messages, Responses};
         for (endpoint, error, last, expected) in [
-            (Responses, Some(LIMITED), None, (true, "limited None")),
+            (Responses, Some(LIMITED), None, (false, "limited None")),
+            (Messages, Some(LIMITED), None, (true, "limited None")),
             (Responses, Some(LIMITED), Some(FAILED), (true, "limited None")),
             (Responses, Some(LIMITED), Some(NAMED), (true, "limited Some(9)")),
             (Responses, Some(NO_FACTS), Some(NAMED), (true, "limited Some(9)")),

@@ -3,23 +3,42 @@
 use std::time::Duration;
 
 /// The phrases before a time to wait, in the messages of upstreams seen so far.
-const WAIT_PHRASES: [&str; 16] = [
-    "again in ",
-    "again after ",
-    "retry in ",
-    "retry after ",
-    "retry your request in ",
-    "retry your request after ",
-    "reset in ",
-    "resets in ",
-    "reset after ",
-    "resets after ",
-    "renews in ",
-    "available in ",
-    "wait ",
-    "wait for ",
-    "wait at least ",
-    "cooldown of ",
+const WAIT_PHRASES: [&str; 23] = [
+    "again in",
+    "again after",
+    "retry in",
+    "retry after",
+    "retrying in",
+    "retry your request in",
+    "retry your request after",
+    "reset in",
+    "resets in",
+    "reset after",
+    "resets after",
+    "until reset",
+    "renews in",
+    "refreshes in",
+    "refills in",
+    "available in",
+    "wait",
+    "cooldown of",
+    "cooldown for",
+    "cooling down for",
+    "blocked for",
+    "back off for",
+    "backoff for",
+];
+
+/// Words between a phrase and its time, which do not change the time.
+const FILLERS: [&str; 8] = [
+    "for ",
+    "about ",
+    "approximately ",
+    "around ",
+    "at least ",
+    "up to ",
+    "another ",
+    "the next ",
 ];
 
 /// Names of members and headers that messages quote, each before a time to wait. A number without a unit is in seconds.
@@ -46,8 +65,20 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     if let Some(seconds) = parse_decimal(text) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
+    if let Some(period) = text.strip_prefix(['p', 'P']) {
+        return parse_iso_period(period);
+    }
     let (duration, rest) = parse_leading(text)?;
     rest.is_empty().then_some(duration)
+}
+
+/// Parses the part of an ISO 8601 duration after the `P`: `T44S`, `1DT2H`. Years and months have no fixed length.
+fn parse_iso_period(period: &str) -> Option<Duration> {
+    let (days, time) = period.split_once(['t', 'T']).unwrap_or((period, ""));
+    let has_month = days.contains(['m', 'M']);
+    let text = format!("{days}{time}").to_ascii_lowercase();
+    let (duration, rest) = parse_leading(&text)?;
+    (rest.is_empty() && !has_month).then_some(duration)
 }
 
 /// Finds the time to wait in a message like "Please try again in 1.5s."
@@ -56,16 +87,35 @@ pub(super) fn find_wait(message: &str) -> Option<Duration> {
     let message = lower.as_str();
     let rests_after = |phrase: &'static str| {
         let places = message.match_indices(phrase);
-        places.map(move |(at, _)| message[at + phrase.len()..].trim_start_matches(BETWEEN))
+        places.map(move |(at, _)| after_fillers(&message[at + phrase.len()..]))
     };
     let phrases = WAIT_PHRASES.iter().flat_map(|phrase| rests_after(phrase));
     let names = QUOTED_NAMES.iter().flat_map(|name| rests_after(name));
-    let mut waits = phrases.filter_map(parse_leading).map(|(wait, _)| wait);
+    let mut waits = phrases.filter_map(|rest| match parse_leading(rest) {
+        Some((wait, _)) => Some(wait),
+        None => one_unit(rest),
+    });
     let mut quoted = names.filter_map(|rest| match parse_leading(rest) {
         Some((wait, _)) => Some(wait),
         None => leading_seconds(rest),
     });
     waits.next().or_else(|| quoted.next())
+}
+
+/// `text` without the characters and words between a phrase and its time.
+fn after_fillers(text: &str) -> &str {
+    let mut rest = text.trim_start_matches(BETWEEN);
+    while let Some(after) = FILLERS.iter().find_map(|filler| rest.strip_prefix(filler)) {
+        rest = after.trim_start_matches(BETWEEN);
+    }
+    rest
+}
+
+/// Parses `a minute` or `an hour` at the beginning of `text`.
+fn one_unit(text: &str) -> Option<Duration> {
+    let unit = ["a ", "an ", "one "].iter().find_map(|one| text.strip_prefix(one))?;
+    let letters = unit.bytes().take_while(u8::is_ascii_alphabetic).count();
+    Duration::try_from_secs_f64(seconds_in(&unit[..letters])?).ok()
 }
 
 /// Parses the number at the beginning of `text` as seconds.
@@ -93,14 +143,29 @@ fn parse_leading(text: &str) -> Option<(Duration, &str)> {
 
 /// Parses the number and its unit at the beginning of `text`. Returns their duration and the rest of `text`.
 fn parse_component(text: &str) -> Option<(Duration, &str)> {
-    let length_while = |text: &'_ str, belongs: fn(&u8) -> bool| text.bytes().take_while(belongs).count();
-    let digits = length_while(text, |byte| byte.is_ascii_digit() || *byte == b'.');
-    let (number, rest) = text.split_at(digits);
+    let (number, rest) = split_number(text);
     let rest = rest.trim_ascii_start();
-    let letters = length_while(rest, u8::is_ascii_alphabetic);
+    let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (unit, rest) = rest.split_at(letters);
-    let duration = Duration::try_from_secs_f64(parse_decimal(number)? * seconds_in(unit)?).ok()?;
+    let duration = Duration::try_from_secs_f64(parse_decimal(&number)? * seconds_in(unit)?).ok()?;
     Some((duration, rest))
+}
+
+/// Splits the number at the beginning of `text` from the rest. A comma may separate its thousands: `1,200`.
+fn split_number(text: &str) -> (String, &str) {
+    let bytes = text.as_bytes();
+    let separates = |at: usize| {
+        let digits = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_digit());
+        at > 0 && digits.count() == 3
+    };
+    let belongs = |at: &usize| match bytes[*at] {
+        b'0'..=b'9' | b'.' => true,
+        b',' => separates(*at),
+        _ => false,
+    };
+    let length = (0..bytes.len()).take_while(belongs).count();
+    let (number, rest) = text.split_at(length);
+    (number.replace(',', ""), rest)
 }
 
 /// The length of a unit of time in seconds.
@@ -135,6 +200,12 @@ mod tests {
             ("2 minutes", Some(120_000)),
             ("3 days, 4 hours and 5 minutes", Some(273_900_000)),
             ("1w", Some(604_800_000)),
+            ("1,200 seconds", Some(1_200_000)),
+            ("12,34 seconds", None),
+            ("pt1m30.5s", Some(90_500)),
+            ("p1dt2h", Some(93_600_000)),
+            ("p1m", None),
+            ("pt", None),
             ("", None),
             ("s", None),
             ("-1s", None),
@@ -173,6 +244,10 @@ mod tests {
                 Some(273_900_000),
             ),
             ("Try again in a moment. Your limit resets in 3 days.", Some(259_200_000)),
+            ("Please wait for at least another 5 seconds", Some(5_000)),
+            ("retry after: ~5s", Some(5_000)),
+            ("Try again in an hour.", Some(3_600_000)),
+            ("Try again in a while.", None),
             ("Try again in 20.", None),
             ("in 3 days", None),
             ("It took 1.5s", None),

@@ -22,8 +22,8 @@ pub(super) struct ErrorObject<'a> {
 }
 
 impl<'a> ErrorObject<'a> {
-    /// Reads the error in a body: its member `error` or `detail`, or the body itself. Google wraps an array around the
-    /// body.
+    /// Reads the error in a body: its member `error` or `detail`, the first of its `errors`, or the body itself. Google wraps
+    /// an array around the body.
     pub fn from_body(body: &'a Value) -> Option<Self> {
         let body = match body {
             Value::Array(elements) => elements.first()?,
@@ -31,10 +31,12 @@ impl<'a> ErrorObject<'a> {
         };
         let body = body.as_object()?;
         let detail = || Some(Self::from_object(body.get("detail")?.as_object()?));
+        let first = || Some(Self::from_object(body.get("errors")?.as_array()?.first()?.as_object()?));
         // Some gateways write the error without the member `error`, and some write a text instead of an object.
         Some(
             Self::from_member(body)
                 .or_else(detail)
+                .or_else(first)
                 .unwrap_or_else(|| Self::from_object(body)),
         )
     }

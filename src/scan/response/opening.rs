@@ -9,7 +9,7 @@ use super::{peek::EventKind, terminal::Terminal};
 ///
 /// As long as no output has been passed on, the request can be sent to another upstream without the client noticing. The
 /// events of the opening only say that the response has been accepted or is being made: `response.created`,
-/// `response.queued`, `response.in_progress`, `response.metadata`, `codex.rate_limits`; in a Messages stream
+/// `response.queued`, `response.in_progress`, `response.metadata`, `codex.rate_limits`, `keepalive`; in a Messages stream
 /// `message_start`, `ping` and `content_block_start`; in a stream of chat completions the chunks without content. Comments,
 /// and events without data, do not count as events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

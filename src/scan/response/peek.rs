@@ -13,8 +13,8 @@ pub(super) enum EventKind {
     Progress,
     /// `message_start` of the Messages API.
     MessageStart,
-    /// An event that says nothing about the progress of the response: `codex.rate_limits`, `response.metadata`; and `ping`
-    /// and `content_block_start` of the Messages API, which carry no content.
+    /// An event that says nothing about the progress of the response: `codex.rate_limits`, `response.metadata`, `keepalive`;
+    /// and `ping` and `content_block_start` of the Messages API, which carry no content.
     Notice,
     /// `response.output_item.done`.
     ItemDone,
@@ -36,7 +36,9 @@ impl EventKind {
             b"response.created" => Self::Created,
             b"response.queued" | b"response.in_progress" => Self::Progress,
             b"message_start" => Self::MessageStart,
-            b"codex.rate_limits" | b"response.metadata" | b"ping" | b"content_block_start" => Self::Notice,
+            b"codex.rate_limits" | b"response.metadata" | b"keepalive" | b"ping" | b"content_block_start" => {
+                Self::Notice
+            }
             b"response.output_item.done" => Self::ItemDone,
             b"response.completed" => Self::Terminal(Terminal::Completed),
             b"response.failed" => Self::Terminal(Terminal::Failed),

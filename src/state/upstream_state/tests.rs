@@ -347,3 +347,18 @@ async fn a_failure_after_an_answer_is_counted_as_late() {
         assert_eq!(counted(&state, "late_failures_total"), [expected], "{verdicts:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_ends_the_stream_of_an_early_probe_counts() {
+    let state = state(None);
+    let take = || state.try_acquire(ANY);
+    take().expect("the upstream is ready").report(limited(600));
+    assert!(take().is_none(), "the upstream cools down");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let mut probe = take().expect("an early probe is due");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    probe.report(Verdict::Served);
+    assert_eq!(state.availability(ANY), Availability::Ready);
+    probe.report(limited(44));
+    assert!(matches!(state.availability(ANY), Availability::Cooling { .. }));
+}

@@ -151,7 +151,7 @@ fn only_the_reset_of_an_exhausted_codex_window_counts() {
 }
 
 #[test]
-fn the_first_dialect_that_makes_sense_counts() {
+fn the_latest_reset_of_a_refusal_counts_and_then_the_first_window() {
     let at = (NOW.as_secs() + 60).to_string();
     let mut lines = vec![
         ("retry-after-ms", "2000"),
@@ -163,16 +163,17 @@ fn the_first_dialect_that_makes_sense_counts() {
     ];
     let message = json!({"message": "try again in 4s"});
     let body = error(json!({"resets_in_seconds": 1, "message": "try again in 4s"}));
-    assert_eq!(reset(&lines, &body), Some(1_000));
-    assert_eq!(reset(&lines, &error(message.clone())), Some(2_000));
-    lines[0].1 = "x";
-    assert_eq!(reset(&lines, &error(message.clone())), Some(3_000));
+    assert_eq!(reset(&lines, &body), Some(60_000));
+    lines[5].1 = "x";
+    assert_eq!(reset(&lines, &body), Some(4_000));
+    assert_eq!(reset(&lines, &json!({})), Some(3_000));
     lines[1].1 = "x";
+    assert_eq!(reset(&lines, &json!({})), Some(2_000));
+    lines[0].1 = "x";
     assert_eq!(reset(&lines, &error(message)), Some(4_000));
+    assert_eq!(reset(&lines, &error(json!({"resets_in_seconds": 1}))), Some(1_000));
     assert_eq!(reset(&lines, &json!({})), Some(5_000));
     lines[3].1 = "x";
-    assert_eq!(reset(&lines, &json!({})), Some(60_000));
-    lines[5].1 = "x";
     assert_eq!(reset(&lines, &json!({})), None);
 }
 
@@ -340,7 +341,7 @@ proptest! {
         let _ = event_notice(&body, Some("m"), Duration::from_secs(now));
     }
 
-    /// The same duration is read from every dialect, and the first of several dialects counts.
+    /// The same duration is read from every dialect. The latest one counts; a window counts only without another dialect.
     #[test]
     fn dialects_agree(spans in prop::collection::vec(prop::option::of(1u32..86_400), 7), now in 1u64 << 30..1 << 33) {
         let text = |index: usize, scale: u32| spans[index].map(|span| (u64::from(span) * u64::from(scale)).to_string());
@@ -362,7 +363,8 @@ proptest! {
             "resets_at": spans[0].map(|span| now + u64::from(span)), "resets_in_seconds": spans[1], "message": message,
         }});
         let notice = error_notice(&lines, body.to_string().as_bytes(), None, Duration::from_secs(now));
-        let expected = spans.iter().flatten().next().map(|span| Duration::from_secs(u64::from(*span)));
+        let latest = [spans[0].or(spans[1]), spans[2], spans[3], spans[4], spans[6]].into_iter().flatten().max();
+        let expected = latest.or(spans[5]).map(|span| Duration::from_secs(u64::from(span)));
         prop_assert_eq!(notice.reset, expected);
     }
 }

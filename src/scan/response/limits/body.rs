@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::duration::parse_decimal,
-    source::{LimitSource, plausible_seconds},
-};
+use super::source::{LimitSource, number_of};
 
 /// The maximum depth of objects in the error object that are read. Google writes `error.details[].metadata.quotaResetDelay`.
 const MAX_DEPTH: usize = 3;
@@ -18,31 +15,41 @@ const MAX_NAME: usize = 32;
 
 /// The objects that may be in an error object, or beside it, and that may name a reset. Names are compared as
 /// [`normalized`] writes them.
-const OBJECTS: [&str; 12] = [
+const OBJECTS: [&str; 15] = [
     "data",
     "details",
     "error",
     "extra",
     "innererror",
+    "limits",
     "metadata",
     "parameters",
     "primary",
+    "primarywindow",
     "quota",
     "ratelimit",
     "ratelimits",
     "secondary",
+    "secondarywindow",
 ];
 
 /// Members that name a moment: a date, or a number since 1970 in seconds or milliseconds. Zero means that none was set.
-const MOMENTS: [&str; 13] = [
+const MOMENTS: [&str; 20] = [
+    "availableat",
     "blockeduntil",
+    "cooldownuntil",
+    "nextavailableat",
     "nextresetat",
     "nextresettime",
     "quotaresettimestamp",
     "ratelimitreset",
+    "ratelimitresetat",
+    "ratelimitresetsat",
     "resetat",
+    "resetatms",
     "resetdate",
     "resetsat",
+    "resetsatms",
     "resettime",
     "resettimestamp",
     "retryat",
@@ -51,17 +58,19 @@ const MOMENTS: [&str; 13] = [
 ];
 
 /// Members that name a delay in milliseconds.
-const MILLISECONDS: [&str; 6] = [
+const MILLISECONDS: [&str; 8] = [
+    "cooldownms",
     "resetafterms",
     "resetinms",
     "resetsinms",
     "retryafterms",
     "retryaftermilliseconds",
     "retrydelayms",
+    "waitms",
 ];
 
 /// Members that name a delay: a number of seconds, or a text with units.
-const DELAYS: [&str; 17] = [
+const DELAYS: [&str; 23] = [
     "cooldownseconds",
     "quotaresetdelay",
     "reset",
@@ -73,12 +82,18 @@ const DELAYS: [&str; 17] = [
     "resetsin",
     "resetsinseconds",
     "retryafter",
+    "retryaftersec",
     "retryafterseconds",
+    "retryaftersecs",
     "retrydelay",
     "retrydelayseconds",
     "retryin",
     "retryinseconds",
+    "secondsuntilreset",
+    "timeuntilreset",
     "waitseconds",
+    "waittime",
+    "waittimeseconds",
 ];
 
 /// Reads the members of the error object, of the objects in it, and of the object around it. The latest reset of them
@@ -114,9 +129,8 @@ fn in_members(source: &LimitSource<'_>, object: &Map<String, Value>) -> Option<D
         let named = object.iter().filter(|(name, _)| is_in(names, name));
         named.filter_map(|(_, value)| read(value)).max()
     };
-    let number = |value: &Value| value.as_f64().or_else(|| parse_decimal(value.as_str()?.trim()));
-    let moment = |value: &Value| source.until_value(value).filter(|_| number(value) != Some(0.0));
-    let milliseconds = |value: &Value| plausible_seconds(number(value)? / 1e3);
+    let moment = |value: &Value| source.until_value(value).filter(|_| number_of(value) != Some(0.0));
+    let milliseconds = |value: &Value| source.until_milliseconds(number_of(value)?);
     let moments = latest(&MOMENTS, &moment);
     if moments.is_some_and(|reset| !reset.is_zero()) {
         return moments;

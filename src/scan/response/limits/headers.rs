@@ -2,26 +2,16 @@
 
 use std::time::Duration;
 
-use super::{
-    super::duration::parse_decimal,
-    source::{LimitSource, plausible_seconds},
-};
+use super::{super::duration::parse_decimal, source::LimitSource};
 
-/// Headers that name a delay in milliseconds.
-const RETRY_AFTER_MS: [&str; 3] = ["retry-after-ms", "x-retry-after-ms", "x-ms-retry-after-ms"];
+/// The ends of the names of headers that contain a delay in milliseconds.
+const RETRY_AFTER_MS: [&str; 2] = ["retry-after-ms", "retry-after-milliseconds"];
 
-/// Headers that name a delay or a date.
-const RETRY_AFTER: [&str; 9] = [
-    "retry-after",
-    "x-retry-after",
-    "retry-after-seconds",
-    "x-retry-after-seconds",
-    "x-ratelimit-retry-after",
-    "x-rate-limit-retry-after",
-    "x-ratelimit-retry-after-seconds",
-    "x-rate-limit-retry-after-seconds",
-    "ratelimit-retry-after",
-];
+/// The ends of the names of headers that contain a delay or a date: `retry-after`, `x-ratelimit-user-retry-after`.
+const RETRY_AFTER: [&str; 2] = ["retry-after", "retry-after-seconds"];
+
+/// Names of headers that contain the reset of the limit that was hit.
+const RESET_AT: [&str; 2] = ["reset-at", "reset_at"];
 
 /// The parts of the name of a header that contains the reset of a rate limit window.
 const FAMILIES: [&str; 3] = ["ratelimit", "rate-limit", "quota"];
@@ -37,15 +27,18 @@ enum WindowCapacity {
     Unknown,
 }
 
-pub(super) fn retry_after_ms(source: &LimitSource<'_>) -> Option<Duration> {
-    let named = RETRY_AFTER_MS.iter();
-    named
-        .filter_map(|name| plausible_seconds(source.number(name)? / 1e3))
-        .max()
-}
-
+/// Reads the latest delay that a header names.
 pub(super) fn retry_after(source: &LimitSource<'_>) -> Option<Duration> {
-    RETRY_AFTER.iter().filter_map(|name| source.until_header(name)).max()
+    let latest = |ends: &[&str], read: &dyn Fn(&str) -> Option<Duration>| {
+        let names = source.headers.keys().map(|name| name.as_str());
+        let named = names.filter(|name| ends.iter().any(|end| name.ends_with(end)));
+        named.filter_map(read).max()
+    };
+    let exact = latest(&RETRY_AFTER_MS, &|name| source.until_milliseconds(source.number(name)?));
+    let rounded = latest(&RETRY_AFTER, &|name| source.until_header(name));
+    // Seconds that are rounded up name the same time as the milliseconds.
+    let is_same = |exact: &Duration| rounded.is_none_or(|rounded| rounded < *exact + Duration::from_secs(1));
+    exact.filter(is_same).or(rounded)
 }
 
 /// Reads the reset of the windows of which nothing remains, the latest of them. Without such a window, the limit that was
@@ -74,11 +67,11 @@ pub(super) fn windows(source: &LimitSource<'_>) -> Option<Duration> {
 /// window: it is reset at the end of the month, long after the limit that was hit.
 fn window_reset(source: &LimitSource<'_>, name: &str) -> Option<Duration> {
     let is_reset = FAMILIES.iter().any(|family| name.contains(family)) && name.contains("reset");
-    if !is_reset || name.contains("overage") {
+    if !is_reset && !RESET_AT.contains(&name) || name.contains("overage") {
         return None;
     }
     match name.ends_with("-ms") {
-        true => plausible_seconds(source.number(name)? / 1e3),
+        true => source.until_milliseconds(source.number(name)?),
         false => source.until_header(name),
     }
 }

@@ -10,21 +10,21 @@ use super::{
 
 /// The phrases before a date, in the messages of upstreams seen so far. `将在` is Zhipu's.
 const MOMENT_PHRASES: [&str; 15] = [
-    "again at ",
-    "again on ",
-    "again after ",
-    "retry at ",
-    "retry after ",
-    "reset at ",
-    "resets at ",
-    "reset on ",
-    "resets on ",
-    "resets ",
-    "until ",
-    "access on ",
-    "available at ",
+    "again at",
+    "again on",
+    "again after",
+    "retry at",
+    "retry after",
+    "reset at",
+    "resets at",
+    "reset on",
+    "resets on",
+    "resets",
+    "until",
+    "access on",
+    "available at",
     "limit reached|",
-    "将在 ",
+    "将在",
 ];
 
 /// Characters between a phrase and its date.

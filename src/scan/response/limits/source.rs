@@ -35,9 +35,13 @@ pub(in crate::scan::response) struct LimitSource<'a> {
 pub(super) type Dialect = fn(&LimitSource<'_>) -> Option<Duration>;
 
 impl LimitSource<'_> {
-    /// The time until the reset that a header names, as [`until_text`](Self::until_text) reads it.
+    /// The time until the reset that a header names, as [`until_text`](Self::until_text) reads it. If the header is there
+    /// more than once, the latest reset counts.
     pub fn until_header(&self, name: &str) -> Option<Duration> {
-        self.until_text(self.header(name)?)
+        let values = self.headers.get_all(name).iter();
+        values
+            .filter_map(|value| self.until_text(value.to_str().ok()?.trim()))
+            .max()
     }
 
     /// The value of a header without surrounding whitespace.
@@ -50,11 +54,16 @@ impl LimitSource<'_> {
         self.header(name).and_then(parse_decimal)
     }
 
-    /// The time until the reset that a member of the body names: a number, or a text.
+    /// The time until the reset that a member of the body names: a number, a text, or a protobuf duration as an object.
     pub fn until_value(&self, value: &Value) -> Option<Duration> {
         match value {
             Value::Number(number) => self.until_number(number.as_f64()?),
             Value::String(text) => self.until_text(text.trim()),
+            Value::Object(duration) => {
+                let seconds = duration.get("seconds").and_then(number_of)?;
+                let nanoseconds = duration.get("nanos").and_then(number_of).unwrap_or(0.0);
+                plausible_seconds(seconds + nanoseconds / 1e9)
+            }
             _ => None,
         }
     }
@@ -76,6 +85,11 @@ impl LimitSource<'_> {
         delay.or_else(|| moments().find_map(|seconds| self.until(Duration::try_from_secs_f64(seconds).ok()?)))
     }
 
+    /// The time until the reset that `number` names in a field for milliseconds.
+    pub fn until_milliseconds(&self, number: f64) -> Option<Duration> {
+        plausible_seconds(number / 1e3).or_else(|| self.until_number(number))
+    }
+
     /// The time until `moment`, which is a time since 1970. It is zero if `moment` has passed.
     pub fn until(&self, moment: Duration) -> Option<Duration> {
         is_plausible(&moment.abs_diff(self.unix_now)).then(|| moment.saturating_sub(self.unix_now))
@@ -94,6 +108,11 @@ impl LimitSource<'_> {
             _ => UtcOffset::UTC,
         }
     }
+}
+
+/// The number that a member of the body contains, as a number or as a text.
+pub(super) fn number_of(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| parse_decimal(value.as_str()?.trim()))
 }
 
 pub(super) fn is_plausible(duration: &Duration) -> bool {

@@ -55,6 +55,7 @@ const LIFECYCLE: &[&str] = &[
     r#"{"type":"response.metadata","headers":{}}"#,
     r#"{"type":"message_start","message":{"content":[],"usage":{"input_tokens":3}}}"#,
     r#"{"type":"ping"}"#,
+    r#"{"type":"keepalive","sequence_number":3}"#,
     r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
     r#"{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
     r#"{"choices":[],"prompt_filter_results":[{"x":{"delta":{"content":"x"}}}]}"#,
