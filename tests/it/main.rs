@@ -30,6 +30,7 @@ mod hostile;
 mod http1;
 mod leaks;
 mod limited_accounts;
+mod limited_turns;
 mod limits;
 mod listener_tls;
 mod models;

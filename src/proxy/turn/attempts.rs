@@ -2,7 +2,7 @@
 //!
 //! While the loop runs, no part of an answer has reached the caller, so the request can be sent again. This needs four
 //! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
-//! has not failed yet.
+//! has not failed yet. After a limit or a refused credential, it needs no retry of the budget.
 //!
 //! An answer with a limit that the turn waits out is not counted: when the upstream is asked again after the reset, that
 //! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    policy::{Availability, LimitCause, MemberIndex, Verdict},
+    policy::{Availability, MemberIndex, Verdict},
     proxy::request_log::RequestLog,
     state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream, WithheldFailure},
 };
@@ -268,12 +268,6 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 self.withheld.extend(lease.withhold_failure());
                 FailureKind::Failed
             }
-            // An account without credit that names no reset is not expected to get some soon.
-            Verdict::Limited {
-                reset: None,
-                cause: LimitCause::Quota,
-                ..
-            } => FailureKind::Refused,
             Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
             _ => FailureKind::Refused,
         };

@@ -5,6 +5,7 @@
 
 use std::{
     future::{pending, poll_fn},
+    mem,
     pin::{Pin, pin},
     task::Poll,
 };
@@ -55,6 +56,7 @@ impl<'a> Turn<'a> {
                 None => pending().await,
             }
         });
+        let mut has_awaited_reset = false;
         loop {
             // The notifications are enabled before health is read, so that no later change is missed.
             let mut changes = self.changes();
@@ -63,6 +65,11 @@ impl<'a> Turn<'a> {
                 return lease;
             }
             self.wait_limits.now = self.gateway.clock.now();
+            match candidate.map(|candidate| self.availability(candidate.index)) {
+                Some(Availability::Cooling { .. }) => has_awaited_reset = true,
+                Some(Availability::Full) if mem::take(&mut has_awaited_reset) => self.wait_for_slot_after_reset(),
+                _ => {}
+            }
             let until = match self.decide() {
                 // A request keeps its place in the queue of a full upstream, even if another one is preferred by now.
                 Decision::Wait {
@@ -88,6 +95,14 @@ impl<'a> Turn<'a> {
                 () = sleep_until(self.gateway.clock.instant(until)) => {}
             }
         }
+    }
+
+    /// Lets the turn wait for a slot from now, for as long as a new turn does. Other requests have waited for the same reset
+    /// and were admitted first.
+    fn wait_for_slot_after_reset(&mut self) {
+        let limits = &mut self.wait_limits;
+        let until = limits.now.after(self.snapshot.patience.wait).min(limits.resets_until);
+        limits.waits_until = limits.waits_until.max(until);
     }
 
     fn is_full(&self, candidate: Candidate) -> bool {

@@ -137,8 +137,10 @@ async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_n
 async fn only_a_limit_that_resets_within_the_longest_wait_can_be_waited_out() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
-    let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(!turn.can_wait_out(A), "it is ready");
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    assert!(turn.can_wait_out(A), "its health did not believe the limit");
+    turn.mark_limited(A);
+    assert!(!turn.can_wait_out(A), "the turn has asked it once more");
     report(&snapshot, A, limited_for(2));
     report(&snapshot, B, limited_for(3_600));
     assert!(turn.can_wait_out(A), "a new session waits as well");
