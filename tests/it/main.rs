@@ -40,6 +40,7 @@ mod patience;
 mod pins;
 mod readme;
 mod recordings;
+mod refused_accounts;
 mod reload;
 mod resource_refusals;
 mod rights;
