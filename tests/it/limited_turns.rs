@@ -88,6 +88,79 @@ async fn every_endpoint_that_generates_waits_for_a_short_limit() {
     }
 }
 
+/// A stream that fails with this error before its first output.
+fn failing_stream(path: &str, error: &Value) -> Act {
+    match path {
+        "/v1/responses" => Act::events(&[
+            json!({"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}),
+            json!({"type": "response.in_progress", "response": {"id": "resp_1", "status": "in_progress"}}),
+            json!({"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "error": error}}),
+        ]),
+        "/v1/chat/completions" => Act::events(&[
+            json!({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}),
+            json!({ "error": error }),
+        ]),
+        _ => Act::events(&[
+            json!({"type": "message_start", "message": {"id": "msg_1", "content": []}}),
+            json!({"type": "error", "error": error}),
+        ]),
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_a_stream_reports_before_its_first_output_is_waited_out_or_answered_by_its_kind() {
+    let rate = json!({"type": "rate_limit_error", "code": "rate_limit_exceeded", "message": "Please try again in 2s."});
+    let quota =
+        json!({"type": "insufficient_quota", "code": "insufficient_quota", "message": "You exceeded your quota."});
+    for (path, body) in [
+        (
+            "/v1/responses",
+            json!({"model": "gpt-5.2", "input": "hi", "stream": true}),
+        ),
+        ("/v1/chat/completions", chat(true)),
+        ("/v1/messages", messages(true)),
+    ] {
+        let sims = sims(2).await;
+        let gateway = Gateway::before(&sims, "").await;
+        for sim in &sims {
+            sim.script().once(path, failing_stream(path, &rate));
+            let served = Rule::new(Act::reply(StatusCode::OK, &json!({"served": true})));
+            sim.script().add(served.path(path).times(1));
+        }
+        let begun = Instant::now();
+        let reply = client::post_json(gateway.address, path, &body).await;
+        assert_eq!(
+            (reply.status, reply.text()),
+            (StatusCode::OK, json!({"served": true}).to_string()),
+            "{path}"
+        );
+        assert!(
+            begun.elapsed() >= Duration::from_millis(1_900),
+            "{path}: {:?}",
+            begun.elapsed()
+        );
+        for sim in &sims {
+            sim.script().clear();
+            sim.script().always(failing_stream(path, &quota));
+        }
+        let before = received(&sims);
+        for _ in 0..3 {
+            let reply = client::post_json(gateway.address, path, &body).await;
+            let error = &reply.json()["error"];
+            assert_eq!(
+                (reply.status.as_u16(), &error["type"]),
+                (429, &json!("usage_limit_reached")),
+                "{path}"
+            );
+            assert!(
+                error["resets_in_seconds"].as_u64().is_some_and(|wait| wait > 200),
+                "{path}: {error}"
+            );
+        }
+        assert_eq!(received(&sims) - before, 2, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_limit_without_a_reset_is_waited_out() {
     let sims = sims(1).await;
@@ -207,13 +280,19 @@ async fn clients_that_leave_while_they_wait_for_a_reset_leave_no_trace() {
 
 #[tokio::test]
 async fn a_hundred_requests_that_wait_for_a_reset_are_all_served_and_spread() {
+    for lines in ["max_in_flight = 12", ""] {
+        check_hundred_requests(lines).await;
+    }
+}
+
+/// Sends a hundred requests to accounts with these lines of configuration, all of which are limited for a short time.
+async fn check_hundred_requests(lines: &str) {
     let sims = sims(3).await;
-    let config: String = sims.iter().map(|sim| upstream(sim, "max_in_flight = 12")).collect();
+    let config: String = sims.iter().map(|sim| upstream(sim, lines)).collect();
     let gateway = Gateway::configured(&config).await;
     for sim in &sims {
         sim.script().once("/v1/responses", rate_limited(4));
     }
-    // The first request finds that every account is limited.
     let begun = Instant::now();
     let mut tasks = vec![];
     for number in 0..100 {
@@ -222,6 +301,7 @@ async fn a_hundred_requests_that_wait_for_a_reset_are_all_served_and_spread() {
             let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": format!("session-{number}")});
             client::post_json(address, "/v1/responses", &body).await
         }));
+        // The first request finds that every account is limited.
         if number == 0 {
             gateway.metric_reaches("steadfast_waiting_requests", 1.0).await;
             for sim in &sims {
