@@ -12,6 +12,7 @@ mod classes;
 mod cooling;
 mod ejection;
 mod properties;
+mod quota;
 mod texts;
 
 /// A generation that names no model.
