@@ -316,7 +316,7 @@ async fn check_hundred_requests(lines: &str) {
         let at = ["a", "b", "c"].iter().position(|name| *name == reply.routed().0);
         served[at.expect("a known account")] += 1;
     }
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
     assert!(served.iter().all(|count| *count >= 10), "{served:?}");
 }
 

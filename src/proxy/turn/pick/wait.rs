@@ -14,7 +14,7 @@ use tokio::{sync::futures::Notified, time::sleep_until};
 
 use super::Turn;
 use crate::{
-    policy::{Availability, Candidate, Decision, WaitLimits},
+    policy::{Availability, Candidate, Decision, WaitLimits, select::NEAR_RESETS},
     state::Lease,
     tick::Tick,
 };
@@ -77,6 +77,11 @@ impl<'a> Turn<'a> {
                     until,
                 } if candidate.is_some_and(|waits_for| waits_for == other || self.is_full(waits_for)) => until,
                 Decision::WaitForChange { until } if candidate.is_none() => until,
+                // The other upstream was limited as well, and its reset came a moment earlier.
+                Decision::Send(other) => match candidate.and_then(|candidate| self.near_reset(candidate, other)) {
+                    Some(until) => until,
+                    None => return None,
+                },
                 _ => return None,
             };
             let changed = poll_fn(|context| {
@@ -95,6 +100,16 @@ impl<'a> Turn<'a> {
                 () = sleep_until(self.gateway.clock.instant(until)) => {}
             }
         }
+    }
+
+    /// When the limit of `candidate` resets, if that is soon and `candidate` is better than `other`.
+    fn near_reset(&self, candidate: Candidate, other: Candidate) -> Option<Tick> {
+        let Availability::Cooling { until, .. } = self.availability(candidate.index) else {
+            return None;
+        };
+        let better = self.candidates().find(|found| [candidate, other].contains(found));
+        let is_near = until.since(self.wait_limits.now) <= NEAR_RESETS && until <= self.wait_limits.resets_until;
+        (is_near && better == Some(candidate)).then_some(until)
     }
 
     /// Lets the turn wait for a slot from now, for as long as a new turn does. Other requests have waited for the same reset
