@@ -18,7 +18,7 @@ pub enum Availability {
         /// The kind of the limit.
         cause: LimitCause,
     },
-    /// The upstream failed several times in a row.
+    /// The upstream failed several times in a row, or more often than the others.
     Ejected {
         /// The earliest moment for the next probe.
         until: Tick,

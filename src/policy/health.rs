@@ -16,9 +16,10 @@
 //!
 //! **Limits** ([`Verdict::Limited`]): the upstream works, but this account, or one model of it, has reached a limit. The
 //! upstream cools down until the moment that it named. If it named none, the cooldown grows from [`COOLDOWN`] to
-//! [`COOLDOWN_MAX`] from one limited request to the next. A cooldown ends by itself and needs no probe. But limits are
-//! often lifted before the named moment. So an upstream that cools down for longer than [`EARLY_PROBE`] gets one request
-//! per [`EARLY_PROBE`], the first of them that long after the beginning. If that request is served, the cooldown is over.
+//! [`COOLDOWN_MAX`] from one limited request to the next; if a quota is used up, each cooldown is as long as
+//! [`COOLDOWN_MAX`]. A cooldown ends by itself and needs no probe. But limits are often lifted before the named moment. So
+//! an upstream that cools down for longer than [`EARLY_PROBE`] gets one request per [`EARLY_PROBE`], the first of them that
+//! long after the beginning. If that request is served, the cooldown is over.
 //!
 //! **Refusal** ([`Verdict::Refused`]): the upstream does not accept the credential, and waiting does not change that. The
 //! upstream is disabled, and is probed every [`PROBE_DISABLED`] and after a reload.

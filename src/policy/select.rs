@@ -9,7 +9,8 @@
 //! 3. Otherwise, the request is sent to the first other candidate that is ready.
 //! 4. If no candidate is ready, the request waits. It waits for a slot of the first candidate that is full, for a short
 //!    time, and for the earliest reset of all candidates that are limited, for longer: a limit ends at a known moment, and
-//!    a caller that is refused now can only come back later. It also waits for a probe that is due soon. A request that
+//!    a caller that is refused now can only come back later. Of resets at about the same time, it waits for that of the
+//!    best candidate. It also waits for a probe that is due soon. A request that
 //!    refers to state of its candidates waits for any of them to recover, because no other upstream can serve it.
 //! 5. Otherwise, no upstream is selected, and the request is answered from memory.
 //!
@@ -19,11 +20,17 @@
 //! request at a time. So if all upstreams are in an outage, the requests of all clients do not go to an upstream that is
 //! overloaded at best and may be about to recover.
 
+use std::time::Duration;
+
 use super::{availability::Availability, rendezvous::MemberIndex, session::Candidate};
 use crate::tick::Tick;
 
 #[cfg(test)]
 mod tests;
+
+/// Resets that are at most this far apart count as simultaneous: the better candidate is worth the difference. Accounts that
+/// one request has asked in turn name resets that differ by the time that it took.
+pub const NEAR_RESETS: Duration = Duration::from_millis(500);
 
 /// How long a request may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +116,7 @@ struct Waits<'a> {
     limits: &'a WaitLimits,
     /// The first candidate that is full.
     full: Option<Candidate>,
-    /// The candidate that will be ready first, and when.
+    /// The candidate that will be ready first, and when. Another one may be ready earlier by at most [`NEAR_RESETS`].
     earliest: Option<(Tick, Candidate)>,
     /// Until when the request waits for a change of health.
     change: Option<Tick>,
@@ -148,7 +155,9 @@ impl<'a> Waits<'a> {
             Availability::Ready | Availability::Draining => None,
         };
         if let Some(until) = ready
-            && self.earliest.is_none_or(|(earliest, _)| until < earliest)
+            && self
+                .earliest
+                .is_none_or(|(earliest, _)| until.after(NEAR_RESETS) < earliest)
         {
             self.earliest = Some((until, candidate));
         }

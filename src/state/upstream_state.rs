@@ -198,17 +198,22 @@ impl UpstreamState {
     /// Whether a request can be sent now.
     pub fn availability(&self, request: RequestClass) -> Availability {
         match self.health.availability(request) {
-            Availability::Ready if self.slots.is_full() => Availability::Full,
+            Availability::Ready if self.is_full() => Availability::Full,
             availability => availability,
         }
     }
 
     /// Takes a slot, if the upstream is available and no other request waits for it.
     pub fn try_acquire(self: &Arc<Self>, request: RequestClass) -> Option<Lease> {
-        if self.slots.is_full() {
+        if self.is_full() {
             return None;
         }
         self.admit(request)
+    }
+
+    fn is_full(&self) -> bool {
+        let is_ready = |class| self.health.availability(class) == Availability::Ready;
+        self.slots.is_full(is_ready)
     }
 
     /// Waits for a slot. Returns `None` at `deadline`, and as soon as it is known that the upstream will not be available

@@ -17,9 +17,11 @@ use crate::{
 pub const RESET_MIN: Duration = Duration::from_millis(500);
 /// The maximum time until a reset that an upstream names. Weekly quotas exist; a longer time is a mistake.
 pub const RESET_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// The length of the first cooldown if the upstream names no reset, up to a quarter longer or shorter.
+/// The length of the first cooldown after a limit of the rate if the upstream names no reset, up to a quarter longer or
+/// shorter.
 pub const COOLDOWN: Duration = Duration::from_secs(1);
-/// The maximum length of a cooldown if the upstream names no reset.
+/// The maximum length of a cooldown if the upstream names no reset. A used-up quota begins with it: credit does not come
+/// back within seconds.
 pub const COOLDOWN_MAX: Duration = Duration::from_secs(300);
 /// The time between two early probes of a limited upstream, and between the beginning of a cooldown and the first of
 /// them. There is none within this time before the end of the cooldown.
@@ -173,7 +175,7 @@ impl Cooldowns {
         let known = self.get(scope);
         let limit = match reset {
             Some(reset) => Cooldown::named(known, attempt, reset, now),
-            None => Cooldown::unnamed(known, attempt, now, random),
+            None => Cooldown::unnamed(known, attempt, cause, now, random),
         }?;
         let limit = Cooldown { cause, ..limit };
         self.set(scope, Some(limit));
@@ -269,12 +271,15 @@ impl Cooldown {
 
     /// The cooldown after `attempt` was limited without a named reset. Only a request that was sent after the end of
     /// the last cooldown shows that the cooldown was too short.
-    fn unnamed(known: Option<Self>, attempt: Attempt, now: Tick, random: u64) -> Option<Self> {
+    fn unnamed(known: Option<Self>, attempt: Attempt, cause: LimitCause, now: Tick, random: u64) -> Option<Self> {
         if known.is_some_and(|known| attempt.began < known.until) {
             return None;
         }
         let before = known.map_or(0, |known| known.unnamed);
-        let base = COOLDOWN.saturating_mul(1 << before.min(16)).min(COOLDOWN_MAX);
+        let base = match cause {
+            LimitCause::Rate => COOLDOWN.saturating_mul(1 << before.min(16)).min(COOLDOWN_MAX),
+            LimitCause::Quota => COOLDOWN_MAX,
+        };
         Some(Self {
             since: now,
             until: now.after(jittered(base, random).min(COOLDOWN_MAX)),

@@ -13,6 +13,7 @@ mod cooling;
 mod ejection;
 mod late;
 mod properties;
+mod quota;
 mod texts;
 
 /// A generation that names no model.

@@ -78,7 +78,7 @@ fn oracle(pool: &[UpstreamCase], limits: &WaitLimits) -> Decision {
             }
             _ => None,
         })
-        .min();
+        .reduce(|best, next| if best.0.since(next.0) > NEAR_RESETS { next } else { best });
     let full = untried().find(|index| pool[*index].availability == Availability::Full);
     if let Some(full) = full.filter(|_| limits.now < limit) {
         return wait(full, earliest.map_or(limit, |(until, _)| until.min(limit)));
@@ -200,6 +200,35 @@ fn every_request_waits_for_the_earliest_reset_if_no_candidate_is_ready() {
 }
 
 #[test]
+fn of_resets_at_about_the_same_time_that_of_the_best_candidate_is_waited_for() {
+    let cooling = |millis| Availability::Cooling {
+        until: at(NOW).after(Duration::from_millis(millis)),
+        cause: LimitCause::Rate,
+    };
+    // A session that has waited for its own upstream for as long as its patience allows.
+    let limits = WaitLimits {
+        resets_until: at(NOW + 60),
+        ..limits(0, 0)
+    };
+    for (resets, expected) in [
+        ([5_500, 5_000], 0),
+        ([5_501, 5_000], 1),
+        ([5_000, 5_000], 0),
+        ([5_000, 5_500], 0),
+    ] {
+        let decision = decide(&resets.map(|millis| case(cooling(millis))), &limits);
+        assert_eq!(
+            decision,
+            Decision::Wait {
+                candidate: candidate(expected),
+                until: at(NOW).after(Duration::from_millis(resets[expected])),
+            },
+            "{resets:?}"
+        );
+    }
+}
+
+#[test]
 fn only_a_request_with_owned_state_waits_for_a_recovery() {
     let draining = case(Availability::Draining);
     let disabled = case(Availability::Disabled { until: at(NOW + 300) });
@@ -285,7 +314,7 @@ fn a_ready_own_upstream_is_selected_without_a_look_at_the_others() {
 }
 
 fn availabilities() -> impl Strategy<Value = Availability> {
-    let until = || (1u64..8).prop_map(|seconds| at(NOW + seconds));
+    let until = || (2u32..16).prop_map(|halves| at(NOW).after(NEAR_RESETS * halves));
     prop_oneof![
         Just(Availability::Ready),
         Just(Availability::Full),

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    policy::{Availability, LimitCause, MemberIndex, Verdict},
+    policy::{Availability, MemberIndex, Verdict},
     proxy::request_log::RequestLog,
     state::{FailoverReason, Lease, NoLabels, Snapshot, Upstream, WithheldFailure},
 };
@@ -91,6 +91,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         complete_since: Instant,
     ) -> Result<TurnAnswer<'a, S::Response>, LoopError<'a, S::Response>> {
         let mut last: Option<Box<FailedAttempt<'a, S::Response>>> = None;
+        // The requests sent so far, without those that repeat one whose limit was waited out.
         let mut used = 0;
         for number in 1..=MAX_SENT {
             if used == self.turn.snapshot().attempts && !self.turn.confine_to_limited() {
@@ -99,9 +100,9 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             let Some(picked) = self.turn.next_upstream().await else {
                 break;
             };
-            if self.turn.has_waited_out(picked.index) {
-                used -= 1;
-            } else if last.as_ref().is_some_and(|failed| failed.kind.costs_retry()) && !self.turn.try_spend_retry() {
+            let is_free = self.turn.has_waited_out(picked.index);
+            let costs_retry = !is_free && last.as_ref().is_some_and(|failed| failed.kind.costs_retry());
+            if costs_retry && !self.turn.try_spend_retry() {
                 // The slot is given back before the request waits.
                 drop(picked);
                 if self.turn.confine_to_limited() {
@@ -110,7 +111,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 break;
             }
             self.observe_next(last.as_deref(), &picked, complete_since);
-            used += 1;
+            used += u32::from(!is_free);
             let result = self.attempt(picked).await;
             self.log.record_attempt(number, self.turn.waited());
             let failed = match result {
@@ -272,12 +273,6 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 self.withheld.extend(lease.withhold_failure());
                 FailureKind::Failed
             }
-            // An account without credit that names no reset is not expected to get some soon.
-            Verdict::Limited {
-                reset: None,
-                cause: LimitCause::Quota,
-                ..
-            } => FailureKind::Refused,
             Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
             _ => FailureKind::Refused,
         };

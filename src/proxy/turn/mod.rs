@@ -5,7 +5,8 @@
 //!  TurnFacts ──▶ Turn::open ──▶ next_upstream ──▶ RequestSender::send ──▶ verdict ──▶ confirm_pin ──▶ TurnAnswer
 //!                (affinity)     (pick)        ▲        (exchange)         (verdict)     (confirm)
 //!                                             │                              │
-//!                                             └────── mark_failed ◀──────────┘  the upstream cannot serve it
+//!                                             ├────── mark_failed ◀──────────┤  the upstream cannot serve it
+//!                                             └────── mark_limited ◀─────────┘  its limit can be waited out
 //! ```
 //!
 //! - [`facts`] are the input: the objects that the request names, and the group of its caller. The HTTP side makes them

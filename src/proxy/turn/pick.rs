@@ -242,9 +242,14 @@ impl<'a> Turn<'a> {
     }
 
     /// Whether the upstream at `index`, which has just reported a limit, will take requests again while the turn still
-    /// waits for resets.
+    /// waits for resets. It takes them already if its health did not believe the limit, because a later request has been
+    /// served or the operator has enabled the upstream since. Then the turn asks it once more.
     pub fn can_wait_out(&self, index: MemberIndex) -> bool {
-        matches!(self.availability(index), Availability::Cooling { until, .. } if until <= self.wait_limits.resets_until)
+        match self.availability(index) {
+            Availability::Ready | Availability::Full => !self.has_waited_out(index),
+            Availability::Cooling { until, .. } => until <= self.wait_limits.resets_until,
+            Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
+        }
     }
 
     /// Takes one retry from the retry budget, if there is one left.

@@ -3,7 +3,8 @@
 //! # Admission
 //!
 //! Taking a slot is one atomic step without a lock. While requests wait for a limited number of slots, a new request
-//! does not overtake them: [`Slots::is_full`] is true until the queue is empty.
+//! does not overtake them: [`Slots::is_full`] is true until the queue is empty. Requests that wait for the reset of a limit do
+//! not count, because a limit may concern only a part of the upstream.
 //!
 //! A freed slot is not announced to all waiting requests. [`Slots::serve_queue`] takes it on behalf of the first request
 //! in the queue that can use it and sends the result there, so that a request wakes up only when it has a slot.
@@ -105,9 +106,27 @@ impl<T> Slots<T> {
         self.limit.store(limit.unwrap_or(UNLIMITED), SeqCst);
     }
 
-    /// Whether every slot is taken, or belongs to a request in the queue.
-    pub fn is_full(&self) -> bool {
-        !self.has_free() || (self.limit().is_some() && self.waiting() > 0)
+    /// Whether every slot is taken, or belongs to a request in the queue. `can_use` returns whether a request of a class
+    /// could use a free slot now.
+    pub fn is_full(&self, can_use: impl Fn(RequestClass) -> bool) -> bool {
+        !self.has_free() || (self.limit().is_some() && self.waiting() > 0 && self.is_wanted(can_use))
+    }
+
+    /// Whether a request in the queue could use a free slot now.
+    #[cold]
+    fn is_wanted(&self, can_use: impl Fn(RequestClass) -> bool) -> bool {
+        // The classes that cannot use a slot. They are not asked about again.
+        let mut refused = Vec::new();
+        self.queue.lock().iter().any(|request| {
+            let is_new = !refused.contains(&request.class);
+            if is_new && can_use(request.class) {
+                return true;
+            }
+            if is_new {
+                refused.push(request.class);
+            }
+            false
+        })
     }
 
     fn has_free(&self) -> bool {
@@ -238,14 +257,18 @@ mod tests {
     #[test]
     fn a_limit_is_never_exceeded_and_a_queue_makes_a_free_slot_full() {
         let slots = Slots::<()>::default();
-        assert!(slots.try_take() && slots.try_take() && !slots.is_full());
+        assert!(slots.try_take() && slots.try_take() && !slots.is_full(|_| true));
         slots.set_limit(Some(1));
-        assert!(!slots.try_take() && slots.is_full());
+        assert!(!slots.try_take() && slots.is_full(|_| false));
         let position = slots.enqueue(ANY);
         assert!(slots.release() && slots.release());
-        assert!(slots.is_full(), "the free slot belongs to the request in the queue");
+        assert!(
+            slots.is_full(|_| true),
+            "the free slot belongs to the request in the queue"
+        );
+        assert!(!slots.is_full(|_| false), "the request in the queue cannot use it");
         drop(position);
-        assert!(!slots.is_full() && slots.try_take());
+        assert!(!slots.is_full(|_| true) && slots.try_take());
         assert_eq!((slots.in_flight(), slots.limit()), (1, Some(1)));
     }
 }

@@ -116,6 +116,36 @@ async fn the_end_of_a_cooldown_admits_every_waiting_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_a_reset_keep_no_slot_from_requests_that_are_not_limited() {
+    let state = state(Some(2));
+    let images = RequestClass {
+        endpoint: EndpointClass::Images,
+        model: None,
+    };
+    let mut lease = state.try_acquire(images).expect("it is ready");
+    lease.report(limited(3));
+    drop(lease);
+    let until = after(&state, 5_000);
+    let waiting = tokio::spawn({
+        let state = state.clone();
+        async move { state.acquire(images, until).await }
+    });
+    while state.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(state.availability(ANY), Availability::Ready);
+    let held = [(); 2].map(|()| state.try_acquire(ANY).expect("a slot is free"));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    drop(held);
+    assert_eq!(
+        state.availability(ANY),
+        Availability::Ready,
+        "one slot is handed over, and one is free"
+    );
+    assert!(waiting.await.expect("it runs").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_does_not_wait_for_a_cooldown_that_ends_after_its_deadline() {
     let state = state(None);
     let (mut first, mut second) = (

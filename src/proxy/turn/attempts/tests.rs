@@ -75,7 +75,12 @@ struct ScriptedSender {
     /// The result of each check of a credential.
     check: RefusalCheck,
     sent: Arc<Mutex<Vec<String>>>,
+    /// Makes the first answer, before those of the script.
+    first: Option<MakeStep>,
 }
+
+/// Makes a step while its request is in flight.
+type MakeStep = Box<dyn FnOnce() -> ScriptedStep + Send>;
 
 /// A response of a scripted upstream.
 #[derive(Clone, Copy)]
@@ -105,7 +110,11 @@ impl RequestSender for ScriptedSender {
         self.sent.lock().expect("no panic").push(upstream.name.to_string());
         let steps = self.script.get_mut(&*upstream.name);
         let steps = steps.unwrap_or_else(|| panic!("{} must not be called", upstream.name));
-        match steps.remove(0) {
+        let step = match self.first.take() {
+            Some(make) => make(),
+            None => steps.remove(0),
+        };
+        match step {
             ScriptedStep::Answer(status, verdict, rest) => Ok(UpstreamAnswer {
                 response: ScriptedResponse {
                     rest,
@@ -156,6 +165,7 @@ struct Scenario {
     bodies: usize,
     check: RefusalCheck,
     previous_response: Option<&'static str>,
+    first: Option<MakeStep>,
 }
 
 impl Scenario {
@@ -168,6 +178,7 @@ impl Scenario {
             bodies: usize::MAX,
             check: RefusalCheck::NotRefused,
             previous_response: None,
+            first: None,
         }
     }
 
@@ -197,6 +208,7 @@ impl Scenario {
             bodies: self.bodies,
             check: self.check,
             sent: sent.clone(),
+            first: self.first,
         };
         let mut log = RequestLog::open_unreadable(&gateway, HeaderValue::from_static("id"), None);
         let ended = match run(turn, sender, &mut log, charge, Instant::now()).await {

@@ -5,6 +5,7 @@
 
 use std::{
     future::{pending, poll_fn},
+    mem,
     pin::{Pin, pin},
     task::Poll,
 };
@@ -13,7 +14,7 @@ use tokio::{sync::futures::Notified, time::sleep_until};
 
 use super::Turn;
 use crate::{
-    policy::{Availability, Candidate, Decision, WaitLimits},
+    policy::{Availability, Candidate, Decision, WaitLimits, select::NEAR_RESETS},
     state::Lease,
     tick::Tick,
 };
@@ -55,6 +56,7 @@ impl<'a> Turn<'a> {
                 None => pending().await,
             }
         });
+        let mut has_awaited_reset = false;
         loop {
             // The notifications are enabled before health is read, so that no later change is missed.
             let mut changes = self.changes();
@@ -63,6 +65,11 @@ impl<'a> Turn<'a> {
                 return lease;
             }
             self.wait_limits.now = self.gateway.clock.now();
+            match candidate.map(|candidate| self.availability(candidate.index)) {
+                Some(Availability::Cooling { .. }) => has_awaited_reset = true,
+                Some(Availability::Full) if mem::take(&mut has_awaited_reset) => self.wait_for_slot_after_reset(),
+                _ => {}
+            }
             let until = match self.decide() {
                 // A request keeps its place in the queue of a full upstream, even if another one is preferred by now.
                 Decision::Wait {
@@ -70,6 +77,11 @@ impl<'a> Turn<'a> {
                     until,
                 } if candidate.is_some_and(|waits_for| waits_for == other || self.is_full(waits_for)) => until,
                 Decision::WaitForChange { until } if candidate.is_none() => until,
+                // The other upstream was limited as well, and its reset came a moment earlier.
+                Decision::Send(other) => match candidate.and_then(|candidate| self.near_reset(candidate, other)) {
+                    Some(until) => until,
+                    None => return None,
+                },
                 _ => return None,
             };
             let changed = poll_fn(|context| {
@@ -88,6 +100,24 @@ impl<'a> Turn<'a> {
                 () = sleep_until(self.gateway.clock.instant(until)) => {}
             }
         }
+    }
+
+    /// When the limit of `candidate` resets, if that is soon and `candidate` is better than `other`.
+    fn near_reset(&self, candidate: Candidate, other: Candidate) -> Option<Tick> {
+        let Availability::Cooling { until, .. } = self.availability(candidate.index) else {
+            return None;
+        };
+        let better = self.candidates().find(|found| [candidate, other].contains(found));
+        let is_near = until.since(self.wait_limits.now) <= NEAR_RESETS && until <= self.wait_limits.resets_until;
+        (is_near && better == Some(candidate)).then_some(until)
+    }
+
+    /// Lets the turn wait for a slot from now, for as long as a new turn does. Other requests have waited for the same reset
+    /// and were admitted first.
+    fn wait_for_slot_after_reset(&mut self) {
+        let limits = &mut self.wait_limits;
+        let until = limits.now.after(self.snapshot.patience.wait).min(limits.resets_until);
+        limits.waits_until = limits.waits_until.max(until);
     }
 
     fn is_full(&self, candidate: Candidate) -> bool {

@@ -76,6 +76,45 @@ async fn an_account_without_credit_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_without_a_reset_is_waited_out_in_growing_steps() {
+    for is_pinned in [false, true] {
+        let gateway = testing::gateway("");
+        if is_pinned {
+            set_pin(&gateway, "a");
+        }
+        let bare = limited_by(429, None, LimitCause::Rate);
+        let steps = [bare, bare, bare, bare, SERVED];
+        let script: [(&str, &[ScriptedStep]); 2] = ["a", "b"].map(|name| (name, &steps[..]));
+        let began = Instant::now();
+        let (sent, ended) = Scenario::new(&gateway, &script).run().await;
+        assert!(matches!(ended, Ended::Answer(_, 200)), "{ended:?} {sent:?}");
+        assert!(sent.len() <= 9, "{sent:?}");
+        let took = began.elapsed();
+        assert!(
+            took > Duration::from_secs(9) && took < Duration::from_secs(25),
+            "{took:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_health_does_not_believe_does_not_end_the_turn() {
+    let gateway = testing::gateway("");
+    set_pin(&gateway, "a");
+    let snapshot = gateway.snapshot();
+    let state = snapshot.upstreams()[0].state.clone();
+    // The operator enables the upstream while the request is in flight.
+    let enable = move || {
+        state.enable();
+        limited(429, LONG)
+    };
+    let mut scenario = Scenario::new(&gateway, &[("a", &[SERVED])]);
+    scenario.first = Some(Box::new(enable));
+    let (sent, ended) = scenario.run().await;
+    assert_eq!((sent, ended), (vec!["a".to_owned(), "a".to_owned()], answer("a", 200)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_turn_whose_upstream_is_limited_and_the_others_fail_waits_for_the_limit() {
     let gateway = three_upstreams("[retry]\nattempts = 3\n");
     let order = order(&gateway);

@@ -60,6 +60,52 @@ async fn a_session_waits_for_a_slot_at_its_full_upstream() {
     assert_eq!(began.elapsed(), Duration::from_millis(500));
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_the_same_reset_share_the_slots_of_the_upstream() {
+    let gateway = testing::configured(
+        "[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:A\"\nmax_in_flight = 2\n",
+    );
+    let snapshot = gateway.snapshot();
+    let state = &snapshot.upstreams()[0].state;
+    let request = RequestClass::generation(None);
+    let mut limited = state.try_acquire(request).expect("a free slot");
+    limited.report(Verdict::Limited {
+        reset: Some(Duration::from_secs(10)),
+        scope: Scope::Upstream,
+        cause: LimitCause::Rate,
+    });
+    drop(limited);
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let gateway = gateway.clone();
+            tokio::spawn(async move {
+                let snapshot = gateway.snapshot();
+                let mut turn = open(&gateway, &snapshot, None).expect("the upstream serves every model");
+                let picked = turn.next_upstream().await.expect("a slot");
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                drop(picked);
+                Instant::now()
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    let mut last = began;
+    for turn in waiting {
+        last = last.max(turn.await.expect("every request gets a slot"));
+    }
+    let took = last - began;
+    assert!(
+        took > Duration::from_millis(11_400) && took < Duration::from_millis(11_700),
+        "{took:?}"
+    );
+    // A request that gets no slot does not wait for longer than a new one.
+    let _held = [(); 2].map(|()| state.try_acquire(request).expect("a free slot"));
+    let mut turn = open(&gateway, &snapshot, None).expect("the upstream serves every model");
+    let began = Instant::now();
+    assert!(turn.next_upstream().await.is_none());
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+}
+
 /// The upstreams `a` and `b` of one organization, and `c` of another. The response `resp_1` was made by `owner`.
 fn owned_by(owner: &str) -> Arc<Gateway> {
     let upstream = |name: &str, more: &str| {

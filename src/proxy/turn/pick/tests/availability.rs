@@ -137,12 +137,46 @@ async fn an_ejected_upstream_gets_one_probe_and_a_session_waits_for_that_but_a_n
 async fn only_a_limit_that_resets_within_the_longest_wait_can_be_waited_out() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
-    let turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
-    assert!(!turn.can_wait_out(A), "it is ready");
+    let mut turn = open(&gateway, &snapshot, "gpt-5.2", None).expect("every model is served");
+    assert!(turn.can_wait_out(A), "its health did not believe the limit");
+    turn.mark_limited(A);
+    assert!(!turn.can_wait_out(A), "the turn has asked it once more");
     report(&snapshot, A, limited_for(2));
     report(&snapshot, B, limited_for(3_600));
     assert!(turn.can_wait_out(A), "a new session waits as well");
     assert!(!turn.can_wait_out(B));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_does_not_leave_its_upstream_a_moment_before_the_reset() {
+    for (millis_before, expected) in [(400, "a"), (600, "b")] {
+        let gateway = testing::gateway("");
+        set_pin(&gateway, "a");
+        pass_a_moment().await;
+        let snapshot = gateway.snapshot();
+        report(&snapshot, A, limited_for(20));
+        report(&snapshot, B, limited_for(20));
+        let waiting = tokio::spawn({
+            let gateway = gateway.clone();
+            async move {
+                let snapshot = gateway.snapshot();
+                let mut facts = kit::facts(&snapshot);
+                // The session has no patience for its own upstream.
+                facts.body_bytes = 0;
+                let mut turn = Turn::open(&gateway, &snapshot, &facts).expect("every model is served");
+                let picked = turn.next_upstream().await.expect("the limits end");
+                picked.upstream.name.to_string()
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(20_000 - millis_before)).await;
+        assert!(!waiting.is_finished());
+        snapshot.upstream(B).state.enable();
+        assert_eq!(
+            waiting.await.expect("no panic"),
+            expected,
+            "{millis_before} ms before the reset"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
