@@ -1,5 +1,7 @@
 //! What the brakes know of one turn.
 
+use std::time::Duration;
+
 use crate::{
     fault::{FailedSubject, Fault},
     ids::UpstreamId,
@@ -25,11 +27,10 @@ impl<'a> TurnBrake<'a> {
     /// Admits a turn, or refuses it.
     ///
     /// # Errors
-    /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due.
+    /// The [`BrakeRefusal`], if the requests before have failed at every upstream, and no probe is due.
     #[cold]
-    pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, Fault> {
-        let admission = gateway.runtime.brakes.admit(&keys);
-        let BrakeAdmission { probes, mut avoided } = admission.map_err(|refusal| fault(gateway, refusal))?;
+    pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, BrakeRefusal> {
+        let BrakeAdmission { probes, mut avoided } = gateway.runtime.brakes.admit(&keys)?;
         if !probes.has_any() && avoided.is_empty() {
             return Ok(None);
         }
@@ -70,12 +71,13 @@ pub(in crate::proxy::turn) enum FailureEvidence {
     Unclear,
 }
 
-fn fault(gateway: &Gateway, refusal: BrakeRefusal) -> Fault {
+/// The fault that tells of the refusal of a brake, which may admit the next request after `retry`.
+pub(super) fn fault(brake: BrakeKind, retry: Duration) -> Fault {
     Fault::FailedEverywhere {
-        subject: match refusal.by {
+        subject: match brake {
             BrakeKind::Session => FailedSubject::Session,
             BrakeKind::Pool => FailedSubject::Pool,
         },
-        retry: refusal.until.since(gateway.clock.now()),
+        retry,
     }
 }
