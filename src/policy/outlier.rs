@@ -20,6 +20,7 @@ use self::{
 };
 use crate::tick::Tick;
 
+mod log_time;
 mod model_time;
 mod speed;
 mod success;
@@ -27,8 +28,9 @@ mod success;
 mod tests;
 
 pub use self::{
+    log_time::LogTime,
     model_time::{ModelTime, RelativeTime},
-    speed::{LogTime, ResponseKind, SPEED_MEMORY, SPEED_SAMPLES_MIN, Speed, TimeSum, TypicalTime, order_by_speed},
+    speed::{ResponseKind, SPEED_MEMORY, SPEED_SAMPLES_MIN, Speed, TimeSum, TypicalTime, order_by_speed},
     success::{MARGIN, OutcomeCounts, REQUESTS_MIN, SUCCESS_WINDOW, success_outlier},
 };
 

@@ -6,7 +6,7 @@
 //! slow for a model that others serve too, the ratio shows it. If it is the only one that is asked for the model, there is
 //! nothing to compare with, and the ratio is about 1.
 
-use super::speed::LogTime;
+use super::log_time::LogTime;
 
 /// The weight of the newest time in the average over all upstreams. It is small, so that requests which one upstream
 /// answers in a row hardly move the average.

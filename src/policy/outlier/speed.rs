@@ -24,7 +24,7 @@
 
 use std::time::Duration;
 
-use super::model_time::RelativeTime;
+use super::{log_time::LogTime, model_time::RelativeTime};
 use crate::{
     policy::{
         rendezvous::MemberIndex,
@@ -45,37 +45,6 @@ pub(super) const SLOW: f64 = 2.0;
 pub(super) const VERY_SLOW: f64 = 4.0;
 /// The difference from the others' time up to which an upstream is never slow.
 pub(super) const NOTICEABLE: Duration = Duration::from_millis(500);
-
-/// The fractional bits of a [`LogTime`].
-const FRACTION: u32 = 10;
-
-/// The binary logarithm of a time in microseconds, in units of 1/1024. It is less than 2^16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogTime(u32);
-
-impl LogTime {
-    /// The logarithm as a number.
-    pub(super) fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The logarithm of `time`. Between two powers of two it is interpolated linearly, which is cheap, and wrong by
-    /// at most 6 % of the time.
-    pub fn of(time: Duration) -> Self {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        let exponent = micros.ilog2();
-        // The bits below the highest one, as a fraction.
-        let fraction = (u128::from(micros) << FRACTION >> exponent) as u32 - (1 << FRACTION);
-        Self((exponent << FRACTION) + fraction)
-    }
-
-    /// The time of this logarithm. It inverts the interpolation of [`LogTime::of`].
-    pub fn time(self) -> Duration {
-        let (exponent, fraction) = (self.0 >> FRACTION, self.0 & ((1 << FRACTION) - 1));
-        let micros = (u128::from((1 << FRACTION) + fraction) << exponent) >> FRACTION;
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
-}
 
 /// A kind of response, of which the times are compared only with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +78,7 @@ impl TimeSum {
     /// Packs a single time, without its model, into a number. The sum of up to 2^24 of these numbers is a packed sum, so that threads can add
     /// up times in one atomic step.
     pub fn pack(time: LogTime) -> u64 {
-        1 << Self::SUM_BITS | u64::from(time.0)
+        1 << Self::SUM_BITS | u64::from(time.bits())
     }
 
     /// The sum that is packed into `packed`, of times whose sum relative to their models is `relative`.
@@ -203,7 +172,7 @@ impl FirstOutputTime {
     /// The typical time; `None` if there are too few.
     pub fn typical(&self) -> Option<TypicalTime> {
         (self.samples >= SPEED_SAMPLES_MIN).then_some(TypicalTime {
-            time: LogTime(self.average.round() as u32),
+            time: LogTime::from_bits(self.average.round() as u32),
             relative: self.relative.round() as RelativeTime,
         })
     }
@@ -217,8 +186,8 @@ pub(super) fn compare_all(pool: &[Option<TypicalTime>]) -> Vec<Speed> {
         match (own, median(&mut others)) {
             (Some(own), Some(others)) => {
                 // The time that the others would take for the same models.
-                let expected = (i64::from(own.time.0) - own.relative + others).max(0);
-                compare(own.time.time(), LogTime(expected as u32).time())
+                let expected = (i64::from(own.time.bits()) - own.relative + others).max(0);
+                compare(own.time.time(), LogTime::from_bits(expected as u32).time())
             }
             _ => Speed::Normal,
         }

@@ -90,7 +90,7 @@ fn records_of_several_models_compare_like_with_like() {
         ([(0, 6_000), (1, 120_000)], Speed::VerySlow),
     ] {
         let mut models = [ModelTime::default(); 2];
-        let mut records = [const { () }; 3].map(|()| OutlierRecord::default());
+        let mut records = [0; 3].map(|_| OutlierRecord::default());
         let mut recent = [RecentOutcomes::default(); 3];
         for second in 0..30 {
             let of_others = [[(0, 1_000), (1, 20_000)], [(0, 1_000), (0, 1_000)]];
