@@ -20,13 +20,17 @@ use self::{
 };
 use crate::tick::Tick;
 
+mod log_time;
+mod model_time;
 mod speed;
 mod success;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    speed::{LogTime, ResponseKind, SPEED_MEMORY, SPEED_SAMPLES_MIN, Speed, TimeSum, order_by_speed},
+    log_time::LogTime,
+    model_time::{ModelTime, RelativeTime},
+    speed::{ResponseKind, SPEED_MEMORY, SPEED_SAMPLES_MIN, Speed, TimeSum, TypicalTime, order_by_speed},
     success::{MARGIN, OutcomeCounts, REQUESTS_MIN, SUCCESS_WINDOW, success_outlier},
 };
 
@@ -36,7 +40,7 @@ pub struct RecentOutcomes {
     /// The requests within the [window](SUCCESS_WINDOW).
     pub outcomes: OutcomeCounts,
     /// The typical time to the first output, by the [`ResponseKind`]; `None` if there are too few recent requests.
-    pub first_output: [Option<LogTime>; ResponseKind::COUNT],
+    pub first_output: [Option<TypicalTime>; ResponseKind::COUNT],
 }
 
 /// The sums of times to the first output, by the [`ResponseKind`].

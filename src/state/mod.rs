@@ -16,6 +16,7 @@ mod brakes;
 mod buffers;
 mod gateway;
 mod metrics;
+mod model_times;
 mod outliers;
 mod rate_limits;
 mod retry_budget;
@@ -36,6 +37,7 @@ pub use metrics::{
     Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
     StatusClass, TokenCounter, UpstreamMetrics,
 };
+pub use model_times::ModelTimes;
 pub use rate_limits::{Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};

@@ -22,14 +22,17 @@ use tokio::{sync::futures::Notified, time::sleep_until};
 
 pub(super) use self::health::Membership;
 use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
-use super::metrics::{NoLabels, UpstreamMetrics};
+use super::{
+    metrics::{NoLabels, UpstreamMetrics},
+    model_times::ModelTimes,
+};
 use crate::{
     endpoint::EndpointClass,
     ids::UpstreamId,
     policy::{
         Attempt, Availability, EjectionCap, RequestClass, Verdict,
         health::{HealthState, HealthStatus, Reason},
-        outlier::{RecentOutcomes, ResponseKind, Speed},
+        outlier::{LogTime, RecentOutcomes, ResponseKind, Speed},
     },
     tick::{Clock, Tick},
 };
@@ -103,12 +106,15 @@ impl Lease {
         self.state.report(attempt, verdict);
     }
 
-    /// Counts the time from the beginning of the attempt to now as the time to the first output of the response.
-    pub fn record_first_output(&self, kind: ResponseKind) {
+    /// Counts the time from the beginning of the attempt to now as the time to the first output of the response. `models`
+    /// has the typical times of the models at all upstreams.
+    pub fn record_first_output(&self, kind: ResponseKind, models: &ModelTimes) {
         let (state, attempt) = (&self.state, self.attempt);
         if attempt.request().endpoint == EndpointClass::Generation {
             let took = state.clock.now().since(attempt.began());
-            state.outcomes.record_first_output(kind, took);
+            let time = LogTime::of(took);
+            let relative = models.record(attempt.request().model, kind, time);
+            state.outcomes.record_first_output(kind, time, relative);
         }
     }
 

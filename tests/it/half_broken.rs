@@ -151,3 +151,55 @@ async fn new_sessions_avoid_a_slow_account_and_pinned_sessions_leave_a_very_slow
     }
     assert_eq!(send_turn(&gateway, &new).await.routed().0, "c");
 }
+
+#[tokio::test]
+async fn an_account_with_the_sessions_of_a_slow_model_is_not_slow() {
+    let sims = sims(3).await;
+    for sim in &sims {
+        let is_large = |body: &Value| body["model"] == "gpt-5.2-codex";
+        sim.script()
+            .add(Rule::new(Act::delay(Duration::from_millis(1_500))).body(is_large));
+        sim.script()
+            .add(Rule::new(Act::delay(Duration::from_millis(100))).body(|_| true));
+    }
+    let gateway = Gateway::before(&sims, "").await;
+    let mut large = Vec::new();
+    for number in 0..15 {
+        large.push(key_with_prefix(&gateway, "c", &format!("large-{number}")).await);
+    }
+    let turn = |key: String| {
+        let body = json!({"model": "gpt-5.2-codex", "input": "hi", "prompt_cache_key": key});
+        let address = gateway.address;
+        async move {
+            client::post_json(address, "/v1/responses", &body)
+                .await
+                .routed()
+                .0
+                .to_owned()
+        }
+    };
+    let mut small = Vec::new();
+    for number in 0..15 {
+        small.push(
+            key_with_prefix(
+                &gateway,
+                if number % 2 == 0 { "a" } else { "b" },
+                &format!("small-{number}"),
+            )
+            .await,
+        );
+    }
+    for _ in 0..2 {
+        let large = large.clone().into_iter().map(turn).collect::<JoinSet<_>>();
+        for key in &small {
+            assert_eq!(send_turn(&gateway, key).await.status, 200);
+        }
+        assert!(large.join_all().await.iter().all(|upstream| upstream == "c"));
+    }
+    // The comparison takes place once per second.
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(2_500);
+    while tokio::time::Instant::now() < deadline {
+        assert_eq!(field(&gateway, "speed").await, ["normal"; 3]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

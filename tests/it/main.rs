@@ -35,6 +35,7 @@ mod limits;
 mod listener_tls;
 mod models;
 mod operator;
+mod outages;
 mod owned;
 mod patience;
 mod pins;

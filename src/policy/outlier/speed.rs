@@ -15,7 +15,8 @@
 //! # The comparison
 //!
 //! Times are averaged and compared for each [`ResponseKind`] separately. Otherwise, an upstream with the sessions of a
-//! client that does not stream would seem slow beside the others.
+//! client that does not stream would seem slow beside the others. For the same reason, times are compared relative to the
+//! typical times of their models, see [`ModelTime`](super::ModelTime).
 //!
 //! An upstream is compared with the median of the others: the median hides a single upstream that is unusually fast or
 //! slow. A factor alone would mark upstreams for differences that no caller notices, so the difference must also
@@ -23,6 +24,7 @@
 
 use std::time::Duration;
 
+use super::{log_time::LogTime, model_time::RelativeTime};
 use crate::{
     policy::{
         rendezvous::MemberIndex,
@@ -44,32 +46,6 @@ pub(super) const VERY_SLOW: f64 = 4.0;
 /// The difference from the others' time up to which an upstream is never slow.
 pub(super) const NOTICEABLE: Duration = Duration::from_millis(500);
 
-/// The fractional bits of a [`LogTime`].
-const FRACTION: u32 = 10;
-
-/// The binary logarithm of a time in microseconds, in units of 1/1024. It is less than 2^16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogTime(u32);
-
-impl LogTime {
-    /// The logarithm of `time`. Between two powers of two it is interpolated linearly, which is cheap, and wrong by
-    /// at most 6 % of the time.
-    pub fn of(time: Duration) -> Self {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        let exponent = micros.ilog2();
-        // The bits below the highest one, as a fraction.
-        let fraction = (u128::from(micros) << FRACTION >> exponent) as u32 - (1 << FRACTION);
-        Self((exponent << FRACTION) + fraction)
-    }
-
-    /// The time of this logarithm. It inverts the interpolation of [`LogTime::of`].
-    pub fn time(self) -> Duration {
-        let (exponent, fraction) = (self.0 >> FRACTION, self.0 & ((1 << FRACTION) - 1));
-        let micros = (u128::from((1 << FRACTION) + fraction) << exponent) >> FRACTION;
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
-}
-
 /// A kind of response, of which the times are compared only with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseKind {
@@ -82,12 +58,16 @@ pub enum ResponseKind {
 impl ResponseKind {
     /// The number of kinds.
     pub const COUNT: usize = 2;
+    /// All kinds, in the order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] = [Self::Stream, Self::Whole];
 }
 
 /// The sum of some times' logarithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeSum {
     sum: u64,
+    /// The sum of the same times relative to their models.
+    relative: RelativeTime,
     count: u64,
 }
 
@@ -95,16 +75,17 @@ impl TimeSum {
     /// The bits of a packed sum that hold the sum itself. The number of times is above them.
     const SUM_BITS: u32 = 40;
 
-    /// Packs a single time into a number. The sum of up to 2^24 of these numbers is a packed sum, so that threads can add
+    /// Packs a single time, without its model, into a number. The sum of up to 2^24 of these numbers is a packed sum, so that threads can add
     /// up times in one atomic step.
-    pub fn pack(time: Duration) -> u64 {
-        1 << Self::SUM_BITS | u64::from(LogTime::of(time).0)
+    pub fn pack(time: LogTime) -> u64 {
+        1 << Self::SUM_BITS | u64::from(time.bits())
     }
 
-    /// The sum that is packed into `packed`.
-    pub const fn unpack(packed: u64) -> Self {
+    /// The sum that is packed into `packed`, of times whose sum relative to their models is `relative`.
+    pub const fn unpack(packed: u64, relative: RelativeTime) -> Self {
         Self {
             sum: packed & ((1 << Self::SUM_BITS) - 1),
+            relative,
             count: packed >> Self::SUM_BITS,
         }
     }
@@ -145,11 +126,22 @@ impl Speed {
     }
 }
 
+/// The typical time of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypicalTime {
+    /// The time itself.
+    pub time: LogTime,
+    /// The time relative to the typical times of the models.
+    pub relative: RelativeTime,
+}
+
 /// The exponentially weighted average of one upstream's times.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FirstOutputTime {
     /// The average of the [`LogTime`]s.
     average: f64,
+    /// The average of the times relative to their models.
+    relative: f64,
     /// The number of times in the average, up to [`u32::MAX`].
     samples: u32,
     /// When the latest time was recorded.
@@ -171,28 +163,32 @@ impl FirstOutputTime {
         // average that begins with one of them would depend on it too much.
         let weight = (1.0 - (1.0 - WEIGHT).powf(count)).max(count / (f64::from(self.samples) + count));
         self.average += (times.sum as f64 / count - self.average) * weight;
+        self.relative += (times.relative as f64 / count - self.relative) * weight;
         self.samples = self
             .samples
             .saturating_add(u32::try_from(times.count).unwrap_or(u32::MAX));
     }
 
     /// The typical time; `None` if there are too few.
-    pub fn typical(&self) -> Option<LogTime> {
-        (self.samples >= SPEED_SAMPLES_MIN).then_some(LogTime(self.average.round() as u32))
+    pub fn typical(&self) -> Option<TypicalTime> {
+        (self.samples >= SPEED_SAMPLES_MIN).then_some(TypicalTime {
+            time: LogTime::from_bits(self.average.round() as u32),
+            relative: self.relative.round() as RelativeTime,
+        })
     }
 }
 
 /// Returns the speed of each upstream in `pool`, which has the typical times of all its upstreams.
-pub(super) fn compare_all(pool: &[Option<LogTime>]) -> Vec<Speed> {
-    let speed_of = |(index, own): (usize, &Option<LogTime>)| {
-        let mut others: Vec<LogTime> = pool[..index]
-            .iter()
-            .chain(&pool[index + 1..])
-            .flatten()
-            .copied()
-            .collect();
+pub(super) fn compare_all(pool: &[Option<TypicalTime>]) -> Vec<Speed> {
+    let speed_of = |(index, own): (usize, &Option<TypicalTime>)| {
+        let others = pool[..index].iter().chain(&pool[index + 1..]).flatten();
+        let mut others: Vec<RelativeTime> = others.map(|typical| typical.relative).collect();
         match (own, median(&mut others)) {
-            (Some(own), Some(others)) => compare(own.time(), others.time()),
+            (Some(own), Some(others)) => {
+                // The time that the others would take for the same models.
+                let expected = (i64::from(own.time.bits()) - own.relative + others).max(0);
+                compare(own.time.time(), LogTime::from_bits(expected as u32).time())
+            }
             _ => Speed::Normal,
         }
     };
@@ -211,13 +207,13 @@ fn compare(own: Duration, others: Duration) -> Speed {
 }
 
 /// The median. Of an even number of values it is the geometric mean of the two in the middle.
-fn median(times: &mut [LogTime]) -> Option<LogTime> {
+fn median(times: &mut [RelativeTime]) -> Option<RelativeTime> {
     times.sort_unstable();
     let (low, high) = (
         *times.get(times.len().checked_sub(1)? / 2)?,
         *times.get(times.len() / 2)?,
     );
-    Some(LogTime(low.0.midpoint(high.0)))
+    Some(low.midpoint(high))
 }
 
 /// Moves slow upstreams behind faster ones in `candidates`, of which the first is the request's own upstream.

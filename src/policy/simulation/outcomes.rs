@@ -7,7 +7,7 @@ use crate::{
     policy::{
         Verdict,
         health::HealthState,
-        outlier::{OutcomeCounts, OutlierRecord, RecentOutcomes, SUCCESS_WINDOW, Speed, TimeSum},
+        outlier::{LogTime, ModelTime, OutcomeCounts, OutlierRecord, RecentOutcomes, SUCCESS_WINDOW, Speed, TimeSum},
     },
     tick::Tick,
 };
@@ -16,8 +16,9 @@ use crate::{
 #[derive(Default)]
 pub(super) struct SimulatedOutcomes {
     total: OutcomeCounts,
-    /// A packed [`TimeSum`].
+    /// A packed [`TimeSum`], and the same times relative to their model.
     times: u64,
+    relative: i64,
     record: OutlierRecord,
     pub speed: Speed,
     /// When the upstream was last out of service.
@@ -46,12 +47,20 @@ impl SimulatedOutcomes {
         }
     }
 
-    pub(super) fn record_first_output(&mut self, took: Duration) {
-        self.times += TimeSum::pack(took);
+    /// Counts a time. `model` is the typical time of the only model at all upstreams.
+    pub(super) fn record_first_output(&mut self, took: Duration, model: &mut ModelTime) {
+        let time = LogTime::of(took);
+        let (typical, relative) = model.record(time);
+        *model = typical;
+        self.times += TimeSum::pack(time);
+        self.relative += relative;
     }
 
     pub(super) fn sample(&mut self, state: HealthState, now: Tick) -> RecentOutcomes {
-        let times = [TimeSum::unpack(std::mem::take(&mut self.times)), TimeSum::default()];
+        let times = [
+            TimeSum::unpack(std::mem::take(&mut self.times), std::mem::take(&mut self.relative)),
+            TimeSum::default(),
+        ];
         match state {
             HealthState::Ready | HealthState::Cooling => self.record.sample(now, self.total, times),
             HealthState::Ejected | HealthState::Disabled | HealthState::Draining => {

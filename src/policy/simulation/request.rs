@@ -192,7 +192,10 @@ impl World {
                     self.count_withheld(request);
                 }
                 if verdict == Verdict::Served && sent.is_generation() {
-                    self.upstreams[to].outcomes.record_first_output(self.now.since(sent.at));
+                    let took = self.now.since(sent.at);
+                    self.upstreams[to]
+                        .outcomes
+                        .record_first_output(took, &mut self.model_time);
                 }
                 let streams = Duration::from_millis(self.rng.u64(100..10_000));
                 self.enter(request, RequestStage::Streaming(sent), streams);

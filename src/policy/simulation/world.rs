@@ -20,7 +20,7 @@ use crate::{
     ids::{ModelKey, Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
     policy::{
         Affinity, Availability, Candidate, EjectionCap, MemberIndex, Pins, Preference, Rendezvous, RequestClass,
-        RetryBudget, candidates,
+        RetryBudget, candidates, outlier::ModelTime,
     },
     tick::Tick,
 };
@@ -139,6 +139,8 @@ pub(super) struct World {
     pub event_queue: BinaryHeap<Reverse<(Tick, u64, SimulatedEvent)>>,
     entries: u64,
     pub upstreams: Vec<SimulatedUpstream>,
+    /// The typical time to the first output at all upstreams, which does not depend on the model here.
+    pub model_time: ModelTime,
     /// The upstreams whose slots, health or queue have just changed.
     pub changed: Vec<usize>,
     pub snapshot: Rc<SimulatedConfig>,
@@ -191,6 +193,7 @@ impl World {
             cap: EjectionCap::new(upstreams.iter().filter(|it| it.is_configured).count(), MAX_EJECTED),
             ejected_at_reload: [0; EndpointClass::COUNT],
             upstreams,
+            model_time: ModelTime::default(),
             changed: Vec::new(),
             sessions,
             requests: Vec::new(),

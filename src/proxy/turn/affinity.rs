@@ -5,7 +5,7 @@ use super::{
     facts::{HeaderLookup, NamedState, TurnFacts},
 };
 use crate::{
-    endpoint::KeylessRouting,
+    endpoint::{EndpointClass, KeylessRouting},
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
     policy::{Affinity, Clues, ConversationStart, Member, PinTakeover, PromptSize},
@@ -68,11 +68,12 @@ pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &Na
 /// its patience. `pinned` is the upstream to which its session is pinned.
 ///
 /// If the issuer of the turn state comes before a pin in another organization, the turn goes to the pin at once when the
-/// issuer cannot take it: its session moved there, and its cache is there by now.
+/// issuer cannot take it: its session moved there, and its cache is there by now. Only generations have a prompt.
 #[inline]
 pub(super) fn is_cached_at_own(
     snapshot: &Snapshot,
     eligibility: &Eligibility,
+    endpoint: EndpointClass,
     affinity: &Affinity,
     pinned: Option<&Member>,
 ) -> bool {
@@ -80,11 +81,11 @@ pub(super) fn is_cached_at_own(
     let pool = &snapshot.rendezvous;
     let issuer = affinity.issuer.and_then(|id| pool.position(id));
     let issuer = issuer.map(|index| pool.member(index)).filter(is_usable);
-    affinity.owner.is_some()
-        || match (issuer, pinned.filter(is_usable)) {
-            (Some(issuer), Some(pinned)) => issuer.organization == pinned.organization,
-            (issuer, pinned) => issuer.or(pinned).is_some(),
-        }
+    let is_cached = || match (issuer, pinned.filter(is_usable)) {
+        (Some(issuer), Some(pinned)) => issuer.organization == pinned.organization,
+        (issuer, pinned) => issuer.or(pinned).is_some(),
+    };
+    affinity.owner.is_some() || (endpoint == EndpointClass::Generation && is_cached())
 }
 
 /// The change that the turn makes to the pin of its session if an upstream serves it. `pinned` is the upstream of the pin,
@@ -97,6 +98,9 @@ pub(super) fn pin_update<'a>(
     pinned: Option<&Member>,
 ) -> PinUpdate {
     let takeover = match pinned {
+        // The pin says where the prompt is cached. A request that generates no text has no prompt: if it moves, because
+        // its account is limited for images, for example, the session stays.
+        _ if facts.endpoint.class() != EndpointClass::Generation => None,
         Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
         Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
         None => Some(PinTakeover::Always),
@@ -300,8 +304,11 @@ mod tests {
                 owner: id(owner),
                 issuer: id(issuer),
             };
-            let is_cached = is_cached_at_own(&snapshot, &eligibility, &affinity, member(&snapshot, pin));
-            assert_eq!(is_cached, expected, "owner {owner}, issuer {issuer}, pin {pin}");
+            let pinned = member(&snapshot, pin);
+            let is_cached = |endpoint| is_cached_at_own(&snapshot, &eligibility, endpoint, &affinity, pinned);
+            let label = format!("owner {owner}, issuer {issuer}, pin {pin}");
+            assert_eq!(is_cached(EndpointClass::Generation), expected, "{label}");
+            assert_eq!(is_cached(EndpointClass::Embeddings), !owner.is_empty(), "{label}");
         }
     }
 
@@ -332,6 +339,9 @@ mod tests {
                 None => PromptSize::of_bytes(90_000),
             };
             assert_eq!(update, PinUpdate { prompt, takeover }, "{pin} {previous_response:?}");
+            facts.endpoint = Endpoint::Embeddings;
+            let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
+            assert_eq!(update.takeover, None, "{pin} {previous_response:?}");
         }
     }
 }

@@ -216,7 +216,8 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         if verdict == Verdict::Served {
             self.turn.confirm(upstream);
             if let Some(lease) = &answer.lease {
-                lease.record_first_output(S::response_kind(&answer.answer.response));
+                let models = &self.turn.gateway().runtime.model_times;
+                lease.record_first_output(S::response_kind(&answer.answer.response), models);
             }
         }
         let status = answer.answer.status;

@@ -14,8 +14,8 @@ use crate::{
 pub(in crate::proxy) struct PinUpdate {
     /// The length of the turn's prompt. The pin follows the session's longest conversation.
     pub prompt: PromptSize,
-    /// The requests that take the pin from its upstream. `None` if the pin stays: the session's own upstream does not
-    /// serve this model, and its cache for other models is still there.
+    /// The requests that take the pin from its upstream. `None` if the pin stays: the turn generates no text, or the
+    /// session's own upstream does not serve this model, and its cache for other models is still there.
     pub takeover: Option<PinTakeover>,
 }
 

@@ -73,6 +73,18 @@ impl Outlook {
     }
 }
 
+impl Outlook {
+    /// Whether the health of the upstreams says when one of them may serve the turn. It does not while one of them takes
+    /// requests, waits for a slot, or waits for its operator.
+    pub fn is_known(self) -> bool {
+        match self.obstacle {
+            Obstacle::Limit(_) => true,
+            Obstacle::Unavailable(cause) => !matches!(cause, UnavailableCause::Busy | UnavailableCause::Draining),
+            Obstacle::None => false,
+        }
+    }
+}
+
 /// What stands against one upstream, and until when.
 fn obstacle(availability: Availability, now: Tick) -> (Tick, Obstacle) {
     let soon = now.after(RETRY_AFTER);

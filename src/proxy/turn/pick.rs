@@ -120,13 +120,14 @@ impl<'a> Turn<'a> {
             .and_then(|id| snapshot.rendezvous.position(id))
             .map(|index| snapshot.rendezvous.member(index));
         let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
-        let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, &affinity, pinned);
+        let class = facts.endpoint.class();
+        let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, class, &affinity, pinned);
         let mut turn = Self {
             gateway,
             snapshot,
             eligibility,
             request: RequestClass {
-                endpoint: facts.endpoint.class(),
+                endpoint: class,
                 model: facts.model.map(ModelKey::from_name),
             },
             namespace: group.namespace,

@@ -4,10 +4,7 @@
 //! [`outlier`](crate::policy::outlier) compares the upstreams. No request reads what it counts, so all orderings are
 //! relaxed: a request that is counted a second later is compared a second later.
 
-use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -16,7 +13,9 @@ use crate::{
     endpoint::EndpointClass,
     policy::{
         Attempt, Verdict,
-        outlier::{OutcomeCounts, OutlierRecord, RecentOutcomes, ResponseKind, Speed, TimeSum, TimeSums},
+        outlier::{
+            LogTime, OutcomeCounts, OutlierRecord, RecentOutcomes, RelativeTime, ResponseKind, Speed, TimeSum, TimeSums,
+        },
     },
     tick::Tick,
 };
@@ -37,6 +36,8 @@ struct SharedCounts {
     failed: AtomicU64,
     /// The packed [`TimeSum`] of the times since the latest sample, by the [`ResponseKind`].
     times: [AtomicU64; ResponseKind::COUNT],
+    /// The sum of the same times relative to their models.
+    relative: [AtomicI64; ResponseKind::COUNT],
     /// When the upstream was last out of service, in nanoseconds. Requests that were sent before do not count.
     returned: AtomicU64,
 }
@@ -61,9 +62,10 @@ impl Outcomes {
         }
     }
 
-    /// Counts the time to the first output of a response.
-    pub fn record_first_output(&self, kind: ResponseKind, took: Duration) {
-        self.shared.times[kind as usize].fetch_add(TimeSum::pack(took), Relaxed);
+    /// Counts the time to the first output of a response, which is also given relative to the typical time of its model.
+    pub fn record_first_output(&self, kind: ResponseKind, time: LogTime, relative: RelativeTime) {
+        self.shared.times[kind as usize].fetch_add(TimeSum::pack(time), Relaxed);
+        self.shared.relative[kind as usize].fetch_add(relative, Relaxed);
     }
 
     /// Returns what was observed lately. Must be called once per second while the upstream is in service.
@@ -99,17 +101,18 @@ impl Outcomes {
             succeeded: self.shared.succeeded.load(Relaxed),
             failed: self.shared.failed.load(Relaxed),
         };
-        let times = self
-            .shared
-            .times
-            .each_ref()
-            .map(|times| TimeSum::unpack(times.swap(0, Relaxed)));
-        (total, times)
+        let take = |kind: ResponseKind| {
+            let times = self.shared.times[kind as usize].swap(0, Relaxed);
+            TimeSum::unpack(times, self.shared.relative[kind as usize].swap(0, Relaxed))
+        };
+        (total, ResponseKind::ALL.map(take))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::policy::{LimitCause, RequestClass, Scope, outlier::SPEED_SAMPLES_MIN};
 
@@ -167,14 +170,16 @@ mod tests {
     #[test]
     fn times_of_all_threads_add_up() {
         let outcomes = Outcomes::default();
+        let (outcomes_ref, second) = (&outcomes, LogTime::of(Duration::from_secs(1)));
         std::thread::scope(|scope| {
             for _ in 0..SPEED_SAMPLES_MIN {
-                scope.spawn(|| outcomes.record_first_output(ResponseKind::Whole, Duration::from_secs(1)));
+                scope.spawn(move || outcomes_ref.record_first_output(ResponseKind::Whole, second, -7));
             }
         });
-        let typical = outcomes.sample(at(1)).first_output[ResponseKind::Whole as usize]
-            .expect("there are enough times")
-            .time();
+        let typical =
+            outcomes.sample(at(1)).first_output[ResponseKind::Whole as usize].expect("there are enough times");
+        assert_eq!(typical.relative, -7);
+        let typical = typical.time.time();
         assert!((typical.as_secs_f64() - 1.0).abs() < 0.01, "{typical:?}");
         assert_eq!(outcomes.speed(), Speed::Normal);
         for speed in Speed::ALL {

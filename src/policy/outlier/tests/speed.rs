@@ -10,13 +10,29 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn known(times: &[u64]) -> Vec<Option<LogTime>> {
-    times.iter().map(|time| Some(LogTime::of(millis(*time)))).collect()
+/// A typical time of requests for a model that typically takes one second.
+fn typical_time(time: u64) -> TypicalTime {
+    typical_time_of(time, 1_000)
+}
+
+/// A typical time of requests for a model that typically takes `model` milliseconds.
+fn typical_time_of(time: u64, model: u64) -> TypicalTime {
+    let [time, model] = [time, model].map(|time| LogTime::of(millis(time)));
+    let relative = i64::from(time.bits()) - i64::from(model.bits());
+    TypicalTime { time, relative }
+}
+
+fn known(times: &[u64]) -> Vec<Option<TypicalTime>> {
+    times.iter().map(|time| Some(typical_time(*time))).collect()
+}
+
+fn pack(time: Duration) -> u64 {
+    TimeSum::pack(LogTime::of(time))
 }
 
 fn sum(times: &[Duration]) -> TimeSums {
-    let packed = times.iter().map(|time| TimeSum::pack(*time)).sum();
-    [TimeSum::unpack(packed), TimeSum::default()]
+    let packed = times.iter().map(|time| pack(*time)).sum();
+    [TimeSum::unpack(packed, 0), TimeSum::default()]
 }
 
 /// The typical time after `times`, one per second from the tenth second on.
@@ -26,7 +42,7 @@ fn typical(times: &[u64]) -> Option<Duration> {
     for (second, time) in (10..).zip(times) {
         recent = record.sample(at(second), OutcomeCounts::default(), sum(&[millis(*time)]));
     }
-    recent.first_output[0].map(LogTime::time)
+    recent.first_output[0].map(|typical| typical.time.time())
 }
 
 #[test]
@@ -48,23 +64,61 @@ fn an_upstream_is_slow_from_twice_and_very_slow_from_four_times_the_others() {
     );
     // An upstream alone, or beside unknown ones, is not compared.
     assert_eq!(compare_all(&known(&[60_000])), [Normal]);
-    assert_eq!(
-        compare_all(
-            &[LogTime::of(millis(60_000))]
-                .map(Some)
-                .into_iter()
-                .chain([None])
-                .collect::<Vec<_>>()
-        ),
-        [Normal, Normal]
-    );
+    assert_eq!(compare_all(&[Some(typical_time(60_000)), None]), [Normal, Normal]);
     assert_eq!(compare_all(&[]), []);
+}
+
+#[test]
+fn an_upstream_is_not_slow_because_of_its_models() {
+    use Speed::{Normal, VerySlow};
+    // Only the first upstream is asked for a model that takes twenty times as long.
+    let (large, small) = (typical_time_of(20_000, 20_000), typical_time_of(1_000, 1_000));
+    assert_eq!(compare_all(&[large, small, small].map(Some)), [Normal; 3]);
+    // It takes five times as long for its model as the second upstream.
+    let (slow, fast) = (typical_time_of(50_000, 20_000), typical_time_of(10_000, 20_000));
+    assert_eq!(compare_all(&[slow, fast].map(Some)), [VerySlow, Normal]);
+    // A large model does not hide that an upstream is slow with a small one.
+    let slow = typical_time_of(6_000, 1_000);
+    assert_eq!(compare_all(&[large, slow, small].map(Some)), [Normal, VerySlow, Normal]);
+}
+
+/// Times of a small and a large model at three upstreams: the last one has all sessions of the large model, or is slow.
+#[test]
+fn records_of_several_models_compare_like_with_like() {
+    for (times_of_last, expected) in [
+        ([(1, 20_000), (1, 20_000)], Speed::Normal),
+        ([(0, 6_000), (1, 120_000)], Speed::VerySlow),
+    ] {
+        let mut models = [ModelTime::default(); 2];
+        let mut records = [0; 3].map(|_| OutlierRecord::default());
+        let mut recent = [RecentOutcomes::default(); 3];
+        for second in 0..30 {
+            let of_others = [[(0, 1_000), (1, 20_000)], [(0, 1_000), (0, 1_000)]];
+            for ((record, recent), times) in records
+                .iter_mut()
+                .zip(&mut recent)
+                .zip(of_others.into_iter().chain([times_of_last]))
+            {
+                let (mut packed, mut relative) = (0, 0);
+                for (model, time) in times {
+                    let time = LogTime::of(millis(time));
+                    let (typical, ratio) = models[model].record(time);
+                    models[model] = typical;
+                    packed += TimeSum::pack(time);
+                    relative += ratio;
+                }
+                let sums = [TimeSum::unpack(packed, relative), TimeSum::default()];
+                *recent = record.sample(at(second + 1), OutcomeCounts::default(), sums);
+            }
+        }
+        assert_eq!(speeds(&recent), [Speed::Normal, Speed::Normal, expected]);
+    }
 }
 
 #[test]
 fn streams_and_whole_responses_are_compared_separately() {
     let upstream = |stream: u64, whole: u64| RecentOutcomes {
-        first_output: [stream, whole].map(|time| (time > 0).then(|| LogTime::of(millis(time)))),
+        first_output: [stream, whole].map(|time| (time > 0).then(|| typical_time(time))),
         ..RecentOutcomes::default()
     };
     let of = |pool: &[RecentOutcomes]| speeds(pool);
@@ -93,6 +147,7 @@ fn the_typical_time_needs_ten_samples_and_is_forgotten_after_a_minute() {
     assert!(sample(72, sum(&[millis(100); 9])).is_none());
     let anew = sample(73, sum(&[millis(100)]))
         .expect("there are ten new samples")
+        .time
         .time();
     assert!(
         (anew.as_secs_f64() - 0.1).abs() < 0.01,
@@ -181,7 +236,7 @@ proptest! {
         let back = LogTime::of(time).time();
         prop_assert!(back <= time && time.as_secs_f64() <= back.as_secs_f64() * 1.002 + 1e-9);
         let exact = (micros as f64).log2();
-        let log = TimeSum::pack(time) & 0xff_ffff;
+        let log = pack(time) & 0xff_ffff;
         prop_assert!((log as f64 / 1024.0 - exact).abs() < 0.09);
         prop_assert!(LogTime::of(time) <= LogTime::of(Duration::from_micros(micros.saturating_add(more))));
     }
@@ -196,14 +251,14 @@ proptest! {
         let mut recent = RecentOutcomes::default();
         for (second, (time, count)) in (10..).zip(batches) {
             recent = record.sample(at(second), OutcomeCounts::default(), sum(&vec![millis(time); count]));
-            let log = (TimeSum::pack(millis(time)) & 0xff_ffff) as f64;
+            let log = (pack(millis(time)) & 0xff_ffff) as f64;
             for _ in 0..count {
                 samples += 1.0;
                 average += (log - average) * WEIGHT.max(1.0 / samples);
             }
         }
         if samples >= f64::from(SPEED_SAMPLES_MIN) {
-            let typical = recent.first_output[0].expect("there are enough samples").time().as_secs_f64();
+            let typical = recent.first_output[0].expect("there are enough samples").time.time().as_secs_f64();
             let exact = 2f64.powf(average / 1024.0) / 1e6;
             // The batch that reaches the tenth sample is weighted a little differently, and logarithms are rounded.
             prop_assert!(typical / exact > 0.5 && typical / exact < 2.0, "{typical} {exact}");
@@ -214,19 +269,19 @@ proptest! {
 
     #[test]
     fn marks_follow_the_rule(times in prop::collection::vec(prop::option::of(1u64..100_000), 0..7)) {
-        let pool: Vec<Option<LogTime>> = times.iter().map(|time| time.map(|time| LogTime::of(millis(time)))).collect();
+        let pool: Vec<Option<TypicalTime>> = times.iter().map(|time| time.map(typical_time)).collect();
         let marks = compare_all(&pool);
         for (index, mark) in marks.iter().enumerate() {
             let mut others: Vec<f64> = (0..pool.len())
                 .filter(|other| *other != index)
-                .filter_map(|other| Some(pool[other]?.time().as_secs_f64()))
+                .filter_map(|other| Some(pool[other]?.time.time().as_secs_f64()))
                 .collect();
             others.sort_by(f64::total_cmp);
             let (Some(own), false) = (pool[index], others.is_empty()) else {
                 prop_assert_eq!(*mark, Speed::Normal);
                 continue;
             };
-            let own = own.time().as_secs_f64();
+            let own = own.time.time().as_secs_f64();
             // The median lies between these two, and is one of them if they are the same.
             let (low, high) = (others[(others.len() - 1) / 2], others[others.len() / 2]);
             let is_over = |factor: f64, median: f64| own > factor * median && own - median > NOTICEABLE.as_secs_f64();

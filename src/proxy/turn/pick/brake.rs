@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::{
     Turn,
-    turn_brake::{FailureEvidence, TurnBrake},
+    turn_brake::{self, FailureEvidence, TurnBrake},
 };
 use crate::{
     fault::Fault,
     policy::MemberIndex,
-    state::{BrakeKeys, ClassSession, PoolKey, SessionAge, Upstream},
+    state::{BrakeKeys, BrakeRefusal, ClassSession, PoolKey, SessionAge, Upstream},
     tick::Tick,
 };
 
@@ -21,13 +21,27 @@ impl<'a> Turn<'a> {
     /// Lets the brakes admit the turn, or refuse it.
     ///
     /// # Errors
-    /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due.
+    /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due. If the health
+    /// of all upstreams admits no request for longer, the fault that tells of that.
     #[inline]
     pub(super) fn pass_brakes(&mut self) -> Result<(), Fault> {
         if !self.gateway.runtime.brakes.are_idle() {
-            self.brake = TurnBrake::admit(self.gateway, self.brake_keys())?;
+            let admitted = TurnBrake::admit(self.gateway, self.brake_keys());
+            self.brake = admitted.map_err(|refusal| self.fault_of_refusal(refusal))?;
         }
         Ok(())
+    }
+
+    /// The fault that tells of a brake's refusal, or of the health of the upstreams if that stands against the turn for
+    /// longer. A client that came back earlier would be refused again.
+    #[cold]
+    fn fault_of_refusal(&self, refusal: BrakeRefusal) -> Fault {
+        self.gateway.metrics.braked_requests.increment(refusal.by);
+        let retry = refusal.until.since(self.gateway.clock.now());
+        match self.outlook() {
+            Some(outlook) if outlook.is_known() && outlook.retry > retry => self.fault_of(Some(outlook)),
+            _ => turn_brake::fault(refusal.by, retry),
+        }
     }
 
     /// Whether the turn is a probe. A probe is sent once only.

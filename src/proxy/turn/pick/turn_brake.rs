@@ -1,5 +1,7 @@
 //! What the brakes know of one turn.
 
+use std::time::Duration;
+
 use crate::{
     fault::{FailedSubject, Fault},
     ids::UpstreamId,
@@ -26,11 +28,10 @@ impl<'a> TurnBrake<'a> {
     /// Admits a turn, or refuses it.
     ///
     /// # Errors
-    /// [`Fault::FailedEverywhere`] if the requests before have failed at every upstream, and no probe is due.
+    /// The [`BrakeRefusal`], if the requests before have failed at every upstream, and no probe is due.
     #[cold]
-    pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, Fault> {
-        let admission = gateway.runtime.brakes.admit(&keys);
-        let BrakeAdmission { probes, mut avoided } = admission.map_err(|refusal| refuse(gateway, refusal))?;
+    pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, BrakeRefusal> {
+        let BrakeAdmission { probes, mut avoided } = gateway.runtime.brakes.admit(&keys)?;
         if !probes.has_any() && avoided.is_empty() {
             return Ok(None);
         }
@@ -71,14 +72,13 @@ pub(in crate::proxy::turn) enum FailureEvidence {
     Unclear,
 }
 
-/// Counts a refused request, and returns the fault that it is answered with.
-fn refuse(gateway: &Gateway, refusal: BrakeRefusal) -> Fault {
-    gateway.metrics.braked_requests.increment(refusal.by);
+/// The fault that tells of the refusal of a brake, which may admit the next request after `retry`.
+pub(super) fn fault(brake: BrakeKind, retry: Duration) -> Fault {
     Fault::FailedEverywhere {
-        subject: match refusal.by {
+        subject: match brake {
             BrakeKind::Session => FailedSubject::Session,
             BrakeKind::Pool => FailedSubject::Pool,
         },
-        retry: refusal.until.since(gateway.clock.now()).min(MAX_RETRY_AFTER),
+        retry: retry.min(MAX_RETRY_AFTER),
     }
 }
