@@ -85,10 +85,8 @@ impl<'a> Turn<'a> {
                 _ => return None,
             };
             let changed = poll_fn(|context| {
-                match changes
-                    .iter_mut()
-                    .any(|change| change.as_mut().poll(context).is_ready())
-                {
+                let mut all = changes.iter_mut();
+                match all.any(|change| change.as_mut().poll(context).is_ready()) {
                     true => Poll::Ready(()),
                     false => Poll::Pending,
                 }
