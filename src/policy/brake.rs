@@ -16,9 +16,12 @@
 //! 3. A braked session or pool is admitted one request at a time, its *probe*. The first probe of a session is due 2 s
 //!    after the last failure, that of a pool after 1 s. Each probe that fails doubles the delay, up to [`MAX_DELAY`]. All
 //!    other requests are refused. A probe is one attempt: it is not tried at a second upstream.
-//! 4. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
+//! 4. A brake concerns only the upstreams that have failed the requests which began it. If another upstream may take a
+//!    request, the request is neither refused nor a probe: it goes to that upstream. Requests that ran out of attempts or
+//!    of retries have not failed at every upstream.
+//! 5. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
 //!    refuses the request (4xx) ends it too, because the upstream works.
-//! 5. The brake is forgotten [`FORGOTTEN_AFTER`] the last failure.
+//! 6. The brake is forgotten [`FORGOTTEN_AFTER`] the last failure.
 //!
 //! A probe that ends without a verdict (its client has left, for example) is given back with [`Brake::release`], and the
 //! next request is the probe. A probe that has no verdict after [`PROBE_LEASE`] no longer prevents the next one.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    policy::MemberIndex,
+    ids::UpstreamId,
+    policy::{Availability, MemberIndex, avoidance::MAX_AVOIDED},
     state::{BrakeKeys, ClassSession, PoolKey, SessionAge, Upstream},
     tick::Tick,
 };
@@ -25,7 +26,8 @@ impl<'a> Turn<'a> {
     #[inline]
     pub(super) fn pass_brakes(&mut self) -> Result<(), Fault> {
         if !self.gateway.runtime.brakes.are_idle() {
-            self.brake = TurnBrake::admit(self.gateway, self.brake_keys())?;
+            let has_untried = |failed: &[UpstreamId]| self.has_untried(failed);
+            self.brake = TurnBrake::admit(self.gateway, self.brake_keys(), has_untried)?;
         }
         Ok(())
     }
@@ -45,7 +47,20 @@ impl<'a> Turn<'a> {
     /// was one.
     pub(super) fn stop_avoiding_one(&mut self) -> bool {
         let brake = self.brake.as_mut();
-        brake.is_some_and(|brake| brake.avoided.pop().is_some())
+        brake.is_some_and(|brake| !brake.is_confined && brake.avoided.pop().is_some())
+    }
+
+    /// Whether an upstream that is not in `failed` may take the turn. A longer list has lost its oldest upstreams.
+    fn has_untried(&self, failed: &[UpstreamId]) -> bool {
+        let may_take = |index| match self.availability(index) {
+            Availability::Ready | Availability::Full => true,
+            Availability::Cooling { until, .. } => until <= self.wait_limits.resets_until,
+            Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
+        };
+        failed.len() < MAX_AVOIDED
+            && self
+                .candidates()
+                .any(|candidate| !failed.contains(&self.upstream(candidate.index).id) && may_take(candidate.index))
     }
 
     /// Records what a failed attempt at `upstream` says.
