@@ -4,6 +4,10 @@
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +24,8 @@ use crate::kit::{
 };
 
 const DURATION: Duration = Duration::from_secs(6);
+/// The minimum number of faults. On a slow machine, the storm lasts longer.
+const ROUNDS: u32 = 60;
 const SESSIONS: usize = 200;
 const HEAD: &str = "[timeouts]\nhead = \"3s\"\nidle = \"2s\"\n[affinity]\nwait = \"100ms\"\nwait_max = \"300ms\"\n\
                     [retry]\nattempts = 4\nbudget = 1.0\non_timeout = true\n";
@@ -119,10 +125,12 @@ fn poisoned() -> Rule {
     Rule::new(act).head(|head| head.target.ends_with("?poisoned"))
 }
 
-/// Injects faults into all accounts but the last, and reloads the configuration, until `ends`.
-async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> Vec<Sim> {
+/// Injects faults into all accounts but the last, and reloads the configuration, for
+/// [`DURATION`] and [`ROUNDS`].
+async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>) -> Vec<Sim> {
+    let ends = Instant::now() + DURATION;
     let mut round = 0;
-    while Instant::now() < ends {
+    while round < ROUNDS || Instant::now() < ends {
         let at = fastrand::usize(..sims.len() - 1);
         sims[at].script().add(random_rule());
         if round % 24 == 12 {
@@ -143,7 +151,7 @@ async fn inject_faults(gateway: &Gateway, mut sims: Vec<Sim>, ends: Instant) -> 
             gateway.write(&config(&sims, 1 + round / 8 % 2));
             gateway.signal("HUP").await;
         }
-        if round % 8 == 0 {
+        if round % 2 == 0 {
             // The account is enabled again. Otherwise the accounts that fail would soon receive no more requests.
             let path = format!("/api/upstreams/{}/enable", sims[at].name());
             client::send(gateway.admin, client::post(&path, "")).await;
@@ -164,12 +172,15 @@ struct Responses {
     lost: Vec<RawResponse>,
 }
 
-/// Sends the requests of one session until `ends`.
-async fn session(address: SocketAddr, number: usize, ends: Instant) -> Responses {
+/// Sends the requests of one session after the other until `ended` is set.
+async fn sessions(address: SocketAddr, number: usize, ended: Arc<AtomicBool>) -> Responses {
     let mut responses = Responses::default();
-    while Instant::now() < ends {
+    let mut begun = 0;
+    while !ended.load(Relaxed) {
         let stream = fastrand::bool();
-        let key = format!("storm-{number}");
+        // A session that has moved stays where it is. New sessions also meet the accounts that fail.
+        begun += usize::from(fastrand::u8(..4) == 0);
+        let key = format!("storm-{number}-{begun}");
         let body = json!({"model": "gpt-5.2", "input": "hi", "stream": stream, "prompt_cache_key": key});
         let answer = wire::ask(address, wire::post("/v1/responses", &body.to_string())).await;
         if answer.status != 200 || (stream && failed_before_output(&answer)) {
@@ -194,9 +205,9 @@ fn failed_before_output(stream: &RawResponse) -> bool {
     has_failed(stream) && !stream.text().contains("response.output_")
 }
 
-/// Repeats a request that fails at every account until `ends`.
-async fn poison(address: SocketAddr, number: usize, ends: Instant) {
-    while Instant::now() < ends {
+/// Repeats a request that fails at every account until `ended` is set.
+async fn poison(address: SocketAddr, number: usize, ended: Arc<AtomicBool>) {
+    while !ended.load(Relaxed) {
         let key = format!("poison-{number}");
         let body = json!({"model": "gpt-5.2", "input": "hi", "prompt_cache_key": key});
         let answer = wire::ask(address, wire::post(POISONED_TARGET, &body.to_string())).await;
@@ -238,14 +249,15 @@ async fn every_request_is_served_while_one_account_works() {
     let sims = sims(4).await;
     let gateway = Gateway::configured(&config(&sims, 1)).await;
     sims.iter().for_each(|sim| sim.script().add(poisoned()));
-    let ends = Instant::now() + DURATION;
+    let ended = Arc::new(AtomicBool::new(false));
     let poisoners: Vec<_> = (0..POISONED)
-        .map(|number| tokio::spawn(poison(gateway.address, number, ends)))
+        .map(|number| tokio::spawn(poison(gateway.address, number, ended.clone())))
         .collect();
     let sessions: Vec<_> = (0..SESSIONS)
-        .map(|number| tokio::spawn(session(gateway.address, number, ends)))
+        .map(|number| tokio::spawn(sessions(gateway.address, number, ended.clone())))
         .collect();
-    let sims = inject_faults(&gateway, sims, ends).await;
+    let sims = inject_faults(&gateway, sims).await;
+    ended.store(true, Relaxed);
     for poisoner in poisoners {
         poisoner.await.expect("every poisoned request is refused in time");
     }
