@@ -14,13 +14,13 @@
 
 use std::time::Duration;
 
-use super::brake::FORGOTTEN_AFTER;
+use super::brake::{FORGOTTEN_AFTER, MAX_FAILED};
 use crate::{ids::UpstreamId, tick::Tick};
 
 /// How long a session avoids an upstream whose response broke after its first output.
 pub const AFTER_OUTPUT: Duration = Duration::from_secs(30);
 /// The maximum number of upstreams that a session avoids. The oldest failures are forgotten first.
-pub const MAX_AVOIDED: usize = 64;
+pub const MAX_AVOIDED: usize = MAX_FAILED;
 
 /// What an upstream has done to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

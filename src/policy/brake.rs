@@ -42,6 +42,8 @@ pub use pool::{POOL_SESSIONS, PoolBrake};
 pub const MAX_DELAY: Duration = Duration::from_secs(30);
 /// The time from the last failure until the brake is forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+/// The maximum number of failed upstreams that are remembered for a session or a pool.
+pub const MAX_FAILED: usize = 64;
 /// The time after which a probe without a verdict no longer prevents the next probe.
 pub const PROBE_LEASE: Duration = Duration::from_secs(30);
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Brake, BrakeDecision, BrakeRules, Probe};
+use super::{Brake, BrakeDecision, BrakeRules, MAX_FAILED, Probe};
 use crate::{
     ids::{SessionKey, UpstreamId},
-    policy::avoidance::MAX_AVOIDED,
     tick::Tick,
 };
 
@@ -26,7 +25,7 @@ pub struct PoolBrake {
     brake: Brake,
     /// The sessions that have been counted; `None` stands for all requests without a session key.
     sessions: Vec<Option<SessionKey>>,
-    /// The upstreams that have failed these requests and later ones, at most [`MAX_AVOIDED`].
+    /// The upstreams that have failed these requests and later ones, at most [`MAX_FAILED`].
     failed: Vec<UpstreamId>,
 }
 
@@ -64,7 +63,7 @@ impl PoolBrake {
 
     /// Records that `upstream` has failed a request which no other upstream has served.
     pub fn record_failed_upstream(&mut self, upstream: UpstreamId) {
-        if !self.failed.contains(&upstream) && self.failed.len() < MAX_AVOIDED {
+        if !self.failed.contains(&upstream) && self.failed.len() < MAX_FAILED {
             self.failed.push(upstream);
         }
     }

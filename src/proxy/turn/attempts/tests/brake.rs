@@ -101,7 +101,7 @@ async fn a_braked_session_goes_to_an_upstream_that_it_was_not_tried_at() {
     let gateway = three_upstreams("[retry]\nattempts = 1\n");
     let order = order(&gateway);
     for name in &order {
-        assert_eq!(run_all(&gateway, FAILED).await.0, [name.clone()]);
+        assert_eq!(run_all(&gateway, FAILED).await.0, [name.as_str()]);
     }
     assert_eq!(run_all(&gateway, FAILED).await, (vec![], BRAKED));
     pass(2).await;
