@@ -14,13 +14,13 @@
 
 use std::time::Duration;
 
-use super::brake::FORGOTTEN_AFTER;
+use super::brake::{FORGOTTEN_AFTER, MAX_FAILED};
 use crate::{ids::UpstreamId, tick::Tick};
 
 /// How long a session avoids an upstream whose response broke after its first output.
 pub const AFTER_OUTPUT: Duration = Duration::from_secs(30);
 /// The maximum number of upstreams that a session avoids. The oldest failures are forgotten first.
-pub const MAX_AVOIDED: usize = 16;
+pub const MAX_AVOIDED: usize = MAX_FAILED;
 
 /// What an upstream has done to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn the_number_of_avoided_upstreams_is_bounded() {
-        let upstreams: Vec<_> = (0..40).map(|n| UpstreamId::from_name(&n.to_string())).collect();
+        let upstreams: Vec<_> = (0..100).map(|n| UpstreamId::from_name(&n.to_string())).collect();
         let mut avoidance = Avoidance::default();
         for upstream in &upstreams {
             avoidance.record(*upstream, SessionFailure::Everywhere, at(0));
         }
-        assert_eq!(avoided(&avoidance, at(0)), upstreams[40 - MAX_AVOIDED..]);
+        assert_eq!(avoided(&avoidance, at(0)), upstreams[100 - MAX_AVOIDED..]);
     }
 }

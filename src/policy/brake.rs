@@ -17,9 +17,12 @@
 //!    after the last failure, that of a pool after 1 s. Each probe that fails doubles the delay, up to 2 min for a session
 //!    and 30 s for a pool, which many clients wait for. All other requests are refused. A probe is one attempt: it is not
 //!    tried at a second upstream.
-//! 4. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
+//! 4. A brake concerns only the upstreams that have failed the requests which began it. If another upstream may take a
+//!    request, the request is neither refused nor a probe: it goes to that upstream. Requests that ran out of attempts or
+//!    of retries have not failed at every upstream.
+//! 5. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
 //!    refuses the request (4xx) ends it too, because the upstream works.
-//! 5. The brake is forgotten [`FORGOTTEN_AFTER`] the last failure.
+//! 6. The brake is forgotten [`FORGOTTEN_AFTER`] the last failure.
 //!
 //! A probe that ends without a verdict (its client has left, for example) is given back with [`Brake::release`], and the
 //! next request is the probe. A probe that has no verdict after [`PROBE_LEASE`] no longer prevents the next one.
@@ -41,6 +44,8 @@ pub use pool::{POOL_SESSIONS, PoolBrake};
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The time from the last failure until the brake is forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
+/// The maximum number of failed upstreams that are remembered for a session or a pool.
+pub const MAX_FAILED: usize = 64;
 /// The time after which a probe without a verdict no longer prevents the next probe.
 pub const PROBE_LEASE: Duration = Duration::from_secs(30);
 

@@ -21,10 +21,7 @@ pub use self::{
 };
 use crate::{
     ids::{OrganizationId, UpstreamId},
-    policy::{
-        avoidance::SessionFailure,
-        brake::{BrakeDecision, Probe},
-    },
+    policy::{avoidance::SessionFailure, brake::BrakeDecision},
     tick::{Clock, Tick},
 };
 
@@ -44,15 +41,19 @@ pub struct BrakeAdmission {
     pub probes: Probes,
     /// The upstreams that the session avoids, the oldest failure first.
     pub avoided: Vec<UpstreamId>,
+    /// The upstreams that the brakes concern. It is empty if no brake has begun.
+    pub failed: Vec<UpstreamId>,
 }
 
 /// A request that a brake refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrakeRefusal {
     /// The time at which the next request may be admitted.
     pub until: Tick,
     /// The brake that refuses the request.
     pub by: BrakeKind,
+    /// The upstreams that the brakes concern. The request may go to others.
+    pub failed: Vec<UpstreamId>,
 }
 
 /// The kinds of brakes.
@@ -73,6 +74,16 @@ impl BrakeKind {
         match self {
             Self::Session => "session",
             Self::Pool => "pool",
+        }
+    }
+}
+
+impl BrakeAdmission {
+    fn add_failed(&mut self, upstreams: &[UpstreamId]) {
+        for upstream in upstreams {
+            if !self.failed.contains(upstream) {
+                self.failed.push(*upstream);
+            }
         }
     }
 }
@@ -100,20 +111,34 @@ impl Brakes {
     pub fn admit(&self, keys: &BrakeKeys) -> Result<BrakeAdmission, BrakeRefusal> {
         self.change(|table, now| {
             let mut admission = BrakeAdmission::default();
-            let mut trouble = keys.class_session().and_then(|session| table.session_mut(session));
-            if let Some(trouble) = &mut trouble {
+            let mut refusal = None;
+            if let Some(trouble) = keys.class_session().and_then(|session| table.session_mut(session)) {
                 admission.avoided = trouble.avoidance.upstreams(now).collect();
-                admission.probes.session = probe_of(trouble.brake.admit(now), BrakeKind::Session)?;
-            }
-            let pool = table.pool_mut(&keys.pool).map(|pool| pool.admit(now));
-            match probe_of(pool.unwrap_or(BrakeDecision::Normal), BrakeKind::Pool) {
-                Ok(probe) => admission.probes.pool = probe,
-                Err(refusal) => {
-                    table.release(keys, admission.probes);
-                    return Err(refusal);
+                match trouble.brake.admit(now) {
+                    BrakeDecision::Normal => {}
+                    BrakeDecision::Probe(probe) => admission.probes.session = Some(probe),
+                    BrakeDecision::Refuse { until } => refusal = Some((until, BrakeKind::Session)),
+                }
+                if trouble.brake.is_braking() {
+                    admission.failed.clone_from(&admission.avoided);
                 }
             }
-            Ok(admission)
+            if let Some(pool) = table.pool_mut(&keys.pool) {
+                match pool.admit(now) {
+                    BrakeDecision::Normal => {}
+                    BrakeDecision::Probe(probe) => admission.probes.pool = Some(probe),
+                    BrakeDecision::Refuse { until } => refusal = refusal.or(Some((until, BrakeKind::Pool))),
+                }
+                if pool.is_braking() {
+                    admission.add_failed(pool.failed_upstreams());
+                }
+            }
+            let Some((until, by)) = refusal else {
+                return Ok(admission);
+            };
+            table.release(keys, admission.probes);
+            let failed = admission.failed;
+            Err(BrakeRefusal { until, by, failed })
         })
     }
 
@@ -129,7 +154,11 @@ impl Brakes {
                 }
             }
             let pool = table.pool_or_new(&keys.pool, now);
-            pool.record_failure(keys.session, probes.pool, now)
+            let has_begun = pool.record_failure(keys.session, probes.pool, now);
+            for upstream in failed {
+                pool.record_failed_upstream(*upstream);
+            }
+            has_begun
         });
         if has_begun {
             keys.pool.log_begin();
@@ -188,14 +217,6 @@ impl Brakes {
         let result = change(&mut table, now);
         self.entries.store(table.len(), Relaxed);
         result
-    }
-}
-
-fn probe_of(admission: BrakeDecision, by: BrakeKind) -> Result<Option<Probe>, BrakeRefusal> {
-    match admission {
-        BrakeDecision::Normal => Ok(None),
-        BrakeDecision::Probe(probe) => Ok(Some(probe)),
-        BrakeDecision::Refuse { until } => Err(BrakeRefusal { until, by }),
     }
 }
 

@@ -22,10 +22,13 @@ pub struct SharedRetryBudget {
 impl SharedRetryBudget {
     /// A budget of `share` retries per request (0 to 1).
     pub(super) fn new(share: f64, clock: Clock) -> Self {
+        let mut budget = RetryBudget::new(share);
+        // Without this, the requests before the first regular sample would not count.
+        budget.sample(clock.now(), 0);
         Self {
             clock,
             requests: Striped::new(1),
-            budget: Mutex::new(RetryBudget::new(share)),
+            budget: Mutex::new(budget),
         }
     }
 
@@ -62,7 +65,6 @@ mod tests {
     #[test]
     fn counted_requests_raise_the_number_of_retries() {
         let budget = SharedRetryBudget::new(0.5, Clock::start());
-        budget.sample();
         (0..1_000).for_each(|_| budget.count_request());
         let granted = (0..10_000).take_while(|_| budget.try_spend()).count() as u64;
         assert_eq!(granted, FREE_BURST + 500);

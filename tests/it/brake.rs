@@ -187,6 +187,38 @@ async fn a_pool_that_is_down_is_left_alone_but_for_probes() {
     assert_eq!(begins.count(), 1, "{log:?}");
 }
 
+/// All accounts but one fail, and requests are tried at fewer accounts than there are, or the retry budget runs out.
+#[tokio::test]
+async fn the_brake_refuses_nothing_that_an_untried_account_can_serve() {
+    for (attempts, budget) in [(1, 0.0), (2, 1.0), (3, 0.0)] {
+        let sims = sims(7).await;
+        let gateway = Gateway::before(&sims, &format!("[retry]\nattempts = {attempts}\nbudget = {budget:?}\n")).await;
+        for sim in &sims[..6] {
+            sim.script().always(failing());
+        }
+        let mut failed = 0;
+        for number in 0..40 {
+            let key = format!("session-{number}");
+            let mut tried = 0;
+            loop {
+                let reply = send_turn(&gateway, &key).await;
+                assert!(!is_braked(&reply), "{}", reply.text());
+                if reply.status == StatusCode::OK {
+                    break;
+                }
+                tried += 1;
+                assert!(
+                    tried < 7,
+                    "the session was tried at all seven accounts: {}",
+                    reply.text()
+                );
+            }
+            failed += tried;
+        }
+        assert!(failed > 0, "a request may be tried at {attempts} accounts");
+    }
+}
+
 #[tokio::test]
 async fn a_reload_ends_all_brakes() {
     let sims = sims(2).await;

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Brake, BrakeDecision, BrakeRules, Probe};
-use crate::{ids::SessionKey, tick::Tick};
+use super::{Brake, BrakeDecision, BrakeRules, MAX_FAILED, Probe};
+use crate::{
+    ids::{SessionKey, UpstreamId},
+    tick::Tick,
+};
 
 /// The number of different sessions whose requests begin the brake of a pool.
 pub const POOL_SESSIONS: usize = 5;
@@ -23,6 +26,8 @@ pub struct PoolBrake {
     brake: Brake,
     /// The sessions that have been counted; `None` stands for all requests without a session key.
     sessions: Vec<Option<SessionKey>>,
+    /// The upstreams that have failed these requests and later ones, at most [`MAX_FAILED`].
+    failed: Vec<UpstreamId>,
 }
 
 impl Default for PoolBrake {
@@ -30,6 +35,7 @@ impl Default for PoolBrake {
         Self {
             brake: Brake::new(POOL),
             sessions: Vec::new(),
+            failed: Vec::new(),
         }
     }
 }
@@ -56,6 +62,18 @@ impl PoolBrake {
         self.brake.count(now)
     }
 
+    /// Records that `upstream` has failed a request which no other upstream has served.
+    pub fn record_failed_upstream(&mut self, upstream: UpstreamId) {
+        if !self.failed.contains(&upstream) && self.failed.len() < MAX_FAILED {
+            self.failed.push(upstream);
+        }
+    }
+
+    /// The upstreams that the brake concerns.
+    pub fn failed_upstreams(&self) -> &[UpstreamId] {
+        &self.failed
+    }
+
     /// Gives back the permission of a probe that has ended without a verdict.
     pub fn release(&mut self, probe: Probe) {
         self.brake.release(probe);
@@ -75,6 +93,7 @@ impl PoolBrake {
         if self.brake.is_forgotten(now) {
             self.brake.end();
             self.sessions.clear();
+            self.failed.clear();
         }
     }
 }

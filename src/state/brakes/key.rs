@@ -80,8 +80,8 @@ impl PoolKey {
     pub(super) fn log_begin(&self) {
         tracing::warn!(
             endpoint = self.class.endpoint.label(),
-            "the requests of {POOL_SESSIONS} sessions in a row have failed at every upstream; requests are answered with \
-             503 until a probe is served"
+            "the requests of {POOL_SESSIONS} sessions in a row have failed at every upstream that they were sent to; \
+             requests are answered with 503 until a probe is served, unless another upstream is ready"
         );
     }
 

@@ -74,7 +74,8 @@ async fn a_session_is_refused_and_others_are_not() {
     let refusal = brakes.admit(&keys_of_a).expect_err("two requests have failed");
     let until = brakes.clock.now().after(Duration::from_secs(4));
     let by = BrakeKind::Session;
-    assert_eq!(refusal, BrakeRefusal { until, by });
+    let failed = vec![A, B];
+    assert_eq!(refusal, BrakeRefusal { until, by, failed });
     assert_eq!(brakes.admit(&keys("b")), Ok(BrakeAdmission::default()));
     // The session may still use another model.
     let mut other_model = keys_of_a;
@@ -154,6 +155,33 @@ async fn five_sessions_stop_their_pool_until_a_request_is_served() {
     let served = change(|pool| pool.group = Namespace::of_group("other"));
     brakes.record_answer(&served, A, organization(A));
     assert_eq!(refused_by(&brakes, &keys("g")), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn brakes_name_the_upstreams_that_they_concern() {
+    let brakes = Brakes::new(Clock::start());
+    let fail_at = |session: &str, upstreams: &[UpstreamId]| {
+        let admission = brakes.admit(&keys(session)).unwrap_or_default();
+        brakes.record_failure(&keys(session), brakes.clock.now(), admission.probes, upstreams);
+    };
+    let concerned = |session: &str| match brakes.admit(&keys(session)) {
+        Ok(admission) => admission.failed,
+        Err(refusal) => refusal.failed,
+    };
+    fail_at("a", &[A]);
+    assert!(concerned("a").is_empty(), "no brake has begun");
+    fail_at("a", &[B]);
+    assert_eq!(concerned("a"), [A, B], "the brake of the session");
+    for session in ["b", "c", "d", "e"] {
+        fail_at(session, &[A]);
+    }
+    assert_eq!(concerned("f"), [A, B], "the brake of the pool");
+    fail_at("f", &[UpstreamId::from_u64(3)]);
+    assert_eq!(concerned("g").len(), 3, "a later failure");
+    pass(1).await;
+    assert_eq!(concerned("g").len(), 3, "a probe");
+    brakes.record_answer(&keys("g"), A, organization(A));
+    assert!(concerned("f").is_empty(), "the brake has ended");
 }
 
 #[tokio::test(start_paused = true)]

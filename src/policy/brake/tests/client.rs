@@ -50,15 +50,40 @@ impl Session {
         preferred.copied().chain(avoided.iter().copied()).collect()
     }
 
+    /// The upstreams that have not failed the session, if its brake has begun.
+    fn untried(&self, now: Tick) -> Vec<UpstreamId> {
+        let avoided: Vec<_> = self.avoidance.upstreams(now).collect();
+        let untried = self.upstreams.iter().filter(|upstream| !avoided.contains(upstream));
+        untried.copied().filter(|_| self.brake.is_braking()).collect()
+    }
+
     /// Sends one request. Each attempt takes `latency` milliseconds.
     fn send(&mut self, millis: &mut u64, latency: u64, works: impl Fn(UpstreamId) -> bool) -> Answer {
+        self.send_with(ATTEMPTS, millis, latency, works)
+    }
+
+    /// Sends one request that may be tried at `attempts` upstreams.
+    fn send_with(
+        &mut self,
+        attempts: usize,
+        millis: &mut u64,
+        latency: u64,
+        works: impl Fn(UpstreamId) -> bool,
+    ) -> Answer {
         let begun = at(*millis);
-        let (probe, attempts) = match self.brake.admit(begun) {
-            BrakeDecision::Normal => (None, ATTEMPTS),
-            BrakeDecision::Probe(probe) => (Some(probe), 1),
+        let untried = self.untried(begun);
+        let (probe, candidates) = match self.brake.admit(begun) {
+            BrakeDecision::Probe(probe) if !untried.is_empty() => {
+                self.brake.release(probe);
+                (None, untried)
+            }
+            BrakeDecision::Refuse { .. } if !untried.is_empty() => (None, untried),
+            BrakeDecision::Normal => (None, self.candidates(begun)),
+            BrakeDecision::Probe(probe) => (Some(probe), self.candidates(begun)),
             BrakeDecision::Refuse { until } => return Answer::Refused { until },
         };
-        let tried: Vec<_> = self.candidates(begun).into_iter().take(attempts).collect();
+        let attempts = if probe.is_some() { 1 } else { attempts };
+        let tried: Vec<_> = candidates.into_iter().take(attempts).collect();
         for upstream in &tried {
             *millis += latency;
             self.called.push(*upstream);
@@ -119,6 +144,36 @@ proptest! {
             prop_assert!(probes < upstreams, "the probes go to one upstream after the other");
         }
         prop_assert_eq!(session.send(&mut millis, latency, |_| true), Answer::Served);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_session_is_not_refused_before_every_upstream_has_failed_it(
+        upstreams in 1usize..=20,
+        attempts in prop::collection::vec(1usize..=3, 20),
+        working in prop::option::of(any::<prop::sample::Index>()),
+        pause in 0u64..3_000,
+    ) {
+        let mut session = Session::new(upstreams);
+        let working = working.map(|index| *index.get(&session.upstreams));
+        let mut millis = 10;
+        for attempts in attempts {
+            match session.send_with(attempts, &mut millis, 10, |upstream| Some(upstream) == working) {
+                Answer::Served => break,
+                Answer::Failed => {}
+                Answer::Refused { .. } => {
+                    prop_assert!(working.is_none());
+                    prop_assert!(session.called.len() >= upstreams);
+                }
+            }
+            millis += pause;
+        }
+        let called: HashSet<_> = session.called.iter().collect();
+        prop_assert!(called.len() == upstreams || working.is_some_and(|working| called.contains(&working)));
+        if working.is_some() {
+            prop_assert_eq!(session.called.len(), called.len(), "no upstream is called twice before");
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    policy::MemberIndex,
+    ids::UpstreamId,
+    policy::{Availability, MemberIndex, avoidance::MAX_AVOIDED},
     state::{BrakeKeys, BrakeRefusal, ClassSession, PoolKey, SessionAge, Upstream},
     tick::Tick,
 };
@@ -26,8 +27,9 @@ impl<'a> Turn<'a> {
     #[inline]
     pub(super) fn pass_brakes(&mut self) -> Result<(), Fault> {
         if !self.gateway.runtime.brakes.are_idle() {
-            let admitted = TurnBrake::admit(self.gateway, self.brake_keys());
-            self.brake = admitted.map_err(|refusal| self.fault_of_refusal(refusal))?;
+            let has_untried = |failed: &[UpstreamId]| self.has_untried(failed);
+            let admitted = TurnBrake::admit(self.gateway, self.brake_keys(), has_untried);
+            self.brake = admitted.map_err(|refusal| self.fault_of_refusal(&refusal))?;
         }
         Ok(())
     }
@@ -35,7 +37,7 @@ impl<'a> Turn<'a> {
     /// The fault that tells of a brake's refusal, or of the health of the upstreams if that stands against the turn for
     /// longer. A client that came back earlier would be refused again.
     #[cold]
-    fn fault_of_refusal(&self, refusal: BrakeRefusal) -> Fault {
+    fn fault_of_refusal(&self, refusal: &BrakeRefusal) -> Fault {
         self.gateway.metrics.braked_requests.increment(refusal.by);
         let retry = refusal.until.since(self.gateway.clock.now());
         match self.outlook() {
@@ -59,7 +61,20 @@ impl<'a> Turn<'a> {
     /// was one.
     pub(super) fn stop_avoiding_one(&mut self) -> bool {
         let brake = self.brake.as_mut();
-        brake.is_some_and(|brake| brake.avoided.pop().is_some())
+        brake.is_some_and(|brake| !brake.is_confined && brake.avoided.pop().is_some())
+    }
+
+    /// Whether an upstream that is not in `failed` may take the turn. A longer list has lost its oldest upstreams.
+    fn has_untried(&self, failed: &[UpstreamId]) -> bool {
+        let may_take = |index| match self.availability(index) {
+            Availability::Ready | Availability::Full => true,
+            Availability::Cooling { until, .. } => until <= self.wait_limits.resets_until,
+            Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,
+        };
+        failed.len() < MAX_AVOIDED
+            && self
+                .candidates()
+                .any(|candidate| !failed.contains(&self.upstream(candidate.index).id) && may_take(candidate.index))
     }
 
     /// Records what a failed attempt at `upstream` says.

@@ -20,23 +20,45 @@ pub(super) struct TurnBrake<'a> {
     pub probes: Probes,
     /// The upstreams that the session avoids, the oldest failure last.
     pub avoided: Vec<UpstreamId>,
+    /// Whether the turn may only go to upstreams that are not avoided: a brake concerns all others.
+    pub is_confined: bool,
     /// The upstreams that have failed the turn.
     pub failed: Vec<UpstreamId>,
 }
 
 impl<'a> TurnBrake<'a> {
-    /// Admits a turn, or refuses it.
+    /// Admits a turn, or refuses it. `has_untried` returns whether an upstream other than these, which the brakes concern,
+    /// may take the turn. The turn is then confined to such upstreams.
     ///
     /// # Errors
     /// The [`BrakeRefusal`], if the requests before have failed at every upstream, and no probe is due.
     #[cold]
-    pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, BrakeRefusal> {
-        let BrakeAdmission { probes, mut avoided } = gateway.runtime.brakes.admit(&keys)?;
+    pub fn admit(
+        gateway: &'a Gateway,
+        keys: BrakeKeys,
+        has_untried: impl FnOnce(&[UpstreamId]) -> bool,
+    ) -> Result<Option<Box<Self>>, BrakeRefusal> {
+        let admission = gateway.runtime.brakes.admit(&keys);
+        let failed = match &admission {
+            Ok(admission) => &admission.failed,
+            Err(refusal) => &refusal.failed,
+        };
+        let mut brake = Self::of_failed_turn(gateway, keys);
+        if !failed.is_empty() && has_untried(failed) {
+            brake.avoided.clone_from(failed);
+            brake.is_confined = true;
+            if let Ok(admission) = admission {
+                gateway.runtime.brakes.release(&brake.keys, admission.probes);
+            }
+            return Ok(Some(Box::new(brake)));
+        }
+        let BrakeAdmission {
+            probes, mut avoided, ..
+        } = admission?;
         if !probes.has_any() && avoided.is_empty() {
             return Ok(None);
         }
         avoided.reverse();
-        let mut brake = Self::of_failed_turn(gateway, keys);
         brake.probes = probes;
         brake.avoided = avoided;
         Ok(Some(Box::new(brake)))
@@ -49,6 +71,7 @@ impl<'a> TurnBrake<'a> {
             keys,
             probes: Probes::default(),
             avoided: Vec::new(),
+            is_confined: false,
             failed: Vec::new(),
         }
     }

@@ -99,6 +99,35 @@ async fn a_turn_that_no_upstream_serves_is_tried_at_the_others_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_braked_session_goes_to_an_upstream_that_it_was_not_tried_at() {
+    let gateway = three_upstreams("[retry]\nattempts = 1\n");
+    let order = order(&gateway);
+    for name in &order {
+        assert_eq!(run_all(&gateway, FAILED).await.0, [name.as_str()]);
+    }
+    assert_eq!(run_all(&gateway, FAILED).await, (vec![], BRAKED));
+    pass(2).await;
+    assert_eq!(run_all(&gateway, FAILED).await.0, order[..1], "the probe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_braked_session_goes_to_an_upstream_that_becomes_ready() {
+    let gateway = three_upstreams("");
+    let order = order(&gateway);
+    let snapshot = gateway.snapshot();
+    let last = snapshot.upstreams().iter().find(|upstream| *upstream.name == order[2]);
+    let last = &last.expect("a configured upstream").state;
+    last.drain();
+    for _ in 0..2 {
+        assert_eq!(run_all(&gateway, FAILED).await.0, order[..2]);
+    }
+    assert_eq!(run_all(&gateway, SERVED).await, (vec![], BRAKED));
+    last.enable();
+    assert_eq!(run_all(&gateway, SERVED).await.1, answer(&*order[2], 200));
+    assert!(matches!(run_all(&gateway, SERVED).await.1, Ended::Answer(_, 200)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_leaves_an_upstream_that_broke_its_response_if_another_is_ready() {
     let gateway = three_upstreams("");
     let order = order(&gateway);
