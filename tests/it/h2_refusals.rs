@@ -75,7 +75,7 @@ impl Uploader {
         let mut list = vec![
             (":method", "POST"),
             (":scheme", "http"),
-            (":authority", "it"),
+            (":authority", "localhost"),
             (":path", path),
             ("content-type", "application/json"),
         ];
