@@ -109,7 +109,7 @@ fn failed_everywhere(subject: FailedSubject, retry: Duration) -> String {
         FailedSubject::Pool => "The last requests of several sessions failed at every upstream that they were sent to.",
     };
     format!(
-        "{requests} The next request is sent to an upstream in {}; try again then.",
+        "{requests} Only a few requests are sent to an upstream until one succeeds. Try again in {}.",
         in_words(retry)
     )
 }

@@ -13,8 +13,9 @@
 //! 2. A *pool* of upstreams is braked when requests of [`POOL_SESSIONS`] different sessions have failed everywhere, with
 //!    no request served in between. Then an outage is likelier than as many broken requests, and sessions whose requests
 //!    have not failed yet would fail too. See [`PoolBrake`].
-//! 3. A braked session or pool is admitted one request at a time, its *probe*. The first probe of a session is due 2 s
-//!    after the last failure, that of a pool after 1 s. Each probe that fails doubles the delay, up to [`MAX_DELAY`]. All
+//! 3. A braked session or pool is admitted one request at a time, its *probe*. The first probe of a session is due 4 s
+//!    after the last failure, that of a pool after 1 s. Each probe that fails doubles the delay, up to 2 min for a session
+//!    and 30 s for a pool, which many clients wait for. All
 //!    other requests are refused. A probe is one attempt: it is not tried at a second upstream.
 //! 4. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
 //!    refuses the request (4xx) ends it too, because the upstream works.
@@ -35,25 +36,29 @@ mod tests;
 
 pub use pool::{POOL_SESSIONS, PoolBrake};
 
-/// The longest delay between two probes.
-pub const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The longest time that a refused client is told to wait. Clients that wait so long repeat a request that is braked
+/// several times before the next probe, so that most of their requests reach no upstream.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The time from the last failure until the brake is forgotten.
-pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
 /// The time after which a probe without a verdict no longer prevents the next probe.
 pub const PROBE_LEASE: Duration = Duration::from_secs(30);
 
-/// When a brake begins, and how long it waits for its first probe.
+/// When a brake begins, and how long it waits for its probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct BrakeRules {
     /// The number of failures that begin the brake.
     failures: usize,
     /// The delay until the first probe.
     first_delay: Duration,
+    /// The longest delay between two probes.
+    max_delay: Duration,
 }
 
 const SESSION: BrakeRules = BrakeRules {
     failures: 2,
-    first_delay: Duration::from_secs(2),
+    first_delay: Duration::from_secs(4),
+    max_delay: Duration::from_secs(120),
 };
 
 /// The brake of one session or pool. See the [module](self).
@@ -198,7 +203,7 @@ impl Brake {
             && probe.is_some()
             && probing.current == probe
         {
-            probing.delay = (2 * probing.delay).min(MAX_DELAY);
+            probing.delay = (2 * probing.delay).min(self.rules.max_delay);
             probing.due = now.after(probing.delay);
             probing.current = None;
             self.last_failure = now;

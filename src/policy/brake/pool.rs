@@ -11,6 +11,7 @@ pub const POOL_SESSIONS: usize = 5;
 const POOL: BrakeRules = BrakeRules {
     failures: POOL_SESSIONS,
     first_delay: Duration::from_secs(1),
+    max_delay: Duration::from_secs(30),
 };
 
 /// The brake of one pool of upstreams. It counts each session once, however often the requests of the session fail.

@@ -34,8 +34,8 @@ fn two_failures_in_a_row_brake_a_session_and_probes_come_ever_more_rarely() {
     let mut brake = Brake::of_session();
     assert_eq!(fail(&mut brake, 0), BrakeDecision::Normal);
     assert_eq!(fail(&mut brake, 100), BrakeDecision::Normal);
-    let mut due = 2_100;
-    for delay in [4, 8, 16, 30, 30, 30] {
+    let mut due = 4_100;
+    for delay in [8, 16, 32, 64, 120, 120] {
         assert_eq!(refused_until(fail(&mut brake, due - 1)), Some(at(due)));
         assert!(matches!(fail(&mut brake, due), BrakeDecision::Probe(_)));
         due += delay * 1_000;
@@ -53,7 +53,7 @@ fn requests_that_were_sent_at_the_same_time_count_once() {
         }
     }
     // The requests that failed after the brake began did not delay the first probe.
-    assert_eq!(refused_until(brake.admit(at(5_200))), Some(at(7_100)));
+    assert_eq!(refused_until(brake.admit(at(5_200))), Some(at(9_100)));
 }
 
 #[test]
@@ -61,28 +61,28 @@ fn there_is_one_probe_at_a_time() {
     let mut brake = Brake::of_session();
     fail(&mut brake, 0);
     fail(&mut brake, 0);
-    let BrakeDecision::Probe(first) = brake.admit(at(2_000)) else {
+    let BrakeDecision::Probe(first) = brake.admit(at(4_000)) else {
         panic!("the probe is due")
     };
-    assert_eq!(refused_until(brake.admit(at(2_001))), Some(at(4_001)));
+    assert_eq!(refused_until(brake.admit(at(4_001))), Some(at(8_001)));
     // The client of the probe has left.
     brake.release(first);
-    let BrakeDecision::Probe(second) = brake.admit(at(2_002)) else {
+    let BrakeDecision::Probe(second) = brake.admit(at(4_002)) else {
         panic!("the probe is due")
     };
     // The first probe is a probe no longer.
-    brake.record_failure(at(2_000), Some(first), at(3_000));
+    brake.record_failure(at(4_000), Some(first), at(5_000));
     brake.release(first);
-    assert!(refused_until(brake.admit(at(3_001))).is_some());
+    assert!(refused_until(brake.admit(at(5_001))).is_some());
     // A probe without a verdict prevents the next one only for some time.
-    assert!(refused_until(brake.admit(at(32_001))).is_some());
-    let BrakeDecision::Probe(third) = brake.admit(at(32_002)) else {
+    assert!(refused_until(brake.admit(at(34_001))).is_some());
+    let BrakeDecision::Probe(third) = brake.admit(at(34_002)) else {
         panic!("the second probe has expired")
     };
-    assert!(!brake.record_failure(at(2_002), Some(second), at(32_003)));
-    assert!(refused_until(brake.admit(at(32_004))).is_some());
-    brake.record_failure(at(32_002), Some(third), at(32_005));
-    assert_eq!(refused_until(brake.admit(at(32_006))), Some(at(36_005)));
+    assert!(!brake.record_failure(at(4_002), Some(second), at(34_003)));
+    assert!(refused_until(brake.admit(at(34_004))).is_some());
+    brake.record_failure(at(34_002), Some(third), at(34_005));
+    assert_eq!(refused_until(brake.admit(at(34_006))), Some(at(42_005)));
 }
 
 #[test]
@@ -180,7 +180,7 @@ impl OracleBrake {
         if self
             .counted
             .last()
-            .is_some_and(|last| now.since(*last).as_secs() >= 300)
+            .is_some_and(|last| now.since(*last).as_secs() >= 900)
         {
             *self = Self::default();
         }
@@ -191,7 +191,7 @@ impl OracleBrake {
         let Some(failed_probes) = self.counted.len().checked_sub(2) else {
             return "normal";
         };
-        let delay = *[2, 4, 8, 16, 30].get(failed_probes).unwrap_or(&30);
+        let delay = *[4, 8, 16, 32, 64].get(failed_probes).unwrap_or(&120);
         let last = self.counted.last().expect("there are two failures");
         let is_due = now >= last.after(Duration::from_secs(delay));
         let is_being_probed = self.probe.is_some_and(|probe| now.since(probe).as_secs() < 30);
@@ -229,7 +229,7 @@ proptest! {
         let mut millis = 1;
         for (pause, step, which) in steps {
             // Short pauses are frequent, and a long one now and then.
-            millis += 1 + if pause > 19_900 { 300_000 } else { pause % 3_000 };
+            millis += 1 + if pause > 19_900 { 900_000 } else { pause % 6_000 };
             let now = at(millis);
             if step < 3 || requests.is_empty() {
                 let admission = brake.admit(now);
@@ -248,7 +248,7 @@ proptest! {
                         "probe"
                     }
                     BrakeDecision::Refuse { until } => {
-                        prop_assert!(until > now && until.since(now) <= MAX_DELAY);
+                        prop_assert!(until > now && until.since(now) <= SESSION.max_delay);
                         "refused"
                     }
                 };

@@ -72,7 +72,7 @@ async fn a_session_is_refused_and_others_are_not() {
     assert!(!admission.probes.has_any());
     fail(&brakes, &keys_of_a).expect("one failure is not enough");
     let refusal = brakes.admit(&keys_of_a).expect_err("two requests have failed");
-    let until = brakes.clock.now().after(Duration::from_secs(2));
+    let until = brakes.clock.now().after(Duration::from_secs(4));
     let by = BrakeKind::Session;
     assert_eq!(refusal, BrakeRefusal { until, by });
     assert_eq!(brakes.admit(&keys("b")), Ok(BrakeAdmission::default()));
@@ -88,17 +88,17 @@ async fn a_probe_that_is_dropped_is_given_back() {
     let keys = keys("a");
     fail(&brakes, &keys).expect("nothing has failed");
     fail(&brakes, &keys).expect("one failure is not enough");
-    pass(2).await;
+    pass(4).await;
     let probe = brakes.admit(&keys).expect("a probe is due").probes;
     assert!(probe.has_any());
     brakes.admit(&keys).expect_err("there is one probe at a time");
     brakes.release(&keys, probe);
     let probe = brakes.admit(&keys).expect("the probe was given back").probes;
     brakes.record_failure(&keys, brakes.clock.now(), probe, &[A]);
-    pass(3).await;
+    pass(7).await;
     brakes
         .admit(&keys)
-        .expect_err("the next probe is due after four seconds");
+        .expect_err("the next probe is due after eight seconds");
     pass(1).await;
     assert!(brakes.admit(&keys).expect("a probe is due").probes.has_any());
 }
@@ -162,7 +162,7 @@ async fn a_pool_that_refuses_a_request_takes_no_probe_from_its_session() {
     let keys_of_a = keys("a");
     fail(&brakes, &keys_of_a).expect("nothing has failed");
     fail(&brakes, &keys_of_a).expect("one failure is not enough");
-    pass(2).await;
+    pass(4).await;
     for session in ["b", "c", "d", "e"] {
         fail(&brakes, &keys(session)).expect("four sessions are not enough");
     }

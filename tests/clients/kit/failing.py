@@ -17,7 +17,9 @@ def generations(rig):
 
 
 def client_requests(rig):
-    """Returns the access log lines of the generations that Codex has sent."""
+    """Returns the access log lines of the generations of Codex, once those that reached an account are there."""
+    ids = {seen.headers["x-request-id"] for seen in generations(rig)}
+    rig.wait_for_log(0, ids, 0)
     return [line for line in rig.log() if line.get("endpoint") == "responses"]
 
 
@@ -132,13 +134,16 @@ def fails_in_stream(setup):
 
 
 def all_fail(setup):
-    """Every account answers 500. Codex repeats its request 30 times, and the accounts receive at most 12 requests."""
+    """Every account answers 500. Codex repeats its request 30 times, and the accounts receive at most 12 requests.
+
+    Codex waits as long as `retry-after` says, which makes this part long.
+    """
 
     def refuse(_):
         return 500, {}, {"error": {"type": "server_error", "code": None, "message": "Internal error."}}
 
     with strained_rig(setup, "all-fail", refuse) as inner:
-        ran, turn = Codex(inner, "codex-all-fail").run("Say something.", timeout=150)
+        ran, turn = Codex(inner, "codex-all-fail").run("Say something.", timeout=360)
         expect(ran.returncode != 0 and not turn.messages, f"the turn succeeded: {turn.messages}")
         sent, reached = len(client_requests(inner.rig)), len(generations(inner.rig))
         expect(sent >= 20, f"Codex sent only {sent} requests")

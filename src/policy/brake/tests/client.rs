@@ -83,6 +83,7 @@ proptest! {
         upstreams in 1usize..=6,
         latency in 0u64..300,
         jitter in prop::collection::vec(0.9f64..1.1, ROUNDS * PAUSES.len()),
+        heeds_retry_after in any::<bool>(),
         recovered in any::<prop::sample::Index>(),
     ) {
         let mut session = Session::new(upstreams);
@@ -90,7 +91,14 @@ proptest! {
         for (pause, jitter) in PAUSES.iter().cycle().zip(jitter) {
             let answer = session.send(&mut millis, latency, |_| false);
             prop_assert!(answer != Answer::Served);
-            millis += (*pause as f64 * jitter) as u64;
+            millis += match answer {
+                // Codex waits as long as `retry-after` says, which is in whole seconds; other clients do not.
+                Answer::Refused { until } if heeds_retry_after => {
+                    let wait = until.since(at(millis)).min(MAX_RETRY_AFTER);
+                    wait.as_millis().div_ceil(1_000) as u64 * 1_000
+                }
+                _ => (*pause as f64 * jitter) as u64,
+            };
         }
         prop_assert!(session.called.len() <= 12, "{} requests", session.called.len());
         let called: HashSet<_> = session.called.iter().collect();
@@ -104,7 +112,7 @@ proptest! {
                 Answer::Served => break,
                 Answer::Failed => probes += 1,
                 Answer::Refused { until } => {
-                    prop_assert!(until.since(at(millis)) <= MAX_DELAY);
+                    prop_assert!(until.since(at(millis)) <= SESSION.max_delay);
                     millis = until.since(Tick::ZERO).as_millis() as u64 + 1;
                 }
             }

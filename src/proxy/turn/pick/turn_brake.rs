@@ -3,6 +3,7 @@
 use crate::{
     fault::{FailedSubject, Fault},
     ids::UpstreamId,
+    policy::brake::MAX_RETRY_AFTER,
     state::{BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Gateway, Probes},
 };
 
@@ -76,6 +77,6 @@ fn fault(gateway: &Gateway, refusal: BrakeRefusal) -> Fault {
             BrakeKind::Session => FailedSubject::Session,
             BrakeKind::Pool => FailedSubject::Pool,
         },
-        retry: refusal.until.since(gateway.clock.now()),
+        retry: refusal.until.since(gateway.clock.now()).min(MAX_RETRY_AFTER),
     }
 }

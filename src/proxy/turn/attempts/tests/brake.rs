@@ -31,7 +31,7 @@ async fn a_session_that_failed_everywhere_twice_is_refused_except_for_single_pro
     brake_session(&gateway).await;
     assert_eq!(run_all(&gateway, FAILED).await, (vec![], BRAKED));
     let mut probed = Vec::new();
-    for delay in [2, 4, 8] {
+    for delay in [4, 8, 16] {
         pass(delay - 1).await;
         assert_eq!(run_all(&gateway, FAILED).await, (vec![], BRAKED));
         pass(1).await;
@@ -41,7 +41,7 @@ async fn a_session_that_failed_everywhere_twice_is_refused_except_for_single_pro
         probed.extend(called);
     }
     assert_eq!(probed, order(&gateway), "the probes go to one upstream after the other");
-    pass(16).await;
+    pass(32).await;
     assert!(matches!(run_all(&gateway, SERVED).await.1, Ended::Answer(_, 200)));
     assert!(matches!(run_all(&gateway, SERVED).await.1, Ended::Answer(_, 200)));
 }
@@ -126,7 +126,7 @@ async fn a_session_leaves_an_upstream_that_broke_its_response_if_another_is_read
 async fn a_client_that_leaves_gives_its_probe_back() {
     let gateway = three_upstreams("");
     brake_session(&gateway).await;
-    pass(2).await;
+    pass(4).await;
     let snapshot = gateway.snapshot();
     let turn = open(&gateway, &snapshot, None).expect("a probe is due");
     assert!(turn.is_probe());
