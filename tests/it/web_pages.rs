@@ -1,8 +1,9 @@
 //! Web pages: without client keys, no page of another site can use the accounts; pages of allowed origins can.
 
-use http::{Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
+use steadfast::sim::{Act, Fixed, ScriptedAnswer};
 
 use crate::kit::{
     client,
@@ -236,4 +237,44 @@ async fn pages_of_allowed_origins_can_use_a_gateway_with_and_without_keys() {
         assert_eq!(reply.status, if client_key.is_some() { 200 } else { 403 });
         assert_eq!(reply.header("access-control-allow-origin"), "");
     }
+}
+
+/// Rules of an upstream that let every page read its answer.
+fn for_every_page() -> Act {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-expose-headers", "x-odd"),
+        ("vary", "accept-encoding"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    Act::answer(ScriptedAnswer::Fixed(Fixed {
+        status: StatusCode::OK,
+        headers,
+        pieces: vec!["{}".into()],
+    }))
+}
+
+#[tokio::test]
+async fn the_rules_of_an_upstream_allow_no_page_that_the_gateway_does_not_allow() {
+    let sim = sim("a").await;
+    sim.script().always(for_every_page());
+    let keys = group("team", "") + &key("alice", ALICE, "team", "");
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &format!("{ALLOWING}{keys}")).await;
+    for (origin, allowed) in [(APP, APP), (EVIL, "")] {
+        let reply = call_from(&gateway, origin, Some(ALICE)).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), allowed);
+        assert_eq!(reply.header("access-control-allow-credentials"), "");
+        assert!(!reply.header("access-control-expose-headers").contains("x-odd"));
+        let varies: Vec<_> = reply.headers.get_all("vary").iter().collect();
+        assert_eq!(varies, ["accept-encoding", "origin"]);
+    }
+    // Without allowed origins the gateway has no rules of its own.
+    let gateway = Gateway::before(std::slice::from_ref(&sim), &keys).await;
+    let reply = call_from(&gateway, EVIL, Some(ALICE)).await;
+    assert_eq!(reply.header("access-control-allow-origin"), "*");
+    assert_eq!(reply.header("vary"), "accept-encoding");
 }

@@ -11,9 +11,9 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
     },
     request::Parts,
     uri::Authority,
@@ -121,12 +121,13 @@ impl WebPage {
         is_answered.then(|| preflight_headers(&parts.headers))
     }
 
-    /// Adds the headers that let the page read the answer. They replace those of an upstream.
+    /// Adds the headers that let the page read the answer. If pages of some origins are allowed, an upstream's own rules
+    /// for pages are removed, because they would allow others.
     #[inline]
     pub fn expose(&self, headers: &mut HeaderMap) {
         match self {
             Self::None => {}
-            Self::Other => add_vary(headers),
+            Self::Other => hide(headers),
             Self::Allowed(origin) => expose_to(headers, origin),
         }
     }
@@ -134,13 +135,21 @@ impl WebPage {
 
 #[cold]
 fn expose_to(headers: &mut HeaderMap, origin: &HeaderValue) {
+    hide(headers);
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    add_vary(headers);
 }
 
-/// Tells caches that the answer depends on the page (<https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches>).
-fn add_vary(headers: &mut HeaderMap) {
+/// Lets no page read the answer, and tells caches that it depends on the page
+/// (<https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches>).
+fn hide(headers: &mut HeaderMap) {
+    for name in [
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+    ] {
+        headers.remove(name);
+    }
     headers.append(VARY, HeaderValue::from_static("origin"));
 }
 
