@@ -81,8 +81,8 @@ pub enum Fault {
     },
     /// No upstream returned its list of models.
     ModelsUnavailable,
-    /// The last requests of the session, or of several sessions, failed at every upstream. `retry` is the time until
-    /// the next request is sent to an upstream.
+    /// The last requests of the session, or of several sessions, failed at every upstream. `retry` is the time after which
+    /// the caller should try again.
     FailedEverywhere { subject: FailedSubject, retry: Duration },
     /// No connection to the upstream could be made. `upstream` is its name, here and below, or `None` if callers are not
     /// told the names of upstreams.

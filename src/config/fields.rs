@@ -134,8 +134,8 @@ tables! {
         ROUTE_HEADERS("route_headers"): Toggle = Toggle, Optional("true");
         /// TLS towards clients.
         TLS("tls"): NestedTable = NestedTable(&tls::TABLE), Table;
-        /// Whether clients need no key, even on addresses that are not loopback. Every client that can connect may then
-        /// use the upstreams. Not allowed together with client keys.
+        /// Whether clients need no key, even on addresses that are not loopback, and may send any Host. Every client that
+        /// can connect may then use the upstreams. Not allowed together with client keys.
         ALLOW_ANONYMOUS("allow_anonymous"): Toggle = Toggle, Default("false");
         /// The origins of web pages that may call this listener through a browser. Without client keys, pages of all other
         /// origins are refused. Default: none.
@@ -194,14 +194,13 @@ tables! {
         WAIT_MAX("wait_max"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""60s""#);
     }
 
-    /// Failover: if an upstream fails before any part of its response has reached the caller, the request is sent to
-    /// another upstream.
+    /// Failover: if an upstream fails before any output has reached the caller, the request is sent to another upstream.
     retry = "[retry]" {
         /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off. An
         /// upstream whose limit the request waits out is not counted.
         ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
-        /// The maximum number of retries, as a fraction of the number of requests. One more retry per second is always
-        /// allowed.
+        /// The maximum number of retries after failures, as a fraction of the number of requests. One more retry per second
+        /// is always allowed. A failover after a limit or a refused credential is not counted.
         BUDGET("budget"): Fraction = Fraction(0.0..=1.0), Default("0.2");
         /// The maximum time after an upstream's response head for which a stream is held back until its first output.
         /// If the stream fails before that, the request can still be sent to another upstream. 0s passes streams on at
@@ -209,8 +208,8 @@ tables! {
         DECIDE_WITHIN("decide_within"): TimeSpan = TimeSpan(Duration::ZERO..=Duration::from_secs(60)), Default(r#""5s""#);
         /// The maximum number of bytes of a stream that are held back until its first output.
         DECIDE_BYTES("decide_bytes"): ByteSize = ByteSize((1 << 10)..=(16 << 20)), Default(r#""256KiB""#);
-        /// Whether a request is sent to another upstream after timeouts.head. The first upstream may still be generating,
-        /// so the account may pay for the same generation more than once.
+        /// Whether a generation is sent to another upstream after timeouts.head. The first upstream may still be
+        /// generating, so the same generation may be paid for more than once.
         ON_TIMEOUT("on_timeout"): Toggle = Toggle, Default("false");
     }
 
@@ -225,7 +224,8 @@ tables! {
     timeouts = "[timeouts]" {
         /// The maximum time to establish a connection to an upstream, including the TLS handshake.
         CONNECT("connect"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5s""#);
-        /// The maximum time until the head of an upstream's response has arrived.
+        /// The maximum time until the head of an upstream's response has arrived. After it the caller gets 504; see
+        /// retry.on_timeout.
         HEAD("head"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""10m""#);
         /// The maximum time between two pieces of a body, in either direction.
         IDLE("idle"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5m""#);

@@ -1,5 +1,5 @@
-//! The settings of the tables `[server]`, `[admin]`, `[affinity]`, `[retry]`, `[health]` and `[timeouts]`, and the flags that override
-//! them. The default of each setting is here, and [`super::fields`] shows it in the example file; a test compares the two.
+//! The settings of the tables `[server]`, `[admin]`, `[affinity]`, `[retry]`, `[health]` and `[timeouts]`, and the flags
+//! that override them. The default of each setting is here, and [`super::fields`] shows it in the example file; a test compares the two.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

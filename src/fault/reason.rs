@@ -21,7 +21,7 @@ pub enum RejectReason {
     Credential,
     /// The client key is missing or invalid.
     Key,
-    /// The group of the client key may not send this request.
+    /// The group of the client key, or the web page that sent the request, may not send it.
     Forbidden,
     /// No upstream serves the model.
     Model,
@@ -33,7 +33,7 @@ pub enum RejectReason {
     Upstream,
     /// All upstreams that may serve the request have reached their limits.
     Limited,
-    /// No upstream that may serve the request is available.
+    /// No upstream that may serve the request is available, or the last requests have failed at all of them.
     Unavailable,
     /// The upstream that owns the state is no longer configured.
     OwnerGone,

@@ -26,6 +26,11 @@ fn faults_of_heads() -> Vec<Fault> {
         Fault::BadFraming { problem },
         Fault::BadMethod { problem },
         Fault::WebSocketUnsupported,
+        Fault::ForeignHost,
+        Fault::CrossSite {
+            origin: Some("https://evil.example".to_owned()),
+        },
+        Fault::CrossSite { origin: None },
     ]
 }
 
@@ -135,6 +140,9 @@ const TABLE: &str = "
 400 bad_framing invalid_request_error - head - close
 405 method_not_allowed invalid_request_error - head - -
 426 websocket_unsupported invalid_request_error - websocket - -
+403 host_not_allowed permission_error - forbidden - -
+403 origin_not_allowed permission_error - forbidden - -
+403 origin_not_allowed permission_error - forbidden - -
 400 ambiguous_body invalid_request_error - body - -
 400 undecodable_body invalid_request_error - body - -
 400 incomplete_body invalid_request_error - body - close

@@ -2,8 +2,8 @@
 //! is configured, the request must call a loopback address. A request from a web page of another site is always
 //! refused.
 //!
-//! [`browser`](crate::browser) explains how such a request is recognized. A page does not know the token, so with a token every `Host`
-//! is accepted, such as a pod's address or a service's name.
+//! [`browser`](crate::browser) explains how such a request is recognized. A page does not know the token, so with a token
+//! every `Host` is accepted, such as a pod's address or a service's name.
 
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode, Version,

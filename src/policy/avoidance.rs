@@ -107,8 +107,9 @@ mod tests {
         avoidance.record(b, SessionFailure::Everywhere, at(0));
         assert_eq!(avoided(&avoidance, at(29)), [a, b]);
         assert_eq!(avoided(&avoidance, at(30)), [b]);
-        assert_eq!(avoided(&avoidance, at(299)), [b]);
-        assert_eq!(avoided(&avoidance, at(300)), []);
+        let forgotten = FORGOTTEN_AFTER.as_secs();
+        assert_eq!(avoided(&avoidance, at(forgotten - 1)), [b]);
+        assert_eq!(avoided(&avoidance, at(forgotten)), []);
     }
 
     #[test]

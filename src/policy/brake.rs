@@ -3,8 +3,8 @@
 //! Clients retry: one turn of Codex against upstreams that all answer 500 is 30 requests, and each of them is tried at
 //! several upstreams. [`Health`](super::Health) does not stop this. A failure counts against an upstream only if another
 //! upstream then serves the same request, because the request itself may be the cause. So no upstream is ejected for a
-//! request that fails everywhere, however often its client repeats it. The brake stops it instead: it is held against
-//! the session of the request, and not against an upstream.
+//! request that fails everywhere, however often its client repeats it. The brake stops it instead. It concerns the session
+//! of the request, and not an upstream.
 //!
 //! # The rules
 //!
@@ -15,8 +15,8 @@
 //!    have not failed yet would fail too. See [`PoolBrake`].
 //! 3. A braked session or pool is admitted one request at a time, its *probe*. The first probe of a session is due 4 s
 //!    after the last failure, that of a pool after 1 s. Each probe that fails doubles the delay, up to 2 min for a session
-//!    and 30 s for a pool, which many clients wait for. All
-//!    other requests are refused. A probe is one attempt: it is not tried at a second upstream.
+//!    and 30 s for a pool, which many clients wait for. All other requests are refused. A probe is one attempt: it is not
+//!    tried at a second upstream.
 //! 4. A request that is served ends the brake, whether it is the probe or began before the brake did. An answer that
 //!    refuses the request (4xx) ends it too, because the upstream works.
 //! 5. The brake is forgotten [`FORGOTTEN_AFTER`] the last failure.

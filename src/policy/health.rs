@@ -129,13 +129,11 @@ impl Health {
     /// is due, and no other one is in flight.
     pub fn begin(&mut self, request: RequestClass, now: Tick) -> Attempt {
         let class = self.classes[request.endpoint as usize].as_deref_mut();
-        if let Some(class) = class {
-            class.cooldowns.claim_early_probes(request.model, now);
-        }
+        let is_early = class.is_some_and(|class| class.cooldowns.claim_early_probes(request.model, now));
+        let outage = self.outage_mut(request.endpoint);
+        let probed = outage.and_then(|outage| outage.try_claim_probe(now).then(|| outage.state()));
         Attempt {
-            is_probe: self
-                .outage_mut(request.endpoint)
-                .is_some_and(|outage| outage.try_claim_probe(now)),
+            probed: probed.or(is_early.then_some(HealthState::Cooling)),
             ..Attempt::plain(request, now)
         }
     }

@@ -62,18 +62,18 @@ pub enum Decision {
 
 /// Selects one of `candidates`, of which the first is the request's own upstream. See the [module](self).
 ///
-/// `has_failed` returns whether an upstream has failed this request already. `availability` returns whether an upstream
-/// can take the request. If the request's own upstream is ready, only its availability is computed.
+/// `is_excluded` returns whether the request may not go to an upstream, for example because the upstream has failed it
+/// already. `availability` returns whether an upstream can take the request. If the request's own upstream is ready, only its availability is computed.
 pub fn select(
     mut candidates: impl Iterator<Item = Candidate>,
-    has_failed: impl Fn(MemberIndex) -> bool,
+    is_excluded: impl Fn(MemberIndex) -> bool,
     mut availability: impl FnMut(MemberIndex) -> Availability,
     limits: &WaitLimits,
 ) -> Decision {
     let Some(own) = candidates.next() else {
         return Decision::NoUpstream;
     };
-    let own = if has_failed(own.index) {
+    let own = if is_excluded(own.index) {
         None
     } else {
         match availability(own.index) {
@@ -86,7 +86,7 @@ pub fn select(
     {
         return Decision::Wait { candidate, until };
     }
-    let others = candidates.filter(|candidate| !has_failed(candidate.index));
+    let others = candidates.filter(|candidate| !is_excluded(candidate.index));
     let others = others.map(|candidate| (candidate, availability(candidate.index)));
     select_any(own.into_iter().chain(others), limits)
 }

@@ -5,7 +5,7 @@
 //! caller has reached a limit. A 401 or 403 may refuse a resource to every account, or everything to one account. So a
 //! verdict needs the status, the content of the error, the owner of the credential, and what was asked for.
 //!
-//! [`words`] has the codes and types that upstreams write, by what they mean.
+//! The submodule `words` has the codes and types that upstreams write, by what they mean.
 
 use std::time::Duration;
 

@@ -50,8 +50,9 @@
 //!    account of several.
 //! 4. `turn/pick` asks [`policy::select`](crate::policy::select()) for the next upstream. A session whose prompt is cached waits
 //!    for its own upstream if the cooldown ends soon enough; otherwise a sibling of the same organization or the next upstream
-//!    takes the request, which costs a retry of the budget. If all of them are limited, the request waits for the earliest
-//!    reset, if that lies within `affinity.wait_max`. A limit that is waited out costs neither an attempt nor a retry.
+//!    takes the request. If all of them are limited, the request waits for the earliest reset, if that lies within
+//!    `affinity.wait_max`. A failover after a limit costs no retry of the budget, and a limit that is waited out costs no
+//!    attempt either.
 //! 5. If an upstream serves the request, `turn/confirm` pins the session there. If every upstream is limited for longer,
 //!    `turn/outlook` finds the earliest reset. The caller gets 429: [`Fault::UpstreamsRateLimited`] for a limit that
 //!    resets within minutes, which clients wait out, or [`Fault::Limited`] for a quota, which clients show to their users.

@@ -28,7 +28,8 @@ use crate::{
     tick::{Clock, Tick},
 };
 
-/// The brakes of all sessions and pools, and the upstreams that sessions avoid. See the [module](self).
+/// The brakes of all sessions and pools, and the upstreams that sessions avoid. The bounded table of them is behind a lock,
+/// which a request takes only while the table has an entry.
 pub struct Brakes {
     clock: Clock,
     /// The number of entries in `table`. It is written under the lock.
@@ -61,6 +62,19 @@ pub enum BrakeKind {
     Session,
     /// The brake of the pool that the request may go to.
     Pool,
+}
+
+impl BrakeKind {
+    /// Every kind, in the order of its discriminant.
+    pub const ALL: [Self; 2] = [Self::Session, Self::Pool];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Pool => "pool",
+        }
+    }
 }
 
 impl Brakes {

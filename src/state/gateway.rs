@@ -84,8 +84,9 @@ impl Gateway {
         Ok(self.buffer_limit.resize(&config.server))
     }
 
-    /// Makes a probe due now at every disabled upstream, and ends the brakes of sessions and pools. The caller does this when the operator has ordered a reload
-    /// and the configuration has not changed, because the upstreams may accept the same credential and serve the same requests now.
+    /// Makes a probe due now at every disabled upstream, and ends the brakes of sessions and pools. The caller does this when
+    /// the operator has ordered a reload and the configuration has not changed, because the upstreams may accept the same
+    /// credential and serve the same requests now.
     pub fn probe_credentials(&self) {
         self.runtime.brakes.clear();
         self.runtime.probe_credentials(&self.snapshot());

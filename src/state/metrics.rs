@@ -47,7 +47,12 @@ pub use self::{
     families::{Counter, Histogram, TokenCounter},
     labels::{FailoverReason, LabelSet, NoLabels, ReloadOutcome, RequestLabels, StatusClass},
 };
-use crate::{endpoint::Endpoint, fault::RejectReason, policy::Route};
+use super::BrakeKind;
+use crate::{
+    endpoint::Endpoint,
+    fault::RejectReason,
+    policy::{Route, health::HealthState},
+};
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
@@ -138,6 +143,12 @@ families! {
             "Requests that Steadfast answered with an error of its own.",
             Zeros::Shown,
         );
+        /// Requests that a brake refused. They are rejected requests too.
+        pub braked_requests: Counter<BrakeKind> = Counter::new(
+            "braked_requests_total",
+            "Requests refused because the last ones of their session, or of several sessions (pool), failed everywhere.",
+            Zeros::Shown,
+        );
         /// Reloads of the configuration.
         pub reloads: Counter<ReloadOutcome> =
             Counter::new("reloads_total", "Reloads of the configuration.", Zeros::Shown);
@@ -160,6 +171,24 @@ families! {
         pub failovers: Counter<FailoverReason> = Counter::new(
             "failovers_total",
             "Requests that failed at this upstream and were sent to another.",
+            Zeros::Hidden,
+        );
+        /// Requests that failed at this upstream before they had an answer to pass on.
+        pub failed_attempts: Counter<FailoverReason> = Counter::new(
+            "failed_attempts_total",
+            "Requests that failed at this upstream, whether they were then sent to another or not.",
+            Zeros::Hidden,
+        );
+        /// Responses that failed after a part of them had reached the caller.
+        pub late_failures: Counter<NoLabels> = Counter::new(
+            "late_failures_total",
+            "Responses of this upstream that failed after their first output.",
+            Zeros::Shown,
+        );
+        /// Requests that showed whether this upstream takes requests again, by the state that it was in.
+        pub probes: Counter<HealthState> = Counter::new(
+            "probes_total",
+            "Requests sent to this upstream while it was ejected, disabled or cooling, to see whether it works again.",
             Zeros::Hidden,
         );
         /// Sessions whose pin moved from this upstream to another.

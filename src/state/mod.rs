@@ -1,13 +1,14 @@
 //! The data that requests share: the compiled configuration, the state that outlives it, and the metrics.
 //!
 //! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
-//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`], [`Brakes`] and the
-//!   retry budget. Numbers that steer requests are counted here.
+//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`], [`Brakes`] and
+//!   the retry budget. Numbers that steer requests are counted here.
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
-//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` bounds the request bodies in memory, and `scrape` writes
-//! the metrics and the numbers of the moment for Prometheus. `metrics` explains how to add a metric.
+//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` bounds
+//! the request bodies in memory, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics`
+//! explains how to add a metric.
 
 mod access;
 mod apply;

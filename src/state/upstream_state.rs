@@ -22,7 +22,7 @@ use tokio::{sync::futures::Notified, time::sleep_until};
 
 pub(super) use self::health::Membership;
 use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
-use super::metrics::UpstreamMetrics;
+use super::metrics::{NoLabels, UpstreamMetrics};
 use crate::{
     endpoint::EndpointClass,
     ids::UpstreamId,
@@ -85,13 +85,17 @@ impl Lease {
     /// Reports the verdict on the request to the upstream's health. The verdict comes from the response head or the
     /// first events. A second verdict is reported if a stream fails after its first output.
     pub fn report(&mut self, verdict: Verdict) {
-        if self.reported == Reported::Answer && verdict == Verdict::Failed {
-            self.state.outcomes.take_back_success(self.attempt);
-        }
+        let before = self.reported;
         self.reported = match verdict {
             Verdict::Served | Verdict::Answered => Reported::Answer,
-            _ => Reported::Trouble,
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => Reported::Trouble,
         };
+        if (before, self.reported) == (Reported::Answer, Reported::Trouble) {
+            self.state.metrics.late_failures.increment(NoLabels);
+            if verdict == Verdict::Failed {
+                self.state.outcomes.take_back_success(self.attempt);
+            }
+        }
         self.state.report(self.attempt, verdict);
     }
 
@@ -326,6 +330,9 @@ impl UpstreamState {
 
     fn admit(self: &Arc<Self>, request: RequestClass) -> Option<Lease> {
         let attempt = self.health.begin(request, || self.slots.try_take())?;
+        if let Some(state) = attempt.probed() {
+            self.metrics.probes.increment(state);
+        }
         Some(Lease {
             state: self.clone(),
             attempt,

@@ -145,6 +145,10 @@ async fn a_generation_that_times_out_is_not_begun_again_and_ejects_nothing() {
             .await,
         8.0
     );
+    let timeouts = gateway
+        .metric("steadfast_failed_attempts_total{reason=\"timeout\"")
+        .await;
+    assert_eq!(timeouts, 8.0);
 }
 
 #[tokio::test]

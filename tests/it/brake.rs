@@ -70,6 +70,10 @@ async fn a_client_that_repeats_a_failing_request_is_braked() {
             .metric("steadfast_rejected_requests_total{reason=\"unavailable\"}")
             .await;
         assert_eq!(rejected, f64::from(refused));
+        let braked = gateway
+            .metric("steadfast_braked_requests_total{reason=\"session\"}")
+            .await;
+        assert_eq!(braked, f64::from(refused));
 
         // The accounts work again: the next probe is served, and then every request.
         sims.iter().for_each(|sim| sim.script().clear());

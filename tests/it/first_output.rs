@@ -453,6 +453,9 @@ async fn check_late(dialect: Dialect, act: Act, pieces: &[String], end: End, eff
     assert_eq!(answer.text(), sent, "{what}");
     assert_eq!(sims[1].counts().requests, 0, "{what}");
     check_effect(&gateway, effect, &what).await;
+    let late_failures = f64::from(u8::from(!matches!(effect, Nothing)));
+    let counted = gateway.metric("steadfast_late_failures_total").await;
+    assert_eq!(counted, late_failures, "{what}");
     if matches!(effect, Cooling(_)) {
         let next = ask(&gateway, dialect, &key).await;
         assert_eq!(next.header("x-steadfast-upstream"), Some("b"), "{what}");

@@ -1,5 +1,6 @@
 //! A request that was sent to an upstream and has no verdict yet.
 
+use super::status::HealthState;
 use crate::{policy::request_class::RequestClass, tick::Tick};
 
 /// A request that was sent to an upstream, with the facts on which the effect of its verdict depends.
@@ -10,8 +11,8 @@ pub struct Attempt {
     pub(super) began: Tick,
     /// The part of the upstream that the request needs.
     pub(super) request: RequestClass,
-    /// Whether the request is the probe of an ejected or disabled upstream.
-    pub(super) is_probe: bool,
+    /// The state of the upstream that the request probes: ejected, disabled or cooling. `None` for most requests.
+    pub(super) probed: Option<HealthState>,
 }
 
 impl Attempt {
@@ -21,7 +22,7 @@ impl Attempt {
         Self {
             began: now,
             request,
-            is_probe: false,
+            probed: None,
         }
     }
 
@@ -38,6 +39,12 @@ impl Attempt {
     /// Whether the request is the probe of an ejected or disabled upstream, whose verdict decides for other requests
     /// whether the upstream works.
     pub fn is_probe(self) -> bool {
-        self.is_probe
+        matches!(self.probed, Some(HealthState::Ejected | HealthState::Disabled))
+    }
+
+    /// The state of the upstream that the request probes. In addition to the ejected and disabled states, a long cooldown
+    /// is probed before its end.
+    pub fn probed(self) -> Option<HealthState> {
+        self.probed
     }
 }

@@ -103,14 +103,18 @@ impl Cooldowns {
         Some((last.until, last.cause))
     }
 
-    /// Records that a request for `model` is sent now. It is the early probe of each limit whose probe is due.
-    pub(super) fn claim_early_probes(&mut self, model: Option<ModelKey>, now: Tick) {
+    /// Records that a request for `model` is sent now. It is the early probe of each limit whose probe is due. Returns whether
+    /// there is such a limit.
+    pub(super) fn claim_early_probes(&mut self, model: Option<ModelKey>, now: Tick) -> bool {
+        let mut is_early_probe = false;
         let models = self.models.iter_mut().filter(|(limited, _)| Some(*limited) == model);
         for limit in self.upstream.iter_mut().chain(models.map(|(_, limit)| limit)) {
             if limit.is_probe_due(now) {
                 limit.probed = now;
+                is_early_probe = true;
             }
         }
+        is_early_probe
     }
 
     /// Returns the end of the upstream's own cooldown, and its reason; `None` if the upstream is not cooling down.

@@ -86,7 +86,7 @@ impl Outage {
     }
 
     pub(super) fn release_probe(&mut self, attempt: Attempt) {
-        if attempt.is_probe && self.probe == Some(attempt.began) {
+        if attempt.is_probe() && self.probe == Some(attempt.began) {
             self.probe = None;
         }
     }

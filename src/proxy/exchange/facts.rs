@@ -7,8 +7,7 @@ use crate::{
         request::{admit::Admitted, inspect::Inspected},
         turn::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts},
     },
-    scan::EncodingKind,
-    scan::RequestFacts,
+    scan::{EncodingKind, RequestFacts},
     wire::Framing,
 };
 

@@ -12,7 +12,8 @@ use crate::{
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
-/// Reads the session key, the owner of the named state and the issuer of the turn state from `facts`, in the configured order of sources.
+/// Reads the session key, the owner of the named state and the issuer of the turn state from `facts`. The session key comes
+/// from the first of the configured sources that is present.
 #[inline]
 pub(super) fn affinity<'a>(
     gateway: &Gateway,

@@ -2,7 +2,7 @@
 //!
 //! While the loop runs, no part of an answer has reached the caller, so the request can be sent again. This needs four
 //! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
-//! has not failed yet.
+//! has not failed yet. After a limit or a refused credential, no retry is needed: the upstream has done no work.
 //!
 //! An answer with a limit that the turn waits out is not counted: when the upstream is asked again after the reset, that
 //! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
@@ -260,6 +260,10 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
     ) -> Box<FailedAttempt<'a, S::Response>> {
         let (upstream, answer) = (kept.upstream, &mut kept.answer);
         let (verdict, status) = (answer.verdict, answer.status);
+        let reason = FailoverReason::from_verdict(verdict);
+        if let Some(reason) = reason {
+            upstream.state.metrics.failed_attempts.increment(reason);
+        }
         // The rest is also read if it is not needed: then the connection can be used again.
         let rest = S::buffer_error(&mut answer.response, upstream).await;
         let lease = kept.lease.take().expect("the lease is held until here");
@@ -288,7 +292,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         Box::new(FailedAttempt {
             upstream,
             index,
-            failover: FailoverReason::from_verdict(verdict).filter(|_| may_go_on),
+            failover: reason.filter(|_| may_go_on),
             kind,
             last_word: match verdict {
                 Verdict::Refused => LastWord::Refused(name),
@@ -309,14 +313,17 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         mut lease: Lease,
     ) -> Box<FailedAttempt<'a, S::Response>> {
         let name = shown_name(self.turn.snapshot(), upstream);
+        let failed_attempts = &upstream.state.metrics.failed_attempts;
         let (failover, kind, fault) = match failure {
             SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (None, FailureKind::Unclear, fault),
             SendFailure::Unreachable => {
+                failed_attempts.increment(FailoverReason::Connect);
                 lease.report(Verdict::Failed);
                 let fault = Fault::UpstreamUnreachable { upstream: name };
                 (Some(FailoverReason::Connect), FailureKind::Failed, fault)
             }
             SendFailure::Timeout(limit) => {
+                failed_attempts.increment(FailoverReason::Timeout);
                 // The upstream may be working on the request, so it has not failed. Only a probe fails by this: it has not
                 // shown that the upstream works.
                 drop(lease.withhold_failure());
@@ -325,6 +332,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 (failover, FailureKind::Unclear, fault)
             }
             SendFailure::Broken => {
+                failed_attempts.increment(FailoverReason::Broken);
                 self.withheld.extend(lease.withhold_failure());
                 let failover = Some(FailoverReason::Broken).filter(|_| self.is_repeatable());
                 (failover, FailureKind::Failed, Fault::UpstreamBroken { upstream: name })

@@ -1,8 +1,8 @@
 //! Picks the upstream that a turn goes to next, and waits for it if necessary.
 //!
-//! [`policy::select`](policy::select()) decides the order of the candidates and chooses one of them. This file passes the inputs to it
-//! (the pin, and the present health and free slots of each upstream) and carries out its decision: it takes a lease, or
-//! waits for one.
+//! [`policy::candidates`] decides the order of the candidates, and [`policy::select`](policy::select()) chooses one of them.
+//! This file passes the inputs to them (the pin, and the present health and free slots of each upstream) and carries out
+//! the decision: it takes a lease, or waits for one.
 
 mod brake;
 mod setbacks;
@@ -281,6 +281,7 @@ impl<'a> Turn<'a> {
                 is_owned,
             },
             Obstacle::Unavailable(cause) => unavailable(cause),
+            // An upstream has become ready in the meantime, too late for this turn.
             Obstacle::None => unavailable(UnavailableCause::Busy),
         }
     }

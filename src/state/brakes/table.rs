@@ -11,8 +11,8 @@ use crate::{
     tick::Tick,
 };
 
-/// The maximum number of sessions with an entry. Of more, the one whose entry has not changed for the longest time is
-/// dropped.
+/// The maximum number of sessions with an entry. Above this number, the entry that has not changed for the longest time
+/// is dropped.
 pub(super) const MAX_SESSIONS: usize = 4096;
 /// The maximum number of pools with an entry.
 pub(super) const MAX_POOLS: usize = 256;

@@ -7,7 +7,8 @@ use http::StatusCode;
 use crate::{
     endpoint::Endpoint,
     fault::RejectReason,
-    policy::{Route, Verdict},
+    policy::{Route, Verdict, health::HealthState},
+    state::BrakeKind,
 };
 
 /// The labels of one metric family: every combination of values has an index.
@@ -70,9 +71,11 @@ macro_rules! label {
 
 label!("endpoint", Endpoint);
 label!("outcome", ReloadOutcome);
+label!("reason", BrakeKind);
 label!("reason", FailoverReason);
 label!("reason", RejectReason);
 label!("route", Route);
+label!("state", HealthState);
 label!("status", StatusClass);
 
 /// The labels of an answered request.
@@ -151,7 +154,7 @@ impl StatusClass {
     }
 }
 
-/// Why a request failed over from one upstream to another.
+/// Why a request failed at an upstream, so that it may go to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverReason {
     /// The connection could not be established.
@@ -249,7 +252,9 @@ mod tests {
         check::<Route>();
         check::<StatusClass>();
         check::<RequestLabels>();
+        check::<BrakeKind>();
         check::<FailoverReason>();
+        check::<HealthState>();
         check::<RejectReason>();
         check::<ReloadOutcome>();
     }

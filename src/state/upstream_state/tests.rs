@@ -1,10 +1,16 @@
 //! How requests take slots, wait for them and hand them over.
 
-use crate::policy::LimitCause;
 use std::time::Duration;
 
 use super::*;
-use crate::{endpoint::EndpointClass, policy::Scope};
+use crate::{
+    endpoint::EndpointClass,
+    policy::{
+        LimitCause, Scope,
+        health::{EARLY_PROBE, EJECT_AFTER, EJECTION, PROBE_DISABLED},
+    },
+    state::metrics::Exposition,
+};
 
 /// A generation that names no model.
 const ANY: RequestClass = RequestClass::generation(None);
@@ -17,6 +23,16 @@ fn state(max_in_flight: Option<u32>) -> Arc<UpstreamState> {
     let state = UpstreamState::new(&"a".into(), Clock::start(), &no_cap());
     state.set_max_in_flight(max_in_flight);
     state
+}
+
+/// The lines of a scrape that have the counts of a family.
+fn counted(state: &UpstreamState, family: &str) -> Vec<String> {
+    let mut exposition = Exposition::default();
+    state.metrics.expose(&[], &mut exposition);
+    let text = exposition.into_text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.filter(|line| line.contains(family));
+    lines.map(str::to_owned).collect()
 }
 
 fn after(state: &UpstreamState, millis: u64) -> Tick {
@@ -282,4 +298,52 @@ async fn a_whole_response_ends_a_row_of_failures() {
     assert_eq!(state.status().failures, 4);
     lease.complete();
     assert_eq!(state.status().failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_are_counted_by_the_state_that_they_probe() {
+    let state = state(None);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let send = || state.try_acquire(ANY).expect("the upstream takes a request");
+    send().report(limited(300));
+    tokio::time::advance(EARLY_PROBE).await;
+    send().report(Verdict::Served);
+    for _ in 0..EJECT_AFTER {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        send().report(Verdict::Failed);
+    }
+    tokio::time::advance(EJECTION * 2).await;
+    let probe = send();
+    assert!(state.try_acquire(ANY).is_none(), "one probe at a time");
+    drop(probe);
+    send().report(Verdict::Refused);
+    tokio::time::advance(PROBE_DISABLED * 2).await;
+    send().report(Verdict::Served);
+    send().report(Verdict::Served);
+    assert_eq!(
+        counted(&state, "probes_total"),
+        [
+            r#"steadfast_probes_total{state="cooling"} 1"#,
+            r#"steadfast_probes_total{state="disabled"} 1"#,
+            r#"steadfast_probes_total{state="ejected"} 2"#,
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_an_answer_is_counted_as_late() {
+    let state = state(None);
+    let send = || state.try_acquire(ANY).expect("the upstream is ready");
+    for (verdicts, late) in [
+        (vec![Verdict::Served], 0),
+        (vec![Verdict::Failed], 0),
+        (vec![Verdict::Served, Verdict::Answered], 0),
+        (vec![Verdict::Served, Verdict::Failed], 1),
+        (vec![Verdict::Served, limited(300)], 2),
+    ] {
+        let mut lease = send();
+        verdicts.iter().for_each(|verdict| lease.report(*verdict));
+        let expected = format!("steadfast_late_failures_total {late}");
+        assert_eq!(counted(&state, "late_failures_total"), [expected], "{verdicts:?}");
+    }
 }

@@ -125,9 +125,9 @@ impl HealthRun {
         let was_ready = self.health.availability(class, self.now) == Availability::Ready;
         let attempt = self.health.begin(class, self.now);
         let is_out = self.health.refusal.is_some() || self.health.is_ejected(class.endpoint);
-        assert!(is_out || !attempt.is_probe);
+        assert!(is_out || !attempt.is_probe());
         if was_ready && is_out {
-            assert!(attempt.is_probe);
+            assert!(attempt.is_probe());
             assert_ne!(self.health.availability(class, self.now), Availability::Ready);
         }
         if was_plain {

@@ -278,7 +278,7 @@ async fn a_failure_after_the_first_output_is_told_once() {
             "{pieces:?}"
         );
     }
-    // A stored response may have failed long ago. But a connection that breaks is a failure of today.
+    // A stored response may have failed long ago. But a connection that breaks is a new failure.
     let stored = [Ok(CREATED), Ok(overloaded)];
     assert_eq!(health_after(Endpoint::Response, &stored, all), (0, false));
     assert_eq!(

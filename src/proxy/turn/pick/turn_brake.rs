@@ -30,7 +30,7 @@ impl<'a> TurnBrake<'a> {
     #[cold]
     pub fn admit(gateway: &'a Gateway, keys: BrakeKeys) -> Result<Option<Box<Self>>, Fault> {
         let admission = gateway.runtime.brakes.admit(&keys);
-        let BrakeAdmission { probes, mut avoided } = admission.map_err(|refusal| fault(gateway, refusal))?;
+        let BrakeAdmission { probes, mut avoided } = admission.map_err(|refusal| refuse(gateway, refusal))?;
         if !probes.has_any() && avoided.is_empty() {
             return Ok(None);
         }
@@ -71,7 +71,9 @@ pub(in crate::proxy::turn) enum FailureEvidence {
     Unclear,
 }
 
-fn fault(gateway: &Gateway, refusal: BrakeRefusal) -> Fault {
+/// Counts a refused request, and returns the fault that it is answered with.
+fn refuse(gateway: &Gateway, refusal: BrakeRefusal) -> Fault {
+    gateway.metrics.braked_requests.increment(refusal.by);
     Fault::FailedEverywhere {
         subject: match refusal.by {
             BrakeKind::Session => FailedSubject::Session,

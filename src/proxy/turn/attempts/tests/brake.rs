@@ -41,6 +41,8 @@ async fn a_session_that_failed_everywhere_twice_is_refused_except_for_single_pro
         probed.extend(called);
     }
     assert_eq!(probed, order(&gateway), "the probes go to one upstream after the other");
+    let refused = "steadfast_braked_requests_total{reason=\"session\"} 4";
+    assert!(gateway.scrape().lines().any(|line| line == refused));
     pass(32).await;
     assert!(matches!(run_all(&gateway, SERVED).await.1, Ended::Answer(_, 200)));
     assert!(matches!(run_all(&gateway, SERVED).await.1, Ended::Answer(_, 200)));

@@ -76,6 +76,32 @@ async fn a_failover_is_counted_with_its_reason_at_the_upstream_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_attempt_is_counted_even_if_no_other_upstream_gets_the_request() {
+    for (step, reason) in [
+        (UNREACHABLE, "connect"),
+        (TIMEOUT, "timeout"),
+        (BROKEN, "broken"),
+        (FAILED, "failed"),
+        (REFUSED, "refused"),
+        (limited(429, LONG), "limited"),
+    ] {
+        let gateway = testing::gateway("[retry]\nattempts = 1\n");
+        let order = order(&gateway);
+        Scenario::new(&gateway, &[(&order[0], &[step])]).run().await;
+        let scrape = gateway.scrape();
+        let name = &order[0];
+        let expected = format!("steadfast_failed_attempts_total{{reason=\"{reason}\",upstream=\"{name}\"}} 1");
+        assert!(scrape.lines().any(|line| line == expected), "{expected}");
+        assert!(!scrape.contains("steadfast_failovers_total{"), "{reason}");
+    }
+    let gateway = testing::gateway("");
+    Scenario::new(&gateway, &[("a", &[SERVED]), ("b", &[BAD_REQUEST])])
+        .run()
+        .await;
+    assert!(!gateway.scrape().contains("steadfast_failed_attempts_total{"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_attempt_at_the_same_upstream_is_no_failover() {
     let gateway = testing::gateway("");
     set_pin(&gateway, "a");
