@@ -35,20 +35,48 @@ pub fn is_this_machine(host: &str) -> bool {
 /// Whether a page of another site sent a request with these headers. `own` are the hosts that the request names. A page
 /// on another port of this machine counts as another site.
 pub fn is_cross_site(headers: &HeaderMap, own: &[Authority]) -> bool {
-    let site = headers.get(SEC_FETCH_SITE);
-    if site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return true;
-    }
+    let is_same_site = |site: &HeaderValue| site == "same-origin" || site == "none";
     let is_own = |origin: &HeaderValue| {
-        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        authority.is_some_and(|(_, authority)| own.iter().any(|own| own.as_str().eq_ignore_ascii_case(authority)))
+        authority_of(origin).is_some_and(|authority| own.iter().any(|own| own.as_str().eq_ignore_ascii_case(authority)))
     };
-    headers.contains_key(ORIGIN) && !headers.get_all(ORIGIN).iter().all(is_own)
+    !headers.get_all(SEC_FETCH_SITE).iter().all(is_same_site) || !headers.get_all(ORIGIN).iter().all(is_own)
+}
+
+/// The host and the port of an origin that is a website; `None` for other origins, such as that of a browser extension.
+fn authority_of(origin: &HeaderValue) -> Option<&str> {
+    let origin = origin.to_str().ok()?;
+    origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+}
+
+/// Whether a page under a name that may have been rebound sent a request with these headers. Only addresses and
+/// `localhost` cannot be rebound, and names over HTTPS, because such a page would need a certificate for its name.
+pub fn may_be_rebound(headers: &HeaderMap) -> bool {
+    let may_be_rebound = |origin: &HeaderValue| {
+        let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        let host = authority.and_then(|authority| authority.parse::<Authority>().ok());
+        host.is_some_and(|named| !is_this_machine(named.host()) && !is_address(named.host()))
+    };
+    headers.get_all(ORIGIN).iter().any(may_be_rebound)
+}
+
+/// Whether `host`, a host without a port, is an IP address.
+fn is_address(host: &str) -> bool {
+    host.starts_with('[') || host.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
 
     #[test]
     fn only_localhost_and_loopback_addresses_are_this_machine() {
@@ -101,12 +129,29 @@ mod tests {
             (&[("sec-fetch-site", "same-origin")], false),
             (&[("sec-fetch-site", "same-site")], true),
             (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "")], true),
+            (&[("origin", "")], true),
+            (&[("origin", "app://127.0.0.1:8080")], true),
         ] {
-            let mut headers = HeaderMap::new();
-            for (name, value) in lines {
-                headers.append(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(is_cross_site(&headers, &own), expected, "{lines:?}");
+            assert_eq!(is_cross_site(&headers(lines), &own), expected, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn only_a_name_without_https_may_be_rebound() {
+        for (origin, expected) in [
+            ("http://evil.example", true),
+            ("http://evil.example:8080", true),
+            ("http://127.0.0.1.evil.example:8080", true),
+            ("https://app.example", false),
+            ("http://localhost:8080", false),
+            ("http://10.0.0.5:8080", false),
+            ("http://[fd00::1]:8080", false),
+            ("null", false),
+        ] {
+            assert_eq!(may_be_rebound(&headers(&[("origin", origin)])), expected, "{origin}");
+        }
+        assert!(!may_be_rebound(&HeaderMap::new()));
     }
 }

@@ -48,6 +48,12 @@ impl WebPageRules {
         let mut allowed = self.allowed_origins.iter();
         allowed.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
     }
+
+    /// Whether pages of any origin may call the listener.
+    #[inline]
+    pub fn allows_some(&self) -> bool {
+        !self.allowed_origins.is_empty()
+    }
 }
 
 /// A compiled configuration. It is data: [`RuntimeState`] applies it to the state that outlives it. Its upstreams, groups

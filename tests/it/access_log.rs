@@ -68,10 +68,11 @@ async fn each_request_has_one_line_with_its_outcome() {
         with_id(request(Method::POST, "/v1/responses", "[]"), "refused"),
     )
     .await;
+    // The first five events include the first output, so the streams have begun for the client.
     sims[0]
         .script()
-        .once("/v1/responses", Act::cut(Point::Events(2), Close::Reset));
-    sims[0].script().once("/v1/responses", Act::stall(Point::Events(2)));
+        .once("/v1/responses", Act::cut(Point::Events(5), Close::Reset));
+    sims[0].script().once("/v1/responses", Act::stall(Point::Events(5)));
     for id in ["cut", "stalled"] {
         let streaming = client::open(
             gateway.address,

@@ -217,33 +217,53 @@ async fn an_upload_is_streamed_and_not_buffered() {
     );
 }
 
+/// A rule that answers one request with `status`, `text` and `retry-after: 7`.
+fn error_once(status: u16, text: &str) -> Rule {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("retry-after", "7".parse().expect("a valid header value"));
+    Rule::new(Act::answer(ScriptedAnswer::Fixed(steadfast::sim::Fixed {
+        status: status.try_into().expect("a status"),
+        headers,
+        pieces: vec![Bytes::from(text.to_owned())],
+    })))
+    .times(1)
+}
+
 #[tokio::test]
 async fn an_upstreams_error_is_returned_byte_for_byte() {
     let sims = sims(1).await;
-    let error = json!({"error": {"type": "usage_limit_reached", "message": "no", "resets_at": 1}, "x": [1.50, "é"]});
-    let text = format!("{error:#}\n\n");
-    let answer = |status: u16| {
-        let (status, body) = (status.try_into().expect("a status"), Bytes::from(text.clone()));
-        let pieces = vec![body];
-        let mut headers = http::HeaderMap::new();
-        headers.insert("retry-after", "7".parse().expect("a valid header value"));
-        Rule::new(Act::answer(ScriptedAnswer::Fixed(steadfast::sim::Fixed {
-            status,
-            headers,
-            pieces,
-        })))
-        .times(1)
-    };
-    let gateway = Gateway::before(&sims, "").await;
-    for status in [400, 401, 402, 403, 404, 409, 413, 418, 451, 500, 503] {
-        sims[0].script().add(answer(status));
-        let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true});
+    let gateway = Gateway::before(&sims, "[affinity]\nwait = \"0s\"\nwait_max = \"0s\"\n").await;
+    // Only the last status sets a limit, because of `retry-after`. Each request is a session of its own, because a session
+    // that fails everywhere is braked.
+    for status in [400, 401, 403, 404, 409, 413, 418, 422, 451, 500, 502, 504, 503] {
+        let error =
+            json!({"error": {"type": "invalid_request_error", "code": "odd", "message": "no"}, "x": [1.50, "é"]});
+        let text = format!("{error:#}\n\n");
+        sims[0].script().add(error_once(status, &text));
+        let body = json!({"model": "gpt-5.2", "input": status.to_string(), "stream": true});
         let reply = client::post_json(gateway.address, "/v1/responses", &body).await;
         assert_eq!(
             (reply.status.as_u16(), reply.text(), reply.header("retry-after")),
-            (status, text.clone(), "7")
+            (status, text, "7")
         );
         assert_eq!(reply.routed().0, "a");
+    }
+}
+
+/// An account's own limit is no error of the request, whatever its status: callers get Steadfast's answer.
+#[tokio::test]
+async fn a_limit_of_the_account_is_not_returned_under_the_status_of_its_answer() {
+    let error = json!({"error": {"type": "usage_limit_reached", "message": "no", "resets_in_seconds": 7}});
+    for status in [401, 402, 403, 429] {
+        let sims = sims(1).await;
+        let gateway = Gateway::before(&sims, "[affinity]\nwait = \"0s\"\nwait_max = \"0s\"\n").await;
+        sims[0].script().add(error_once(status, &error.to_string()));
+        let body = json!({"model": "gpt-5.2", "input": "hi", "stream": true});
+        let reply = client::post_json(gateway.address, "/v1/responses", &body).await;
+        assert_eq!(reply.status, 429, "{status}: {}", reply.text());
+        assert_eq!(reply.json()["error"]["code"], "usage_limit_reached", "{status}");
+        let resets_in: u64 = reply.header("retry-after").parse().expect("seconds");
+        assert!((1..=7).contains(&resets_in), "{status}: {resets_in}");
     }
 }
 

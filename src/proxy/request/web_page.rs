@@ -1,7 +1,7 @@
 //! Decides which web pages may call the public listener, before the caller is known.
 //!
 //! Without client keys, every request that arrives is sent with an upstream's credential. So a web page must not be able
-//! to send one through the browser of a user of this machine: [`browser`](crate::browser) explains how such a request is
+//! to send one through the browser of a user: [`browser`](crate::browser) explains how such a request is
 //! recognized. With client keys a page can do nothing without a key.
 //!
 //! `server.allow_origins` lists the origins whose pages may call the listener, with and without client keys. Their
@@ -11,9 +11,9 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
     },
     request::Parts,
     uri::Authority,
@@ -21,7 +21,7 @@ use http::{
 
 use super::received::ReceivedHead;
 use crate::{
-    browser::{SEC_FETCH_SITE, is_cross_site, is_this_machine},
+    browser::{SEC_FETCH_SITE, is_cross_site, is_this_machine, may_be_rebound},
     fault::Fault,
     proxy::text::truncated,
     state::Snapshot,
@@ -46,6 +46,8 @@ const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-contro
 pub(in crate::proxy) enum WebPage {
     /// No page that has to be told anything: the client is not a browser, or the answer is not meant for a page.
     None,
+    /// No such page either, but the answer would be another one for a page of an allowed origin. A cache has to know.
+    Other,
     /// A page of this origin, which is one of `server.allow_origins`.
     Allowed(Box<HeaderValue>),
 }
@@ -58,20 +60,25 @@ pub(in crate::proxy) enum WebPage {
 pub(in crate::proxy) fn check(snapshot: &Snapshot, head: &ReceivedHead) -> Result<WebPage, Fault> {
     let headers = &head.parts.headers;
     let is_open = snapshot.access.is_open();
-    // A browser cannot reach a Unix socket, and does not accept the certificate of another name.
-    let could_be_rebound = head.peer.address.is_some() && !head.peer.is_secure;
-    if is_open && snapshot.pages.checks_host && could_be_rebound && !names_this_machine(&head.parts) {
+    if is_open && snapshot.pages.checks_host && has_reboundable_peer(head) && !names_this_machine(&head.parts) {
         return Err(Fault::ForeignHost);
     }
     match headers.get(ORIGIN) {
-        None if !is_open || !headers.contains_key(SEC_FETCH_SITE) => Ok(WebPage::None),
-        origin => check_page(snapshot, &head.parts, origin),
+        None if !is_open || !headers.contains_key(SEC_FETCH_SITE) => Ok(WebPage::not_allowed(snapshot)),
+        origin => check_page(snapshot, head, origin),
     }
+}
+
+/// Whether the name that the client has looked up could have been rebound. A browser cannot reach a Unix socket, and does
+/// not accept the certificate of another name.
+fn has_reboundable_peer(head: &ReceivedHead) -> bool {
+    head.peer.address.is_some() && !head.peer.is_secure
 }
 
 /// Checks a request of a browser.
 #[cold]
-fn check_page(snapshot: &Snapshot, parts: &Parts, origin: Option<&HeaderValue>) -> Result<WebPage, Fault> {
+fn check_page(snapshot: &Snapshot, head: &ReceivedHead, origin: Option<&HeaderValue>) -> Result<WebPage, Fault> {
+    let parts = &head.parts;
     let headers = &parts.headers;
     if let Some(origin) = origin
         && headers.get_all(ORIGIN).iter().count() == 1
@@ -80,7 +87,9 @@ fn check_page(snapshot: &Snapshot, parts: &Parts, origin: Option<&HeaderValue>) 
         return Ok(WebPage::Allowed(Box::new(origin.clone())));
     }
     let is_refused = match snapshot.access.is_open() {
-        true => is_cross_site(headers, &named_hosts(parts)),
+        // No page has the origin of this listener, which serves none. With `allow_anonymous` every `Host` is accepted, so a
+        // page under a name that was rebound would look like such a page.
+        true => is_cross_site(headers, &named_hosts(parts)) || has_reboundable_peer(head) && may_be_rebound(headers),
         false => is_preflight(parts),
     };
     if is_refused {
@@ -89,7 +98,7 @@ fn check_page(snapshot: &Snapshot, parts: &Parts, origin: Option<&HeaderValue>) 
             origin: origin.map(truncated),
         });
     }
-    Ok(WebPage::None)
+    Ok(WebPage::not_allowed(snapshot))
 }
 
 /// Whether a browser asks in advance if a page may send a request. Such a request is not meant for an upstream.
@@ -98,6 +107,13 @@ fn is_preflight(parts: &Parts) -> bool {
 }
 
 impl WebPage {
+    fn not_allowed(snapshot: &Snapshot) -> Self {
+        match snapshot.pages.allows_some() {
+            true => Self::Other,
+            false => Self::None,
+        }
+    }
+
     /// The headers of the answer, if the request is a preflight request of an allowed page.
     #[inline]
     pub fn preflight(&self, parts: &Parts) -> Option<HeaderMap> {
@@ -105,19 +121,35 @@ impl WebPage {
         is_answered.then(|| preflight_headers(&parts.headers))
     }
 
-    /// Adds the headers that let the page read the answer. They replace those of an upstream.
+    /// Adds the headers that let the page read the answer. If pages of some origins are allowed, an upstream's own rules
+    /// for pages are removed, because they would allow others.
     #[inline]
     pub fn expose(&self, headers: &mut HeaderMap) {
-        if let Self::Allowed(origin) = self {
-            expose_to(headers, origin);
+        match self {
+            Self::None => {}
+            Self::Other => hide(headers),
+            Self::Allowed(origin) => expose_to(headers, origin),
         }
     }
 }
 
 #[cold]
 fn expose_to(headers: &mut HeaderMap, origin: &HeaderValue) {
+    hide(headers);
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+}
+
+/// Lets no page read the answer, and tells caches that it depends on the page
+/// (<https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches>).
+fn hide(headers: &mut HeaderMap) {
+    for name in [
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+    ] {
+        headers.remove(name);
+    }
     headers.append(VARY, HeaderValue::from_static("origin"));
 }
 
@@ -218,6 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn an_open_gateway_for_other_machines_refuses_pages_whose_name_could_be_rebound() {
+        let anonymous = format!("[server]\nallow_anonymous = true\n{OPEN}");
+        for (host, origin, expected) in [
+            ("steadfast.internal", None, None),
+            ("evil.example", Some("http://evil.example"), Some("origin_not_allowed")),
+            (
+                "evil.example:8080",
+                Some("http://evil.example:8080"),
+                Some("origin_not_allowed"),
+            ),
+            // A page over HTTPS has a certificate for its name.
+            ("app.example", Some("https://app.example"), None),
+            ("10.0.0.5:8080", Some("http://10.0.0.5:8080"), None),
+        ] {
+            let mut lines = vec![("host", host)];
+            lines.extend(origin.map(|origin| ("origin", origin)));
+            let code = checked(&anonymous, &lines).err().map(|fault| fault.code());
+            assert_eq!(code, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
     fn with_client_keys_only_preflight_requests_of_other_pages_are_refused() {
         let host = ("host", "gateway.example");
         let origin = ("origin", "https://evil.example");
@@ -256,6 +310,7 @@ mod tests {
                 }
                 let allowed = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value == origin);
                 assert_eq!(allowed, is_allowed.then_some(true), "{origin}: {page:?}");
+                assert_eq!(headers.contains_key(VARY), page.is_ok(), "{origin}: {page:?}");
             }
             let twice = [
                 ("host", "localhost"),
