@@ -106,7 +106,7 @@ async fn a_braked_session_goes_to_an_upstream_that_it_was_not_tried_at() {
         assert_eq!(run_all(&gateway, FAILED).await.0, [name.as_str()]);
     }
     assert_eq!(run_all(&gateway, FAILED).await, (vec![], BRAKED));
-    pass(2).await;
+    pass(4).await;
     assert_eq!(run_all(&gateway, FAILED).await.0, order[..1], "the probe");
 }
 
