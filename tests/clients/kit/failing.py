@@ -151,6 +151,9 @@ def all_fail(setup):
     return Expected()
 
 
+# The parts that run beside all others.
+BESIDE = {"all-fail"}
+
 PARTS = {
     "limited-briefly": limited_briefly,
     "own-account-limited": own_account_limited,
