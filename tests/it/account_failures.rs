@@ -32,15 +32,6 @@ async fn operate(gateway: &Gateway, upstream: &str, action: &str) {
     assert_eq!(client::send(gateway.admin, request).await.status, StatusCode::OK);
 }
 
-/// The state of each upstream, in the order of the configuration.
-async fn states(gateway: &Gateway) -> Vec<String> {
-    let upstreams = gateway.ask("/api/upstreams").await.json();
-    let upstreams = upstreams["upstreams"].as_array().expect("a list").iter();
-    upstreams
-        .map(|upstream| upstream["state"].as_str().expect("a state").to_owned())
-        .collect()
-}
-
 #[tokio::test]
 async fn the_refusal_of_the_only_account_is_a_502_that_does_not_quote_it() {
     let sims = sims(1).await;
@@ -88,7 +79,7 @@ async fn a_request_waits_for_the_account_that_owns_its_state_and_is_told_why_it_
             }
             _ => operate(&gateway, "a", "drain").await,
         }
-        assert_eq!(states(&gateway).await[0], state);
+        assert_eq!(gateway.states().await[0], state);
         let begun = Instant::now();
         let reply = follow_up(&gateway, &response).await;
         let text = reply.text();
@@ -137,7 +128,7 @@ async fn a_generation_that_times_out_is_not_begun_again_and_ejects_nothing() {
         );
         assert_eq!(sims.iter().map(|sim| sim.requests().len()).sum::<usize>(), sent);
     }
-    assert_eq!(states(&gateway).await, ["ready", "ready"]);
+    assert_eq!(gateway.states().await, ["ready", "ready"]);
     assert_eq!(gateway.metric("steadfast_failovers_total").await, 0.0);
     assert_eq!(
         gateway
@@ -199,7 +190,7 @@ async fn a_request_that_fails_everywhere_ejects_no_account_and_moves_no_other_se
             let reply = client::post_json(gateway.address, "/v1/responses", &body).await;
             assert!(reply.status.is_server_error(), "{}", reply.text());
         }
-        assert_eq!(states(&gateway).await, ["ready"; 4]);
+        assert_eq!(gateway.states().await, ["ready"; 4]);
         for (home, key) in homes {
             assert_eq!(send_turn(&gateway, &key).await.routed(), (home.as_str(), "pin"));
         }
@@ -217,7 +208,7 @@ async fn an_account_that_fails_what_another_serves_is_ejected() {
         let reply = client::post_json(gateway.address, "/v1/responses", &body).await;
         assert_eq!(reply.routed(), ("b", "moved"));
     }
-    assert_eq!(states(&gateway).await, ["ejected", "ready"]);
+    assert_eq!(gateway.states().await, ["ejected", "ready"]);
 }
 
 #[tokio::test]
@@ -236,10 +227,10 @@ async fn a_401_without_a_code_disables_an_account_only_if_the_list_of_models_is_
         let reply = send_turn(&gateway, &key).await;
         if is_refused {
             assert_eq!(reply.routed(), ("b", "moved"));
-            assert_eq!(states(&gateway).await, ["disabled", "ready"]);
+            assert_eq!(gateway.states().await, ["disabled", "ready"]);
         } else {
             assert_eq!((reply.status, reply.routed().0), (StatusCode::UNAUTHORIZED, "a"));
-            assert_eq!(states(&gateway).await, ["ready", "ready"]);
+            assert_eq!(gateway.states().await, ["ready", "ready"]);
         }
     }
 }

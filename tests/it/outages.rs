@@ -25,14 +25,6 @@ fn calls(sims: &[Sim]) -> u64 {
     sims.iter().map(|sim| sim.counts().requests).sum()
 }
 
-async fn states(gateway: &Gateway) -> Vec<String> {
-    let upstreams = gateway.ask("/api/upstreams").await.json();
-    let upstreams = upstreams["upstreams"].as_array().expect("a list").iter();
-    upstreams
-        .map(|upstream| upstream["state"].as_str().expect("a state").to_owned())
-        .collect()
-}
-
 /// Sends one request of each of `keys` at the same time.
 async fn wave(gateway: &Gateway, keys: impl Iterator<Item = String>) -> Vec<(String, Reply)> {
     let turn = |key: String| {
@@ -79,7 +71,7 @@ async fn callers_are_told_the_next_probe_while_all_accounts_are_ejected() {
         until("all accounts to be ejected", || async {
             let keys = (0..10).map(|number| format!("session-{number}-{:?}", begun.elapsed()));
             wave(&gateway, keys).await;
-            let all = states(&gateway).await.iter().all(|state| state == "ejected");
+            let all = gateway.states().await.iter().all(|state| state == "ejected");
             all.then_some(())
         })
         .await;
@@ -237,7 +229,7 @@ async fn poisoned_requests_leave_the_other_sessions_at_home() {
             "a session served ended the brake. {label}: {}",
             reply.text()
         );
-        let ready = states(&gateway).await;
+        let ready = gateway.states().await;
         assert!(ready.iter().all(|state| state == "ready"), "{label}: {ready:?}");
     }
 }

@@ -26,14 +26,6 @@ fn invalid_api_key() -> Act {
     }}))
 }
 
-async fn states(gateway: &Gateway) -> Vec<String> {
-    let upstreams = gateway.ask("/api/upstreams").await.json();
-    let upstreams = upstreams["upstreams"].as_array().expect("a list").iter();
-    upstreams
-        .map(|upstream| upstream["state"].as_str().expect("a state").to_owned())
-        .collect()
-}
-
 /// The requests that a client may send to generate, with their paths.
 fn generations() -> [(&'static str, Value); 6] {
     let chat = |stream| json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]});
@@ -92,7 +84,7 @@ async fn no_caller_reads_the_refusal_of_a_credential_that_is_not_its_own() {
                 assert!(!text.contains("sk-up") && !text.contains("x-api-key"), "{what}: {text}");
                 assert!(!reply.header("retry-after").is_empty(), "{what}: {text}");
             }
-            assert_eq!(states(&gateway).await, ["disabled"], "{what}, {path}");
+            assert_eq!(gateway.states().await, ["disabled"], "{what}, {path}");
         }
     }
 }
@@ -163,7 +155,7 @@ async fn errors_about_the_callers_own_credential_pass_through_byte_for_byte() {
             );
             assert_eq!(sims[0].requests().len(), before + 1, "{path}");
         }
-        assert_eq!(states(&gateway).await, ["ready"], "{status} {body}");
+        assert_eq!(gateway.states().await, ["ready"], "{status} {body}");
     }
 }
 
@@ -185,7 +177,7 @@ async fn a_request_for_state_of_a_refused_account_gets_no_401_and_wakes_at_a_rel
         (502, &json!("upstream_credential_refused"))
     );
     assert!(!refused.text().contains(INCORRECT), "{}", refused.text());
-    assert_eq!(states(&gateway).await, ["disabled", "ready"]);
+    assert_eq!(gateway.states().await, ["disabled", "ready"]);
     let begun = Instant::now();
     let (reply, ()) = tokio::join!(follow_up(&gateway, &response), async {
         gateway.metric_reaches("steadfast_waiting_requests", 1.0).await;
@@ -199,7 +191,7 @@ async fn a_request_for_state_of_a_refused_account_gets_no_401_and_wakes_at_a_rel
         reply.text()
     );
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert_eq!(states(&gateway).await, ["ready", "ready"]);
+    assert_eq!(gateway.states().await, ["ready", "ready"]);
 }
 
 #[tokio::test]
@@ -306,7 +298,7 @@ async fn a_request_that_only_reads_is_repeated_after_a_timeout() {
             }
         }
     }
-    assert_eq!(states(&gateway).await, ["ready", "ready"]);
+    assert_eq!(gateway.states().await, ["ready", "ready"]);
 }
 
 #[tokio::test]

@@ -209,6 +209,15 @@ impl Gateway {
         client::get(self.admin, path).await
     }
 
+    /// Returns the state of each upstream, in the order of the configuration.
+    pub async fn states(&self) -> Vec<String> {
+        let upstreams = self.ask("/api/upstreams").await.json();
+        let upstreams = upstreams["upstreams"].as_array().expect("a list").iter();
+        upstreams
+            .map(|upstream| upstream["state"].as_str().expect("a state").to_owned())
+            .collect()
+    }
+
     /// Returns the home that `steadfast route KEY` names for this gateway's configuration.
     pub async fn home(&self, key: &str) -> String {
         self.order(&[key]).await.remove(0)
