@@ -7,14 +7,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Rule, Sim};
 
-use crate::{
-    first_output::{Dialect, Effect, check_failover},
-    kit::{
-        client,
-        gateway::{Gateway, upstream},
-        sessions::{key_with_home, send_turn, usage_limit_reached},
-        sims,
-    },
+use crate::kit::{
+    client,
+    gateway::{Gateway, upstream},
+    sessions::{key_with_home, send_turn, usage_limit_reached},
+    sims,
+    streams::{Dialect, Effect, check_failover},
 };
 
 /// The number of requests that all accounts have received.

@@ -8,18 +8,17 @@ use http_body_util::channel::Channel;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Close, Point};
 
-use crate::{
-    first_output::{
+use crate::kit::{
+    gateway::{self, Gateway},
+    sim,
+    streams::{
         Dialect::{Chat, Messages, Responses},
         Effect::{self, Cooling, Failed, Nothing},
         HEAD, ask, check_effect, check_failover, event, response_failed, start, stream, text,
     },
-    kit::{
-        gateway::{self, Gateway},
-        sim, tls,
-        upstream::{request, serve_connections},
-        wire::{self, End, Wire},
-    },
+    tls,
+    upstream::{request, serve_connections},
+    wire::{self, End, Wire},
 };
 
 fn created() -> String {

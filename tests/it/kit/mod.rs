@@ -11,6 +11,7 @@ pub mod h2;
 pub mod keys;
 pub mod secrets;
 pub mod sessions;
+pub mod streams;
 pub mod tls;
 pub mod upstream;
 pub mod wire;
