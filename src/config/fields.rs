@@ -31,7 +31,7 @@ const API_KEY: Text = Text {
 const ORIGIN: Text = Text::matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@ ]+$");
 const SOURCE: Text = Text {
     choices: SessionSource::NAMES,
-    pattern: "^header:.+$",
+    pattern: "^(header:.+|(body|messages):[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+){0,2})$",
 };
 
 /// Declares tables and their fields. Each table becomes a module with a static for each field, and `TABLE`, which lists them.
@@ -168,14 +168,19 @@ tables! {
 
     /// The choice of a session's upstream, and the time that the session waits for it.
     affinity = "[affinity]" {
-        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the
-        /// response or the turn that the request names. "content" is the beginning that all requests of a conversation
-        /// share. "header:NAME" is any header.
+        /// The places that are searched for the session key, in this order. "header:NAME" is any header. "body:PATH" is any
+        /// text in the body, at a path of up to three names such as "metadata.thread"; "messages:PATH" is the same for the
+        /// Messages API only. "owner" is the upstream that made an object that the request names. "content" is the beginning
+        /// that all requests of a conversation share.
         SOURCES("sources"): ListOf = ListOf(SOURCE, 1), Default(r#"[
     "body:prompt_cache_key",
     "header:session-id",
     "header:session_id",
+    "header:x-session-id",
+    "header:x-session-affinity",
+    "header:x-claude-code-session-id",
     "body:client_metadata.session_id",
+    "messages:metadata.user_id",
     "owner",
     "content",
 ]"#);

@@ -196,7 +196,7 @@ impl Proxy {
             let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
-        let inspected = inspect::inspect(&admitted, body, snapshot.limits, &self.gateway.buffers).await?;
+        let inspected = inspect::inspect(&admitted, body, snapshot, &self.gateway.buffers).await?;
         let complete_since = Instant::now();
         model_access::check(snapshot, &admitted, &inspected)?;
         if admitted.is_inspected() {

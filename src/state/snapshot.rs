@@ -11,6 +11,7 @@ use super::{
     upstream::{ConnectionSettings, Upstream, organization},
 };
 use crate::{
+    body_path::BodyPaths,
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
     policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource},
@@ -67,6 +68,8 @@ pub struct Snapshot {
     classes: Box<[EligibilityClass]>,
     /// The places in which session keys are looked for, in order.
     pub sources: Box<[SessionSource]>,
+    /// The paths in the body among `sources`.
+    pub body_paths: BodyPaths,
     /// Bounds and timeouts of each request.
     pub limits: RequestLimits,
     /// The rules for the time that a session waits for its own upstream.
@@ -229,6 +232,7 @@ impl Snapshot {
             classes: pool.classes.into(),
             access,
             sources: config.affinity.sources.clone().into(),
+            body_paths: BodyPaths::new(config.affinity.sources.iter().filter_map(SessionSource::body_path)),
             limits: RequestLimits {
                 max_body: config.server.max_body,
                 head: config.timeouts.head,

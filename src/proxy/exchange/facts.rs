@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::{
+    ids::ObjectId,
     proxy::{
         request::{admit::Admitted, inspect::Inspected},
         turn::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts},
@@ -31,17 +32,18 @@ pub(in crate::proxy) fn from_parts<'a>(
         group: admitted.caller.group,
         endpoint: admitted.target.endpoint,
         model: facts.model.as_deref(),
-        body_bytes,
+        prompt_bytes: body_bytes,
         session: SessionFacts {
-            prompt_cache_key: facts.prompt_cache_key.as_deref(),
-            session_id: facts.session_id.as_deref(),
+            texts: &facts.texts,
             header: |name: &HeaderName| single_value(&admitted.headers, name),
-            instructions: facts.content.instructions(),
-            input: facts.content.input(),
+            content: facts.content,
         },
         named_state: NamedState {
-            response_in_path: admitted.target.response_id(),
-            previous_response: facts.previous_response_id.as_deref(),
+            in_path: admitted
+                .target
+                .response_id()
+                .map(|id| ObjectId::from_text(id.as_bytes())),
+            in_body: &facts.named,
             turn_state_issuer: admitted.turn_state.as_ref().map(|state| state.issuer),
             encrypted: &facts.encrypted,
         },
@@ -74,7 +76,7 @@ mod tests {
     use crate::{
         endpoint::Endpoint,
         proxy::request::kit,
-        scan::{BodyInspector, Encoding},
+        scan::{BodyInspector, Encoding, NamedObject, ReferenceKind, RequestScanRules},
         wire::Replay,
     };
 
@@ -84,26 +86,30 @@ mod tests {
         let request = Request::post("/v1/responses/resp_1/cancel").header("host", "gateway.test");
         let request = request.header("session-id", "s1").body(()).expect("a request");
         let admitted = kit::admit(&snapshot, request, Framing::None).expect("a good head");
+        let named = NamedObject {
+            kind: ReferenceKind::PreviousResponse,
+            id: ObjectId::from_text(b"resp_0"),
+        };
         let body = RequestFacts {
             model: Some("gpt-5.2".to_owned()),
-            previous_response_id: Some("resp_0".to_owned()),
+            named: vec![named],
             ..RequestFacts::default()
         };
         let facts = from_parts(&admitted, &body, 7);
         assert_eq!(
-            (facts.endpoint, facts.model, facts.body_bytes),
+            (facts.endpoint, facts.model, facts.prompt_bytes),
             (Endpoint::Response, Some("gpt-5.2"), 7)
         );
         assert_eq!(
             (facts.session.header)(&HeaderName::from_static("session-id")),
             Some("s1")
         );
-        let named = facts.named_state;
+        let state = facts.named_state;
         assert_eq!(
-            (named.response_in_path, named.previous_response),
-            (Some("resp_1"), Some("resp_0"))
+            (state.in_path, state.in_body),
+            (Some(ObjectId::from_text(b"resp_1")), &[named][..])
         );
-        assert_eq!((named.turn_state_issuer, named.encrypted.len()), (None, 0));
+        assert_eq!((state.turn_state_issuer, state.encrypted.len()), (None, 0));
     }
 
     /// What remains of a prompt's length if the decompressor still holds a part of it.
@@ -124,7 +130,7 @@ mod tests {
             let request = Request::post("/v1/responses").header("host", "gateway.test");
             let request = request.header("content-encoding", coding).body(()).expect("a request");
             let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
-            let mut inspector = BodyInspector::new(kind, u64::MAX).expect("an inspector");
+            let mut inspector = BodyInspector::new(kind, u64::MAX, RequestScanRules::default()).expect("an inspector");
             body.chunks(16_384)
                 .for_each(|chunk| inspector.feed(chunk).expect("a good body"));
             let inspected = Inspected {
@@ -132,7 +138,7 @@ mod tests {
                 decompressed: inspector.decompressed(),
                 facts: inspector.finish().expect("a good body"),
             };
-            let length = turn_facts(&admitted, &inspected).body_bytes as f64;
+            let length = turn_facts(&admitted, &inspected).prompt_bytes as f64;
             assert!(length >= plain.len() as f64 * (1.0 - TOLERANCE), "{coding}: {length}");
             assert!(length <= plain.len() as f64, "{coding}: {length}");
         }

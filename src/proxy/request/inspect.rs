@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
     fault::Fault,
-    scan::{BodyInspector, InspectError, RequestFacts},
-    state::RequestLimits,
+    scan::{BodyInspector, InspectError, ReferenceSearch, RequestFacts, RequestScanRules},
+    state::Snapshot,
     wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
@@ -24,20 +24,20 @@ pub(in crate::proxy) struct Inspected {
     pub decompressed: u64,
 }
 
-/// Reads the body of an admitted request, if it is to be inspected. `buffers` has one permit for each byte of request body
-/// that the process may hold.
+/// Reads the body of an admitted request, if it is to be inspected, by the rules of `snapshot`. `buffers` has one permit for
+/// each byte of request body that the process may hold.
 ///
 /// # Errors
 /// If the body is incomplete, too large, too slow, does not decompress or has several readings, or if the buffers are full.
 pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
-    limits: RequestLimits,
+    snapshot: &Snapshot,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if admitted.is_inspected() {
-        return read(admitted, intake, limits, buffers).await;
+        return read(admitted, intake, snapshot, buffers).await;
     }
     let body = match framing {
         Framing::None => Replay::empty(framing),
@@ -53,11 +53,19 @@ pub(in crate::proxy) async fn inspect(
 async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
-    limits: RequestLimits,
+    snapshot: &Snapshot,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
-    let mut reservation = BufferReservation::new(buffers, limits.max_body);
-    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
+    let max_body = snapshot.limits.max_body;
+    let mut reservation = BufferReservation::new(buffers, max_body);
+    let rules = RequestScanRules {
+        paths: &snapshot.body_paths,
+        references: match admitted.caller.group.shares_accounts {
+            true => ReferenceSearch::Exhaustive,
+            false => ReferenceSearch::Usual,
+        },
+    };
+    let mut inspector = BodyInspector::new(admitted.coding, max_body, rules)
         // The coding is known, see `Admitted::is_inspected`. The only failure left is a decompressor that cannot
         // allocate its memory.
         .ok_or(Fault::Internal)?;
@@ -125,7 +133,8 @@ mod tests {
     #[test]
     fn a_body_that_could_not_be_inspected_has_its_fault() {
         let fault_of = |body: &[u8], limit| {
-            let mut inspector = BodyInspector::new(EncodingKind::Identity, limit).expect("an inspector");
+            let mut inspector =
+                BodyInspector::new(EncodingKind::Identity, limit, RequestScanRules::default()).expect("an inspector");
             let inspected = inspector.feed(body).and_then(|()| inspector.finish());
             inspected.map_err(fault_of_inspection).expect_err("a fault")
         };

@@ -159,7 +159,9 @@ mod tests {
         let reported = FinalUsage::Reported(Usage {
             input_tokens: 300,
             cached_input_tokens: 200,
+            cache_write_tokens: 0,
             output_tokens: 50,
+            reasoning_tokens: 0,
         });
         let unreported = FinalUsage::NONE;
         let stream = FinalUsage::Unreported { stream_bytes: 2_560 };
