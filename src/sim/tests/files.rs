@@ -202,7 +202,7 @@ async fn chat_completions_are_stored_on_request() {
     let text = String::from_utf8(streamed.body.to_vec()).unwrap();
     let chunk: Value = serde_json::from_str(text.lines().next().unwrap().strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(
-        get(&sim, "/v1/chat/completions").await.json()["data"][0]["id"],
+        get(&sim, "/v1/chat/completions").await.json()["data"][1]["id"],
         chunk["id"]
     );
     let changed = post(&sim, &path, &json!({"metadata": {"c": "d"}})).await.json();
