@@ -117,10 +117,20 @@ impl Account {
     /// Answers `GET /v1/chat/completions/{id}/messages`.
     pub(in crate::sim) fn completion_messages(&self, head: &RecordedHead, id: &str) -> Result<SimResponse, ApiError> {
         let (_, mut messages) = self.find_completion(id)?;
-        for (index, message) in messages.iter_mut().enumerate() {
-            if message.is_object() {
-                message["id"] = format!("{id}-{index}").into();
-            }
+        for (index, message) in messages
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, message)| message.is_object())
+        {
+            message["id"] = format!("{id}-{index}").into();
+            // Content in parts is listed under another name.
+            let parts = message["content"].take();
+            message["content"] = if parts.is_array() {
+                parts[0]["text"].clone()
+            } else {
+                parts.clone()
+            };
+            message["content_parts"] = if parts.is_array() { parts } else { Value::Null };
         }
         page_of(head, messages, OLDEST_FIRST)
     }

@@ -79,7 +79,7 @@ impl Account {
         let id = new_id("evalrun");
         let object = json!({"id": id, "object": "eval.run", "eval_id": eval, "created_at": unix_seconds(),
             "status": "queued", "model": field_or(source, "model", Value::Null), "data_source": source,
-            "name": field_or(&request, "name", Value::Null), "report_url": "", "error": null,
+            "name": field_or(&request, "name", json!("run")), "report_url": "", "error": null,
             "per_model_usage": [], "per_testing_criteria_results": [],
             "result_counts": {"total": 0, "passed": 0, "failed": 0, "errored": 0},
             "metadata": field_or(&request, "metadata", json!({}))});
