@@ -22,7 +22,7 @@ use super::{
     reload::{self, Hangups},
 };
 use crate::{
-    config::{Config, File, Listen},
+    config::{Config, File, Listen, ServerSettings},
     ops::{self, AdminService, Reloader},
     proxy::Proxy,
     sim::{self, Sim, SimArgs},
@@ -79,8 +79,9 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let public = bind(config.server.listen.iter().map(address)).await?;
     let public: Vec<Listener> = public
         .into_iter()
-        .map(|listener| with_optional_tls(listener, identity.as_ref()))
-        .collect();
+        .map(|listener| with_keepalive(listener, &config.server))
+        .map(|listener| listener.map(|listener| with_optional_tls(listener, identity.as_ref())))
+        .collect::<Result<_, _>>()?;
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
     announce(&public, &admin, &sims, &config)?;
 
@@ -184,6 +185,14 @@ async fn bind(addresses: impl Iterator<Item = Address>) -> Result<Vec<Listener>,
         listeners.push(Listener::bind(&address).await?);
     }
     Ok(listeners)
+}
+
+/// Returns the listener, with TCP keepalive if it is configured.
+fn with_keepalive(listener: Listener, server: &ServerSettings) -> io::Result<Listener> {
+    if server.keepalive.is_zero() {
+        return Ok(listener);
+    }
+    listener.with_keepalive(server.keepalive)
 }
 
 /// Returns the listener, with TLS if `identity` is set.

@@ -8,14 +8,42 @@ use std::{
 use http::uri::{Authority, Scheme};
 use rustls::pki_types::ServerName;
 
-/// A URL such as `https://host:port/prefix`: http or https, without user name, query and fragment. Its path is
-/// unambiguous: every server finds the same segments in it.
+use crate::secret::Secret;
+
+/// A URL such as `https://host:port/prefix?query`: http or https, without user name and fragment. Its path is
+/// unambiguous: every server finds the same segments in it. `Debug` and `Display` leave out the query, which may contain
+/// a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
     authority: Authority,
     prefix: Box<str>,
+    query: Option<Secret>,
 }
+
+/// The endpoints that a base URL must not contain, because each request adds its own. Of two that match, the longer one
+/// is first.
+const ENDPOINTS: [&str; 19] = [
+    "/responses/compact",
+    "/responses",
+    "/chat/completions",
+    "/completions",
+    "/messages/count_tokens",
+    "/messages",
+    "/embeddings",
+    "/models",
+    "/images/generations",
+    "/images/edits",
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/audio/speech",
+    "/moderations",
+    "/files",
+    "/batches",
+    "/conversations",
+    "/vector_stores",
+    "/containers",
+];
 
 impl BaseUrl {
     /// Parses a base URL.
@@ -28,8 +56,12 @@ impl BaseUrl {
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("contains a space or another character that is invalid in a URL".to_owned());
         }
-        if rest.contains(['?', '#']) {
-            return Err("must have no query (\"?\") and no fragment (\"#\")".to_owned());
+        if rest.contains('#') {
+            return Err("must have no fragment (\"#\")".to_owned());
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !is_query(query) {
+            return Err("must have a query in which special characters are percent-encoded, as in \"%7B\"".to_owned());
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -45,6 +77,7 @@ impl BaseUrl {
             scheme,
             authority,
             prefix: prefix.into(),
+            query: (!query.is_empty()).then(|| Secret::new(query)),
         })
     }
 
@@ -80,6 +113,22 @@ impl BaseUrl {
         &self.prefix
     }
 
+    /// The query that is sent with each request, without its question mark.
+    pub fn query(&self) -> Option<&Secret> {
+        self.query.as_ref()
+    }
+
+    /// The endpoint that the path ends in by mistake, and the URL without it and without the query.
+    pub(super) fn trailing_endpoint(&self) -> Option<(&'static str, String)> {
+        let prefix = self.prefix.to_ascii_lowercase();
+        let endpoint = ENDPOINTS.into_iter().find(|endpoint| prefix.ends_with(endpoint))?;
+        let rest = match &self.prefix[..prefix.len() - endpoint.len()] {
+            "" => "/v1",
+            rest => rest,
+        };
+        Some((endpoint, format!("{}://{}{rest}", self.scheme, self.authority)))
+    }
+
     /// Whether the host is a name or an address of this machine.
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
@@ -109,7 +158,8 @@ fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
     }
 }
 
-fn parse_authority(text: &str) -> Option<Authority> {
+/// Reads a host and an optional port from 1 to 65535.
+pub(super) fn parse_authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let host = authority.host();
     let valid_host = match host.strip_prefix('[') {
@@ -131,6 +181,21 @@ fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
+}
+
+/// Whether a query is valid (RFC 3986 §3.4).
+fn is_query(query: &str) -> bool {
+    let mut bytes = query.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_valid = match byte {
+            b'%' => (0..2).all(|_| bytes.next().is_some_and(|digit| digit.is_ascii_hexdigit())),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&byte),
+        };
+        if !is_valid {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether a path segment is valid (RFC 3986 §3.3) and not changed by any normalisation.
@@ -220,9 +285,15 @@ mod tests {
             ("https://[1]/", "a host"),
             ("https://[::1]x/", "a host"),
             ("https://1.2.3/", "a host"),
-            ("https://a/v1?key=sk", "no query"),
-            ("https://a/v1?", "no query"),
-            ("https://a/v1#x", "no query"),
+            ("https://a/v1#x", "no fragment"),
+            ("https://a/v1?a=b#x", "no fragment"),
+            ("https://a/v1?a={b}", "percent-encoded"),
+            ("https://a/v1?a=%2", "percent-encoded"),
+            ("https://a/v1?a=%zz", "percent-encoded"),
+            ("https://a/v1?a=\"", "percent-encoded"),
+            ("https://a/v1?a b", "a space"),
+            ("https://a//b?c", "plain path"),
+            ("https://?a=b", "a host"),
             ("https://a/..", "plain path"),
             ("https://a/b/../c", "plain path"),
             ("https://a/./b", "plain path"),
@@ -239,6 +310,54 @@ mod tests {
         ] {
             let error = BaseUrl::parse(written).expect_err(written);
             assert!(error.contains(because), "{written}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_kept_and_never_shown() {
+        for (written, query, shown) in [
+            ("https://a/v1?key=canary", Some("key=canary"), "https://a/v1"),
+            (
+                "https://a/v1/?v=2025-04-01-preview&canary=%2F/?",
+                Some("v=2025-04-01-preview&canary=%2F/?"),
+                "https://a/v1",
+            ),
+            ("https://a?canary", Some("canary"), "https://a"),
+            ("https://a/v1?", None, "https://a/v1"),
+        ] {
+            let url = BaseUrl::parse(written).unwrap();
+            assert_eq!(url.query().map(Secret::expose), query, "{written}");
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("canary"), "{url:?}");
+        }
+        assert_ne!(BaseUrl::parse("https://a/v1?a"), BaseUrl::parse("https://a/v1?b"));
+    }
+
+    #[test]
+    fn a_trailing_endpoint_is_found() {
+        for (written, expected) in [
+            ("https://a/v1/responses", Some(("/responses", "https://a/v1"))),
+            ("https://a/v1/responses/", Some(("/responses", "https://a/v1"))),
+            (
+                "https://a/v1/Chat/Completions",
+                Some(("/chat/completions", "https://a/v1")),
+            ),
+            (
+                "https://a:1/openai/responses?api-version=1",
+                Some(("/responses", "https://a:1/openai")),
+            ),
+            ("https://a/messages", Some(("/messages", "https://a/v1"))),
+            ("https://a/v1/completions", Some(("/completions", "https://a/v1"))),
+            ("https://a/v1/embeddings", Some(("/embeddings", "https://a/v1"))),
+            ("https://a/v1/models", Some(("/models", "https://a/v1"))),
+            ("https://a/v1", None),
+            ("https://a", None),
+            ("https://a/responses/v1", None),
+            ("https://a/my-responses", None),
+        ] {
+            let found = BaseUrl::parse(written).unwrap().trailing_endpoint();
+            let found = found.as_ref().map(|(endpoint, url)| (*endpoint, url.as_str()));
+            assert_eq!(found, expected, "{written}");
         }
     }
 
@@ -261,7 +380,7 @@ mod tests {
         #[test]
         fn a_printed_url_is_parsed_to_the_same_url(text in "https?://[a-z0-9.:\\[\\]@-]{0,12}(/[a-z%2.?#]{0,4}){0,3}/?") {
             if let Ok(url) = BaseUrl::parse(&text) {
-                prop_assert_eq!(BaseUrl::parse(&url.to_string()), Ok(url.clone()));
+                prop_assert_eq!(BaseUrl::parse(&url.to_string()), Ok(BaseUrl { query: None, ..url.clone() }));
                 let uri: http::Uri = url.to_string().parse().unwrap();
                 prop_assert_eq!(uri.authority(), Some(url.authority()));
                 prop_assert_eq!(uri.path().trim_end_matches('/'), url.prefix());

@@ -22,10 +22,14 @@ const NAME: Text = Text::matching("^[A-Za-z0-9._-]{1,64}$");
 const NOT_EMPTY: Text = Text::matching(r"[\s\S]");
 const ADDRESS: Text = Text::matching("^.+:[0-9]+$");
 const ADDRESS_OR_SOCKET: Text = Text::matching("^(unix:|.+:[0-9]+$)");
-const BASE_URL: Text = Text::matching("^[Hh][Tt][Tt][Pp][Ss]?://[^?# ]+$");
+const BASE_URL: Text = Text::matching("^[Hh][Tt][Tt][Pp][Ss]?://[^?# ]+([?][^# ]*)?$");
 const DIGEST: Text = Text::matching("^[0-9A-Fa-f]{64}$");
 const API_KEY: Text = Text {
     choices: &["passthrough"],
+    ..NOT_EMPTY
+};
+const PROXY: Text = Text {
+    choices: &["direct"],
     ..NOT_EMPTY
 };
 const ORIGIN: Text = Text::matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@ ]+$");
@@ -130,6 +134,9 @@ tables! {
         BUFFERED_BODIES("buffered_bodies"): ByteSize = ByteSize(1 << 10..=1 << 40), Default(r#""512MiB""#);
         /// The maximum time that open streams may continue after a stop signal.
         GRACE("grace"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""30s""#);
+        /// The time after which a silent TCP connection of a client is probed (TCP keepalive), so that a client that has
+        /// vanished is noticed and a firewall keeps the connection during long silences. 0s turns it off.
+        KEEPALIVE("keepalive"): TimeSpan = TimeSpan(Duration::ZERO..=Duration::from_secs(2 * 3600)), Default(r#""60s""#);
         /// Whether upstreams receive the client's address, scheme and host, as x-forwarded-for, -proto and -host.
         FORWARDED("forwarded"): Toggle = Toggle, Default("false");
         /// Whether responses carry x-steadfast-upstream and x-steadfast-route. Default: true without client keys, false with
@@ -242,13 +249,16 @@ tables! {
 
     /// Timeouts.
     timeouts = "[timeouts]" {
-        /// The maximum time to establish a connection to an upstream, including the TLS handshake.
+        /// The maximum time to establish a connection to an upstream, including the proxy and the TLS handshake.
         CONNECT("connect"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5s""#);
         /// The maximum time until the head of an upstream's response has arrived. After it the caller gets 504; see
         /// retry.on_timeout.
         HEAD("head"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""10m""#);
         /// The maximum time between two pieces of a body, in either direction.
         IDLE("idle"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""5m""#);
+        /// The time after which a connection to an upstream gets no new request, give or take a tenth of it, so that a
+        /// changed address of the upstream's name is followed. Running requests are not cut. 0s means no limit.
+        CONNECTION_AGE("connection_age"): TimeSpan = TimeSpan(Duration::ZERO..=DAY), Default(r#""10m""#);
         /// The maximum time until the head of a client's request is complete.
         CLIENT_HEADER("client_header"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""15s""#);
     }
@@ -259,7 +269,8 @@ tables! {
         /// a new name moves sessions.
         NAME("name"): Text = super::NAME,
             Required(r#""account-a""#, "add name = \"account-a\"; sessions hash to it, so keep it later");
-        /// The URL that replaces /v1 in the path of each request.
+        /// The URL that replaces /v1 in the path of each request. Its query, such as "?api-version=2025-04-01-preview",
+        /// goes with each request; a parameter of the same name in a caller's query is dropped.
         BASE_URL("base_url"): Text = super::BASE_URL,
             Required(r#""https://api.openai.com/v1""#, "add base_url = \"https://api.openai.com/v1\"");
         /// The credential of the account: "env:NAME", "file:PATH", or "passthrough" to send the caller's own
@@ -279,8 +290,18 @@ tables! {
         /// The organization that owns the account. Upstreams of one organization share prompt cache and response state.
         /// Default: an organization of its own.
         ORGANIZATION("organization"): Text = super::NAME, Optional(r#""org-1""#);
-        /// A PEM file with certificate authorities that are trusted in addition to the platform's. Default: none.
+        /// A PEM file with certificate authorities that are trusted in addition to the platform's, for the upstream and for a
+        /// proxy that is called over TLS. Default: none.
         CA("ca"): Text = NOT_EMPTY, Optional(r#""ca.pem""#);
+        /// A PEM file with the certificate, followed by the intermediate certificates, that is shown to the upstream if
+        /// it asks for one (mutual TLS). Default: none.
+        CLIENT_CERTIFICATE("client_certificate"): Text = NOT_EMPTY, Optional(r#""cert.pem""#);
+        /// The PEM file with the private key of client_certificate. Default: the key is in the file of the certificate.
+        CLIENT_KEY("client_key"): Text = NOT_EMPTY, Optional(r#""key.pem""#);
+        /// The proxy through which the upstream is reached by CONNECT, as "http://PROXY:PORT", "https://..." or
+        /// "socks5://...", with "USER:PASSWORD@" before the host if it needs them; "env:NAME" and "file:PATH" hold the whole
+        /// URL. "direct" uses no proxy. Default: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
+        PROXY("proxy"): Text = super::PROXY, Optional(r#""http://proxy.example:3128""#);
         /// Whether HTTP/2 is offered to the upstream. With HTTP/1.1 a slow stream cannot delay another stream.
         HTTP2("http2"): Toggle = Toggle, Default("false");
     }

@@ -66,7 +66,13 @@ impl Config {
                 .into_iter()
                 .chain(tls.client_ca.as_ref().map(|(path, _)| path))
         });
-        self.key_paths.iter().chain(tls).map(PathBuf::as_path)
+        let upstreams = self.upstreams.iter();
+        let upstreams = upstreams.flat_map(|upstream| {
+            let certificate = upstream.client_certificate.iter();
+            let ca = upstream.ca.iter().map(|ca| &ca.path);
+            ca.chain(certificate.flat_map(|certificate| [&certificate.path, &certificate.key]))
+        });
+        self.key_paths.iter().chain(tls).chain(upstreams).map(PathBuf::as_path)
     }
 
     /// The first address of `listen` that this configuration would open to other machines without a client key,
@@ -184,6 +190,7 @@ impl ConfigDraft {
         reader.update(&section, &server::MAX_BODY, &mut settings.max_body);
         reader.update(&section, &server::BUFFERED_BODIES, &mut settings.buffered_bodies);
         reader.update(&section, &server::GRACE, &mut settings.grace);
+        reader.update(&section, &server::KEEPALIVE, &mut settings.keepalive);
         reader.update(&section, &server::FORWARDED, &mut settings.forwarded);
         self.route_headers = reader.read(&section, &server::ROUTE_HEADERS);
         reader.update(&section, &server::ALLOW_ANONYMOUS, &mut settings.allow_anonymous);
@@ -258,6 +265,7 @@ impl ConfigDraft {
         reader.update(&section, &timeouts::CONNECT, &mut settings.connect);
         reader.update(&section, &timeouts::HEAD, &mut settings.head);
         reader.update(&section, &timeouts::IDLE, &mut settings.idle);
+        reader.update(&section, &timeouts::CONNECTION_AGE, &mut settings.connection_age);
         reader.update(&section, &timeouts::CLIENT_HEADER, &mut settings.client_header);
     }
 

@@ -19,7 +19,7 @@
 //! 2. Give it a place and the same default in the struct of its table: in `settings` for a table of which there is one; in
 //!    `upstream` and `access` for upstreams, groups and keys.
 //! 3. Read it where its table is read: `load` reads the tables `[server]`, `[admin]`, `[retry]`, `[health]`, `[tokens]` and `[timeouts]`,
-//!    `affinity`, `tls`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`.
+//!    `affinity`, `tls`, `proxy`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`.
 //! 4. `UPDATE_EXPECT=1 cargo test --lib config::` writes the example file and the JSON Schema anew.
 //!
 //! A value that requests use is compiled into `state::Snapshot`, so that a reload applies it.
@@ -40,6 +40,7 @@ mod kinds;
 mod listen;
 mod load;
 mod origin;
+mod proxy;
 mod reader;
 mod schema;
 mod secrets;
@@ -59,9 +60,10 @@ pub use self::{
     glob::ModelGlobs,
     listen::Listen,
     load::Config,
+    proxy::{ProxyScheme, UpstreamProxy},
     settings::{AdminSettings, AffinitySettings, HealthSettings, Overrides, RetrySettings, ServerSettings, Timeouts},
-    tls::Tls,
-    upstream::{ApiKey, Ca, InvalidUpstream, Upstream, parse_name},
+    tls::{Ca, ClientCertificate, Tls},
+    upstream::{ApiKey, InvalidUpstream, Upstream, parse_name},
 };
 
 /// The JSON Schema (draft-07) of the configuration file, as text that ends with a line break.

@@ -23,6 +23,8 @@ pub struct ServerSettings {
     pub buffered_bodies: u64,
     /// The maximum time that open streams may continue after a stop signal: 0 to 24 h.
     pub grace: Duration,
+    /// The time after which a silent TCP connection of a client is probed: 1 ms to 2 h; 0 turns probes off.
+    pub keepalive: Duration,
     /// Whether upstreams receive the client's address, scheme and host (`x-forwarded-for`, `-proto`, `-host`).
     pub forwarded: bool,
     /// Whether responses carry `x-steadfast-upstream` and `x-steadfast-route`.
@@ -42,6 +44,7 @@ impl Default for ServerSettings {
             max_body: 64 << 20,
             buffered_bodies: 512 << 20,
             grace: Duration::from_secs(30),
+            keepalive: Duration::from_secs(60),
             forwarded: false,
             route_headers: true,
             allow_anonymous: false,
@@ -142,15 +145,18 @@ impl Default for HealthSettings {
     }
 }
 
-/// `[timeouts]`: each is 1 ms to 24 h.
+/// `[timeouts]`: each is 1 ms to 24 h, if nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The maximum time to establish a connection to an upstream, including the TLS handshake.
+    /// The maximum time to establish a connection to an upstream, including the proxy and the TLS handshake.
     pub connect: Duration,
     /// The maximum time until the head of an upstream's response has arrived.
     pub head: Duration,
     /// The maximum time between two pieces of a body, in either direction.
     pub idle: Duration,
+    /// The time after which a connection to an upstream gets no new request, give or take a tenth of it: up to 24 h;
+    /// 0 means no limit.
+    pub connection_age: Duration,
     /// The maximum time until the head of a client's request is complete.
     pub client_header: Duration,
 }
@@ -161,6 +167,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             head: Duration::from_secs(600),
             idle: Duration::from_secs(300),
+            connection_age: Duration::from_secs(600),
             client_header: Duration::from_secs(15),
         }
     }

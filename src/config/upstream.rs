@@ -1,11 +1,7 @@
 //! `[[upstream]]` and `--upstream`: the upstream accounts.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt};
 
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -15,9 +11,11 @@ use super::{
     fields::upstream,
     glob::ModelGlobs,
     headers::{self, Headers},
+    proxy::{self, UpstreamProxy},
     reader::Section,
     schema::AnyField,
-    secrets::{LITERAL_WARNING, ResolveContext, SecretForm, credential, is_credential, quoted_path, read_file},
+    secrets::{LITERAL_WARNING, ResolveContext, SecretForm, credential, is_credential},
+    tls::{self, Ca, ClientCertificate},
     values::{quoted, text},
 };
 use crate::{ids::Weight, secret::Secret};
@@ -40,8 +38,13 @@ pub struct Upstream {
     /// Headers that are set on every request, each name once. None of them frames the message, belongs to the connection or is
     /// set from [`Upstream::api_key`]. All values are marked as sensitive, so that `Debug` does not print them.
     pub headers: Headers,
-    /// Certificate authorities that are trusted in addition to the platform's; only with https.
+    /// Certificate authorities that are trusted in addition to the platform's; only if the upstream or its proxy is called
+    /// over TLS.
     pub ca: Option<Ca>,
+    /// The certificate that is shown to the upstream (mutual TLS); only with https.
+    pub client_certificate: Option<ClientCertificate>,
+    /// The proxy through which connections are opened; `None` if they are direct.
+    pub proxy: Option<UpstreamProxy>,
     /// Whether HTTP/2 is offered; only with https.
     pub http2: bool,
     /// The maximum number of concurrent requests: 1 to 1,000,000; `None` means no limit.
@@ -58,24 +61,6 @@ pub enum ApiKey {
     Key(Secret),
     /// The credential of the caller is passed on.
     Passthrough,
-}
-
-/// A file of PEM certificates, at least one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Ca {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// The content of the file.
-    pub pem: Vec<u8>,
-}
-
-impl fmt::Debug for Ca {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ca")
-            .field("path", &self.path)
-            .field("bytes", &self.pem.len())
-            .finish()
-    }
 }
 
 /// Why [`Upstream::new`] refused its arguments.
@@ -122,6 +107,8 @@ impl Upstream {
             renames: BTreeMap::new(),
             headers: Vec::new(),
             ca: None,
+            client_certificate: None,
+            proxy: None,
             http2: false,
             max_in_flight: None,
             organization: None,
@@ -153,19 +140,17 @@ pub(super) fn read(
     });
     let (models, renames) = read_models(reader, section);
     let headers = headers::read(reader, section, context);
-    let ca = reader.read_text(section, &upstream::CA, |path| parse_ca(path, context));
+    let ca = reader.read_text(section, &upstream::CA, |path| tls::parse_ca(path, context));
+    let client_certificate = tls::read_client(reader, section, context);
     let http2 = reader.read(section, &upstream::HTTP2).unwrap_or(false);
     let max_in_flight = reader.read(section, &upstream::MAX_IN_FLIGHT);
     let organization = reader.read_text(section, &upstream::ORGANIZATION, parse_name);
+    let mut proxy = None;
     if let (Some(url), Some(value)) = (&base_url, section.get(&upstream::BASE_URL)) {
         let location = reader.location_of(value);
         warn_of_url(&mut reader.problems, &location, url);
-        if !url.is_https() && ca.is_some() {
-            needs_tls(reader, section, &upstream::CA);
-        }
-        if !url.is_https() && http2 {
-            needs_tls(reader, section, &upstream::HTTP2);
-        }
+        proxy = proxy::read(reader, section, url, context);
+        check_tls_fields(reader, section, url, proxy.as_ref());
     }
     let location = section.get(&upstream::NAME).map(|value| reader.location_of(value));
     let located_name = location.zip(name.clone());
@@ -176,6 +161,8 @@ pub(super) fn read(
             renames,
             headers,
             ca,
+            client_certificate,
+            proxy,
             http2,
             max_in_flight,
             organization,
@@ -189,6 +176,28 @@ pub(super) fn read(
     }
 }
 
+/// Reports the fields that have no effect without TLS.
+fn check_tls_fields(
+    reader: &mut DocumentReader<'_>,
+    section: &Section<'_>,
+    url: &BaseUrl,
+    proxy: Option<&UpstreamProxy>,
+) {
+    if url.is_https() {
+        return;
+    }
+    // The authorities are also those of a proxy that is called over TLS.
+    if !proxy.is_some_and(UpstreamProxy::is_secure) {
+        needs_tls(reader, section, &upstream::CA);
+    }
+    needs_tls(reader, section, &upstream::CLIENT_CERTIFICATE);
+    let http2 = section.get(&upstream::HTTP2).map(Spanned::get_ref);
+    if matches!(http2, Some(DeValue::Boolean(true))) {
+        needs_tls(reader, section, &upstream::HTTP2);
+    }
+}
+
+/// Reports `field` if it is written.
 fn needs_tls(reader: &mut DocumentReader<'_>, section: &Section<'_>, field: &dyn AnyField) {
     if let Some(value) = section.get(field) {
         let message = format!(
@@ -278,12 +287,17 @@ pub(super) fn read_flag(
             "KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
         );
     }
+    let mut proxy = None;
     if let Some(url) = &url {
         warn_of_url(problems, &location, url);
+        proxy = proxy::from_environment(problems, &location, url, context.env);
     }
     let located_name = name.clone().map(|name| (location, name));
     let upstream = match (name, url, key) {
-        (Some(name), Some(url), Some((key, _))) => Some(Upstream::with_defaults(name, url, key)),
+        (Some(name), Some(url), Some((key, _))) => Some(Upstream {
+            proxy,
+            ..Upstream::with_defaults(name, url, key)
+        }),
         _ => None,
     };
     ReadUpstream {
@@ -295,6 +309,17 @@ pub(super) fn read_flag(
 fn warn_of_url(problems: &mut ProblemList, location: &Location, url: &BaseUrl) {
     if !url.is_https() && !url.is_loopback() {
         let message = "base_url is not https, so keys and prompts are sent unencrypted; use https if possible";
+        problems.warn(location.clone(), message);
+    }
+    if let Some((endpoint, better)) = url.trailing_endpoint() {
+        let query = if url.query().is_some() {
+            " with the same query"
+        } else {
+            ""
+        };
+        let message = format!(
+            "base_url ends in the endpoint {endpoint}, which the path of each request adds again; use \"{better}\"{query}"
+        );
         problems.warn(location.clone(), message);
     }
     if url.prefix().is_empty() {
@@ -330,25 +355,4 @@ pub(super) fn parse_glob(glob: &str) -> Result<&str, String> {
         return Err(format!("must contain globs of 1 to {MOST} bytes; \"*\" is all models"));
     }
     Ok(glob)
-}
-
-fn parse_ca(path: &str, context: ResolveContext<'_>) -> Result<Ca, String> {
-    const MOST: u64 = 4 << 20;
-    if path.is_empty() {
-        return Err("must be the path of a PEM file".to_owned());
-    }
-    let path = context.folder.join(path);
-    let unusable = |why: String| format!("needs the file {}, which {why}", quoted_path(&path));
-    let pem = read_file(&path, MOST).map_err(unusable)?;
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
-        certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
-            .map_err(|error| unusable(format!("holds an invalid certificate (number {}): {error}", index + 1)))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("holds no certificate; it must be in PEM form".to_owned()));
-    }
-    Ok(Ca { path, pem })
 }

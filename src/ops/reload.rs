@@ -321,6 +321,7 @@ fn find_upstream<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
 fn changes_at_next_start(started: &Config, now: &Config) -> Vec<&'static str> {
     let fields = [
         ("server.listen", started.server.listen != now.server.listen),
+        ("server.keepalive", started.server.keepalive != now.server.keepalive),
         (
             "server.tls (added or removed)",
             started.server.tls.is_some() != now.server.tls.is_some(),

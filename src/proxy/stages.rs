@@ -58,7 +58,7 @@ pub fn forward_head(snapshot: &Snapshot, raw: &[u8]) -> Option<ForwardedHead> {
     };
     let AdmittedHead(admitted) = admit(snapshot, request.into_parts().0, framing, peer).ok()?;
     let upstream = snapshot.upstreams().first()?;
-    let uri = admitted.target.uri_with_prefix(&upstream.prefix)?;
+    let uri = admitted.target.uri_at(upstream)?;
     let mut headers = admitted.headers;
     let _ = set_upstream_headers(&mut headers, upstream, &admitted.callers);
     Some(ForwardedHead {

@@ -12,6 +12,7 @@
 
 mod access;
 mod apply;
+mod base_query;
 mod brakes;
 mod buffers;
 mod gateway;
@@ -28,6 +29,7 @@ mod upstream;
 mod upstream_state;
 
 pub use access::{Access, ClientKey, Group};
+pub use base_query::BaseQuery;
 pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };

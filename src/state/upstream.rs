@@ -6,15 +6,16 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _};
 
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName, HeaderValue, Uri,
     uri::{Authority, Scheme},
 };
 use memchr::memmem::Finder;
+use rustls::ClientConfig;
 use sha2::Sha256;
 
-use super::{runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{base_query::BaseQuery, runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
-    config::{self, ApiKey, ModelGlobs},
+    config::{self, ApiKey, ClientCertificate, ModelGlobs, ProxyScheme, UpstreamProxy},
     ids::{OrganizationId, UpstreamId, Weight},
     wire,
 };
@@ -29,6 +30,8 @@ pub struct Upstream {
     pub name_header: HeaderValue,
     /// The path of the base URL, without a slash at its end.
     pub prefix: Box<str>,
+    /// The query of the base URL, which goes with each request.
+    pub query: Option<Box<BaseQuery>>,
     /// The value of `Host`.
     pub host: HeaderValue,
     /// The credential that requests carry.
@@ -41,7 +44,8 @@ pub struct Upstream {
     pub renames: HashMap<Box<str>, Bytes>,
     /// Headers that are set on every request.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// Secrets that no caller may see, even if the upstream echoes them: the API key, and the credentials among `headers`.
+    /// Secrets that no caller may see, even if the upstream echoes them: the API key, and the credentials among `headers`
+    /// and in `query`.
     pub confidential: Box<[Finder<'static>]>,
     /// The models that the upstream serves.
     pub models: ModelGlobs,
@@ -66,12 +70,18 @@ pub(super) struct ConnectionSettings {
     authority: Authority,
     /// PEM certificates that are trusted in addition to the platform's.
     ca: Option<Box<[u8]>>,
+    /// The certificate that is shown to the upstream.
+    client_certificate: Option<ClientCertificate>,
+    /// The proxy through which connections are opened.
+    proxy: Option<UpstreamProxy>,
     /// Whether HTTP/2 is offered.
     http2: bool,
     /// The maximum time to establish a connection.
     connect: Duration,
     /// The maximum time that the upstream may read nothing while data waits to be sent.
     stall: Duration,
+    /// The time after which a connection gets no new request; `None` if there is no limit.
+    age: Option<Duration>,
 }
 
 /// The credential that requests to an upstream carry.
@@ -97,9 +107,12 @@ impl ConnectionSettings {
             url_scheme: url.scheme().clone(),
             authority: url.authority().clone(),
             ca: configured.ca.as_ref().map(|ca| ca.pem.as_slice().into()),
+            client_certificate: configured.client_certificate.clone(),
+            proxy: configured.proxy.clone(),
             http2: configured.http2,
             connect: timeouts.connect,
             stall: timeouts.idle,
+            age: Some(timeouts.connection_age).filter(|age| !age.is_zero()),
         }
     }
 
@@ -111,7 +124,7 @@ impl ConnectionSettings {
             } else {
                 wire::HttpVersions::Http1
             };
-            Some(wire::client_config(self.ca.as_deref(), versions).map_err(|error| error.to_string())?)
+            Some(self.tls(versions, self.client_identity()?)?)
         } else {
             None
         };
@@ -119,11 +132,65 @@ impl ConnectionSettings {
             authority: self.authority.clone(),
             tls,
         };
-        wire::Pool::new(&target, self.connect, self.stall).map_err(|error| error.to_string())
+        let options = wire::PoolOptions {
+            proxy: self.proxy.as_ref().map(|proxy| self.proxy_target(proxy)).transpose()?,
+            connect: self.connect,
+            stall: self.stall,
+            age: self.age,
+        };
+        wire::Pool::with_options(&target, options).map_err(|error| error.to_string())
+    }
+
+    fn tls(
+        &self,
+        versions: wire::HttpVersions,
+        identity: Option<wire::ClientIdentity>,
+    ) -> Result<Arc<ClientConfig>, String> {
+        wire::client_config(self.ca.as_deref(), versions, identity).map_err(|error| error.to_string())
+    }
+
+    fn client_identity(&self) -> Result<Option<wire::ClientIdentity>, String> {
+        let certificate = self.client_certificate.as_ref();
+        let identity = certificate.map(|certificate| {
+            let key = certificate.private_key.expose().as_bytes();
+            wire::client_identity(&certificate.certificates, key)
+        });
+        identity.transpose().map_err(|error| error.to_string())
+    }
+
+    fn proxy_target(&self, proxy: &UpstreamProxy) -> Result<wire::ProxyTarget, String> {
+        let protocol = match &proxy.protocol {
+            ProxyScheme::Http {
+                is_secure,
+                authorization,
+            } => wire::ProxyProtocol::Http {
+                // The client certificate is for the upstream only.
+                tls: is_secure
+                    .then(|| self.tls(wire::HttpVersions::Http1, None))
+                    .transpose()?,
+                authorization: authorization.clone(),
+            },
+            ProxyScheme::Socks5 { credentials } => wire::ProxyProtocol::Socks5 {
+                credentials: credentials.clone(),
+            },
+        };
+        Ok(wire::ProxyTarget {
+            address: proxy.address.clone(),
+            protocol,
+        })
     }
 }
 
 impl Upstream {
+    /// The target of the upstream's list of models. `None` if it is too long for a URI.
+    pub fn list_of_models(&self) -> Option<Uri> {
+        const PATH: &str = "/models";
+        match &self.query {
+            None => Uri::try_from(format!("{}{PATH}", self.prefix)).ok(),
+            Some(query) => query.target(&self.prefix, PATH, None),
+        }
+    }
+
     pub(super) fn compile(
         configured: &config::Upstream,
         connection_settings: ConnectionSettings,
@@ -148,6 +215,7 @@ impl Upstream {
             name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
+            query: base_query(configured).map(Box::new),
             host: host(url.authority())?,
             credential,
             seal: seal(configured)?,
@@ -190,18 +258,33 @@ fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
         ApiKey::Key(key) => key.expose().as_bytes(),
         ApiKey::Passthrough => b"",
     };
-    let credentials = configured.headers.iter().filter(|(name, _)| names_credential(name));
+    let credentials = configured
+        .headers
+        .iter()
+        .filter(|(name, _)| names_credential(name.as_str()));
     let headers = credentials.map(|(_, value)| value.as_bytes());
+    let in_query = base_query(configured).map_or_else(Vec::new, |query| query.confidential(names_query_credential));
     let secrets = std::iter::once(key)
         .chain(headers)
+        .chain(in_query.iter().map(String::as_bytes))
         .filter(|secret| secret.len() >= SHORTEST_SECRET);
     secrets.map(|secret| Finder::new(secret).into_owned()).collect()
 }
 
-/// Whether a header of this name carries a credential. Other headers, such as `content-type`, may appear in responses.
-fn names_credential(name: &HeaderName) -> bool {
+fn base_query(configured: &config::Upstream) -> Option<BaseQuery> {
+    configured.base_url.query().cloned().map(BaseQuery::new)
+}
+
+/// Whether a header of this name, in lower case, carries a credential. Other headers, such as `content-type`, may appear
+/// in responses.
+fn names_credential(name: &str) -> bool {
     const WORDS: [&str; 6] = ["key", "token", "secret", "auth", "cookie", "password"];
-    WORDS.iter().any(|word| name.as_str().contains(word))
+    WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a parameter of this name, in lower case, carries a credential; `sig` is a signature of Azure.
+fn names_query_credential(name: &str) -> bool {
+    names_credential(name) || name == "sig" || name.contains("signature")
 }
 
 fn host(authority: &Authority) -> Result<HeaderValue, String> {

@@ -8,7 +8,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `server` | listens, accepts, assigns connections to workers, closes the ones that wait too long; HTTP/2 towards clients |
-//! | `client` | dials upstreams, pools connections, sends requests; HTTP/2 towards upstreams |
+//! | `client` | dials upstreams, also through proxies, pools connections, sends requests; HTTP/2 towards upstreams |
 //! | `http1` | HTTP/1.1: its codec, the server loop of a client's connection, and one exchange with an upstream |
 //! | `body` | request and response bodies, independent of the version of HTTP |
 //! | `tls` | rustls on both sides |
@@ -72,7 +72,8 @@ pub use body::{
 };
 pub use client::{
     dial::{DialError, DialTarget},
-    pool::Pool,
+    pool::{Pool, PoolOptions},
+    proxy::{ProxyProtocol, ProxyTarget},
     send_error::SendError,
     send_options::SendOptions,
 };
@@ -88,5 +89,6 @@ pub use server::{
 };
 pub use tls::{
     client::{HttpVersions, TlsError, client_config},
-    server::{IdentityError, TlsIdentity, server_config},
+    identity::{ClientIdentity, IdentityError, client_identity},
+    server::{TlsIdentity, server_config},
 };

@@ -33,6 +33,8 @@ pub(in crate::wire) enum Transport {
     Unix(UnixStream),
     /// TLS towards an upstream.
     Tls(Box<TlsStream<TcpStream>>),
+    /// TLS towards an upstream, inside of TLS towards a proxy.
+    TlsInTls(Box<TlsStream<TlsStream<TcpStream>>>),
     /// TLS towards a client.
     ServerTls(Box<ServerTlsStream>),
 }
@@ -43,7 +45,7 @@ impl Transport {
         let tcp = match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::ServerTls(tls) => tls.tcp(),
-            Self::Unix(_) | Self::Tls(_) => None,
+            Self::Unix(_) | Self::Tls(_) | Self::TlsInTls(_) => None,
         };
         // The call fails only if the peer has already closed the connection.
         let _ = tcp.map(TcpStream::set_zero_linger);
@@ -55,6 +57,7 @@ impl Transport {
             Self::Tcp(tcp) => poll_tcp_peer(cx, tcp),
             Self::Unix(unix) => poll_peer_readiness(cx, |cx| unix.poll_read_ready(cx), unix.ready(Interest::READABLE)),
             Self::Tls(tls) => poll_tcp_peer(cx, tls.get_ref().0),
+            Self::TlsInTls(tls) => poll_tcp_peer(cx, tls.get_ref().0.get_ref().0),
             Self::ServerTls(tls) => match tls.tcp() {
                 Some(tcp) => poll_tcp_peer(cx, tcp),
                 None => PeerState::Closed,
@@ -101,6 +104,7 @@ macro_rules! on_transport {
             Transport::Tcp($inner) => $call,
             Transport::Unix($inner) => $call,
             Transport::Tls($inner) => $call,
+            Transport::TlsInTls($inner) => $call,
             Transport::ServerTls($inner) => $call,
         }
     };

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod access;
+mod connections;
 mod example;
 mod flags;
 mod properties;

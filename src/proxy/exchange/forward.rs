@@ -84,7 +84,7 @@ impl HttpSender {
         if matches!(upstream.credential, Credential::Callers) && !self.callers.is_present() {
             return Err(Fault::MissingCredential);
         }
-        *self.request.uri_mut() = self.target.uri_with_prefix(&upstream.prefix).ok_or(Fault::Internal)?;
+        *self.request.uri_mut() = self.target.uri_at(upstream).ok_or(Fault::Internal)?;
         let head = self.request.headers_mut();
         self.upstream_headers.undo(head);
         self.upstream_headers = set_upstream_headers(head, upstream, &self.callers);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 
@@ -40,7 +40,7 @@ pub(super) async fn check(upstream: &Upstream, callers: &CallersCredential, cloc
 /// Whether the upstream refuses the credential; `None` if it gives no answer.
 async fn refuses(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> Option<bool> {
     let mut request = Request::new(Replay::empty(Framing::None));
-    *request.uri_mut() = Uri::try_from(format!("{}/models", upstream.prefix)).ok()?;
+    *request.uri_mut() = upstream.list_of_models()?;
     // The request is sent to one upstream, so its headers are never taken back.
     let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
     let options = SendOptions {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -70,8 +70,7 @@ pub(super) async fn fetch_all(
 
 /// Fetches one upstream's list of the models that callers may name.
 async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
-    let uri = format!("{}/models", upstream.prefix);
-    *request.uri_mut() = Uri::try_from(uri).map_err(|error| error.to_string())?;
+    *request.uri_mut() = upstream.list_of_models().ok_or("its base URL is too long")?;
     let terms = SendOptions {
         head: TIMEOUT,
         idle: TIMEOUT,

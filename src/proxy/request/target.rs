@@ -3,7 +3,7 @@
 use http::{Method, Uri, uri::PathAndQuery};
 
 use super::path;
-use crate::{endpoint::Endpoint, fault::Fault, proxy::text::truncated};
+use crate::{endpoint::Endpoint, fault::Fault, proxy::text::truncated, state::Upstream};
 
 /// The target of a request (RFC 9112 section 3.2): its endpoint, its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,16 @@ impl RequestTarget {
         self.tail().strip_prefix("/models/").filter(|id| !id.is_empty())
     }
 
-    /// The target at an upstream whose base URL has the path `prefix`. `None` if the result is too long for a URI.
-    pub fn uri_with_prefix(&self, prefix: &str) -> Option<Uri> {
+    /// The target at `upstream`. `None` if the result is too long for a URI.
+    pub fn uri_at(&self, upstream: &Upstream) -> Option<Uri> {
+        match &upstream.query {
+            None => self.uri_with_prefix(&upstream.prefix),
+            Some(query) => query.target(&upstream.prefix, self.tail(), self.query()),
+        }
+    }
+
+    /// The target at an upstream whose base URL has the path `prefix` and no query.
+    fn uri_with_prefix(&self, prefix: &str) -> Option<Uri> {
         let (received_prefix, rest) = self.path_and_query.as_str().split_at(self.tail_start);
         if received_prefix == prefix {
             return Some(Uri::from(self.path_and_query.clone()));

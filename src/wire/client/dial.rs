@@ -1,4 +1,5 @@
-//! Opens connections to an upstream: name resolution, TCP with happy eyeballs (RFC 8305), and TLS.
+//! Opens connections to an upstream: name resolution, TCP with happy eyeballs (RFC 8305), a tunnel through a proxy if
+//! there is one, and TLS.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,11 +9,21 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service as _;
 
-use crate::wire::{client::socket::UpstreamSocket, error_cause::root_cause, transport::Transport};
+use crate::wire::{
+    client::{
+        proxy::{ProxyTarget, ProxyTunnel, host_without_brackets},
+        socket::UpstreamSocket,
+    },
+    error_cause::root_cause,
+    transport::Transport,
+};
 
 /// The upstream that connections are opened to.
 #[derive(Clone, Debug)]
@@ -29,6 +40,13 @@ pub struct DialTarget {
 pub enum DialError {
     /// The host name does not resolve, or no address accepts the connection.
     Connect(String),
+    /// The proxy cannot be reached, or it has opened no tunnel to the upstream.
+    Proxy {
+        /// The host and the port of the proxy.
+        proxy: Authority,
+        /// What happened, as a predicate with the proxy as its subject.
+        why: String,
+    },
     /// The upstream's certificate is not trusted, or the TLS handshake failed otherwise.
     Tls(String),
     /// The connection was not open within this time.
@@ -41,6 +59,7 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
+            Self::Proxy { proxy, why } => write!(f, "the proxy {proxy} {why}"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::Timeout(limit) => write!(f, "no connection was opened within {} ms", limit.as_millis()),
             Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
@@ -62,6 +81,9 @@ pub(in crate::wire) struct Dialer {
     connector: HttpConnector,
     /// The base URL of the upstream, without a path.
     uri: Uri,
+    /// The proxy, and the host and the port of the upstream, to which it is asked for a tunnel; `None` if connections are
+    /// direct.
+    proxy: Option<Box<(ProxyTarget, Authority)>>,
     /// The TLS configuration and the name that the certificate is checked against; `None` for http.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// The maximum time to open a connection.
@@ -76,7 +98,12 @@ impl Dialer {
     ///
     /// # Errors
     /// If the host of an https upstream is not a name that a certificate can be checked against.
-    pub fn new(target: &DialTarget, limit: Duration, stall: Duration) -> Result<Self, DialError> {
+    pub fn new(
+        target: &DialTarget,
+        proxy: Option<ProxyTarget>,
+        limit: Duration,
+        stall: Duration,
+    ) -> Result<Self, DialError> {
         let scheme = if target.tls.is_some() { "https" } else { "http" };
         let uri = Uri::builder()
             .scheme(scheme)
@@ -86,12 +113,7 @@ impl Dialer {
             .expect("a scheme, an authority and a path make a URI");
         let tls = match &target.tls {
             Some(config) => {
-                let host = target
-                    .authority
-                    .host()
-                    .trim_start_matches('[')
-                    .trim_end_matches(']')
-                    .to_owned();
+                let host = host_without_brackets(&target.authority).to_owned();
                 let name = ServerName::try_from(host).map_err(|error| DialError::Tls(error.to_string()))?;
                 Some((TlsConnector::from(config.clone()), name))
             }
@@ -100,6 +122,7 @@ impl Dialer {
         Ok(Self {
             connector: connector(GaiResolver::new(), limit, TcpLiveness::DEFAULT),
             uri,
+            proxy: proxy.map(|proxy| Box::new((proxy, with_port(target)))),
             tls,
             limit,
             stall,
@@ -119,27 +142,68 @@ impl Dialer {
     }
 
     async fn connect(&self) -> Result<(UpstreamSocket, HttpProtocol), DialError> {
-        let mut connector = self.connector.clone();
-        let stream: TokioIo<TcpStream> = connector
-            .call(self.uri.clone())
-            .await
-            .map_err(|error| self.connect_error(&error))?;
-        let stream = stream.into_inner();
-        let (transport, protocol) = match &self.tls {
-            None => (Transport::Tcp(stream), HttpProtocol::Http1),
-            Some((connector, name)) => {
-                let stream = connector
-                    .connect(name.clone(), stream)
-                    .await
-                    .map_err(|error| DialError::Tls(error.to_string()))?;
-                let protocol = match stream.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => HttpProtocol::Http2,
-                    _ => HttpProtocol::Http1,
-                };
-                (Transport::Tls(Box::new(stream)), protocol)
+        let (transport, protocol) = match &self.proxy {
+            None => {
+                let stream = self.connect_tcp(&self.uri).await?;
+                self.begin(stream, Transport::Tcp, Transport::Tls).await?
             }
+            // A tunnel is rare, and its future is large.
+            Some(proxy) => Box::pin(self.connect_through(&proxy.0, &proxy.1)).await?,
         };
         Ok((UpstreamSocket::new(transport, self.stall), protocol))
+    }
+
+    async fn connect_tcp(&self, uri: &Uri) -> Result<TcpStream, DialError> {
+        let mut connector = self.connector.clone();
+        let stream: TokioIo<TcpStream> = connector
+            .call(uri.clone())
+            .await
+            .map_err(|error| self.connect_error(&error))?;
+        Ok(stream.into_inner())
+    }
+
+    async fn connect_through(
+        &self,
+        proxy: &ProxyTarget,
+        upstream: &Authority,
+    ) -> Result<(Transport, HttpProtocol), DialError> {
+        let failed = |why| DialError::Proxy {
+            proxy: proxy.address.clone(),
+            why,
+        };
+        let stream = self.connect_tcp(&proxy.uri()).await.map_err(|error| match error {
+            DialError::Connect(why) => failed(format!("cannot be reached: {why}")),
+            error => error,
+        })?;
+        match proxy.open_tunnel(stream, upstream).await.map_err(failed)? {
+            ProxyTunnel::Tcp(stream) => self.begin(stream, Transport::Tcp, Transport::Tls).await,
+            ProxyTunnel::Tls(stream) => self.begin(*stream, plain_in_tls, Transport::TlsInTls).await,
+        }
+    }
+
+    /// Begins TLS on `stream` if the upstream uses it. `plain` and `tls` make a transport of the stream without and with
+    /// TLS.
+    async fn begin<S>(
+        &self,
+        stream: S,
+        plain: fn(S) -> Transport,
+        tls: fn(Box<TlsStream<S>>) -> Transport,
+    ) -> Result<(Transport, HttpProtocol), DialError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some((connector, name)) = &self.tls else {
+            return Ok((plain(stream), HttpProtocol::Http1));
+        };
+        let stream = connector
+            .connect(name.clone(), stream)
+            .await
+            .map_err(|error| DialError::Tls(error.to_string()))?;
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => HttpProtocol::Http2,
+            _ => HttpProtocol::Http1,
+        };
+        Ok((tls(Box::new(stream)), protocol))
     }
 
     fn connect_error(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
@@ -154,6 +218,21 @@ impl Dialer {
         }
         DialError::Connect(root_cause(error))
     }
+}
+
+/// The transport of an http upstream behind a proxy that is called over TLS.
+fn plain_in_tls(stream: TlsStream<TcpStream>) -> Transport {
+    Transport::Tls(Box::new(stream))
+}
+
+/// The host and the port of the upstream, the default port included.
+fn with_port(target: &DialTarget) -> Authority {
+    if target.authority.port().is_some() {
+        return target.authority.clone();
+    }
+    let port = if target.tls.is_some() { 443 } else { 80 };
+    let text = format!("{}:{port}", target.authority.host());
+    text.parse().expect("a host and a port make an authority")
 }
 
 /// How a connection is found dead if the upstream has vanished without closing it, for example because its host lost

@@ -55,6 +55,8 @@ struct H2Connection {
     sender: http2::SendRequest<Replay>,
     reads: Arc<ReadCounter>,
     streams: Arc<H2StreamCount>,
+    /// The time after which no stream is opened. The streams that are open continue.
+    expires: Instant,
 }
 
 /// The number of open streams of one connection.
@@ -94,8 +96,9 @@ impl H2Connection {
         self.streams.open.load(Ordering::Acquire)
     }
 
-    fn freshness(&self) -> ConnectionFreshness {
-        if self.stream_count() > 0 || self.streams.last_end.lock().elapsed() < CLOSE_DETECTION {
+    fn freshness(&self, now: Instant) -> ConnectionFreshness {
+        let is_busy = self.stream_count() > 0;
+        if is_busy || now.saturating_duration_since(*self.streams.last_end.lock()) < CLOSE_DETECTION {
             ConnectionFreshness::RecentlyUsed
         } else {
             ConnectionFreshness::MaybeStale
@@ -135,18 +138,21 @@ impl H2Pool {
         if connections.is_empty() {
             return None;
         }
-        connections.retain(|connection| !connection.sender.is_closed());
+        let now = Instant::now();
+        // A connection without a handle in this list is closed when its last stream has ended.
+        connections.retain(|connection| now < connection.expires && !connection.sender.is_closed());
         // The latest connection is used first, so that unneeded connections become idle.
         connections.iter().rev().find_map(|connection| {
-            let freshness = connection.freshness();
+            let freshness = connection.freshness(now);
             let is_allowed = policy == CheckoutPolicy::AnyOpen || freshness == ConnectionFreshness::RecentlyUsed;
             let is_eligible = connection.stream_count() < MAX_STREAMS && is_allowed;
             is_eligible.then(|| (connection.open_stream(), freshness))
         })
     }
 
-    /// Begins HTTP/2 on `io` and opens the first stream. `reads` counts the reads of `io`.
-    pub async fn open<T>(&self, io: T, reads: Arc<ReadCounter>) -> hyper::Result<H2Stream>
+    /// Begins HTTP/2 on `io` and opens the first stream. `reads` counts the reads of `io`. No stream is opened after
+    /// `expires`.
+    pub async fn open<T>(&self, io: T, reads: Arc<ReadCounter>, expires: Instant) -> hyper::Result<H2Stream>
     where
         T: Read + Write + Unpin + Send + 'static,
     {
@@ -167,6 +173,7 @@ impl H2Pool {
                 open: AtomicUsize::new(0),
                 last_end: Mutex::new(Instant::now()),
             }),
+            expires,
         };
         let stream = connection.open_stream();
         self.connections.lock().push(connection);
@@ -180,11 +187,11 @@ impl H2Pool {
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.streams));
     }
 
-    /// Drops the connections that are closed, and closes those that have had no stream for `limit`.
+    /// Drops the connections that are closed or too old, and closes those that have had no stream for `limit`.
     pub fn close_expired(&self, limit: Duration) {
         self.connections.lock().retain(|connection| {
             let is_idle = connection.stream_count() == 0 && connection.streams.last_end.lock().elapsed() >= limit;
-            !is_idle && !connection.sender.is_closed()
+            !is_idle && Instant::now() < connection.expires && !connection.sender.is_closed()
         });
     }
 }
@@ -199,11 +206,14 @@ mod tests {
     use crate::wire::body::framing::Framing;
 
     const LIMIT: Duration = Duration::from_secs(60);
+    const AGE: Duration = Duration::from_secs(600);
 
     /// Opens a connection to an upstream that sends nothing.
     async fn open(connections: &H2Pool) -> (H2Stream, DuplexStream) {
         let (near, far) = tokio::io::duplex(64 << 10);
-        let stream = connections.open(TokioIo::new(near), Arc::default()).await;
+        let stream = connections
+            .open(TokioIo::new(near), Arc::default(), Instant::now() + AGE)
+            .await;
         (stream.expect("a connection"), far)
     }
 
@@ -245,6 +255,21 @@ mod tests {
         let response = tokio::time::timeout(LIMIT, stream.sender.try_send_request(request)).await;
         assert!(response.expect("an end in time").is_err());
         assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_gets_no_streams_after_its_age_and_closes_after_its_last_stream() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
+        let (stream, mut far) = open(&connections).await;
+        tokio::time::advance(AGE - Duration::from_secs(1)).await;
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
+        assert!(!stream.sender.is_closed(), "the stream that is open continues");
+        drop(stream);
+        let mut sent = Vec::new();
+        let closed = tokio::time::timeout(LIMIT, far.read_to_end(&mut sent)).await;
+        closed.expect("an end in time").expect("the connection is closed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,6 +39,12 @@ impl IdleConnection {
             ConnectionFreshness::MaybeStale
         }
     }
+
+    /// Whether the connection can carry another exchange.
+    fn is_usable(&self, now: Instant) -> bool {
+        let has_time = now.duration_since(self.since) < MAX_IDLE_TIME && now < self.connection.expires;
+        has_time && self.connection.is_open()
+    }
 }
 
 impl IdleConnections {
@@ -54,15 +60,16 @@ impl IdleConnections {
         &self.stacks[workers::worker_index()]
     }
 
-    /// Stores a connection after its exchange has ended. If the worker already has [`MAX_IDLE`] idle connections, the
-    /// connection is closed.
+    /// Stores a connection after its exchange has ended. The connection is closed if it has expired, or if the worker
+    /// already has [`MAX_IDLE`] idle connections.
     pub fn put(&self, connection: Box<UpstreamConnection>) {
+        let since = Instant::now();
+        if since >= connection.expires {
+            return;
+        }
         let mut stack = self.stack().lock();
         if stack.len() < MAX_IDLE {
-            stack.push(IdleConnection {
-                connection,
-                since: Instant::now(),
-            });
+            stack.push(IdleConnection { connection, since });
         }
     }
 
@@ -77,7 +84,7 @@ impl IdleConnections {
                 stack.push(last);
                 return None;
             }
-            if now.duration_since(last.since) < MAX_IDLE_TIME && last.connection.is_open() {
+            if last.is_usable(now) {
                 let mut connection = last.connection;
                 connection.is_reused = true;
                 return Some((connection, freshness));
@@ -86,12 +93,13 @@ impl IdleConnections {
         None
     }
 
-    /// Closes the connections that have been idle for too long, and drops those that the upstream has closed.
+    /// Closes the connections that have been idle for too long or are too old, and drops those that the upstream has
+    /// closed.
     pub fn close_expired(&self) {
         for stack in &self.stacks {
-            stack
-                .lock()
-                .retain(|idle| idle.since.elapsed() < MAX_IDLE_TIME && idle.connection.is_open());
+            let mut stack = stack.lock();
+            let now = Instant::now();
+            stack.retain(|idle| idle.is_usable(now));
         }
     }
 
@@ -103,15 +111,17 @@ impl IdleConnections {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
+    use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
     use super::*;
     use crate::wire::{client::socket::UpstreamSocket, transport::Transport};
 
+    const AGE: Duration = Duration::from_secs(600);
+
     fn connection() -> (Box<UpstreamConnection>, UnixStream) {
         let (near, far) = UnixStream::pair().expect("a pair");
         let socket = UpstreamSocket::new(Transport::Unix(near), MAX_IDLE_TIME);
-        (UpstreamConnection::new(socket), far)
+        (UpstreamConnection::new(socket, Instant::now() + AGE), far)
     }
 
     fn freshness(taken: Option<(Box<UpstreamConnection>, ConnectionFreshness)>) -> Option<ConnectionFreshness> {
@@ -143,6 +153,36 @@ mod tests {
         idle.close_expired();
         assert_eq!(idle.len(), 1);
         tokio::time::advance(MAX_IDLE_TIME).await;
+        idle.close_expired();
+        assert_eq!(idle.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_not_used_after_its_age() {
+        let idle = IdleConnections::new();
+        // It is in use all the time, so it is never idle for long.
+        let (mut connection, mut far) = connection();
+        for _ in 0..20 {
+            tokio::time::advance(AGE / 20 - Duration::from_millis(1)).await;
+            idle.put(connection);
+            (connection, _) = idle.take(CheckoutPolicy::AnyOpen).expect("it is young enough");
+        }
+        // It may still be idle when it expires.
+        idle.put(connection);
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert!(idle.take(CheckoutPolicy::AnyOpen).is_none());
+        assert_eq!(far.read(&mut [0]).await.expect("an end"), 0, "the connection is closed");
+        // It may expire during an exchange, which ends.
+        let (connection, mut far) = self::connection();
+        tokio::time::advance(AGE).await;
+        idle.put(connection);
+        assert_eq!(idle.len(), 0);
+        assert_eq!(far.read(&mut [0]).await.expect("an end"), 0, "the connection is closed");
+        // The check closes a connection that no request takes.
+        let (connection, _far) = self::connection();
+        tokio::time::advance(AGE - Duration::from_secs(1)).await;
+        idle.put(connection);
+        tokio::time::advance(Duration::from_secs(1)).await;
         idle.close_expired();
         assert_eq!(idle.len(), 0);
     }

@@ -17,11 +17,13 @@ use tokio::time::{Instant, timeout};
 use crate::wire::{
     body::{relay::Relay, replay::Replay},
     client::{
+        age::ConnectionAge,
         dial::{DialError, DialTarget, Dialer, HttpProtocol},
         freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
         h2::{H2Pool, H2Stream},
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
+        proxy::ProxyTarget,
         send_error::SendError,
         send_options::SendOptions,
     },
@@ -37,6 +39,21 @@ pub struct Pool {
     /// The idle HTTP/1.1 connections. They are shared with the response bodies, which return their connections.
     idle: Arc<IdleConnections>,
     http2: H2Pool,
+    /// The maximum age of a connection.
+    age: ConnectionAge,
+}
+
+/// How the connections of a pool are opened, and how long they are used.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// The proxy through which connections are opened; `None` if they are direct.
+    pub proxy: Option<ProxyTarget>,
+    /// The maximum time to open a connection, the tunnel through the proxy and the TLS handshake included.
+    pub connect: Duration,
+    /// A connection fails once the upstream has read nothing for this time.
+    pub stall: Duration,
+    /// A connection carries no new request after about this time; `None` means no limit. Running requests are not cut.
+    pub age: Option<Duration>,
 }
 
 /// The connection or stream that carries one request.
@@ -55,18 +72,32 @@ struct PooledSendFailure {
 }
 
 impl Pool {
-    /// An empty pool for `target`. Opening a connection may take up to `connect`. A connection fails once the upstream
-    /// has read nothing for `stall`.
+    /// An empty pool of direct connections to `target`, which may have any age. Opening a connection may take up to
+    /// `connect`. A connection fails once the upstream has read nothing for `stall`.
     ///
     /// # Errors
     /// If the host of an https upstream is not a name that a certificate can be checked against.
     pub fn new(target: &DialTarget, connect: Duration, stall: Duration) -> Result<Arc<Self>, DialError> {
+        let options = PoolOptions {
+            proxy: None,
+            connect,
+            stall,
+            age: None,
+        };
+        Self::with_options(target, options)
+    }
+
+    /// An empty pool for `target`.
+    ///
+    /// # Errors
+    /// If the host of an https upstream is not a name that a certificate can be checked against.
+    pub fn with_options(target: &DialTarget, options: PoolOptions) -> Result<Arc<Self>, DialError> {
         let offers_http2 = target
             .tls
             .as_ref()
             .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
         Ok(Arc::new(Self {
-            dialer: Dialer::new(target, connect, stall)?,
+            dialer: Dialer::new(target, options.proxy, options.connect, options.stall)?,
             scheme: if target.tls.is_some() {
                 Scheme::HTTPS
             } else {
@@ -79,6 +110,7 @@ impl Pool {
             } else {
                 HttpProtocol::Http1
             }),
+            age: ConnectionAge::new(options.age),
         }))
     }
 
@@ -178,7 +210,7 @@ impl Pool {
         })
     }
 
-    /// Closes connections that have been idle for too long.
+    /// Closes connections that have been idle for too long, and idle connections that are too old.
     pub fn reap(&self) {
         self.idle.close_expired();
         self.http2.close_expired(MAX_IDLE_TIME);
@@ -226,11 +258,12 @@ impl Pool {
     async fn dial(&self) -> Result<RequestChannel, DialError> {
         let (socket, protocol) = self.dialer.dial().await?;
         self.http2.record_protocol(protocol);
+        let expires = self.age.expiry();
         match protocol {
-            HttpProtocol::Http1 => Ok(RequestChannel::Http1(UpstreamConnection::new(socket))),
+            HttpProtocol::Http1 => Ok(RequestChannel::Http1(UpstreamConnection::new(socket, expires))),
             HttpProtocol::Http2 => {
                 let reads = socket.reads();
-                let stream = self.http2.open(TokioIo::new(socket), reads).await;
+                let stream = self.http2.open(TokioIo::new(socket), reads, expires).await;
                 stream
                     .map(RequestChannel::Http2)
                     .map_err(|error| DialError::Handshake(root_cause(&error)))

@@ -312,7 +312,10 @@ mod tests {
     fn connected() -> (Box<UpstreamConnection>, UnixStream) {
         let (near, far) = UnixStream::pair().expect("a pair");
         let socket = UpstreamSocket::new(Transport::Unix(near), LIMIT);
-        (UpstreamConnection::new(socket), far)
+        (
+            UpstreamConnection::new(socket, tokio::time::Instant::now() + LIMIT),
+            far,
+        )
     }
 
     /// Sends a GET, and closes the upstream's side after `response`.

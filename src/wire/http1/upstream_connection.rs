@@ -2,6 +2,8 @@
 
 use std::task::Context;
 
+use tokio::time::Instant;
+
 use crate::wire::{
     client::socket::UpstreamSocket,
     http1::codec::{read_buffer::ReadBuffer, write_buffer::WriteBuffer},
@@ -17,17 +19,20 @@ pub(in crate::wire) struct UpstreamConnection {
     pub timeout: WaitTimeout,
     /// Whether the connection has carried an exchange before the current one.
     pub is_reused: bool,
+    /// The time after which the connection carries no further exchange. The current one may end.
+    pub expires: Instant,
 }
 
 impl UpstreamConnection {
-    /// A connection that has carried no exchange yet.
-    pub fn new(socket: UpstreamSocket) -> Box<Self> {
+    /// A connection that has carried no exchange yet, and that carries none after `expires`.
+    pub fn new(socket: UpstreamSocket, expires: Instant) -> Box<Self> {
         Box::new(Self {
             socket,
             read_buffer: ReadBuffer::default(),
             write_buffer: WriteBuffer::default(),
             timeout: WaitTimeout::default(),
             is_reused: false,
+            expires,
         })
     }
 
@@ -53,7 +58,10 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_open_until_the_upstream_closes_or_sends() {
         let (near, far) = UnixStream::pair().expect("a pair");
-        let connection = UpstreamConnection::new(UpstreamSocket::new(Transport::Unix(near), LIMIT));
+        let connection = UpstreamConnection::new(
+            UpstreamSocket::new(Transport::Unix(near), LIMIT),
+            Instant::now() + LIMIT,
+        );
         assert!(connection.is_open());
         drop(far);
         let closed = async {

@@ -6,10 +6,11 @@ use std::{
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::ServerConfig;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -20,6 +21,11 @@ use crate::wire::{
 
 /// The maximum number of unsent bytes of a response that wait in the kernel for a client.
 const MAX_UNSENT: u32 = 128 << 10;
+
+/// The time between two keepalive probes of a client, and the number of probes without an answer after which the
+/// connection is dead.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// The address of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +111,24 @@ impl Listener {
             self.tls = Some(tls);
         }
         self
+    }
+
+    /// The same listener with TCP keepalive: a connection on which no segment has arrived for `idle` (at least a second)
+    /// is probed, and is closed if its client has vanished. A listener on a Unix socket stays as it is.
+    ///
+    /// # Errors
+    /// If the system refuses the option.
+    pub fn with_keepalive(self, idle: Duration) -> io::Result<Self> {
+        if let ListenerSocket::Tcp(listener) = &self.socket {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle.max(Duration::from_secs(1)))
+                .with_interval(PROBE_INTERVAL)
+                .with_retries(PROBES);
+            // Accepted sockets inherit the option from their listener (tcp(7), and likewise BSD), so that a connection
+            // costs no further system call.
+            SockRef::from(listener).set_tcp_keepalive(&keepalive)?;
+        }
+        Ok(self)
     }
 
     /// Whether clients have to use TLS.
@@ -214,5 +238,38 @@ mod tests {
             .expect("a free port");
         assert!(matches!(listener.address(), Address::Tcp(address) if address.port() > 0));
         assert!(!listener.is_secure());
+    }
+
+    /// Accepts a connection on a listener with these keepalive settings.
+    async fn accepted(keepalive: Option<Duration>) -> AcceptedSocket {
+        let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
+            .await
+            .expect("a free port");
+        let listener = match keepalive {
+            Some(idle) => listener.with_keepalive(idle).expect("the system takes the option"),
+            None => listener,
+        };
+        let Address::Tcp(address) = *listener.address() else {
+            panic!("a TCP listener")
+        };
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        client.expect("connected");
+        accepted.expect("accepted").0
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_are_probed_if_keepalive_is_set() {
+        let AcceptedSocket::Tcp { stream, .. } = accepted(Some(Duration::from_secs(60))).await else {
+            panic!("a TCP socket")
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("known"));
+        assert_eq!(socket.tcp_keepalive_time().expect("known"), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().expect("known"), PROBE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().expect("known"), PROBES);
+        let AcceptedSocket::Tcp { stream, .. } = accepted(None).await else {
+            panic!("a TCP socket")
+        };
+        assert!(!SockRef::from(&stream).keepalive().expect("known"));
     }
 }

@@ -10,6 +10,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use crate::wire::tls::identity::ClientIdentity;
+
 /// The reasons why no TLS configuration for an upstream could be built.
 #[derive(Debug)]
 pub enum TlsError {
@@ -43,11 +45,15 @@ pub enum HttpVersions {
 }
 
 /// Builds a TLS configuration that trusts the platform's root certificates and the certificates in `authority` (PEM), and
-/// that offers the HTTP `versions`.
+/// that offers the HTTP `versions`. With an `identity`, its certificate is shown to a server that asks for one.
 ///
 /// # Errors
 /// If `authority` holds no valid PEM certificate, or if no root certificate is trusted at all.
-pub fn client_config(authority: Option<&[u8]>, versions: HttpVersions) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(
+    authority: Option<&[u8]>,
+    versions: HttpVersions,
+    identity: Option<ClientIdentity>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let (mut roots, problem) = platform_roots();
     if let Some(pem) = authority {
         let before = roots.len();
@@ -65,11 +71,14 @@ pub fn client_config(authority: Option<&[u8]>, versions: HttpVersions) -> Result
         return Err(TlsError::NoRoots(problem));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the ring provider supports TLS 1.2 and TLS 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(ClientIdentity(resolver)) => builder.with_client_cert_resolver(resolver),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = match versions {
         HttpVersions::Http2AndHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         HttpVersions::Http1 => vec![b"http/1.1".to_vec()],
@@ -106,7 +115,7 @@ mod tests {
         let made = generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
         let authority = made.cert.pem();
         let offered = |versions| {
-            let config = client_config(Some(authority.as_bytes()), versions).expect("a configuration");
+            let config = client_config(Some(authority.as_bytes()), versions, None).expect("a configuration");
             config.alpn_protocols.clone()
         };
         assert_eq!(offered(HttpVersions::Http1), [b"http/1.1".to_vec()]);
@@ -118,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_authority_without_a_certificate_is_an_error() {
-        let error = client_config(Some(b"no certificate"), HttpVersions::Http1).expect_err("refused");
+        let error = client_config(Some(b"no certificate"), HttpVersions::Http1, None).expect_err("refused");
         assert_eq!(
             error.to_string(),
             "the certificate authority cannot be read: it holds no PEM certificate"

@@ -2,5 +2,6 @@
 //! handshake.
 
 pub(super) mod client;
+pub(super) mod identity;
 pub(super) mod server;
 pub(super) mod server_stream;

@@ -1,48 +1,17 @@
-//! TLS towards clients: the listener's certificate and private key, and the check of client certificates.
+//! TLS towards clients: the configuration of a listener, and the check of client certificates.
 
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    Error, InconsistentKeys, RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::SingleCertAndKey,
 };
 
-/// The reasons why no TLS configuration for a listener could be built. Each text is a predicate with the file as its
-/// subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentityError {
-    /// The certificates cannot be read.
-    Certificate(String),
-    /// The private key cannot be read.
-    Key(String),
-    /// The certificate authorities for client certificates cannot be read.
-    Authority(String),
-    /// The certificate belongs to another private key.
-    Mismatch,
-    /// The TLS library cannot be set up: the system provides no random numbers.
-    Library(String),
-}
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Certificate(why) => write!(f, "the certificate file {why}"),
-            Self::Key(why) => write!(f, "the private key file {why}"),
-            Self::Authority(why) => write!(f, "the file of client certificate authorities {why}"),
-            Self::Mismatch => f.write_str("the private key does not match the certificate"),
-            Self::Library(why) => write!(f, "TLS cannot be set up: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for IdentityError {}
+use crate::wire::tls::identity::{IdentityError, certified_key};
 
 /// The TLS identity of a listener: its certificate, its private key, and the client certificates that it accepts.
 ///
@@ -117,41 +86,6 @@ fn client_verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, Id
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
         .build()
         .map_err(|error| invalid(error.to_string()))
-}
-
-fn certified_key(certificates: &[u8], key: &[u8]) -> Result<CertifiedKey, IdentityError> {
-    let invalid = |why: String| IdentityError::Certificate(format!("holds an invalid certificate: {why}"));
-    let mut chain = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(certificates) {
-        chain.push(certificate.map_err(|error| invalid(error.to_string()))?);
-    }
-    if chain.is_empty() {
-        let why = "holds no certificate; it must be in PEM form";
-        return Err(IdentityError::Certificate(why.to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| IdentityError::Key(key_problem(key, &error)))?;
-    let key = ring::default_provider()
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| IdentityError::Key(format!("holds a key that cannot be used: {error}")))?;
-    let certified_key = CertifiedKey::new(chain, key);
-    match certified_key.keys_match() {
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified_key),
-        Err(Error::InconsistentKeys(_)) => Err(IdentityError::Mismatch),
-        Err(error) => Err(invalid(error.to_string())),
-    }
-}
-
-/// Describes an unreadable private key. The text quotes nothing of the file, which may hold a part of a key.
-fn key_problem(pem: &[u8], error: &pem::Error) -> String {
-    let is_encrypted = memchr::memmem::find(pem, b"ENCRYPTED").is_some();
-    match error {
-        pem::Error::NoItemsFound if is_encrypted => {
-            "holds an encrypted key; write it without its passphrase: openssl pkey -in KEY -out PLAIN".to_owned()
-        }
-        pem::Error::NoItemsFound => "holds no private key; it must be in PEM form".to_owned(),
-        _ => "holds a broken private key; it must be in PEM form".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -58,6 +58,16 @@ impl Gateway {
         Self::configured_with(config, &[]).await
     }
 
+    /// Starts a gateway with this configuration in an environment with these variables.
+    pub async fn in_environment(config: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = scratch();
+        let file = folder.join(FILE);
+        std::fs::write(&file, config).expect("a writable folder");
+        let file = file.to_str().expect("UTF-8 text");
+        let arguments = ["serve", "-c", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self::run_in(&arguments, folder.clone(), variables).await
+    }
+
     /// Starts a gateway with this configuration and further flags.
     pub async fn configured_with(config: &str, flags: &[&str]) -> Self {
         let folder = scratch();
@@ -79,6 +89,12 @@ impl Gateway {
         Self::flagged(&[]).await
     }
 
+    /// Starts the program without any configuration, in an environment with these variables.
+    pub async fn bare_in(variables: &[(&str, &str)]) -> Self {
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self::run_in(&addresses, scratch(), variables).await
+    }
+
     /// Starts the program with these flags and without a configuration file.
     pub async fn flagged(flags: &[&str]) -> Self {
         let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
@@ -86,15 +102,18 @@ impl Gateway {
     }
 
     async fn run(arguments: &[&str], folder: PathBuf) -> Self {
+        Self::run_in(arguments, folder, &[]).await
+    }
+
+    async fn run_in(arguments: &[&str], folder: PathBuf, variables: &[(&str, &str)]) -> Self {
         let log_format: &[&str] = if arguments.contains(&"--log-format") {
             &[]
         } else {
             &["--log-format", "json"]
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-            .args(arguments)
+        let mut child = program(arguments)
             .args(log_format)
-            .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -279,15 +298,27 @@ impl Drop for Gateway {
 
 /// Runs the program with these arguments until it exits.
 pub async fn steadfast(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
-    command
-        .args(arguments)
-        .env("STEADFAST_TEST_KEY", "sk-upstream-canary")
-        .kill_on_drop(true);
+    steadfast_in(arguments, &[]).await
+}
+
+/// Runs the program with these arguments until it exits, in an environment with these variables.
+pub async fn steadfast_in(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = program(arguments);
+    command.envs(variables.iter().copied()).kill_on_drop(true);
     tokio::time::timeout(TIMEOUT, command.output())
         .await
         .expect("the process exits in time")
         .expect("the program runs")
+}
+
+/// Returns the program with these arguments, and without the proxies of the environment that the tests run in.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_ascii_lowercase());
+    }
+    command.args(arguments).env("STEADFAST_TEST_KEY", "sk-upstream-canary");
+    command
 }
 
 /// Returns an `[[upstream]]` table for `sim` that ends with `lines`.

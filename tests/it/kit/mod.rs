@@ -9,6 +9,7 @@ pub mod frames;
 pub mod gateway;
 pub mod h2;
 pub mod keys;
+pub mod proxy;
 pub mod secrets;
 pub mod sessions;
 pub mod streams;
