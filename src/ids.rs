@@ -228,7 +228,7 @@ mod tests {
         let object = ObjectId::from_text(b"resp_1");
         assert_eq!(OwnedKey::from_object(group, object).as_u64(), 11071520276751778469);
         let content = ContentDigest::from_hash(1);
-        assert_eq!(SessionKey::from_content(group, content).as_u64(), 0);
+        assert_eq!(SessionKey::from_content(group, content).as_u64(), 17096057775518892400);
         let content = EncryptedContent::from_text(b"gAAAAAB");
         assert_eq!(
             OwnedKey::from_encrypted_content(group, content).as_u64(),

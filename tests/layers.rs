@@ -22,7 +22,7 @@ use imports::Imports;
 use tree::Tree;
 
 /// The layer of each module directly below the crate. It must agree with the documentation in `src/lib.rs`.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("main", 6),
     ("app", 5),
     ("proxy", 4),
@@ -40,6 +40,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("endpoint", 0),
     ("browser", 0),
     ("body_path", 0),
+    ("media", 0),
     ("cache_padded", 0),
 ];
 

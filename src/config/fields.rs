@@ -76,6 +76,7 @@ pub(super) static TABLES: &[&ConfigTable] = &[
     &affinity::TABLE,
     &retry::TABLE,
     &health::TABLE,
+    &tokens::TABLE,
     &timeouts::TABLE,
     &upstream::TABLE,
     &group::TABLE,
@@ -99,6 +100,8 @@ tables! {
         RETRY("retry"): NestedTable = NestedTable(&retry::TABLE), Table;
         /// Ejection.
         HEALTH("health"): NestedTable = NestedTable(&health::TABLE), Table;
+        /// The estimate of tokens.
+        TOKENS("tokens"): NestedTable = NestedTable(&tokens::TABLE), Table;
         /// Timeouts.
         TIMEOUTS("timeouts"): NestedTable = NestedTable(&timeouts::TABLE), Table;
         /// The upstream accounts.
@@ -216,6 +219,18 @@ tables! {
         /// Whether a generation is sent to another upstream after timeouts.head. The first upstream may still be
         /// generating, so the same generation may be paid for more than once.
         ON_TIMEOUT("on_timeout"): Toggle = Toggle, Default("false");
+    }
+
+    /// The tokens that the images, recordings and files in a request probably cost. The estimate counts towards
+    /// tokens_per_minute until the upstream reports the real number, and decides how long a session waits for its own
+    /// upstream. All other bytes of a request count as a quarter of a token.
+    tokens = "[tokens]" {
+        /// The tokens of an image.
+        IMAGE("image"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("1100");
+        /// The tokens of a recording.
+        AUDIO("audio"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("2000");
+        /// The tokens of another file, such as a PDF.
+        FILE("file"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("10000");
     }
 
     /// Ejection: an upstream that fails gets no requests for a while.

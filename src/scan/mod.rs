@@ -49,7 +49,7 @@ pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
 pub use request::{
-    facts::{MediaTally, NamedObject, ReferenceKind, RequestFacts},
+    facts::{NamedObject, ReferenceKind, RequestFacts},
     inspect::{BodyInspector, InspectError},
     scanner::{ReferenceSearch, RequestScanRules, RequestScanner},
 };

@@ -14,7 +14,7 @@ use crate::{
     body_path::BodyPaths,
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource},
+    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource, tokens::MediaCost},
     wire,
 };
 
@@ -74,6 +74,8 @@ pub struct Snapshot {
     pub limits: RequestLimits,
     /// The rules for the time that a session waits for its own upstream.
     pub patience: Patience,
+    /// The estimate of the tokens of images, recordings and files.
+    pub media_cost: MediaCost,
     /// The maximum number of upstreams that a request is sent to.
     pub attempts: u32,
     /// Whether a request is sent to another upstream after its head timeout.
@@ -245,6 +247,7 @@ impl Snapshot {
                 reread_rate: config.affinity.reread_rate,
                 wait_max: config.affinity.wait_max,
             },
+            media_cost: config.tokens,
             attempts: config.retry.attempts,
             retries_timeouts: config.retry.on_timeout,
             max_ejected: config.health.max_ejected,

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
     fault::Fault,
+    policy::tokens::MediaCost,
     scan::{BodyInspector, InspectError, ReferenceSearch, RequestFacts, RequestScanRules},
     state::Snapshot,
     wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
@@ -22,6 +23,13 @@ pub(in crate::proxy) struct Inspected {
     pub body: Replay,
     /// The length of the body in bytes after decompression. Zero if the body is not inspected.
     pub decompressed: u64,
+}
+
+impl Inspected {
+    /// The length in bytes of a text that costs as many tokens as the body. Zero if the body is not inspected.
+    pub fn prompt_bytes(&self, media: &MediaCost) -> u64 {
+        media.prompt_bytes(self.decompressed, &self.facts.media)
+    }
 }
 
 /// Reads the body of an admitted request, if it is to be inspected, by the rules of `snapshot`. `buffers` has one permit for
@@ -116,7 +124,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::scan::EncodingKind;
+    use crate::scan::{Encoding, EncodingKind};
 
     #[test]
     fn a_body_that_could_not_be_received_has_its_fault() {
@@ -151,5 +159,33 @@ mod tests {
             fault_of_inspection(InspectError::TooLarge { limit: 9 }),
             Fault::BodyTooLarge { limit: 9 }
         );
+    }
+
+    /// What remains of a prompt's length if the decompressor still holds a part of it.
+    const TOLERANCE: f64 = 0.01;
+
+    #[test]
+    fn a_compressed_prompt_is_as_long_as_the_same_prompt_without_compression() {
+        let words: String = (0..100_000).map(|number| format!("word {number} ")).collect();
+        let plain = format!(r#"{{"model":"gpt-5.2","input":"{words}"}}"#).into_bytes();
+        let compressed = zstd::encode_all(&*plain, 3).expect("writing to memory succeeds");
+        assert!(plain.len() > 1_000_000 && compressed.len() < plain.len() / 2);
+        for (coding, kind, body) in [
+            ("identity", EncodingKind::Identity, &plain),
+            ("zstd", EncodingKind::Known(Encoding::Zstd), &compressed),
+        ] {
+            let framing = Framing::Length(body.len() as u64);
+            let mut inspector = BodyInspector::new(kind, u64::MAX, RequestScanRules::default()).expect("an inspector");
+            body.chunks(16_384)
+                .for_each(|chunk| inspector.feed(chunk).expect("a good body"));
+            let inspected = Inspected {
+                body: Replay::empty(framing),
+                decompressed: inspector.decompressed(),
+                facts: inspector.finish().expect("a good body"),
+            };
+            let length = inspected.prompt_bytes(&MediaCost::default()) as f64;
+            assert!(length >= plain.len() as f64 * (1.0 - TOLERANCE), "{coding}: {length}");
+            assert!(length <= plain.len() as f64, "{coding}: {length}");
+        }
     }
 }

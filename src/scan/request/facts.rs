@@ -5,6 +5,7 @@ use std::{fmt, ops::Range};
 use crate::{
     body_path::BodyTexts,
     ids::{ContentDigest, EncryptedContent, ObjectId},
+    media::MediaTally,
 };
 
 /// The facts of a request body that decide its route.
@@ -84,17 +85,4 @@ pub enum ReferenceKind {
     Item,
     /// A response that the prompt is compared with, for diagnostics only.
     ComparedResponse,
-}
-
-/// The base64 data in a request body. Its bytes are no text, so they say nothing about the number of tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MediaTally {
-    /// The number of images.
-    pub images: u32,
-    /// The number of recordings.
-    pub recordings: u32,
-    /// The number of other files.
-    pub files: u32,
-    /// The length of all of them in bytes, as written.
-    pub bytes: u64,
 }
