@@ -98,7 +98,7 @@ impl OwnerRecorder {
     pub fn final_usage(&self, reader: &ResponseReader, stream_bytes: u64) -> FinalUsage {
         let response = || {
             let ids = reader.response_ids().into_iter().flatten();
-            ids.map(|id| OwnedKey::from_object(self.namespace, id)).last()
+            ids.map(|id| OwnedKey::from_object(self.namespace, id)).next_back()
         };
         let reported = FinalUsage::of_reader(reader, stream_bytes);
         match (self.content, reported) {

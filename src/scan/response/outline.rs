@@ -169,9 +169,9 @@ impl ResponseOutline {
         self.scopes.open(kind, depth);
     }
 
-    fn keep(&mut self, id: ObjectId, is_item: bool) {
+    fn keep(&mut self, object: FoundObject) {
         if self.objects.len() < MAX_OBJECTS {
-            self.objects.push(FoundObject { id, is_item });
+            self.objects.push(object);
         }
     }
 }
@@ -277,12 +277,12 @@ impl FieldVisitor for ResponseOutline {
             ResponseSlot::Id => self.id = raw.and_then(object),
             ResponseSlot::ResponseId => self.response_id = raw.and_then(object),
             ResponseSlot::ItemId => match raw.and_then(object) {
-                Some(id) if self.scopes.kind() == ScopeKind::Output => self.keep(id, true),
+                Some(id) if self.scopes.kind() == ScopeKind::Output => self.keep(FoundObject { id, is_item: true }),
                 id => self.item_id = id,
             },
             ResponseSlot::ObjectName | ResponseSlot::Conversation => {
                 if let Some(id) = raw.and_then(object) {
-                    self.keep(id, false);
+                    self.keep(FoundObject { id, is_item: false });
                 }
             }
             ResponseSlot::Background
@@ -314,7 +314,7 @@ impl FieldVisitor for ResponseOutline {
             && !element.overflows(at - 1)
             && let Some(id) = object(&element.finish(slice, at - 1))
         {
-            self.keep(id, false);
+            self.keep(FoundObject { id, is_item: false });
         }
         self.scopes.close(depth);
     }

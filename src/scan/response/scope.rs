@@ -130,20 +130,7 @@ impl ScopeKind {
             },
             Self::Named if name == b"id" => ObjectName,
             Self::UsageHolder if name == b"usage" => Scope(Self::Usage),
-            Self::Usage => match name {
-                b"input_tokens_details" | b"prompt_tokens_details" => Scope(Self::InputDetails),
-                b"output_tokens_details" | b"completion_tokens_details" => Scope(Self::OutputDetails),
-                b"input_tokens" => Count(TokenKind::Input),
-                b"prompt_tokens" => Count(TokenKind::Prompt),
-                b"output_tokens" | b"completion_tokens" => Count(TokenKind::Output),
-                b"cached_tokens" | b"prompt_cache_hit_tokens" => Count(TokenKind::CacheRead),
-                b"prompt_cache_miss_tokens" => Count(TokenKind::CacheMiss),
-                b"cache_read_input_tokens" => Count(TokenKind::MessagesRead),
-                b"cache_creation_input_tokens" => Count(TokenKind::MessagesWrite),
-                b"cache_write_tokens" => CacheWrites,
-                b"reasoning_tokens" => Count(TokenKind::Reasoning),
-                _ => return None,
-            },
+            Self::Usage => return usage_slot(name),
             Self::InputDetails => match name {
                 b"cached_tokens" => Count(TokenKind::CacheRead),
                 b"cache_creation_tokens" => Count(TokenKind::CacheWrite),
@@ -184,6 +171,25 @@ fn response_slot(name: &[u8]) -> Option<ResponseSlot> {
         b"background" => ResponseSlot::Background,
         b"store" => ResponseSlot::Store,
         b"conversation" => ResponseSlot::Conversation,
+        _ => return None,
+    })
+}
+
+/// The member of a `usage` object called `name`, if it is read.
+fn usage_slot(name: &[u8]) -> Option<ResponseSlot> {
+    use ResponseSlot::{Count, Scope};
+    Some(match name {
+        b"input_tokens_details" | b"prompt_tokens_details" => Scope(ScopeKind::InputDetails),
+        b"output_tokens_details" | b"completion_tokens_details" => Scope(ScopeKind::OutputDetails),
+        b"input_tokens" => Count(TokenKind::Input),
+        b"prompt_tokens" => Count(TokenKind::Prompt),
+        b"output_tokens" | b"completion_tokens" => Count(TokenKind::Output),
+        b"cached_tokens" | b"prompt_cache_hit_tokens" => Count(TokenKind::CacheRead),
+        b"prompt_cache_miss_tokens" => Count(TokenKind::CacheMiss),
+        b"cache_read_input_tokens" => Count(TokenKind::MessagesRead),
+        b"cache_creation_input_tokens" => Count(TokenKind::MessagesWrite),
+        b"cache_write_tokens" => ResponseSlot::CacheWrites,
+        b"reasoning_tokens" => Count(TokenKind::Reasoning),
         _ => return None,
     })
 }

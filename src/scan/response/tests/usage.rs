@@ -43,84 +43,87 @@ fn usage_in_stream(data: &[&str]) -> Option<Usage> {
     by(7)
 }
 
+/// Objects `usage`, and their counts in the order of [`usage`].
+const DIALECTS: &[(&str, Option<[u64; 5]>)] = &[
+    // Responses
+    (
+        r#"{"input_tokens":100,"input_tokens_details":{"cached_tokens":60},"output_tokens":7,"total_tokens":107}"#,
+        Some([100, 60, 0, 7, 0]),
+    ),
+    (
+        r#"{"input_tokens":100,"input_tokens_details":{"cached_tokens":60,"cache_write_tokens":30},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":5}}"#,
+        Some([100, 60, 30, 7, 5]),
+    ),
+    (
+        r#"{"input_tokens":100,"input_tokens_details":{"cache_write_tokens":{"ttl_30m_tokens":10,"ttl_12h_tokens":20}}}"#,
+        Some([100, 0, 30, 0, 0]),
+    ),
+    (
+        r#"{"input_tokens":100,"input_tokens_details":{"cache_write_tokens":30,"cache_write_tokens_details":{"ttl_30m_tokens":30,"ttl_12h_tokens":0}}}"#,
+        Some([100, 0, 30, 0, 0]),
+    ),
+    (
+        r#"{"input_tokens":100,"input_tokens_details":{"ttl_30m_tokens":11,"ttl_12h_tokens":20}}"#,
+        Some([100, 0, 31, 0, 0]),
+    ),
+    // Chat completions
+    (
+        r#"{"prompt_tokens":100,"completion_tokens":7,"prompt_tokens_details":{"audio_tokens":1,"cached_tokens":60},"completion_tokens_details":{"reasoning_tokens":3}}"#,
+        Some([100, 60, 0, 7, 3]),
+    ),
+    (r#"{"prompt_tokens":3,"total_tokens":3}"#, Some([3, 0, 0, 0, 0])),
+    (
+        r#"{"prompt_tokens":20,"completion_tokens":7,"prompt_cache_hit_tokens":12,"prompt_cache_miss_tokens":8}"#,
+        Some([20, 12, 0, 7, 0]),
+    ),
+    (
+        r#"{"prompt_cache_hit_tokens":6500,"prompt_cache_miss_tokens":100,"completion_tokens":50}"#,
+        Some([6600, 6500, 0, 50, 0]),
+    ),
+    (
+        r#"{"prompt_tokens":90,"completion_tokens":7,"cached_tokens":64}"#,
+        Some([90, 64, 0, 7, 0]),
+    ),
+    (
+        r#"{"prompt_tokens":29567.0,"completion_tokens":1e3,"prompt_tokens_details":{"cached_tokens":2.0E1}}"#,
+        Some([29567, 20, 0, 1000, 0]),
+    ),
+    // Messages
+    (
+        r#"{"input_tokens":10,"cache_read_input_tokens":60,"cache_creation_input_tokens":30,"output_tokens":7}"#,
+        Some([100, 60, 30, 7, 0]),
+    ),
+    (
+        r#"{"input_tokens":10,"cache_read_input_tokens":null,"cache_creation_input_tokens":0,"output_tokens":7}"#,
+        Some([10, 0, 0, 7, 0]),
+    ),
+    // Gateways that add the counts of one dialect to another
+    (
+        r#"{"prompt_tokens":100,"prompt_tokens_details":{"cached_tokens":60,"cache_creation_tokens":30},"cache_read_input_tokens":60,"cache_creation_input_tokens":30,"completion_tokens":7}"#,
+        Some([100, 60, 30, 7, 0]),
+    ),
+    (
+        r#"{"prompt_tokens":100,"input_tokens":0,"completion_tokens":7,"output_tokens":0}"#,
+        Some([100, 0, 0, 7, 0]),
+    ),
+    // Values that are no counts
+    (
+        r#" { "output_tokens" : 7 , "x":{"input_tokens":1}, "input_tokens_details":{"a":{"cached_tokens":9},"cached_tokens": 4}, "input_tokens":5 } "#,
+        Some([5, 4, 0, 7, 0]),
+    ),
+    (r#"{"input_tokens":"5"}"#, None),
+    (r#"{"input_tokens":-5}"#, None),
+    (r#"{"input_tokens":1.5}"#, None),
+    (r#"{"input_tokens":99999999999999999999}"#, None),
+    (r#"{"input_tokens":1e300}"#, None),
+    (r#"{}"#, None),
+    ("null", None),
+    ("[100]", None),
+];
+
 #[test]
 fn usage_is_read_in_every_dialect() {
-    for (text, expected) in [
-        // Responses
-        (
-            r#"{"input_tokens":100,"input_tokens_details":{"cached_tokens":60},"output_tokens":7,"total_tokens":107}"#,
-            Some([100, 60, 0, 7, 0]),
-        ),
-        (
-            r#"{"input_tokens":100,"input_tokens_details":{"cached_tokens":60,"cache_write_tokens":30},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":5}}"#,
-            Some([100, 60, 30, 7, 5]),
-        ),
-        (
-            r#"{"input_tokens":100,"input_tokens_details":{"cache_write_tokens":{"ttl_30m_tokens":10,"ttl_12h_tokens":20}}}"#,
-            Some([100, 0, 30, 0, 0]),
-        ),
-        (
-            r#"{"input_tokens":100,"input_tokens_details":{"cache_write_tokens":30,"cache_write_tokens_details":{"ttl_30m_tokens":30,"ttl_12h_tokens":0}}}"#,
-            Some([100, 0, 30, 0, 0]),
-        ),
-        (
-            r#"{"input_tokens":100,"input_tokens_details":{"ttl_30m_tokens":11,"ttl_12h_tokens":20}}"#,
-            Some([100, 0, 31, 0, 0]),
-        ),
-        // Chat completions
-        (
-            r#"{"prompt_tokens":100,"completion_tokens":7,"prompt_tokens_details":{"audio_tokens":1,"cached_tokens":60},"completion_tokens_details":{"reasoning_tokens":3}}"#,
-            Some([100, 60, 0, 7, 3]),
-        ),
-        (r#"{"prompt_tokens":3,"total_tokens":3}"#, Some([3, 0, 0, 0, 0])),
-        (
-            r#"{"prompt_tokens":20,"completion_tokens":7,"prompt_cache_hit_tokens":12,"prompt_cache_miss_tokens":8}"#,
-            Some([20, 12, 0, 7, 0]),
-        ),
-        (
-            r#"{"prompt_cache_hit_tokens":6500,"prompt_cache_miss_tokens":100,"completion_tokens":50}"#,
-            Some([6600, 6500, 0, 50, 0]),
-        ),
-        (
-            r#"{"prompt_tokens":90,"completion_tokens":7,"cached_tokens":64}"#,
-            Some([90, 64, 0, 7, 0]),
-        ),
-        (
-            r#"{"prompt_tokens":29567.0,"completion_tokens":1e3,"prompt_tokens_details":{"cached_tokens":2.0E1}}"#,
-            Some([29567, 20, 0, 1000, 0]),
-        ),
-        // Messages
-        (
-            r#"{"input_tokens":10,"cache_read_input_tokens":60,"cache_creation_input_tokens":30,"output_tokens":7}"#,
-            Some([100, 60, 30, 7, 0]),
-        ),
-        (
-            r#"{"input_tokens":10,"cache_read_input_tokens":null,"cache_creation_input_tokens":0,"output_tokens":7}"#,
-            Some([10, 0, 0, 7, 0]),
-        ),
-        // Gateways that add the counts of one dialect to another
-        (
-            r#"{"prompt_tokens":100,"prompt_tokens_details":{"cached_tokens":60,"cache_creation_tokens":30},"cache_read_input_tokens":60,"cache_creation_input_tokens":30,"completion_tokens":7}"#,
-            Some([100, 60, 30, 7, 0]),
-        ),
-        (
-            r#"{"prompt_tokens":100,"input_tokens":0,"completion_tokens":7,"output_tokens":0}"#,
-            Some([100, 0, 0, 7, 0]),
-        ),
-        // Values that are no counts
-        (
-            r#" { "output_tokens" : 7 , "x":{"input_tokens":1}, "input_tokens_details":{"a":{"cached_tokens":9},"cached_tokens": 4}, "input_tokens":5 } "#,
-            Some([5, 4, 0, 7, 0]),
-        ),
-        (r#"{"input_tokens":"5"}"#, None),
-        (r#"{"input_tokens":-5}"#, None),
-        (r#"{"input_tokens":1.5}"#, None),
-        (r#"{"input_tokens":99999999999999999999}"#, None),
-        (r#"{"input_tokens":1e300}"#, None),
-        (r#"{}"#, None),
-        ("null", None),
-        ("[100]", None),
-    ] {
+    for (text, expected) in DIALECTS {
         let expected = expected.map(usage);
         for body in [
             format!(r#"{{"id":"resp_1","output":[{{"usage":{{"input_tokens":1}}}}],"usage":{text}}}"#),
