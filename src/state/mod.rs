@@ -15,6 +15,7 @@ mod apply;
 mod base_query;
 mod brakes;
 mod buffers;
+mod deferred_charges;
 mod gateway;
 mod metrics;
 mod model_times;
@@ -34,13 +35,14 @@ pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
 pub use buffers::PendingShrink;
+pub use deferred_charges::DeferredCharges;
 pub use gateway::Gateway;
 pub use metrics::{
     Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
     StatusClass, TokenCounter, UpstreamMetrics,
 };
 pub use model_times::ModelTimes;
-pub use rate_limits::{Permit, RateLimitTable, RateLimits};
+pub use rate_limits::{DeferredCharge, Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
 pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot, WebPageRules};
