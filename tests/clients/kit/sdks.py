@@ -56,7 +56,7 @@ PYTHON = {
     "stored": python("stored", lambda: Expected(statuses={404: 12}), minimum=6),
     "chat": python("chat", minimum=6),
     "embeddings": python("embeddings", minimum=0),
-    "errors": python("errors", lambda: Expected({"unknown_path": 1, "ambiguous_body": 2}, {400: 2}), minimum=0),
+    "errors": python("errors", lambda: Expected({"unknown_path": 1, "ambiguous_body": 1, "invalid_json": 1}, {400: 2}), minimum=0),
 }
 NODE = {
     "create": node("create", minimum=6),

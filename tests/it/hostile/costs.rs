@@ -122,7 +122,9 @@ async fn a_million_levels_of_json_take_little_memory() {
         format!("{{\"a\":{}", "[{\"a\":".repeat(500_000)),
     ] {
         let answer = send_compressed(&gateway, "identity", deep.as_bytes()).await;
-        assert_eq!((answer.status, answer.error_code().as_str()), (400, "ambiguous_body"));
+        // An array is refused at once, because the root must be an object.
+        let code = if deep.starts_with('[') { "invalid_json" } else { "ambiguous_body" };
+        assert_eq!((answer.status, answer.error_code().as_str()), (400, code));
     }
     let grown = peak_memory(&gateway) - before;
     eprintln!("a million levels: {grown} bytes more");

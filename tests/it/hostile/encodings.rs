@@ -33,13 +33,13 @@ pub fn rows() -> Vec<Row> {
             coded(what("valid"), coding, whole.clone()).passes(),
             coded(what("a name in capitals"), &coding.to_uppercase(), whole.clone()).passes(),
             coded(what("two models"), coding, encode(twice)).answered(400, "ambiguous_body"),
-            coded(what("nothing inside"), coding, encode(b"")).answered(400, "ambiguous_body"),
+            coded(what("nothing inside"), coding, encode(b"")).answered(400, "invalid_json"),
             coded(what("a bomb"), coding, encode(&vec![b' '; 8 << 20])).answered(413, "request_too_large"),
             undecodable("a second body after it", [whole.clone(), encode(other)].concat()),
             undecodable("a byte after it", [&whole[..], b"\0"].concat()),
             undecodable("plain JSON after it", [&whole[..], other].concat()),
             undecodable("without its last byte", whole[..whole.len() - 1].to_vec()),
-            coded(what("encoded twice"), coding, encode(&whole)).answered(400, "ambiguous_body"),
+            coded(what("encoded twice"), coding, encode(&whole)).answered(400, "invalid_json"),
         ]);
         if encode as usize != raw_deflate as Encoder as usize && coding != "zstd" {
             rows.push(undecodable("a bad checksum", broken));
@@ -50,8 +50,8 @@ pub fn rows() -> Vec<Row> {
         coded("plain text labelled zstd".to_owned(), "zstd", SOUND.into()).answered(400, "undecodable_body"),
         coded("plain text labelled x-gzip".to_owned(), "x-gzip", SOUND.into()).answered(400, "undecodable_body"),
         coded("gzip labelled zstd".to_owned(), "zstd", gzip(SOUND.as_bytes())).answered(400, "undecodable_body"),
-        coded("gzip labelled identity".to_owned(), "identity", gzip(SOUND.as_bytes())).answered(400, "ambiguous_body"),
-        coded("gzip with an empty label".to_owned(), "", gzip(SOUND.as_bytes())).answered(400, "ambiguous_body"),
+        coded("gzip labelled identity".to_owned(), "identity", gzip(SOUND.as_bytes())).answered(400, "invalid_json"),
+        coded("gzip with an empty label".to_owned(), "", gzip(SOUND.as_bytes())).answered(400, "invalid_json"),
         coded("gzip with a name and a comment".to_owned(), "gzip", {
             let builder = GzBuilder::new()
                 .filename("{\"model\":\"b\"}")

@@ -159,7 +159,7 @@ fn boundaries() -> Vec<Row> {
             "a body that goes on into a request",
             with_length(&[], &format!("{SOUND}{SMUGGLED}")),
         )
-        .answered(400, "ambiguous_body"),
+        .answered(400, "invalid_json"),
         Row::raw("a body shorter than its length", post(&["content-length: 33"], SOUND))
             .answered(400, "incomplete_body")
             .client_ends(),
@@ -176,7 +176,7 @@ fn boundaries() -> Vec<Row> {
                 &format!("{inner:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
             ),
         )
-        .answered(400, "ambiguous_body")
+        .answered(400, "invalid_json")
         .closes(),
         Row::raw(
             "a request in a refused request's body",

@@ -181,7 +181,7 @@ fn rows() -> Vec<FrameRow> {
         )
         .passes("GET /v1/files/x HTTP/1.1", &[], ""),
         post("two models", &[], r#"{"model":"a","model":"b"}"#).refused(400, "ambiguous_body"),
-        post("a body that ends early", &[], r#"{"model":"a""#).refused(400, "ambiguous_body"),
+        post("a body that ends early", &[], r#"{"model":"a""#).refused(400, "invalid_json"),
         post("a body without a length", &[], SOUND).passes(
             "POST /v1/responses HTTP/1.1",
             &["content-type: application/json", "transfer-encoding: chunked"],

@@ -9,7 +9,12 @@ pub fn rows() -> Vec<Row> {
         .into_iter()
         .map(|(name, body)| Row::json(name, body).answered(400, "ambiguous_body"))
         .collect();
-    rows.extend(bytes().map(|(name, body)| Row::json(name, body).answered(400, "ambiguous_body")));
+    let not_json = not_json().into_iter().map(|(name, body)| (name, body.into_bytes()));
+    rows.extend(
+        not_json
+            .chain(bytes())
+            .map(|(name, body)| Row::json(name, body).answered(400, "invalid_json")),
+    );
     rows.extend(sound().into_iter().map(|(name, body)| Row::json(name, body).passes()));
     rows
 }
@@ -70,13 +75,34 @@ fn texts() -> Vec<(&'static str, String)> {
             "a session in capitals",
             r#""client_metadata":{"session_id":"a","SESSION_ID":"b"}"#,
         ),
-        ("half a surrogate", r#""a":"\ud800""#),
-        ("the other half first", r#""a":"\udc00\ud800""#),
         ("half a surrogate in a model", r#""model":"a\udfff""#),
-        ("half a surrogate in a key", r#""\ud83d":1"#),
+        ("half a surrogate in a session key", r#""prompt_cache_key":"a\udfff""#),
+        ("half a surrogate in the id of a response", r#""previous_response_id":"a\udfff""#),
+        ("half a surrogate in the id of a file", r#""input":[{"content":[{"file_id":"a\ud83d"}]}]"#),
+        ("a number out of range", r#""a":1e999"#),
+    ];
+    let mut texts: Vec<(&'static str, String)> = fields.map(|(name, members)| (name, with(members))).into();
+    texts.extend([
+        ("a byte order mark", "\u{feff}{\"model\":\"a\"}".to_owned()),
+        ("nested 129 deep", nested(128)),
+        ("nested ten thousand deep", nested(10_000)),
+        ("nested ten thousand deep in objects", "{\"a\":".repeat(10_000)),
+        ("a long model", with(&format!("\"model\":\"{}\"", "m".repeat(5000)))),
+        (
+            "a long key",
+            with(&format!("\"prompt_cache_key\":\"{}\"", "k".repeat(5000))),
+        ),
+        ("a number of many digits", with(&format!("\"a\":{}", "9".repeat(400)))),
+    ]);
+    texts
+}
+
+/// Bodies that are not JSON.
+fn not_json() -> Vec<(&'static str, String)> {
+    let with = |members: &str| format!("{{{members}}}");
+    let fields = [
         ("NaN", r#""a":NaN"#),
         ("infinity", r#""a":-Infinity"#),
-        ("a number out of range", r#""a":1e999"#),
         ("a number in hexadecimal", r#""a":0x10"#),
         ("a number with a zero in front", r#""a":01"#),
         ("a number with a plus", r#""a":+1"#),
@@ -125,21 +151,9 @@ fn texts() -> Vec<(&'static str, String)> {
             ("a no-break space between", "{\u{a0}\"model\":\"a\"}"),
             ("a record separator in front", "\u{1e}{\"model\":\"a\"}"),
             ("a guard in front", ")]}',\n{\"model\":\"a\"}"),
-            ("a byte order mark", "\u{feff}{\"model\":\"a\"}"),
         ]
         .map(|(name, text)| (name, text.to_owned())),
     );
-    texts.extend([
-        ("nested 129 deep", nested(128)),
-        ("nested ten thousand deep", nested(10_000)),
-        ("nested ten thousand deep in objects", "{\"a\":".repeat(10_000)),
-        ("a long model", with(&format!("\"model\":\"{}\"", "m".repeat(5000)))),
-        (
-            "a long key",
-            with(&format!("\"prompt_cache_key\":\"{}\"", "k".repeat(5000))),
-        ),
-        ("a number of many digits", with(&format!("\"a\":{}", "9".repeat(400)))),
-    ]);
     texts
 }
 
@@ -171,6 +185,13 @@ fn sound() -> Vec<(&'static str, String)> {
     let nested = |depth: usize| format!("{{\"input\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     vec![
         ("nothing", "{}".to_owned()),
+        ("half a surrogate", r#"{"a":"\ud800"}"#.to_owned()),
+        ("the other half first", r#"{"a":"\udc00\ud800"}"#.to_owned()),
+        ("half a surrogate in a key", r#"{"\ud83d":1,"model":"a"}"#.to_owned()),
+        (
+            "half a surrogate at the end of a text",
+            r#"{"model":"a","input":[{"role":"user","content":"tail \ud83d"}]}"#.to_owned(),
+        ),
         ("a model that is null", r#"{"model":null}"#.to_owned()),
         (
             "models further in",
@@ -206,34 +227,34 @@ pub fn split_between_chunks() -> Vec<Row> {
     let line = "POST /v1/responses HTTP/1.1";
     let fields = ["content-type: application/json", "transfer-encoding: chunked"];
     let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-    let refused = [
+    let ambiguous = [
         r#"{"model":"a","mod\u0065l":"b"}"#.as_bytes(),
         r#"{"model":"a","Model":"b"}"#.as_bytes(),
         "{\"prompt_cache_\u{212a}ey\":1}".as_bytes(),
-        br#"{"a":"\ud83d\u0041"}"#,
-        b"{\"a\":\"\xe2\x28\xa1\"}",
+        br#"{"model":"\ud83d\u0041"}"#,
+    ];
+    let not_json = [
+        b"{\"a\":\"\xe2\x28\xa1\"}".as_slice(),
         br#"{"a":1.e5,"model":"a"}"#,
         br#"{"model":"a"} {"model":"b"}"#,
     ];
     let sound = [
         "{\"mod\\u0065l\":\"\\ud83d\\ude00\u{20ac}\",\"a\":[-1.5e+7,true,null]}".as_bytes(),
         br#"{"input":"\\\"model\":\"b\",\\","model":"a"}"#,
+        br#"{"a":"\ud83d\u0041"}"#,
     ];
     let mut rows = Vec::new();
-    for (body, is_sound) in refused
-        .map(|body| (body, false))
-        .into_iter()
-        .chain(sound.map(|body| (body, true)))
-    {
+    let refused = ambiguous.map(|body| (body, Some("ambiguous_body"))).into_iter();
+    let refused = refused.chain(not_json.map(|body| (body, Some("invalid_json"))));
+    for (body, code) in refused.chain(sound.map(|body| (body, None))) {
         for cut in 1..body.len() {
             let (one, two) = body.split_at(cut);
             let name = format!("{} at {cut}", body.escape_ascii());
             let head = head(line, &fields).into_bytes();
             let row = Row::raw(name, [head, chunk(one), chunk(two), b"0\r\n\r\n".to_vec()].concat());
-            rows.push(if is_sound {
-                row.reaches(line, &fields, body)
-            } else {
-                row.answered(400, "ambiguous_body")
+            rows.push(match code {
+                None => row.reaches(line, &fields, body),
+                Some(code) => row.answered(400, code),
             });
         }
     }
