@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
-    policy::outlier::ResponseKind,
+    policy::{NamedObjects, outlier::ResponseKind},
     proxy::{
         exchange::{
             peek::{PeekContext, PeekedResponse},
@@ -25,7 +25,7 @@ use crate::{
             verdict::VerdictRules,
         },
     },
-    scan::EncodingKind,
+    scan::{EncodingKind, NamedObject, ReferenceKind},
     state::{Credential, RequestLimits, Upstream},
     tick::Clock,
     wire::{Relay, Replay, SendError, SendOptions},
@@ -45,6 +45,8 @@ pub(in crate::proxy) struct HttpSender {
     /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,
     repeatability: Repeatability,
+    /// Where the request names objects.
+    objects: NamedObjects,
     limits: RequestLimits,
     clock: Clock,
 }
@@ -56,6 +58,7 @@ impl HttpSender {
         // request that an upstream may have begun is not sent again.
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let is_safe = admitted.method.is_safe();
+        let objects = named_objects(&admitted, &inspected);
         let is_plain = admitted.coding == EncodingKind::Identity;
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
@@ -74,6 +77,7 @@ impl HttpSender {
                 (false, true) => Repeatability::Repeatable,
                 (false, false) => Repeatability::Once,
             },
+            objects,
             limits,
             clock,
         }
@@ -158,7 +162,7 @@ impl RequestSender for HttpSender {
         let context = PeekContext {
             endpoint: self.target.endpoint,
             model,
-            rules: VerdictRules::new(self.target.endpoint, model, upstream),
+            rules: VerdictRules::new(self.target.endpoint, model, upstream).with_objects(self.objects),
             limits: self.limits,
             clock: self.clock,
         };
@@ -183,6 +187,19 @@ impl RequestSender for HttpSender {
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {
         response.buffer_error(&upstream.confidential).await
+    }
+}
+
+/// Where the request names objects that its upstream must have.
+fn named_objects(admitted: &Admitted<'_>, inspected: &Inspected) -> NamedObjects {
+    let facts = &inspected.facts;
+    let is_needed = |object: &NamedObject| object.kind != ReferenceKind::ComparedResponse;
+    if admitted.target.objects(&admitted.method)[0].is_some() {
+        NamedObjects::InPath
+    } else if facts.named.iter().any(is_needed) || !facts.encrypted.is_empty() {
+        NamedObjects::InBody
+    } else {
+        NamedObjects::None
     }
 }
 

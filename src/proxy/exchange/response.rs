@@ -47,7 +47,7 @@ pub(in crate::proxy) fn build(
     end.log()
         .record_upstream_answer(origin.upstream, origin.route, parts.status, upstream_request_id);
     end.mark_answered(parts.status);
-    let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
+    let has_owner = peeked.reader.is_some() && peeked.endpoint.names_objects();
     let rules = VerdictRules::new(peeked.endpoint, None, origin.upstream);
     let body = RelayedBody {
         relay,
