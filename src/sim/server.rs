@@ -21,14 +21,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::account::Account;
 use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
+use super::api::ParsedRequest;
 use super::api_error::ApiError;
 use super::body::{BodySource, PacedBody};
 use super::head::RecordedHead;
 use super::intake;
+use super::messages::message_error;
 use super::outgoing::SimResponse;
 use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::ParsedRequest;
 use super::script::Accept;
 use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
 use crate::tick::Tick;
@@ -111,6 +112,8 @@ struct SimExchange {
     guard: RequestGuard,
     /// When the head arrived.
     started: Tick,
+    /// The id of the request in the account's answer.
+    request_id: String,
 }
 
 /// A request's body in each of its forms.
@@ -126,6 +129,7 @@ impl SimExchange {
     fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: RecordedHead) -> Self {
         Self {
             started: account.clock.now(),
+            request_id: new_id("req"),
             guard: account.recorder.begin(&head),
             account,
             breaker,
@@ -144,7 +148,7 @@ impl SimExchange {
         let raw = match raw.transpose() {
             Ok(raw) => raw,
             Err(error) => {
-                let mut response = error.into();
+                let mut response = self.error_answer(error);
                 self.sign(&mut response);
                 return Ok(self.finish(response, &Act::default()));
             }
@@ -171,8 +175,8 @@ impl SimExchange {
     async fn answer(&mut self, act: &Act, body: DecodedBody) -> SimResponse {
         match &act.answer {
             ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if body.raw.is_none() => pending().await,
-            ScriptedAnswer::Usual => self.usual_answer(body, None),
-            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone())),
+            ScriptedAnswer::Usual => self.usual_answer(body, None, act.background),
+            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone()), act.background),
             ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
             ScriptedAnswer::Custom(custom) => custom(&Received {
                 head: self.head.clone(),
@@ -186,14 +190,29 @@ impl SimExchange {
     }
 
     /// Returns the account's usual response, with `items` as its output if they are given.
-    fn usual_answer(&self, body: DecodedBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
+    fn usual_answer(
+        &self,
+        body: DecodedBody,
+        items: Option<Vec<serde_json::Value>>,
+        background: Option<Duration>,
+    ) -> SimResponse {
         let request = ParsedRequest {
             head: &self.head,
             plain: body.plain,
             json: body.json,
             items,
+            background,
         };
-        self.account.answer(request).unwrap_or_else(SimResponse::from)
+        let answer = self.account.answer(request);
+        answer.unwrap_or_else(|error| self.error_answer(error))
+    }
+
+    /// Returns an error in the shape of the API that the request's path belongs to.
+    fn error_answer(&self, error: ApiError) -> SimResponse {
+        if is_message_path(self.head.path()) {
+            return SimResponse::json(error.status, &message_error(&error, &self.request_id));
+        }
+        error.into()
     }
 
     /// Takes the connection over from hyper. The future never completes, because this request ends with the connection.
@@ -207,7 +226,7 @@ impl SimExchange {
     fn sign(&self, response: &mut SimResponse) {
         let took = self.account.clock.now().since(self.started).as_millis();
         let signature = [
-            ("x-request-id", new_id("req")),
+            ("x-request-id", self.request_id.clone()),
             ("openai-processing-ms", took.to_string()),
             ("openai-organization", self.account.config.name.clone()),
             ("openai-version", "2020-10-01".to_owned()),
@@ -216,12 +235,19 @@ impl SimExchange {
             let value = HeaderValue::from_str(&value).expect("ids, numbers and checked names are header values");
             response.headers.insert(HeaderName::from_static(name), value);
         }
+        if is_message_path(self.head.path()) {
+            let id = HeaderValue::from_str(&self.request_id).expect("an id is a header value");
+            response.headers.insert(HeaderName::from_static("request-id"), id);
+        }
     }
 
     /// Makes hyper's response, with a body that follows `act`.
     fn finish(self, response: SimResponse, act: &Act) -> Response<PacedBody> {
         let pace = self.account.config.pace;
-        let body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        let mut body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        if let Some(hold) = response.hold {
+            body = body.held(hold.after, hold.delay);
+        }
         let mut finished = Response::new(body);
         *finished.status_mut() = response.status;
         *finished.headers_mut() = response.headers;
@@ -232,6 +258,11 @@ impl SimExchange {
         }
         finished
     }
+}
+
+/// Whether a path belongs to Anthropic's Messages API.
+fn is_message_path(path: &str) -> bool {
+    path == "/v1/messages" || path.starts_with("/v1/messages/")
 }
 
 /// Decodes a request's body: without its content encoding, and as JSON.
@@ -271,6 +302,7 @@ impl From<Fixed> for SimResponse {
             headers,
             source,
             thinking: Duration::ZERO,
+            hold: None,
         }
     }
 }
