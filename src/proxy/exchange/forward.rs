@@ -15,12 +15,14 @@ use crate::{
         headers::TURN_STATE,
         request::{
             admit::{Admitted, ReturnedTurnState},
+            answer_content::answer_content,
             headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
             inspect::{self, Inspected},
             target::RequestTarget,
         },
         text::truncated,
         turn::{
+            answer_content::AnswerContent,
             attempts::{BufferedRest, RefusalCheck, Repeatability, RequestSender, SendFailure, SendResult},
             verdict::VerdictRules,
         },
@@ -47,6 +49,8 @@ pub(in crate::proxy) struct HttpSender {
     repeatability: Repeatability,
     /// Where the request names objects.
     objects: NamedObjects,
+    /// What a good answer contains.
+    content: AnswerContent,
     limits: RequestLimits,
     clock: Clock,
 }
@@ -60,6 +64,7 @@ impl HttpSender {
         let is_safe = admitted.method.is_safe();
         let objects = named_objects(&admitted, &inspected);
         let is_plain = admitted.coding == EncodingKind::Identity;
+        let content = answer_content(&admitted.method, &admitted.target, inspected.facts.store);
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
         *request.headers_mut() = admitted.headers;
@@ -78,6 +83,7 @@ impl HttpSender {
                 (false, false) => Repeatability::Once,
             },
             objects,
+            content,
             limits,
             clock,
         }
@@ -161,6 +167,7 @@ impl RequestSender for HttpSender {
         let model = self.model.as_deref();
         let context = PeekContext {
             endpoint: self.target.endpoint,
+            content: self.content,
             model,
             rules: VerdictRules::new(self.target.endpoint, model, upstream).with_objects(self.objects),
             limits: self.limits,
