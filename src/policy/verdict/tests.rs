@@ -1,5 +1,7 @@
 //! The tables of statuses and codes, under the configured credential and under the caller's, for each endpoint class.
 
+mod objects;
+
 use super::{
     CredentialOwner::{Caller, Upstream},
     words::TABLES,

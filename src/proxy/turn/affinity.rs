@@ -171,6 +171,8 @@ mod tests {
         for (endpoint, expected) in [
             (Endpoint::Responses, Some(key)),
             (Endpoint::Compact, Some(key)),
+            (Endpoint::ChatCompletions, Some(key)),
+            (Endpoint::Messages, Some(key)),
             (Endpoint::Embeddings, None),
             (Endpoint::Other, None),
         ] {
@@ -233,6 +235,35 @@ mod tests {
             let found = affinity(&gateway, &snapshot, &facts(group, Endpoint::Responses, named));
             assert_eq!((found.owner, found.issuer), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn lists_come_from_one_upstream_and_new_objects_are_balanced() {
+        let gateway = testing::gateway("");
+        let snapshot = gateway.snapshot();
+        let group = snapshot.access.anonymous();
+        let choice = |named_state, effect| {
+            let facts = TurnFacts {
+                effect,
+                ..facts(group, Endpoint::Other, named_state)
+            };
+            let unowned = UnownedState::find(&gateway, &snapshot, &facts, None);
+            keyless_choice(&facts, unowned.as_deref())
+        };
+        let list = (KeylessChoice::ByHash, group.namespace.as_u64());
+        assert_eq!(choice(NamedState::default(), Effect::Read), list);
+        let (kind, _) = choice(NamedState::default(), Effect::Create);
+        assert_eq!(kind, KeylessChoice::LessLoaded);
+        let named = |id| NamedState {
+            in_path: [Some(object(id)), None, None],
+            ..NamedState::default()
+        };
+        let [one, other] = ["file-1", "file-2"].map(|id| choice(named(id), Effect::Read));
+        assert_eq!(
+            (one.0, one),
+            (KeylessChoice::ByHash, choice(named("file-1"), Effect::Change))
+        );
+        assert_ne!(one, other);
     }
 
     /// The upstreams `a` and `b` of one organization, `c` of another, and `d`, which serves other models. The group `few`

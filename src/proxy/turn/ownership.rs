@@ -178,3 +178,122 @@ impl UnownedState {
         OwnedKey::of_set(self.keys.iter().copied()).expect("there is at least one key")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{EncryptedContent, ObjectId},
+        proxy::{testing, turn::kit},
+    };
+
+    fn object(id: &str) -> ObjectId {
+        ObjectId::from_text(id.as_bytes())
+    }
+
+    fn named(kind: ReferenceKind, id: &str) -> NamedObject {
+        NamedObject { kind, id: object(id) }
+    }
+
+    /// The number of keys without an owner, and whether they are searched for.
+    fn unowned(gateway: &Gateway, named_state: NamedState<'_>) -> Option<(usize, bool)> {
+        let snapshot = gateway.snapshot();
+        let mut facts = kit::facts(&snapshot);
+        facts.named_state = named_state;
+        let owner = owner(gateway, facts.group.namespace, &facts.named_state);
+        let found = UnownedState::find(gateway, &snapshot, &facts, owner)?;
+        Some((found.keys.len(), found.is_searchable))
+    }
+
+    #[tokio::test]
+    async fn the_first_known_owner_counts_and_the_path_comes_before_the_body() {
+        let gateway = testing::gateway("");
+        let namespace = Namespace::of_group("");
+        let [a, b, c] = ["a", "b", "c"].map(UpstreamId::from_name);
+        let own = |id, upstream| {
+            let key = OwnedKey::from_object(namespace, object(id));
+            gateway.runtime.owners.confirm(key, None, upstream, gateway.clock.now());
+        };
+        own("file-a", a);
+        own("vs_b", b);
+        own("conv_c", c);
+        let in_body = [
+            named(ReferenceKind::File, "file-a"),
+            named(ReferenceKind::VectorStore, "vs_b"),
+            named(ReferenceKind::Conversation, "unknown"),
+        ];
+        for (in_path, in_body, expected) in [
+            ([None, None, None], &in_body[..], Some(b)),
+            ([None, None, None], &in_body[..1], Some(a)),
+            ([None, None, None], &in_body[2..], None),
+            ([Some("conv_c"), None, None], &in_body[..], Some(c)),
+            ([Some("unknown"), None, None], &in_body[..], Some(b)),
+            ([Some("unknown"), Some("file-a"), None], &in_body[1..], Some(a)),
+            ([Some("unknown"), Some("unknown"), Some("conv_c")], &[], Some(c)),
+        ] {
+            let state = NamedState {
+                in_path: in_path.map(|id| id.map(object)),
+                in_body,
+                ..NamedState::default()
+            };
+            assert_eq!(owner(&gateway, namespace, &state), expected, "{in_path:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_records_the_owner_of_everything_without_one() {
+        let gateway = testing::gateway("");
+        let item = [EncryptedContent::from_text(b"gAAAAAB")];
+        let in_body = [
+            named(ReferenceKind::File, "file-1"),
+            named(ReferenceKind::File, "file-1"),
+            named(ReferenceKind::ComparedResponse, "resp_1"),
+        ];
+        let state = NamedState {
+            in_path: [Some(object("vs_1")), Some(object("other")), None],
+            in_body: &in_body,
+            encrypted: &item,
+            ..NamedState::default()
+        };
+        assert_eq!(unowned(&gateway, NamedState::default()), None);
+        assert_eq!(unowned(&gateway, state), Some((3, true)));
+        let snapshot = gateway.snapshot();
+        let mut facts = kit::facts(&snapshot);
+        facts.named_state = state;
+        let found = UnownedState::find(&gateway, &snapshot, &facts, None).expect("three keys");
+        found.record_owner(&gateway, UpstreamId::from_name("b"));
+        assert_eq!(unowned(&gateway, state), None);
+        let more = [named(ReferenceKind::File, "file-2")];
+        let state = NamedState {
+            in_body: &more,
+            ..state
+        };
+        assert_eq!(unowned(&gateway, state), Some((1, false)), "a part has an owner");
+    }
+
+    #[tokio::test]
+    async fn a_failed_search_for_several_objects_says_nothing_about_one_of_them() {
+        let gateway = testing::gateway("");
+        let both = ["file-1", "file-2"].map(|id| named(ReferenceKind::File, id));
+        let with_other = [both[0], named(ReferenceKind::File, "file-3")];
+        let state = |in_body| NamedState {
+            in_body,
+            ..NamedState::default()
+        };
+        let record_absence = |in_body| {
+            let snapshot = gateway.snapshot();
+            let mut facts = kit::facts(&snapshot);
+            facts.named_state = state(in_body);
+            let found = UnownedState::find(&gateway, &snapshot, &facts, None).expect("keys");
+            found.record_absence(&gateway, UpstreamId::from_name("a"));
+        };
+        record_absence(&both);
+        assert_eq!(unowned(&gateway, state(&both)), Some((2, false)));
+        assert_eq!(unowned(&gateway, state(&both[..1])), Some((1, true)));
+        assert_eq!(unowned(&gateway, state(&with_other)), Some((2, true)));
+        record_absence(&both[..1]);
+        assert_eq!(unowned(&gateway, state(&both[..1])), Some((1, false)));
+        assert_eq!(unowned(&gateway, state(&with_other)), Some((2, false)));
+        assert_eq!(unowned(&gateway, state(&with_other[1..])), Some((1, true)));
+    }
+}
