@@ -55,16 +55,20 @@ impl fmt::Display for BodyPath {
     }
 }
 
-/// Distinct paths, in a fixed order.
+/// Distinct paths, in a fixed order: at most [`BodyPaths::MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BodyPaths(Box<[BodyPath]>);
 
 impl BodyPaths {
-    /// The distinct paths among `paths`, in the order of their first occurrence.
+    /// The maximum number of paths.
+    pub const MAX: usize = 64;
+
+    /// The distinct paths among `paths`, in the order of their first occurrence. Paths after the first [`Self::MAX`] are left
+    /// out; the configuration refuses so many.
     pub fn new<'a>(paths: impl IntoIterator<Item = &'a BodyPath>) -> Self {
         let mut distinct: Vec<BodyPath> = Vec::new();
         for path in paths {
-            if !distinct.contains(path) {
+            if !distinct.contains(path) && distinct.len() < Self::MAX {
                 distinct.push(path.clone());
             }
         }

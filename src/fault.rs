@@ -40,7 +40,9 @@ pub enum Fault {
     BadFraming { problem: &'static str },
     /// The method is not supported.
     BadMethod { problem: &'static str },
-    /// The body is not JSON, or parsers could read it in several ways. `offset` is in bytes of the decompressed body.
+    /// The body is not JSON. `offset` is in bytes of the decompressed body.
+    InvalidJson { problem: String, offset: u64 },
+    /// Parsers could read the body in several ways. `offset` is in bytes of the decompressed body.
     AmbiguousBody { problem: String, offset: u64 },
     /// The body cannot be decompressed as its `content-encoding` says.
     UndecodableBody { problem: String },
@@ -221,6 +223,7 @@ impl Fault {
             Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", INVALID, R::Head),
             Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, R::Head),
             Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, R::Head),
+            Self::InvalidJson { .. } => (S::BAD_REQUEST, "invalid_json", INVALID, R::Body),
             Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
             Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, R::Body),
             Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, R::Body),
@@ -297,6 +300,7 @@ impl Fault {
             | Self::HeadTooLarge
             | Self::BadFraming { .. }
             | Self::BadMethod { .. }
+            | Self::InvalidJson { .. }
             | Self::AmbiguousBody { .. }
             | Self::UndecodableBody { .. }
             | Self::IncompleteBody

@@ -25,8 +25,9 @@ impl Fault {
             Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
             Self::BadFraming { problem } => format!("The request {problem}. Send one Content-Length, or Transfer-Encoding: chunked alone."),
             Self::BadMethod { problem } => format!("Invalid method: {problem}. Use GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS."),
+            Self::InvalidJson { problem, offset } => format!("The request body is invalid JSON at byte {offset}: {problem}. Send one UTF-8 JSON object."),
             Self::AmbiguousBody { problem, offset } => {
-                format!("The request body is invalid or ambiguous JSON: {problem} at byte {offset}. Send one UTF-8 JSON object in which every routing field appears once.")
+                format!("JSON parsers could read the request body in several ways: {problem} at byte {offset}. Send one JSON object in which every routing field appears once, as a text without lone surrogates.")
             }
             Self::UndecodableBody { problem } => format!("The request body cannot be decompressed: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
             Self::IncompleteBody => "The request body ended before it was complete. Send the request again.".to_owned(),

@@ -38,6 +38,10 @@ fn faults_of_bodies() -> Vec<Fault> {
     let problem = || "a problem".to_owned();
     let (ambiguous, offset, idle) = (problem(), 7, Duration::from_secs(30));
     vec![
+        Fault::InvalidJson {
+            problem: problem(),
+            offset,
+        },
         Fault::AmbiguousBody {
             problem: ambiguous,
             offset,
@@ -150,6 +154,7 @@ const TABLE: &str = "
 403 host_not_allowed permission_error - forbidden - -
 403 origin_not_allowed permission_error - forbidden - -
 403 origin_not_allowed permission_error - forbidden - -
+400 invalid_json invalid_request_error - body - -
 400 ambiguous_body invalid_request_error - body - -
 400 undecodable_body invalid_request_error - body - -
 400 incomplete_body invalid_request_error - body - close

@@ -1,67 +1,92 @@
 //! The request fields that decide which upstream a request goes to.
 
+use std::borrow::Cow;
+
+use crate::body_path::BodyPaths;
+
 /// A field of a request body that routing reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoutingField {
     /// `model`.
     Model,
-    /// `prompt_cache_key`.
-    PromptCacheKey,
     /// `stream`.
     Stream,
+    /// `store`.
+    Store,
+    /// `background`.
+    Background,
     /// `previous_response_id`.
     PreviousResponseId,
-    /// `client_metadata`.
-    ClientMetadata,
-    /// `session_id` inside `client_metadata`.
-    SessionId,
+    /// `conversation`.
+    Conversation,
     /// `instructions`.
     Instructions,
+    /// `system`.
+    System,
     /// `input`.
     Input,
+    /// `messages`.
+    Messages,
+    /// A field at a configured path, or an object around it.
+    Path {
+        /// The index of the path.
+        path: u8,
+        /// The number of its names that lead to this field.
+        names: u8,
+    },
 }
 
 impl RoutingField {
-    /// The fields that are members of the root object.
-    pub(super) const ROOT: &[Self] = &[
-        Self::Model,
-        Self::PromptCacheKey,
-        Self::Stream,
-        Self::PreviousResponseId,
-        Self::ClientMetadata,
-        Self::Instructions,
-        Self::Input,
+    /// The fields that are members of the root object, whatever is configured.
+    pub(super) const ROOT: [(&'static str, Self); 10] = [
+        ("model", Self::Model),
+        ("stream", Self::Stream),
+        ("store", Self::Store),
+        ("background", Self::Background),
+        ("previous_response_id", Self::PreviousResponseId),
+        ("conversation", Self::Conversation),
+        ("instructions", Self::Instructions),
+        ("system", Self::System),
+        ("input", Self::Input),
+        ("messages", Self::Messages),
     ];
 
-    /// The path of the field in a request body, with a dot between the levels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::PromptCacheKey => "prompt_cache_key",
-            Self::Stream => "stream",
-            Self::PreviousResponseId => "previous_response_id",
-            Self::ClientMetadata => "client_metadata",
-            Self::SessionId => "client_metadata.session_id",
-            Self::Instructions => "instructions",
-            Self::Input => "input",
-        }
-    }
-
-    /// Whether `key` differs from the field's own key in case only. Case is folded in ASCII and by Unicode's simple case
-    /// folding, in which the long s (U+017F) equals `s` and the Kelvin sign (U+212A) equals `k`. `key` must not be the
-    /// field's own key.
-    pub(super) fn differs_only_in_case(self, key: &[u8]) -> bool {
-        // Nearly all keys are written in lower case. Such a key equals the field's key or is another key.
-        if key.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_') {
-            return false;
-        }
-        let name = self.name();
-        let name = name.rsplit_once('.').map_or(name, |(_, last)| last);
-        let folded = |letter| match letter {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            letter => letter.to_ascii_lowercase(),
+    /// The path of the field in a request body, with a dot between the levels. Configured paths are found in `paths`.
+    pub fn name(self, paths: &BodyPaths) -> Cow<'static, str> {
+        let Self::Path { path, names } = self else {
+            let found = Self::ROOT.iter().find(|(_, field)| *field == self);
+            let (name, _) = found.expect("every other field is in the table");
+            return Cow::Borrowed(name);
         };
-        std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(name.chars()))
+        match paths.iter().nth(usize::from(path)) {
+            Some((_, path)) => {
+                let names: Vec<&str> = path.names().take(usize::from(names)).collect();
+                Cow::Owned(names.join("."))
+            }
+            None => Cow::Borrowed("(a configured path)"),
+        }
     }
+}
+
+/// Whether `key` differs from `name` in case only. Case is folded in ASCII and by Unicode's simple case folding, in which
+/// the long s (U+017F) equals `s` and the Kelvin sign (U+212A) equals `k`. `name` is ASCII.
+pub(super) fn differs_only_in_case(key: &[u8], name: &str) -> bool {
+    key != name.as_bytes()
+        && key.len() >= name.len()
+        && std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(name.chars().map(folded)))
+}
+
+/// The folded form of `letter`; see [`differs_only_in_case`].
+pub(super) fn folded(letter: char) -> char {
+    match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    }
+}
+
+/// Whether a key is surely not the same as another name but for its case, if that name is in lower case. Nearly all keys are
+/// written like this.
+pub(super) fn is_lower_case(key: &[u8]) -> bool {
+    key.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_')
 }

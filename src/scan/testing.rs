@@ -5,6 +5,8 @@ use super::{
     request::scanner::{RequestScanRules, RequestScanner},
 };
 
+pub use super::request::conversation::{DigestBuilder, Item, Leaf, Part};
+
 /// A request scanner that uses no vector instructions, to compare it with [`RequestScanner::new`].
 pub fn portable_request_scanner(rules: RequestScanRules<'_>) -> RequestScanner<'_> {
     RequestScanner::with_instructions(InstructionSet::Portable, rules)

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
+    body_path::BodyPaths,
     fault::Fault,
     policy::tokens::MediaCost,
     scan::{BodyInspector, InspectError, ReferenceSearch, RequestFacts, RequestScanRules},
@@ -81,7 +82,9 @@ async fn read(
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
         reservation.grow_to(intake.received()).await?;
-        inspector.feed(&piece).map_err(fault_of_inspection)?;
+        inspector
+            .feed(&piece)
+            .map_err(|error| fault_of_inspection(error, rules.paths))?;
         keep.push(piece);
     }
     // The decompressor may still hold a few bytes. They do not matter for an estimate.
@@ -89,7 +92,9 @@ async fn read(
     // SDKs send an empty body with a JSON content type to cancel a response.
     let facts = match intake.received() {
         0 => RequestFacts::default(),
-        _ => inspector.finish().map_err(fault_of_inspection)?,
+        _ => inspector
+            .finish()
+            .map_err(|error| fault_of_inspection(error, rules.paths))?,
     };
     Ok(Inspected {
         facts,
@@ -107,13 +112,17 @@ pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     }
 }
 
-/// The fault of a request whose body could not be inspected.
-fn fault_of_inspection(error: InspectError) -> Fault {
+/// The fault of a request whose body could not be inspected. The configured paths are `paths`.
+#[cold]
+fn fault_of_inspection(error: InspectError, paths: &BodyPaths) -> Fault {
     match error {
-        InspectError::InvalidJson(error) => Fault::AmbiguousBody {
-            problem: error.kind.to_string(),
-            offset: error.offset,
-        },
+        InspectError::InvalidJson(error) => {
+            let (problem, offset) = (error.kind.describe(paths), error.offset);
+            match error.kind.is_ambiguity() {
+                true => Fault::AmbiguousBody { problem, offset },
+                false => Fault::InvalidJson { problem, offset },
+            }
+        }
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         InspectError::Undecodable(problem) => Fault::UndecodableBody { problem },
     }
@@ -144,19 +153,21 @@ mod tests {
             let mut inspector =
                 BodyInspector::new(EncodingKind::Identity, limit, RequestScanRules::default()).expect("an inspector");
             let inspected = inspector.feed(body).and_then(|()| inspector.finish());
-            inspected.map_err(fault_of_inspection).expect_err("a fault")
+            inspected
+                .map_err(|error| fault_of_inspection(error, &BodyPaths::default()))
+                .expect_err("a fault")
         };
         assert!(matches!(fault_of(b"{\"model\":1}", 99), Fault::AmbiguousBody { .. }));
-        assert!(matches!(fault_of(b"[", 99), Fault::AmbiguousBody { offset: 0, .. }));
+        assert!(matches!(fault_of(b"[", 99), Fault::InvalidJson { offset: 0, .. }));
         let undecodable = InspectError::Undecodable("x".to_owned());
         assert_eq!(
-            fault_of_inspection(undecodable),
+            fault_of_inspection(undecodable, &BodyPaths::default()),
             Fault::UndecodableBody {
                 problem: "x".to_owned()
             }
         );
         assert_eq!(
-            fault_of_inspection(InspectError::TooLarge { limit: 9 }),
+            fault_of_inspection(InspectError::TooLarge { limit: 9 }, &BodyPaths::default()),
             Fault::BodyTooLarge { limit: 9 }
         );
     }

@@ -13,7 +13,7 @@ pub(in crate::scan) struct StreamSlice<'a> {
 
 impl<'a> StreamSlice<'a> {
     /// The bytes from stream offset `from` to `to`, as far as they lie in this slice.
-    fn between(&self, from: u64, to: u64) -> &'a [u8] {
+    pub fn between(&self, from: u64, to: u64) -> &'a [u8] {
         let index = |offset: u64| usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX);
         let to = index(to).min(self.bytes.len());
         self.bytes

@@ -3,14 +3,14 @@
 //! The grammar knows where keys and values begin and end. The dispatcher captures their text, also where it lies across
 //! two chunks, and calls the [`FieldVisitor`] with whole keys and strings.
 
-use std::borrow::Cow;
-
 use memchr::memchr;
 
 use super::{
     capture::{Capture, StreamSlice},
-    encrypted,
+    deep_keys,
     error::JsonError,
+    lexer::BlockTokens,
+    media::LongStrings,
     unescape::unescape,
     visitor::FieldVisitor,
 };
@@ -26,10 +26,14 @@ pub(super) struct FieldDispatcher<V: FieldVisitor> {
     capture: Option<Capture>,
     /// Whether `capture` is a number.
     is_number: bool,
+    /// The stream offset of the next piece of the string that is read in pieces.
+    piece_from: Option<u64>,
+    /// The long strings, if the visitor reads media.
+    long_strings: LongStrings,
     /// How far an `encrypted_content` member has been read.
     encrypted: EncryptedState,
-    /// Whether the key `encrypted_content` may begin in the current block.
-    block_may_have_encrypted: bool,
+    /// Whether one of the deep keys may begin in the current block.
+    block_may_have_deep_key: bool,
 }
 
 /// How far an `encrypted_content` member has been read.
@@ -50,24 +54,52 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
             field: None,
             capture: None,
             is_number: false,
+            piece_from: None,
+            long_strings: LongStrings::default(),
             encrypted: EncryptedState::None,
-            block_may_have_encrypted: true,
+            block_may_have_deep_key: true,
         }
     }
 
-    /// Begins the next block. `may_have_encrypted` tells whether the key `encrypted_content` may begin in it.
+    /// Reads the long strings that end in the block at index `start` of `slice`.
     #[inline(always)]
-    pub fn begin_block(&mut self, may_have_encrypted: impl FnOnce() -> bool) {
-        // The flag has no effect while the visitor reads no encrypted content. It is set anyway, because the visitor
-        // may start to read it before the block ends.
-        self.block_may_have_encrypted =
-            self.visitor.encrypted_depth() == 0 || self.encrypted == EncryptedState::Key || may_have_encrypted();
+    pub fn read_long_strings(&mut self, slice: &StreamSlice<'_>, start: usize, block: &BlockTokens) {
+        if V::READS_MEDIA && block.begins | block.closes != 0 {
+            let at = slice.base + start as u64;
+            let media = self.long_strings.read_block(slice, at, block.begins, block.closes);
+            if let Some((kind, bytes)) = media {
+                self.visitor.visit_media(kind, bytes);
+            }
+        }
+    }
+
+    /// Begins the block at index `start` of `slice`. `next` holds the tokens of the following block if they are known.
+    #[inline(always)]
+    pub fn begin_block(
+        &mut self,
+        slice: &StreamSlice<'_>,
+        start: usize,
+        block: &BlockTokens,
+        next: Option<&BlockTokens>,
+    ) {
+        // The value of a deep key may lie in a later block.
+        let has_open_key = self.encrypted == EncryptedState::Key || V::READS_REFERENCES && self.field.is_some();
+        self.block_may_have_deep_key = has_open_key
+            || match V::READS_REFERENCES {
+                true => deep_keys::may_begin_reference(slice, start, block, next),
+                // The flag has no effect while the visitor reads no encrypted content. It is set anyway, because the
+                // visitor may start to read it before the block ends.
+                false => {
+                    self.visitor.encrypted_depth() == 0 || deep_keys::may_begin_encrypted(slice, start, block, next)
+                }
+            };
     }
 
     /// Whether members at `depth` are reported to the visitor.
     #[inline(always)]
     pub fn wants(&self, depth: u32) -> bool {
-        depth <= self.visitor.max_depth() || self.block_may_have_encrypted && depth <= self.visitor.encrypted_depth()
+        let reaches = V::READS_REFERENCES || depth <= self.visitor.encrypted_depth();
+        depth <= self.visitor.max_depth() || self.block_may_have_deep_key && reaches
     }
 
     /// A key begins with its opening quote at `at`.
@@ -82,11 +114,14 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
         if let Some(capture) = self.capture.take().filter(|capture| !capture.overflows(at)) {
             let quote = capture.start() - 1;
             let raw = capture.finish(slice, at);
-            if depth == self.visitor.encrypted_depth() && encrypted::is_key(&raw) {
+            if depth == self.visitor.encrypted_depth() && deep_keys::is_encrypted_content(&raw) {
                 self.encrypted = EncryptedState::Key;
                 return Ok(());
             }
-            self.field = self.visitor.visit_key(depth, &unescape_key(raw), quote)?;
+            self.field = match memchr(b'\\', &raw) {
+                None => self.visitor.visit_key(depth, &raw, quote)?,
+                Some(_) => self.visitor.visit_escaped_key(depth, &unescape_key(&raw), quote)?,
+            };
         }
         Ok(())
     }
@@ -94,6 +129,7 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
     /// A value begins at `at` with the byte `first`.
     #[inline(always)]
     pub fn begin_value(&mut self, depth: u32, first: u8, at: u64) -> Result<(), JsonError> {
+        self.field = self.visitor.field_of_value(self.field, depth, first);
         let mut limit = self.visitor.visit_value(self.field, depth, first, at)?;
         if self.encrypted == EncryptedState::Key {
             self.encrypted = if first == b'"' {
@@ -101,7 +137,12 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
             } else {
                 EncryptedState::None
             };
-            limit = Some(encrypted::MAX_WRITTEN);
+            limit = Some(deep_keys::MAX_ENCRYPTED_WRITTEN);
+        }
+        if V::READS_REFERENCES && limit == Some(V::STREAMED) {
+            self.piece_from = Some(at + 1);
+            self.capture = None;
+            return Ok(());
         }
         self.is_number = V::READS_NUMBERS && first.is_ascii_digit();
         self.capture = limit
@@ -121,6 +162,11 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
                 let identity = encrypted_identity(&capture.finish(slice, at - 1));
                 self.visitor.visit_encrypted(identity);
             }
+        } else if V::READS_REFERENCES
+            && let (Some(from), Some(field)) = (self.piece_from.take(), self.field)
+        {
+            self.field = None;
+            self.visitor.visit_last_piece(field, slice.between(from, at - 1));
         } else if let (Some(field), Some(capture)) = (self.field.take(), self.capture.take()) {
             if V::READS_NUMBERS && self.is_number {
                 if !capture.overflows(at) {
@@ -142,6 +188,14 @@ impl<V: FieldVisitor> FieldDispatcher<V> {
         if let Some(capture) = &mut self.capture {
             capture.suspend(slice);
         }
+        if let Some(from) = self.piece_from {
+            let end = slice.base + slice.bytes.len() as u64;
+            self.visitor.visit_piece(slice.between(from, end));
+            self.piece_from = Some(from.max(end));
+        }
+        if V::READS_MEDIA {
+            self.long_strings.suspend(slice);
+        }
         self.visitor.suspend(slice);
     }
 }
@@ -161,13 +215,7 @@ fn encrypted_identity(mut raw: &[u8]) -> EncryptedContent {
     }
 }
 
-/// Unescapes a key.
-///
-/// An escape can still be invalid, because the lexer reports a lone surrogate up to nine bytes after it. Such a key becomes
-/// the empty name, which no visitor knows.
-fn unescape_key(raw: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    match memchr(b'\\', &raw) {
-        None => raw,
-        Some(_) => Cow::Owned(unescape(&raw).unwrap_or_default().into_owned().into_bytes()),
-    }
+/// Unescapes a key. A key with a lone surrogate becomes the empty name, which no visitor knows.
+fn unescape_key(raw: &[u8]) -> Vec<u8> {
+    unescape(raw).unwrap_or_default().into_owned().into_bytes()
 }

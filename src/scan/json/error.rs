@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::scan::field::RoutingField;
+use crate::{body_path::BodyPaths, scan::field::RoutingField};
 
 /// The kinds of errors in a body.
 ///
@@ -42,7 +42,8 @@ pub enum JsonErrorKind {
     ControlCharacter,
     /// A backslash in a string does not begin an escape of RFC 8259 §7.
     InvalidEscape,
-    /// A `\u` escape names one half of a surrogate pair, and the other half is missing.
+    /// A text that decides the route or access has a `\u` escape for one half of a surrogate pair, without the other half. Elsewhere
+    /// it is allowed (RFC 8259 §8.2).
     LoneSurrogate,
     /// The object has the field twice, compared after unescaping. The offset is that of the second key.
     DuplicateField(RoutingField),
@@ -53,6 +54,12 @@ pub enum JsonErrorKind {
     FieldTooLong(RoutingField),
     /// The field decides access, and its value is neither a string nor `null`.
     FieldNotString(RoutingField),
+    /// The body names more objects than are checked.
+    TooManyReferences,
+    /// The name of an object is longer than [`JsonErrorKind::MAX_REFERENCE`] bytes as written.
+    ReferenceTooLong,
+    /// An object of the body has two ids, and parsers read either of them. The offset is that of the second one.
+    DuplicateReference,
 }
 
 impl JsonErrorKind {
@@ -60,8 +67,58 @@ impl JsonErrorKind {
     pub const MAX_DEPTH: u32 = 128;
     /// The maximum length of a field's text in bytes, as written between the quotes.
     pub const MAX_TEXT: usize = 4096;
+    /// The maximum length of the name of an object in bytes, as written between the quotes.
+    pub const MAX_REFERENCE: usize = 64 * 1024;
+
+    /// Whether the text is valid JSON, or nearly so, that parsers read differently. Other errors are plain errors of syntax,
+    /// which every parser refuses.
+    pub const fn is_ambiguity(self) -> bool {
+        match self {
+            Self::ByteOrderMark
+            | Self::TooDeep
+            | Self::NumberOutOfRange
+            | Self::LoneSurrogate
+            | Self::DuplicateField(_)
+            | Self::FieldInOtherCase(_)
+            | Self::FieldTooLong(_)
+            | Self::FieldNotString(_)
+            | Self::TooManyReferences
+            | Self::ReferenceTooLong
+            | Self::DuplicateReference => true,
+            Self::InvalidUtf8
+            | Self::RootNotObject
+            | Self::TrailingCharacters
+            | Self::UnexpectedEnd
+            | Self::ExpectedKey
+            | Self::ExpectedColon
+            | Self::ExpectedValue
+            | Self::ExpectedCommaOrBrace
+            | Self::ExpectedCommaOrBracket
+            | Self::InvalidLiteral
+            | Self::InvalidNumber
+            | Self::ControlCharacter
+            | Self::InvalidEscape => false,
+        }
+    }
+
+    /// The sentence about the error, in which the path of a field is one of `paths`.
+    pub fn describe(self, paths: &BodyPaths) -> String {
+        match self {
+            Self::DuplicateField(field) => format!("duplicate field `{}`", field.name(paths)),
+            Self::FieldInOtherCase(field) => {
+                format!("a key differs from the field `{}` in case only", field.name(paths))
+            }
+            Self::FieldTooLong(field) => {
+                let maximum = Self::MAX_TEXT;
+                format!("the field `{}` is longer than {maximum} bytes", field.name(paths))
+            }
+            Self::FieldNotString(field) => format!("the field `{}` is not a string", field.name(paths)),
+            kind => kind.to_string(),
+        }
+    }
 }
 
+/// Prints a field at a configured path without its path; see [`JsonErrorKind::describe`].
 impl fmt::Display for JsonErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
@@ -88,19 +145,14 @@ impl fmt::Display for JsonErrorKind {
             Self::ControlCharacter => "unescaped control character in a string",
             Self::InvalidEscape => "invalid escape sequence in a string",
             Self::LoneSurrogate => "lone surrogate in a string",
-            Self::DuplicateField(field) => return write!(f, "duplicate field `{}`", field.name()),
-            Self::FieldInOtherCase(field) => {
-                return write!(f, "a key differs from the field `{}` in case only", field.name());
+            Self::TooManyReferences => "too many ids of objects",
+            Self::ReferenceTooLong => {
+                return write!(f, "the id of an object is longer than {} bytes", Self::MAX_REFERENCE);
             }
-            Self::FieldTooLong(field) => {
-                return write!(
-                    f,
-                    "the field `{}` is longer than {} bytes",
-                    field.name(),
-                    Self::MAX_TEXT
-                );
+            Self::DuplicateReference => "an object has two ids",
+            Self::DuplicateField(_) | Self::FieldInOtherCase(_) | Self::FieldTooLong(_) | Self::FieldNotString(_) => {
+                return f.write_str(&self.describe(&BodyPaths::default()));
             }
-            Self::FieldNotString(field) => return write!(f, "the field `{}` is not a string", field.name()),
         };
         f.write_str(text)
     }

@@ -6,7 +6,6 @@
 use super::{
     capture::StreamSlice,
     dispatch::FieldDispatcher,
-    encrypted,
     error::{JsonError, JsonErrorKind},
     lexer::BlockTokens,
     scalar::Scalar,
@@ -176,6 +175,7 @@ impl Grammar {
         dispatcher: &mut FieldDispatcher<V>,
     ) -> Result<(), JsonError> {
         for (number, block) in tokens.iter().enumerate() {
+            dispatcher.read_long_strings(slice, start, block);
             if let Some(pending) = self.pending
                 && block.closes != 0
             {
@@ -183,8 +183,7 @@ impl Grammar {
                 self.end_string(pending, slice, index, dispatcher)?;
             }
             if block.begins != 0 {
-                let next = tokens.get(number + 1);
-                dispatcher.begin_block(|| encrypted::may_begin(slice, start, block, next));
+                dispatcher.begin_block(slice, start, block, tokens.get(number + 1));
                 self.read_block(slice, start, block, dispatcher)?;
             }
             start += 64;

@@ -6,7 +6,7 @@
 
 use super::{
     error::JsonErrorKind,
-    simd::{Block, HexMasks, Portable, Simd, find_invalid_utf8},
+    simd::{Block, Portable, Simd, find_invalid_utf8},
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -76,20 +76,8 @@ pub(in crate::scan) struct Lexer {
     in_scalar: u64,
     /// The last four bytes of the block; the last one is the most significant.
     tail: u32,
-    unicode: UnicodeEscapes,
-}
-
-/// The `\u` escapes that are open at the end of a block, as masks of that block whose top bits still matter.
-#[derive(Clone, Copy, Debug, Default)]
-struct UnicodeEscapes {
-    /// The `u` of each escape.
-    begins: u64,
-    /// The first digits that are `d`.
-    d: u64,
-    /// The second digits of high surrogates.
-    high: u64,
-    /// Nonzero if an escape, or the second half of a surrogate pair, continues in the next block.
-    open: u64,
+    /// The `u` of each `\u` escape of the block. Its top bits matter to the next block.
+    unicode: u64,
 }
 
 /// The errors of a block, as masks.
@@ -101,10 +89,6 @@ struct ErrorMasks {
     escapes: u64,
     /// Bytes in place of the digits of a `\u` escape that are no hexadecimal digits.
     digits: u64,
-    /// The second digits of escapes where a low surrogate stands without a high one, or is missing after a high one.
-    pairs: u64,
-    /// The second digits of low surrogates.
-    low: u64,
     /// Whether the block is not UTF-8.
     utf8: bool,
 }
@@ -203,9 +187,11 @@ impl Lexer {
                 errors.escapes = others ^ unicode;
             }
         }
-        if unicode | self.unicode.open != 0 {
-            self.unicode.step(&simd.hex(block), unicode, &mut errors);
+        if unicode | self.unicode >> 60 != 0 {
+            let digits = (1..=4).fold(0, |mask, count| mask | shift_in(unicode, self.unicode, count));
+            errors.digits = digits & !simd.hex_digits(block);
         }
+        self.unicode = unicode;
 
         // The bytes from each opening quote up to the byte before its closing quote.
         let in_string = simd.prefix_xor(quotes) ^ self.in_string;
@@ -247,30 +233,10 @@ fn shift_in(mask: u64, before: u64, count: u32) -> u64 {
     mask << count | before >> (64 - count)
 }
 
-impl UnicodeEscapes {
-    /// Checks that four digits follow each `u` of `begins`, and that surrogates stand in pairs. The first two digits of an
-    /// escape tell what it is: `d8` to `db` is a high surrogate, and `dc` to `df` is a low surrogate, which must stand six
-    /// bytes after a high one.
-    #[inline(always)]
-    fn step(&mut self, hex: &HexMasks, begins: u64, errors: &mut ErrorMasks) {
-        let first = shift_in(begins, self.begins, 1);
-        let second = shift_in(begins, self.begins, 2);
-        let rest = shift_in(begins, self.begins, 3) | shift_in(begins, self.begins, 4);
-        errors.digits = (first | second | rest) & !hex.digits;
-        let d = first & hex.d;
-        let after_d = shift_in(d, self.d, 1);
-        let high = after_d & hex.high;
-        errors.low = after_d & hex.low;
-        errors.pairs = errors.low ^ shift_in(high, self.high, 6);
-        let open = (begins >> 60) | (d >> 63) | (high >> 58);
-        *self = Self { begins, d, high, open };
-    }
-}
-
 impl ErrorMasks {
     #[inline(always)]
     fn any(&self) -> bool {
-        self.controls | self.escapes | self.digits | self.pairs != 0 || self.utf8
+        self.controls | self.escapes | self.digits != 0 || self.utf8
     }
 
     /// Returns the first error of the block, with an offset from the beginning of the block, and the index of the byte
@@ -279,7 +245,7 @@ impl ErrorMasks {
     fn first(&self, block: &Block, before: u32) -> (u32, LexicalError) {
         let utf8 = find_invalid_utf8(block, before).filter(|_| self.utf8);
         let utf8_mask = utf8.map_or(0, |begin| 1 << begin.max(0));
-        let all = self.controls | self.escapes | self.digits | self.pairs | utf8_mask;
+        let all = self.controls | self.escapes | self.digits | utf8_mask;
         let detected_at = all.trailing_zeros().min(63);
         let at = detected_at as isize;
         let is_in = |mask: u64| mask >> detected_at & 1 == 1;
@@ -287,12 +253,8 @@ impl ErrorMasks {
             (JsonErrorKind::InvalidUtf8, begin)
         } else if is_in(self.escapes | self.digits) {
             (JsonErrorKind::InvalidEscape, at)
-        } else if is_in(self.controls) {
-            (JsonErrorKind::ControlCharacter, at)
         } else {
-            // The error is a low surrogate without a high one, or a high one nine bytes earlier without the low one
-            // that must follow it here.
-            (JsonErrorKind::LoneSurrogate, at - if is_in(self.low) { 3 } else { 9 })
+            (JsonErrorKind::ControlCharacter, at)
         };
         (detected_at, LexicalError { kind, offset })
     }

@@ -11,16 +11,18 @@
 //!   with [`scalar`].
 //! - [`dispatch`] assembles keys and strings that lie across chunks ([`capture`], [`unescape`]) and passes them to the
 //!   visitor.
-//! - [`encrypted`] finds the blocks in which the key `encrypted_content` may begin, so that the dispatcher need not report
-//!   every member of every item.
+//! - [`deep_keys`] finds the blocks in which certain keys may begin, such as `encrypted_content` and `file_id`, so that the
+//!   dispatcher need not report every member at every depth.
+//! - [`media`] recognises base64 data among the long strings.
 //! - A [`visitor`] receives the keys and values down to the depth that it asks for.
 
 pub(super) mod capture;
+mod deep_keys;
 mod dispatch;
-mod encrypted;
 pub(super) mod error;
 mod grammar;
 pub(super) mod lexer;
+pub(super) mod media;
 mod scalar;
 pub(super) mod scanner;
 mod simd;

@@ -11,8 +11,6 @@ use super::{
 
 /// The size of a block in bytes.
 const BLOCK: usize = 64;
-/// The maximum distance in bytes between a lone surrogate and the byte at which the lexer reports it.
-const SURROGATE_DELAY: usize = 9;
 
 /// A resumable scan of a JSON object, which reports fields to `V`.
 ///
@@ -97,11 +95,9 @@ impl<V: FieldVisitor> Scanner<V> {
         }
         let total = self.done + self.filled as u64;
         // The rest is padded with spaces. They end an open number, literal or UTF-8 sequence, and are otherwise ignored.
-        // There are enough of them for the lexer to report a lone surrogate.
-        let mut blocks = [b' '; 2 * BLOCK];
-        let is_long = self.filled + SURROGATE_DELAY > BLOCK;
-        blocks[..self.filled].copy_from_slice(&self.pending[..self.filled]);
-        match self.scan(if is_long { &blocks } else { &blocks[..BLOCK] }) {
+        let mut block = [b' '; BLOCK];
+        block[..self.filled].copy_from_slice(&self.pending[..self.filled]);
+        match self.scan(&block) {
             Err(error) if error.offset < total => Err(error),
             Ok(()) if self.grammar.is_complete() => Ok(self.dispatcher.visitor),
             Ok(()) | Err(_) => Err(JsonError::new(JsonErrorKind::UnexpectedEnd, total)),

@@ -14,6 +14,6 @@ mod tests;
 
 #[cfg(target_arch = "x86_64")]
 pub(in crate::scan) use avx2::Avx2;
-pub(in crate::scan) use masks::{Block, HexMasks, Simd};
+pub(in crate::scan) use masks::{Block, Simd};
 pub(in crate::scan) use portable::Portable;
 pub(in crate::scan) use utf8::find_invalid_utf8;

@@ -39,6 +39,8 @@ pub struct RequestFacts {
 impl RequestFacts {
     /// The maximum number of encrypted contents that are kept.
     pub const MAX_ENCRYPTED: usize = 8;
+    /// The maximum number of named objects that are kept. If the names decide access, a body with more is refused.
+    pub const MAX_NAMED: usize = 256;
 }
 
 /// Prints the model, and only the lengths of everything else that the caller chooses.
@@ -81,7 +83,7 @@ pub enum ReferenceKind {
     VectorStore,
     /// A file.
     File,
-    /// An output item of an earlier response.
+    /// An output item of an earlier response, or an object of another kind.
     Item,
     /// A response that the prompt is compared with, for diagnostics only.
     ComparedResponse,

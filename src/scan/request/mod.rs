@@ -1,10 +1,14 @@
 //! Reading of request bodies: the facts of a request that decide its route.
 //!
 //! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner
-//! and a [`visitor`] for the routing fields.
+//! and a [`visitor`], which has a part for each kind of fact: configured texts ([`paths`]), the beginning of the conversation
+//! ([`conversation`]) and names of objects ([`references`]).
 
+pub(super) mod conversation;
 pub(super) mod facts;
 pub(super) mod inspect;
+mod paths;
+mod references;
 pub(super) mod scanner;
 mod visitor;
 

@@ -1,158 +1,319 @@
-//! The oracle of the request scanner: it reads the facts of a whole body in a slow and obvious way with serde_json.
+//! The oracle of the request scanner: it reads the facts of a whole body in a slow and obvious way, from a tree of its values.
+//! serde_json decides which bodies are valid.
 //!
 //! The fuzz target also includes this file, so the file uses nothing of this crate.
 
-use serde::de::DeserializeOwned;
-use serde_json::{Deserializer, Value};
+#[path = "oracle/conversation.rs"]
+mod conversation;
+#[path = "oracle/media.rs"]
+mod media;
+#[path = "oracle/tree.rs"]
+mod tree;
+
+use serde_json::Value;
+use tree::{Node, Text, unescaped, without_lone_surrogates};
 
 /// The facts that the scanner must find in a body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ExpectedFacts {
     pub model: Option<String>,
-    pub prompt_cache_key: Option<String>,
     pub stream: Option<bool>,
-    pub previous_response_id: Option<String>,
-    pub session_id: Option<String>,
+    pub store: Option<bool>,
+    pub background: Option<bool>,
+    /// The text at each path.
+    pub texts: Vec<Option<String>>,
     /// The beginning of each `encrypted_content`, after unescaping.
     pub encrypted: Vec<Vec<u8>>,
+    /// The named objects: how the body names them, and their ids.
+    pub named: Vec<(&'static str, String)>,
+    /// The items of the conversation's beginning.
+    pub items: Vec<ExpectedItem>,
+    /// The numbers of images, recordings and files, and the length of their data.
+    pub media: [u64; 4],
 }
 
+/// An item of a conversation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ExpectedItem {
+    /// `instructions`, `system`, `input` or `messages`.
+    pub part: &'static str,
+    /// The role as written.
+    pub role: Option<Vec<u8>>,
+    /// Each text as written, with its position in the item, and whether it is media.
+    pub texts: Vec<(bool, u64, Vec<u8>)>,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub struct Rules<'r> {
+    pub paths: &'r [&'r [&'r str]],
+    pub is_exhaustive: bool,
+}
+
+/// The body must be refused.
+struct Refused;
+
 /// The fields that are members of the root.
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 10] = [
     "model",
-    "prompt_cache_key",
     "stream",
+    "store",
+    "background",
     "previous_response_id",
-    "client_metadata",
+    "conversation",
     "instructions",
+    "system",
     "input",
+    "messages",
 ];
 
 /// The facts of `body`, or `None` if it must be refused.
-pub fn read(body: &[u8]) -> Option<ExpectedFacts> {
-    let Value::Object(_) = serde_json::from_slice(body).ok()? else {
+pub fn read(body: &[u8], rules: Rules<'_>) -> Option<ExpectedFacts> {
+    let sound = without_lone_surrogates(body);
+    let Value::Object(_) = serde_json::from_slice(&sound).ok()? else {
         return None;
     };
+    let root = tree::root(body);
+    let Node::Object(members) = &root else {
+        unreachable!("the root is an object")
+    };
+    facts_of(members, rules).ok().map(|mut facts| {
+        facts.media = media::tally(body);
+        facts
+    })
+}
+
+fn facts_of(members: &[(Text<'_>, Node<'_>)], rules: Rules<'_>) -> Result<ExpectedFacts, Refused> {
     let mut facts = ExpectedFacts::default();
-    let members = members(body);
-    if members.iter().any(|(key, _, _)| differs_only_in_case(key, &FIELDS)) {
-        return None;
-    }
     for name in FIELDS {
-        let mut found = members.iter().filter(|(key, _, _)| key == name);
-        let Some((_, value, raw)) = found.next() else {
-            continue;
-        };
-        if found.next().is_some() {
-            return None;
-        }
-        match name {
-            "model" if !value.is_string() && !value.is_null() => return None,
-            "model" => facts.model = text(value, raw)?,
-            "prompt_cache_key" => facts.prompt_cache_key = text(value, raw)?,
-            "previous_response_id" => facts.previous_response_id = text(value, raw)?,
-            "stream" => facts.stream = value.as_bool(),
-            "client_metadata" if value.is_object() => facts.session_id = session_id(raw)?,
-            "input" if !value.is_null() => {
-                facts.encrypted = encrypted(value, raw);
-            }
+        let Some(value) = only(members, name)? else { continue };
+        match (name, value) {
+            ("model", Node::String(text)) => facts.model = Some(routing_text(text)?),
+            ("model", Node::Other(b"null")) => {}
+            ("model", _) => return Err(Refused),
+            ("stream", value) => facts.stream = flag(value),
+            ("store", value) => facts.store = flag(value),
+            ("background", value) => facts.background = flag(value),
+            ("input", Node::Array(items)) => facts.encrypted = encrypted(items),
             _ => {}
         }
     }
-    Some(facts)
-}
-
-/// Whether `key` differs from one of `fields` in case only.
-fn differs_only_in_case(key: &str, fields: &[&str]) -> bool {
-    let folded = key
-        .to_ascii_lowercase()
-        .replace('\u{17f}', "s")
-        .replace('\u{212a}', "k");
-    key != folded && fields.contains(&folded.as_str())
-}
-
-/// The text of a string, or `None` if it is too long. The inner value is `None` if `value` is not a string.
-fn text(value: &Value, raw: &[u8]) -> Option<Option<String>> {
-    match value {
-        Value::String(_) if raw.len() > 4096 + 2 => None,
-        Value::String(text) => Some(Some(text.clone())),
-        _ => Some(None),
+    for path in rules.paths {
+        facts.texts.push(text_at(members, path)?);
     }
-}
-
-fn session_id(metadata: &[u8]) -> Option<Option<String>> {
-    let members = members(metadata);
-    if members
-        .iter()
-        .any(|(key, _, _)| differs_only_in_case(key, &["session_id"]))
-    {
-        return None;
-    }
-    let mut found = members.iter().filter(|(key, _, _)| key == "session_id");
-    let Some((_, value, raw)) = found.next() else {
-        return Some(None);
+    let mut names = Names {
+        rules,
+        found: Vec::new(),
     };
-    if found.next().is_some() { None } else { text(value, raw) }
+    names.object(members, 1, None, false)?;
+    if names.found.len() > 256 && rules.is_exhaustive {
+        return Err(Refused);
+    }
+    names.found.truncate(256);
+    facts.named = names.found;
+    for part in ["instructions", "system", "input", "messages"] {
+        if let Some(value) = only(members, part)? {
+            facts
+                .items
+                .extend(conversation::items(part, value, rules.is_exhaustive));
+        }
+    }
+    Ok(facts)
+}
+
+/// The value of the member with this name.
+fn only<'n, 'b>(members: &'n [(Text<'b>, Node<'b>)], name: &str) -> Result<Option<&'n Node<'b>>, Refused> {
+    let in_other_case = |key: &str| key != name && folded(key) == folded(name);
+    if members.iter().any(|(key, _)| in_other_case(key.name())) {
+        return Err(Refused);
+    }
+    let mut found = members.iter().filter(|(key, _)| key.name() == name);
+    let first = found.next();
+    match found.next() {
+        None => Ok(first.map(|(_, value)| value)),
+        Some(_) => Err(Refused),
+    }
+}
+
+fn folded(key: &str) -> String {
+    key.to_ascii_lowercase()
+        .replace('\u{17f}', "s")
+        .replace('\u{212a}', "k")
+}
+
+fn routing_text(text: &Text<'_>) -> Result<String, Refused> {
+    match text.raw.len() > 4096 || text.has_lone_surrogate() {
+        true => Err(Refused),
+        false => Ok(text.text.clone()),
+    }
+}
+
+fn flag(value: &Node<'_>) -> Option<bool> {
+    match value {
+        Node::Other(b"true") => Some(true),
+        Node::Other(b"false") => Some(false),
+        _ => None,
+    }
+}
+
+fn text_at(members: &[(Text<'_>, Node<'_>)], path: &[&str]) -> Result<Option<String>, Refused> {
+    match (only(members, path[0])?, &path[1..]) {
+        (Some(Node::String(text)), []) => routing_text(text).map(Some),
+        (Some(Node::Object(inner)), rest) if !rest.is_empty() => text_at(inner, rest),
+        _ => Ok(None),
+    }
 }
 
 /// The beginnings of the last eight `encrypted_content` of the items.
-fn encrypted(input: &Value, raw: &[u8]) -> Vec<Vec<u8>> {
+fn encrypted(items: &[Node<'_>]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    for (begin, end) in items(input, raw) {
-        let item = &raw[begin..end];
-        let mut at = skip(item, 0, b"{");
-        while let Some((_, key, key_end)) = next::<String>(item, at) {
-            let (value, _, end) = next::<Value>(item, skip(item, key_end, b":")).expect("a value follows a key");
-            if let (b"\"encrypted_content\"", Value::String(text)) = (&item[key..key_end], value) {
+    for item in items {
+        let Node::Object(members) = item else { continue };
+        for (key, value) in members {
+            if let (b"encrypted_content", Node::String(text)) = (key.raw, value) {
+                let sound = without_lone_surrogates(text.raw);
+                let differs = sound.iter().zip(text.raw).position(|(one, other)| one != other);
+                // The text before the backslash of the first lone surrogate counts.
+                let end = differs.map_or(text.raw.len(), |at| {
+                    text.raw[..at].iter().rposition(|b| *b == b'\\').unwrap()
+                });
+                let text = unescaped(&text.raw[..end]);
                 found.push(text.as_bytes()[..text.len().min(192)].to_vec());
             }
-            at = skip(item, end, b",");
         }
     }
     found.split_off(found.len().saturating_sub(8))
 }
 
-/// The begin and end of each object in an array. The list is empty if `array` is not an array.
-fn items(array: &Value, raw: &[u8]) -> Vec<(usize, usize)> {
-    let mut items = Vec::new();
-    let mut at = if array.is_array() { 1 } else { raw.len() };
-    while let Some((item, begin, end)) = next::<Value>(raw, at) {
-        if item.is_object() {
-            items.push((begin, end));
-        }
-        at = skip(raw, end, b",");
-    }
-    items
+/// Collects the names of objects.
+struct Names<'r> {
+    rules: Rules<'r>,
+    found: Vec<(&'static str, String)>,
 }
 
-/// The members of a valid object: the key, the value, and the value as written.
-fn members(object: &[u8]) -> Vec<(String, Value, &[u8])> {
-    let mut members = Vec::new();
-    let mut at = skip(object, 0, b"{");
-    while let Some((key, _, end)) = next::<String>(object, at) {
-        let (value, begin, end) = next::<Value>(object, skip(object, end, b":")).expect("a value follows a key");
-        members.push((key, value, &object[begin..end]));
-        at = skip(object, end, b",");
-    }
-    members
+/// What a key means for the names of objects.
+#[derive(Clone, Copy, PartialEq)]
+enum Meaning {
+    Name(&'static str),
+    Id,
+    Type,
+    Ignored,
+    None,
 }
 
-/// The value after the whitespace at `at`, with its begin and end.
-fn next<T: DeserializeOwned>(text: &[u8], at: usize) -> Option<(T, usize, usize)> {
-    let begin = skip(text, at, b"");
-    let mut values = Deserializer::from_slice(&text[begin..]).into_iter();
-    let value = values.next()?.ok()?;
-    Some((value, begin, begin + values.byte_offset()))
-}
-
-/// The index after the whitespace at `at`, and after one of the bytes `expected` if it follows.
-fn skip(text: &[u8], mut at: usize, expected: &[u8]) -> usize {
-    while at < text.len() && b" \t\r\n".contains(&text[at]) {
-        at += 1;
+fn meaning(key: &Text<'_>, depth: u32, rules: Rules<'_>) -> Meaning {
+    let is_escaped = key.raw.contains(&b'\\');
+    if is_escaped && depth > 1 && !rules.is_exhaustive {
+        return Meaning::None;
     }
-    if at < text.len() && expected.contains(&text[at]) {
-        at + 1
+    let name = if rules.is_exhaustive {
+        folded(key.name())
     } else {
-        at
+        key.name().to_owned()
+    };
+    let at_root = depth == 1 || rules.is_exhaustive;
+    match name.as_str() {
+        "id" => Meaning::Id,
+        "type" if rules.is_exhaustive => Meaning::Type,
+        "file_id" | "file_ids" => Meaning::Name("file"),
+        "vector_store_id" | "vector_store_ids" => Meaning::Name("vector store"),
+        "container" | "container_id" => Meaning::Name("container"),
+        "previous_response_id" | "response_id" if at_root => Meaning::Name("response"),
+        "conversation" | "conversation_id" if at_root => Meaning::Name("conversation"),
+        "input_file_id" | "training_file" | "validation_file" if at_root => Meaning::Name("file"),
+        "batch_id" | "completion_id" | "item_id" | "upload_id" | "eval_id" | "thread_id" if at_root => {
+            Meaning::Name("item")
+        }
+        "metadata" | "client_metadata" if depth == 1 => Meaning::Ignored,
+        "annotations" if rules.is_exhaustive => Meaning::Ignored,
+        "comparison_response_id" if at_root => Meaning::Name("compared"),
+        _ => Meaning::None,
+    }
+}
+
+impl Names<'_> {
+    /// Reads an object whose members are at `depth`, and whose `id` names something of this kind. `is_options` tells
+    /// whether it is `prompt_cache_options`.
+    fn object(
+        &mut self,
+        members: &[(Text<'_>, Node<'_>)],
+        depth: u32,
+        mut kind: Option<&'static str>,
+        is_options: bool,
+    ) -> Result<(), Refused> {
+        let mut id: Option<String> = None;
+        let is_exhaustive = self.rules.is_exhaustive;
+        for (key, value) in members {
+            let mut meaning = meaning(key, depth, self.rules);
+            if is_options && key.raw == b"comparison_response_id" {
+                meaning = Meaning::Name("compared");
+            }
+            match (meaning, value) {
+                (Meaning::Ignored, Node::Object(_) | Node::Array(_)) => {}
+                (Meaning::Name(kind), Node::String(text)) => self.name(kind, text)?,
+                (Meaning::Name(kind), Node::Object(inner)) => self.object(inner, depth + 1, Some(kind), false)?,
+                (Meaning::Name(kind), Node::Array(items)) => {
+                    for item in items {
+                        match item {
+                            Node::String(text) => self.name(kind, text)?,
+                            other => self.value(other, depth + 1)?,
+                        }
+                    }
+                }
+                (Meaning::Id, Node::String(text)) => {
+                    if is_exhaustive && (id.is_some() || text.raw.len() > 65_536 || text.has_lone_surrogate()) {
+                        return Err(Refused);
+                    }
+                    if text.raw.len() <= 65_536 && !text.has_lone_surrogate() {
+                        id = Some(text.text.clone());
+                        self.found.extend(kind.map(|kind| (kind, text.text.clone())));
+                    }
+                }
+                (meaning, Node::String(text)) => {
+                    let is_type = match is_exhaustive {
+                        true => meaning == Meaning::Type && text.raw.len() <= 84,
+                        false => key.raw != b"encrypted_content",
+                    };
+                    let text = if is_exhaustive {
+                        text.name().as_bytes()
+                    } else {
+                        text.raw
+                    };
+                    let new = match text {
+                        b"item_reference" if is_type => Some("item"),
+                        b"file_id" if is_type => Some("file"),
+                        _ => None,
+                    };
+                    if let (Some(new), None) = (new, kind) {
+                        kind = Some(new);
+                        self.found.extend(id.clone().map(|id| (new, id)));
+                    }
+                }
+                (_, Node::Object(inner)) if depth == 1 && key.name() == "prompt_cache_options" => {
+                    self.object(inner, 2, None, true)?;
+                }
+                (_, value) => self.value(value, depth)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the containers in a value at `depth`.
+    fn value(&mut self, value: &Node<'_>, depth: u32) -> Result<(), Refused> {
+        match value {
+            Node::Object(members) => self.object(members, depth + 1, None, false),
+            Node::Array(items) => items.iter().try_for_each(|item| self.value(item, depth + 1)),
+            Node::String(_) | Node::Other(_) => Ok(()),
+        }
+    }
+
+    fn name(&mut self, kind: &'static str, text: &Text<'_>) -> Result<(), Refused> {
+        match text.raw.len() > 65_536 {
+            true if self.rules.is_exhaustive => return Err(Refused),
+            true => return Ok(()),
+            false if text.has_lone_surrogate() => return Err(Refused),
+            false => self.found.push((kind, text.text.clone())),
+        }
+        Ok(())
     }
 }

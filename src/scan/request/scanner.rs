@@ -44,7 +44,7 @@ impl Default for RequestScanRules<'static> {
 
 /// Reads a request body as it arrives, in pieces of any size.
 ///
-/// The body is not kept: the memory is bounded by the facts themselves, about 32 KiB at most. The facts are final only
+/// The body is not kept: the memory is bounded by the facts themselves, about 128 KiB at most, mostly for the ids of objects. The facts are final only
 /// when [`RequestScanner::finish`] has returned them.
 ///
 /// ```

@@ -1,174 +1,284 @@
-//! Collects the facts of a request from the fields that the JSON scanner reports.
+//! Collects the facts of a request from the fields that the JSON scanner reports. Each kind of fact has a reader of its own:
+//! [`PathReader`] for the configured texts, [`ConversationReader`] for the beginning of the conversation, and
+//! [`ReferenceReader`] for the names of objects.
 
 use super::{
-    facts::{NamedObject, ReferenceKind, RequestFacts},
+    conversation::{self, ConversationReader, Leaf, Part},
+    facts::{ReferenceKind, RequestFacts},
+    paths::PathReader,
+    references::{Place, ReferenceReader, ReferenceSlot, TYPE_NAMES},
     scanner::RequestScanRules,
 };
-use twox_hash::XxHash3_64;
-
 use crate::{
-    ids::{ContentDigest, EncryptedContent, ObjectId},
+    body_path::BodyPath,
+    ids::EncryptedContent,
     scan::{
-        field::RoutingField,
+        field::{RoutingField, differs_only_in_case, is_lower_case},
         json::{
-            capture::{Capture, StreamSlice},
+            capture::StreamSlice,
             error::{JsonError, JsonErrorKind},
+            media::MediaKind,
             unescape::unescape,
             visitor::FieldVisitor,
         },
     },
 };
 
-/// The length in bytes of `user` if every character is written as an escape like `\u0000`.
-const MAX_ROLE: usize = 4 * 6;
-
 /// A field that the visitor reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestSlot {
-    /// A field that decides the route.
-    Routing(RoutingField),
-    /// The `role` of an item of `input`.
-    ItemRole,
+    /// A text at a configured path, and nothing else.
+    Path,
+    /// `model`.
+    Model,
+    /// A member of the root that is `true` or `false`.
+    Flag(RoutingField),
+    /// A member of the root that contains the conversation.
+    Part(Part),
+    /// The `role` of an item of the conversation.
+    Role,
+    /// A text of the conversation.
+    Leaf(Leaf),
+    /// Members of an item that do not belong to the conversation, because they come and go.
+    Skipped,
+    /// The name of an object, or what belongs to it.
+    Reference(ReferenceSlot),
 }
-
-/// The maximum number of bytes of a part of the conversation that are read.
-const MAX_PART: usize = 4096;
 
 /// Reads [`RequestFacts`].
 pub(super) struct RequestVisitor<'r> {
-    rules: RequestScanRules<'r>,
-    /// The beginning of `instructions` and of `input`.
-    parts: [Vec<u8>; 2],
     /// The facts that have been read so far.
-    pub facts: RequestFacts,
-    /// One bit for each [`RoutingField`], set once its key has been read.
+    facts: RequestFacts,
+    /// One bit for each field of [`RoutingField::ROOT`], set once its key has been read.
     seen: u16,
-    scope: RequestScope,
-    /// The part of the conversation prefix that is being captured.
-    prefix: Option<(PrefixPart, Capture)>,
-    /// Whether the current item of `input` has the role `user`.
-    from_user: bool,
-}
-
-/// The member of the root object that is being read, if the visitor also reads its members.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum RequestScope {
-    #[default]
-    Root,
-    ClientMetadata,
-    /// The items of `input` up to the first one of the user.
-    Input,
-    /// The later items of `input`, of which only the encrypted content is read.
-    History,
-}
-
-/// A part of the beginning of a conversation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PrefixPart {
-    Instructions,
-    Input,
+    paths: PathReader<'r>,
+    conversation: ConversationReader,
+    references: ReferenceReader,
+    /// Whether the items of `input` are being read.
+    is_in_input: bool,
+    /// The depth of the value that was visited last.
+    depth: u32,
+    /// The depth of the deepest members that are wanted.
+    max_depth: u32,
 }
 
 impl<'r> RequestVisitor<'r> {
     /// A visitor that has seen nothing yet.
     pub fn new(rules: RequestScanRules<'r>) -> Self {
+        let references = ReferenceReader::new(rules.references);
+        let max_depth = references.depth();
         Self {
-            rules,
-            parts: Default::default(),
             facts: RequestFacts::default(),
             seen: 0,
-            scope: RequestScope::Root,
-            prefix: None,
-            from_user: false,
+            paths: PathReader::new(rules.paths),
+            conversation: ConversationReader::default(),
+            references,
+            is_in_input: false,
+            depth: 0,
+            max_depth,
         }
     }
 
     /// The facts, after the whole body has been read.
     pub fn finish(mut self) -> RequestFacts {
-        if self.parts.iter().any(|part| !part.is_empty()) {
-            let hash = self
-                .parts
-                .iter()
-                .fold(0, |seed, part| XxHash3_64::oneshot_with_seed(seed, part));
-            self.facts.content = Some(ContentDigest::from_hash(hash));
-        }
+        self.facts.content = self.conversation.finish();
         self.facts
     }
 
-    /// Refuses a key that some parsers take for a routing field because they ignore case, as Go's encoding/json does.
-    fn check_case(&self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
-        let fields = match (depth, self.scope) {
-            (1, _) => RoutingField::ROOT,
-            (2, RequestScope::ClientMetadata) => &[RoutingField::SessionId],
-            _ => return Ok(None),
+    fn update_depth(&mut self) {
+        let conversation = match self.conversation.is_open() {
+            true => conversation::MAX_DEPTH,
+            false => 1,
         };
-        match fields.iter().find(|field| field.differs_only_in_case(name)) {
-            Some(field) => Err(JsonError::new(JsonErrorKind::FieldInOtherCase(*field), at)),
+        let depth = self.paths.depth().max(self.references.depth());
+        self.max_depth = depth.max(conversation);
+    }
+
+    /// The field of the root with this name.
+    ///
+    /// # Errors
+    /// If the root has the field twice, or if the key differs from the name of a field in case only: some parsers ignore case,
+    /// as Go's encoding/json does.
+    fn root_field(&mut self, name: &[u8], at: u64) -> Result<Option<RoutingField>, JsonError> {
+        let mut fields = RoutingField::ROOT.iter().enumerate();
+        if let Some((index, (_, field))) = fields.find(|(_, (known, _))| known.as_bytes() == name) {
+            let bit = 1 << index;
+            if self.seen & bit != 0 {
+                return Err(JsonError::new(JsonErrorKind::DuplicateField(*field), at));
+            }
+            self.seen |= bit;
+            return Ok(Some(*field));
+        }
+        let in_other_case = match is_lower_case(name) {
+            true => None,
+            false => RoutingField::ROOT
+                .iter()
+                .find(|(known, _)| differs_only_in_case(name, known)),
+        };
+        match in_other_case {
+            Some((_, field)) => Err(JsonError::new(JsonErrorKind::FieldInOtherCase(*field), at)),
             None => Ok(None),
         }
     }
 
-    /// Stores the text of a string field.
-    fn store(&mut self, field: RoutingField, text: String) {
-        match field {
-            RoutingField::Model => self.facts.model = Some(text),
-            RoutingField::PromptCacheKey | RoutingField::SessionId => {
-                let path = self
-                    .rules
-                    .paths
-                    .iter()
-                    .find(|(_, path)| path.to_string() == field.name());
-                if let Some((index, _)) = path {
-                    self.facts.texts.set(index, text);
+    /// What a key of an item means.
+    fn slot_of_member(&self, depth: u32, name: &[u8]) -> Option<RequestSlot> {
+        if !self.conversation.reads(depth) {
+            return None;
+        }
+        Some(match name {
+            b"role" if self.conversation.is_role(depth) => RequestSlot::Role,
+            b"text" | b"content" | b"arguments" | b"output" | b"input" | b"name" | b"refusal" => {
+                RequestSlot::Leaf(Leaf::Text)
+            }
+            b"image_url" | b"file_url" | b"url" | b"file_data" | b"data" => RequestSlot::Leaf(Leaf::Media),
+            b"annotations" | b"citations" | b"logprobs" | b"cache_control" | b"metadata" => RequestSlot::Skipped,
+            _ => return None,
+        })
+    }
+
+    /// Visits a key. Names of objects count only if `reads_references` is set.
+    #[inline(always)]
+    fn visit_name(
+        &mut self,
+        depth: u32,
+        name: &[u8],
+        at: u64,
+        reads_references: bool,
+    ) -> Result<Option<RequestSlot>, JsonError> {
+        let is_path = depth <= BodyPath::MAX_NAMES as u32 && self.paths.visit_key(depth, name, at)?;
+        if depth == 1
+            && let Some(field) = self.root_field(name, at)?
+        {
+            return Ok(Some(slot_of_root(field)));
+        }
+        if (reads_references || depth == 1)
+            && let Some(slot) = self.references.slot_of_key(depth, name)
+        {
+            return Ok(Some(RequestSlot::Reference(slot)));
+        }
+        let path = is_path.then_some(RequestSlot::Path);
+        Ok(self.slot_of_member(depth, name).or(path))
+    }
+
+    /// Stores the text at a configured path, which is captured.
+    fn visit_path_text(&mut self, path: u8, raw: Option<&[u8]>, at: u64) -> Result<(), JsonError> {
+        let index = usize::from(path);
+        match raw {
+            Some(raw) => {
+                self.facts.texts.set(index, readable(raw, at)?);
+                Ok(())
+            }
+            None => {
+                let field = self.paths.field_of(path);
+                Err(JsonError::new(JsonErrorKind::FieldTooLong(field), at))
+            }
+        }
+    }
+
+    fn visit_model(&mut self, raw: Option<&[u8]>, at: u64) -> Result<(), JsonError> {
+        let too_long = JsonError::new(JsonErrorKind::FieldTooLong(RoutingField::Model), at);
+        let raw = raw.ok_or(too_long)?;
+        self.facts.model_at = Some(at..at + raw.len() as u64 + 2);
+        self.facts.model = Some(readable(raw, at)?);
+        Ok(())
+    }
+
+    /// Visits the beginning of a value with a slot. Returns the maximum length of its text if the text is wanted.
+    fn visit_slot(&mut self, slot: RequestSlot, first: u8, at: u64) -> Result<Option<usize>, JsonError> {
+        let depth = self.depth;
+        Ok(match slot {
+            // A value that begins with `n` is `null`; the scanner refuses any other.
+            RequestSlot::Model if first == b'n' => None,
+            // `model` decides access, and an upstream may read another type differently.
+            RequestSlot::Model if first != b'"' => {
+                let kind = JsonErrorKind::FieldNotString(RoutingField::Model);
+                return Err(JsonError::new(kind, at));
+            }
+            RequestSlot::Model => Some(JsonErrorKind::MAX_TEXT),
+            RequestSlot::Flag(field) => {
+                self.set_flag(field, first);
+                None
+            }
+            RequestSlot::Part(part) => {
+                self.is_in_input = part == Part::Input && first == b'[';
+                let is_read = self.conversation.begin(part, first);
+                self.conversation.begin_text(depth);
+                (is_read && first == b'"').then_some(Self::STREAMED)
+            }
+            RequestSlot::Role => Some(conversation::MAX_ROLE),
+            RequestSlot::Leaf(_) if first == b'"' => {
+                self.conversation.begin_text(depth);
+                Some(Self::STREAMED)
+            }
+            RequestSlot::Skipped => {
+                if matches!(first, b'{' | b'[') {
+                    self.conversation.skip(depth);
                 }
+                None
             }
-            RoutingField::PreviousResponseId => self.facts.named.push(NamedObject {
-                kind: ReferenceKind::PreviousResponse,
-                id: ObjectId::from_text(text.as_bytes()),
-            }),
-            RoutingField::Stream | RoutingField::ClientMetadata | RoutingField::Instructions | RoutingField::Input => {
-                unreachable!("`visit_value` asks for the text of string fields only")
+            RequestSlot::Reference(slot) => {
+                if slot == ReferenceSlot::Ignored && matches!(first, b'{' | b'[') {
+                    self.conversation.skip(depth);
+                }
+                self.references.visit_value(slot, depth, first)
             }
-        }
+            RequestSlot::Leaf(_) | RequestSlot::Path => None,
+        })
     }
 
-    /// Ends the part of the conversation prefix that is being captured, if there is one, at offset `end`.
-    fn end_prefix(&mut self, slice: &StreamSlice<'_>, end: u64) {
-        let Some((part, capture)) = self.prefix.take() else {
-            return;
+    fn set_flag(&mut self, field: RoutingField, first: u8) {
+        let value = match first {
+            b't' => Some(true),
+            b'f' => Some(false),
+            _ => None,
         };
-        let text = capture.finish(slice, end).into_owned();
-        match part {
-            PrefixPart::Instructions => self.parts[0] = text,
-            PrefixPart::Input => self.parts[1] = text,
+        match field {
+            RoutingField::Stream => self.facts.stream = value,
+            RoutingField::Store => self.facts.store = value,
+            RoutingField::Background => self.facts.background = value,
+            _ => unreachable!("`slot_of_root` makes flags of these fields only"),
         }
     }
+}
 
-    fn begin_prefix(&mut self, part: PrefixPart, at: u64) {
-        self.prefix = Some((part, Capture::new(at, MAX_PART)));
+/// The text of a field that decides the route or access. The opening quote is at `at`.
+fn readable(raw: &[u8], at: u64) -> Result<String, JsonError> {
+    let lone = |index| JsonError::new(JsonErrorKind::LoneSurrogate, at + 1 + index as u64);
+    Ok(unescape(raw).map_err(lone)?.into_owned())
+}
+
+fn slot_of_root(field: RoutingField) -> RequestSlot {
+    match field {
+        RoutingField::Model => RequestSlot::Model,
+        RoutingField::Stream | RoutingField::Store | RoutingField::Background => RequestSlot::Flag(field),
+        RoutingField::PreviousResponseId => {
+            RequestSlot::Reference(ReferenceSlot::Name(ReferenceKind::PreviousResponse))
+        }
+        RoutingField::Conversation => RequestSlot::Reference(ReferenceSlot::Name(ReferenceKind::Conversation)),
+        RoutingField::Instructions => RequestSlot::Part(Part::Instructions),
+        RoutingField::System => RequestSlot::Part(Part::System),
+        RoutingField::Input => RequestSlot::Part(Part::Input),
+        RoutingField::Messages => RequestSlot::Part(Part::Messages),
+        RoutingField::Path { .. } => RequestSlot::Path,
     }
 }
 
 impl FieldVisitor for RequestVisitor<'_> {
     type Field = RequestSlot;
-    /// `previous_response_id` if every character is written as an escape like `\u0000`.
-    const MAX_KEY: usize = 20 * 6;
+    /// The longest name of a path if every character is written as an escape like `\u0000`.
+    const MAX_KEY: usize = BodyPath::MAX_NAME * 6;
+    const READS_REFERENCES: bool = true;
+    const READS_MEDIA: bool = true;
 
     #[inline(always)]
     fn max_depth(&self) -> u32 {
-        match self.scope {
-            RequestScope::Root | RequestScope::History => 1,
-            RequestScope::ClientMetadata => 2,
-            RequestScope::Input => 3,
-        }
+        self.max_depth
     }
 
     #[inline(always)]
     fn encrypted_depth(&self) -> u32 {
-        match self.scope {
-            RequestScope::Input | RequestScope::History => 3,
-            RequestScope::Root | RequestScope::ClientMetadata => 0,
-        }
+        if self.is_in_input { 3 } else { 0 }
     }
 
     fn visit_encrypted(&mut self, content: EncryptedContent) {
@@ -179,25 +289,34 @@ impl FieldVisitor for RequestVisitor<'_> {
         kept.push(content);
     }
 
-    fn visit_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
-        let field = match (depth, self.scope, name) {
-            (1, _, b"model") => RoutingField::Model,
-            (1, _, b"prompt_cache_key") => RoutingField::PromptCacheKey,
-            (1, _, b"stream") => RoutingField::Stream,
-            (1, _, b"previous_response_id") => RoutingField::PreviousResponseId,
-            (1, _, b"client_metadata") => RoutingField::ClientMetadata,
-            (1, _, b"instructions") => RoutingField::Instructions,
-            (1, _, b"input") => RoutingField::Input,
-            (2, RequestScope::ClientMetadata, b"session_id") => RoutingField::SessionId,
-            (3, RequestScope::Input, b"role") => return Ok(Some(RequestSlot::ItemRole)),
-            _ => return self.check_case(depth, name, at),
-        };
-        let bit = 1 << field as u32;
-        if self.seen & bit != 0 {
-            return Err(JsonError::new(JsonErrorKind::DuplicateField(field), at));
+    fn visit_media(&mut self, kind: MediaKind, bytes: u64) {
+        let media = &mut self.facts.media;
+        match kind {
+            MediaKind::Image => media.images += 1,
+            MediaKind::Recording => media.recordings += 1,
+            MediaKind::File => media.files += 1,
         }
-        self.seen |= bit;
-        Ok(Some(RequestSlot::Routing(field)))
+        media.bytes += bytes;
+    }
+
+    fn visit_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
+        self.visit_name(depth, name, at, true)
+    }
+
+    fn visit_escaped_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
+        let reads_references = self.references.is_exhaustive();
+        self.visit_name(depth, name, at, reads_references)
+    }
+
+    #[inline(always)]
+    fn field_of_value(&self, named: Option<RequestSlot>, depth: u32, first: u8) -> Option<RequestSlot> {
+        if named.is_some() || first != b'"' {
+            return named;
+        }
+        if self.conversation.is_item_text(depth) {
+            return Some(RequestSlot::Leaf(Leaf::Text));
+        }
+        self.references.slot_of_string(depth).map(RequestSlot::Reference)
     }
 
     fn visit_value(
@@ -207,78 +326,95 @@ impl FieldVisitor for RequestVisitor<'_> {
         first: u8,
         at: u64,
     ) -> Result<Option<usize>, JsonError> {
-        if depth == 2 {
-            self.from_user = false;
+        self.depth = depth;
+        if self.conversation.is_open() {
+            self.conversation.visit_value(depth, first);
         }
-        let field = match field {
-            Some(RequestSlot::Routing(field)) => field,
-            Some(RequestSlot::ItemRole) => return Ok(Some(MAX_ROLE)),
-            None => return Ok(None),
+        let is_path_text = self.paths.visit_value(depth, first);
+        let limit = match field {
+            Some(slot) => self.visit_slot(slot, first, at)?,
+            None => None,
         };
-        match (field, first) {
-            // A value that begins with `n` is `null`; the scanner refuses any other.
-            (_, b'n') => {}
-            (RoutingField::Stream, b't') => self.facts.stream = Some(true),
-            (RoutingField::Stream, b'f') => self.facts.stream = Some(false),
-            (RoutingField::ClientMetadata, b'{') => self.scope = RequestScope::ClientMetadata,
-            (RoutingField::Stream | RoutingField::ClientMetadata, _) => {}
-            (RoutingField::Instructions, _) => self.begin_prefix(PrefixPart::Instructions, at),
-            (RoutingField::Input, _) => {
-                self.begin_prefix(PrefixPart::Input, at);
-                if first == b'[' {
-                    self.scope = RequestScope::Input;
-                }
-            }
-            // `model` decides access, and an upstream may read another type differently.
-            (RoutingField::Model, _) if first != b'"' => {
-                return Err(JsonError::new(JsonErrorKind::FieldNotString(field), at));
-            }
-            (
-                RoutingField::Model
-                | RoutingField::PromptCacheKey
-                | RoutingField::PreviousResponseId
-                | RoutingField::SessionId,
-                _,
-            ) => return Ok(Some(JsonErrorKind::MAX_TEXT)),
+        if is_path_text || matches!(first, b'{' | b'[') {
+            self.update_depth();
         }
-        Ok(None)
+        // A text that a path leads to is never streamed.
+        Ok(if is_path_text {
+            Some(JsonErrorKind::MAX_TEXT)
+        } else {
+            limit
+        })
     }
 
     fn visit_string(&mut self, field: RequestSlot, raw: Option<&[u8]>, at: u64) -> Result<(), JsonError> {
-        match (field, raw) {
-            (RequestSlot::ItemRole, raw) => {
-                self.from_user |= raw.is_some_and(|raw| unescape(raw).is_ok_and(|role| role == "user"))
-            }
-            (RequestSlot::Routing(field), None) => {
-                return Err(JsonError::new(JsonErrorKind::FieldTooLong(field), at));
-            }
-            (RequestSlot::Routing(field), Some(raw)) => {
-                // The lexer has checked the string, except that it reports a lone surrogate up to nine bytes after it.
-                let lone = |index| JsonError::new(JsonErrorKind::LoneSurrogate, at + 1 + index as u64);
-                let text = unescape(raw).map_err(lone)?;
-                if field == RoutingField::Model {
-                    self.facts.model_at = Some(at..at + raw.len() as u64 + 2);
-                }
-                self.store(field, text.into_owned());
-            }
+        if let Some(path) = self.paths.take_captured() {
+            self.visit_path_text(path, raw, at)?;
         }
+        let place = Place { depth: self.depth, at };
+        match field {
+            RequestSlot::Model => self.visit_model(raw, at)?,
+            RequestSlot::Role => self.conversation.visit_role(raw),
+            RequestSlot::Leaf(_) | RequestSlot::Part(_) => {
+                let leaf = if let RequestSlot::Leaf(leaf) = field {
+                    leaf
+                } else {
+                    Leaf::Text
+                };
+                self.conversation.visit_text(leaf, place.depth, raw.unwrap_or_default());
+            }
+            RequestSlot::Reference(slot) => {
+                let raw_name = raw.filter(|_| matches!(slot, ReferenceSlot::Name(_)));
+                if let Some(raw) = raw_name.filter(|_| self.conversation.reads(place.depth)) {
+                    self.conversation.visit_text(Leaf::Media, place.depth, raw);
+                }
+                self.references.visit_string(slot, place, raw, &mut self.facts)?;
+            }
+            RequestSlot::Path | RequestSlot::Flag(_) | RequestSlot::Skipped => {}
+        }
+        match raw {
+            Some(raw) if !matches!(field, RequestSlot::Reference(_)) && !self.references.is_exhaustive() => {
+                self.references.visit_type(place, raw, &mut self.facts)?;
+            }
+            _ => {}
+        }
+        self.max_depth = self.max_depth.max(self.references.depth());
         Ok(())
     }
 
-    fn visit_value_end(&mut self, depth: u32, slice: &StreamSlice<'_>, at: u64) {
-        let is_full = self.prefix.as_ref().is_some_and(|(_, capture)| capture.overflows(at));
-        if depth == 1 {
-            self.end_prefix(slice, at);
-            self.scope = RequestScope::Root;
-        } else if depth == 2 && self.scope == RequestScope::Input && (self.from_user || is_full) {
-            self.end_prefix(slice, at);
-            self.scope = RequestScope::History;
+    fn visit_piece(&mut self, piece: &[u8]) {
+        self.conversation.visit_piece(piece);
+    }
+
+    fn visit_last_piece(&mut self, field: RequestSlot, piece: &[u8]) {
+        let leaf = if let RequestSlot::Leaf(leaf) = field {
+            leaf
+        } else {
+            Leaf::Text
+        };
+        let (length, hash) = self.conversation.visit_last_piece(leaf, piece);
+        if !self.references.is_exhaustive()
+            && let Some(name) = TYPE_NAMES.iter().find(|name| name.len() as u64 == length)
+            && hash == conversation::hash_of(name)
+        {
+            let place = Place {
+                depth: self.depth,
+                at: 0,
+            };
+            let named = self.references.visit_type(place, name, &mut self.facts);
+            named.expect("a name that decides the route only is never refused");
+            self.max_depth = self.max_depth.max(self.references.depth());
         }
     }
 
-    fn suspend(&mut self, slice: &StreamSlice<'_>) {
-        if let Some((_, capture)) = &mut self.prefix {
-            capture.suspend(slice);
+    fn visit_value_end(&mut self, depth: u32, _slice: &StreamSlice<'_>, _at: u64) {
+        self.references.visit_value_end(depth);
+        self.paths.visit_value_end(depth);
+        let ends = self.conversation.visit_value_end(depth);
+        if depth == 1 {
+            self.is_in_input = false;
+        }
+        if ends || depth < self.max_depth {
+            self.update_depth();
         }
     }
 }

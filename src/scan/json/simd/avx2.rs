@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::masks::{Block, HexMasks, Simd, StructureMasks};
+use super::masks::{Block, Simd, StructureMasks};
 
 /// Proof that this processor has AVX2 and PCLMULQDQ. A value can only be obtained from [`Avx2::detect`].
 #[derive(Clone, Copy)]
@@ -147,9 +147,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn hex(self, block: &Block) -> HexMasks {
+    fn hex_digits(self, block: &Block) -> u64 {
         // SAFETY: `self` proves AVX2.
-        unsafe { hex(self, block) }
+        unsafe { hex_digits(self, block) }
     }
 
     #[inline(always)]
@@ -171,18 +171,13 @@ impl Simd for Avx2 {
 
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-fn hex(simd: Avx2, block: &Block) -> HexMasks {
-    // 1 for `0` to `7`, 2 for `8 9`, 4 for `a b`, 8 for `c` to `f`.
-    const BY_LOW: [u8; 16] = [1, 5, 5, 9, 9, 9, 9, 1, 2, 2, 0, 0, 0, 0, 0, 0];
-    const BY_HIGH: [u8; 16] = [0, 0, 0, 3, 12, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+fn hex_digits(simd: Avx2, block: &Block) -> u64 {
+    // 1 for `0` to `9`, 2 for `a` to `f`.
+    const BY_LOW: [u8; 16] = [1, 3, 3, 3, 3, 3, 3, 1, 1, 1, 0, 0, 0, 0, 0, 0];
+    const BY_HIGH: [u8; 16] = [0, 0, 0, 1, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let block = simd.load(block);
     let classed = LoadedBlock(classes(block.0, &BY_LOW, &BY_HIGH), classes(block.1, &BY_LOW, &BY_HIGH));
-    HexMasks {
-        digits: LoadedBlock(any_of(classed.0, 15), any_of(classed.1, 15)).mask(),
-        d: simd.equal(block, b'd') | simd.equal(block, b'D'),
-        high: LoadedBlock(any_of(classed.0, 6), any_of(classed.1, 6)).mask(),
-        low: LoadedBlock(any_of(classed.0, 8), any_of(classed.1, 8)).mask(),
-    }
+    LoadedBlock(any_of(classed.0, 3), any_of(classed.1, 3)).mask()
 }
 
 #[target_feature(enable = "avx2")]

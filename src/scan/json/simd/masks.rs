@@ -12,19 +12,6 @@ pub(in crate::scan) struct StructureMasks {
     pub operators: u64,
 }
 
-/// The classes of hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::scan) struct HexMasks {
-    /// All hexadecimal digits.
-    pub digits: u64,
-    /// `d`, the first digit of a surrogate.
-    pub d: u64,
-    /// `8 9 a b`, the second digit of a high surrogate.
-    pub high: u64,
-    /// `c d e f`, the second digit of a low surrogate.
-    pub low: u64,
-}
-
 /// An implementation of the mask operations.
 pub(in crate::scan) trait Simd: Copy {
     /// A block in registers.
@@ -42,7 +29,7 @@ pub(in crate::scan) trait Simd: Copy {
     /// Whitespace and operators.
     fn structure(self, block: Self::Loaded) -> StructureMasks;
     /// Hexadecimal digits. They are rarely needed, so the operation is not inlined into the loop of the lexer.
-    fn hex(self, block: &Block) -> HexMasks;
+    fn hex_digits(self, block: &Block) -> u64;
     /// The running parity: each bit of the result is the parity of the bits of `mask` up to and including that bit.
     fn prefix_xor(self, mask: u64) -> u64;
     /// Whether `block` continues as UTF-8 after `before`, the four bytes that precede it; the last one is the most

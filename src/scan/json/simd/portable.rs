@@ -1,7 +1,7 @@
 //! The mask operations for every processor.
 
 use super::{
-    masks::{Block, HexMasks, Simd, StructureMasks},
+    masks::{Block, Simd, StructureMasks},
     utf8::find_invalid_utf8,
 };
 
@@ -61,13 +61,8 @@ impl Simd for Portable {
         }
     }
 
-    fn hex(self, block: &Block) -> HexMasks {
-        HexMasks {
-            digits: bytes_that(block, |byte| byte.is_ascii_hexdigit()),
-            d: bytes_that(block, |byte| matches!(byte, b'd' | b'D')),
-            high: bytes_that(block, |byte| matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B')),
-            low: bytes_that(block, |byte| matches!(byte, b'c'..=b'f' | b'C'..=b'F')),
-        }
+    fn hex_digits(self, block: &Block) -> u64 {
+        bytes_that(block, |byte| byte.is_ascii_hexdigit())
     }
 
     #[inline(always)]

@@ -45,7 +45,7 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     ),
     (
         b"{\"prompt_cache_\xe2\x84\xaaey\":1}",
-        FieldInOtherCase(RoutingField::PromptCacheKey),
+        FieldInOtherCase(RoutingField::Path { path: 0, names: 1 }),
         1,
     ),
     (
@@ -55,7 +55,7 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     ),
     (
         br#"{"client_metadata":{"SESSION_ID":1}}"#,
-        FieldInOtherCase(RoutingField::SessionId),
+        FieldInOtherCase(RoutingField::Path { path: 1, names: 2 }),
         20,
     ),
     (b"[]", RootNotObject, 0),
@@ -110,11 +110,12 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     (b"{\"a\":\"\\\n\"}", InvalidEscape, 7),
     (b"{\"a\":\"\\u12g4\"}", InvalidEscape, 10),
     (b"{\"a\":\"\\u12\"}", InvalidEscape, 10),
-    (b"{\"a\":\"\\ud800\"}", LoneSurrogate, 6),
-    (b"{\"a\":\"\\ud800\",\"model\":1}", LoneSurrogate, 6),
-    (b"{\"a\":\"\\ud800x\\udc00\"}", LoneSurrogate, 6),
-    (b"{\"a\":\"\\udc00\\ud800\"}", LoneSurrogate, 6),
     (b"{\"model\":\"\\uD800\\u0041\"}", LoneSurrogate, 10),
+    (br#"{"model":"\udc00\ud800"}"#, LoneSurrogate, 10),
+    (br#"{"prompt_cache_key":"a\ud83d"}"#, LoneSurrogate, 22),
+    (br#"{"client_metadata":{"session_id":"a\ud83d"}}"#, LoneSurrogate, 35),
+    (br#"{"previous_response_id":"\ud83d"}"#, LoneSurrogate, 25),
+    (br#"{"a":[[{"file_id":"f\udfff"}]]}"#, LoneSurrogate, 20),
     (b"{\"a\":\"\xc0\x80\"}", InvalidUtf8, 6),
     (b"{\"a\":\"\xe0\x80\x80\"}", InvalidUtf8, 6),
     (b"{\"a\":\"\xed\xa0\x80\"}", InvalidUtf8, 6),
@@ -140,13 +141,39 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     ),
     (
         b"{\"prompt_cache_key\":1,\"prompt_cache_key\":1}",
-        DuplicateField(RoutingField::PromptCacheKey),
+        DuplicateField(RoutingField::Path { path: 0, names: 1 }),
         22,
     ),
     (
         b"{\"stream\":true,\"stream\":true}",
         DuplicateField(RoutingField::Stream),
         15,
+    ),
+    (
+        br#"{"metadata":{"user_id":"a","user_id":"a"}}"#,
+        DuplicateField(RoutingField::Path { path: 2, names: 2 }),
+        27,
+    ),
+    (
+        br#"{"metadata":{"user_id":"a","User_Id":"a"}}"#,
+        FieldInOtherCase(RoutingField::Path { path: 2, names: 2 }),
+        27,
+    ),
+    (
+        br#"{"metadata":{"thread":{"id":"a"}}}"#,
+        FieldInOtherCase(RoutingField::Path { path: 3, names: 2 }),
+        13,
+    ),
+    (
+        br#"{"metadata":{"Thread":{"id":"a","\u0069d":"a"}}}"#,
+        DuplicateField(RoutingField::Path { path: 3, names: 3 }),
+        32,
+    ),
+    (b"{\"store\":1,\"store\":1}", DuplicateField(RoutingField::Store), 11),
+    (
+        b"{\"messages\":1,\"messages\":1}",
+        DuplicateField(RoutingField::Messages),
+        14,
     ),
     (b"{\"input\":1,\"input\":1}", DuplicateField(RoutingField::Input), 11),
     (
@@ -161,12 +188,12 @@ pub const INVALID: &[(&[u8], JsonErrorKind, u64)] = &[
     ),
     (
         b"{\"client_metadata\":{},\"client_metadata\":{}}",
-        DuplicateField(RoutingField::ClientMetadata),
+        DuplicateField(RoutingField::Path { path: 1, names: 1 }),
         22,
     ),
     (
         b"{\"client_metadata\":{\"session_id\":1,\"session_id\":1}}",
-        DuplicateField(RoutingField::SessionId),
+        DuplicateField(RoutingField::Path { path: 1, names: 2 }),
         35,
     ),
     (b"{\"model\":5}", FieldNotString(RoutingField::Model), 9),
