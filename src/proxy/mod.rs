@@ -18,7 +18,7 @@
 //! | · peek | `exchange/peek` | a verdict, from the head and the body up to the first output | |
 //! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
 //! | respond | `exchange/response` | the caller's response head | |
-//! | relay | `exchange/body` | the body; from it usage, response ids, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |
+//! | relay | `exchange/body` | the body; from it usage, the objects that it names, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |
 //! | end | `request_end` | the log line, and the final charge | |
 //!
 //! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails

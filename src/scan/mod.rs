@@ -7,7 +7,7 @@
 //! | part | its job |
 //! | --- | --- |
 //! | `request/` | request bodies: [`BodyInspector`] decompresses a body and returns its [`RequestFacts`] |
-//! | `response/` | response bodies and event streams: [`ResponseReader`] finds the id, the usage, encrypted items and how the response ended |
+//! | `response/` | response bodies and event streams: [`ResponseReader`] finds the objects that are named, the usage, encrypted items and how the response ended |
 //! | `response/limits.rs` | when a rate limit is reset, in every dialect that upstreams use; a new dialect is added there |
 //! | `json/` | the JSON scanner below both |
 //! | `encoding.rs` | content codings, see [`Encoding`] |

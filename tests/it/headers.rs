@@ -250,7 +250,7 @@ async fn an_upstreams_request_id_is_returned() {
 }
 
 #[tokio::test]
-async fn accept_encoding_is_dropped_where_usage_is_read() {
+async fn accept_encoding_is_dropped_where_answers_are_read() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     let lines = "accept-encoding: gzip, zstd\r\n";
@@ -261,12 +261,16 @@ async fn accept_encoding_is_dropped_where_usage_is_read() {
         "/v1/responses/resp_1/cancel",
         "/v1/chat/completions",
         "/v1/embeddings",
+        "/v1/files",
+        "/v1/conversations",
     ] {
         let (arrived, _) = forward(&gateway, &sim, path, lines).await;
         assert!(!arrived.contains_key("accept-encoding"), "{path}");
     }
-    let (arrived, _) = forward(&gateway, &sim, "/v1/files", lines).await;
-    assert_eq!(arrived["accept-encoding"], "gzip, zstd");
+    for path in ["/v1/files/file-1/content", "/v1/images/generations"] {
+        let (arrived, _) = forward(&gateway, &sim, path, lines).await;
+        assert_eq!(arrived["accept-encoding"], "gzip, zstd", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -57,5 +57,6 @@ mod timeouts;
 mod tls;
 mod unprintable;
 mod upstream_connections;
+mod usage;
 mod waiting;
 mod web_pages;

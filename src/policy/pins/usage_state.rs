@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn of_many_threads_only_one_counts_a_usage() {
-        let owners: Owners = AffinityTable::new(9, Duration::from_secs(60));
+        let owners: Owners = AffinityTable::new(1_000, Duration::from_secs(60));
         let upstream = UpstreamId::from_name("a");
         for round in 0..200 {
             let id = format!("resp_{round}");

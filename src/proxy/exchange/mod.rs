@@ -12,7 +12,7 @@
 //! - [`response`] builds the caller's response head from the upstream's.
 //! - [`response_headers`] removes from that head what the caller must not receive.
 //! - [`rate_limit_headers`] tells the caller the remaining part of its limits.
-//! - [`body`] passes the response body on, reads usage and response ids from it, and ends the request's log and charge.
+//! - [`body`] passes the response body on, reads usage and the objects that it names from it, and ends the request's log and charge.
 //! - [`late_failure`] finds the failure of a stream that is being passed on, for the upstream's health.
 //!
 //! An exchange decides nothing. The [`turn`](super::turn) decides which upstream is called and what its answer means.

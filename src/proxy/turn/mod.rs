@@ -20,7 +20,9 @@
 //!   sender as a parameter, so that tests run it without a socket. `attempts/search` asks the upstreams for an object whose
 //!   owner is not known.
 //! - [`verdict`] judges what an answer means for the turn and for the health of its upstream.
-//! - [`confirm`] records the result: the pin of the session, and the owner of the response and its encrypted items.
+//! - [`answer_content`] is what a good answer contains.
+//! - [`confirm`] records the result: the pin of the session, and the owner of the objects and encrypted items in the answer. It
+//!   decides whether the usage of a response counts.
 //! - [`limits`] charges the turn to the client key that sent it.
 //! - [`turn_state`] seals the state that an upstream gives a client to return during the same turn.
 //!
