@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::oracle;
 use crate::body_path::BodyPaths;
+use crate::media::MediaTally;
 use crate::{
     ids::{EncryptedContent, ObjectId},
     scan::{
-        JsonError, JsonErrorKind, MediaTally, NamedObject, ReferenceKind, ReferenceSearch, RequestFacts,
-        RequestScanRules, RequestScanner, RoutingField,
+        JsonError, JsonErrorKind, NamedObject, ReferenceKind, ReferenceSearch, RequestFacts, RequestScanRules,
+        RequestScanner, RoutingField,
         testing::{DigestBuilder, Item, Leaf, Part, portable_request_scanner},
     },
 };
