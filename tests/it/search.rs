@@ -4,7 +4,13 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Sim};
 
-use crate::kit::{client, encoders::zstd, gateway::Gateway, sessions::key_with_home, sims};
+use crate::kit::{
+    client,
+    encoders::zstd,
+    gateway::Gateway,
+    sessions::{key_with_home, key_with_prefix},
+    sims,
+};
 
 /// A gateway that may send each request only once, in front of three accounts.
 async fn gateway_before(sims: &[Sim]) -> Gateway {
@@ -27,7 +33,7 @@ async fn an_object_that_was_made_elsewhere_is_found_and_remembered() {
     let sims = sims(3).await;
     let gateway = gateway_before(&sims).await;
     for sim in &sims {
-        for method in [Method::GET, Method::HEAD, Method::DELETE, Method::POST] {
+        for method in [Method::GET, Method::DELETE, Method::POST] {
             let made = made_elsewhere(sim, "/v1/conversations", &json!({})).await;
             let path = format!("/v1/conversations/{}", made["id"].as_str().expect("an id"));
             let body = if method == Method::POST {
@@ -116,7 +122,7 @@ async fn a_turn_finds_the_response_and_the_encrypted_items_that_it_continues() {
             "include": ["reasoning.encrypted_content"],
         });
         let made = made_elsewhere(&sims[1], "/v1/responses", &ask).await;
-        let key = key_with_home(&gateway, "a").await;
+        let key = key_with_prefix(&gateway, "a", &format!("stored-{stream}")).await;
         let next = json!({
             "model": "gpt-5.2", "input": "and?", "previous_response_id": made["id"], "prompt_cache_key": key, "stream": stream,
         });
@@ -134,7 +140,7 @@ async fn a_turn_finds_the_response_and_the_encrypted_items_that_it_continues() {
         let mut input = made["output"].as_array().expect("items").clone();
         assert!(input.iter().any(|item| item["encrypted_content"].is_string()), "{made}");
         input.push(json!({"role": "user", "content": "and now?"}));
-        let key = key_with_home(&gateway, "c").await;
+        let key = key_with_prefix(&gateway, "c", &format!("encrypted-{stream}")).await;
         let next =
             json!({"model": "gpt-5.2", "input": input, "store": false, "prompt_cache_key": key, "stream": stream});
         let mut request = client::post("/v1/responses", zstd(next.to_string().as_bytes()));
@@ -166,6 +172,7 @@ async fn a_stream_that_fails_because_an_object_is_not_there_is_searched_for() {
     });
     let reply = client::post_json(gateway.address, "/v1/responses", &next).await;
     assert_eq!(reply.routed(), ("b", "owner"), "{}", reply.text());
+    let key = key_with_prefix(&gateway, "a", "other").await;
     let unknown = json!({
         "model": "gpt-5.2", "input": "and?", "previous_response_id": "resp_none", "prompt_cache_key": key, "stream": true,
     });
