@@ -142,7 +142,11 @@ fn choose(c: &mut Criterion) {
     let first = |affinity, pin| {
         candidates(
             &pool,
-            Preference { affinity, pin },
+            Preference {
+                affinity,
+                pin,
+                ..Preference::default()
+            },
             |_| true,
             1,
             |index| index.as_usize() as u32,

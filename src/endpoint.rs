@@ -115,8 +115,9 @@ pub enum ConfinedAccess {
     Get,
     /// Operations on the one response that the path names, and the token count.
     NamedResponse,
-    /// `POST` to one of the paths that read and change nothing that is stored.
-    StatelessPost,
+    /// `POST` to one of the paths that read and change nothing that is stored, the creation of objects that can be kept
+    /// apart from those of other groups, and operations on such objects that the path names.
+    NamedObject,
 }
 
 /// One row of the table.
@@ -127,7 +128,7 @@ struct EndpointTraits {
     keyless_routing: KeylessRouting,
     is_repeatable: bool,
     is_usage_read: bool,
-    has_response_ids: bool,
+    names_objects: bool,
     runs_model: bool,
     confined_access: ConfinedAccess,
 }
@@ -151,29 +152,29 @@ impl Endpoint {
     /// The table of the properties of each endpoint.
     #[rustfmt::skip]
     const fn traits(self) -> EndpointTraits {
-        use ConfinedAccess::{Get, NamedResponse, Post, StatelessPost};
+        use ConfinedAccess::{Get, NamedResponse, Post, NamedObject};
         use EndpointClass::{Administration, Audio, Embeddings, Generation, Images, Models, Objects};
         use Inspection::{Always, IfJson};
         use KeylessRouting::{Balanced, ByContent};
         const YES: bool = true;
         const NO: bool = false;
-        let (label, class, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access) = match self {
-            //                        label               health          body       without    repeat- usage response runs a  confined
-            //                                            kept with       inspected  a key      able    read  ids      model  groups may
+        let (label, class, inspection, keyless_routing, is_repeatable, is_usage_read, names_objects, runs_model, confined_access) = match self {
+            //                        label               health          body       without    repeat- usage body can runs a  confined
+            //                                            kept with       inspected  a key      able    read  name obj model  groups may
             Self::Responses       => ("responses",        Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Compact         => ("compact",          Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Response        => ("response",         Objects,        IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
             Self::Models          => ("models",           Models,         IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
-            Self::ChatCompletions => ("chat_completions", Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Messages        => ("messages",         Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
+            Self::ChatCompletions => ("chat_completions", Generation,     Always,    ByContent, YES,    YES,  YES,      YES,   Post),
+            Self::Messages        => ("messages",         Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Images          => ("images",           Images,         IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
-            Self::Audio           => ("audio",            Audio,          IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
-            Self::Administration  => ("administration",   Administration, IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
-            Self::Other           => ("other",            Objects,        IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Images          => ("images",           Images,         IfJson,    Balanced,  NO,     NO,   YES,     YES,   NamedObject),
+            Self::Audio           => ("audio",            Audio,          IfJson,    Balanced,  NO,     NO,   NO,      YES,   NamedObject),
+            Self::Administration  => ("administration",   Administration, IfJson,    Balanced,  NO,     NO,   NO,      YES,   NamedObject),
+            Self::Other           => ("other",            Objects,        IfJson,    Balanced,  NO,     NO,   YES,     YES,   NamedObject),
         };
         EndpointTraits {
-            label, class, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access,
+            label, class, inspection, keyless_routing, is_repeatable, is_usage_read, names_objects, runs_model, confined_access,
         }
     }
 
@@ -213,9 +214,9 @@ impl Endpoint {
         self.is_usage_read()
     }
 
-    /// Whether requests can name an earlier response, and responses have an id that a later request can name.
-    pub const fn has_response_ids(self) -> bool {
-        self.traits().has_response_ids
+    /// Whether the body of a request can name an object that an upstream has made: an earlier response, a file and so on.
+    pub const fn names_objects(self) -> bool {
+        self.traits().names_objects
     }
 
     /// Whether a request can run a model, so that the caller's group must be allowed to use it.
@@ -246,26 +247,26 @@ mod tests {
                 yes_or_no(endpoint.is_repeatable()),
                 yes_or_no(endpoint.is_usage_read()),
                 yes_or_no(endpoint.drops_accept_encoding()),
-                yes_or_no(endpoint.has_response_ids()),
+                yes_or_no(endpoint.names_objects()),
                 yes_or_no(endpoint.runs_model()),
                 endpoint.confined_access(),
             )
         };
         let table = Endpoint::ALL.map(row).join("\n");
-        // label | class | inspected | without a key | repeatable | usage read | drops accept-encoding | response ids |
+        // label | class | inspected | without a key | repeatable | usage read | drops accept-encoding | names objects |
         // runs a model | confined groups may
         let expected = "\
 responses        | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 compact          | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 response         | objects        | IfJson | Balanced  | yes        | yes        | yes          | yes        | yes        | NamedResponse
 models           | models         | IfJson | Balanced  | yes        | no         | no           | no         | no         | Get
-chat_completions | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-messages         | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
+chat_completions | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
+messages         | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 embeddings       | embeddings     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-images           | images         | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
-audio            | audio          | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
-administration   | administration | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
-other            | objects        | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
+images           | images         | IfJson | Balanced  | no         | no         | no           | yes        | yes        | NamedObject
+audio            | audio          | IfJson | Balanced  | no         | no         | no           | no         | yes        | NamedObject
+administration   | administration | IfJson | Balanced  | no         | no         | no           | no         | yes        | NamedObject
+other            | objects        | IfJson | Balanced  | no         | no         | no           | yes        | yes        | NamedObject";
         assert_eq!(table, expected);
     }
 

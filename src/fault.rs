@@ -7,6 +7,7 @@
 
 mod message;
 mod reason;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-pub use self::reason::RejectReason;
+pub use self::{reason::RejectReason, reference::ObjectReference};
 
 /// An error with which Steadfast itself answers a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +70,8 @@ pub enum Fault {
     PathForbidden { path: String, why: &'static str },
     /// No upstream of the key's group serves this model. They serve the models that match `served`.
     ModelNotServed { model: String, served: Vec<String> },
-    /// The request names a response that is not known to be made by the caller's group. If `in_path` is true, the path
-    /// names the response, else `previous_response_id` names it.
-    ResponseNotFound { in_path: bool },
+    /// The request names an object that is not known to be made by the caller's group.
+    ObjectNotFound { reference: ObjectReference },
     /// The upstream has another name for the model, and Steadfast cannot write that name into a compressed body.
     RenameCompressed { model: String },
     /// The client key has reached one of its limits. `limit` is the limit in units of `kind`, and `retry` is the time
@@ -238,11 +238,11 @@ impl Fault {
             Self::ModelUnreadable { .. } => (S::FORBIDDEN, "model_unreadable", PERMISSION, R::Forbidden),
             Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, R::Forbidden),
             Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, R::Model),
-            Self::ResponseNotFound { in_path: true } => (S::NOT_FOUND, "response_not_found", INVALID, R::OwnerUnknown),
-            // This is OpenAI's own code, which clients recognise.
-            Self::ResponseNotFound { in_path: false } => {
-                (S::BAD_REQUEST, "previous_response_not_found", INVALID, R::OwnerUnknown)
-            }
+            // This is OpenAI's own status and code, which clients recognise.
+            Self::ObjectNotFound {
+                reference: reference @ ObjectReference::PreviousResponse,
+            } => (S::BAD_REQUEST, reference.code(), INVALID, R::OwnerUnknown),
+            Self::ObjectNotFound { reference } => (S::NOT_FOUND, reference.code(), INVALID, R::OwnerUnknown),
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
             // These are OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, kind.error_type(), R::RateLimited),
@@ -314,7 +314,7 @@ impl Fault {
             | Self::ModelUnreadable { .. }
             | Self::PathForbidden { .. }
             | Self::ModelNotServed { .. }
-            | Self::ResponseNotFound { .. }
+            | Self::ObjectNotFound { .. }
             | Self::RenameCompressed { .. }
             | Self::OwnerGone => RetryAdvice::Never,
             Self::Limited { resets_in: retry, .. }
@@ -359,7 +359,7 @@ impl Fault {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::ModelNotServed { .. } | Self::ModelForbidden { .. } | Self::RenameCompressed { .. } => Some("model"),
-            Self::ResponseNotFound { in_path: false } => Some("previous_response_id"),
+            Self::ObjectNotFound { reference } => reference.param(),
             _ => None,
         }
     }

@@ -209,6 +209,12 @@ impl OwnedKey {
         Self(XxHash3_64::oneshot_with_seed(seed, &content.0.to_le_bytes()))
     }
 
+    /// The key of a set of distinct objects and contents, in any order; `None` if the set is empty. A single one has its
+    /// own key.
+    pub fn of_set(keys: impl IntoIterator<Item = Self>) -> Option<Self> {
+        keys.into_iter().reduce(|set, key| Self(set.0 ^ key.0))
+    }
+
     /// The key as a number, for hashing.
     pub const fn as_u64(self) -> u64 {
         self.0
@@ -282,6 +288,16 @@ mod tests {
         let key = |namespace| OwnedKey::from_encrypted_content(namespace, content(3, ""));
         assert_ne!(key(a), key(b));
         assert_ne!(key(a), OwnedKey::from_object(a, ObjectId::from_text(b"aaa")));
+    }
+
+    #[test]
+    fn a_set_of_objects_has_a_key_that_does_not_depend_on_their_order() {
+        let group = Namespace::of_group("");
+        let [a, b, c] = ["a", "b", "c"].map(|id| OwnedKey::from_object(group, ObjectId::from_text(id.as_bytes())));
+        assert_eq!(OwnedKey::of_set([]), None);
+        assert_eq!(OwnedKey::of_set([a]), Some(a));
+        assert_eq!(OwnedKey::of_set([a, b, c]), OwnedKey::of_set([c, a, b]));
+        assert_ne!(OwnedKey::of_set([a, b]), OwnedKey::of_set([a, c]));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{FailedSubject, Fault, KeyProblem, LimitKind, UnavailableCause, seconds};
+use super::{FailedSubject, Fault, KeyProblem, LimitKind, ObjectReference, UnavailableCause, seconds};
 
 /// The subject of a sentence about the organization that owns the state to which a request refers.
-const OWNER: &str = "This request refers to an earlier response or encrypted content that belongs to one upstream organization. That organization";
+const OWNER: &str = "This request refers to an earlier response, another object or encrypted content that belongs to one upstream organization. That organization";
 /// The subject of a sentence about all upstreams that may serve a request.
 const EVERY_UPSTREAM: &str = "Every upstream that may serve this request";
 
@@ -45,8 +45,7 @@ impl Fault {
             Self::PathForbidden { path, why } => format!("Your API key may not call {path}: {why}."),
             Self::ModelNotServed { model, served } if served.is_empty() => format!("The model '{model}' does not exist here. GET /v1/models lists the models that exist."),
             Self::ModelNotServed { model, served } => format!("The model '{model}' does not exist here. You may use: {}. GET /v1/models lists them.", list(served)),
-            Self::ResponseNotFound { in_path: true } => "No response with this id was made with a key of your group, or it was made too long ago. Create a new response.".to_owned(),
-            Self::ResponseNotFound { in_path: false } => "No response with this previous_response_id was made with a key of your group, or it was made too long ago. Send the whole conversation instead.".to_owned(),
+            Self::ObjectNotFound { reference } => object_not_found(*reference),
             Self::RenameCompressed { model } => format!("The upstream has another name for the model '{model}', and Steadfast cannot write that name into a compressed body. Send the body uncompressed."),
             Self::RateLimited { kind, limit, retry } => {
                 // Codex reads the delay from this text and waits for that time.
@@ -113,6 +112,11 @@ fn failed_everywhere(subject: FailedSubject, retry: Duration) -> String {
         "{requests} Only a few requests are sent to an upstream until one succeeds. Try again in {}.",
         in_words(retry)
     )
+}
+
+fn object_not_found(reference: ObjectReference) -> String {
+    let (subject, advice) = reference.subject_and_advice();
+    format!("No {subject} was made with a key of your group, or it was made too long ago. {advice}")
 }
 
 /// The upstream as the subject of a sentence.

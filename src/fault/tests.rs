@@ -75,8 +75,15 @@ fn faults_of_access() -> Vec<Fault> {
         Fault::ModelUnreadable { problem: why },
         Fault::PathForbidden { path, why },
         not_served,
-        Fault::ResponseNotFound { in_path: true },
-        Fault::ResponseNotFound { in_path: false },
+        Fault::ObjectNotFound {
+            reference: ObjectReference::ResponseInPath,
+        },
+        Fault::ObjectNotFound {
+            reference: ObjectReference::PreviousResponse,
+        },
+        Fault::ObjectNotFound {
+            reference: ObjectReference::File,
+        },
         rate_limited(LimitKind::Requests),
         rate_limited(LimitKind::Tokens),
         rate_limited(LimitKind::Concurrent),
@@ -164,6 +171,7 @@ const TABLE: &str = "
 404 model_not_found invalid_request_error model model - -
 404 response_not_found invalid_request_error - owner_unknown - -
 400 previous_response_not_found invalid_request_error previous_response_id owner_unknown - -
+404 file_not_found invalid_request_error - owner_unknown - -
 429 rate_limit_exceeded requests - rate_limited 2 -
 429 rate_limit_exceeded tokens - rate_limited 2 -
 429 rate_limit_exceeded concurrent_requests - rate_limited 2 -

@@ -6,7 +6,7 @@
 //! A **key** names the session. It is a preference: any upstream can serve the request, but only one has the prompt
 //! in its cache. The **issuer** of the turn state that the request returns is a preference too, and a stronger one: a
 //! turn can go on without its turn state, which is sent to no other upstream. An **owner** is the upstream that holds
-//! state which the request refers to (an earlier response, an encrypted item). It is a requirement: another account
+//! state which the request refers to (an earlier response, a file, an encrypted item). It is a requirement: another account
 //! refuses the request. So an owner takes precedence over an issuer, and an issuer over a key. A key that is known as
 //! well is kept, so that the session is pinned to the upstream that has its state.
 //!
@@ -123,6 +123,18 @@ pub struct Preference {
     pub affinity: Affinity,
     /// The result of [`Pins::get`](super::Pins) for the session key.
     pub pin: Option<UpstreamId>,
+    /// The choice for a request without key, owner and issuer.
+    pub keyless: KeylessChoice,
+}
+
+/// How the first upstream of a request without key, owner and issuer is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeylessChoice {
+    /// The less loaded of two random upstreams.
+    #[default]
+    LessLoaded,
+    /// The rendezvous order of a number, so that equal requests go to the same upstream.
+    ByHash,
 }
 
 /// The reason for a request's upstream.
@@ -136,7 +148,8 @@ pub enum Route {
     Moved,
     /// The request goes to the owner of the state that it refers to, or to the issuer of its turn state.
     Owner,
-    /// The request has no session, and goes to the less loaded of two upstreams.
+    /// The request has no session. It goes to the less loaded of two upstreams, or, if it is a list, to the same upstream as
+    /// other lists.
     Keyless,
 }
 
@@ -209,7 +222,7 @@ enum Reach {
 
 /// Returns the candidates for a request. `eligible` tells which classes of upstreams may serve the request. A request
 /// without key, owner and issuer goes to the less loaded of two upstreams by `in_flight`; `random` is 64 uniformly random bits
-/// for that choice.
+/// for that choice. By [`KeylessChoice::ByHash`], `random` is the number whose rendezvous order decides.
 pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     pool: &'a Rendezvous,
     preference: Preference,
@@ -219,7 +232,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
 ) -> Candidates<'a, F> {
     let is_eligible = |index: &MemberIndex| eligible(pool.member(*index).class);
     let usable = |id| pool.position(id).filter(is_eligible);
-    let Preference { affinity, pin } = preference;
+    let Preference { affinity, pin, keyless } = preference;
     let pin = pin.and_then(usable);
     let mut second = None;
     let (own, reach, route) = if let Some(owner) = affinity.owner {
@@ -244,6 +257,8 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
         (pin, Reach::SiblingsFirst, Route::Pin)
     } else if affinity.key.is_some() {
         (None, Reach::SiblingsFirst, Route::Home)
+    } else if keyless == KeylessChoice::ByHash {
+        (None, Reach::Anywhere, Route::Keyless)
     } else {
         let weight = |index| is_eligible(&index).then(|| pool.member(index).weight);
         let own = less_loaded_of_two(random, pool.indexes(), weight, in_flight);

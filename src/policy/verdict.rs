@@ -17,7 +17,7 @@ use crate::{endpoint::EndpointClass, ids::ModelKey};
 mod tests;
 mod words;
 
-use words::Meaning;
+use words::{Meaning, Missing};
 
 /// The facts in an error body, or in a failed event of a stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,10 @@ pub struct ErrorFacts<'a> {
     pub says_permission: bool,
     /// Whether the message says that a quota of a day or longer, or the credit, is used up.
     pub says_quota: bool,
+    /// Whether the message says that something does not exist.
+    pub says_not_found: bool,
+    /// Whether the message says that the upstream does not have the endpoint at all.
+    pub says_unknown_route: bool,
 }
 
 /// The request that an answer belongs to.
@@ -47,6 +51,20 @@ pub struct Asked {
     pub endpoint: EndpointClass,
     /// The owner of the credential that the request carried.
     pub credential: CredentialOwner,
+    /// Where the request names objects.
+    pub objects: NamedObjects,
+}
+
+/// Where a request names objects that an upstream has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamedObjects {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In its path, and perhaps in its body.
+    InPath,
+    /// In its body only.
+    InBody,
 }
 
 /// The owner of the credential that a request carried to the upstream.
@@ -126,8 +144,9 @@ impl Verdict {
 
 /// Returns whether [`of_status`] needs the body of an answer with this status. For other statuses, the status alone
 /// decides.
-pub fn needs_body(status: StatusCode, credential: CredentialOwner) -> bool {
+pub fn needs_body(status: StatusCode, credential: CredentialOwner, objects: NamedObjects) -> bool {
     match status.as_u16() {
+        400 | 404 => objects != NamedObjects::None,
         401..=403 | 429 => credential == CredentialOwner::Upstream,
         503 | 529 => true,
         _ => false,
@@ -139,6 +158,8 @@ pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> V
     let is_configured = asked.credential == CredentialOwner::Upstream;
     match status.as_u16() {
         200..=299 => Verdict::Served,
+        404 if asked.objects == NamedObjects::InPath && facts.may_lack_object() => Verdict::ObjectNotFound,
+        400 | 404 if facts.lacks_object(asked) => Verdict::ObjectNotFound,
         401 if is_configured => facts.of_unauthorized(asked),
         402 if is_configured => match facts.meaning() {
             Some(Meaning::Account) => Verdict::Refused,
@@ -162,6 +183,7 @@ pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> V
 pub fn of_failed_stream(facts: &ErrorFacts<'_>, asked: &Asked) -> Verdict {
     let is_configured = asked.credential == CredentialOwner::Upstream;
     match facts.meaning() {
+        None | Some(Meaning::Request) if facts.lacks_object(asked) => Verdict::ObjectNotFound,
         Some(Meaning::Overload) if facts.reset.is_some() => facts.limited(asked, LimitCause::Rate),
         Some(Meaning::Overload | Meaning::Failure) => Verdict::Failed,
         Some(Meaning::Request | Meaning::Resource) => Verdict::Answered,
@@ -179,6 +201,22 @@ impl ErrorFacts<'_> {
     fn meaning(&self) -> Option<Meaning> {
         let of_kind = || self.kind.and_then(words::meaning_of);
         self.code.and_then(words::meaning_of).or_else(of_kind)
+    }
+
+    /// Whether the error may be about an object that is not there: it is about neither the endpoint nor the model.
+    fn may_lack_object(&self) -> bool {
+        let is_of_other = self
+            .code
+            .is_some_and(|code| words::names_missing(code) == Some(Missing::Other));
+        !self.says_unknown_route && !self.names_model && !is_of_other
+    }
+
+    /// Whether the error says that an object that the request names is not there.
+    fn lacks_object(&self, asked: &Asked) -> bool {
+        let is_of_object = self
+            .code
+            .is_some_and(|code| words::names_missing(code) == Some(Missing::Object));
+        asked.objects != NamedObjects::None && self.may_lack_object() && (is_of_object || self.says_not_found)
     }
 
     /// The verdict on a 401 under the configured credential (RFC 9110 section 15.5.2).

@@ -22,8 +22,12 @@ use crate::{
     tick::Clock,
 };
 
-/// The time for which the owner of a response or of an encrypted item is kept: the longest retention of a prompt cache.
+/// The time for which the owner of an object or of an encrypted item is kept: the longest retention of a prompt cache.
 const OWNER_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time for which an object is not searched for again after no upstream had it.
+const ABSENCE: Duration = Duration::from_secs(60);
+/// The maximum number of objects whose absence is remembered.
+const MAX_ABSENT: usize = 16_384;
 /// The maximum number of requests that wait for upstreams. Each of them holds its body and its client's connection.
 const MAX_WAITING: usize = 4096;
 
@@ -31,8 +35,11 @@ const MAX_WAITING: usize = 4096;
 pub struct RuntimeState {
     /// The upstream that has the prompt cache of each session.
     pub pins: Pins,
-    /// The upstream that made each response id and encrypted item.
+    /// The upstream that made each object and encrypted item.
     pub owners: Owners,
+    /// The objects and encrypted items, and the sets of them that one request named, that no upstream had when they were
+    /// searched for lately. Each has the upstream that was asked first. An owner that is recorded later counts more.
+    pub absent: Owners,
     /// The retry budget. It limits how many requests may be sent again.
     pub retries: SharedRetryBudget,
     /// The brakes of sessions and pools whose requests fail at every upstream.
@@ -73,6 +80,7 @@ impl RuntimeState {
         Self {
             pins: Pins::new(affinity.capacity, affinity.idle),
             owners: Owners::new(affinity.capacity, OWNER_RETENTION),
+            absent: Owners::new(MAX_ABSENT, ABSENCE),
             retries: SharedRetryBudget::new(retry.budget, clock),
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),

@@ -228,6 +228,7 @@ impl World {
             Preference {
                 affinity: *affinity,
                 pin: *pin,
+                ..Preference::default()
             },
             move |class| class == 0 || serves_all,
             *random,

@@ -1,5 +1,7 @@
 //! The tables of statuses and codes, under the configured credential and under the caller's, for each endpoint class.
 
+mod objects;
+
 use super::{
     CredentialOwner::{Caller, Upstream},
     words::TABLES,
@@ -13,6 +15,7 @@ fn asked(credential: CredentialOwner) -> Asked {
         model: None,
         endpoint: EndpointClass::Generation,
         credential,
+        objects: NamedObjects::None,
     }
 }
 
@@ -262,7 +265,10 @@ fn verdicts_without_the_body_equal_those_with_it() {
             for credential in [Upstream, Caller] {
                 let read = of_status(number, &facts, &asked(credential));
                 let unread = of_status(number, &ErrorFacts::default(), &asked(credential));
-                assert!(read == unread || needs_body(number, credential), "{number} {facts:?}");
+                assert!(
+                    read == unread || needs_body(number, credential, NamedObjects::None),
+                    "{number} {facts:?}"
+                );
             }
         }
     }

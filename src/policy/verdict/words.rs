@@ -24,6 +24,15 @@ pub(super) enum Meaning {
     Request,
 }
 
+/// What an error code says is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// An object that an upstream has made.
+    Object,
+    /// A model, an endpoint, or anything else that the operator of the account has to add.
+    Other,
+}
+
 /// The tables. A word is in one of them only.
 pub(super) const TABLES: [(Meaning, &[&str]); 7] = [
     (Meaning::Account, &ACCOUNT),
@@ -40,6 +49,19 @@ const QUOTA_ENDINGS: [&str; 2] = ["_spend_limit_exceeded", "_usage_limit_exceede
 
 /// The beginnings of codes for a fault of the request, for example `unsupported_parameter` and `invalid_image_url`.
 const REQUEST_BEGINNINGS: [&str; 3] = ["unsupported_", "invalid_image", "image_"];
+
+/// The beginnings of codes for something missing that is no object of an account, for example `model_not_found`.
+const NOT_OBJECTS: [&str; 9] = [
+    "deployment",
+    "endpoint",
+    "method",
+    "model",
+    "organization",
+    "path",
+    "project",
+    "route",
+    "url",
+];
 
 /// Words that say no more than the status 401 itself.
 const GENERIC: [&str; 8] = [
@@ -271,6 +293,20 @@ pub(super) fn meaning_of(word: &str) -> Option<Meaning> {
         .map(|(meaning, _)| *meaning)
         .or_else(by_ending)
         .or_else(by_beginning)
+}
+
+/// What the code `word`, in letters of any case, says is missing; `None` if it says nothing of that kind.
+pub(super) fn names_missing(word: &str) -> Option<Missing> {
+    const ENDINGS: [&str; 3] = ["_not_found", "notfound", "_not_exist"];
+    let word = word.to_ascii_lowercase();
+    match word.as_str() {
+        "invalid_encrypted_content" => Some(Missing::Object),
+        // The status in words.
+        "not_found" | "notfound" => None,
+        _ if !ENDINGS.iter().any(|end| word.ends_with(end)) => None,
+        _ if NOT_OBJECTS.iter().any(|start| word.starts_with(start)) => Some(Missing::Other),
+        _ => Some(Missing::Object),
+    }
 }
 
 /// Whether `word` says no more than the status of its answer: it is a number, or a word like `unauthorized`.

@@ -1,12 +1,11 @@
 //! The facts of a turn, read from an HTTP request.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::{
-    ids::ObjectId,
     proxy::{
         request::admit::Admitted,
-        turn::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts},
+        turn::facts::{Effect, HeaderLookup, NamedState, SessionFacts, TurnFacts},
     },
     scan::RequestFacts,
 };
@@ -21,6 +20,7 @@ pub(in crate::proxy) fn from_parts<'a>(
     TurnFacts {
         group: admitted.caller.group,
         endpoint: admitted.target.endpoint,
+        effect: effect_of(&admitted.method),
         model: facts.model.as_deref(),
         prompt_bytes,
         session: SessionFacts {
@@ -29,14 +29,19 @@ pub(in crate::proxy) fn from_parts<'a>(
             content: facts.content,
         },
         named_state: NamedState {
-            in_path: admitted
-                .target
-                .response_id()
-                .map(|id| ObjectId::from_text(id.as_bytes())),
+            in_path: admitted.target.objects(&admitted.method),
             in_body: &facts.named,
             turn_state_issuer: admitted.turn_state.as_ref().map(|state| state.issuer),
             encrypted: &facts.encrypted,
         },
+    }
+}
+
+fn effect_of(method: &Method) -> Effect {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Effect::Read,
+        Method::POST => Effect::Create,
+        _ => Effect::Change,
     }
 }
 
@@ -63,6 +68,7 @@ mod tests {
     use super::*;
     use crate::{
         endpoint::Endpoint,
+        ids::ObjectId,
         proxy::request::kit,
         scan::{NamedObject, ReferenceKind},
         wire::Framing,
@@ -95,7 +101,7 @@ mod tests {
         let state = facts.named_state;
         assert_eq!(
             (state.in_path, state.in_body),
-            (Some(ObjectId::from_text(b"resp_1")), &[named][..])
+            ([Some(ObjectId::from_text(b"resp_1")), None, None], &[named][..])
         );
         assert_eq!((state.turn_state_issuer, state.encrypted.len()), (None, 0));
     }

@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
-    policy::outlier::ResponseKind,
+    policy::{NamedObjects, outlier::ResponseKind},
     proxy::{
         exchange::{
             peek::{PeekContext, PeekedResponse},
@@ -27,7 +27,7 @@ use crate::{
             verdict::VerdictRules,
         },
     },
-    scan::EncodingKind,
+    scan::{EncodingKind, NamedObject, ReferenceKind},
     state::{Credential, RequestLimits, Upstream},
     tick::Clock,
     wire::{Relay, Replay, SendError, SendOptions},
@@ -47,6 +47,8 @@ pub(in crate::proxy) struct HttpSender {
     /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,
     repeatability: Repeatability,
+    /// Where the request names objects.
+    objects: NamedObjects,
     /// What a good answer contains.
     content: AnswerContent,
     limits: RequestLimits,
@@ -60,6 +62,7 @@ impl HttpSender {
         // request that an upstream may have begun is not sent again.
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let is_safe = admitted.method.is_safe();
+        let objects = named_objects(&admitted, &inspected);
         let is_plain = admitted.coding == EncodingKind::Identity;
         let content = answer_content(&admitted.method, &admitted.target, inspected.facts.store);
         let mut request = Request::new(inspected.body);
@@ -79,6 +82,7 @@ impl HttpSender {
                 (false, true) => Repeatability::Repeatable,
                 (false, false) => Repeatability::Once,
             },
+            objects,
             content,
             limits,
             clock,
@@ -165,7 +169,7 @@ impl RequestSender for HttpSender {
             endpoint: self.target.endpoint,
             content: self.content,
             model,
-            rules: VerdictRules::new(self.target.endpoint, model, upstream),
+            rules: VerdictRules::new(self.target.endpoint, model, upstream).with_objects(self.objects),
             limits: self.limits,
             clock: self.clock,
         };
@@ -190,6 +194,19 @@ impl RequestSender for HttpSender {
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {
         response.buffer_error(&upstream.confidential).await
+    }
+}
+
+/// Where the request names objects that its upstream must have.
+fn named_objects(admitted: &Admitted<'_>, inspected: &Inspected) -> NamedObjects {
+    let facts = &inspected.facts;
+    let is_needed = |object: &NamedObject| object.kind != ReferenceKind::ComparedResponse;
+    if admitted.target.objects(&admitted.method)[0].is_some() {
+        NamedObjects::InPath
+    } else if facts.named.iter().any(is_needed) || !facts.encrypted.is_empty() {
+        NamedObjects::InBody
+    } else {
+        NamedObjects::None
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`received`] is the head as it arrived, with the request's id.
 //! - [`target`] reads the endpoint from the method and the path. `path` checks the path first; the path of a new endpoint is
 //!   added there. `host` checks the host.
+//! - `object_path` finds the objects that the path names.
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
 //! - [`answer_content`] tells what a good answer to the request contains.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
@@ -22,6 +23,7 @@ pub(super) mod inspect;
 #[cfg(test)]
 pub(super) mod kit;
 pub(super) mod model_access;
+pub(super) mod object_path;
 mod path;
 mod path_access;
 pub(super) mod received;

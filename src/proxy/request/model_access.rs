@@ -1,5 +1,7 @@
 //! Part of the second stage: decides whether the caller's group may use the model that a request names.
 
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+
 use crate::proxy::{
     request::{admit::Admitted, inspect::Inspected},
     text::truncated,
@@ -11,7 +13,7 @@ use crate::{fault::Fault, state::Snapshot, wire::Framing};
 ///
 /// # Errors
 /// If the group may not use the model, if it may use only some models and the model cannot be read, or if an unread
-/// body could name a response of another group.
+/// body could name an object of another group.
 pub(in crate::proxy) fn check(
     snapshot: &Snapshot,
     admitted: &Admitted<'_>,
@@ -22,14 +24,14 @@ pub(in crate::proxy) fn check(
         return Ok(());
     }
     let is_inspected = admitted.is_inspected();
-    if !is_inspected && may_hide_response(admitted) {
+    if !is_inspected && may_hide_object(admitted) {
         return Err(Fault::PathForbidden {
             path: format!("{} {}", admitted.method, truncated(target.tail())),
-            why: "Steadfast cannot read the body of this request, and it could name a response of another group. Send the body \
-                  as JSON, uncompressed",
+            why: "Steadfast cannot read the body of this request, and it could name an object of another group. Send the \
+                  body as JSON, uncompressed",
         });
     }
-    if group.models.is_all() {
+    if group.models.is_all() || target.object_path().is_separable(&admitted.method) {
         return Ok(());
     }
     if !is_inspected {
@@ -49,11 +51,26 @@ pub(in crate::proxy) fn check(
     }
 }
 
-/// Whether a body that is not inspected may name a response of another group.
-fn may_hide_response(admitted: &Admitted<'_>) -> bool {
-    admitted.target.endpoint.has_response_ids()
-        && admitted.caller.group.shares_accounts
+/// Whether a body that is not inspected may name an object of another group. The form with the content of a new file names
+/// none.
+fn may_hide_object(admitted: &Admitted<'_>) -> bool {
+    let path = admitted.target.object_path();
+    admitted.caller.group.shares_accounts
         && admitted.framing != Framing::None
+        && admitted.target.endpoint.names_objects()
+        && !path.refers_to_nothing()
+        && !(path.takes_content() && is_form(&admitted.headers))
+}
+
+/// Whether every upstream reads the body as a form.
+fn is_form(headers: &HeaderMap) -> bool {
+    const FORM: &[u8] = b"multipart/form-data";
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_named = |value: &HeaderValue| {
+        let start = value.as_bytes().get(..FORM.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(FORM))
+    };
+    types.next().is_some_and(is_named) && types.next().is_none()
 }
 
 #[cfg(test)]
@@ -122,8 +139,12 @@ mod tests {
                 Some("path_not_allowed"),
             ),
             ("key-shared", "/v1/responses", Framing::None, None),
-            ("key-shared", "/v1/chat/completions", BODY, None),
+            ("key-shared", "/v1/chat/completions", BODY, Some("path_not_allowed")),
             ("key-shared", "/v1/moderations", BODY, None),
+            ("key-shared", "/v1/embeddings", BODY, None),
+            ("key-shared", "/v1/vector_stores", BODY, Some("path_not_allowed")),
+            ("key-shared", "/v1/vector_stores/vs_1", Framing::None, None),
+            ("key-models", "/v1/vector_stores", BODY, None),
         ] {
             let head = ("POST", path, "unheard-of");
             assert_eq!(code(key, head, framing, None), expected, "{key} {path} {framing:?}");
@@ -131,8 +152,35 @@ mod tests {
     }
 
     #[test]
+    fn a_form_may_carry_the_content_of_a_new_file() {
+        let snapshot = kit::snapshot(GROUPS);
+        for (path, content_type, is_allowed) in [
+            ("/v1/files", "multipart/form-data; boundary=x", true),
+            ("/v1/files", "Multipart/Form-Data; boundary=x", true),
+            ("/v1/uploads/upload_1/parts", "multipart/form-data; boundary=x", true),
+            ("/v1/images/edits", "multipart/form-data; boundary=x", true),
+            ("/v1/files", "text/plain", false),
+            ("/v1/files", "", false),
+            ("/v1/containers/cntr_1/files", "multipart/form-data; boundary=x", false),
+            ("/v1/vector_stores", "multipart/form-data; boundary=x", false),
+        ] {
+            let request = Request::post(path)
+                .header("host", "h")
+                .header("x-api-key", "key-shared");
+            let request = request
+                .header("content-type", content_type)
+                .body(())
+                .expect("a request");
+            let admitted = kit::admit(&snapshot, request, BODY).expect("an admitted request");
+            assert_eq!(may_hide_object(&admitted), !is_allowed, "{path} {content_type}");
+        }
+    }
+
+    #[test]
     fn requests_that_run_no_model_need_none() {
         for head in [
+            ("POST", "/v1/conversations", "identity"),
+            ("GET", "/v1/files/file-1", "identity"),
             ("GET", "/v1/models", "identity"),
             ("GET", "/v1/responses/r-1", "identity"),
             ("POST", "/v1/responses/r-1/cancel", "identity"),

@@ -2,7 +2,8 @@
 //!
 //! A confined group may use only some models, or shares its upstream accounts with other groups. It may call only paths
 //! whose effect Steadfast can check. On such a path the request's body names the model, and the request reads and
-//! changes only the data that it carries or names. Everything else that an account holds (files, stored completions,
+//! changes only the data that it carries or names, or it creates an object. If the accounts are shared, a later check
+//! refuses objects that another group has made. Everything else that an account holds (lists of objects, batches,
 //! fine-tuned models) belongs to all groups that use the account.
 
 use http::Method;
@@ -50,7 +51,9 @@ fn is_checkable(method: &Method, target: &RequestTarget) -> bool {
         ConfinedAccess::Post => is_post,
         ConfinedAccess::Get => method == Method::GET,
         ConfinedAccess::NamedResponse => target.is_of_response(method) || is_post && target.counts_tokens(),
-        ConfinedAccess::StatelessPost => is_post && is_stateless(target.tail()),
+        ConfinedAccess::NamedObject => {
+            is_post && is_stateless(target.tail()) || target.object_path().is_separable(method)
+        }
     }
 }
 
@@ -107,8 +110,23 @@ mod tests {
             (Method::POST, "/v1/moderations", true),
             (Method::POST, "/v1/audio/speech", true),
             (Method::GET, "/v1/moderations", false),
-            (Method::POST, "/v1/files", false),
+            (Method::POST, "/v1/files", true),
             (Method::GET, "/v1/files", false),
+            (Method::GET, "/v1/files/file-1/content", true),
+            (Method::DELETE, "/v1/vector_stores/vs_1", true),
+            (Method::POST, "/v1/vector_stores/vs_1/search", true),
+            (Method::POST, "/v1/conversations", true),
+            (Method::GET, "/v1/conversations/conv_1/items", true),
+            (Method::POST, "/v1/containers", true),
+            (Method::POST, "/v1/uploads/upload_1/complete", true),
+            (Method::GET, "/v1/vector_stores", false),
+            (Method::POST, "/v1/batches", false),
+            (Method::GET, "/v1/batches/batch_1", false),
+            (Method::POST, "/v1/fine_tuning/jobs", false),
+            (Method::POST, "/v1/evals/eval_1/runs", false),
+            (Method::POST, "/v1/assistants", false),
+            (Method::GET, "/v1/organization/projects/proj_1", false),
+            (Method::GET, "/v1/chat/completions/chatcmpl-1", false),
         ] {
             for group in ["shared", "models"] {
                 assert_eq!(

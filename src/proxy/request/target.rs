@@ -2,8 +2,14 @@
 
 use http::{Method, Uri, uri::PathAndQuery};
 
-use super::path;
-use crate::{endpoint::Endpoint, fault::Fault, proxy::text::truncated, state::Upstream};
+use super::{object_path::ObjectPath, path};
+use crate::{
+    endpoint::{Endpoint, EndpointClass},
+    fault::Fault,
+    ids::ObjectId,
+    proxy::text::truncated,
+    state::Upstream,
+};
 
 /// The target of a request (RFC 9112 section 3.2): its endpoint, its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +21,7 @@ pub(in crate::proxy) struct RequestTarget {
     tail_start: usize,
 }
 
-/// `/v1/responses/input_tokens` counts the tokens of its body. It is not the id of a response.
+/// `/v1/responses/input_tokens` counts the tokens of its body.
 const COUNT_TOKENS: &str = "input_tokens";
 
 impl RequestTarget {
@@ -29,21 +35,28 @@ impl RequestTarget {
         self.path_and_query.query()
     }
 
-    /// The id of the response that the path names, as in `/responses/{id}/cancel`.
-    pub fn response_id(&self) -> Option<&str> {
-        if self.endpoint != Endpoint::Response {
-            return None;
+    /// The path, split into its collection and the objects that it names.
+    pub fn object_path(&self) -> ObjectPath<'_> {
+        ObjectPath::new(self.tail())
+    }
+
+    /// The objects that a request with this method names in its path, the outermost first.
+    #[inline]
+    pub fn objects(&self, method: &Method) -> [Option<ObjectId>; 3] {
+        match self.endpoint.class() {
+            EndpointClass::Objects => self.object_path().objects(method),
+            _ => [None; 3],
         }
-        self.tail()
-            .strip_prefix("/responses/")?
-            .split('/')
-            .next()
-            .filter(|id| !id.is_empty() && *id != COUNT_TOKENS)
     }
 
     /// Whether a request with this method reads or changes only the one response that its path names.
     pub fn is_of_response(&self, method: &Method) -> bool {
-        let Some(id) = self.response_id() else { return false };
+        if self.endpoint != Endpoint::Response {
+            return false;
+        }
+        let Some(id) = self.object_path().id(method) else {
+            return false;
+        };
         match &self.tail()["/responses/".len() + id.len()..] {
             "" => *method == Method::GET || *method == Method::DELETE,
             "/cancel" => *method == Method::POST,
@@ -266,22 +279,22 @@ mod tests {
 
     #[test]
     fn operations_on_one_response_are_recognised() {
-        for (method, path, id, is_of_response) in [
-            (Method::GET, "/v1/responses/r-1", Some("r-1"), true),
-            (Method::DELETE, "/v1/responses/r-1", Some("r-1"), true),
-            (Method::POST, "/v1/responses/r-1", Some("r-1"), false),
-            (Method::POST, "/v1/responses/r-1/cancel", Some("r-1"), true),
-            (Method::GET, "/v1/responses/r-1/cancel", Some("r-1"), false),
-            (Method::GET, "/v1/responses/r-1/input_items", Some("r-1"), true),
-            (Method::GET, "/v1/responses/r-1/", Some("r-1"), false),
-            (Method::GET, "/v1/responses/", None, false),
-            (Method::GET, "/v1/responses/input_tokens", None, false),
-            (Method::GET, "/v1/responses/compact", Some("compact"), true),
-            (Method::POST, "/v1/responses/compact", None, false),
-            (Method::GET, "/v1/models/r-1", None, false),
+        for (method, path, is_of_response) in [
+            (Method::GET, "/v1/responses/r-1", true),
+            (Method::DELETE, "/v1/responses/r-1", true),
+            (Method::POST, "/v1/responses/r-1", false),
+            (Method::POST, "/v1/responses/r-1/cancel", true),
+            (Method::GET, "/v1/responses/r-1/cancel", false),
+            (Method::GET, "/v1/responses/r-1/input_items", true),
+            (Method::GET, "/v1/responses/r-1/", false),
+            (Method::GET, "/v1/responses/", false),
+            (Method::GET, "/v1/responses/input_tokens", false),
+            (Method::GET, "/v1/responses/compact", false),
+            (Method::POST, "/v1/responses/compact", false),
+            (Method::GET, "/v1/models/r-1", false),
+            (Method::GET, "/v1/files/r-1", false),
         ] {
             let target = read(&method, &path.parse().expect("a URI")).expect(path);
-            assert_eq!(target.response_id(), id, "{method} {path}");
             assert_eq!(target.is_of_response(&method), is_of_response, "{method} {path}");
         }
     }

@@ -2,13 +2,12 @@
 
 use super::{
     confirm::PinUpdate,
-    facts::{HeaderLookup, NamedState, TurnFacts},
+    facts::{Effect, HeaderLookup, TurnFacts},
+    ownership::{self, UnownedState},
 };
 use crate::{
     endpoint::{EndpointClass, KeylessRouting},
-    fault::Fault,
-    ids::{Namespace, OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, Member, PinTakeover, PromptSize},
+    policy::{Affinity, Clues, KeylessChoice, Member, PinTakeover, PromptSize},
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
@@ -32,34 +31,24 @@ pub(super) fn affinity<'a>(
         texts: session.texts,
         header: &session.header,
         content,
-        owner: owner(gateway, namespace, &facts.named_state),
+        owner: ownership::owner(gateway, namespace, &facts.named_state),
         issuer: facts.named_state.turn_state_issuer,
     };
     Affinity::find(&snapshot.sources, namespace, &clues)
 }
 
-/// Checks that the caller's group made every response that the request names. The check is only for a group that shares
-/// its accounts with other groups, because such an account would also serve the responses of the other groups.
-///
-/// # Errors
-/// [`Fault::ResponseNotFound`] if the group is not known to have made the response.
+/// How the first upstream of a turn without session, owner and issuer is chosen, and the number that decides. Lists that a
+/// group reads come from the same upstream, and a search for an object begins at the same upstream, at every replica.
 #[inline]
-pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &NamedState<'_>) -> Result<(), Fault> {
-    if !group.shares_accounts {
-        return Ok(());
+pub(super) fn keyless_choice<'a>(
+    facts: &TurnFacts<'a, impl HeaderLookup<'a>>,
+    unowned: Option<&UnownedState>,
+) -> (KeylessChoice, u64) {
+    match unowned {
+        Some(unowned) => (KeylessChoice::ByHash, unowned.key().as_u64()),
+        None if facts.effect == Effect::Read => (KeylessChoice::ByHash, facts.group.namespace.as_u64()),
+        None => (KeylessChoice::LessLoaded, fastrand::u64(..)),
     }
-    let now = gateway.clock.now();
-    let is_unknown = |id| {
-        let key = OwnedKey::from_object(group.namespace, id);
-        gateway.runtime.owners.get(key, now).is_none()
-    };
-    if named.in_path.is_some_and(is_unknown) {
-        return Err(Fault::ResponseNotFound { in_path: true });
-    }
-    if named.in_body.iter().any(|object| is_unknown(object.id)) {
-        return Err(Fault::ResponseNotFound { in_path: false });
-    }
-    Ok(())
 }
 
 /// Whether the prompt or the state of a turn is at its own upstream (the first candidate), so that it waits there for
@@ -88,6 +77,10 @@ pub(super) fn is_cached_at_own(
 
 /// The change that the turn makes to the pin of its session if an upstream serves it. `pinned` is the upstream of the pin,
 /// if it is still configured.
+///
+/// The pin says where the prompt is cached, so a request that generates no text does not move it: if its account is limited
+/// for images, for example, the session stays. A session that begins with a new object, such as a file, has its state
+/// there, so that request writes the first pin.
 #[inline]
 pub(super) fn pin_update<'a>(
     snapshot: &Snapshot,
@@ -96,17 +89,19 @@ pub(super) fn pin_update<'a>(
     pinned: Option<&Member>,
 ) -> PinUpdate {
     let takeover = match pinned {
-        // The pin says where the prompt is cached. A request that generates no text has no prompt: if it moves, because
-        // its account is limited for images, for example, the session stays.
-        _ if facts.endpoint.class() != EndpointClass::Generation => None,
+        None if facts.endpoint.class() == EndpointClass::Objects && facts.effect == Effect::Create => {
+            Some(PinTakeover::IfAsLong)
+        }
+        _ if facts.endpoint.class() != EndpointClass::Generation || facts.effect == Effect::Read => None,
         Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
         Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
         None => Some(PinTakeover::Always),
     };
-    let prompt = match facts.named_state.continues_stored_conversation() {
-        // The body is only the end of the prompt, which has an unknown length.
-        true => PromptSize::NONE,
-        false => PromptSize::of_bytes(facts.prompt_bytes),
+    let has_prompt = facts.endpoint.class() == EndpointClass::Generation;
+    let prompt = match has_prompt && !facts.named_state.continues_stored_conversation() {
+        // There is no prompt, or the body is only its end, and the length of the whole is not known.
+        false => PromptSize::NONE,
+        true => PromptSize::of_bytes(facts.prompt_bytes),
     };
     PinUpdate { prompt, takeover }
 }
@@ -123,28 +118,6 @@ fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member)
     (!serves_group).then_some(PinTakeover::Always)
 }
 
-/// The upstream that holds the state that a request refers to and cannot do without: an object that the request names, or
-/// the newest encrypted item whose owner is known.
-#[inline]
-fn owner(gateway: &Gateway, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
-    let owners = &gateway.runtime.owners;
-    let owner_of = |key| owners.get(key, gateway.clock.now());
-    let owner_of_object = |id| owner_of(OwnedKey::from_object(namespace, id));
-    let in_body = || {
-        let owned = named
-            .in_body
-            .iter()
-            .filter_map(|object| Some((object.kind, owner_of_object(object.id)?)));
-        owned.min_by_key(|(kind, _)| *kind).map(|(_, owner)| owner)
-    };
-    named.in_path.and_then(owner_of_object).or_else(in_body).or_else(|| {
-        let newest_first = named.encrypted.iter().rev();
-        newest_first
-            .map(|item| OwnedKey::from_encrypted_content(namespace, *item))
-            .find_map(owner_of)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, LazyLock};
@@ -155,8 +128,11 @@ mod tests {
     use crate::{
         body_path::BodyTexts,
         endpoint::Endpoint,
-        ids::{ContentDigest, EncryptedContent, ObjectId, SessionKey},
-        proxy::{testing, turn::facts::SessionFacts},
+        ids::{ContentDigest, EncryptedContent, ObjectId, OwnedKey, SessionKey, UpstreamId},
+        proxy::{
+            testing,
+            turn::facts::{NamedState, SessionFacts},
+        },
         scan::{NamedObject, ReferenceKind},
     };
 
@@ -174,6 +150,7 @@ mod tests {
         TurnFacts {
             group,
             endpoint,
+            effect: Effect::Create,
             model: None,
             prompt_bytes: 0,
             session: SessionFacts {
@@ -194,6 +171,8 @@ mod tests {
         for (endpoint, expected) in [
             (Endpoint::Responses, Some(key)),
             (Endpoint::Compact, Some(key)),
+            (Endpoint::ChatCompletions, Some(key)),
+            (Endpoint::Messages, Some(key)),
             (Endpoint::Embeddings, None),
             (Endpoint::Other, None),
         ] {
@@ -236,7 +215,7 @@ mod tests {
             ..NamedState::default()
         };
         let in_path = NamedState {
-            in_path: Some(object("resp_a")),
+            in_path: [Some(object("resp_a")), None, None],
             ..NamedState::default()
         };
         let encrypted = |encrypted| NamedState {
@@ -256,6 +235,35 @@ mod tests {
             let found = affinity(&gateway, &snapshot, &facts(group, Endpoint::Responses, named));
             assert_eq!((found.owner, found.issuer), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn lists_come_from_one_upstream_and_new_objects_are_balanced() {
+        let gateway = testing::gateway("");
+        let snapshot = gateway.snapshot();
+        let group = snapshot.access.anonymous();
+        let choice = |named_state, effect| {
+            let facts = TurnFacts {
+                effect,
+                ..facts(group, Endpoint::Other, named_state)
+            };
+            let unowned = UnownedState::find(&gateway, &snapshot, &facts, None);
+            keyless_choice(&facts, unowned.as_deref())
+        };
+        let list = (KeylessChoice::ByHash, group.namespace.as_u64());
+        assert_eq!(choice(NamedState::default(), Effect::Read), list);
+        let (kind, _) = choice(NamedState::default(), Effect::Create);
+        assert_eq!(kind, KeylessChoice::LessLoaded);
+        let named = |id| NamedState {
+            in_path: [Some(object(id)), None, None],
+            ..NamedState::default()
+        };
+        let [one, other] = ["file-1", "file-2"].map(|id| choice(named(id), Effect::Read));
+        assert_eq!(
+            (one.0, one),
+            (KeylessChoice::ByHash, choice(named("file-1"), Effect::Change))
+        );
+        assert_ne!(one, other);
     }
 
     /// The upstreams `a` and `b` of one organization, `c` of another, and `d`, which serves other models. The group `few`
@@ -361,6 +369,17 @@ mod tests {
             facts.endpoint = Endpoint::Embeddings;
             let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
             assert_eq!(update.takeover, None, "{pin} {previous_response:?}");
+            facts.endpoint = Endpoint::Other;
+            let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
+            let has_pin = member(&snapshot, pin).is_some();
+            let expected = PinUpdate {
+                prompt: PromptSize::NONE,
+                takeover: (!has_pin).then_some(PinTakeover::IfAsLong),
+            };
+            assert_eq!(update, expected, "{pin}: a new object writes the first pin only");
+            (facts.endpoint, facts.effect) = (Endpoint::Responses, Effect::Read);
+            let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
+            assert_eq!(update.takeover, None, "{pin}: a list has no prompt");
         }
     }
 }

@@ -8,6 +8,8 @@
 //! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
 //! limited it. Waiting is bounded by time.
 //!
+//! An answer that says that an object is not there begins a search for the object, see `search`.
+//!
 //! The failure of an upstream may be the fault of the request. So failures are withheld from the health of upstreams
 //! until another upstream serves the same request. A failed dial is no fault of the request and counts at once. A timeout
 //! counts as nothing: the upstream may still be working.
@@ -16,6 +18,7 @@
 //! health of its upstream; the sender only reports what has happened.
 
 mod last_word;
+mod search;
 mod sender;
 
 use std::{mem, time::Duration};
@@ -119,8 +122,10 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 Err(failed) => failed,
             };
             match failed.kind {
+                // The future is boxed, because searches are rare and a request's future is as large as its largest branch.
+                FailureKind::NotFound => return Box::pin(self.search(failed, number)).await,
                 FailureKind::LimitedForNow => self.turn.mark_limited(failed.index),
-                FailureKind::Failed | FailureKind::Refused | FailureKind::Unclear => {
+                FailureKind::Failed | FailureKind::Refused | FailureKind::Unclear | FailureKind::NotSent => {
                     self.turn.mark_failed(failed.index)
                 }
             }
@@ -191,6 +196,9 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             Ok(answer) => answer,
             Err(failure) => return Err(self.record_unanswered(failure, upstream, index, lease)),
         };
+        if answer.verdict == Verdict::ObjectNotFound && !(self.sender.has_body() && self.turn.may_search(index)) {
+            answer.verdict = Verdict::Answered;
+        }
         match answer.verdict {
             // The failure is withheld when the lease is given back.
             Verdict::Failed => {}
@@ -275,6 +283,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 FailureKind::Failed
             }
             Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
+            Verdict::ObjectNotFound => FailureKind::NotFound,
             _ => FailureKind::Refused,
         };
         let may_go_on = self.is_repeatable() || verdict::did_no_work(verdict, status);
@@ -282,7 +291,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         // A request that may wait must not hold a connection either, and an incomplete answer is of no use.
         let can_be_kept = match rest {
             BufferedRest::Whole => true,
-            BufferedRest::Partial => verdict == Verdict::Failed,
+            BufferedRest::Partial => matches!(verdict, Verdict::Failed | Verdict::ObjectNotFound),
             BufferedRest::Broken => false,
         };
         Box::new(FailedAttempt {
@@ -311,7 +320,8 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         let name = shown_name(self.turn.snapshot(), upstream);
         let failed_attempts = &upstream.state.metrics.failed_attempts;
         let (failover, kind, fault) = match failure {
-            SendFailure::NotSendable(fault) | SendFailure::RequestBody(fault) => (None, FailureKind::Unclear, fault),
+            SendFailure::NotSendable(fault) => (None, FailureKind::NotSent, fault),
+            SendFailure::RequestBody(fault) => (None, FailureKind::Unclear, fault),
             SendFailure::Unreachable => {
                 failed_attempts.increment(FailoverReason::Connect);
                 lease.report(Verdict::Failed);

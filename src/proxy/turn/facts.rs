@@ -16,6 +16,8 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
     pub group: &'a Group,
     /// The endpoint that the request calls.
     pub endpoint: Endpoint,
+    /// What the request does to the objects of an account.
+    pub effect: Effect,
     /// The model that the request names.
     pub model: Option<&'a str>,
     /// The length of the prompt in bytes of text: the length of the body after decompression, in which each image,
@@ -27,6 +29,17 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
     pub session: SessionFacts<'a, H>,
     /// The state at an upstream that the request refers to.
     pub named_state: NamedState<'a>,
+}
+
+/// What a request does to the objects of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Effect {
+    /// The request only reads.
+    Read,
+    /// The request may create an object.
+    Create,
+    /// The request changes or deletes an object.
+    Change,
 }
 
 /// The facts about the session in a request.
@@ -43,8 +56,8 @@ pub(in crate::proxy) struct SessionFacts<'a, H> {
 /// without its turn state, but not without any other state.
 #[derive(Clone, Copy, Default)]
 pub(in crate::proxy) struct NamedState<'a> {
-    /// The object in the path.
-    pub in_path: Option<ObjectId>,
+    /// The object in the path, and then the objects in that object, the outermost first.
+    pub in_path: [Option<ObjectId>; 3],
     /// The objects that the body names.
     pub in_body: &'a [NamedObject],
     /// The upstream that issued the turn state that the request returns.

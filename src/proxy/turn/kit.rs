@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use http::HeaderName;
 
-use super::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts};
+use super::facts::{Effect, HeaderLookup, NamedState, SessionFacts, TurnFacts};
 use crate::{
     body_path::BodyTexts,
     endpoint::Endpoint,
@@ -29,6 +29,7 @@ pub fn facts(snapshot: &Snapshot) -> TurnFacts<'_, impl HeaderLookup<'_>> {
     TurnFacts {
         group: snapshot.access.anonymous(),
         endpoint: Endpoint::Responses,
+        effect: Effect::Create,
         model: Some("gpt-5.2"),
         prompt_bytes: 1_000_000,
         session: SessionFacts {

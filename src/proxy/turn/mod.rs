@@ -12,11 +12,13 @@
 //! - [`facts`] are the input: the objects that the request names, and the group of its caller. The HTTP side makes them
 //!   from a request; a WebSocket message and a test make them directly.
 //! - [`affinity`] reads the session key, the owner of the named state and the issuer of the turn state from the facts.
+//! - [`ownership`] finds the owners of the objects that the request names, and remembers those that a search has found.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
 //!   The brake (`pick/brake`) refuses a turn whose session or pool has failed everywhere, unless it is a probe.
 //! - [`outlook`] tells why no upstream takes the turn, and when one may.
 //! - [`attempts`] is the loop: it sends the request to one upstream after the other until one serves it. It takes the
-//!   sender as a parameter, so that tests run it without a socket.
+//!   sender as a parameter, so that tests run it without a socket. `attempts/search` asks the upstreams for an object whose
+//!   owner is not known.
 //! - [`verdict`] judges what an answer means for the turn and for the health of its upstream.
 //! - [`answer_content`] is what a good answer contains.
 //! - [`confirm`] records the result: the pin of the session, and the owner of the objects and encrypted items in the answer. It
@@ -36,6 +38,7 @@ pub(super) mod facts;
 mod kit;
 pub(super) mod limits;
 mod outlook;
+mod ownership;
 pub(super) mod pick;
 pub(super) mod turn_state;
 pub(super) mod verdict;

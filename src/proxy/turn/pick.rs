@@ -5,6 +5,7 @@
 //! the decision: it takes a lease, or waits for one.
 
 mod brake;
+mod search;
 mod setbacks;
 mod turn_brake;
 mod wait;
@@ -18,14 +19,15 @@ use super::{
     confirm::{self, PinUpdate},
     facts::{HeaderLookup, TurnFacts},
     outlook::{Obstacle, Outlook},
+    ownership::{self, UnownedState},
 };
 use crate::{
     endpoint::EndpointClass,
     fault::{self, Fault, UnavailableCause},
     ids::{ModelKey, Namespace, UpstreamId},
     policy::{
-        self, Affinity, Availability, Candidate, Decision, LimitCause, MemberIndex, Preference, RequestClass, Route,
-        WaitLimits, outlier,
+        self, Affinity, Availability, Candidate, Decision, KeylessChoice, LimitCause, MemberIndex, Preference,
+        RequestClass, Route, WaitLimits, outlier,
     },
     proxy::text::truncated,
     state::{Eligibility, Gateway, Lease, Snapshot, Upstream},
@@ -54,9 +56,13 @@ pub(in crate::proxy) struct Turn<'a> {
     pin: Option<UpstreamId>,
     /// The rule by which a served turn changes that pin.
     pin_update: PinUpdate,
-    /// A random number for choices that no rule decides. It is drawn once, so that the order of the candidates stays
-    /// the same.
-    random: u64,
+    /// The objects and encrypted items of the request whose owner is not known.
+    unowned: Option<Box<UnownedState>>,
+    /// How the first upstream is chosen if the turn has neither session nor owner.
+    keyless: KeylessChoice,
+    /// The number that decides where no rule does: a random one, or that of [`KeylessChoice::ByHash`]. It is drawn once, so
+    /// that the order of the candidates stays the same.
+    number: u64,
     /// The times until which the turn waits for its own upstream, and for any upstream.
     wait_limits: WaitLimits,
     /// Whether `wait_limits.now` was read just now, when the turn was opened, so that the first pick need not read the
@@ -96,8 +102,8 @@ impl<'a> Turn<'a> {
     /// Begins a turn.
     ///
     /// # Errors
-    /// [`Fault::ModelNotServed`] if no upstream serves the model to the caller's group, and [`Fault::ResponseNotFound`]
-    /// if the group may not refer to a response that the request names. [`Fault::FailedEverywhere`] if the
+    /// [`Fault::ModelNotServed`] if no upstream serves the model to the caller's group, and [`Fault::ObjectNotFound`]
+    /// if the group may not refer to an object that the request names. [`Fault::FailedEverywhere`] if the
     /// requests before have failed at every upstream.
     #[inline]
     pub fn open<'f>(
@@ -112,8 +118,10 @@ impl<'a> Turn<'a> {
                 model: truncated(facts.model.unwrap_or_default()),
                 served: snapshot.models_of(group),
             })?;
-        affinity::check_named_responses(gateway, group, &facts.named_state)?;
+        ownership::check_named_objects(gateway, facts)?;
         let affinity = affinity::affinity(gateway, snapshot, facts);
+        let unowned = UnownedState::find(gateway, snapshot, facts, affinity.owner);
+        let (keyless, number) = affinity::keyless_choice(facts, unowned.as_deref());
         let now = gateway.clock.now();
         let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
         let pinned = pin
@@ -122,6 +130,7 @@ impl<'a> Turn<'a> {
         let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
         let class = facts.endpoint.class();
         let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, class, &affinity, pinned);
+        let patient_until = now.after(snapshot.patience.of_session(facts.prompt_bytes));
         let mut turn = Self {
             gateway,
             snapshot,
@@ -134,21 +143,17 @@ impl<'a> Turn<'a> {
             affinity,
             pin,
             pin_update,
-            random: fastrand::u64(..),
+            unowned,
+            keyless,
+            number,
             wait_limits: WaitLimits {
                 now,
                 // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
-                stays_until: match is_cached_at_own {
-                    true => now.after(snapshot.patience.of_session(facts.prompt_bytes)),
-                    false => Tick::ZERO,
-                },
+                stays_until: if is_cached_at_own { patient_until } else { Tick::ZERO },
                 waits_until: now.after(snapshot.patience.wait),
                 resets_until: now.after(snapshot.patience.wait_max),
                 // No other upstream has the state that the request refers to.
-                recovers_until: match affinity.owner {
-                    Some(_) => now.after(snapshot.patience.of_session(facts.prompt_bytes)),
-                    None => Tick::ZERO,
-                },
+                recovers_until: affinity.owner.map_or(Tick::ZERO, |_| patient_until),
             },
             is_now_fresh: true,
             setbacks: None,
@@ -261,6 +266,9 @@ impl<'a> Turn<'a> {
     /// Records that `upstream` has served the turn.
     pub fn confirm(&self, upstream: &Upstream) {
         confirm::confirm_pin(self.gateway, self.affinity.key, self.pin, self.pin_update, upstream.id);
+        if let Some(unowned) = &self.unowned {
+            unowned.record_owner(self.gateway, upstream.id);
+        }
     }
 
     /// When an upstream may serve the turn, and what stands against it until then; `None` if there is no candidate.
@@ -362,9 +370,10 @@ impl<'a> Turn<'a> {
             Preference {
                 affinity: self.affinity,
                 pin: self.pin,
+                keyless: self.keyless,
             },
             |class| self.eligibility.allows(class),
-            self.random,
+            self.number,
             |index| self.upstream(index).state.in_flight(),
         )
     }

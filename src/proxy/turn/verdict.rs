@@ -8,7 +8,7 @@ use crate::{
     ids::ModelKey,
     policy::{
         Verdict,
-        verdict::{self, Asked, CredentialOwner, ErrorFacts},
+        verdict::{self, Asked, CredentialOwner, ErrorFacts, NamedObjects},
     },
     scan::ErrorNotice,
     state::{Credential, Upstream},
@@ -23,6 +23,8 @@ pub(in crate::proxy) struct VerdictRules<'a> {
     endpoint: Endpoint,
     /// The owner of the credential that the upstream was called with.
     credential_owner: CredentialOwner,
+    /// Where the request names objects.
+    objects: NamedObjects,
 }
 
 impl<'a> VerdictRules<'a> {
@@ -35,7 +37,13 @@ impl<'a> VerdictRules<'a> {
                 Credential::Own(_) => CredentialOwner::Upstream,
                 Credential::Callers => CredentialOwner::Caller,
             },
+            objects: NamedObjects::None,
         }
+    }
+
+    /// The same rules for a request that names `objects`.
+    pub fn with_objects(self, objects: NamedObjects) -> Self {
+        Self { objects, ..self }
     }
 
     /// The same rules for a request for another `model`.
@@ -45,7 +53,7 @@ impl<'a> VerdictRules<'a> {
 
     /// Whether the verdict on an answer of this status depends on its body.
     pub fn needs_body(&self, status: StatusCode) -> bool {
-        verdict::needs_body(status, self.credential_owner)
+        verdict::needs_body(status, self.credential_owner, self.objects)
     }
 
     /// The verdict on an answer whose status says enough.
@@ -68,6 +76,7 @@ impl<'a> VerdictRules<'a> {
             model: self.model.map(ModelKey::from_name),
             endpoint: self.endpoint.class(),
             credential: self.credential_owner,
+            objects: self.objects,
         }
     }
 }
@@ -81,6 +90,8 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
         says_credential: notice.says_credential,
         says_permission: notice.says_permission,
         says_quota: notice.says_quota,
+        says_not_found: notice.says_not_found,
+        says_unknown_route: notice.says_unknown_route,
     }
 }
 

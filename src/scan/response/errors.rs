@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     error_object::ErrorObject,
     limits::{LimitSource, reset_after},
-    subject::{CREDENTIAL, PERMISSION, Subject, says_quota},
+    subject::{CREDENTIAL, NOT_FOUND, PERMISSION, Subject, UNKNOWN_ROUTE, says_quota},
 };
 
 /// The maximum length in bytes of a type or code. A longer one is treated as absent.
@@ -36,6 +36,10 @@ pub struct ErrorNotice {
     pub says_permission: bool,
     /// Whether the message or the details say that a quota of a day or longer, or the credit, is used up.
     pub says_quota: bool,
+    /// Whether the message says that something does not exist.
+    pub says_not_found: bool,
+    /// Whether the message says that the upstream does not have the endpoint at all.
+    pub says_unknown_route: bool,
 }
 
 /// Reads an error response with the given headers and body.
@@ -91,6 +95,8 @@ fn notice(error: ErrorObject<'_>, headers: &HeaderMap, model: Option<&str>, unix
         says_credential: says(CREDENTIAL),
         says_permission: says(PERMISSION),
         says_quota: says_quota(&error),
+        says_not_found: says(NOT_FOUND),
+        says_unknown_route: says(UNKNOWN_ROUTE),
     }
 }
 

@@ -60,6 +60,44 @@ pub(super) const PERMISSION: Subject = Subject(&[
     "requires scope",
 ]);
 
+/// Something that the request names does not exist.
+pub(super) const NOT_FOUND: Subject = Subject(&[
+    "could not be found",
+    "could not find",
+    "couldn't find",
+    "cannot find",
+    "does not exist",
+    "doesn't exist",
+    "found with id",
+    "no longer exists",
+    "no such",
+    "not found",
+    "unable to find",
+]);
+
+/// The endpoint does not exist.
+pub(super) const UNKNOWN_ROUTE: Subject = Subject(&[
+    "cannot delete /",
+    "cannot get /",
+    "cannot head /",
+    "cannot post /",
+    "endpoint not found",
+    "invalid path",
+    "invalid url",
+    "no handler",
+    "no route",
+    "no such endpoint",
+    "no such path",
+    "path not found",
+    "requested url",
+    "route not found",
+    "unknown endpoint",
+    "unknown path",
+    "unknown request url",
+    "unknown url",
+    "unsupported endpoint",
+]);
+
 /// A quota of a day or longer, or the prepaid credit, is used up.
 const QUOTA: Subject = Subject(&[
     "billing hard limit",

@@ -123,7 +123,11 @@ async fn a_million_levels_of_json_take_little_memory() {
     ] {
         let answer = send_compressed(&gateway, "identity", deep.as_bytes()).await;
         // An array is refused at once, because the root must be an object.
-        let code = if deep.starts_with('[') { "invalid_json" } else { "ambiguous_body" };
+        let code = if deep.starts_with('[') {
+            "invalid_json"
+        } else {
+            "ambiguous_body"
+        };
         assert_eq!((answer.status, answer.error_code().as_str()), (400, code));
     }
     let grown = peak_memory(&gateway) - before;

@@ -77,8 +77,14 @@ fn texts() -> Vec<(&'static str, String)> {
         ),
         ("half a surrogate in a model", r#""model":"a\udfff""#),
         ("half a surrogate in a session key", r#""prompt_cache_key":"a\udfff""#),
-        ("half a surrogate in the id of a response", r#""previous_response_id":"a\udfff""#),
-        ("half a surrogate in the id of a file", r#""input":[{"content":[{"file_id":"a\ud83d"}]}]"#),
+        (
+            "half a surrogate in the id of a response",
+            r#""previous_response_id":"a\udfff""#,
+        ),
+        (
+            "half a surrogate in the id of a file",
+            r#""input":[{"content":[{"file_id":"a\ud83d"}]}]"#,
+        ),
         ("a number out of range", r#""a":1e999"#),
     ];
     let mut texts: Vec<(&'static str, String)> = fields.map(|(name, members)| (name, with(members))).into();

@@ -36,6 +36,7 @@ fn the_owner_takes_precedence_over_the_issuer_then_come_the_pin_and_the_home() {
             Preference {
                 affinity,
                 pin: pin.map(upstream),
+                ..Preference::default()
             },
             |_| true,
             0,
@@ -168,7 +169,8 @@ proptest! {
         let eligible = |class: u16| classes >> class & 1 == 1;
         let affinity = Affinity { key: text(&key), owner: owner.map(upstream), issuer: issuer.map(upstream) };
         let pin = pin.map(upstream);
-        let all: Vec<Candidate> = candidates(&pool, Preference { affinity, pin }, eligible, random, |_| 0).collect();
+        let all: Vec<Candidate> =
+            candidates(&pool, Preference { affinity, pin, ..Preference::default() }, eligible, random, |_| 0).collect();
         prop_assert_eq!(all, oracle(&pool, affinity, pin, eligible));
     }
 

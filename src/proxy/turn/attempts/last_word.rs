@@ -46,8 +46,13 @@ pub(super) enum FailureKind {
     LimitedForNow,
     /// The upstream is limited for longer, or refuses its credential.
     Refused,
-    /// Nothing: the upstream has not answered in time and may be working on the request, or the request could not be sent.
+    /// The upstream does not have an object that the request names.
+    NotFound,
+    /// Nothing: the upstream has not answered in time and may be working on the request, or the caller's body has ended
+    /// early.
     Unclear,
+    /// Nothing: the request cannot be sent to this upstream.
+    NotSent,
 }
 
 impl FailureKind {
@@ -55,8 +60,8 @@ impl FailureKind {
     /// its credential has done no work and gets no more requests, so that such failures cannot multiply the load.
     pub fn costs_retry(self) -> bool {
         match self {
-            Self::Failed | Self::Unclear => true,
-            Self::LimitedForNow | Self::Refused => false,
+            Self::Failed | Self::Unclear | Self::NotSent => true,
+            Self::LimitedForNow | Self::Refused | Self::NotFound => false,
         }
     }
 
@@ -64,8 +69,8 @@ impl FailureKind {
     pub fn evidence(self) -> FailureEvidence {
         match self {
             Self::Failed => FailureEvidence::Failed,
-            Self::LimitedForNow | Self::Refused => FailureEvidence::Refused,
-            Self::Unclear => FailureEvidence::Unclear,
+            Self::LimitedForNow | Self::Refused | Self::NotFound => FailureEvidence::Refused,
+            Self::Unclear | Self::NotSent => FailureEvidence::Unclear,
         }
     }
 }

@@ -5,6 +5,7 @@ mod failover;
 mod limits;
 mod records;
 mod refusal;
+mod search;
 mod waiting;
 
 use crate::policy::LimitCause;

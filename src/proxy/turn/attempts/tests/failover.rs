@@ -223,7 +223,7 @@ async fn a_body_that_was_passed_on_is_not_sent_again() {
 
 /// Makes an upstream refuse its credential, so that it is disabled. What an upstream says about a credential counts only if
 /// the request began after the credential was configured.
-async fn disable(gateway: &Gateway, name: &str) {
+pub(super) async fn disable(gateway: &Gateway, name: &str) {
     tokio::time::advance(Duration::from_millis(1)).await;
     let snapshot = gateway.snapshot();
     let upstream = snapshot
