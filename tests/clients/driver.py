@@ -11,17 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import child, curl, failing, gated, limits, refusals, sdks, verify
+from kit import affinity, child, curl, failing, gated, limits, refusals, sdks, verify
 from kit.child import Failure
 from kit.rig import Rig
 
 CLIENTS = {
     "codex": {**limits.PARTS, **failing.PARTS, **gated.CODEX},
-    "openai-python": {**sdks.PYTHON, **gated.PYTHON},
-    "openai-node": {**sdks.NODE, **gated.NODE},
+    "openai-python": {**sdks.PYTHON, **gated.PYTHON, **affinity.CLIENTS["openai-python"]},
+    "openai-node": {**sdks.NODE, **gated.NODE, **affinity.CLIENTS["openai-node"]},
     "curl": {**curl.PARTS, **refusals.CURL},
     "httpx": refusals.HTTPX_PARTS,
+    **{client: parts for client, parts in affinity.CLIENTS.items() if not client.startswith("openai-") or client == "openai-agents"},
 }
+# These parts have servers of their own and take long, so they run beside the others.
+BESIDE = failing.BESIDE | affinity.BESIDE
 
 
 @dataclass
@@ -85,8 +88,7 @@ def wanted(only, client, part):
 def run_all(setup, parts, only):
     """Runs the parts and prints a line for each client. Returns the number of failures."""
     with ThreadPoolExecutor() as beside:
-        # These parts have servers of their own and take minutes, so they run beside the others.
-        begun = {part: beside.submit(result, setup, *part) for part in parts if part[1] in failing.BESIDE}
+        begun = {part: beside.submit(result, setup, *part) for part in parts if part[1] in BESIDE}
         return run_in_order(setup, parts, only, begun)
 
 
@@ -138,6 +140,8 @@ def result(setup, client, part):
     """Runs one part that checks its requests itself. Returns a description of the failure, or None."""
     try:
         CLIENTS[client][part](setup)
+    except Failure as failure:
+        return str(failure)
     except Exception:
         return traceback.format_exc()
     return None
