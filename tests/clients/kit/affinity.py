@@ -226,19 +226,22 @@ def check_spread(arena, problems, found, alone):
     expect(abs(shares[0] - shares[1]) <= TOLERANCE, f"{shares[0]:.1%} of the input is cached, at a single account {shares[1]:.1%}")
 
 
-def parts(client):
-    return {"accounts": part(client, Arena), "restart": part(client, RestartedArena), "replicas": part(client, ReplicatedArena)}
+def parts(name, program, spread_flow=None, **more):
+    """Returns the parts of a client. `spread_flow` is the flow of the part `spread`, if it has one."""
+    client = Client(name, program, **more)
+    kinds = {"accounts": Arena, "restart": RestartedArena, "replicas": ReplicatedArena}
+    found = {label: part(client, kind) for label, kind in kinds.items()}
+    return found | ({"spread": spread(client, spread_flow)} if spread_flow else {})
 
 
-PYTHON = Client("openai-python", "openai_sdk.py")
 CLIENTS = {
-    "openai-python": {**parts(PYTHON), "spread": spread(PYTHON, "chat")},
-    "openai-node": parts(Client("openai-node", "openai_sdk.mjs")),
-    "openai-agents": parts(Client("openai-agents", "openai_agents.py")),
-    "langchain": parts(Client("langchain", "langchain_chat.py")),
-    "ai-sdk": parts(Client("ai-sdk", "ai_sdk.mjs")),
-    "litellm": parts(Client("litellm", "litellm_client.py")),
-    "anthropic": parts(Client("anthropic", "anthropic_sdk.py", model="claude-opus-5")),
+    "openai-python": parts("openai-python", "openai_sdk.py", "chat"),
+    "openai-node": parts("openai-node", "openai_sdk.mjs"),
+    "openai-agents": parts("openai-agents", "openai_agents.py"),
+    "langchain": parts("langchain", "langchain_chat.py", "responses"),
+    "ai-sdk": parts("ai-sdk", "ai_sdk.mjs", "responses"),
+    "litellm": parts("litellm", "litellm_client.py", "responses"),
+    "anthropic": parts("anthropic", "anthropic_sdk.py", "text", model="claude-opus-5"),
 }
 # The parts that run beside all others.
 BESIDE = {"accounts", "restart", "replicas", "spread"}
