@@ -17,12 +17,13 @@ from kit.rig import Rig
 
 CLIENTS = {
     "codex": {**limits.PARTS, **failing.PARTS, **gated.CODEX},
-    "openai-python": {**sdks.PYTHON, **gated.PYTHON, **affinity.CLIENTS["openai-python"]},
-    "openai-node": {**sdks.NODE, **gated.NODE, **affinity.CLIENTS["openai-node"]},
+    "openai-python": {**sdks.PYTHON, **gated.PYTHON},
+    "openai-node": {**sdks.NODE, **gated.NODE},
     "curl": {**curl.PARTS, **refusals.CURL},
     "httpx": refusals.HTTPX_PARTS,
-    **{client: parts for client, parts in affinity.CLIENTS.items() if not client.startswith("openai-") or client == "openai-agents"},
 }
+for name, more in affinity.CLIENTS.items():
+    CLIENTS.setdefault(name, {}).update(more)
 # These parts have servers of their own and take long, so they run beside the others.
 BESIDE = failing.BESIDE | affinity.BESIDE
 

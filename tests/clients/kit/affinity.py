@@ -155,7 +155,7 @@ def one_account(arena, name, session, alone):
     """All turns of a session are at one account. If the session began with a key, it is the key's."""
     turns, expected = generations(session), len(generations(alone))
     if len(turns) != expected:
-        yield f"session {name} had {len(turns)} turns, expected {expected}"
+        yield f"session {name} had {len(turns)} turns of {expected}"
     path = [request.account for request in turns]
     if len(set(path)) > 1:
         yield f"session {name} changed its account: {', '.join(path)}"
