@@ -20,7 +20,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use steadfast::{
     config::{Config, Overrides},
     endpoint::Endpoint,
-    ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
+    ids::{Namespace, ObjectId, OwnedKey, SessionKey, UpstreamId},
     policy::{Owners, Pins, RequestClass, Route},
     state::{Gateway, Metrics, NoLabels, RequestLabels, StatusClass, UpstreamMetrics, UpstreamState},
     tick::Tick,
@@ -357,7 +357,7 @@ fn owners(table: &Table) {
     let group = Namespace::of_group("");
     let upstream = UpstreamId::from_name("account-a");
     let owners = Owners::new(100_000, IDLE);
-    let fresh = |random: &mut Rng| OwnedKey::from_response_id(group, &format!("{:x}", random.u64(..)));
+    let fresh = |random: &mut Rng| OwnedKey::from_object(group, ObjectId::from_text(&random.u64(..).to_le_bytes()));
     let mut random = Rng::with_seed(99);
     (0..100_000u64).for_each(|n| _ = owners.confirm(fresh(&mut random), None, upstream, Tick::from_nanos(n)));
     table.row("owners: a new response evicts the oldest", |random, call| {

@@ -10,11 +10,10 @@ use std::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderName;
 use steadfast::{
+    body_path::{BodyPaths, BodyTexts},
+    endpoint::Endpoint,
     ids::{Namespace, OrganizationId, SessionKey, UpstreamId, Weight},
-    policy::{
-        Affinity, Clues, ConversationStart, Member, MemberIndex, Pins, Preference, Rendezvous, SessionSource,
-        candidates,
-    },
+    policy::{Affinity, Clues, Member, MemberIndex, Pins, Preference, Rendezvous, SessionSource, candidates},
     tick::Tick,
 };
 
@@ -127,11 +126,15 @@ fn choose(c: &mut Criterion) {
     let pool = pool(100, |n| 1 + n % 10);
     let order = SessionSource::default_order();
     let group = Namespace::of_group("");
+    let paths = BodyPaths::new(order.iter().filter_map(SessionSource::body_path));
+    let mut texts = BodyTexts::default();
+    texts.set(0, "0199a213-81c0-7800-8aa1-bbab2a035a53".to_owned());
     let clues = Clues {
-        prompt_cache_key: Some("0199a213-81c0-7800-8aa1-bbab2a035a53"),
-        session_id: None,
+        endpoint: Endpoint::Responses,
+        paths: &paths,
+        texts: &texts,
         header: |_: &HeaderName| None,
-        content: ConversationStart::default(),
+        content: None,
         owner: None,
         issuer: None,
     };

@@ -10,7 +10,9 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
 use sonic_rs::JsonValueTrait;
-use steadfast::scan::{RequestFacts, RequestScanner, ResponseReader, testing::portable_request_scanner};
+use steadfast::scan::{
+    RequestFacts, RequestScanRules, RequestScanner, ResponseReader, testing::portable_request_scanner,
+};
 
 const CODEX: &[u8] = include_bytes!("../tests/fixtures/recordings/codex0.169-sse-turn1.body");
 const CODEX_LONG: &[u8] = include_bytes!("../tests/fixtures/recordings/codex0.169-input-500KB.body");
@@ -46,7 +48,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn scan(mut scanner: RequestScanner, body: &[u8], chunk: usize) -> RequestFacts {
+fn scan(mut scanner: RequestScanner<'_>, body: &[u8], chunk: usize) -> RequestFacts {
     for chunk in body.chunks(chunk) {
         scanner.feed(chunk).unwrap();
     }
@@ -68,11 +70,17 @@ fn requests(criterion: &mut Criterion) {
                 format!("{}KiB", chunk >> 10)
             };
             group.bench_with_input(BenchmarkId::new("scanner", &label), &body, |bencher, body| {
-                bencher.iter(|| scan(RequestScanner::new(), black_box(body), chunk));
+                bencher.iter(|| scan(RequestScanner::new(RequestScanRules::default()), black_box(body), chunk));
             });
         }
         group.bench_with_input("scanner-portable", &body, |bencher, body| {
-            bencher.iter(|| scan(portable_request_scanner(), black_box(body), whole));
+            bencher.iter(|| {
+                scan(
+                    portable_request_scanner(RequestScanRules::default()),
+                    black_box(body),
+                    whole,
+                )
+            });
         });
         group.bench_with_input("serde_json-ignored", &body, |bencher, body| {
             bencher.iter(|| serde_json::from_slice::<serde::de::IgnoredAny>(black_box(body)).unwrap());

@@ -137,16 +137,40 @@ impl SessionKey {
         Self(XxHash3_64::oneshot_with_seed(seed::TEXT ^ namespace.0, text.as_bytes()))
     }
 
-    /// The key of a conversation whose requests name none. It is the hash of the text that all requests of the
-    /// conversation share: the instructions and the first input.
-    pub fn from_content(namespace: Namespace, instructions: &[u8], input: &[u8]) -> Self {
-        let first = XxHash3_64::oneshot_with_seed(seed::CONTENT ^ namespace.0, instructions);
-        Self(XxHash3_64::oneshot_with_seed(first, input))
+    /// The key of a conversation whose requests name none.
+    pub fn from_content(namespace: Namespace, content: ContentDigest) -> Self {
+        let seed = seed::CONTENT ^ namespace.0;
+        Self(XxHash3_64::oneshot_with_seed(seed, &content.0.to_le_bytes()))
     }
 
     /// The key as a number, for hashing.
     pub const fn as_u64(self) -> u64 {
         self.0
+    }
+}
+
+/// The identity of the beginning that all requests of a conversation share: the instructions, the messages before the
+/// first one of the user, and that message. It does not depend on the group; [`SessionKey::from_content`] makes a key of
+/// it that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContentDigest(u64);
+
+impl ContentDigest {
+    /// The digest whose hash is `hash`.
+    pub const fn from_hash(hash: u64) -> Self {
+        Self(hash)
+    }
+}
+
+/// The identity of an object that an upstream has made (a response, a conversation, a file and so on): the hash of its id.
+/// It does not depend on the group; [`OwnedKey::from_object`] makes a key of it that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectId(u64);
+
+impl ObjectId {
+    /// The identity of the object with this id, which may have any length.
+    pub fn from_text(id: &[u8]) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed::OWNED, id))
     }
 }
 
@@ -167,15 +191,16 @@ impl EncryptedContent {
     }
 }
 
-/// The identity of state that an upstream owns and that a client names in a later request: a response or an encrypted
+/// The identity of state that an upstream owns and that a client names in a later request: an object or an encrypted
 /// content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnedKey(u64);
 
 impl OwnedKey {
-    /// The key of the response with this id.
-    pub fn from_response_id(namespace: Namespace, id: &str) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(seed::OWNED ^ namespace.0, id.as_bytes()))
+    /// The key of an object.
+    pub fn from_object(namespace: Namespace, object: ObjectId) -> Self {
+        let seed = seed::OWNED ^ namespace.0;
+        Self(XxHash3_64::oneshot_with_seed(seed, &object.0.to_le_bytes()))
     }
 
     /// The key of an encrypted content.
@@ -200,10 +225,10 @@ mod tests {
         let group = Namespace::of_group("");
         assert_eq!(UpstreamId::from_name("account-a").as_u64(), 4730489446058739647);
         assert_eq!(SessionKey::from_text(group, "session-1").as_u64(), 13914632425468604125);
-        assert_eq!(
-            OwnedKey::from_response_id(group, "resp_1").as_u64(),
-            2059813803124841673
-        );
+        let object = ObjectId::from_text(b"resp_1");
+        assert_eq!(OwnedKey::from_object(group, object).as_u64(), 11071520276751778469);
+        let content = ContentDigest::from_hash(1);
+        assert_eq!(SessionKey::from_content(group, content).as_u64(), 17096057775518892400);
         let content = EncryptedContent::from_text(b"gAAAAAB");
         assert_eq!(
             OwnedKey::from_encrypted_content(group, content).as_u64(),
@@ -217,11 +242,12 @@ mod tests {
         assert_ne!(SessionKey::from_text(a, "k"), SessionKey::from_text(b, "k"));
         assert_ne!(
             SessionKey::from_text(a, "k").as_u64(),
-            OwnedKey::from_response_id(a, "k").as_u64()
+            OwnedKey::from_object(a, ObjectId::from_text(b"k")).as_u64()
         );
+        let content = ContentDigest::from_hash(1);
         assert_ne!(
-            SessionKey::from_content(a, b"ab", b"c"),
-            SessionKey::from_content(a, b"a", b"bc")
+            SessionKey::from_content(a, content),
+            SessionKey::from_content(b, content)
         );
     }
 
@@ -255,7 +281,7 @@ mod tests {
         let (a, b) = (Namespace::of_group("a"), Namespace::of_group("b"));
         let key = |namespace| OwnedKey::from_encrypted_content(namespace, content(3, ""));
         assert_ne!(key(a), key(b));
-        assert_ne!(key(a), OwnedKey::from_response_id(a, "aaa"));
+        assert_ne!(key(a), OwnedKey::from_object(a, ObjectId::from_text(b"aaa")));
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //! | 1 | [`policy`] | pure decisions: rendezvous, pins, health, verdicts, limits, retry budget, selection |
 //! | 1 | [`wire`] | all socket I/O: listen, TLS, dial, connections, bodies |
 //! | 1 | [`sim`] | a simulated account: the embedded default, and the upstream of tests and benches |
-//! | 0 | [`ids`], [`tick`], [`secret`], [`fault`], [`endpoint`], [`browser`], [`cache_padded`] | newtypes, time as a value, unprintable secrets, the closed lists of errors and endpoints, requests of web pages, values on cache lines of their own |
+//! | 0 | [`ids`], [`tick`], [`secret`], [`fault`], [`endpoint`], [`browser`], [`body_path`], [`media`], [`cache_padded`] | newtypes, time as a value, unprintable secrets, the closed lists of errors and endpoints, requests of web pages, paths into a JSON body, base64 data, values on cache lines of their own |
 //!
 //! # Where a request goes
 //!
@@ -38,12 +38,14 @@
 #![warn(missing_docs)]
 
 pub mod app;
+pub mod body_path;
 pub mod browser;
 pub mod cache_padded;
 pub mod config;
 pub mod endpoint;
 pub mod fault;
 pub mod ids;
+pub mod media;
 pub mod ops;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod policy;

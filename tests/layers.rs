@@ -22,7 +22,7 @@ use imports::Imports;
 use tree::Tree;
 
 /// The layer of each module directly below the crate. It must agree with the documentation in `src/lib.rs`.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 19] = [
     ("main", 6),
     ("app", 5),
     ("proxy", 4),
@@ -39,6 +39,8 @@ const LAYERS: [(&str, u8); 17] = [
     ("fault", 0),
     ("endpoint", 0),
     ("browser", 0),
+    ("body_path", 0),
+    ("media", 0),
     ("cache_padded", 0),
 ];
 

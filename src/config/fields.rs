@@ -31,7 +31,7 @@ const API_KEY: Text = Text {
 const ORIGIN: Text = Text::matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@ ]+$");
 const SOURCE: Text = Text {
     choices: SessionSource::NAMES,
-    pattern: "^header:.+$",
+    pattern: "^(header:.+|(body|messages):[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+){0,2})$",
 };
 
 /// Declares tables and their fields. Each table becomes a module with a static for each field, and `TABLE`, which lists them.
@@ -76,6 +76,7 @@ pub(super) static TABLES: &[&ConfigTable] = &[
     &affinity::TABLE,
     &retry::TABLE,
     &health::TABLE,
+    &tokens::TABLE,
     &timeouts::TABLE,
     &upstream::TABLE,
     &group::TABLE,
@@ -99,6 +100,8 @@ tables! {
         RETRY("retry"): NestedTable = NestedTable(&retry::TABLE), Table;
         /// Ejection.
         HEALTH("health"): NestedTable = NestedTable(&health::TABLE), Table;
+        /// The estimate of tokens.
+        TOKENS("tokens"): NestedTable = NestedTable(&tokens::TABLE), Table;
         /// Timeouts.
         TIMEOUTS("timeouts"): NestedTable = NestedTable(&timeouts::TABLE), Table;
         /// The upstream accounts.
@@ -168,14 +171,19 @@ tables! {
 
     /// The choice of a session's upstream, and the time that the session waits for it.
     affinity = "[affinity]" {
-        /// The places that are searched for the session key, in this order. "owner" is the upstream that made the
-        /// response or the turn that the request names. "content" is the beginning that all requests of a conversation
-        /// share. "header:NAME" is any header.
+        /// The places that are searched for the session key, in this order. "header:NAME" is any header. "body:PATH" is any
+        /// text in the body, at a path of up to three names such as "metadata.thread"; "messages:PATH" is the same for the
+        /// Messages API only. "owner" is the upstream that made an object that the request names. "content" is the beginning
+        /// that all requests of a conversation share.
         SOURCES("sources"): ListOf = ListOf(SOURCE, 1), Default(r#"[
     "body:prompt_cache_key",
     "header:session-id",
     "header:session_id",
+    "header:x-session-id",
+    "header:x-session-affinity",
+    "header:x-claude-code-session-id",
     "body:client_metadata.session_id",
+    "messages:metadata.user_id",
     "owner",
     "content",
 ]"#);
@@ -211,6 +219,18 @@ tables! {
         /// Whether a generation is sent to another upstream after timeouts.head. The first upstream may still be
         /// generating, so the same generation may be paid for more than once.
         ON_TIMEOUT("on_timeout"): Toggle = Toggle, Default("false");
+    }
+
+    /// The tokens that the images, recordings and files in a request probably cost. The estimate counts towards
+    /// tokens_per_minute until the upstream reports the real number, and decides how long a session waits for its own
+    /// upstream. All other bytes of a request count as a quarter of a token.
+    tokens = "[tokens]" {
+        /// The tokens of an image.
+        IMAGE("image"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("1100");
+        /// The tokens of a recording.
+        AUDIO("audio"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("2000");
+        /// The tokens of another file, such as a PDF.
+        FILE("file"): WholeNumber<u32> = WholeNumber(0..=10_000_000), Default("10000");
     }
 
     /// Ejection: an upstream that fails gets no requests for a while.

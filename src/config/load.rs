@@ -6,13 +6,15 @@ use std::{
     sync::Arc,
 };
 
+use crate::policy::tokens::MediaCost;
+
 use super::{
     access::{AccessDraft, ClientKey, Group},
     affinity,
     check::{ListenerCheck, check_upstream_names},
     document::DocumentReader,
     errors::{ConfigProblem, Errors, Located, Location, ProblemList},
-    fields::{TABLES, admin, health, retry, root, server, timeouts},
+    fields::{TABLES, admin, health, retry, root, server, timeouts, tokens},
     listen::{Listen, is_loopback, parse_socket_addr},
     origin,
     reader::Section,
@@ -36,6 +38,8 @@ pub struct Config {
     pub retry: RetrySettings,
     /// Ejection of upstreams that fail.
     pub health: HealthSettings,
+    /// The estimate of the tokens of images, recordings and files.
+    pub tokens: MediaCost,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// The upstreams, at least one, in the order of the file and then of the flags. Their names are unique.
@@ -90,6 +94,7 @@ impl Config {
         affinity::read(&mut reader, &root, &mut draft.affinity);
         draft.read_retry(&mut reader, &root);
         draft.read_health(&mut reader, &root);
+        draft.read_tokens(&mut reader, &root);
         draft.read_timeouts(&mut reader, &root);
         draft.read_upstreams(&mut reader, &root, context);
         let has_upstreams = root
@@ -143,6 +148,7 @@ struct ConfigDraft {
     affinity: AffinitySettings,
     retry: RetrySettings,
     health: HealthSettings,
+    tokens: MediaCost,
     timeouts: Timeouts,
     /// `server.listen`; `None` is the default.
     listen: Option<Vec<Located<Listen>>>,
@@ -239,6 +245,13 @@ impl ConfigDraft {
         reader.update(&section, &health::MAX_EJECTED, &mut self.health.max_ejected);
     }
 
+    fn read_tokens(&mut self, reader: &mut DocumentReader<'_>, root: &Section<'_>) {
+        let section = reader.section(root, &root::TOKENS);
+        reader.update(&section, &tokens::IMAGE, &mut self.tokens.image);
+        reader.update(&section, &tokens::AUDIO, &mut self.tokens.audio);
+        reader.update(&section, &tokens::FILE, &mut self.tokens.file);
+    }
+
     fn read_timeouts(&mut self, reader: &mut DocumentReader<'_>, root: &Section<'_>) {
         let section = reader.section(root, &root::TIMEOUTS);
         let settings = &mut self.timeouts;
@@ -293,6 +306,7 @@ impl ConfigDraft {
             affinity: self.affinity,
             retry: self.retry,
             health: self.health,
+            tokens: self.tokens,
             timeouts: self.timeouts,
             upstreams: self.upstreams,
             groups,

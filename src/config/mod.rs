@@ -18,7 +18,7 @@
 //! 1. Declare it in `fields`, with its doc comment, its kind and its default.
 //! 2. Give it a place and the same default in the struct of its table: in `settings` for a table of which there is one; in
 //!    `upstream` and `access` for upstreams, groups and keys.
-//! 3. Read it where its table is read: `load` reads the tables `[server]`, `[admin]`, `[retry]`, `[health]` and `[timeouts]`,
+//! 3. Read it where its table is read: `load` reads the tables `[server]`, `[admin]`, `[retry]`, `[health]`, `[tokens]` and `[timeouts]`,
 //!    `affinity`, `tls`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`.
 //! 4. `UPDATE_EXPECT=1 cargo test --lib config::` writes the example file and the JSON Schema anew.
 //!

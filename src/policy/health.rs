@@ -161,7 +161,7 @@ impl Health {
                 let ended = self.end_cooldowns(attempt, now);
                 recovered.or(ended)
             }
-            Verdict::Answered => {
+            Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound => {
                 self.complete(attempt);
                 self.record_answer(attempt, now)
             }

@@ -49,6 +49,6 @@ pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize};
 pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};
 pub use request_class::RequestClass;
 pub use select::{Decision, WaitLimits, select};
-pub use session::{Affinity, Candidate, Candidates, Clues, ConversationStart, Preference, Route, candidates};
+pub use session::{Affinity, Candidate, Candidates, Clues, Preference, Route, candidates};
 pub use session_source::{SessionSource, UnknownSessionSource};
 pub use verdict::{ErrorFacts, LimitCause, Scope, Verdict};

@@ -31,36 +31,32 @@ use super::{
     balance::less_loaded_of_two,
     rendezvous::{Member, MemberIndex, Ranked, Rendezvous},
 };
-use crate::ids::{Namespace, OrganizationId, SessionKey, UpstreamId};
+use crate::{
+    body_path::{BodyPath, BodyPaths, BodyTexts},
+    endpoint::Endpoint,
+    ids::{ContentDigest, Namespace, OrganizationId, SessionKey, UpstreamId},
+};
 
 #[cfg(test)]
 mod tests;
 
 /// The parts of a request from which its session is derived.
 #[derive(Clone, Copy)]
-pub struct Clues<'a, H> {
-    /// The body's top-level `prompt_cache_key`, unescaped.
-    pub prompt_cache_key: Option<&'a str>,
-    /// The body's `client_metadata.session_id`, unescaped.
-    pub session_id: Option<&'a str>,
+pub struct Clues<'a, 'p, H> {
+    /// The endpoint that the request calls.
+    pub endpoint: Endpoint,
+    /// The paths of the texts.
+    pub paths: &'p BodyPaths,
+    /// The texts in the body at these paths, unescaped.
+    pub texts: &'a BodyTexts,
     /// Returns the value of a request header, if the header occurs once and is UTF-8.
     pub header: H,
     /// The beginning of the conversation.
-    pub content: ConversationStart<'a>,
-    /// The upstream that owns the `previous_response_id`, the response id in the path, or an encrypted item.
+    pub content: Option<ContentDigest>,
+    /// The upstream that owns an object that the request names, or an encrypted item.
     pub owner: Option<UpstreamId>,
     /// The upstream that issued the turn state.
     pub issuer: Option<UpstreamId>,
-}
-
-/// The first bytes of the parts of a body that all requests of a conversation repeat. A part that the body does not
-/// have is empty.
-#[derive(Clone, Copy, Default)]
-pub struct ConversationStart<'a> {
-    /// The first bytes of the body's `instructions`.
-    pub instructions: &'a [u8],
-    /// The first bytes of the body's `input`.
-    pub input: &'a [u8],
 }
 
 /// The session and the state that a request belongs to.
@@ -81,24 +77,26 @@ impl Affinity {
     /// byte for byte. The owner and the issuer count if [`SessionSource::Owner`] is in the order at all. After a known
     /// owner, the content gives no key: such a request contains only the new part of the conversation, not its
     /// beginning. A request with turn state contains the whole conversation.
-    pub fn find<'a, H>(order: &[SessionSource], namespace: Namespace, clues: &Clues<'a, H>) -> Self
+    pub fn find<'a, H>(order: &[SessionSource], namespace: Namespace, clues: &Clues<'a, '_, H>) -> Self
     where
         H: Fn(&HeaderName) -> Option<&'a str>,
     {
         let mut found = Self::default();
         for source in order {
             let text = match source {
-                SessionSource::PromptCacheKey => clues.prompt_cache_key,
-                SessionSource::ClientSessionId => clues.session_id,
-                SessionSource::Header(name) if found.key.is_none() => (clues.header)(name),
-                SessionSource::Header(_) => None,
+                _ if found.key.is_some() && *source != SessionSource::Owner => None,
+                SessionSource::Body(path) => clues.text(path),
+                SessionSource::MessagesBody(path) if clues.endpoint == Endpoint::Messages => clues.text(path),
+                SessionSource::MessagesBody(_) => None,
+                SessionSource::Header(name) => (clues.header)(name),
                 SessionSource::Owner => {
                     (found.owner, found.issuer) = (clues.owner, clues.issuer);
                     None
                 }
                 SessionSource::Content => {
-                    if found.key.is_none() && found.owner.is_none() {
-                        found.key = clues.content.key(namespace);
+                    if found.owner.is_none() {
+                        let content = clues.content;
+                        found.key = content.map(|content| SessionKey::from_content(namespace, content));
                     }
                     None
                 }
@@ -112,10 +110,9 @@ impl Affinity {
     }
 }
 
-impl ConversationStart<'_> {
-    fn key(&self, namespace: Namespace) -> Option<SessionKey> {
-        let is_blank = self.instructions.trim_ascii().is_empty() && self.input.trim_ascii().is_empty();
-        (!is_blank).then(|| SessionKey::from_content(namespace, self.instructions, self.input))
+impl<'a, H> Clues<'a, '_, H> {
+    fn text(&self, path: &BodyPath) -> Option<&'a str> {
+        self.texts.get(self.paths.index_of(path)?)
     }
 }
 

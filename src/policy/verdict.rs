@@ -103,6 +103,10 @@ pub enum Verdict {
     /// another endpoint class has to confirm that it is the credential. Until then the answer says nothing about the
     /// upstream's health. Another upstream may serve the request.
     Unauthorized,
+    /// The account does not have the model that the request names. Another account may have it.
+    ModelNotFound,
+    /// The account does not have an object that the request names. The account that made the object has it.
+    ObjectNotFound,
 }
 
 impl Verdict {
@@ -110,7 +114,12 @@ impl Verdict {
     pub fn fails_over(self) -> bool {
         match self {
             Self::Served | Self::Answered => false,
-            Self::Limited { .. } | Self::Failed | Self::Refused | Self::Unauthorized => true,
+            Self::Limited { .. }
+            | Self::Failed
+            | Self::Refused
+            | Self::Unauthorized
+            | Self::ModelNotFound
+            | Self::ObjectNotFound => true,
         }
     }
 }

@@ -189,20 +189,25 @@ impl Proxy {
         charge: &mut Charge,
     ) -> Result<Answered<'a>, Fault> {
         let admitted = admit::admit(snapshot, identified)?;
-        charge.admit(admitted.caller.rate_limits(), facts::announced_body_bytes(&admitted))?;
+        charge.admit(admitted.caller.rate_limits(), facts::least_prompt_bytes(&admitted))?;
         if let Some(query) = models::query(&admitted) {
             // The future is boxed, because such requests are rare and a request's future is as large as its largest
             // branch.
             let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
-        let inspected = inspect::inspect(&admitted, body, snapshot.limits, &self.gateway.buffers).await?;
+        let inspected = inspect::inspect(&admitted, body, snapshot, &self.gateway.buffers).await?;
         let complete_since = Instant::now();
         model_access::check(snapshot, &admitted, &inspected)?;
+        let prompt_bytes = inspected.prompt_bytes(&snapshot.media_cost);
         if admitted.is_inspected() {
-            charge.correct_estimate(inspected.decompressed)?;
+            charge.correct_estimate(prompt_bytes)?;
         }
-        let turn = Turn::open(&self.gateway, snapshot, &facts::turn_facts(&admitted, &inspected))?;
+        let turn = Turn::open(
+            &self.gateway,
+            snapshot,
+            &facts::from_parts(&admitted, &inspected.facts, prompt_bytes),
+        )?;
         let sender = HttpSender::new(admitted, inspected, snapshot.limits, self.gateway.clock);
         attempts::run(turn, sender, log, charge, complete_since)
             .await

@@ -49,9 +49,9 @@ pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
 pub use request::{
-    facts::{ConversationPrefix, RequestFacts},
+    facts::{NamedObject, ReferenceKind, RequestFacts},
     inspect::{BodyInspector, InspectError},
-    scanner::RequestScanner,
+    scanner::{ReferenceSearch, RequestScanRules, RequestScanner},
 };
 pub use response::{
     errors::{ErrorNotice, error_notice, event_notice},

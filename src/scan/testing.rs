@@ -1,8 +1,11 @@
 //! Hooks for tests, benches and fuzzing. Nothing else may use them.
 
-use super::{json::lexer::InstructionSet, request::scanner::RequestScanner};
+use super::{
+    json::lexer::InstructionSet,
+    request::scanner::{RequestScanRules, RequestScanner},
+};
 
 /// A request scanner that uses no vector instructions, to compare it with [`RequestScanner::new`].
-pub fn portable_request_scanner() -> RequestScanner {
-    RequestScanner::with_instructions(InstructionSet::Portable)
+pub fn portable_request_scanner(rules: RequestScanRules<'_>) -> RequestScanner<'_> {
+    RequestScanner::with_instructions(InstructionSet::Portable, rules)
 }

@@ -11,9 +11,10 @@ use super::{
     upstream::{ConnectionSettings, Upstream, organization},
 };
 use crate::{
+    body_path::BodyPaths,
     config::{self, ApiKey, Config, ModelGlobs},
     ids::{SessionKey, UpstreamId},
-    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource},
+    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource, tokens::MediaCost},
     wire,
 };
 
@@ -67,10 +68,14 @@ pub struct Snapshot {
     classes: Box<[EligibilityClass]>,
     /// The places in which session keys are looked for, in order.
     pub sources: Box<[SessionSource]>,
+    /// The paths in the body among `sources`.
+    pub body_paths: BodyPaths,
     /// Bounds and timeouts of each request.
     pub limits: RequestLimits,
     /// The rules for the time that a session waits for its own upstream.
     pub patience: Patience,
+    /// The estimate of the tokens of images, recordings and files.
+    pub media_cost: MediaCost,
     /// The maximum number of upstreams that a request is sent to.
     pub attempts: u32,
     /// Whether a request is sent to another upstream after its head timeout.
@@ -229,6 +234,7 @@ impl Snapshot {
             classes: pool.classes.into(),
             access,
             sources: config.affinity.sources.clone().into(),
+            body_paths: BodyPaths::new(config.affinity.sources.iter().filter_map(SessionSource::body_path)),
             limits: RequestLimits {
                 max_body: config.server.max_body,
                 head: config.timeouts.head,
@@ -241,6 +247,7 @@ impl Snapshot {
                 reread_rate: config.affinity.reread_rate,
                 wait_max: config.affinity.wait_max,
             },
+            media_cost: config.tokens,
             attempts: config.retry.attempts,
             retries_timeouts: config.retry.on_timeout,
             max_ejected: config.health.max_ejected,

@@ -94,7 +94,7 @@ impl Lease {
             Reported::Nothing | Reported::Trouble => self.attempt,
         };
         self.reported = match verdict {
-            Verdict::Served | Verdict::Answered => Reported::Answer,
+            Verdict::Served | Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound => Reported::Answer,
             Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => Reported::Trouble,
         };
         if (before, self.reported) == (Reported::Answer, Reported::Trouble) {

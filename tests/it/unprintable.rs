@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 use steadfast::{
     config::{Config, Overrides},
-    scan::{RequestScanner, ResponseReader},
+    scan::{RequestScanRules, RequestScanner, ResponseReader},
     wire::{
         Address, Capacity, Listener, Peer, RequestBody, ServeLimits, Service, ShutdownPhase, Workers, serve,
         server_config,
@@ -91,14 +91,10 @@ async fn debug_output_contains_no_secret() {
     let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into()))
         .await
         .expect("a free port");
-    let mut scanner = RequestScanner::new();
+    let mut scanner = RequestScanner::new(RequestScanRules::default());
     scanner.feed(session_body(1).to_string().as_bytes()).expect("JSON");
     let facts = scanner.finish().expect("a complete body");
-    assert_eq!(
-        facts.session_id.as_deref(),
-        Some("session-id-canary-2e"),
-        "the text was read"
-    );
+    assert_eq!(facts.texts.get(1), Some("session-id-canary-2e"), "the text was read");
     let mut reader = ResponseReader::events();
     let failed = json!({"type": "error", "error": {"message": "error-canary-c4"}});
     reader.feed(format!("data: {failed}\n\n").as_bytes());

@@ -6,7 +6,7 @@ use http::{HeaderMap, request::Parts};
 use steadfast::{
     fault::Fault,
     proxy::stages,
-    scan::{BodyInspector, EncodingKind, RequestFacts, ResponseReader},
+    scan::{BodyInspector, EncodingKind, RequestFacts, RequestScanRules, ResponseReader},
     state::{Gateway, Snapshot},
     wire::{Framing, Peer},
 };
@@ -52,8 +52,8 @@ fn refused(fault: Fault) -> BenchError {
 }
 
 fn facts(body: &[u8]) -> Result<RequestFacts, BenchError> {
-    let mut inspector =
-        BodyInspector::new(EncodingKind::Identity, MAX_BODY).ok_or("a body without a coding can be inspected")?;
+    let mut inspector = BodyInspector::new(EncodingKind::Identity, MAX_BODY, RequestScanRules::default())
+        .ok_or("a body without a coding can be inspected")?;
     inspector.feed(body)?;
     Ok(inspector.finish()?)
 }
@@ -62,7 +62,7 @@ fn scan(body: &[u8]) -> Result<u32, BenchError> {
     count(
         || body,
         |body| {
-            if black_box(facts(body)?).prompt_cache_key.is_some() {
+            if black_box(facts(body)?).texts.get(0).is_some() {
                 Ok(())
             } else {
                 Err("the session key was not found".into())
@@ -142,7 +142,7 @@ pub fn pick_home(upstreams: usize) -> Result<u32, BenchError> {
     let pooled = Pooled::new(&gateway, &snapshot)?;
     let of_turn = |turn| -> Result<RequestFacts, BenchError> {
         let mut facts = facts(material::CODEX_BODY)?;
-        facts.prompt_cache_key = Some(format!("session-{turn}"));
+        facts.texts.set(0, format!("session-{turn}"));
         Ok(facts)
     };
     let turns: Vec<RequestFacts> = (0..WARM + TIMES).map(of_turn).collect::<Result<_, _>>()?;

@@ -70,6 +70,7 @@ fn all_settings_of_the_gateway_are_read() {
         affinity = {{ sources = ["header:x-thread", "content"], idle = "90m", capacity = 0x10, wait = "0s", reread_rate = 1, wait_max = "0s" }}
         retry = {{ attempts = 1, budget = 1, decide_within = "0s", decide_bytes = "1MiB", on_timeout = true }}
         health = {{ max_ejected = 0.25 }}
+        tokens = {{ image = 85, audio = 0, file = 9 }}
         [server]
         listen = ["[::1]:80", "localhost:0", "127.0.0.1:0", "127.0.0.1:0", "unix:/run/steadfast.sock"]
         max_body = 1024
@@ -115,6 +116,8 @@ fn all_settings_of_the_gateway_are_read() {
     };
     assert_eq!(config.retry, retry);
     assert!((config.health.max_ejected - 0.25).abs() < 1e-9);
+    let tokens = config.tokens;
+    assert_eq!((tokens.image, tokens.audio, tokens.file), (85, 0, 9));
     assert_eq!(config.timeouts.connect, Duration::from_millis(1));
     assert_eq!(config.timeouts.idle, Timeouts::default().idle);
 }

@@ -49,7 +49,7 @@ fn errors_and_warnings_name_the_flag() {
         .unwrap_err()
         .to_string();
     let expected = [
-        "f.toml:1:1: unknown field \"x\" at the top level; the known fields are server, admin, affinity, retry, health, timeouts, upstream, group, key",
+        "f.toml:1:1: unknown field \"x\" at the top level; the known fields are server, admin, affinity, retry, health, tokens, timeouts, upstream, group, key",
         "--admin: admin.listen \"[::]:2\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:2\"",
         "--listen: must be an IP address and port such as \"127.0.0.1:8080\", not \"x\"",
         "--listen: listen may only be a loopback address such as \"127.0.0.1:1\", not \"0.0.0.0:1\": without client keys, everyone who can connect can use your upstream keys; make keys with \"steadfast key\", or set allow_anonymous = true to allow it",

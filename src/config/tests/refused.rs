@@ -52,7 +52,7 @@ const REPORT: &[&str] = &[
     "5:16: cert needs the file \"c.pem\", which cannot be read: No such file or directory (os error 2)",
     "6:9: grace must be a duration such as \"5s\", \"500ms\" or \"1h30m\", not \"soon\"",
     "8:10: admin.listen \"10.0.0.1:9090\" is not loopback, so it needs a token: set admin.token = \"env:NAME\", or listen on \"127.0.0.1:9090\"",
-    "10:21: sources has an unknown source: a source is one of \"body:prompt_cache_key\", \"body:client_metadata.session_id\", \"owner\", \"content\", \"header:NAME\"",
+    "10:21: sources has an unknown source: a source is one of \"owner\", \"content\", \"header:NAME\", \"body:PATH\" and \"messages:PATH\"; a path has 1 to 3 names with a \".\" between them, each of 1 to 64 letters, digits, \"_\" or \"-\"",
     "10:31: sources has \"owner\" twice; keep the first",
     "11:8: wait (1m1s) must not be longer than wait_max (1m); lower it, or raise wait_max",
     "12:12: capacity must be between 1 and 100000000",

@@ -1,5 +1,7 @@
 //! Which key, owner and issuer a request has.
 
+use std::sync::LazyLock;
+
 use super::*;
 
 mod candidates;
@@ -18,187 +20,231 @@ fn text(text: &str) -> Option<SessionKey> {
     Some(SessionKey::from_text(NAMESPACE(), text))
 }
 
-fn find<'a, H: Fn(&HeaderName) -> Option<&'a str>>(order: &[&str], clues: Clues<'a, H>) -> Affinity {
+/// The paths of the default order, and one more.
+static PATHS: LazyLock<BodyPaths> = LazyLock::new(|| {
+    let more = "user".parse().expect("a path");
+    let order = SessionSource::default_order();
+    BodyPaths::new(order.iter().filter_map(SessionSource::body_path).chain([&more]))
+});
+
+static NO_TEXTS: LazyLock<BodyTexts> = LazyLock::new(BodyTexts::default);
+
+/// The texts of a body at these paths.
+fn texts(texts: &[(&str, &str)]) -> BodyTexts {
+    let mut found = BodyTexts::default();
+    for (path, text) in texts {
+        let path = path.parse().expect("a path");
+        found.set(PATHS.index_of(&path).expect("a known path"), (*text).to_owned());
+    }
+    found
+}
+
+const KEY: &str = "prompt_cache_key";
+const CLIENT_SESSION: &str = "client_metadata.session_id";
+const USER_ID: &str = "metadata.user_id";
+
+fn find<'a, H: Fn(&HeaderName) -> Option<&'a str>>(order: &[&str], clues: Clues<'a, '_, H>) -> Affinity {
     let order: Vec<SessionSource> = order.iter().map(|source| source.parse().unwrap()).collect();
     Affinity::find(&order, NAMESPACE(), &clues)
 }
 
-const NOTHING: Clues<'static, fn(&HeaderName) -> Option<&'static str>> = Clues {
-    prompt_cache_key: None,
-    session_id: None,
-    header: no_header,
-    content: ConversationStart {
-        instructions: b"",
-        input: b"",
-    },
-    owner: None,
-    issuer: None,
-};
-const CONTENT: ConversationStart<'static> = ConversationStart {
-    instructions: b"Be brief.",
-    input: b"Hello",
-};
+type StaticClues<'a> = Clues<'a, 'static, fn(&HeaderName) -> Option<&'static str>>;
+
+/// The clues of a request to the Responses API that names nothing but `texts`.
+fn clues(texts: &BodyTexts) -> StaticClues<'_> {
+    Clues {
+        endpoint: Endpoint::Responses,
+        paths: &PATHS,
+        texts,
+        header: no_header,
+        content: None,
+        owner: None,
+        issuer: None,
+    }
+}
+
+const CONTENT: Option<ContentDigest> = Some(ContentDigest::from_hash(1));
+
+fn content() -> Option<SessionKey> {
+    CONTENT.map(|content| SessionKey::from_content(NAMESPACE(), content))
+}
 
 #[test]
 fn the_same_text_from_any_source_is_the_same_key() {
     let order = SessionSource::default_order();
     let header: fn(&HeaderName) -> Option<&'static str> = |name| (name == "session_id").then_some("s-1");
+    let [key, session, blank, both] = [
+        texts(&[(KEY, "s-1")]),
+        texts(&[(CLIENT_SESSION, "s-1")]),
+        texts(&[(KEY, ""), (CLIENT_SESSION, " \t\n")]),
+        texts(&[(KEY, "s-1"), (CLIENT_SESSION, "s-2")]),
+    ];
     for clues in [
+        clues(&key),
+        clues(&session),
         Clues {
-            prompt_cache_key: Some("s-1"),
-            ..NOTHING
+            header,
+            ..clues(&NO_TEXTS)
         },
         Clues {
-            session_id: Some("s-1"),
-            ..NOTHING
-        },
-        Clues { header, ..NOTHING },
-        Clues {
-            prompt_cache_key: Some(""),
-            session_id: Some(" \t\n"),
             header,
             content: CONTENT,
-            ..NOTHING
+            ..clues(&blank)
         },
         Clues {
-            prompt_cache_key: Some("s-1"),
-            session_id: Some("s-2"),
             header: |_| Some("s-3"),
-            ..NOTHING
+            ..clues(&both)
         },
     ] {
-        assert_eq!(
-            Affinity::find(&order, NAMESPACE(), &clues),
-            Affinity {
-                key: text("s-1"),
-                owner: None,
-                issuer: None
-            }
-        );
+        let found = Affinity::find(&order, NAMESPACE(), &clues);
+        assert_eq!((found.key, found.owner, found.issuer), (text("s-1"), None, None));
     }
-    let other = Affinity::find(
-        &order,
-        Namespace::of_group("b"),
-        &Clues {
-            session_id: Some("s-1"),
-            ..NOTHING
-        },
-    );
+    let other = Affinity::find(&order, Namespace::of_group("b"), &clues(&session));
     assert_ne!(other.key, text("s-1"), "another tenant's session");
 }
 
 #[test]
+fn the_default_headers_are_those_of_known_clients() {
+    let order = SessionSource::default_order();
+    for known in [
+        "session-id",
+        "session_id",
+        "x-session-id",
+        "x-session-affinity",
+        "x-claude-code-session-id",
+    ] {
+        let clues = Clues {
+            endpoint: Endpoint::ChatCompletions,
+            paths: &PATHS,
+            texts: &NO_TEXTS,
+            header: |name: &HeaderName| (name == known).then_some("s-1"),
+            content: CONTENT,
+            owner: None,
+            issuer: None,
+        };
+        assert_eq!(Affinity::find(&order, NAMESPACE(), &clues).key, text("s-1"), "{known}");
+    }
+}
+
+#[test]
+fn a_path_of_the_messages_api_counts_only_there() {
+    let texts = texts(&[(USER_ID, "user_1")]);
+    for endpoint in Endpoint::ALL {
+        let clues = Clues {
+            endpoint,
+            ..clues(&texts)
+        };
+        let found = Affinity::find(&SessionSource::default_order(), NAMESPACE(), &clues).key;
+        let expected = if endpoint == Endpoint::Messages {
+            text("user_1")
+        } else {
+            None
+        };
+        assert_eq!(found, expected, "{endpoint:?}");
+        assert_eq!(
+            find(&["body:metadata.user_id"], clues).key,
+            text("user_1"),
+            "{endpoint:?}"
+        );
+    }
+}
+
+#[test]
 fn the_text_of_a_key_is_not_trimmed() {
-    let clues = Clues {
-        prompt_cache_key: Some(" s-1 "),
-        session_id: Some("s-1"),
-        ..NOTHING
-    };
-    assert_eq!(find(&["body:prompt_cache_key"], clues).key, text(" s-1 "));
+    let texts = texts(&[(KEY, " s-1 "), (CLIENT_SESSION, "s-1")]);
+    assert_eq!(find(&["body:prompt_cache_key"], clues(&texts)).key, text(" s-1 "));
 }
 
 #[test]
 fn only_configured_sources_count() {
+    let texts = texts(&[(KEY, "a"), (CLIENT_SESSION, "b"), ("user", "d")]);
+    let header: fn(&HeaderName) -> Option<&'static str> = |name| (name == "x-conversation").then_some("c");
     let clues = Clues {
-        prompt_cache_key: Some("a"),
-        session_id: Some("b"),
-        header: |name: &HeaderName| (name == "x-conversation").then_some("c"),
+        header,
         content: CONTENT,
         owner: Some(upstream(1)),
         issuer: Some(upstream(2)),
+        ..clues(&texts)
     };
     assert_eq!(find(&[], clues), Affinity::default());
+    for (order, expected) in [
+        (["header:x-conversation", "body:prompt_cache_key"], "c"),
+        (["header:other", "body:client_metadata.session_id"], "b"),
+        (["body:user", "body:prompt_cache_key"], "d"),
+        (["body:unknown.path", "body:prompt_cache_key"], "a"),
+    ] {
+        let found = find(&order, clues);
+        assert_eq!((found.key, found.owner, found.issuer), (text(expected), None, None));
+    }
+    let found = find(&["owner"], clues);
     assert_eq!(
-        find(&["header:x-conversation", "body:prompt_cache_key"], clues),
-        Affinity {
-            key: text("c"),
-            owner: None,
-            issuer: None
-        }
-    );
-    assert_eq!(
-        find(&["header:other", "body:client_metadata.session_id"], clues).key,
-        text("b")
-    );
-    assert_eq!(
-        find(&["owner"], clues),
-        Affinity {
-            key: None,
-            owner: Some(upstream(1)),
-            issuer: Some(upstream(2))
-        }
+        (found.key, found.owner, found.issuer),
+        (None, Some(upstream(1)), Some(upstream(2)))
     );
 }
 
 #[test]
 fn content_makes_a_key_only_if_no_earlier_source_does() {
-    let content = Some(SessionKey::from_content(
-        NAMESPACE(),
-        CONTENT.instructions,
-        CONTENT.input,
-    ));
+    let texts = texts(&[(CLIENT_SESSION, "s-1")]);
     let named = Clues {
-        session_id: Some("s-1"),
         content: CONTENT,
-        ..NOTHING
+        ..clues(&texts)
     };
     let owned = Clues {
         owner: Some(upstream(1)),
         content: CONTENT,
-        ..NOTHING
+        ..clues(&NO_TEXTS)
     };
     let session = "body:client_metadata.session_id";
     assert_eq!(find(&[session, "content"], named).key, text("s-1"));
-    assert_eq!(find(&["content", session], named).key, content);
-    assert_eq!(
-        find(&["owner", "content"], owned),
-        Affinity {
-            key: None,
-            owner: Some(upstream(1)),
-            issuer: None
-        }
-    );
-    assert_eq!(
-        find(&["content", "owner"], owned),
-        Affinity {
-            key: content,
-            owner: Some(upstream(1)),
-            issuer: None
-        }
-    );
-    assert_eq!(
-        find(
-            &["owner", "content"],
-            Clues {
-                content: CONTENT,
-                ..NOTHING
-            }
-        )
-        .key,
-        content
-    );
+    assert_eq!(find(&["content", session], named).key, content());
+    let found = |order: &[&str]| {
+        let found = find(order, owned);
+        (found.key, found.owner)
+    };
+    assert_eq!(found(&["owner", "content"]), (None, Some(upstream(1))));
+    assert_eq!(found(&["content", "owner"]), (content(), Some(upstream(1))));
+    let unowned = Clues { owner: None, ..owned };
+    assert_eq!(find(&["owner", "content"], unowned).key, content());
+    let blank = Clues {
+        content: None,
+        ..unowned
+    };
+    assert_eq!(find(&["content"], blank).key, None);
 }
 
 #[test]
 fn a_key_is_kept_beside_an_owner() {
+    let texts = texts(&[(CLIENT_SESSION, "s-1")]);
     let clues = Clues {
-        session_id: Some("s-1"),
         owner: Some(upstream(1)),
-        ..NOTHING
+        ..clues(&texts)
     };
     for order in [
         ["body:client_metadata.session_id", "owner"],
         ["owner", "body:client_metadata.session_id"],
     ] {
+        let found = find(&order, clues);
         assert_eq!(
-            find(&order, clues),
-            Affinity {
-                key: text("s-1"),
-                owner: Some(upstream(1)),
-                issuer: None
-            }
+            (found.key, found.owner, found.issuer),
+            (text("s-1"), Some(upstream(1)), None)
         );
     }
+}
+
+#[test]
+fn content_makes_a_key_beside_turn_state() {
+    let in_a_turn = Clues {
+        issuer: Some(upstream(1)),
+        content: CONTENT,
+        ..clues(&NO_TEXTS)
+    };
+    let found = find(&["owner", "content"], in_a_turn);
+    assert_eq!(
+        (found.key, found.issuer),
+        (content(), Some(upstream(1))),
+        "the whole conversation is there"
+    );
 }
 
 #[test]
@@ -206,44 +252,5 @@ fn the_labels_of_routes_are_stable() {
     assert_eq!(
         Route::ALL.map(Route::label),
         ["home", "pin", "moved", "owner", "keyless"]
-    );
-}
-
-#[test]
-fn content_makes_a_key_beside_turn_state() {
-    let content = Some(SessionKey::from_content(
-        NAMESPACE(),
-        CONTENT.instructions,
-        CONTENT.input,
-    ));
-    let in_a_turn = Clues {
-        issuer: Some(upstream(1)),
-        content: CONTENT,
-        ..NOTHING
-    };
-    let found = find(&["owner", "content"], in_a_turn);
-    assert_eq!(
-        (found.key, found.issuer),
-        (content, Some(upstream(1))),
-        "the whole conversation is there"
-    );
-}
-
-#[test]
-fn blank_content_makes_no_key() {
-    let blank = ConversationStart {
-        instructions: b" ",
-        input: b"\n",
-    };
-    assert_eq!(
-        find(
-            &["content"],
-            Clues {
-                content: blank,
-                ..NOTHING
-            }
-        )
-        .key,
-        None
     );
 }

@@ -205,7 +205,12 @@ impl World {
             Verdict::Limited { reset: Some(reset), .. } if self.can_wait_out(request, reset) => {
                 self.requests[request].limited.push(to);
             }
-            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => {
+            Verdict::Limited { .. }
+            | Verdict::Failed
+            | Verdict::Refused
+            | Verdict::Unauthorized
+            | Verdict::ModelNotFound
+            | Verdict::ObjectNotFound => {
                 self.requests[request].tried.push(to);
             }
         }

@@ -3,57 +3,47 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::{
+    ids::ObjectId,
     proxy::{
-        request::{admit::Admitted, inspect::Inspected},
+        request::admit::Admitted,
         turn::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts},
     },
-    scan::{EncodingKind, RequestFacts},
-    wire::Framing,
+    scan::RequestFacts,
 };
 
-/// The facts of a request whose body has been inspected.
-#[inline]
-pub(in crate::proxy) fn turn_facts<'a>(
-    admitted: &'a Admitted<'_>,
-    inspected: &'a Inspected,
-) -> TurnFacts<'a, impl HeaderLookup<'a>> {
-    from_parts(admitted, &inspected.facts, inspected.decompressed)
-}
-
-/// The facts of a request. Its body has a length of `body_bytes` after decompression, and contains `facts`.
+/// The facts of a request. Its body costs as many tokens as `prompt_bytes` of text, and contains `facts`.
 #[inline]
 pub(in crate::proxy) fn from_parts<'a>(
     admitted: &'a Admitted<'_>,
     facts: &'a RequestFacts,
-    body_bytes: u64,
+    prompt_bytes: u64,
 ) -> TurnFacts<'a, impl HeaderLookup<'a>> {
     TurnFacts {
         group: admitted.caller.group,
         endpoint: admitted.target.endpoint,
         model: facts.model.as_deref(),
-        body_bytes,
+        prompt_bytes,
         session: SessionFacts {
-            prompt_cache_key: facts.prompt_cache_key.as_deref(),
-            session_id: facts.session_id.as_deref(),
+            texts: &facts.texts,
             header: |name: &HeaderName| single_value(&admitted.headers, name),
-            instructions: facts.content.instructions(),
-            input: facts.content.input(),
+            content: facts.content,
         },
         named_state: NamedState {
-            response_in_path: admitted.target.response_id(),
-            previous_response: facts.previous_response_id.as_deref(),
+            in_path: admitted
+                .target
+                .response_id()
+                .map(|id| ObjectId::from_text(id.as_bytes())),
+            in_body: &facts.named,
             turn_state_issuer: admitted.turn_state.as_ref().map(|state| state.issuer),
             encrypted: &facts.encrypted,
         },
     }
 }
 
-/// The length in bytes that an uncompressed body will have once it is read, if the head gives it; otherwise 0.
-pub(in crate::proxy) fn announced_body_bytes(admitted: &Admitted<'_>) -> u64 {
-    match admitted.framing {
-        Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => length,
-        Framing::Length(_) | Framing::Chunked | Framing::None => 0,
-    }
+/// The number of bytes that the prompt has at least, before the body is read. The announced length of the body says nothing
+/// about it, because the body may consist of images.
+pub(in crate::proxy) fn least_prompt_bytes(admitted: &Admitted<'_>) -> u64 {
+    u64::from(admitted.is_inspected())
 }
 
 /// The value of a header that is there exactly once and is UTF-8. If a header has two values, an upstream may read
@@ -74,8 +64,8 @@ mod tests {
     use crate::{
         endpoint::Endpoint,
         proxy::request::kit,
-        scan::{BodyInspector, Encoding},
-        wire::Replay,
+        scan::{NamedObject, ReferenceKind},
+        wire::Framing,
     };
 
     #[test]
@@ -84,74 +74,47 @@ mod tests {
         let request = Request::post("/v1/responses/resp_1/cancel").header("host", "gateway.test");
         let request = request.header("session-id", "s1").body(()).expect("a request");
         let admitted = kit::admit(&snapshot, request, Framing::None).expect("a good head");
+        let named = NamedObject {
+            kind: ReferenceKind::PreviousResponse,
+            id: ObjectId::from_text(b"resp_0"),
+        };
         let body = RequestFacts {
             model: Some("gpt-5.2".to_owned()),
-            previous_response_id: Some("resp_0".to_owned()),
+            named: vec![named],
             ..RequestFacts::default()
         };
         let facts = from_parts(&admitted, &body, 7);
         assert_eq!(
-            (facts.endpoint, facts.model, facts.body_bytes),
+            (facts.endpoint, facts.model, facts.prompt_bytes),
             (Endpoint::Response, Some("gpt-5.2"), 7)
         );
         assert_eq!(
             (facts.session.header)(&HeaderName::from_static("session-id")),
             Some("s1")
         );
-        let named = facts.named_state;
+        let state = facts.named_state;
         assert_eq!(
-            (named.response_in_path, named.previous_response),
-            (Some("resp_1"), Some("resp_0"))
+            (state.in_path, state.in_body),
+            (Some(ObjectId::from_text(b"resp_1")), &[named][..])
         );
-        assert_eq!((named.turn_state_issuer, named.encrypted.len()), (None, 0));
-    }
-
-    /// What remains of a prompt's length if the decompressor still holds a part of it.
-    const TOLERANCE: f64 = 0.01;
-
-    #[test]
-    fn a_compressed_prompt_is_as_long_as_the_same_prompt_without_compression() {
-        let snapshot = kit::snapshot(kit::OPEN);
-        let words: String = (0..100_000).map(|number| format!("word {number} ")).collect();
-        let plain = format!(r#"{{"model":"gpt-5.2","input":"{words}"}}"#).into_bytes();
-        let compressed = zstd::encode_all(&*plain, 3).expect("writing to memory succeeds");
-        assert!(plain.len() > 1_000_000 && compressed.len() < plain.len() / 2);
-        for (coding, kind, body) in [
-            ("identity", EncodingKind::Identity, &plain),
-            ("zstd", EncodingKind::Known(Encoding::Zstd), &compressed),
-        ] {
-            let framing = Framing::Length(body.len() as u64);
-            let request = Request::post("/v1/responses").header("host", "gateway.test");
-            let request = request.header("content-encoding", coding).body(()).expect("a request");
-            let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
-            let mut inspector = BodyInspector::new(kind, u64::MAX).expect("an inspector");
-            body.chunks(16_384)
-                .for_each(|chunk| inspector.feed(chunk).expect("a good body"));
-            let inspected = Inspected {
-                body: Replay::empty(framing),
-                decompressed: inspector.decompressed(),
-                facts: inspector.finish().expect("a good body"),
-            };
-            let length = turn_facts(&admitted, &inspected).body_bytes as f64;
-            assert!(length >= plain.len() as f64 * (1.0 - TOLERANCE), "{coding}: {length}");
-            assert!(length <= plain.len() as f64, "{coding}: {length}");
-        }
+        assert_eq!((state.turn_state_issuer, state.encrypted.len()), (None, 0));
     }
 
     #[test]
-    fn a_body_is_announced_only_where_its_length_is_that_of_its_text() {
+    fn a_body_that_is_read_has_a_prompt_of_unknown_length() {
         let snapshot = kit::snapshot(kit::OPEN);
-        for (path, coding, framing, expected) in [
-            ("/v1/responses", "identity", Framing::Length(400), 400),
-            ("/v1/responses", "gzip", Framing::Length(400), 0),
-            ("/v1/responses", "identity", Framing::Chunked, 0),
-            ("/v1/responses", "identity", Framing::None, 0),
-            ("/v1/files", "identity", Framing::Length(400), 0),
+        for (path, framing, expected) in [
+            ("/v1/responses", Framing::Length(4_000_000), 1),
+            ("/v1/responses", Framing::Chunked, 1),
+            ("/v1/responses", Framing::None, 0),
+            ("/v1/files", Framing::Length(400), 0),
         ] {
-            let request = Request::post(path).header("host", "gateway.test");
-            let request = request.header("content-encoding", coding).body(()).expect("a request");
+            let request = Request::post(path)
+                .header("host", "gateway.test")
+                .body(())
+                .expect("a request");
             let admitted = kit::admit(&snapshot, request, framing).expect("a good head");
-            assert_eq!(announced_body_bytes(&admitted), expected, "{path} {coding} {framing:?}");
+            assert_eq!(least_prompt_bytes(&admitted), expected, "{path} {framing:?}");
         }
     }
 

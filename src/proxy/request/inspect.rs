@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
 use crate::{
     fault::Fault,
-    scan::{BodyInspector, InspectError, RequestFacts},
-    state::RequestLimits,
+    policy::tokens::MediaCost,
+    scan::{BodyInspector, InspectError, ReferenceSearch, RequestFacts, RequestScanRules},
+    state::Snapshot,
     wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
 
@@ -24,20 +25,27 @@ pub(in crate::proxy) struct Inspected {
     pub decompressed: u64,
 }
 
-/// Reads the body of an admitted request, if it is to be inspected. `buffers` has one permit for each byte of request body
-/// that the process may hold.
+impl Inspected {
+    /// The length in bytes of a text that costs as many tokens as the body. Zero if the body is not inspected.
+    pub fn prompt_bytes(&self, media: &MediaCost) -> u64 {
+        media.prompt_bytes(self.decompressed, &self.facts.media)
+    }
+}
+
+/// Reads the body of an admitted request, if it is to be inspected, by the rules of `snapshot`. `buffers` has one permit for
+/// each byte of request body that the process may hold.
 ///
 /// # Errors
 /// If the body is incomplete, too large, too slow, does not decompress or has several readings, or if the buffers are full.
 pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
-    limits: RequestLimits,
+    snapshot: &Snapshot,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if admitted.is_inspected() {
-        return read(admitted, intake, limits, buffers).await;
+        return read(admitted, intake, snapshot, buffers).await;
     }
     let body = match framing {
         Framing::None => Replay::empty(framing),
@@ -53,11 +61,19 @@ pub(in crate::proxy) async fn inspect(
 async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
-    limits: RequestLimits,
+    snapshot: &Snapshot,
     buffers: &Arc<Semaphore>,
 ) -> Result<Inspected, Fault> {
-    let mut reservation = BufferReservation::new(buffers, limits.max_body);
-    let mut inspector = BodyInspector::new(admitted.coding, limits.max_body)
+    let max_body = snapshot.limits.max_body;
+    let mut reservation = BufferReservation::new(buffers, max_body);
+    let rules = RequestScanRules {
+        paths: &snapshot.body_paths,
+        references: match admitted.caller.group.shares_accounts {
+            true => ReferenceSearch::Exhaustive,
+            false => ReferenceSearch::Usual,
+        },
+    };
+    let mut inspector = BodyInspector::new(admitted.coding, max_body, rules)
         // The coding is known, see `Admitted::is_inspected`. The only failure left is a decompressor that cannot
         // allocate its memory.
         .ok_or(Fault::Internal)?;
@@ -108,7 +124,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::scan::EncodingKind;
+    use crate::scan::{Encoding, EncodingKind};
 
     #[test]
     fn a_body_that_could_not_be_received_has_its_fault() {
@@ -125,7 +141,8 @@ mod tests {
     #[test]
     fn a_body_that_could_not_be_inspected_has_its_fault() {
         let fault_of = |body: &[u8], limit| {
-            let mut inspector = BodyInspector::new(EncodingKind::Identity, limit).expect("an inspector");
+            let mut inspector =
+                BodyInspector::new(EncodingKind::Identity, limit, RequestScanRules::default()).expect("an inspector");
             let inspected = inspector.feed(body).and_then(|()| inspector.finish());
             inspected.map_err(fault_of_inspection).expect_err("a fault")
         };
@@ -142,5 +159,33 @@ mod tests {
             fault_of_inspection(InspectError::TooLarge { limit: 9 }),
             Fault::BodyTooLarge { limit: 9 }
         );
+    }
+
+    /// What remains of a prompt's length if the decompressor still holds a part of it.
+    const TOLERANCE: f64 = 0.01;
+
+    #[test]
+    fn a_compressed_prompt_is_as_long_as_the_same_prompt_without_compression() {
+        let words: String = (0..100_000).map(|number| format!("word {number} ")).collect();
+        let plain = format!(r#"{{"model":"gpt-5.2","input":"{words}"}}"#).into_bytes();
+        let compressed = zstd::encode_all(&*plain, 3).expect("writing to memory succeeds");
+        assert!(plain.len() > 1_000_000 && compressed.len() < plain.len() / 2);
+        for (coding, kind, body) in [
+            ("identity", EncodingKind::Identity, &plain),
+            ("zstd", EncodingKind::Known(Encoding::Zstd), &compressed),
+        ] {
+            let framing = Framing::Length(body.len() as u64);
+            let mut inspector = BodyInspector::new(kind, u64::MAX, RequestScanRules::default()).expect("an inspector");
+            body.chunks(16_384)
+                .for_each(|chunk| inspector.feed(chunk).expect("a good body"));
+            let inspected = Inspected {
+                body: Replay::empty(framing),
+                decompressed: inspector.decompressed(),
+                facts: inspector.finish().expect("a good body"),
+            };
+            let length = inspected.prompt_bytes(&MediaCost::default()) as f64;
+            assert!(length >= plain.len() as f64 * (1.0 - TOLERANCE), "{coding}: {length}");
+            assert!(length <= plain.len() as f64, "{coding}: {length}");
+        }
     }
 }

@@ -44,7 +44,9 @@ async fn a_line_has_the_values_that_the_stages_noted() {
     let usage = Usage {
         input_tokens: 300,
         cached_input_tokens: 200,
+        cache_write_tokens: 0,
         output_tokens: 50,
+        reasoning_tokens: 0,
     };
     log.record_usage(usage, None);
     log.record_bytes_out(9);

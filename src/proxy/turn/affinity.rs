@@ -8,7 +8,7 @@ use crate::{
     endpoint::{EndpointClass, KeylessRouting},
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, ConversationStart, Member, PinTakeover, PromptSize},
+    policy::{Affinity, Clues, Member, PinTakeover, PromptSize},
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
@@ -23,15 +23,13 @@ pub(super) fn affinity<'a>(
     let namespace = facts.group.namespace;
     let session = &facts.session;
     let content = match facts.endpoint.keyless_routing() {
-        KeylessRouting::ByContent => ConversationStart {
-            instructions: session.instructions,
-            input: session.input,
-        },
-        KeylessRouting::Balanced => ConversationStart::default(),
+        KeylessRouting::ByContent => session.content,
+        KeylessRouting::Balanced => None,
     };
     let clues = Clues {
-        prompt_cache_key: session.prompt_cache_key,
-        session_id: session.session_id,
+        endpoint: facts.endpoint,
+        paths: &snapshot.body_paths,
+        texts: session.texts,
         header: &session.header,
         content,
         owner: owner(gateway, namespace, &facts.named_state),
@@ -51,14 +49,14 @@ pub(super) fn check_named_responses(gateway: &Gateway, group: &Group, named: &Na
         return Ok(());
     }
     let now = gateway.clock.now();
-    let is_unknown = |id: &str| {
-        let key = OwnedKey::from_response_id(group.namespace, id);
+    let is_unknown = |id| {
+        let key = OwnedKey::from_object(group.namespace, id);
         gateway.runtime.owners.get(key, now).is_none()
     };
-    if named.response_in_path.is_some_and(is_unknown) {
+    if named.in_path.is_some_and(is_unknown) {
         return Err(Fault::ResponseNotFound { in_path: true });
     }
-    if named.previous_response.is_some_and(is_unknown) {
+    if named.in_body.iter().any(|object| is_unknown(object.id)) {
         return Err(Fault::ResponseNotFound { in_path: false });
     }
     Ok(())
@@ -105,10 +103,10 @@ pub(super) fn pin_update<'a>(
         Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
         None => Some(PinTakeover::Always),
     };
-    let prompt = match facts.named_state.previous_response {
+    let prompt = match facts.named_state.continues_stored_conversation() {
         // The body is only the end of the prompt, which has an unknown length.
-        Some(_) => PromptSize::NONE,
-        None => PromptSize::of_bytes(facts.body_bytes),
+        true => PromptSize::NONE,
+        false => PromptSize::of_bytes(facts.prompt_bytes),
     };
     PinUpdate { prompt, takeover }
 }
@@ -125,35 +123,48 @@ fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member)
     (!serves_group).then_some(PinTakeover::Always)
 }
 
-/// The upstream that holds the state that a request refers to and cannot do without: an earlier response, or the newest
-/// encrypted item whose owner is known.
+/// The upstream that holds the state that a request refers to and cannot do without: an object that the request names, or
+/// the newest encrypted item whose owner is known.
 #[inline]
 fn owner(gateway: &Gateway, namespace: Namespace, named: &NamedState<'_>) -> Option<UpstreamId> {
     let owners = &gateway.runtime.owners;
     let owner_of = |key| owners.get(key, gateway.clock.now());
-    let response = named.previous_response.or(named.response_in_path);
-    response
-        .and_then(|id| owner_of(OwnedKey::from_response_id(namespace, id)))
-        .or_else(|| {
-            let newest_first = named.encrypted.iter().rev();
-            newest_first
-                .map(|item| OwnedKey::from_encrypted_content(namespace, *item))
-                .find_map(owner_of)
-        })
+    let owner_of_object = |id| owner_of(OwnedKey::from_object(namespace, id));
+    let in_body = || {
+        let owned = named
+            .in_body
+            .iter()
+            .filter_map(|object| Some((object.kind, owner_of_object(object.id)?)));
+        owned.min_by_key(|(kind, _)| *kind).map(|(_, owner)| owner)
+    };
+    named.in_path.and_then(owner_of_object).or_else(in_body).or_else(|| {
+        let newest_first = named.encrypted.iter().rev();
+        newest_first
+            .map(|item| OwnedKey::from_encrypted_content(namespace, *item))
+            .find_map(owner_of)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, LazyLock};
 
     use http::HeaderName;
 
     use super::*;
     use crate::{
+        body_path::BodyTexts,
         endpoint::Endpoint,
-        ids::{EncryptedContent, SessionKey},
+        ids::{ContentDigest, EncryptedContent, ObjectId, SessionKey},
         proxy::{testing, turn::facts::SessionFacts},
+        scan::{NamedObject, ReferenceKind},
     };
+
+    static NO_TEXTS: LazyLock<BodyTexts> = LazyLock::new(BodyTexts::default);
+
+    fn object(id: &str) -> ObjectId {
+        ObjectId::from_text(id.as_bytes())
+    }
 
     fn facts<'a>(
         group: &'a Group,
@@ -164,13 +175,11 @@ mod tests {
             group,
             endpoint,
             model: None,
-            body_bytes: 0,
+            prompt_bytes: 0,
             session: SessionFacts {
-                prompt_cache_key: None,
-                session_id: None,
+                texts: &NO_TEXTS,
                 header: |name: &HeaderName| (name == "x-none").then_some(""),
-                instructions: b"\"be brief\"",
-                input: b"\"hello\"",
+                content: Some(ContentDigest::from_hash(1)),
             },
             named_state,
         }
@@ -181,7 +190,7 @@ mod tests {
         let gateway = testing::gateway("");
         let snapshot = gateway.snapshot();
         let group = snapshot.access.anonymous();
-        let key = SessionKey::from_content(group.namespace, b"\"be brief\"", b"\"hello\"");
+        let key = SessionKey::from_content(group.namespace, ContentDigest::from_hash(1));
         for (endpoint, expected) in [
             (Endpoint::Responses, Some(key)),
             (Endpoint::Compact, Some(key)),
@@ -202,7 +211,7 @@ mod tests {
         let items = ["old", "new", "unknown"].map(|text| EncryptedContent::from_text(text.as_bytes()));
         let owners = &gateway.runtime.owners;
         let now = gateway.clock.now();
-        owners.confirm(OwnedKey::from_response_id(group.namespace, "resp_a"), None, a, now);
+        owners.confirm(OwnedKey::from_object(group.namespace, object("resp_a")), None, a, now);
         owners.confirm(
             OwnedKey::from_encrypted_content(group.namespace, items[0]),
             None,
@@ -215,13 +224,19 @@ mod tests {
             b,
             now,
         );
-        let response = |id| NamedState {
-            previous_response: Some(id),
+        let [known, unknown] = ["resp_a", "resp_x"].map(|id| {
+            [NamedObject {
+                kind: ReferenceKind::PreviousResponse,
+                id: object(id),
+            }]
+        });
+        let response = |in_body| NamedState {
+            in_body,
             turn_state_issuer: Some(b),
             ..NamedState::default()
         };
         let in_path = NamedState {
-            response_in_path: Some("resp_a"),
+            in_path: Some(object("resp_a")),
             ..NamedState::default()
         };
         let encrypted = |encrypted| NamedState {
@@ -231,8 +246,8 @@ mod tests {
         };
         for (named, expected) in [
             (NamedState::default(), (None, None)),
-            (response("resp_a"), (Some(a), Some(b))),
-            (response("resp_x"), (None, Some(b))),
+            (response(&known), (Some(a), Some(b))),
+            (response(&unknown), (None, Some(b))),
             (in_path, (Some(a), None)),
             (encrypted(&items), (Some(b), Some(gone))),
             (encrypted(&items[..1]), (Some(a), Some(gone))),
@@ -326,12 +341,16 @@ mod tests {
             ("c", None, always),
             ("d", None, None),
         ] {
+            let named = previous_response.map(|id| NamedObject {
+                kind: ReferenceKind::PreviousResponse,
+                id: object(id),
+            });
             let named = NamedState {
-                previous_response,
+                in_body: named.as_slice(),
                 ..NamedState::default()
             };
             let mut facts = facts(few, Endpoint::Responses, named);
-            (facts.model, facts.body_bytes) = (Some("gpt-5.2"), 90_000);
+            (facts.model, facts.prompt_bytes) = (Some("gpt-5.2"), 90_000);
             let eligibility = snapshot.eligibility(few, facts.model).expect("one upstream");
             let update = pin_update(&snapshot, &eligibility, &facts, member(&snapshot, pin));
             let prompt = match previous_response {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
+    ids::{Namespace, ObjectId, OwnedKey, SessionKey, UpstreamId},
     policy::{Claim, PinTakeover, PromptSize},
     scan::ResponseReader,
     state::{Gateway, NoLabels},
@@ -73,7 +73,10 @@ impl OwnerRecorder {
         if !self.has_recorded_id
             && let Some(id) = reader.response_id()
         {
-            self.confirm(OwnedKey::from_response_id(self.namespace, id));
+            self.confirm(OwnedKey::from_object(
+                self.namespace,
+                ObjectId::from_text(id.as_bytes()),
+            ));
             self.has_recorded_id = true;
         }
     }
@@ -141,7 +144,7 @@ mod tests {
         let item = crate::ids::EncryptedContent::from_text(b"gAAAAAB");
         for (namespace, expected) in [(ours, Some(upstream)), (theirs, None)] {
             for key in [
-                OwnedKey::from_response_id(namespace, "resp_1"),
+                OwnedKey::from_object(namespace, ObjectId::from_text(b"resp_1")),
                 OwnedKey::from_encrypted_content(namespace, item),
             ] {
                 assert_eq!(gateway.runtime.owners.get(key, gateway.clock.now()), expected);

@@ -3,8 +3,10 @@
 use http::HeaderName;
 
 use crate::{
+    body_path::BodyTexts,
     endpoint::Endpoint,
-    ids::{EncryptedContent, UpstreamId},
+    ids::{ContentDigest, EncryptedContent, ObjectId, UpstreamId},
+    scan::{NamedObject, ReferenceKind},
     state::Group,
 };
 
@@ -16,10 +18,11 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
     pub endpoint: Endpoint,
     /// The model that the request names.
     pub model: Option<&'a str>,
-    /// The length of the request's body in bytes after decompression, or 0 if the body is not read before it is passed
-    /// on. It stands for the length of the prompt: a session with a longer prompt waits longer for its own upstream,
-    /// because another upstream would need longer to read it, and the pin follows the longest conversation of a session.
-    pub body_bytes: u64,
+    /// The length of the prompt in bytes of text: the length of the body after decompression, in which each image,
+    /// recording or file counts like as much text as it costs tokens. 0 if the body is not read before it is passed on. A session
+    /// with a longer prompt waits longer for its own upstream, because another upstream would need longer to read it, and
+    /// the pin follows the longest conversation of a session.
+    pub prompt_bytes: u64,
     /// The facts about the session in the request.
     pub session: SessionFacts<'a, H>,
     /// The state at an upstream that the request refers to.
@@ -28,30 +31,41 @@ pub(in crate::proxy) struct TurnFacts<'a, H> {
 
 /// The facts about the session in a request.
 pub(in crate::proxy) struct SessionFacts<'a, H> {
-    /// The body's `prompt_cache_key`.
-    pub prompt_cache_key: Option<&'a str>,
-    /// The body's `client_metadata.session_id`.
-    pub session_id: Option<&'a str>,
+    /// The texts in the body at the paths of the snapshot.
+    pub texts: &'a BodyTexts,
     /// Returns the value of a header, if the header is there exactly once and its value is UTF-8.
     pub header: H,
-    /// The first bytes of the body's `instructions`; empty if there is none.
-    pub instructions: &'a [u8],
-    /// The first bytes of the body's `input`; empty if there is none.
-    pub input: &'a [u8],
+    /// The beginning of the conversation.
+    pub content: Option<ContentDigest>,
 }
 
 /// The state at an upstream that a request refers to. Only the organization that made the state has it. A turn can go on
 /// without its turn state, but not without any other state.
 #[derive(Clone, Copy, Default)]
 pub(in crate::proxy) struct NamedState<'a> {
-    /// The response id in the path.
-    pub response_in_path: Option<&'a str>,
-    /// The body's `previous_response_id`.
-    pub previous_response: Option<&'a str>,
+    /// The object in the path.
+    pub in_path: Option<ObjectId>,
+    /// The objects that the body names.
+    pub in_body: &'a [NamedObject],
     /// The upstream that issued the turn state that the request returns.
     pub turn_state_issuer: Option<UpstreamId>,
     /// The encrypted items in the body's `input`, in their order.
     pub encrypted: &'a [EncryptedContent],
+}
+
+impl NamedState<'_> {
+    /// Whether the upstream has the beginning of the conversation, so that the body is only its end.
+    pub fn continues_stored_conversation(&self) -> bool {
+        let is_stored = |object: &NamedObject| match object.kind {
+            ReferenceKind::PreviousResponse | ReferenceKind::Conversation => true,
+            ReferenceKind::Container
+            | ReferenceKind::VectorStore
+            | ReferenceKind::File
+            | ReferenceKind::Item
+            | ReferenceKind::ComparedResponse => false,
+        };
+        self.in_body.iter().any(is_stored)
+    }
 }
 
 /// A function that looks a request's header up; see [`SessionFacts::header`].

@@ -1,16 +1,27 @@
 //! What the unit tests of turns share: a session, made without a request.
 
+use std::sync::LazyLock;
+
 use http::HeaderName;
 
 use super::facts::{HeaderLookup, NamedState, SessionFacts, TurnFacts};
 use crate::{
+    body_path::BodyTexts,
     endpoint::Endpoint,
-    ids::{SessionKey, UpstreamId},
+    ids::{ObjectId, SessionKey, UpstreamId},
+    scan::{NamedObject, ReferenceKind},
     state::{Gateway, Snapshot},
 };
 
 /// The session key of every turn that [`facts`] describes.
 pub const KEY: &str = "session-1";
+
+/// The key, at the first of the default paths.
+static TEXTS: LazyLock<BodyTexts> = LazyLock::new(|| {
+    let mut texts = BodyTexts::default();
+    texts.set(0, KEY.to_owned());
+    texts
+});
 
 /// The facts of a turn of the session [`KEY`], which names a model and no state. Its body is large enough for the longest
 /// wait.
@@ -19,15 +30,21 @@ pub fn facts(snapshot: &Snapshot) -> TurnFacts<'_, impl HeaderLookup<'_>> {
         group: snapshot.access.anonymous(),
         endpoint: Endpoint::Responses,
         model: Some("gpt-5.2"),
-        body_bytes: 1_000_000,
+        prompt_bytes: 1_000_000,
         session: SessionFacts {
-            prompt_cache_key: Some(KEY),
-            session_id: None,
+            texts: &TEXTS,
             header: |_: &HeaderName| None,
-            instructions: b"",
-            input: b"",
+            content: None,
         },
         named_state: NamedState::default(),
+    }
+}
+
+/// The reference to an earlier response.
+pub fn previous_response(id: &str) -> NamedObject {
+    NamedObject {
+        kind: ReferenceKind::PreviousResponse,
+        id: ObjectId::from_text(id.as_bytes()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Charges a request to the client key that sent it.
 //!
-//! A request is admitted with an estimate of its tokens, which follows from the length of its body. When the request
+//! A request is admitted if any tokens are left. When its body has been read, an estimate of its tokens is charged, which
+//! follows from the length of the body and from the images, recordings and files in it. When the request
 //! has ended, the reported usage of the upstream replaces the estimate. If no upstream has worked on the request, it
 //! costs nothing.
 
@@ -53,26 +54,27 @@ impl FinalUsage {
 }
 
 impl Charge {
-    /// Admits a request if the limits of its key allow it. `body_bytes` is the length of its uncompressed body, or 0 if
-    /// that is not known yet. Without limits every request is admitted.
+    /// Admits a request if the limits of its key allow it. `prompt_bytes` is the number of bytes that its prompt has at least.
+    /// Without limits every request is admitted.
     ///
     /// # Errors
     /// [`Fault::RateLimited`] if a limit is reached.
-    pub fn admit(&mut self, rate_limits: Option<&Arc<RateLimits>>, body_bytes: u64) -> Result<(), Fault> {
+    pub fn admit(&mut self, rate_limits: Option<&Arc<RateLimits>>, prompt_bytes: u64) -> Result<(), Fault> {
         if let Some(rate_limits) = rate_limits {
-            let permit = rate_limits.admit(estimated(body_bytes)).map_err(rate_limited)?;
+            let permit = rate_limits.admit(estimated(prompt_bytes)).map_err(rate_limited)?;
             self.permit = Some(permit);
         }
         Ok(())
     }
 
-    /// Replaces the estimate after the body has been read. `body_bytes` is the length of the uncompressed body.
+    /// Replaces the estimate after the body has been read. `prompt_bytes` is the length of a text that costs as many tokens as
+    /// the body.
     ///
     /// # Errors
     /// [`Fault::RateLimited`] if the body is larger than estimated, so that a limit is reached.
-    pub fn correct_estimate(&mut self, body_bytes: u64) -> Result<(), Fault> {
+    pub fn correct_estimate(&mut self, prompt_bytes: u64) -> Result<(), Fault> {
         match &mut self.permit {
-            Some(permit) => permit.correct_estimate(estimated(body_bytes)).map_err(rate_limited),
+            Some(permit) => permit.correct_estimate(estimated(prompt_bytes)).map_err(rate_limited),
             None => Ok(()),
         }
     }
@@ -159,7 +161,9 @@ mod tests {
         let reported = FinalUsage::Reported(Usage {
             input_tokens: 300,
             cached_input_tokens: 200,
+            cache_write_tokens: 0,
             output_tokens: 50,
+            reasoning_tokens: 0,
         });
         let unreported = FinalUsage::NONE;
         let stream = FinalUsage::Unreported { stream_bytes: 2_560 };

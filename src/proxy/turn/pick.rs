@@ -139,14 +139,14 @@ impl<'a> Turn<'a> {
                 now,
                 // A session without a cache or state anywhere loses nothing if it leaves its own upstream.
                 stays_until: match is_cached_at_own {
-                    true => now.after(snapshot.patience.of_session(facts.body_bytes)),
+                    true => now.after(snapshot.patience.of_session(facts.prompt_bytes)),
                     false => Tick::ZERO,
                 },
                 waits_until: now.after(snapshot.patience.wait),
                 resets_until: now.after(snapshot.patience.wait_max),
                 // No other upstream has the state that the request refers to.
                 recovers_until: match affinity.owner {
-                    Some(_) => now.after(snapshot.patience.of_session(facts.body_bytes)),
+                    Some(_) => now.after(snapshot.patience.of_session(facts.prompt_bytes)),
                     None => Tick::ZERO,
                 },
             },

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
 };
 
-use super::{facts::RequestFacts, scanner::RequestScanner};
+use super::{
+    facts::RequestFacts,
+    scanner::{RequestScanRules, RequestScanner},
+};
 use crate::scan::{
     encoding::{ContentDecoder, Encoding, EncodingKind},
     json::error::JsonError,
@@ -46,15 +49,17 @@ impl std::error::Error for InspectError {}
 /// Reads a body as it arrives, compressed or not.
 ///
 /// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and the memory of [`RequestScanner`].
-pub struct BodyInspector {
-    decoder: ContentDecoder<ScannerSink>,
+pub struct BodyInspector<'r> {
+    decoder: ContentDecoder<ScannerSink<'r>>,
+    /// The rules of the scanner.
+    rules: RequestScanRules<'r>,
     /// The error that every later call returns.
     failed: Option<InspectError>,
 }
 
 /// Receives the decompressed bytes.
-struct ScannerSink {
-    scanner: RequestScanner,
+struct ScannerSink<'r> {
+    scanner: RequestScanner<'r>,
     /// The maximum number of decompressed bytes.
     limit: u64,
     /// The number of bytes so far, as sent.
@@ -65,16 +70,16 @@ struct ScannerSink {
     error: Option<InspectError>,
 }
 
-impl BodyInspector {
-    /// An inspector of a body with the given content coding and at most `max_decompressed` bytes after decompression.
-    /// Returns `None` if the coding is not known, or if the decompressor cannot be allocated.
-    pub fn new(encoding: EncodingKind, max_decompressed: u64) -> Option<Self> {
+impl<'r> BodyInspector<'r> {
+    /// An inspector of a body with the given content coding and at most `max_decompressed` bytes after decompression, which
+    /// looks for what `rules` say. Returns `None` if the coding is not known, or if the decompressor cannot be allocated.
+    pub fn new(encoding: EncodingKind, max_decompressed: u64, rules: RequestScanRules<'r>) -> Option<Self> {
         let encoding: Option<Encoding> = match encoding {
             EncodingKind::Identity => None,
             EncodingKind::Known(encoding) => Some(encoding),
             EncodingKind::Unknown => return None,
         };
-        let scanner = RequestScanner::new();
+        let scanner = RequestScanner::new(rules);
         let sink = ScannerSink {
             scanner,
             limit: max_decompressed,
@@ -83,7 +88,11 @@ impl BodyInspector {
             error: None,
         };
         let decoder = ContentDecoder::new(encoding, sink).ok()?;
-        Some(Self { decoder, failed: None })
+        Some(Self {
+            decoder,
+            rules,
+            failed: None,
+        })
     }
 
     /// Reads the next piece of the body as it was sent.
@@ -119,7 +128,8 @@ impl BodyInspector {
         if let Err(error) = self.decoder.finish() {
             return Err(self.fail(&error));
         }
-        let scanner = std::mem::take(&mut self.decoder.sink_mut().scanner);
+        let empty = RequestScanner::new(self.rules);
+        let scanner = std::mem::replace(&mut self.decoder.sink_mut().scanner, empty);
         scanner.finish().map_err(InspectError::InvalidJson)
     }
 
@@ -132,7 +142,7 @@ impl BodyInspector {
     }
 }
 
-impl ScannerSink {
+impl ScannerSink<'_> {
     fn take(&mut self, piece: &[u8]) -> Result<(), InspectError> {
         self.decompressed += piece.len() as u64;
         if self.decompressed > self.limit {
@@ -146,7 +156,7 @@ impl ScannerSink {
     }
 }
 
-impl Write for ScannerSink {
+impl Write for ScannerSink<'_> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         match self.take(piece) {
             Ok(()) => Ok(piece.len()),
@@ -169,7 +179,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     fn inspect(kind: EncodingKind, body: &[u8], limit: u64, size: usize) -> Result<RequestFacts, InspectError> {
-        let mut inspector = BodyInspector::new(kind, limit).unwrap();
+        let mut inspector = BodyInspector::new(kind, limit, RequestScanRules::default()).unwrap();
         for chunk in body.chunks(size) {
             if let Err(error) = inspector.feed(chunk) {
                 assert_eq!(
@@ -206,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_body_with_an_unknown_coding_has_no_inspector() {
-        assert!(BodyInspector::new(EncodingKind::Unknown, 1).is_none());
+        assert!(BodyInspector::new(EncodingKind::Unknown, 1, RequestScanRules::default()).is_none());
     }
 
     #[test]

@@ -13,8 +13,6 @@ pub struct ExpectedFacts {
     pub stream: Option<bool>,
     pub previous_response_id: Option<String>,
     pub session_id: Option<String>,
-    pub instructions: Vec<u8>,
-    pub input: Vec<u8>,
     /// The beginning of each `encrypted_content`, after unescaping.
     pub encrypted: Vec<Vec<u8>>,
 }
@@ -55,9 +53,7 @@ pub fn read(body: &[u8]) -> Option<ExpectedFacts> {
             "previous_response_id" => facts.previous_response_id = text(value, raw)?,
             "stream" => facts.stream = value.as_bool(),
             "client_metadata" if value.is_object() => facts.session_id = session_id(raw)?,
-            "instructions" if !value.is_null() => facts.instructions = beginning(raw, raw.len()),
             "input" if !value.is_null() => {
-                facts.input = beginning(raw, user_end(value, raw));
                 facts.encrypted = encrypted(value, raw);
             }
             _ => {}
@@ -97,18 +93,6 @@ fn session_id(metadata: &[u8]) -> Option<Option<String>> {
         return Some(None);
     };
     if found.next().is_some() { None } else { text(value, raw) }
-}
-
-fn beginning(raw: &[u8], end: usize) -> Vec<u8> {
-    raw[..end.min(4096)].to_vec()
-}
-
-/// The end of the first item of `input` with the role `user`, or the end of `input` if there is none.
-fn user_end(input: &Value, raw: &[u8]) -> usize {
-    let is_user = |(key, value, _): &(String, Value, &[u8])| key == "role" && value == "user";
-    let mut items = items(input, raw).into_iter();
-    let found = items.find(|(begin, end)| members(&raw[*begin..*end]).iter().any(is_user));
-    found.map_or(raw.len(), |(_, end)| end)
 }
 
 /// The beginnings of the last eight `encrypted_content` of the items.

@@ -1,8 +1,13 @@
 //! Collects the facts of a request from the fields that the JSON scanner reports.
 
-use super::facts::{ConversationPrefix, RequestFacts};
+use super::{
+    facts::{NamedObject, ReferenceKind, RequestFacts},
+    scanner::RequestScanRules,
+};
+use twox_hash::XxHash3_64;
+
 use crate::{
-    ids::EncryptedContent,
+    ids::{ContentDigest, EncryptedContent, ObjectId},
     scan::{
         field::RoutingField,
         json::{
@@ -26,9 +31,14 @@ pub(super) enum RequestSlot {
     ItemRole,
 }
 
+/// The maximum number of bytes of a part of the conversation that are read.
+const MAX_PART: usize = 4096;
+
 /// Reads [`RequestFacts`].
-#[derive(Default)]
-pub(super) struct RequestVisitor {
+pub(super) struct RequestVisitor<'r> {
+    rules: RequestScanRules<'r>,
+    /// The beginning of `instructions` and of `input`.
+    parts: [Vec<u8>; 2],
     /// The facts that have been read so far.
     pub facts: RequestFacts,
     /// One bit for each [`RoutingField`], set once its key has been read.
@@ -52,14 +62,39 @@ enum RequestScope {
     History,
 }
 
-/// A part of the [`ConversationPrefix`].
+/// A part of the beginning of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PrefixPart {
     Instructions,
     Input,
 }
 
-impl RequestVisitor {
+impl<'r> RequestVisitor<'r> {
+    /// A visitor that has seen nothing yet.
+    pub fn new(rules: RequestScanRules<'r>) -> Self {
+        Self {
+            rules,
+            parts: Default::default(),
+            facts: RequestFacts::default(),
+            seen: 0,
+            scope: RequestScope::Root,
+            prefix: None,
+            from_user: false,
+        }
+    }
+
+    /// The facts, after the whole body has been read.
+    pub fn finish(mut self) -> RequestFacts {
+        if self.parts.iter().any(|part| !part.is_empty()) {
+            let hash = self
+                .parts
+                .iter()
+                .fold(0, |seed, part| XxHash3_64::oneshot_with_seed(seed, part));
+            self.facts.content = Some(ContentDigest::from_hash(hash));
+        }
+        self.facts
+    }
+
     /// Refuses a key that some parsers take for a routing field because they ignore case, as Go's encoding/json does.
     fn check_case(&self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
         let fields = match (depth, self.scope) {
@@ -75,16 +110,26 @@ impl RequestVisitor {
 
     /// Stores the text of a string field.
     fn store(&mut self, field: RoutingField, text: String) {
-        let place = match field {
-            RoutingField::Model => &mut self.facts.model,
-            RoutingField::PromptCacheKey => &mut self.facts.prompt_cache_key,
-            RoutingField::PreviousResponseId => &mut self.facts.previous_response_id,
-            RoutingField::SessionId => &mut self.facts.session_id,
+        match field {
+            RoutingField::Model => self.facts.model = Some(text),
+            RoutingField::PromptCacheKey | RoutingField::SessionId => {
+                let path = self
+                    .rules
+                    .paths
+                    .iter()
+                    .find(|(_, path)| path.to_string() == field.name());
+                if let Some((index, _)) = path {
+                    self.facts.texts.set(index, text);
+                }
+            }
+            RoutingField::PreviousResponseId => self.facts.named.push(NamedObject {
+                kind: ReferenceKind::PreviousResponse,
+                id: ObjectId::from_text(text.as_bytes()),
+            }),
             RoutingField::Stream | RoutingField::ClientMetadata | RoutingField::Instructions | RoutingField::Input => {
                 unreachable!("`visit_value` asks for the text of string fields only")
             }
-        };
-        *place = Some(text);
+        }
     }
 
     /// Ends the part of the conversation prefix that is being captured, if there is one, at offset `end`.
@@ -94,17 +139,17 @@ impl RequestVisitor {
         };
         let text = capture.finish(slice, end).into_owned();
         match part {
-            PrefixPart::Instructions => self.facts.content.instructions = text,
-            PrefixPart::Input => self.facts.content.input = text,
+            PrefixPart::Instructions => self.parts[0] = text,
+            PrefixPart::Input => self.parts[1] = text,
         }
     }
 
     fn begin_prefix(&mut self, part: PrefixPart, at: u64) {
-        self.prefix = Some((part, Capture::new(at, ConversationPrefix::MAX_PART)));
+        self.prefix = Some((part, Capture::new(at, MAX_PART)));
     }
 }
 
-impl FieldVisitor for RequestVisitor {
+impl FieldVisitor for RequestVisitor<'_> {
     type Field = RequestSlot;
     /// `previous_response_id` if every character is written as an escape like `\u0000`.
     const MAX_KEY: usize = 20 * 6;

@@ -7,8 +7,12 @@ pub struct Usage {
     pub input_tokens: u64,
     /// The tokens of the prompt that were read from the cache.
     pub cached_input_tokens: u64,
-    /// The tokens of the generated output.
+    /// The tokens of the prompt that were written to the cache.
+    pub cache_write_tokens: u64,
+    /// The tokens of the generated output, including those of reasoning.
     pub output_tokens: u64,
+    /// The tokens of the generated output that were spent on reasoning.
+    pub reasoning_tokens: u64,
 }
 
 impl Usage {
@@ -36,7 +40,9 @@ impl UsageCounts {
         Some(Usage {
             input_tokens: self.input.unwrap_or(0),
             cached_input_tokens: self.cached_input.unwrap_or(0),
+            cache_write_tokens: 0,
             output_tokens: self.output.unwrap_or(0),
+            reasoning_tokens: 0,
         })
     }
 }

@@ -169,17 +169,23 @@ pub enum FailoverReason {
     Limited,
     /// The upstream refused the credential.
     Refused,
+    /// The upstream does not have the model.
+    ModelNotFound,
+    /// The upstream does not have an object that the request names.
+    ObjectNotFound,
 }
 
 impl FailoverReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Connect,
         Self::Broken,
         Self::Timeout,
         Self::Failed,
         Self::Limited,
         Self::Refused,
+        Self::ModelNotFound,
+        Self::ObjectNotFound,
     ];
 
     /// Returns the reason for a failover after `verdict`; `None` if the answer is passed on.
@@ -188,6 +194,8 @@ impl FailoverReason {
             Verdict::Limited { .. } => Some(Self::Limited),
             Verdict::Refused | Verdict::Unauthorized => Some(Self::Refused),
             Verdict::Failed => Some(Self::Failed),
+            Verdict::ModelNotFound => Some(Self::ModelNotFound),
+            Verdict::ObjectNotFound => Some(Self::ObjectNotFound),
             Verdict::Served | Verdict::Answered => None,
         }
     }
@@ -201,6 +209,8 @@ impl FailoverReason {
             Self::Failed => "failed",
             Self::Limited => "limited",
             Self::Refused => "refused",
+            Self::ModelNotFound => "model_not_found",
+            Self::ObjectNotFound => "object_not_found",
         }
     }
 }

@@ -57,7 +57,9 @@ fn token_counters_are_shown_as_soon_as_there_was_input() {
     let usage = Usage {
         input_tokens: 10,
         cached_input_tokens: 0,
+        cache_write_tokens: 0,
         output_tokens: 0,
+        reasoning_tokens: 0,
     };
     upstream.tokens.add(Route::Pin, usage);
     let text = text(&metrics, &upstream);

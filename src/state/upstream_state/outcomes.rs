@@ -46,7 +46,9 @@ impl Outcomes {
     /// Counts the verdict on a request.
     pub fn record(&self, attempt: Attempt, verdict: Verdict) {
         let counter = match verdict {
-            Verdict::Served | Verdict::Answered => &self.shared.succeeded,
+            Verdict::Served | Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound => {
+                &self.shared.succeeded
+            }
             Verdict::Failed => &self.shared.failed,
             Verdict::Limited { .. } | Verdict::Refused | Verdict::Unauthorized => return,
         };

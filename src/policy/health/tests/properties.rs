@@ -146,7 +146,9 @@ impl HealthRun {
             // works.
             Verdict::Refused | Verdict::Unauthorized => {}
             Verdict::Served => self.served.push(attempt),
-            Verdict::Answered | Verdict::Limited { .. } => run.failures = 0,
+            Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound | Verdict::Limited { .. } => {
+                run.failures = 0;
+            }
         }
         let was_plain = self.health.is_plain();
         let before = self.health.clone();

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use super::*;
 use crate::{
     endpoint::Endpoint,
-    ids::{Namespace, OwnedKey, UpstreamId},
+    ids::{Namespace, ObjectId, OwnedKey, UpstreamId},
     policy::{RequestClass, Route},
     proxy::{
         request_log::{RequestLog, testing::AccessLog},
@@ -124,7 +124,7 @@ impl Relaying {
     }
 
     fn owner(&self) -> Option<UpstreamId> {
-        let key = OwnedKey::from_response_id(Namespace::of_group(""), "resp_1");
+        let key = OwnedKey::from_object(Namespace::of_group(""), ObjectId::from_text(b"resp_1"));
         self.gateway.runtime.owners.get(key, self.gateway.clock.now())
     }
 }

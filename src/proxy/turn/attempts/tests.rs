@@ -233,8 +233,9 @@ fn open<'a>(
     snapshot: &'a Snapshot,
     previous_response: Option<&'static str>,
 ) -> Result<Turn<'a>, Fault> {
+    let named = previous_response.map(kit::previous_response);
     let mut facts = kit::facts(snapshot);
-    facts.named_state.previous_response = previous_response;
+    facts.named_state.in_body = named.as_slice();
     Turn::open(gateway, snapshot, &facts)
 }
 

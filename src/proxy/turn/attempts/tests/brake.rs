@@ -143,7 +143,10 @@ async fn a_session_leaves_an_upstream_that_broke_its_response_if_another_is_read
     assert_eq!(pin(&gateway), Some(UpstreamId::from_name(&order[1])));
 
     // A session with owned state stays, because only its own upstream can serve it.
-    let owned = OwnedKey::from_response_id(gateway.snapshot().access.anonymous().namespace, "resp_1");
+    let owned = OwnedKey::from_object(
+        gateway.snapshot().access.anonymous().namespace,
+        crate::ids::ObjectId::from_text(b"resp_1"),
+    );
     let owner = UpstreamId::from_name(&order[0]);
     gateway.runtime.owners.confirm(owned, None, owner, gateway.clock.now());
     gateway.runtime.brakes.record_failure_after_output(session, broken);

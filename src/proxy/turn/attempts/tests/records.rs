@@ -150,7 +150,10 @@ async fn a_request_is_charged_from_the_moment_it_is_sent() {
         if attempts == 0 {
             scenario.previous_response = Some("resp_1");
             let namespace = gateway.snapshot().access.anonymous().namespace;
-            let (key, now) = (OwnedKey::from_response_id(namespace, "resp_1"), gateway.clock.now());
+            let (key, now) = (
+                OwnedKey::from_object(namespace, crate::ids::ObjectId::from_text(b"resp_1")),
+                gateway.clock.now(),
+            );
             let removed = UpstreamId::from_name("removed");
             gateway.runtime.owners.confirm(key, None, removed, now);
         }

@@ -117,7 +117,7 @@ fn owned_by(owner: &str) -> Arc<Gateway> {
     let gateway =
         testing::configured(&(upstream("a", organization) + &upstream("b", organization) + &upstream("c", "")));
     let namespace = gateway.snapshot().access.anonymous().namespace;
-    let key = OwnedKey::from_response_id(namespace, "resp_1");
+    let key = OwnedKey::from_object(namespace, crate::ids::ObjectId::from_text(b"resp_1"));
     let owner = UpstreamId::from_name(owner);
     gateway.runtime.owners.confirm(key, None, owner, gateway.clock.now());
     gateway

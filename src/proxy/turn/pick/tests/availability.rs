@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::*;
 use crate::{
-    ids::OwnedKey,
+    ids::{ObjectId, OwnedKey},
     policy::{Scope, Verdict, health::EJECT_AFTER},
     proxy::{
         testing,
@@ -27,9 +27,10 @@ fn open<'a>(
     model: &'a str,
     previous_response: Option<&'a str>,
 ) -> Result<Turn<'a>, Fault> {
+    let named = previous_response.map(kit::previous_response);
     let mut facts = kit::facts(snapshot);
     facts.model = Some(model);
-    facts.named_state.previous_response = previous_response;
+    facts.named_state.in_body = named.as_slice();
     Turn::open(gateway, snapshot, &facts)
 }
 
@@ -162,7 +163,7 @@ async fn a_turn_does_not_leave_its_upstream_a_moment_before_the_reset() {
                 let snapshot = gateway.snapshot();
                 let mut facts = kit::facts(&snapshot);
                 // The session has no patience for its own upstream.
-                facts.body_bytes = 0;
+                facts.prompt_bytes = 0;
                 let mut turn = Turn::open(&gateway, &snapshot, &facts).expect("every model is served");
                 let picked = turn.next_upstream().await.expect("the limits end");
                 picked.upstream.name.to_string()
@@ -217,7 +218,10 @@ async fn a_turn_with_owned_state_waits_until_its_owner_takes_requests_again() {
         for recovers in [true, false] {
             let gateway = testing::gateway("");
             let snapshot = gateway.snapshot();
-            let key = OwnedKey::from_response_id(snapshot.access.anonymous().namespace, RESPONSE);
+            let key = OwnedKey::from_object(
+                snapshot.access.anonymous().namespace,
+                ObjectId::from_text(RESPONSE.as_bytes()),
+            );
             let owner = UpstreamId::from_name("a");
             gateway.runtime.owners.confirm(key, None, owner, gateway.clock.now());
             pass_a_moment().await;
@@ -297,7 +301,10 @@ async fn the_fault_says_why_no_upstream_is_left() {
 async fn a_turn_whose_owner_is_not_configured_any_more_says_so() {
     let gateway = testing::gateway("");
     let snapshot = gateway.snapshot();
-    let key = OwnedKey::from_response_id(snapshot.access.anonymous().namespace, RESPONSE);
+    let key = OwnedKey::from_object(
+        snapshot.access.anonymous().namespace,
+        ObjectId::from_text(RESPONSE.as_bytes()),
+    );
     let removed = UpstreamId::from_name("removed");
     gateway.runtime.owners.confirm(key, None, removed, gateway.clock.now());
     let mut turn = open(&gateway, &snapshot, "gpt-5.2", Some(RESPONSE)).expect("every model is served");
