@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::cache::PromptCache;
 use super::config::SimConfig;
 use super::issued::IssuedObjects;
+use super::objects::OwnedObjects;
 use super::recorder::{Recording, RequestRecorder};
 use super::script::Script;
 use crate::tick::Clock;
@@ -17,6 +18,7 @@ pub(super) struct Account {
     pub clock: Clock,
     pub cache: Mutex<PromptCache>,
     pub issued: IssuedObjects,
+    pub objects: OwnedObjects,
     pub script: Script,
     pub recorder: Arc<RequestRecorder>,
 }
@@ -33,6 +35,7 @@ impl Account {
         Self {
             cache: Mutex::new(PromptCache::new(config.cache_marks, config.cache_ttl)),
             issued: IssuedObjects::new(&config.name),
+            objects: OwnedObjects::default(),
             script: Script::default(),
             recorder: Arc::new(RequestRecorder::new(clock, recording)),
             clock,

@@ -135,6 +135,9 @@ pub struct Act {
     pub split: Option<usize>,
     /// The fate of the connection after the response.
     pub after: After,
+    /// How long the background response or the batch that the request begins is in progress; `None` for the account's
+    /// [configured](super::SimConfig::background) time.
+    pub background: Option<Duration>,
 }
 
 impl Act {

@@ -106,13 +106,111 @@ impl ApiError {
     }
 
     pub(super) fn unknown_model(model: &str) -> Self {
-        let message = format!("The model '{model}' does not exist or you do not have access to it.");
+        let message = format!("The model `{model}` does not exist or you do not have access to it.");
         Self::new(StatusCode::NOT_FOUND, message, Some("model"), Some("model_not_found"))
     }
 
+    /// An error for a parameter with an invalid value.
+    pub(super) fn invalid(param: &str, rule: &str) -> Self {
+        Self::bad(
+            format!("Invalid '{param}': {rule}."),
+            Some(param),
+            Some("invalid_value"),
+        )
+    }
+
+    /// An error for two parameters that cannot stand together.
+    pub(super) fn exclusive(one: &str, other: &str) -> Self {
+        let message = format!(
+            "Mutually exclusive parameters: '{one}' and '{other}'. Ensure you are only providing one of: '{one}' or \
+             '{other}'."
+        );
+        Self::bad(message, Some(one), Some("mutually_exclusive_parameters"))
+    }
+
+    pub(super) fn not_a_form(problem: &str) -> Self {
+        let message = format!("We could not parse your request as multipart/form-data. ({problem})");
+        Self::bad(message, None, None)
+    }
+
+    fn not_found(message: String, param: Option<&str>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message, param, None)
+    }
+
     pub(super) fn unknown_response(id: &str) -> Self {
-        let message = format!("Response with id '{id}' not found.");
-        Self::new(StatusCode::NOT_FOUND, message, None, None)
+        Self::not_found(format!("Response with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_conversation(id: &str) -> Self {
+        Self::not_found(format!("Conversation with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_conversation_item(conversation: &str, id: &str) -> Self {
+        let message = format!("Item with id '{id}' not found in conversation with id '{conversation}'.");
+        Self::not_found(message, None)
+    }
+
+    pub(super) fn unknown_item(id: &str) -> Self {
+        let message = format!(
+            "Item with id '{id}' not found. Items are not persisted when `store` is set to false. Try again with \
+             `store` set to true, or remove this item from your input."
+        );
+        Self::not_found(message, Some("input"))
+    }
+
+    pub(super) fn unknown_file(id: &str) -> Self {
+        Self::not_found(format!("No such File object: {id}"), Some("id"))
+    }
+
+    pub(super) fn unknown_upload(id: &str) -> Self {
+        Self::not_found(format!("No upload found with id '{id}'."), None)
+    }
+
+    pub(super) fn unknown_vector_store(id: &str) -> Self {
+        Self::not_found(format!("Vector store with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_store_file(store: &str, id: &str) -> Self {
+        let message = format!("No file found with id '{id}' in vector store '{store}'.");
+        Self::not_found(message, None)
+    }
+
+    pub(super) fn unknown_file_batch(id: &str) -> Self {
+        Self::not_found(format!("No file batch found with id '{id}'."), None)
+    }
+
+    pub(super) fn unknown_container(id: &str) -> Self {
+        Self::not_found(format!("Container with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_container_file(container: &str, id: &str) -> Self {
+        Self::not_found(format!("File {id} not found on container {container}."), None)
+    }
+
+    pub(super) fn unknown_batch(id: &str) -> Self {
+        Self::not_found(format!("No batch found with id '{id}'."), None)
+    }
+
+    pub(super) fn unknown_tuning_job(id: &str) -> Self {
+        let (param, code) = (Some("fine_tune_id"), Some("fine_tune_not_found"));
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("Could not find fine tune: {id}"),
+            param,
+            code,
+        )
+    }
+
+    pub(super) fn unknown_eval(id: &str) -> Self {
+        Self::not_found(format!("Eval with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_run(id: &str) -> Self {
+        Self::not_found(format!("Eval run with id '{id}' not found."), None)
+    }
+
+    pub(super) fn unknown_completion(id: &str) -> Self {
+        Self::not_found(format!("Chat completion with id '{id}' not found."), None)
     }
 
     pub(super) fn unknown_previous_response(id: &str) -> Self {

@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep};
 use super::act::{Act, After, Close, Point};
 use super::chat::CompletionChunks;
 use super::events::{ResponseEvents, StreamEvent};
+use super::messages::MessageEvents;
 use super::recorder::{Ending, RequestGuard};
 use super::transport::ConnectionBreaker;
 
@@ -27,6 +28,8 @@ pub(super) enum BodySource {
     Events(Box<ResponseEvents>),
     /// The chunks of a chat completion.
     Chunks(Box<CompletionChunks>),
+    /// The events of a message.
+    Messages(Box<MessageEvents>),
 }
 
 impl BodySource {
@@ -42,6 +45,7 @@ impl BodySource {
             }
             Self::Events(events) => events.next(),
             Self::Chunks(chunks) => chunks.next(),
+            Self::Messages(events) => events.next(),
         }
     }
 }
@@ -57,6 +61,8 @@ pub(super) struct PacedBody {
     pace: Duration,
     /// The timer of the current pause between two pieces.
     pause: Option<Pin<Box<Sleep>>>,
+    /// The number of events after which the body waits, and the timer that it waits for.
+    hold: Option<(usize, Pin<Box<Sleep>>)>,
     /// The maximum size in bytes of a piece that is sent.
     split: Option<usize>,
     /// The position at which the connection is cut, and the manner.
@@ -90,6 +96,7 @@ impl PacedBody {
             rest_is_terminal: false,
             pace,
             pause: None,
+            hold: None,
             split: act.split,
             cut: act.cut,
             stall: act.stall,
@@ -100,6 +107,12 @@ impl PacedBody {
             breaker,
             guard,
         }
+    }
+
+    /// Sends no more than the first `events` events before `delay` has passed.
+    pub(super) fn held(mut self, events: usize, delay: Duration) -> Self {
+        self.hold = Some((events, Box::pin(sleep(delay))));
+        self
     }
 
     fn reached(&self, point: Point) -> bool {
@@ -130,6 +143,12 @@ impl PacedBody {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
+        }
+        if let Some((events, timer)) = &mut self.hold
+            && self.events >= *events
+        {
+            ready!(timer.as_mut().poll(cx));
+            self.hold = None;
         }
         let Some(event) = self.source.next() else {
             return Poll::Ready(false);

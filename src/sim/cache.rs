@@ -19,7 +19,19 @@ use crate::tick::Tick;
 const FINEST: u64 = 64;
 
 /// Fields that a client may change when it replays an item, and fields that do not reach the model.
-const VOLATILE: [&str; 7] = ["id", "status", "type", "role", "annotations", "logprobs", "phase"];
+const VOLATILE: [&str; 8] = [
+    "id",
+    "status",
+    "type",
+    "role",
+    "annotations",
+    "logprobs",
+    "phase",
+    "cache_control",
+];
+
+/// The length in bytes of the canonical text that an image, a sound or another binary file counts as: 1,100 tokens.
+const MEDIA: u64 = 4400;
 
 /// A position in a prompt that the cache can remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +86,32 @@ impl Prefix {
             Value::Array(values) => values.iter().for_each(|value| self.walk(value, marks)),
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    if !VOLATILE.contains(&name.as_str()) && !name.starts_with("internal_") {
-                        self.walk(value, marks);
+                    match value {
+                        _ if VOLATILE.contains(&name.as_str()) || name.starts_with("internal_") => {}
+                        Value::String(content) if is_media(fields, name, content) => {
+                            self.media(content.as_bytes(), marks);
+                        }
+                        value => self.walk(value, marks),
                     }
                 }
             }
         }
+    }
+
+    /// Appends the content of a file: its text, or a fixed length if it is not text.
+    pub(super) fn file(&mut self, content: &[u8], marks: &mut Vec<Mark>) {
+        match std::str::from_utf8(content) {
+            Ok(text) => self.text(text, marks),
+            Err(_) => self.media(content, marks),
+        }
+        self.mark(marks);
+    }
+
+    /// Appends binary content, which counts as a fixed length.
+    fn media(&mut self, content: &[u8], marks: &mut Vec<Mark>) {
+        self.hash = XxHash3_64::oneshot_with_seed(self.hash, content);
+        self.bytes += MEDIA;
+        self.mark(marks);
     }
 
     fn text(&mut self, text: &str, marks: &mut Vec<Mark>) {
@@ -110,6 +142,22 @@ impl Prefix {
             });
         }
     }
+}
+
+/// Whether a field contains a file in base64: a `data:` URL, or one of the fields for the data of files, sounds and
+/// images.
+fn is_media(fields: &serde_json::Map<String, Value>, name: &str, content: &str) -> bool {
+    let is_data_url = content.starts_with("data:")
+        && content
+            .split_once(',')
+            .is_some_and(|(head, _)| head.ends_with(";base64"));
+    let holds_data = match name {
+        "file_data" => true,
+        "data" => fields.contains_key("format") || fields.get("type").is_some_and(|kind| kind == "base64"),
+        "result" => fields.get("type").is_some_and(|kind| kind == "image_generation_call"),
+        _ => false,
+    };
+    is_data_url || (holds_data && !content.is_empty())
 }
 
 /// Returns the first mark inside a text after `position`. The distance of marks grows with the logarithm of the
@@ -289,6 +337,31 @@ mod tests {
             0,
             "the marks that were unused the longest were dropped"
         );
+    }
+
+    #[test]
+    fn images_sounds_and_files_count_at_a_fixed_length() {
+        let base64 = "QUJD".repeat(500_000);
+        let parts = json!([
+            {"type": "input_image", "image_url": format!("data:image/png;base64,{base64}")},
+            {"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{base64}")}},
+            {"type": "input_file", "filename": "", "file_data": base64},
+            {"type": "input_audio", "input_audio": {"data": base64, "format": ""}},
+            {"type": "image", "source": {"type": "base64", "media_type": "", "data": base64}},
+            {"type": "image_generation_call", "result": base64},
+        ]);
+        let length = |part: &Value| {
+            let mut prefix = Prefix::new("m");
+            prefix.item(&json!({"role": "user", "content": [part]}), &mut Vec::new());
+            prefix.bytes()
+        };
+        for part in parts.as_array().unwrap() {
+            assert_eq!(length(part), MEDIA, "{}", part["type"]);
+        }
+        let text = json!({"type": "input_text", "text": "data:image/png;base64"});
+        assert_eq!(length(&text), 21, "a text that only begins like a data URL is a text");
+        let hash_of = |data: &str| marks_of(&[json!({"content": [{"file_data": data}]})]);
+        assert_ne!(hash_of("QUJD"), hash_of("QUJE"), "other data is another prompt");
     }
 
     #[test]

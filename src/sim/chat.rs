@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use twox_hash::XxHash3_64;
 
 use super::events::{StreamEvent, piece_end};
-use super::responses::{TokenUsage, new_id, put_json, tokens, unix_seconds};
+use super::responses::{TokenUsage, put_json, tokens};
 
 /// The number of dimensions of an embedding if the request names none.
 const DIMENSIONS: u64 = 16;
@@ -21,6 +21,9 @@ pub(super) enum UsageChunk {
 
 /// A chat completion that can be written as one object or as a stream.
 pub(super) struct Completion {
+    pub id: String,
+    /// The time of creation as Unix time, in seconds.
+    pub created: u64,
     pub model: String,
     pub text: String,
     pub usage: TokenUsage,
@@ -41,7 +44,7 @@ impl Completion {
     /// Returns the `chat.completion` object.
     pub(super) fn json(&self) -> Value {
         json!({
-            "id": new_id("chatcmpl"), "object": "chat.completion", "created": unix_seconds(), "model": self.model,
+            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
             "choices": [{"index": 0, "finish_reason": "stop", "logprobs": null,
                 "message": {"role": "assistant", "content": self.text, "refusal": null}}],
             "usage": self.usage(), "system_fingerprint": null,
@@ -61,8 +64,6 @@ enum ChunkStep {
 /// The `chat.completion.chunk` events of one completion, and the `[DONE]` after them.
 pub(super) struct CompletionChunks {
     completion: Completion,
-    id: String,
-    created: u64,
     step: ChunkStep,
     out: BytesMut,
 }
@@ -71,8 +72,6 @@ impl CompletionChunks {
     pub(super) fn new(completion: Completion) -> Self {
         Self {
             completion,
-            id: new_id("chatcmpl"),
-            created: unix_seconds(),
             step: ChunkStep::Role,
             out: BytesMut::new(),
         }
@@ -112,7 +111,7 @@ impl CompletionChunks {
             ChunkStep::End => return None,
         };
         let usage = matches!(self.step, ChunkStep::Usage).then(|| self.completion.usage());
-        let chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": self.created,
+        let chunk = json!({"id": self.completion.id, "object": "chat.completion.chunk", "created": self.completion.created,
             "model": self.completion.model, "choices": choices, "usage": usage, "system_fingerprint": null});
         self.step = next;
         self.out.put_slice(b"data: ");
@@ -201,6 +200,8 @@ mod tests {
             reasoning: 0,
         };
         Completion {
+            id: "chatcmpl-1".into(),
+            created: 1,
             model: "m".into(),
             text: "sim answers: steady as".into(),
             usage,

@@ -28,6 +28,13 @@ pub struct SimArgs {
     /// A model of the account; repeat the option for more models. Requests for other models are refused then
     #[arg(long = "model", value_name = "NAME")]
     pub models: Vec<String>,
+    /// How long a background response or a batch is in progress, for example 200ms
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_time)]
+    pub background: Duration,
+    /// Give the response another id in the last event of a stream than in the first, as some upstreams do. The account
+    /// accepts both ids afterwards
+    #[arg(long)]
+    pub changes_ids: bool,
     /// The only API key that the account accepts [default: any]
     #[arg(long, value_name = "KEY", value_parser = parse_secret)]
     pub api_key: Option<Secret>,
@@ -40,6 +47,8 @@ impl SimArgs {
             name: self.name,
             pace: self.pace,
             deltas: self.deltas,
+            background: self.background,
+            changes_ids: self.changes_ids,
             api_key: self.api_key,
             ..SimConfig::default()
         };
@@ -112,6 +121,9 @@ mod tests {
             "y",
             "--api-key",
             "sk-1",
+            "--background",
+            "2s",
+            "--changes-ids",
         ])
         .unwrap()
         .config();
@@ -120,6 +132,7 @@ mod tests {
             (config.models, config.only_models),
             (vec!["x".to_owned(), "y".to_owned()], true)
         );
+        assert_eq!((config.background, config.changes_ids), (Duration::from_secs(2), true));
         assert_eq!(config.api_key.as_ref().map(Secret::expose), Some("sk-1"));
         let default = parse(&[]).unwrap().config();
         assert!(!default.only_models && default.api_key.is_none());

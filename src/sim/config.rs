@@ -22,8 +22,14 @@ pub struct SimConfig {
     pub api_key: Option<Secret>,
     /// Whether the response to a request without `x-codex-turn-state` carries that header.
     pub turn_state: bool,
-    /// Whether the account refuses turn states, response ids and encrypted items that it did not issue.
+    /// Whether the account refuses turn states, previous responses and encrypted items that it did not issue. Ids of
+    /// other objects that it did not make are refused always.
     pub refuse_foreign: bool,
+    /// How long a background response or a batch is in progress.
+    pub background: Duration,
+    /// Whether the last event of a stream gives the response another id than its first event, as some upstreams do.
+    /// The account accepts both ids afterwards.
+    pub changes_ids: bool,
     /// How long a prompt stays cached after its last use.
     pub cache_ttl: Duration,
     /// The number of positions in prompts that the cache remembers, at about 50 bytes each. A prompt of 40 KB has about
@@ -45,6 +51,8 @@ impl Default for SimConfig {
             api_key: None,
             turn_state: true,
             refuse_foreign: true,
+            background: Duration::from_millis(200),
+            changes_ids: false,
             cache_ttl: Duration::from_secs(3600),
             cache_marks: 100_000,
             record: false,

@@ -31,6 +31,7 @@ pub(super) struct StreamEvent {
 #[derive(Clone, Copy)]
 enum ResponseStep {
     Created,
+    Queued,
     InProgress,
     ItemAdded,
     PartAdded,
@@ -52,6 +53,8 @@ enum Shape<'a> {
 /// The events of one response, in order.
 pub(super) struct ResponseEvents {
     reply: Arc<GeneratedResponse>,
+    /// The status with which the response ends.
+    end: ResponseStatus,
     step: ResponseStep,
     /// The index of the current output item.
     item: usize,
@@ -65,11 +68,30 @@ impl ResponseEvents {
     pub(super) fn new(reply: Arc<GeneratedResponse>) -> Self {
         Self {
             reply,
+            end: ResponseStatus::Completed,
             step: ResponseStep::Created,
             item: 0,
             sequence: 0,
             out: BytesMut::with_capacity(EVENTS_AT_ONCE),
         }
+    }
+
+    /// Ends the stream as a cancelled response ends: without output.
+    pub(super) fn cancelled(mut self) -> Self {
+        self.end = ResponseStatus::CancelledEarly;
+        self
+    }
+
+    /// Drops the events up to and including the one with this number.
+    pub(super) fn after(mut self, sequence: u64) -> Self {
+        while self.sequence <= sequence && self.next().is_some() {}
+        self
+    }
+
+    /// Returns the number of events that come before the output and that are still to come.
+    pub(super) fn before_output(&self) -> usize {
+        let opening = if self.reply.is_background() { 3 } else { 2 };
+        usize::try_from(opening - self.sequence.min(opening)).expect("there are at most three such events")
     }
 
     /// Returns the next event, or `None` after the last.
@@ -142,9 +164,14 @@ impl ResponseEvents {
 
     /// Returns an event that belongs to no item.
     fn outside(&mut self, reply: &GeneratedResponse) -> Option<StreamEvent> {
+        let is_empty = reply.items().is_empty() || self.end == ResponseStatus::CancelledEarly;
         let (name, status, next) = match self.step {
+            ResponseStep::Created if reply.is_background() => {
+                ("response.created", ResponseStatus::Queued, ResponseStep::Queued)
+            }
             ResponseStep::Created => ("response.created", ResponseStatus::InProgress, ResponseStep::InProgress),
-            ResponseStep::InProgress if reply.items().is_empty() => (
+            ResponseStep::Queued => ("response.queued", ResponseStatus::Queued, ResponseStep::InProgress),
+            ResponseStep::InProgress if is_empty => (
                 "response.in_progress",
                 ResponseStatus::InProgress,
                 ResponseStep::Completed,
@@ -154,7 +181,10 @@ impl ResponseEvents {
                 ResponseStatus::InProgress,
                 ResponseStep::ItemAdded,
             ),
-            ResponseStep::Completed => ("response.completed", ResponseStatus::Completed, ResponseStep::End),
+            ResponseStep::Completed if self.end == ResponseStatus::CancelledEarly => {
+                ("response.cancelled", self.end, ResponseStep::End)
+            }
+            ResponseStep::Completed => ("response.completed", self.end, ResponseStep::End),
             _ => return None,
         };
         self.begin(name);

@@ -25,4 +25,9 @@ impl RecordedHead {
             .split_once('?')
             .map_or(self.target.as_str(), |(path, _)| path)
     }
+
+    /// Returns the query without its question mark, or the empty string.
+    pub(super) fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
 }

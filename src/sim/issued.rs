@@ -5,23 +5,21 @@
 //! account's name instead, and encrypted items also contain a checksum. So they cost no memory, and a restarted
 //! simulator with the same name still accepts them, as a real account does.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use twox_hash::XxHash3_64;
 
 use super::cache::Prefix;
-use super::responses::GeneratedResponse;
+use super::objects::{ObjectStore, Weighed};
+use super::responses::{GeneratedResponse, ResponseStatus};
+use crate::tick::Tick;
 
-/// The maximum number of responses that are remembered.
-const MAX_RESPONSES: usize = 10_000;
 /// The maximum number of bytes of requests and responses that are remembered.
 const MAX_BYTES: usize = 32 << 20;
 
-/// A response that the account made.
+/// A response that the account made and stored.
 #[derive(Clone)]
 pub(super) struct IssuedResponse {
     /// The response.
@@ -30,11 +28,30 @@ pub(super) struct IssuedResponse {
     pub request: Bytes,
     /// The conversation up to and including the response.
     pub prefix: Prefix,
-    /// Whether the response has been cancelled.
-    pub cancelled: bool,
+    /// When the response is complete, which is later than its creation if it is a background response.
+    pub due: Tick,
+    /// Whether the response has been cancelled. A response with two ids has one such flag.
+    pub cancelled: Arc<AtomicBool>,
 }
 
 impl IssuedResponse {
+    /// Returns the request.
+    pub(super) fn request_json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.request).expect("the request was parsed when it was answered")
+    }
+
+    /// Returns the status of the response at this moment.
+    pub(super) fn status(&self, now: Tick) -> ResponseStatus {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true if self.reply.is_background() => ResponseStatus::CancelledEarly,
+            true => ResponseStatus::Cancelled,
+            false if now < self.due => ResponseStatus::InProgress,
+            false => ResponseStatus::Completed,
+        }
+    }
+}
+
+impl Weighed for IssuedResponse {
     fn weight(&self) -> usize {
         self.request.len() + self.reply.weight()
     }
@@ -45,16 +62,7 @@ pub(super) struct IssuedObjects {
     name: String,
     /// The number of turns that have begun.
     turns: AtomicU64,
-    responses: Mutex<ResponseStore>,
-}
-
-#[derive(Default)]
-struct ResponseStore {
-    known: HashMap<Arc<str>, IssuedResponse>,
-    /// The ids of the known responses, the oldest first.
-    oldest: VecDeque<Arc<str>>,
-    /// The approximate size of the known responses and their requests, in bytes.
-    bytes: usize,
+    responses: ObjectStore<IssuedResponse>,
 }
 
 impl IssuedObjects {
@@ -62,42 +70,40 @@ impl IssuedObjects {
         Self {
             name: name.to_owned(),
             turns: AtomicU64::new(0),
-            responses: Mutex::default(),
+            responses: ObjectStore::new(MAX_BYTES),
         }
     }
 
-    /// Remembers a response by its id.
+    /// Remembers a response by each of its ids.
     pub(super) fn remember(&self, issued: IssuedResponse) {
-        let id: Arc<str> = issued.reply.id().into();
-        let mut responses = self.responses.lock();
-        responses.bytes += issued.weight();
-        responses.oldest.push_back(Arc::clone(&id));
-        responses.known.insert(id, issued);
-        while responses.oldest.len() > MAX_RESPONSES || responses.bytes > MAX_BYTES {
-            let oldest = responses
-                .oldest
-                .pop_front()
-                .expect("every remembered response is in the queue");
-            responses.forget(&oldest);
+        let reply = Arc::clone(&issued.reply);
+        if let Some(last_id) = reply.last_id() {
+            self.responses.insert(last_id, issued.clone());
         }
+        self.responses.insert(reply.id(), issued);
     }
 
     /// Returns the response with this id, if this account made it and still remembers it.
     pub(super) fn find(&self, id: &str) -> Option<IssuedResponse> {
-        self.responses.lock().known.get(id).cloned()
+        self.responses.get(id)
     }
 
-    /// Forgets a response. Returns whether it was known.
-    pub(super) fn delete(&self, id: &str) -> bool {
-        self.responses.lock().forget(id)
+    /// Forgets a response and returns it.
+    pub(super) fn delete(&self, id: &str) -> Option<IssuedResponse> {
+        let issued = self.responses.remove(id)?;
+        for other in issued.reply.last_id().into_iter().chain([issued.reply.id()]) {
+            self.responses.remove(other);
+        }
+        Some(issued)
     }
 
-    /// Marks a response as cancelled and returns it.
-    pub(super) fn cancel(&self, id: &str) -> Option<IssuedResponse> {
-        let mut responses = self.responses.lock();
-        let issued = responses.known.get_mut(id)?;
-        issued.cancelled = true;
-        Some(issued.clone())
+    /// Cancels a response and returns it. A background response that is complete remains complete.
+    pub(super) fn cancel(&self, id: &str, now: Tick) -> Option<IssuedResponse> {
+        let issued = self.responses.get(id)?;
+        if !issued.reply.is_background() || now < issued.due {
+            issued.cancelled.store(true, Ordering::Relaxed);
+        }
+        Some(issued)
     }
 
     /// Returns the content of a new encrypted item.
@@ -137,34 +143,22 @@ impl IssuedObjects {
     }
 }
 
-impl ResponseStore {
-    fn forget(&mut self, id: &str) -> bool {
-        match self.known.remove(id) {
-            Some(issued) => {
-                self.bytes -= issued.weight();
-                true
-            }
-            None => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn remember_new(issued: &IssuedObjects, request: Bytes) -> String {
-        let reply = GeneratedResponse::new(&json!({"model": "m"}), Vec::new(), Default::default());
-        let id = reply.id().to_owned();
+    fn remember_new(issued: &IssuedObjects, request: &serde_json::Value, due: Tick) -> Arc<GeneratedResponse> {
+        let reply = Arc::new(GeneratedResponse::new(request, Vec::new(), Default::default()).with_changed_id());
         issued.remember(IssuedResponse {
-            reply: Arc::new(reply),
-            request,
+            reply: Arc::clone(&reply),
+            request: Bytes::new(),
             prefix: Prefix::new("m"),
-            cancelled: false,
+            due,
+            cancelled: Arc::default(),
         });
-        id
+        reply
     }
 
     #[test]
@@ -191,26 +185,34 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_found_cancelled_and_deleted() {
+    fn responses_are_found_cancelled_and_deleted_by_each_of_their_ids() {
         let issued = IssuedObjects::new("a");
-        let id = remember_new(&issued, Bytes::new());
-        assert!(issued.find(&id).is_some_and(|found| !found.cancelled));
-        assert!(issued.cancel(&id).is_some());
-        assert!(issued.find(&id).is_some_and(|found| found.cancelled));
-        assert!(issued.delete(&id) && !issued.delete(&id));
-        assert!(issued.find(&id).is_none() && issued.cancel(&id).is_none());
+        let reply = remember_new(&issued, &json!({"model": "m"}), Tick::ZERO);
+        let (id, last) = (reply.id(), reply.last_id().unwrap());
+        let status = |id: &str| issued.find(id).map(|found| found.status(Tick::ZERO));
+        assert_eq!(status(id), Some(ResponseStatus::Completed));
+        assert!(issued.cancel(last, Tick::ZERO).is_some());
+        assert_eq!(
+            (status(id), status(last)),
+            (Some(ResponseStatus::Cancelled), status(id))
+        );
+        assert!(issued.delete(id).is_some() && issued.delete(last).is_none());
+        assert!(issued.find(last).is_none() && issued.cancel(id, Tick::ZERO).is_none());
     }
 
     #[test]
-    fn memory_is_bounded_in_number_and_bytes() {
+    fn a_background_response_is_cancelled_only_while_it_is_in_progress() {
         let issued = IssuedObjects::new("a");
-        let first = remember_new(&issued, Bytes::new());
-        let second = remember_new(&issued, Bytes::new());
-        (1..MAX_RESPONSES).for_each(|_| drop(remember_new(&issued, Bytes::new())));
-        assert!(issued.find(&first).is_none() && issued.find(&second).is_some());
-        let big = remember_new(&issued, Bytes::from(vec![0; MAX_BYTES / 2]));
-        let bigger = remember_new(&issued, Bytes::from(vec![0; MAX_BYTES / 2 + 1]));
-        assert!(issued.find(&second).is_none() && issued.find(&big).is_none() && issued.find(&bigger).is_some());
-        assert!(issued.responses.lock().bytes <= MAX_BYTES);
+        let at = Tick::from_nanos;
+        let request = json!({"model": "m", "background": true});
+        for (cancelled_at, then) in [(9, ResponseStatus::CancelledEarly), (10, ResponseStatus::Completed)] {
+            let reply = remember_new(&issued, &request, at(10));
+            assert_eq!(
+                issued.find(reply.id()).unwrap().status(at(9)),
+                ResponseStatus::InProgress
+            );
+            let cancelled = issued.cancel(reply.id(), at(cancelled_at)).unwrap();
+            assert_eq!(cancelled.status(at(20)), then);
+        }
     }
 }

@@ -26,6 +26,7 @@
 
 mod account;
 mod act;
+mod api;
 mod api_error;
 mod body;
 mod cache;
@@ -38,6 +39,8 @@ mod head;
 mod instance;
 mod intake;
 mod issued;
+mod messages;
+mod objects;
 mod outgoing;
 mod recorder;
 mod responses;

@@ -17,6 +17,17 @@ pub(super) struct SimResponse {
     pub source: BodySource,
     /// The time that the account waits before it responds.
     pub thinking: Duration,
+    /// A pause within the body.
+    pub hold: Option<Hold>,
+}
+
+/// A pause within a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    /// The number of events before the pause.
+    pub after: usize,
+    /// The time from the head of the response to the end of the pause.
+    pub delay: Duration,
 }
 
 impl SimResponse {
@@ -39,6 +50,7 @@ impl SimResponse {
             headers,
             source,
             thinking: Duration::ZERO,
+            hold: None,
         }
     }
 

@@ -16,7 +16,8 @@ macro_rules! put {
 pub(super) use put;
 
 /// The settings of a request that its response repeats, and their values if the request does not name them.
-const ECHO: [(&str, &str); 17] = [
+const ECHO: [(&str, &str); 18] = [
+    ("background", "false"),
     ("instructions", "null"),
     ("max_output_tokens", "null"),
     ("max_tool_calls", "null"),
@@ -70,14 +71,22 @@ pub(super) fn tokens(bytes: u64) -> u64 {
 /// The status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseStatus {
+    /// A background response has not begun.
+    Queued,
     InProgress,
     Completed,
+    /// The response was cancelled after its output was complete.
     Cancelled,
+    /// The background response was cancelled while it was in progress. It has neither output nor usage.
+    CancelledEarly,
 }
 
 /// One response, which is complete before its first event is sent.
 pub(super) struct GeneratedResponse {
     id: String,
+    /// The id in the last event of a stream, if it differs from `id`.
+    last_id: Option<String>,
+    background: bool,
     /// The time of creation as Unix time, in seconds.
     created_at: u64,
     model: String,
@@ -98,8 +107,13 @@ impl GeneratedResponse {
                 Some(value) => echo.push_str(&value.to_string()),
             }
         }
+        if let Some(conversation) = conversation_of(request) {
+            put!(&mut echo, ",\"conversation\":{}", json!({"id": conversation}));
+        }
         Self {
             id: new_id("resp"),
+            last_id: None,
+            background: is_true(request, "background"),
             created_at: unix_seconds(),
             model: model_of(request).to_owned(),
             echo,
@@ -108,8 +122,24 @@ impl GeneratedResponse {
         }
     }
 
+    /// Gives the response another id in the last event of its stream.
+    pub(super) fn with_changed_id(mut self) -> Self {
+        self.last_id = Some(new_id("resp"));
+        self
+    }
+
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns the id in the last event of a stream, if it differs from [`Self::id`].
+    pub(super) fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
+    /// Whether the response was requested with `background`.
+    pub(super) fn is_background(&self) -> bool {
+        self.background
     }
 
     pub(super) fn items(&self) -> &[Value] {
@@ -125,20 +155,16 @@ impl GeneratedResponse {
     /// Writes the response object.
     pub(super) fn write(&self, status: ResponseStatus, out: &mut BytesMut) {
         let (status, done) = match status {
+            ResponseStatus::Queued => ("queued", false),
             ResponseStatus::InProgress => ("in_progress", false),
             ResponseStatus::Completed => ("completed", true),
             ResponseStatus::Cancelled => ("cancelled", true),
+            ResponseStatus::CancelledEarly => ("cancelled", false),
         };
         let created = self.created_at;
-        put!(
-            out,
-            r#"{{"id":"{}","object":"response","created_at":{created}"#,
-            self.id
-        );
-        put!(
-            out,
-            r#","status":"{status}","background":false,"error":null,"completed_at":"#
-        );
+        let id = self.last_id.as_ref().filter(|_| done).unwrap_or(&self.id);
+        put!(out, r#"{{"id":"{id}","object":"response","created_at":{created}"#);
+        put!(out, r#","status":"{status}","error":null,"completed_at":"#);
         put_json(out, &done.then_some(created));
         out.put_slice(br#","incomplete_details":null,"user":null,"model":"#);
         put_json(out, &self.model);
@@ -170,6 +196,17 @@ pub(super) fn unix_seconds() -> u64 {
 /// Returns the model that a request names, or the empty string.
 pub(super) fn model_of(request: &Value) -> &str {
     request.get("model").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether this field of a request is `true`.
+pub(super) fn is_true(request: &Value, field: &str) -> bool {
+    request.get(field) == Some(&Value::Bool(true))
+}
+
+/// Returns the conversation that a request names: `"conversation": "conv_…"` or `{"id": "conv_…"}`.
+pub(super) fn conversation_of(request: &Value) -> Option<&str> {
+    let conversation = request.get("conversation")?;
+    conversation.get("id").unwrap_or(conversation).as_str()
 }
 
 /// Returns a text that contains the account's name, so that a person sees which account served the request. It has
@@ -231,6 +268,9 @@ pub(super) fn complete_item(mut item: Value) -> Value {
         Some("function_call") => "fc",
         Some("reasoning") => "rs",
         Some("compaction") => "cmp",
+        Some("function_call_output") => "fco",
+        Some("code_interpreter_call") => "ci",
+        Some("file_search_call") => "fs",
         _ => "item",
     };
     if let Some(fields) = item.as_object_mut() {

@@ -21,14 +21,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::account::Account;
 use super::act::{Act, After, Fixed, Read, Received, ScriptedAnswer};
+use super::api::ParsedRequest;
 use super::api_error::ApiError;
 use super::body::{BodySource, PacedBody};
 use super::head::RecordedHead;
 use super::intake;
+use super::messages::message_error;
 use super::outgoing::SimResponse;
 use super::recorder::{Ending, RequestGuard};
 use super::responses::new_id;
-use super::routes::ParsedRequest;
 use super::script::Accept;
 use super::transport::{self, BreakableStream, ConnectionBreaker, Socket, Takeover};
 use crate::tick::Tick;
@@ -171,8 +172,8 @@ impl SimExchange {
     async fn answer(&mut self, act: &Act, body: DecodedBody) -> SimResponse {
         match &act.answer {
             ScriptedAnswer::Usual | ScriptedAnswer::Items(_) if body.raw.is_none() => pending().await,
-            ScriptedAnswer::Usual => self.usual_answer(body, None),
-            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone())),
+            ScriptedAnswer::Usual => self.usual_answer(body, None, act.background),
+            ScriptedAnswer::Items(items) => self.usual_answer(body, Some(items.clone()), act.background),
             ScriptedAnswer::Fixed(fixed) => fixed.clone().into(),
             ScriptedAnswer::Custom(custom) => custom(&Received {
                 head: self.head.clone(),
@@ -186,14 +187,21 @@ impl SimExchange {
     }
 
     /// Returns the account's usual response, with `items` as its output if they are given.
-    fn usual_answer(&self, body: DecodedBody, items: Option<Vec<serde_json::Value>>) -> SimResponse {
+    fn usual_answer(
+        &self,
+        body: DecodedBody,
+        items: Option<Vec<serde_json::Value>>,
+        background: Option<Duration>,
+    ) -> SimResponse {
         let request = ParsedRequest {
             head: &self.head,
             plain: body.plain,
             json: body.json,
             items,
+            background,
         };
-        self.account.answer(request).unwrap_or_else(SimResponse::from)
+        let answer = self.account.answer(request);
+        answer.unwrap_or_else(|error| error_answer(self.head.path(), error))
     }
 
     /// Takes the connection over from hyper. The future never completes, because this request ends with the connection.
@@ -221,7 +229,10 @@ impl SimExchange {
     /// Makes hyper's response, with a body that follows `act`.
     fn finish(self, response: SimResponse, act: &Act) -> Response<PacedBody> {
         let pace = self.account.config.pace;
-        let body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        let mut body = PacedBody::new(response.source, pace, act, self.breaker, self.guard);
+        if let Some(hold) = response.hold {
+            body = body.held(hold.after, hold.delay);
+        }
         let mut finished = Response::new(body);
         *finished.status_mut() = response.status;
         *finished.headers_mut() = response.headers;
@@ -232,6 +243,14 @@ impl SimExchange {
         }
         finished
     }
+}
+
+/// Returns an error in the shape of the API that the request's path belongs to.
+fn error_answer(path: &str, error: ApiError) -> SimResponse {
+    if path.starts_with("/v1/messages") {
+        return SimResponse::json(error.status, &message_error(&error, &new_id("req")));
+    }
+    error.into()
 }
 
 /// Decodes a request's body: without its content encoding, and as JSON.
@@ -271,6 +290,7 @@ impl From<Fixed> for SimResponse {
             headers,
             source,
             thinking: Duration::ZERO,
+            hold: None,
         }
     }
 }

@@ -1,8 +1,14 @@
 //! Tests of the account through real sockets, as its clients use it.
 
 mod api;
+mod background;
+mod conversations;
 mod faults;
+mod files;
+mod jobs;
 mod life;
+mod messages;
+mod ownership;
 mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -102,6 +108,47 @@ async fn get(sim: &Sim, target: &str) -> TestResponse {
 
 async fn post(sim: &Sim, target: &str, body: &Value) -> TestResponse {
     send(sim, request("POST", target, &[], body.to_string())).await.unwrap()
+}
+
+async fn delete(sim: &Sim, target: &str) -> TestResponse {
+    send(sim, request("DELETE", target, &[], Bytes::new())).await.unwrap()
+}
+
+/// Posts a form with these fields and one file.
+async fn post_form(sim: &Sim, target: &str, fields: &[(&str, &str)], file: (&str, &str, &[u8])) -> TestResponse {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend_from_slice(
+            format!("--b0\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").as_bytes(),
+        );
+    }
+    let (name, filename, content) = file;
+    body.extend_from_slice(
+        format!("--b0\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{filename}\"\r\n\r\n").as_bytes(),
+    );
+    body.extend_from_slice(content);
+    body.extend_from_slice(b"\r\n--b0--\r\n");
+    let headers = [("content-type", "multipart/form-data; boundary=b0")];
+    send(sim, request("POST", target, &headers, body)).await.unwrap()
+}
+
+/// Uploads a file and returns its id.
+async fn upload(sim: &Sim, filename: &str, content: &[u8]) -> String {
+    let made = post_form(
+        sim,
+        "/v1/files",
+        &[("purpose", "user_data")],
+        ("file", filename, content),
+    )
+    .await;
+    id_of(&made.json())
+}
+
+fn id_of(object: &Value) -> String {
+    object["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no id: {object}"))
+        .to_owned()
 }
 
 async fn ask(sim: &Sim, body: &Value) -> TestResponse {
