@@ -15,7 +15,7 @@ use super::responses::model_of;
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The answer to a request, or `None` if the table has no entry for it.
-type Found = Option<Result<SimResponse, ApiError>>;
+type TableAnswer = Option<Result<SimResponse, ApiError>>;
 
 impl Account {
     /// Answers one request.
@@ -51,7 +51,7 @@ impl Account {
         found.unwrap_or_else(|| Err(ApiError::wrong_method(&head.method, path)))
     }
 
-    fn responses_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn responses_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.respond(call),
             ("GET", []) if call.head.headers.contains_key(UPGRADE) => Err(ApiError::websocket()),
@@ -66,7 +66,7 @@ impl Account {
     }
 
     /// Answers requests for models. The names of models may contain slashes.
-    fn models_route(&self, call: &ParsedRequest<'_>, rest: &str) -> Found {
+    fn models_route(&self, call: &ParsedRequest<'_>, rest: &str) -> TableAnswer {
         if call.head.method != Method::GET {
             return None;
         }
@@ -83,7 +83,7 @@ impl Account {
         }))
     }
 
-    fn chat_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn chat_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.chat(call),
             ("GET", []) => self.list_completions(call.head),
@@ -95,7 +95,7 @@ impl Account {
         })
     }
 
-    fn messages_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn messages_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.message(call),
             ("POST", ["count_tokens"]) => self.count_tokens(call),
@@ -103,7 +103,7 @@ impl Account {
         })
     }
 
-    fn conversations_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn conversations_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_conversation(call),
             ("GET", [id]) => self.conversation(id),
@@ -117,7 +117,7 @@ impl Account {
         })
     }
 
-    fn files_route(&self, call: &ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn files_route(&self, call: &ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.upload_file(call),
             ("GET", []) => self.list_files(call.head),
@@ -128,7 +128,7 @@ impl Account {
         })
     }
 
-    fn uploads_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn uploads_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_upload(call),
             ("POST", [id, "parts"]) => self.add_part(&call, id),
@@ -138,7 +138,7 @@ impl Account {
         })
     }
 
-    fn vector_stores_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn vector_stores_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_vector_store(call),
             ("GET", []) => self.list_vector_stores(call.head),
@@ -161,7 +161,7 @@ impl Account {
         })
     }
 
-    fn containers_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn containers_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.create_container(call),
             ("GET", []) => self.list_containers(call.head),
@@ -176,7 +176,7 @@ impl Account {
         })
     }
 
-    fn batches_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn batches_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_batch(call),
             ("GET", []) => self.list_batches(call.head),
@@ -186,7 +186,7 @@ impl Account {
         })
     }
 
-    fn tuning_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn tuning_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_tuning_job(call),
             ("GET", []) => self.list_tuning_jobs(call.head),
@@ -198,7 +198,7 @@ impl Account {
         })
     }
 
-    fn evals_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> Found {
+    fn evals_route(&self, call: ParsedRequest<'_>, method: &str, rest: &[&str]) -> TableAnswer {
         Some(match (method, rest) {
             ("POST", []) => self.new_eval(call),
             ("GET", []) => self.list_evals(call.head),

@@ -112,6 +112,8 @@ struct SimExchange {
     guard: RequestGuard,
     /// When the head arrived.
     started: Tick,
+    /// The id of the request in the account's answer.
+    request_id: String,
 }
 
 /// A request's body in each of its forms.
@@ -127,6 +129,7 @@ impl SimExchange {
     fn new(account: Arc<Account>, breaker: Arc<ConnectionBreaker>, head: RecordedHead) -> Self {
         Self {
             started: account.clock.now(),
+            request_id: new_id("req"),
             guard: account.recorder.begin(&head),
             account,
             breaker,
@@ -145,7 +148,7 @@ impl SimExchange {
         let raw = match raw.transpose() {
             Ok(raw) => raw,
             Err(error) => {
-                let mut response = error.into();
+                let mut response = self.error_answer(error);
                 self.sign(&mut response);
                 return Ok(self.finish(response, &Act::default()));
             }
@@ -201,7 +204,15 @@ impl SimExchange {
             background,
         };
         let answer = self.account.answer(request);
-        answer.unwrap_or_else(|error| error_answer(self.head.path(), error))
+        answer.unwrap_or_else(|error| self.error_answer(error))
+    }
+
+    /// Returns an error in the shape of the API that the request's path belongs to.
+    fn error_answer(&self, error: ApiError) -> SimResponse {
+        if is_message_path(self.head.path()) {
+            return SimResponse::json(error.status, &message_error(&error, &self.request_id));
+        }
+        error.into()
     }
 
     /// Takes the connection over from hyper. The future never completes, because this request ends with the connection.
@@ -215,7 +226,7 @@ impl SimExchange {
     fn sign(&self, response: &mut SimResponse) {
         let took = self.account.clock.now().since(self.started).as_millis();
         let signature = [
-            ("x-request-id", new_id("req")),
+            ("x-request-id", self.request_id.clone()),
             ("openai-processing-ms", took.to_string()),
             ("openai-organization", self.account.config.name.clone()),
             ("openai-version", "2020-10-01".to_owned()),
@@ -223,6 +234,10 @@ impl SimExchange {
         for (name, value) in signature {
             let value = HeaderValue::from_str(&value).expect("ids, numbers and checked names are header values");
             response.headers.insert(HeaderName::from_static(name), value);
+        }
+        if is_message_path(self.head.path()) {
+            let id = HeaderValue::from_str(&self.request_id).expect("an id is a header value");
+            response.headers.insert(HeaderName::from_static("request-id"), id);
         }
     }
 
@@ -245,12 +260,9 @@ impl SimExchange {
     }
 }
 
-/// Returns an error in the shape of the API that the request's path belongs to.
-fn error_answer(path: &str, error: ApiError) -> SimResponse {
-    if path.starts_with("/v1/messages") {
-        return SimResponse::json(error.status, &message_error(&error, &new_id("req")));
-    }
-    error.into()
+/// Whether a path belongs to Anthropic's Messages API.
+fn is_message_path(path: &str) -> bool {
+    path == "/v1/messages" || path.starts_with("/v1/messages/")
 }
 
 /// Decodes a request's body: without its content encoding, and as JSON.

@@ -187,7 +187,8 @@ async fn an_upload_is_streamed_and_not_buffered() {
         .await
         .expect("the server accepts connections");
     let start = "--b\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n{\"prompt_cache_key\":";
-    let rest = vec![b'x'; 700_000];
+    let end = "\r\n--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nuser_data\r\n--b--\r\n";
+    let rest = [vec![b'x'; 700_000], end.into()].concat();
     let length = start.len() + rest.len();
     let head = format!(
         "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: {length}\r\n\r\n"
@@ -209,7 +210,7 @@ async fn an_upload_is_streamed_and_not_buffered() {
         .await
         .expect("data within the time limit")
         .expect("a response");
-    assert_eq!(&answer, b"HTTP/1.1 404", "the simulated account has no files endpoint");
+    assert_eq!(&answer, b"HTTP/1.1 200", "the upload is a complete form");
     let arrived = sims[0].requests().pop().expect("a recorded request");
     assert_eq!(
         (arrived.body.len(), &arrived.body[..start.len()]),

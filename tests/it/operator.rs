@@ -34,7 +34,7 @@ async fn metrics_have_the_documented_names_and_bounded_labels() {
         let fields = json!({"input": "hi", "prompt_cache_key": key, "stream": stream});
         client::send(gateway.address, responses_request(fields, &[])).await;
     }
-    client::get(gateway.address, "/v1/files").await;
+    client::get(gateway.address, "/v1/things").await;
     client::get(gateway.address, "/nothing").await;
     let text = scrape(&gateway).await;
     for (name, kind) in [

@@ -11,8 +11,14 @@ use super::super::chat::{self, Completion, CompletionChunks, UsageChunk};
 use super::super::head::RecordedHead;
 use super::super::outgoing::SimResponse;
 use super::super::responses::{answer_text, is_true, new_id, tokens, unix_seconds};
-use super::page::{found, page, query_value};
+use super::page::{ListDefaults, ListOrder, USUAL, found, page_of, query_value};
 use super::parsed::{ParsedRequest, field_or, replace_fields};
+
+/// The defaults of the lists of stored completions and of their messages.
+const OLDEST_FIRST: ListDefaults = ListDefaults {
+    order: ListOrder::OldestFirst,
+    ..USUAL
+};
 
 impl Account {
     /// Answers `POST /v1/chat/completions`.
@@ -75,7 +81,7 @@ impl Account {
         if let Some(model) = query_value(head, "model") {
             completions.retain(|completion| completion["model"] == model.as_str());
         }
-        page(head, completions)
+        page_of(head, completions, OLDEST_FIRST)
     }
 
     fn find_completion(&self, id: &str) -> Result<(Value, Vec<Value>), ApiError> {
@@ -111,16 +117,22 @@ impl Account {
     /// Answers `GET /v1/chat/completions/{id}/messages`.
     pub(in crate::sim) fn completion_messages(&self, head: &RecordedHead, id: &str) -> Result<SimResponse, ApiError> {
         let (_, mut messages) = self.find_completion(id)?;
-        for (index, message) in messages.iter_mut().enumerate() {
-            if message.is_object() {
-                message["id"] = format!("{id}-{index}").into();
-            }
+        for (index, message) in messages
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, message)| message.is_object())
+        {
+            message["id"] = format!("{id}-{index}").into();
+            // Content in parts is listed under another name.
+            let parts = message["content"].take();
+            message["content"] = if parts.is_array() {
+                parts[0]["text"].clone()
+            } else {
+                parts.clone()
+            };
+            message["content_parts"] = if parts.is_array() { parts } else { Value::Null };
         }
-        // The messages of a completion come in their order unless the query says otherwise.
-        if query_value(head, "order").is_none() {
-            messages.reverse();
-        }
-        page(head, messages)
+        page_of(head, messages, OLDEST_FIRST)
     }
 
     /// Answers `POST /v1/embeddings`.

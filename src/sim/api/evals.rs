@@ -15,10 +15,18 @@ impl Account {
     pub(in crate::sim) fn new_eval(&self, call: ParsedRequest<'_>) -> Result<SimResponse, ApiError> {
         let request = call.json?;
         let field = |name: &str| request.get(name).cloned().ok_or_else(|| ApiError::missing(name));
+        let criteria = field("testing_criteria")?;
+        let mut source = field("data_source_config")?;
+        // The answer has the schema of the items under another name than the request.
+        source["schema"] = match source.as_object_mut().and_then(|source| source.remove("item_schema")) {
+            Some(schema) => schema,
+            None if source.is_object() => json!({"type": "object"}),
+            None => return Err(ApiError::wrong_type("data_source_config", "an object")),
+        };
         let id = new_id("eval");
         let object = json!({"id": id, "object": "eval", "created_at": unix_seconds(),
-            "name": field_or(&request, "name", json!("eval")), "testing_criteria": field("testing_criteria")?,
-            "data_source_config": field("data_source_config")?,
+            "name": field_or(&request, "name", json!("eval")), "testing_criteria": criteria,
+            "data_source_config": source,
             "metadata": field_or(&request, "metadata", json!({}))});
         self.objects.evals.insert(&id, object.clone());
         Ok(found(&object))
@@ -71,7 +79,7 @@ impl Account {
         let id = new_id("evalrun");
         let object = json!({"id": id, "object": "eval.run", "eval_id": eval, "created_at": unix_seconds(),
             "status": "queued", "model": field_or(source, "model", Value::Null), "data_source": source,
-            "name": field_or(&request, "name", Value::Null), "report_url": "", "error": null,
+            "name": field_or(&request, "name", json!("run")), "report_url": "", "error": null,
             "per_model_usage": [], "per_testing_criteria_results": [],
             "result_counts": {"total": 0, "passed": 0, "failed": 0, "errored": 0},
             "metadata": field_or(&request, "metadata", json!({}))});

@@ -12,8 +12,11 @@ use super::super::objects::StoredFile;
 use super::super::outgoing::SimResponse;
 use super::super::responses::{new_id, unix_seconds};
 use super::forms::SimForm;
-use super::page::{deleted, found, page, query_value};
+use super::page::{ListDefaults, USUAL, deleted, found, page_of, query_value};
 use super::parsed::ParsedRequest;
+
+/// The number of files in a page if the request names none.
+const LIMIT: usize = 10_000;
 
 impl Account {
     /// Answers `POST /v1/files`.
@@ -43,7 +46,8 @@ impl Account {
         if let Some(purpose) = query_value(head, "purpose") {
             files.retain(|file| file["purpose"] == purpose.as_str());
         }
-        page(head, files)
+        let defaults = ListDefaults { limit: LIMIT, ..USUAL };
+        page_of(head, files, defaults)
     }
 
     /// Answers `GET /v1/files/{id}`.

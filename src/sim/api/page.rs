@@ -7,8 +7,26 @@ use super::super::api_error::ApiError;
 use super::super::head::RecordedHead;
 use super::super::outgoing::SimResponse;
 
-/// The number of objects in a page if the request names none.
-const LIMIT: usize = 20;
+/// The order of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ListOrder {
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What a list is like if the query says nothing about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListDefaults {
+    pub order: ListOrder,
+    /// The number of objects in a page.
+    pub limit: usize,
+}
+
+/// The defaults of most lists.
+pub(super) const USUAL: ListDefaults = ListDefaults {
+    order: ListOrder::NewestFirst,
+    limit: 20,
+};
 
 /// Returns the value of a parameter of the query.
 pub(super) fn query_value(head: &RecordedHead, name: &str) -> Option<String> {
@@ -19,11 +37,24 @@ pub(super) fn query_value(head: &RecordedHead, name: &str) -> Option<String> {
 
 /// Answers with the page of `objects` (the oldest first) that the query selects. The newest objects come first unless
 /// the query says `order=asc`.
-pub(super) fn page(head: &RecordedHead, mut objects: Vec<Value>) -> Result<SimResponse, ApiError> {
-    match query_value(head, "order").as_deref() {
-        Some("asc") => {}
-        None | Some("desc" | "") => objects.reverse(),
+pub(super) fn page(head: &RecordedHead, objects: Vec<Value>) -> Result<SimResponse, ApiError> {
+    page_of(head, objects, USUAL)
+}
+
+/// Answers with the page of `objects` (the oldest first) that the query selects.
+pub(super) fn page_of(
+    head: &RecordedHead,
+    mut objects: Vec<Value>,
+    defaults: ListDefaults,
+) -> Result<SimResponse, ApiError> {
+    let order = match query_value(head, "order").as_deref() {
+        None | Some("") => defaults.order,
+        Some("asc") => ListOrder::OldestFirst,
+        Some("desc") => ListOrder::NewestFirst,
         Some(_) => return Err(ApiError::invalid("order", "must be 'asc' or 'desc'")),
+    };
+    if order == ListOrder::NewestFirst {
+        objects.reverse();
     }
     if let Some(after) = query_value(head, "after").filter(|after| !after.is_empty()) {
         let at = objects.iter().position(|object| object["id"] == after.as_str());
@@ -34,7 +65,7 @@ pub(super) fn page(head: &RecordedHead, mut objects: Vec<Value>) -> Result<SimRe
         Some(limit) => limit
             .parse()
             .map_err(|_| ApiError::invalid("limit", "must be an integer"))?,
-        None => LIMIT,
+        None => defaults.limit,
     };
     let has_more = objects.len() > limit;
     objects.truncate(limit);

@@ -11,8 +11,8 @@ pub(super) use kinds::{BatchJob, Container, Conversation, FileSet, StoredFile, U
 use serde_json::Value;
 pub(super) use store::{ObjectStore, Weighed};
 
-/// The maximum number of bytes of files that an account keeps.
-const FILE_BYTES: usize = 256 << 20;
+/// The maximum number of bytes of files, of uploads and of the files in containers that an account keeps.
+const FILE_BYTES: usize = 128 << 20;
 /// The maximum number of bytes of the objects of any other kind.
 const OBJECT_BYTES: usize = 32 << 20;
 

@@ -114,19 +114,28 @@ async fn a_background_stream_is_resumed_after_any_event() {
 }
 
 #[tokio::test]
+async fn the_output_of_a_background_stream_comes_when_it_is_due() {
+    let sim = with_delay(LONG).await;
+    let mut tcp = dial(&sim, &raw(&in_background(json!(true)))).await;
+    let seen = String::from_utf8(read_until(&mut tcp, "response.in_progress").await).unwrap();
+    assert!(!seen.contains("response.output_item.added"), "{seen}");
+    let path = format!("/v1/responses/{}", id_in(&seen));
+    assert_eq!(get(&sim, &path).await.json()["status"], "in_progress");
+    let resume = format!("GET {path}?stream=true&starting_after=0 HTTP/1.1\r\nhost: sim\r\n\r\n");
+    let mut second = dial(&sim, resume.as_bytes()).await;
+    let seen = String::from_utf8(read_until(&mut second, "response.in_progress").await).unwrap();
+    assert!(
+        !seen.contains("response.created") && !seen.contains("response.output_item.added"),
+        "{seen}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test]
 async fn a_background_stream_that_was_dropped_goes_on() {
     let sim = with_delay(Duration::from_millis(50)).await;
     let mut tcp = dial(&sim, &raw(&in_background(json!(true)))).await;
-    let seen = String::from_utf8(read_until(&mut tcp, "response.in_progress").await).unwrap();
-    assert!(!seen.contains("response.completed"), "the output comes later");
-    let id = seen
-        .split("\"id\":\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap()
-        .to_owned();
+    let id = id_in(&String::from_utf8(read_until(&mut tcp, "response.queued").await).unwrap());
     drop(tcp);
     let rest = get(&sim, &format!("/v1/responses/{id}?stream=true&starting_after=0"))
         .await
@@ -138,4 +147,16 @@ async fn a_background_stream_that_was_dropped_goes_on() {
         (&json!("response.completed"), id)
     );
     sim.stop().await;
+}
+
+/// Returns the first id in the text of a stream.
+fn id_in(stream: &str) -> String {
+    stream
+        .split("\"id\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned()
 }

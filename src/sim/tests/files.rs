@@ -182,7 +182,7 @@ async fn chat_completions_are_stored_on_request() {
     let sim = start_named("sim-a").await;
     let ask = async |extra: Value| {
         let mut body = json!({"model": "m", "messages": [{"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "Hello"}]});
+            {"role": "user", "content": [{"type": "text", "text": "Hello"}]}]});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         post(&sim, "/v1/chat/completions", &body).await
     };
@@ -198,11 +198,12 @@ async fn chat_completions_are_stored_on_request() {
         (&messages["data"][0]["role"], &messages["data"][1]["content"]),
         (&json!("system"), &json!("Hello"))
     );
+    assert_eq!(messages["data"][1]["content_parts"][0]["text"], "Hello");
     let streamed = ask(json!({"store": true, "stream": true})).await;
     let text = String::from_utf8(streamed.body.to_vec()).unwrap();
     let chunk: Value = serde_json::from_str(text.lines().next().unwrap().strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(
-        get(&sim, "/v1/chat/completions").await.json()["data"][0]["id"],
+        get(&sim, "/v1/chat/completions").await.json()["data"][1]["id"],
         chunk["id"]
     );
     let changed = post(&sim, &path, &json!({"metadata": {"c": "d"}})).await.json();

@@ -107,6 +107,7 @@ async fn credentials_are_read_from_both_headers_and_errors_have_the_shape_of_the
         assert_eq!((refused.status, &error["type"]), (status, &json!("error")));
         assert_eq!(error["error"]["type"], kind);
         assert!(error["error"]["message"].is_string());
+        assert_eq!(error["request_id"], refused.header("request-id"));
     }
     sim.stop().await;
 }

@@ -2,184 +2,118 @@
 
 use super::*;
 
-/// The requests that name objects of account `a`, which account `b` must refuse: method, target and body.
-async fn owned_by(a: &Sim) -> Vec<(&'static str, String, Value)> {
-    let file = upload(a, "notes.txt", b"The harbour opens at seven.").await;
-    let container_file = upload(a, "data.csv", b"1,2").await;
-    let batch_lines = json!({"custom_id": "1", "method": "POST", "url": "/v1/embeddings",
-        "body": {"model": "m", "input": "x"}});
-    let batch_input = upload(a, "batch.jsonl", batch_lines.to_string().as_bytes()).await;
-    let made = async |target: &str, body: Value| id_of(&post(a, target, &body).await.json());
-    let response = made("/v1/responses", json!({"model": "m", "input": "x"})).await;
-    let conversation = made(
-        "/v1/conversations",
-        json!({"items": [{"role": "user", "content": "x"}]}),
-    )
-    .await;
-    let store = made("/v1/vector_stores", json!({"name": "s", "file_ids": [file]})).await;
-    let set = made(
-        &format!("/v1/vector_stores/{store}/file_batches"),
-        json!({"file_ids": [file]}),
-    )
-    .await;
-    let container = made("/v1/containers", json!({"name": "c", "file_ids": [container_file]})).await;
-    let upload = made(
-        "/v1/uploads",
-        json!({"filename": "f", "purpose": "assistants", "bytes": 3, "mime_type": "text/plain"}),
-    )
-    .await;
-    let batch = made(
-        "/v1/batches",
-        json!({"input_file_id": batch_input, "endpoint": "/v1/embeddings", "completion_window": "24h"}),
-    )
-    .await;
-    let job = made("/v1/fine_tuning/jobs", json!({"model": "m", "training_file": file})).await;
-    let eval = made(
-        "/v1/evals",
-        json!({"data_source_config": {"type": "logs"}, "testing_criteria": []}),
-    )
-    .await;
-    let run = made(
-        &format!("/v1/evals/{eval}/runs"),
-        json!({"data_source": {"type": "responses"}}),
-    )
-    .await;
-    let messages = json!([{"role": "user", "content": "x"}]);
-    let completion = made(
-        "/v1/chat/completions",
-        json!({"model": "m", "store": true, "messages": messages}),
-    )
-    .await;
+/// Requests that name objects as `$kind`, one in each line: method, target and body. Those that delete come last.
+const REQUESTS: &str = r#"
+GET /v1/responses/$response
+GET /v1/responses/$response?stream=true
+GET /v1/responses/$response/input_items
+POST /v1/responses/$response/cancel
+POST /v1/responses {"model": "m", "input": "x", "prompt_cache_options": {"comparison_response_id": "$response"}}
+GET /v1/conversations/$conversation
+POST /v1/conversations/$conversation {"metadata": {}}
+GET /v1/conversations/$conversation/items
+POST /v1/conversations/$conversation/items {"items": [{"role": "user", "content": "y"}]}
+POST /v1/responses {"model": "m", "input": "x", "conversation": "$conversation"}
+POST /v1/responses {"model": "m", "input": "x", "conversation": {"id": "$conversation"}}
+GET /v1/files/$file
+GET /v1/files/$file/content
+POST /v1/responses {"model": "m", "input": [{"role": "user", "content": [{"type": "input_file", "file_id": "$file"}]}]}
+POST /v1/responses {"model": "m", "input": [{"role": "user", "content": [{"type": "input_image", "file_id": "$file"}]}]}
+POST /v1/conversations {"items": [{"role": "user", "content": [{"type": "input_file", "file_id": "$file"}]}]}
+POST /v1/chat/completions {"model": "m", "messages": [{"role": "user", "content": [{"file": {"file_id": "$file"}}]}]}
+POST /v1/uploads/$upload/complete {"part_ids": []}
+GET /v1/vector_stores/$store
+GET /v1/vector_stores/$store/files
+GET /v1/vector_stores/$store/files/$file
+GET /v1/vector_stores/$store/file_batches/$set
+POST /v1/vector_stores/$store/search {"query": "harbour"}
+POST /v1/vector_stores {"file_ids": ["$file"]}
+POST /v1/responses {"model": "m", "input": "x", "tools": [{"type": "file_search", "vector_store_ids": ["$store"]}]}
+GET /v1/containers/$container
+GET /v1/containers/$container/files
+POST /v1/containers {"name": "c", "file_ids": ["$file"]}
+POST /v1/responses {"model": "m", "input": "x", "tools": [{"type": "code_interpreter", "container": "$container"}]}
+POST /v1/responses {"model": "m", "input": "x", "tools": [{"container": {"type": "auto", "file_ids": ["$file"]}}]}
+GET /v1/batches/$batch
+POST /v1/batches/$batch/cancel
+POST /v1/batches {"input_file_id": "$file", "endpoint": "/v1/embeddings"}
+GET /v1/fine_tuning/jobs/$job
+GET /v1/fine_tuning/jobs/$job/events
+POST /v1/fine_tuning/jobs {"model": "m", "training_file": "$file"}
+POST /v1/fine_tuning/jobs/$job/cancel
+GET /v1/evals/$eval
+GET /v1/evals/$eval/runs/$run
+POST /v1/evals/$eval/runs/$run
+GET /v1/chat/completions/$completion
+GET /v1/chat/completions/$completion/messages
+POST /v1/chat/completions/$completion {"metadata": {}}
+DELETE /v1/chat/completions/$completion
+DELETE /v1/evals/$eval/runs/$run
+DELETE /v1/evals/$eval
+DELETE /v1/containers/$container
+DELETE /v1/vector_stores/$store
+DELETE /v1/files/$file
+DELETE /v1/conversations/$conversation
+DELETE /v1/responses/$response
+"#;
 
-    let ids = [
-        &file,
-        &response,
-        &conversation,
-        &store,
-        &set,
-        &container,
-        &upload,
-        &batch,
-        &job,
-        &eval,
-        &run,
-        &completion,
+/// Makes one object of each kind, and returns the kinds with the ids.
+async fn make_objects(sim: &Sim) -> Vec<(&'static str, String)> {
+    let file = upload(sim, "notes.txt", b"The harbour opens at seven.").await;
+    let mut made = vec![("$file", file)];
+    let creations = [
+        ("$response", "responses", json!({"model": "m", "input": "x"})),
+        ("$conversation", "conversations", json!({})),
+        ("$store", "vector_stores", json!({"name": "s", "file_ids": ["$file"]})),
+        (
+            "$set",
+            "vector_stores/$store/file_batches",
+            json!({"file_ids": ["$file"]}),
+        ),
+        ("$container", "containers", json!({"name": "c", "file_ids": ["$file"]})),
+        (
+            "$upload",
+            "uploads",
+            json!({"filename": "f", "purpose": "assistants", "bytes": 0, "mime_type": "x/y"}),
+        ),
+        (
+            "$batch",
+            "batches",
+            json!({"input_file_id": "$file", "endpoint": "/v1/embeddings"}),
+        ),
+        (
+            "$job",
+            "fine_tuning/jobs",
+            json!({"model": "m", "training_file": "$file"}),
+        ),
+        (
+            "$eval",
+            "evals",
+            json!({"data_source_config": {"type": "logs"}, "testing_criteria": []}),
+        ),
+        (
+            "$run",
+            "evals/$eval/runs",
+            json!({"data_source": {"type": "responses"}}),
+        ),
+        (
+            "$completion",
+            "chat/completions",
+            json!({"model": "m", "store": true, "messages": []}),
+        ),
     ];
-    for id in ids {
-        assert!(!id.contains("sim") && !id.contains("-a"), "{id} tells the account");
+    for (kind, target, body) in creations {
+        let (target, body) = (fill(target, &made), fill(&body.to_string(), &made));
+        let sent = request("POST", &format!("/v1/{target}"), &[], body);
+        made.push((kind, id_of(&send(sim, sent).await.unwrap().json())));
     }
-    let part = |part: Value| json!({"model": "m", "input": [{"role": "user", "content": [part]}]});
-    let tool = |tool: Value| json!({"model": "m", "input": "x", "tools": [tool]});
-    let chat_file = json!([{"role": "user", "content": [{"type": "file", "file": {"file_id": file}}]}]);
-    let none = || Value::Null;
-    let (respond, chat) = (|| "/v1/responses".to_owned(), || "/v1/chat/completions".to_owned());
-    vec![
-        ("GET", format!("/v1/responses/{response}"), none()),
-        ("GET", format!("/v1/responses/{response}?stream=true"), none()),
-        ("GET", format!("/v1/responses/{response}/input_items"), none()),
-        ("POST", format!("/v1/responses/{response}/cancel"), none()),
-        (
-            "POST",
-            respond(),
-            json!({"model": "m", "input": "x", "prompt_cache_options": {"comparison_response_id": response}}),
-        ),
-        ("GET", format!("/v1/conversations/{conversation}"), none()),
-        (
-            "POST",
-            format!("/v1/conversations/{conversation}"),
-            json!({"metadata": {}}),
-        ),
-        ("GET", format!("/v1/conversations/{conversation}/items"), none()),
-        (
-            "POST",
-            format!("/v1/conversations/{conversation}/items"),
-            json!({"items": []}),
-        ),
-        (
-            "POST",
-            respond(),
-            json!({"model": "m", "input": "x", "conversation": conversation}),
-        ),
-        (
-            "POST",
-            respond(),
-            json!({"model": "m", "input": "x", "conversation": {"id": conversation}}),
-        ),
-        ("GET", format!("/v1/files/{file}"), none()),
-        ("GET", format!("/v1/files/{file}/content"), none()),
-        ("POST", respond(), part(json!({"type": "input_file", "file_id": file}))),
-        ("POST", respond(), part(json!({"type": "input_image", "file_id": file}))),
-        ("POST", chat(), json!({"model": "m", "messages": chat_file})),
-        ("POST", format!("/v1/uploads/{upload}/cancel"), none()),
-        (
-            "POST",
-            format!("/v1/uploads/{upload}/complete"),
-            json!({"part_ids": []}),
-        ),
-        ("GET", format!("/v1/vector_stores/{store}"), none()),
-        ("GET", format!("/v1/vector_stores/{store}/files"), none()),
-        ("GET", format!("/v1/vector_stores/{store}/files/{file}"), none()),
-        ("GET", format!("/v1/vector_stores/{store}/file_batches/{set}"), none()),
-        (
-            "POST",
-            format!("/v1/vector_stores/{store}/search"),
-            json!({"query": "harbour"}),
-        ),
-        ("POST", "/v1/vector_stores".to_owned(), json!({"file_ids": [file]})),
-        (
-            "POST",
-            respond(),
-            tool(json!({"type": "file_search", "vector_store_ids": [store]})),
-        ),
-        ("GET", format!("/v1/containers/{container}"), none()),
-        ("GET", format!("/v1/containers/{container}/files"), none()),
-        (
-            "POST",
-            "/v1/containers".to_owned(),
-            json!({"name": "c", "file_ids": [file]}),
-        ),
-        (
-            "POST",
-            respond(),
-            tool(json!({"type": "code_interpreter", "container": container})),
-        ),
-        (
-            "POST",
-            respond(),
-            tool(json!({"type": "code_interpreter", "container": {"type": "auto", "file_ids": [file]}})),
-        ),
-        ("GET", format!("/v1/batches/{batch}"), none()),
-        ("POST", format!("/v1/batches/{batch}/cancel"), none()),
-        (
-            "POST",
-            "/v1/batches".to_owned(),
-            json!({"input_file_id": batch_input, "endpoint": "/v1/embeddings"}),
-        ),
-        ("GET", format!("/v1/fine_tuning/jobs/{job}"), none()),
-        (
-            "POST",
-            "/v1/fine_tuning/jobs".to_owned(),
-            json!({"model": "m", "training_file": file}),
-        ),
-        ("GET", format!("/v1/evals/{eval}"), none()),
-        ("GET", format!("/v1/evals/{eval}/runs/{run}"), none()),
-        ("POST", format!("/v1/evals/{eval}/runs/{run}"), none()),
-        ("GET", format!("/v1/chat/completions/{completion}"), none()),
-        ("GET", format!("/v1/chat/completions/{completion}/messages"), none()),
-        (
-            "POST",
-            format!("/v1/chat/completions/{completion}"),
-            json!({"metadata": {}}),
-        ),
-        ("DELETE", format!("/v1/chat/completions/{completion}"), none()),
-        ("DELETE", format!("/v1/evals/{eval}/runs/{run}"), none()),
-        ("DELETE", format!("/v1/evals/{eval}"), none()),
-        ("DELETE", format!("/v1/containers/{container}"), none()),
-        ("DELETE", format!("/v1/vector_stores/{store}"), none()),
-        ("DELETE", format!("/v1/files/{file}"), none()),
-        ("DELETE", format!("/v1/conversations/{conversation}"), none()),
-        ("DELETE", format!("/v1/responses/{response}"), none()),
-    ]
+    made
+}
+
+/// Replaces the kinds in a text by ids.
+fn fill(text: &str, ids: &[(&str, String)]) -> String {
+    ids.iter()
+        .fold(text.to_owned(), |text, (kind, id)| text.replace(kind, id))
 }
 
 #[tokio::test]
@@ -191,28 +125,25 @@ async fn every_object_is_found_at_its_own_account_only() {
         ..SimConfig::default()
     };
     let b = start(lax).await;
-    let call = async |sim: &Sim, (method, target, body): &(&str, String, Value)| {
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        send(sim, request(method, target, &[], body)).await.unwrap()
-    };
-    for owned in owned_by(&a).await {
-        let refused = call(&b, &owned).await;
-        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{owned:?}");
-        let error = &refused.json()["error"];
-        assert_eq!(error["type"], "invalid_request_error", "{owned:?}");
-        let found = call(&a, &owned).await;
-        let is_right = if owned.1.ends_with("/complete") || owned.2["items"] == json!([]) {
-            // The account has the object, but the request is not complete.
-            found.status == StatusCode::BAD_REQUEST
-        } else {
-            found.status == StatusCode::OK
-        };
-        assert!(is_right, "{owned:?}: {:?}", found.body);
+    let ids = make_objects(&a).await;
+    for (kind, id) in &ids {
+        assert!(!id.contains("sim"), "the id of {kind} tells the account: {id}");
     }
+    let (mut seen, lines) = (0, REQUESTS.lines().filter(|line| !line.is_empty()));
+    for line in lines {
+        let filled = fill(line, &ids);
+        let mut words = filled.splitn(3, ' ');
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let body = words.next().unwrap_or_default().to_owned();
+        let call = |sim| send(sim, request(method, target, &[], body.clone()));
+        let refused = call(&b).await.unwrap();
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{line}: {:?}", refused.body);
+        assert_eq!(refused.json()["error"]["type"], "invalid_request_error", "{line}");
+        let found = call(&a).await.unwrap();
+        assert_eq!(found.status, StatusCode::OK, "{line}: {:?}", found.body);
+        seen += 1;
+    }
+    assert_eq!(seen, 51, "every line is a request");
     a.stop().await;
     b.stop().await;
 }
