@@ -77,6 +77,13 @@ impl Admission {
     }
 }
 
+/// The charge of a request that has ended and whose cost is not known yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OpenCharge {
+    tokens: u64,
+    charged_at: Tick,
+}
+
 /// The use of one limit per minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitUsage {
@@ -183,16 +190,35 @@ impl Limiter {
 
     /// Ends a request that has cost `actual` tokens; `None` means that the cost is not known and the estimate stands.
     pub fn finish(&mut self, admission: Admission, actual: Option<u64>, now: Tick) {
+        let actual = actual.unwrap_or(admission.tokens);
+        let charge = self.defer(admission, 0, now);
+        self.settle(charge, actual, now);
+    }
+
+    /// Ends a request whose cost will be known later. Until then, the estimate and `more` tokens are charged.
+    pub fn defer(&mut self, admission: Admission, more: u64, now: Tick) -> OpenCharge {
         self.running = self
             .running
             .checked_sub(1)
             .expect("every admission is counted, and is finished only once");
-        let actual = actual.unwrap_or(admission.tokens);
-        match actual.checked_sub(admission.tokens) {
+        let Admission { tokens, charged_at } = admission;
+        if more == 0 {
+            return OpenCharge { tokens, charged_at };
+        }
+        self.tokens.remove(tokens, charged_at);
+        let tokens = tokens.saturating_add(more);
+        let charged_at = self.charge(tokens, now);
+        OpenCharge { tokens, charged_at }
+    }
+
+    /// Replaces a charge by the `actual` number of tokens. An excess is given back to the moment that was charged, which may
+    /// be out of the window already; a shortfall is charged to this moment.
+    pub fn settle(&mut self, charge: OpenCharge, actual: u64, now: Tick) {
+        match actual.checked_sub(charge.tokens) {
             Some(more) => {
                 self.charge(more, now);
             }
-            None => self.tokens.remove(admission.tokens - actual, admission.charged_at),
+            None => self.tokens.remove(charge.tokens - actual, charge.charged_at),
         }
     }
 

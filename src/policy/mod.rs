@@ -45,7 +45,7 @@ pub use brake::Brake;
 pub use budget::RetryBudget;
 pub use health::{Attempt, EjectionCap, Health};
 pub use patience::Patience;
-pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize};
+pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize, UsageState};
 pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};
 pub use request_class::RequestClass;
 pub use select::{Decision, WaitLimits, select};

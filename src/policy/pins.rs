@@ -15,7 +15,8 @@
 //! has to leave, the pin must not follow it, because the upstream with the long prompt would lose the session. So a
 //! pin remembers the [size](PromptSize) of the prompt that confirmed it, and only a request whose prompt is about as long
 //! moves it. Shorter prompts that the same upstream serves let the size decay, because a conversation can become
-//! shorter. A size takes no room: without it, an entry would have four bytes of padding. Owners have no size.
+//! shorter. A size takes no room: without it, an entry would have four bytes of padding. Owners have no size; their entries
+//! remember in its place whether the [usage](UsageState) of the response has been counted.
 //!
 //! # Agreement
 //!
@@ -63,37 +64,23 @@ use crate::{
 };
 
 mod claim;
+mod hashed_key;
 mod prompt_size;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod usage_state;
 
 pub use claim::{Claim, PinTakeover};
+pub use hashed_key::HashedKey;
 pub use prompt_size::PromptSize;
 use shard::Shard;
+pub use usage_state::UsageState;
 
 /// The upstream to which each session is pinned.
 pub type Pins = AffinityTable<SessionKey>;
 /// The upstream that made each response.
 pub type Owners = AffinityTable<OwnedKey>;
-
-/// A key of an affinity table: an identity that is a hash already.
-pub trait HashedKey: Copy + Eq {
-    /// Returns the hash.
-    fn as_u64(self) -> u64;
-}
-
-impl HashedKey for SessionKey {
-    fn as_u64(self) -> u64 {
-        self.as_u64()
-    }
-}
-
-impl HashedKey for OwnedKey {
-    fn as_u64(self) -> u64 {
-        self.as_u64()
-    }
-}
 
 /// The number of shards, a power of two. It is large enough that threads rarely meet and a shard grows fast, and
 /// small enough that the array of moments can be searched.
@@ -362,6 +349,37 @@ impl<K: HashedKey> AffinityTable<K> {
     /// subtracted before it is added.
     fn uncount(&self, removed: usize) {
         self.len.fetch_sub(removed, Relaxed);
+    }
+}
+
+impl Owners {
+    /// The state of the usage of the response `key`.
+    pub fn usage_state(&self, key: OwnedKey, now: Tick) -> UsageState {
+        let key = self.scramble(key);
+        let found = self.with_shard(key, |shard| shard.find(key, now, self.idle()));
+        found.map_or(UsageState::Unknown, |found| UsageState::of_size(found.prompt))
+    }
+
+    /// Sets the usage of the response `key` to [`UsageState::Counted`], and returns its state before. Of several requests
+    /// that do this at the same time, only one gets another state than `Counted`. A response without an entry gets one
+    /// with the owner `upstream`.
+    pub fn count_usage(&self, key: OwnedKey, upstream: UpstreamId, now: Tick) -> UsageState {
+        let (key, size) = (self.scramble(key), UsageState::Counted.size());
+        let (before, is_new) = self.with_shard(key, |shard| match shard.find(key, now, self.idle()) {
+            Some(found) => {
+                shard.set_prompt(key, size);
+                (UsageState::of_size(found.prompt), false)
+            }
+            None => {
+                let is_new = shard.put(key, upstream, size, now);
+                self.len.fetch_add(usize::from(is_new), Relaxed);
+                (UsageState::Unknown, is_new)
+            }
+        });
+        if is_new {
+            self.evict_excess();
+        }
+        before
     }
 }
 

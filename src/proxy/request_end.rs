@@ -63,11 +63,11 @@ impl RequestEnd {
     /// Ends the request. If `outcome` is `None`, the caller has disconnected before the end.
     pub fn end(self, outcome: Option<Outcome>, summary: ResponseSummary<'_>) {
         let Self { mut log, charge } = self;
-        if let FinalUsage::Reported(usage) = summary.usage {
+        if let Some(usage) = summary.usage.counted() {
             log.record_usage(usage, summary.lease);
         }
         log.record_bytes_out(summary.bytes_out);
-        charge.end(summary.usage);
+        charge.end(summary.usage, &log.gateway().runtime.deferred_charges);
         match outcome {
             Some(outcome) => log.end(outcome),
             None => drop(log),

@@ -213,7 +213,8 @@ impl RequestLog {
         self.record.reason = Some("slow_head");
     }
 
-    /// Notes the usage that an upstream has reported, and counts it for the upstream of `lease` and for the caller's group.
+    /// Notes a usage that an upstream has reported and that has not been counted before. Counts it for the upstream of `lease`
+    /// and for the caller's group.
     pub fn record_usage(&mut self, usage: Usage, lease: Option<&Lease>) {
         self.record.usage = Some(usage);
         if let (Some(lease), Some(answer)) = (lease, &self.record.answer) {
@@ -314,7 +315,9 @@ impl Record {
             bytes_out = self.bytes_out,
             input_tokens = self.usage.map(|usage| usage.input_tokens),
             cached_input_tokens = self.usage.map(|usage| usage.cached_input_tokens),
+            cache_write_tokens = self.usage.map(|usage| usage.cache_write_tokens).filter(|tokens| *tokens > 0),
             output_tokens = self.usage.map(|usage| usage.output_tokens),
+            reasoning_tokens = self.usage.map(|usage| usage.reasoning_tokens).filter(|tokens| *tokens > 0),
             first_byte_ms = answer.map(|answer| millis(answer.first_byte)),
             duration_ms = millis(took),
         );

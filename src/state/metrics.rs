@@ -209,8 +209,16 @@ families! {
                     "Input tokens that came from a prompt cache, as upstreams reported them, by upstream and route.",
                 ),
                 (
+                    "cache_write_tokens_total",
+                    "Input tokens that were written to a prompt cache, as upstreams reported them, by upstream and route.",
+                ),
+                (
                     "output_tokens_total",
                     "Output tokens, as upstreams reported them, by upstream and route.",
+                ),
+                (
+                    "reasoning_tokens_total",
+                    "Output tokens that were spent on reasoning, as upstreams reported them, by upstream and route.",
                 ),
             ],
             Zeros::Hidden,
@@ -239,8 +247,16 @@ families! {
                     "Input tokens that came from a prompt cache, as upstreams reported them, by group.",
                 ),
                 (
+                    "group_cache_write_tokens_total",
+                    "Input tokens that were written to a prompt cache, as upstreams reported them, by group.",
+                ),
+                (
                     "group_output_tokens_total",
                     "Output tokens, as upstreams reported them, by group.",
+                ),
+                (
+                    "group_reasoning_tokens_total",
+                    "Output tokens that were spent on reasoning, as upstreams reported them, by group.",
                 ),
             ],
             Zeros::Shown,

@@ -14,6 +14,7 @@ mod access;
 mod apply;
 mod brakes;
 mod buffers;
+mod deferred_charges;
 mod gateway;
 mod metrics;
 mod model_times;
@@ -32,13 +33,14 @@ pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
 pub use buffers::PendingShrink;
+pub use deferred_charges::DeferredCharges;
 pub use gateway::Gateway;
 pub use metrics::{
     Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
     StatusClass, TokenCounter, UpstreamMetrics,
 };
 pub use model_times::ModelTimes;
-pub use rate_limits::{Permit, RateLimitTable, RateLimits};
+pub use rate_limits::{DeferredCharge, Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
 pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot, WebPageRules};

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    policy::limiter::{Admission, Denial, Limiter, Quota, QuotaUsage},
+    policy::limiter::{Admission, Denial, Limiter, OpenCharge, Quota, QuotaUsage},
     tick::Clock,
 };
 
@@ -32,6 +32,25 @@ pub struct Permit {
     rate_limits: Arc<RateLimits>,
     /// `None` when the request has ended.
     admission: Option<Admission>,
+}
+
+/// The estimate that a client key was charged for a response whose usage is not known yet. If it is dropped, the estimate
+/// stands.
+pub struct DeferredCharge {
+    /// The limits of the key that made the response.
+    rate_limits: Weak<RateLimits>,
+    charge: OpenCharge,
+}
+
+impl DeferredCharge {
+    /// Charges the `actual` number of tokens instead of the estimate. The difference is charged now, or given back to the
+    /// minute that was charged.
+    pub fn settle(self, actual: u64) {
+        if let Some(rate_limits) = self.rate_limits.upgrade() {
+            let now = rate_limits.clock.now();
+            rate_limits.limiter.lock().settle(self.charge, actual, now);
+        }
+    }
 }
 
 impl RateLimitTable {
@@ -110,6 +129,18 @@ impl Permit {
     pub fn charge_estimate(mut self, more: u64) {
         let estimated = self.admission.as_ref().map(Admission::tokens);
         self.end(estimated.map(|tokens| tokens.saturating_add(more)));
+    }
+
+    /// Ends the request, whose actual number of tokens will be known later. Until then, the estimate and `more` tokens are
+    /// charged.
+    pub fn defer(mut self, more: u64) -> DeferredCharge {
+        let admission = self.admission.take();
+        let admission = admission.expect("an admission is taken only where the permit is consumed or dropped");
+        let now = self.rate_limits.clock.now();
+        DeferredCharge {
+            charge: self.rate_limits.limiter.lock().defer(admission, more, now),
+            rate_limits: Arc::downgrade(&self.rate_limits),
+        }
     }
 
     fn end(&mut self, actual: Option<u64>) {

@@ -12,8 +12,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    brakes::Brakes, metrics::GroupMetrics, model_times::ModelTimes, rate_limits::RateLimitTable,
-    retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
+    brakes::Brakes, deferred_charges::DeferredCharges, metrics::GroupMetrics, model_times::ModelTimes,
+    rate_limits::RateLimitTable, retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
 };
 use crate::{
     config,
@@ -39,6 +39,8 @@ pub struct RuntimeState {
     pub brakes: Brakes,
     /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
+    /// The charges of responses that are being made in the background.
+    pub deferred_charges: DeferredCharges,
     /// The typical time to the first output of each model at all upstreams.
     pub model_times: ModelTimes,
     /// Whether any upstream is slower than the others, by the latest comparison.
@@ -74,6 +76,7 @@ impl RuntimeState {
             retries: SharedRetryBudget::new(retry.budget, clock),
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
+            deferred_charges: DeferredCharges::default(),
             model_times: ModelTimes::default(),
             has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),

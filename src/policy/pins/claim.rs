@@ -1,6 +1,6 @@
 //! The claim of a served request to the entry of its key.
 
-use super::{prompt_size::PromptSize, shard::FoundPin};
+use super::{prompt_size::PromptSize, shard::FoundPin, usage_state::UsageState};
 use crate::ids::UpstreamId;
 
 /// What a request that was served says about the entry of its key.
@@ -26,6 +26,16 @@ pub enum PinTakeover {
 }
 
 impl Claim {
+    /// The claim of an upstream to an object that it has made, with the state of its usage.
+    pub fn of_owner(upstream: UpstreamId, usage: UsageState) -> Self {
+        Self {
+            seen: None,
+            upstream,
+            prompt: usage.size(),
+            takeover: PinTakeover::IfAsLong,
+        }
+    }
+
     /// Whether the claim moves the entry `found`, which has another upstream.
     pub(super) fn takes(&self, found: &FoundPin) -> bool {
         let may_take = self.takeover == PinTakeover::Always || self.prompt.is_as_long_as(found.prompt);

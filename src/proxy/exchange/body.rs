@@ -57,7 +57,7 @@ pub(super) struct RelayedBody<B> {
     pub reader: Option<ResponseReader>,
     /// The number of pieces that the reader has read already and that have not been passed on yet.
     pub pieces_read: usize,
-    /// Records the owner of the response; `None` if the endpoint makes no responses.
+    /// Records the owner of the objects in the response; `None` if it names none.
     pub owner: Option<OwnerRecorder>,
     /// The delimiter of the body. If that is only the end of the connection, the reader finds out whether the body is
     /// complete.
@@ -194,7 +194,7 @@ where
 impl<B> RelayedBody<B> {
     /// Whether the end of the body is valid only if the content shows that the body is complete.
     fn must_be_whole(&self) -> bool {
-        self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.is_some()
+        self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.as_ref().is_some_and(ResponseReader::tells_end)
     }
 
     fn read(&mut self, data: &Bytes) {
@@ -230,7 +230,7 @@ impl<B> RelayedBody<B> {
     }
 
     fn record_owner(&mut self) {
-        if let (Some(reader), Some(owner)) = (&mut self.reader, &mut self.owner) {
+        if let (Some(reader), Some(owner)) = (&mut self.reader, &self.owner) {
             owner.record(reader);
         }
     }
@@ -252,7 +252,6 @@ impl<B> RelayedBody<B> {
         }
         let verdict = self.late_failure.end_of_body(self.reader.as_ref());
         self.report_late(verdict);
-        self.record_owner();
         self.end(Some(Outcome::Complete));
     }
 
@@ -262,15 +261,14 @@ impl<B> RelayedBody<B> {
         if let (Some(Outcome::Complete), Some(lease)) = (outcome, &self.lease) {
             lease.complete();
         }
-        let usage = match &self.reader {
-            Some(reader) => match reader.usage() {
-                Some(usage) => FinalUsage::Reported(usage),
-                None if reader.is_stream() => FinalUsage::Unreported {
-                    stream_bytes: self.bytes_out,
-                },
-                None => FinalUsage::NONE,
-            },
-            None => FinalUsage::NONE,
+        if let Some(reader) = &mut self.reader {
+            reader.finish();
+        }
+        self.record_owner();
+        let usage = match (&self.reader, &self.owner) {
+            (Some(reader), Some(owner)) => owner.final_usage(reader, self.bytes_out),
+            (Some(reader), None) => FinalUsage::of_reader(reader, self.bytes_out),
+            (None, _) => FinalUsage::NONE,
         };
         let summary = ResponseSummary {
             bytes_out: self.bytes_out,

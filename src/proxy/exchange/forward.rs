@@ -15,12 +15,14 @@ use crate::{
         headers::TURN_STATE,
         request::{
             admit::{Admitted, ReturnedTurnState},
+            answer_content::answer_content,
             headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
             inspect::{self, Inspected},
             target::RequestTarget,
         },
         text::truncated,
         turn::{
+            answer_content::AnswerContent,
             attempts::{BufferedRest, RefusalCheck, Repeatability, RequestSender, SendFailure, SendResult},
             verdict::VerdictRules,
         },
@@ -45,6 +47,8 @@ pub(in crate::proxy) struct HttpSender {
     /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,
     repeatability: Repeatability,
+    /// What a good answer contains.
+    content: AnswerContent,
     limits: RequestLimits,
     clock: Clock,
 }
@@ -57,6 +61,7 @@ impl HttpSender {
         let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
         let is_safe = admitted.method.is_safe();
         let is_plain = admitted.coding == EncodingKind::Identity;
+        let content = answer_content(&admitted.method, &admitted.target, inspected.facts.store);
         let mut request = Request::new(inspected.body);
         *request.method_mut() = admitted.method;
         *request.headers_mut() = admitted.headers;
@@ -74,6 +79,7 @@ impl HttpSender {
                 (false, true) => Repeatability::Repeatable,
                 (false, false) => Repeatability::Once,
             },
+            content,
             limits,
             clock,
         }
@@ -157,6 +163,7 @@ impl RequestSender for HttpSender {
         let model = self.model.as_deref();
         let context = PeekContext {
             endpoint: self.target.endpoint,
+            content: self.content,
             model,
             rules: VerdictRules::new(self.target.endpoint, model, upstream),
             limits: self.limits,

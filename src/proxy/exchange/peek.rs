@@ -25,6 +25,7 @@ use crate::{
         exchange::stream_failure::{FailureContext, FailureVerdict, is_judged},
         headers::names_json,
         turn::{
+            answer_content::AnswerContent,
             attempts::{BufferedRest, UpstreamAnswer},
             verdict::VerdictRules,
         },
@@ -48,6 +49,8 @@ pub(in crate::proxy) struct PeekedResponse {
     pub response: Response<Relay>,
     /// The endpoint that was called.
     pub endpoint: Endpoint,
+    /// What the answer contains if it is a good one.
+    pub content: AnswerContent,
     /// Reads the body as it passes; `None` if the body contains nothing that Steadfast needs.
     pub reader: Option<ResponseReader>,
     /// The number of pieces at the beginning of the body that the reader has read already.
@@ -84,6 +87,8 @@ impl BodyDelimiter {
 /// The parts of the request on which the meaning of the answer depends.
 pub(in crate::proxy) struct PeekContext<'a> {
     pub endpoint: Endpoint,
+    /// What a good answer contains.
+    pub content: AnswerContent,
     /// The model that was requested.
     pub model: Option<&'a str>,
     pub rules: VerdictRules<'a>,
@@ -111,8 +116,9 @@ impl PeekContext<'_> {
         let delimiter = BodyDelimiter::from_response(&response);
         let status = response.status();
         let mut peeked = PeekedResponse {
-            reader: reader(status, response.headers(), self.endpoint, delimiter),
+            reader: reader(status, response.headers(), self.content),
             endpoint: self.endpoint,
+            content: self.content,
             pieces_read: 0,
             delimiter,
             model: None,
@@ -277,19 +283,16 @@ fn says_nothing(reader: &ResponseReader) -> bool {
 
 /// The reader for a response body. It is `None` unless the body contains something to read (an id, a usage, an error)
 /// or an end to recognize. SDKs close a stream of chat completions at `[DONE]`, before its last chunk.
-fn reader(
-    status: StatusCode,
-    headers: &HeaderMap,
-    endpoint: Endpoint,
-    delimiter: BodyDelimiter,
-) -> Option<ResponseReader> {
-    if !endpoint.is_usage_read() || status != StatusCode::OK || headers.contains_key(CONTENT_ENCODING) {
+fn reader(status: StatusCode, headers: &HeaderMap, content: AnswerContent) -> Option<ResponseReader> {
+    let is_good = status.is_success() && status != StatusCode::PARTIAL_CONTENT && status != StatusCode::NO_CONTENT;
+    if !is_good || content == AnswerContent::Nothing || headers.contains_key(CONTENT_ENCODING) {
         return None;
     }
-    match headers.get(CONTENT_TYPE) {
-        Some(content_type) if names_event_stream(content_type) => Some(ResponseReader::events()),
-        Some(content_type) if !names_json(content_type) => None,
-        _ if delimiter == BodyDelimiter::ConnectionEnd => Some(ResponseReader::json_to_end()),
+    match (content, headers.get(CONTENT_TYPE)) {
+        (AnswerContent::Object, Some(content_type)) if names_json(content_type) => Some(ResponseReader::object()),
+        (AnswerContent::Object, _) => None,
+        (_, Some(content_type)) if names_event_stream(content_type) => Some(ResponseReader::events()),
+        (_, Some(content_type)) if !names_json(content_type) => None,
         _ => Some(ResponseReader::json()),
     }
 }
@@ -321,47 +324,43 @@ mod tests {
         }
         let json: &[_] = &[("content-type", "application/json")];
         let events: &[_] = &[("content-type", "Text/Event-Stream; charset=utf-8")];
-        for (endpoint, status, fields, expected) in [
-            (Endpoint::Responses, 200, json, ReaderKind::Json),
-            (Endpoint::Responses, 200, &[], ReaderKind::Json),
-            (Endpoint::Responses, 200, events, ReaderKind::Events),
-            (Endpoint::ChatCompletions, 200, events, ReaderKind::Events),
-            (Endpoint::Responses, 201, json, ReaderKind::Nothing),
-            (Endpoint::Responses, 429, json, ReaderKind::Nothing),
-            (Endpoint::Models, 200, json, ReaderKind::Nothing),
-            (Endpoint::Other, 200, events, ReaderKind::Nothing),
-            (
-                Endpoint::Responses,
-                200,
-                &[("content-type", "text/plain")],
-                ReaderKind::Nothing,
-            ),
-            (
-                Endpoint::Responses,
-                200,
-                &[("content-type", "application/json"), ("content-encoding", "gzip")],
-                ReaderKind::Nothing,
-            ),
+        let text: &[_] = &[("content-type", "text/plain")];
+        let gzip: &[_] = &[("content-type", "application/json"), ("content-encoding", "gzip")];
+        let utf8: &[_] = &[("content-type", "application/json; charset=utf-8")];
+        for (content, status, fields, expected) in [
+            (AnswerContent::NewResponse, 200, json, ReaderKind::Json),
+            (AnswerContent::NewResponse, 200, &[], ReaderKind::Json),
+            (AnswerContent::NewResponse, 200, events, ReaderKind::Events),
+            (AnswerContent::Result, 200, events, ReaderKind::Events),
+            (AnswerContent::NewResponse, 201, json, ReaderKind::Json),
+            (AnswerContent::NewResponse, 202, utf8, ReaderKind::Json),
+            (AnswerContent::NewResponse, 206, json, ReaderKind::Nothing),
+            (AnswerContent::NewResponse, 429, json, ReaderKind::Nothing),
+            (AnswerContent::Nothing, 200, json, ReaderKind::Nothing),
+            (AnswerContent::Object, 200, json, ReaderKind::Json),
+            (AnswerContent::Object, 201, utf8, ReaderKind::Json),
+            (AnswerContent::Object, 200, &[], ReaderKind::Nothing),
+            (AnswerContent::Object, 200, events, ReaderKind::Nothing),
+            (AnswerContent::Object, 200, gzip, ReaderKind::Nothing),
+            (AnswerContent::NewResponse, 200, text, ReaderKind::Nothing),
+            (AnswerContent::NewResponse, 200, gzip, ReaderKind::Nothing),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let found = match reader(status, &head(fields), endpoint, BodyDelimiter::Framing) {
+            let found = match reader(status, &head(fields), content) {
                 None => ReaderKind::Nothing,
                 Some(reader) if reader.is_stream() => ReaderKind::Events,
                 Some(_) => ReaderKind::Json,
             };
-            assert_eq!(found, expected, "{endpoint:?} {status} {fields:?}");
+            assert_eq!(found, expected, "{content:?} {status} {fields:?}");
         }
     }
 
     #[test]
-    fn a_body_that_ends_with_its_connection_is_read_to_its_end() {
-        let whole = |delimiter| {
-            let mut reader = reader(StatusCode::OK, &head(&[]), Endpoint::Responses, delimiter).expect("a reader");
-            reader.feed(b"{\"id\":\"resp_1\"}");
-            reader.finish();
-            reader.is_whole()
-        };
-        assert!(whole(BodyDelimiter::ConnectionEnd));
+    fn the_json_of_a_generation_is_read_to_its_end() {
+        let mut reader = reader(StatusCode::OK, &head(&[]), AnswerContent::NewResponse).expect("a reader");
+        reader.feed(b"{\"id\":\"resp_1\"}");
+        reader.finish();
+        assert!(reader.is_whole());
     }
 
     #[test]

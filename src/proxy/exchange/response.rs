@@ -47,13 +47,16 @@ pub(in crate::proxy) fn build(
     end.log()
         .record_upstream_answer(origin.upstream, origin.route, parts.status, upstream_request_id);
     end.mark_answered(parts.status);
-    let has_owner = peeked.reader.is_some() && peeked.endpoint.has_response_ids();
+    let owner = match peeked.reader {
+        Some(_) => OwnerRecorder::new(gateway, origin.namespace, origin.upstream.id, peeked.content),
+        None => None,
+    };
     let rules = VerdictRules::new(peeked.endpoint, None, origin.upstream);
     let body = RelayedBody {
         relay,
         reader: peeked.reader,
         pieces_read: peeked.pieces_read,
-        owner: has_owner.then(|| OwnerRecorder::new(gateway.clone(), origin.namespace, origin.upstream.id)),
+        owner,
         delimiter: peeked.delimiter,
         late_failure: LateFailureWatch::new(peeked.endpoint, peeked.model, rules, gateway.clock),
         lease: served.lease,

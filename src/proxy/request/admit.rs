@@ -5,20 +5,21 @@
 
 use http::{
     HeaderMap, HeaderValue, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
     request::Parts,
 };
 
 use crate::proxy::{
     headers::{TURN_STATE, names_json},
     request::{
+        answer_content::answer_content,
         caller::{self, Caller},
         headers::{self, CallersCredential, CredentialHandling},
         host, path_access,
         received::ReceivedHead,
         target::{self, RequestTarget},
     },
-    turn::turn_state,
+    turn::{answer_content::AnswerContent, turn_state},
 };
 use crate::{
     endpoint::{Endpoint, Inspection},
@@ -127,6 +128,10 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         false => CredentialHandling::Discard,
     };
     let callers = headers::cleanse_request(&mut headers, target.endpoint, credential_handling);
+    if answer_content(&method, &target, None) == AnswerContent::Object {
+        // The id of an object could not be read from a compressed answer.
+        headers.remove(ACCEPT_ENCODING);
+    }
     // The coding is read after the headers are cleansed. If `Connection` names `content-encoding`, the field has been
     // removed, and the upstream reads the body without it.
     let coding = coding(&headers);

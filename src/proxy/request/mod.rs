@@ -6,12 +6,14 @@
 //! - [`target`] reads the endpoint from the method and the path. `path` checks the path first; the path of a new endpoint is
 //!   added there. `host` checks the host.
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
+//! - [`answer_content`] tells what a good answer to the request contains.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
 //! The second stage, [`inspect`], reads the body if an upstream reads it as JSON. `buffer` reserves memory for it, and
 //! [`model_access`] checks whether the caller's group may use the model that the body names.
 
 pub(super) mod admit;
+pub(super) mod answer_content;
 mod buffer;
 pub(super) mod caller;
 pub(super) mod headers;

@@ -44,9 +44,9 @@ async fn a_line_has_the_values_that_the_stages_noted() {
     let usage = Usage {
         input_tokens: 300,
         cached_input_tokens: 200,
-        cache_write_tokens: 0,
+        cache_write_tokens: 60,
         output_tokens: 50,
-        reasoning_tokens: 0,
+        reasoning_tokens: 40,
     };
     log.record_usage(usage, None);
     log.record_bytes_out(9);
@@ -57,7 +57,8 @@ async fn a_line_has_the_values_that_the_stages_noted() {
             "request_id": "req-1", "method": "POST", "path": "/v1/responses", "endpoint": "responses",
             "key": "alice", "group": "team", "status": 200, "outcome": "complete",
             "upstream": "a", "upstream_request_id": "up-1", "route": "moved", "attempts": 2, "waited_ms": 1_500.0,
-            "bytes_in": 7, "bytes_out": 9, "input_tokens": 300, "cached_input_tokens": 200, "output_tokens": 50,
+            "bytes_in": 7, "bytes_out": 9, "input_tokens": 300, "cached_input_tokens": 200,
+            "cache_write_tokens": 60, "output_tokens": 50, "reasoning_tokens": 40,
         })
     );
 }

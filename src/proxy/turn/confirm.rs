@@ -1,10 +1,11 @@
-//! Records the result of a served turn: the pin of its session, and the owner of its response and encrypted items.
+//! Records the result of a served turn: the pin of its session, and the owner of the objects and encrypted items in its answer.
 
 use std::sync::Arc;
 
+use super::{answer_content::AnswerContent, limits::FinalUsage};
 use crate::{
-    ids::{Namespace, ObjectId, OwnedKey, SessionKey, UpstreamId},
-    policy::{Claim, PinTakeover, PromptSize},
+    ids::{Namespace, OwnedKey, SessionKey, UpstreamId},
+    policy::{Claim, PinTakeover, PromptSize, UsageState},
     scan::ResponseReader,
     state::{Gateway, NoLabels},
 };
@@ -45,52 +46,115 @@ pub(in crate::proxy) fn confirm_pin(
     }
 }
 
-/// Records which upstream owns a response and its encrypted items, as the response streams by.
+/// Records which upstream owns the objects that an answer names, as the answer streams by, and counts the usage of each
+/// response once.
 pub(in crate::proxy) struct OwnerRecorder {
     gateway: Arc<Gateway>,
     namespace: Namespace,
     upstream: UpstreamId,
-    /// Whether the id of the response has been recorded.
-    has_recorded_id: bool,
+    content: AnswerContent,
 }
 
 impl OwnerRecorder {
-    /// A recorder for one response of `upstream` to a caller of the group `namespace`.
-    pub fn new(gateway: Arc<Gateway>, namespace: Namespace, upstream: UpstreamId) -> Self {
-        Self {
-            gateway,
+    /// A recorder for one answer of `upstream` to a caller of the group `namespace`; `None` if a good answer with this
+    /// `content` names no objects.
+    pub fn new(
+        gateway: &Arc<Gateway>,
+        namespace: Namespace,
+        upstream: UpstreamId,
+        content: AnswerContent,
+    ) -> Option<Self> {
+        content.names_objects().then(|| Self {
+            gateway: gateway.clone(),
             namespace,
             upstream,
-            has_recorded_id: false,
-        }
+            content,
+        })
     }
 
     /// Records what `reader` has found since the last call.
-    pub fn record(&mut self, reader: &mut ResponseReader) {
+    pub fn record(&self, reader: &mut ResponseReader) {
         for content in reader.take_encrypted() {
-            self.confirm(OwnedKey::from_encrypted_content(self.namespace, content));
+            let key = OwnedKey::from_encrypted_content(self.namespace, content);
+            self.confirm(key, UsageState::Unknown);
         }
-        if !self.has_recorded_id
-            && let Some(id) = reader.response_id()
-        {
-            self.confirm(OwnedKey::from_object(
-                self.namespace,
-                ObjectId::from_text(id.as_bytes()),
-            ));
-            self.has_recorded_id = true;
+        let usage = match self.content {
+            AnswerContent::NewResponse if reader.is_background() => UsageState::Pending,
+            // The request that makes the response counts its usage when it ends.
+            AnswerContent::NewResponse => UsageState::Counted,
+            _ => UsageState::Unknown,
+        };
+        for object in reader.drain_objects() {
+            self.confirm(OwnedKey::from_object(self.namespace, object), usage);
         }
     }
 
-    fn confirm(&self, key: OwnedKey) {
-        let (gateway, upstream) = (&self.gateway, self.upstream);
-        gateway.runtime.owners.confirm(key, None, upstream, gateway.clock.now());
+    /// How the usage of the answer counts that `reader` has read, of which `stream_bytes` of an event stream have been
+    /// passed on.
+    ///
+    /// The usage of a response counts when it is first known. A response that is made in the background is charged an
+    /// estimate, until the answer to another request contains its usage. An earlier response that was not made in the
+    /// background, or that this process has seen made, has been counted.
+    pub fn final_usage(&self, reader: &ResponseReader, stream_bytes: u64) -> FinalUsage {
+        let response = || {
+            let ids = reader.response_ids().into_iter().flatten();
+            ids.map(|id| OwnedKey::from_object(self.namespace, id)).last()
+        };
+        let reported = FinalUsage::of_reader(reader, stream_bytes);
+        match (self.content, reported) {
+            (AnswerContent::NewResponse, FinalUsage::Unreported { .. }) if reader.is_background() => match response() {
+                Some(response) => FinalUsage::Deferred { response, stream_bytes },
+                None => reported,
+            },
+            (AnswerContent::NewResponse, FinalUsage::Reported(usage)) if reader.is_background() => {
+                match self.count_usage(reader) {
+                    UsageState::Counted => FinalUsage::CountedElsewhere(usage),
+                    UsageState::Unknown | UsageState::Pending => reported,
+                }
+            }
+            (AnswerContent::EarlierResponse, FinalUsage::Reported(usage)) => {
+                let state = response().map_or(UsageState::Unknown, |response| {
+                    let now = self.gateway.clock.now();
+                    self.gateway.runtime.owners.usage_state(response, now)
+                });
+                // A response that the client waited for was counted by the process that passed it on.
+                if state == UsageState::Unknown && !reader.is_background() {
+                    return FinalUsage::CountedBefore;
+                }
+                match (self.count_usage(reader), response()) {
+                    (UsageState::Unknown, _) => reported,
+                    (UsageState::Pending, Some(response)) => FinalUsage::Settled { response, usage },
+                    (UsageState::Pending, None) | (UsageState::Counted, _) => FinalUsage::CountedBefore,
+                }
+            }
+            (AnswerContent::EarlierResponse | AnswerContent::Object, _) => FinalUsage::CountedBefore,
+            (AnswerContent::NewResponse | AnswerContent::StoredResult, _) => reported,
+            (AnswerContent::Nothing | AnswerContent::Result, _) => reported,
+        }
+    }
+
+    /// Marks the usage of the response as counted under each of its ids. Returns the furthest state before.
+    fn count_usage(&self, reader: &ResponseReader) -> UsageState {
+        let now = self.gateway.clock.now();
+        let count = |id| {
+            let key = OwnedKey::from_object(self.namespace, id);
+            self.gateway.runtime.owners.count_usage(key, self.upstream, now)
+        };
+        let states = reader.response_ids().into_iter().flatten().map(count);
+        states.max().unwrap_or(UsageState::Unknown)
+    }
+
+    fn confirm(&self, key: OwnedKey, usage: UsageState) {
+        let gateway = &self.gateway;
+        let claim = Claim::of_owner(self.upstream, usage);
+        gateway.runtime.owners.claim(key, claim, gateway.clock.now());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::testing;
+    use crate::{ids::ObjectId, proxy::testing};
 
     #[tokio::test]
     async fn a_pin_is_written_only_if_no_other_request_has_changed_it() {
@@ -136,11 +200,11 @@ mod tests {
         let gateway = testing::gateway("");
         let (ours, theirs) = (Namespace::of_group("ours"), Namespace::of_group("theirs"));
         let upstream = UpstreamId::from_name("a");
-        let mut recorder = OwnerRecorder::new(gateway.clone(), ours, upstream);
+        let recorder = OwnerRecorder::new(&gateway, ours, upstream, AnswerContent::NewResponse);
         let mut reader = ResponseReader::json();
         reader.feed(br#"{"id":"resp_1","output":[{"type":"reasoning","encrypted_content":"gAAAAAB"}]}"#);
         reader.finish();
-        recorder.record(&mut reader);
+        recorder.expect("responses have owners").record(&mut reader);
         let item = crate::ids::EncryptedContent::from_text(b"gAAAAAB");
         for (namespace, expected) in [(ours, Some(upstream)), (theirs, None)] {
             for key in [

@@ -11,9 +11,10 @@ use http::StatusCode;
 
 use crate::{
     fault::Fault,
+    ids::OwnedKey,
     policy::{limiter::Denial, tokens::estimated},
-    scan::Usage,
-    state::{Permit, RateLimits},
+    scan::{ResponseReader, Usage},
+    state::{DeferredCharges, Permit, RateLimits},
 };
 
 /// The approximate number of bytes of an event stream per token. Each token comes in an event of its own.
@@ -46,11 +47,37 @@ pub(in crate::proxy) enum FinalUsage {
     /// The upstream has not reported the usage. `stream_bytes` is the number of bytes of an event stream that have been
     /// passed on; 0 if the response is no stream.
     Unreported { stream_bytes: u64 },
+    /// The response is still being made, in the background. A later request will learn its usage.
+    Deferred { response: OwnedKey, stream_bytes: u64 },
+    /// The usage of a response that an earlier request has made in the background. That request pays for it.
+    Settled { response: OwnedKey, usage: Usage },
+    /// The usage of the response that this request has made, which another request has counted already. This request pays
+    /// for it.
+    CountedElsewhere(Usage),
+    /// The answer has no usage that must be counted: an earlier request has counted it, or another one will.
+    CountedBefore,
 }
 
 impl FinalUsage {
     /// Nothing is known, and nothing has been streamed.
     pub const NONE: Self = Self::Unreported { stream_bytes: 0 };
+
+    /// The usage that `reader` has read, in an answer of which `bytes` have been passed on.
+    pub fn of_reader(reader: &ResponseReader, bytes: u64) -> Self {
+        match reader.usage() {
+            Some(usage) => Self::Reported(usage),
+            None if reader.is_stream() => Self::Unreported { stream_bytes: bytes },
+            None => Self::NONE,
+        }
+    }
+
+    /// The usage that counts for the upstream and the group now.
+    pub fn counted(self) -> Option<Usage> {
+        match self {
+            Self::Reported(usage) | Self::Settled { usage, .. } => Some(usage),
+            Self::Unreported { .. } | Self::Deferred { .. } | Self::CountedElsewhere(_) | Self::CountedBefore => None,
+        }
+    }
 }
 
 impl Charge {
@@ -98,19 +125,32 @@ impl Charge {
     }
 
     /// Ends the charge: the place is given back, and the usage is charged. If the usage is not reported, the request
-    /// costs the estimate and the tokens that were streamed, because the client has received them.
-    pub fn end(mut self, usage: FinalUsage) {
+    /// costs the estimate and the tokens that were streamed, because the client has received them. The cost of a response
+    /// that is made in the background waits in `deferred` for its usage.
+    pub fn end(mut self, usage: FinalUsage, deferred: &DeferredCharges) {
+        if let FinalUsage::Settled { response, usage } = usage
+            && let Some(charge) = deferred.take(response)
+        {
+            charge.settle(usage.total());
+        }
+        if let FinalUsage::Deferred { response, stream_bytes } = usage
+            && let Some(permit) = self.permit.take()
+        {
+            return deferred.insert(response, permit.defer(stream_bytes / STREAM_BYTES_PER_TOKEN));
+        }
         self.charge(usage);
     }
 
     fn charge(&mut self, usage: FinalUsage) {
         let Some(permit) = self.permit.take() else { return };
         match (usage, self.unreported) {
-            (FinalUsage::Reported(usage), _) => permit.charge(usage.total()),
-            (FinalUsage::Unreported { stream_bytes }, UnreportedCost::Estimate) => {
-                permit.charge_estimate(stream_bytes / STREAM_BYTES_PER_TOKEN);
-            }
-            (FinalUsage::Unreported { .. }, UnreportedCost::Nothing) => permit.charge(0),
+            (FinalUsage::Reported(usage) | FinalUsage::CountedElsewhere(usage), _) => permit.charge(usage.total()),
+            (
+                FinalUsage::Unreported { stream_bytes } | FinalUsage::Deferred { stream_bytes, .. },
+                UnreportedCost::Estimate,
+            ) => permit.charge_estimate(stream_bytes / STREAM_BYTES_PER_TOKEN),
+            (FinalUsage::Unreported { .. } | FinalUsage::Deferred { .. }, UnreportedCost::Nothing)
+            | (FinalUsage::Settled { .. } | FinalUsage::CountedBefore, _) => permit.charge(0),
         }
     }
 }
@@ -133,7 +173,11 @@ fn rate_limited(denial: Denial) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fault::LimitKind, proxy::testing};
+    use crate::{
+        fault::LimitKind,
+        ids::{Namespace, ObjectId},
+        proxy::testing,
+    };
 
     /// A key that may use 1,000 tokens a minute and send two requests at a time.
     fn limited_key() -> Arc<RateLimits> {
@@ -158,19 +202,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_costs_its_reported_usage_or_its_estimate_if_an_upstream_may_have_worked() {
-        let reported = FinalUsage::Reported(Usage {
+        let usage = Usage {
             input_tokens: 300,
             cached_input_tokens: 200,
             cache_write_tokens: 0,
             output_tokens: 50,
             reasoning_tokens: 0,
-        });
+        };
+        let reported = FinalUsage::Reported(usage);
         let unreported = FinalUsage::NONE;
         let stream = FinalUsage::Unreported { stream_bytes: 2_560 };
         let (served, refused) = (
             ChargeProgress::Answered(StatusCode::OK),
             ChargeProgress::Answered(StatusCode::BAD_REQUEST),
         );
+        let deferred = DeferredCharges::default();
         for (progress, end, cost) in [
             (ChargeProgress::Admitted, None, 0),
             (ChargeProgress::Admitted, Some(unreported), 0),
@@ -180,6 +226,8 @@ mod tests {
             (served, Some(unreported), 100),
             (served, Some(stream), 110),
             (served, None, 100),
+            (served, Some(FinalUsage::CountedElsewhere(usage)), 350),
+            (served, Some(FinalUsage::CountedBefore), 0),
             (refused, Some(stream), 0),
             (ChargeProgress::AnsweredHere, Some(unreported), 0),
         ] {
@@ -197,10 +245,41 @@ mod tests {
                 }
             }
             match end {
-                Some(usage) => charge.end(usage),
+                Some(usage) => charge.end(usage, &deferred),
                 None => drop(charge),
             }
             assert_eq!(remaining(&rate_limits), 1_000 - cost, "{progress:?}, {end:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cost_of_a_background_response_is_settled_by_the_request_that_learns_its_usage() {
+        let (maker, reader) = (limited_key(), limited_key());
+        let deferred = DeferredCharges::default();
+        let charge = |rate_limits, bytes| {
+            let mut charge = Charge::default();
+            charge.admit(Some(rate_limits), bytes).expect("within the limits");
+            charge.mark_answered(StatusCode::OK);
+            charge
+        };
+        let response = OwnedKey::from_object(Namespace::of_group(""), ObjectId::from_text(b"resp_1"));
+        for (streamed, input_tokens, left) in [(0, 30, 970), (2_560, 500, 470)] {
+            charge(&maker, 400).end(
+                FinalUsage::Deferred {
+                    response,
+                    stream_bytes: streamed,
+                },
+                &deferred,
+            );
+            charge(&reader, 0).end(FinalUsage::CountedBefore, &deferred);
+            let usage = Usage {
+                input_tokens,
+                ..Usage::default()
+            };
+            charge(&reader, 0).end(FinalUsage::Settled { response, usage }, &deferred);
+            assert_eq!((remaining(&maker), remaining(&reader)), (left, 1_000));
+            charge(&reader, 0).end(FinalUsage::Settled { response, usage }, &deferred);
+            assert_eq!(remaining(&maker), left, "there is nothing more to settle");
         }
     }
 
@@ -219,7 +298,7 @@ mod tests {
         assert_eq!(kind(admit(0).map(drop)), Some(LimitKind::Concurrent));
         assert_eq!(kind(first.correct_estimate(2_004)), Some(LimitKind::Tokens));
         assert_eq!(first.correct_estimate(2_000), Ok(()));
-        second.end(FinalUsage::NONE);
+        second.end(FinalUsage::NONE, &DeferredCharges::default());
         assert!(admit(0).is_ok());
     }
 
@@ -228,6 +307,6 @@ mod tests {
         let mut charge = Charge::default();
         assert_eq!(charge.admit(None, u64::MAX), Ok(()));
         assert_eq!(charge.correct_estimate(u64::MAX), Ok(()));
-        charge.end(FinalUsage::NONE);
+        charge.end(FinalUsage::NONE, &DeferredCharges::default());
     }
 }

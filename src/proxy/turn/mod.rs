@@ -26,6 +26,7 @@
 //! name.
 
 pub(super) mod affinity;
+pub(super) mod answer_content;
 pub(super) mod attempts;
 pub(super) mod confirm;
 pub(super) mod facts;

@@ -2,13 +2,16 @@
 
 use super::{
     opening::{EventRole, Opening, OpeningTracker},
-    outline::{ChoiceReading, MAX_ENCRYPTED, ResponseOutline},
+    outline::{ChoiceReading, ItemReading, MAX_ENCRYPTED, MAX_OBJECTS, ResponseOutline, ResponseRemarks},
     peek::{EventKind, Peek},
     sse::{SseItem, SseParser},
     terminal::Terminal,
-    usage::Usage,
+    usage::{Usage, UsageCounts},
 };
-use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
+use crate::{
+    ids::{EncryptedContent, ObjectId},
+    scan::json::scanner::Scanner,
+};
 
 /// Reads an event stream that arrives in pieces.
 #[derive(Default)]
@@ -28,14 +31,24 @@ pub(super) struct StreamFacts {
     has_items: bool,
     /// Whether the stream is incomplete without a terminal event.
     pub needs_end: bool,
-    /// The response's id.
-    pub id: Option<String>,
+    /// The first and the last id that the response has had. Most upstreams never change it.
+    pub response_ids: [Option<ObjectId>; 2],
+    /// The id of a chat completion.
+    completion_id: Option<ObjectId>,
+    /// The item that was named last. Its end repeats the id of its beginning.
+    last_item: Option<ObjectId>,
+    /// The objects that have not been taken yet.
+    pub objects: Vec<ObjectId>,
+    /// What the response says about itself.
+    pub remarks: ResponseRemarks,
     /// How the response ended, once it has ended.
     pub terminal: Option<Terminal>,
     /// The encrypted content that has not been taken yet.
     pub encrypted: Vec<EncryptedContent>,
-    /// The usage that the latest event with a usage reports.
-    pub usage: Option<Usage>,
+    /// The counts that have been reported, each by the latest event that reports it.
+    usage: UsageCounts,
+    /// Whether the counts include those of the output: the first event of a Messages stream reports only the input.
+    has_output_usage: bool,
 }
 
 /// The event that is being read.
@@ -57,6 +70,7 @@ struct CurrentEvent {
 struct Search {
     id: IdSearch,
     choices: ChoiceReading,
+    items: ItemReading,
 }
 
 /// Whether the response's id still has to be found.
@@ -101,9 +115,13 @@ impl EventStreamReader {
 impl StreamFacts {
     fn push_data(&mut self, data: &[u8]) {
         let search = Search {
-            id: match self.id {
-                Some(_) => IdSearch::Done,
-                None => IdSearch::Open,
+            id: match self.response_ids {
+                [Some(_), _] => IdSearch::Done,
+                [None, _] => IdSearch::Open,
+            },
+            items: match self.remarks.is_stored {
+                Some(false) => ItemReading::Skip,
+                Some(true) | None => ItemReading::Read,
             },
             // Later chunks need not be read so deeply.
             choices: match self.opening.opening() {
@@ -118,27 +136,77 @@ impl StreamFacts {
     fn end_event(&mut self) {
         let EndedEvent { kind, outline, role } = self.event.end();
         self.opening.end_event(role, kind);
-        let kind = kind.unwrap_or(EventKind::Other);
-        if let EventKind::Terminal(how) = kind {
+        if let Some(EventKind::Terminal(how)) = kind {
             self.terminal = Some(how);
         }
-        self.has_items |= kind == EventKind::ItemDone;
-        self.needs_end |= kind.needs_end();
+        self.has_items |= kind == Some(EventKind::ItemDone);
+        self.needs_end |= kind.is_some_and(EventKind::needs_end);
         if let Some(outline) = outline {
             self.merge(kind, outline);
         }
     }
 
     /// Adds the facts of an event to the facts of the stream.
-    fn merge(&mut self, kind: EventKind, outline: ResponseOutline) {
-        if self.id.is_none() && kind.has_response() {
-            self.id = outline.response_id;
+    fn merge(&mut self, kind: Option<EventKind>, outline: ResponseOutline) {
+        if kind != Some(EventKind::Created) && outline.usage != UsageCounts::default() {
+            self.usage.replace_by(&outline.usage);
+            self.has_output_usage |= kind != Some(EventKind::MessageStart);
         }
-        self.usage = outline.usage.usage().or(self.usage);
+        let Some(kind) = kind else {
+            if self.completion_id.is_none()
+                && let Some(id) = outline.id
+            {
+                self.completion_id = Some(id);
+                self.keep(id);
+            }
+            return;
+        };
+        let (has_response, has_item) = (kind.has_response(), kind.has_item());
+        if has_response {
+            self.remarks = self.remarks.replaced_by(outline.remarks);
+            // A response is created once.
+            if kind != EventKind::Created || self.response_ids[0].is_none() {
+                self.merge_response_id(outline.response_id);
+            }
+        }
+        let is_stored = self.remarks.is_stored != Some(false);
+        if has_item
+            && is_stored
+            && let Some(id) = outline.item_id.filter(|id| self.last_item != Some(*id))
+        {
+            self.last_item = Some(id);
+            self.keep(id);
+        }
+        if has_response || has_item {
+            let named = outline.objects.iter().filter(|object| is_stored || !object.is_item);
+            named.for_each(|object| self.keep(object.id));
+        }
         // If the items have arrived one by one, the response object of the last event repeats them.
-        if kind == EventKind::ItemDone || kind.has_response() && !self.has_items {
+        if kind == EventKind::ItemDone || has_response && !self.has_items {
             let free = MAX_ENCRYPTED.saturating_sub(self.encrypted.len());
             self.encrypted.extend(outline.encrypted.into_iter().take(free));
+        }
+    }
+
+    /// The usage, once it is known.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage.usage().filter(|_| self.has_output_usage)
+    }
+
+    fn merge_response_id(&mut self, id: Option<ObjectId>) {
+        let Some(id) = id else { return };
+        let [first, last] = &mut self.response_ids;
+        match first {
+            Some(first) if *first == id => return,
+            Some(_) => *last = Some(id),
+            None => *first = Some(id),
+        }
+        self.keep(id);
+    }
+
+    fn keep(&mut self, id: ObjectId) {
+        if self.objects.len() < MAX_OBJECTS {
+            self.objects.push(id);
         }
     }
 }
@@ -183,18 +251,17 @@ impl CurrentEvent {
                     // The event contains the usage.
                     EventKind::Terminal(_) => kind.has_response(),
                     EventKind::Created => search.id == IdSearch::Open,
-                    EventKind::ItemDone => true,
-                    EventKind::Progress
-                    | EventKind::MessageStart
-                    | EventKind::Notice
-                    | EventKind::Error
-                    | EventKind::Other => false,
+                    EventKind::ItemAdded => search.items == ItemReading::Read,
+                    EventKind::ItemDone | EventKind::MessageStart | EventKind::MessageDelta => true,
+                    EventKind::Progress | EventKind::Notice | EventKind::Error | EventKind::Other => false,
                 }
             }
             Peek::Unclear | Peek::NeedMore => true,
         };
         if must_scan {
-            let scanner = self.scanner.insert(ResponseOutline::scanner(search.choices));
+            let scanner = self
+                .scanner
+                .insert(ResponseOutline::scanner(search.choices, search.items));
             self.is_broken = scanner.feed(head).and_then(|()| scanner.feed(rest)).is_err();
         }
     }

@@ -15,6 +15,7 @@ pub(super) mod opening;
 mod outline;
 mod peek;
 pub(super) mod reader;
+mod scope;
 mod sse;
 mod subject;
 pub(super) mod terminal;

@@ -69,7 +69,7 @@ impl EventRole {
     pub fn of_kind(kind: EventKind) -> Self {
         match kind {
             EventKind::Created | EventKind::Progress | EventKind::MessageStart | EventKind::Notice => Self::Lifecycle,
-            EventKind::ItemDone | EventKind::Other => Self::Output,
+            EventKind::MessageDelta | EventKind::ItemAdded | EventKind::ItemDone | EventKind::Other => Self::Output,
             EventKind::Error | EventKind::Terminal(Terminal::Failed) => Self::Failure,
             EventKind::Terminal(_) => Self::End,
         }

@@ -1,19 +1,28 @@
 //! Collects the facts of a response from the fields that the JSON scanner reports. The JSON text is a response body, or an
 //! event that contains a response or one of its items.
 
-use super::{opening::EventRole, peek::EventKind, usage::UsageCounts};
+use super::{
+    opening::EventRole,
+    peek::EventKind,
+    scope::{ResponseSlot, ScopeKind, Scopes},
+    usage::{TokenKind, UsageCounts, count_of},
+};
 use crate::{
-    ids::EncryptedContent,
+    ids::{EncryptedContent, ObjectId},
     scan::json::{
-        capture::StreamSlice, error::JsonError, lexer::InstructionSet, scanner::Scanner, unescape::unescape,
+        capture::{Capture, StreamSlice},
+        error::JsonError,
+        lexer::InstructionSet,
+        scanner::Scanner,
+        unescape::unescape,
         visitor::FieldVisitor,
     },
 };
 
 /// The maximum number of encrypted contents that are kept. More are dropped.
 pub(super) const MAX_ENCRYPTED: usize = 64;
-/// The maximum number of digits of a token count.
-const MAX_COUNT: usize = 19;
+/// The maximum number of objects that are kept. More are dropped.
+pub(super) const MAX_OBJECTS: usize = 256;
 
 /// The facts that have been read so far.
 #[derive(Default)]
@@ -21,9 +30,21 @@ pub(super) struct ResponseOutline {
     /// `type`, if there is one.
     pub kind: Option<EventKind>,
     /// `id`.
-    pub id: Option<String>,
+    pub id: Option<ObjectId>,
     /// `response.id`.
-    pub response_id: Option<String>,
+    pub response_id: Option<ObjectId>,
+    /// The `id` of `item`.
+    pub item_id: Option<ObjectId>,
+    /// The other objects that are named.
+    pub objects: Vec<FoundObject>,
+    /// Whether the objects of output are read.
+    pub item_reading: ItemReading,
+    /// What the response says about itself.
+    pub remarks: ResponseRemarks,
+    /// Whether `data` is an array, as in a list of objects.
+    pub is_list: bool,
+    /// Whether nothing of a list is read after the beginning of `data`.
+    pub stops_at_list: bool,
     /// Whether `error` is an object, or a text that is not empty.
     has_error: bool,
     choice_reading: ChoiceReading,
@@ -31,13 +52,50 @@ pub(super) struct ResponseOutline {
     choices: ChoiceContent,
     /// The `encrypted_content` of `item`, of the items of `output`, and of the items of `response.output`.
     pub encrypted: Vec<EncryptedContent>,
-    /// Whether the array `output` has been read to its end.
-    has_output: bool,
-    /// The counts of `usage`, or of `response.usage`.
+    /// The counts of `usage`, wherever it stands.
     pub usage: UsageCounts,
-    /// Whether the object `usage` has been read to its end.
-    has_usage: bool,
-    scope: ResponseScope,
+    scopes: Scopes,
+    /// The element of an array that is being read.
+    element: Option<Capture>,
+}
+
+/// An object that a response names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FoundObject {
+    pub id: ObjectId,
+    /// Whether it is an item of the output, which exists only as long as the response is stored.
+    pub is_item: bool,
+}
+
+/// What a response says about itself. A value is `None` as long as it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResponseRemarks {
+    /// `store`: whether later requests can name the response.
+    pub is_stored: Option<bool>,
+    /// `background`: whether the response is made independently of the request.
+    pub is_background: Option<bool>,
+    /// Whether the response is still being made, by its `status`.
+    pub is_unfinished: Option<bool>,
+}
+
+impl ResponseRemarks {
+    /// These remarks, with those of `later` in place of them.
+    pub fn replaced_by(self, later: Self) -> Self {
+        Self {
+            is_stored: later.is_stored.or(self.is_stored),
+            is_background: later.is_background.or(self.is_background),
+            is_unfinished: later.is_unfinished.or(self.is_unfinished),
+        }
+    }
+}
+
+/// Whether the ids of items of the output are read.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ItemReading {
+    #[default]
+    Read,
+    /// The response is not stored, so its items cannot be named.
+    Skip,
 }
 
 /// Whether the content of `choices` is looked for.
@@ -60,56 +118,17 @@ enum ChoiceContent {
     Some,
 }
 
-/// The object or array that is being read.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum ResponseScope {
-    #[default]
-    Root,
-    Item,
-    Output,
-    Usage,
-    UsageDetails,
-    /// The array `choices`, and the choices in it.
-    Choices,
-    /// The delta of a choice.
-    Delta,
-    Response,
-    ResponseOutput,
-    ResponseUsage,
-    ResponseUsageDetails,
-}
-
-/// A field that is read.
-#[derive(Clone, Copy)]
-pub(super) enum ResponseSlot {
-    Type,
-    Id,
-    Error,
-    Item,
-    Output,
-    Response,
-    ResponseId,
-    ResponseOutput,
-    Choices,
-    Delta,
-    /// A member of a choice or of its delta that has content unless its value is empty.
-    Content,
-    Usage,
-    ResponseUsage,
-    UsageDetails,
-    InputTokens,
-    CachedTokens,
-    OutputTokens,
-}
-
 impl ResponseOutline {
-    /// The maximum length in bytes, as written, of an id or type that is read.
-    const MAX_ID: usize = 256;
+    /// The maximum length in bytes, as written, of a type or status that is read.
+    const MAX_NAME: usize = 256;
+    /// The maximum length in bytes, as written, of an id that is read.
+    pub const MAX_ID: usize = 64 << 10;
 
     /// A scanner that collects an outline.
-    pub fn scanner(choice_reading: ChoiceReading) -> Scanner<Self> {
+    pub fn scanner(choice_reading: ChoiceReading, item_reading: ItemReading) -> Scanner<Self> {
         let outline = Self {
             choice_reading,
+            item_reading,
             ..Self::default()
         };
         Scanner::new(InstructionSet::detect(), outline)
@@ -137,10 +156,39 @@ impl ResponseOutline {
         None
     }
 
-    /// Whether all facts of a JSON body are known.
-    pub fn is_complete(&self) -> bool {
-        self.id.is_some() && self.has_output && self.has_usage
+    /// Opens a scope if its value begins with `first`.
+    fn open(&mut self, kind: ScopeKind, depth: u32, first: u8) {
+        let opening = if kind.is_array() { b'[' } else { b'{' };
+        let is_skipped = kind == ScopeKind::Delta && self.choice_reading == ChoiceReading::Skip;
+        if first != opening || is_skipped {
+            return;
+        }
+        if kind == ScopeKind::Choices && self.choice_reading == ChoiceReading::Read {
+            self.choices = ChoiceContent::None;
+        }
+        self.scopes.open(kind, depth);
     }
+
+    fn keep(&mut self, id: ObjectId, is_item: bool) {
+        if self.objects.len() < MAX_OBJECTS {
+            self.objects.push(FoundObject { id, is_item });
+        }
+    }
+}
+
+/// The value of a boolean that begins with `first`.
+fn boolean(first: u8) -> Option<bool> {
+    match first {
+        b't' => Some(true),
+        b'f' => Some(false),
+        _ => None,
+    }
+}
+
+/// The object with the id `raw`, as written; `None` if that is no id.
+fn object(raw: &[u8]) -> Option<ObjectId> {
+    let id = unescape(raw).ok().filter(|id| !id.is_empty())?;
+    Some(ObjectId::from_text(id.as_bytes()))
 }
 
 impl FieldVisitor for ResponseOutline {
@@ -152,30 +200,12 @@ impl FieldVisitor for ResponseOutline {
 
     #[inline(always)]
     fn max_depth(&self) -> u32 {
-        match self.scope {
-            ResponseScope::Root | ResponseScope::Item | ResponseScope::Output => 1,
-            ResponseScope::Response | ResponseScope::ResponseOutput | ResponseScope::Usage => 2,
-            ResponseScope::UsageDetails | ResponseScope::ResponseUsage | ResponseScope::Choices => 3,
-            ResponseScope::ResponseUsageDetails => 4,
-            ResponseScope::Delta => 5,
-        }
+        self.scopes.max_depth()
     }
 
     #[inline(always)]
     fn encrypted_depth(&self) -> u32 {
-        match self.scope {
-            ResponseScope::Root
-            | ResponseScope::Response
-            | ResponseScope::Usage
-            | ResponseScope::UsageDetails
-            | ResponseScope::Choices
-            | ResponseScope::Delta
-            | ResponseScope::ResponseUsage
-            | ResponseScope::ResponseUsageDetails => 0,
-            ResponseScope::Item => 2,
-            ResponseScope::Output => 3,
-            ResponseScope::ResponseOutput => 4,
-        }
+        self.scopes.encrypted_depth()
     }
 
     fn visit_encrypted(&mut self, content: EncryptedContent) {
@@ -185,35 +215,10 @@ impl FieldVisitor for ResponseOutline {
     }
 
     fn visit_key(&mut self, depth: u32, name: &[u8], _at: u64) -> Result<Option<ResponseSlot>, JsonError> {
-        use ResponseScope::{Choices, Delta, Response, ResponseUsage, ResponseUsageDetails, Usage, UsageDetails};
-        Ok(match (depth, self.scope, name) {
-            (1, _, b"type") => Some(ResponseSlot::Type),
-            (1, _, b"id") => Some(ResponseSlot::Id),
-            (1, _, b"error") => Some(ResponseSlot::Error),
-            (1, _, b"item") => Some(ResponseSlot::Item),
-            (1, _, b"output") => Some(ResponseSlot::Output),
-            (1, _, b"response") => Some(ResponseSlot::Response),
-            (2, Response, b"id") => Some(ResponseSlot::ResponseId),
-            (2, Response, b"output") => Some(ResponseSlot::ResponseOutput),
-            (1, _, b"usage") => Some(ResponseSlot::Usage),
-            (2, Response, b"usage") => Some(ResponseSlot::ResponseUsage),
-            (1, _, b"choices") if self.choice_reading == ChoiceReading::Read => Some(ResponseSlot::Choices),
-            // Some upstreams write `message` instead of `delta`.
-            (3, Choices, b"delta" | b"message") => Some(ResponseSlot::Delta),
-            // `text` belongs to the older completions.
-            (3, Choices, b"finish_reason" | b"text") => Some(ResponseSlot::Content),
-            (4, Delta, name) if name != b"role" => Some(ResponseSlot::Content),
-            (2, Usage, _) | (3, ResponseUsage, _) => match name {
-                b"input_tokens" | b"prompt_tokens" => Some(ResponseSlot::InputTokens),
-                b"output_tokens" | b"completion_tokens" => Some(ResponseSlot::OutputTokens),
-                b"input_tokens_details" | b"prompt_tokens_details" => Some(ResponseSlot::UsageDetails),
-                _ => None,
-            },
-            (3, UsageDetails, b"cached_tokens") | (4, ResponseUsageDetails, b"cached_tokens") => {
-                Some(ResponseSlot::CachedTokens)
-            }
-            _ => None,
-        })
+        if self.is_list && self.stops_at_list {
+            return Ok(None);
+        }
+        Ok(self.scopes.slot(depth, name))
     }
 
     fn visit_value(
@@ -221,101 +226,102 @@ impl FieldVisitor for ResponseOutline {
         field: Option<ResponseSlot>,
         depth: u32,
         first: u8,
-        _at: u64,
+        at: u64,
     ) -> Result<Option<usize>, JsonError> {
-        self.scope = match (field, first) {
-            (Some(ResponseSlot::Type | ResponseSlot::Id | ResponseSlot::ResponseId), _) => {
+        let Some(field) = field else {
+            match self.scopes.kind() {
+                ScopeKind::Delta if depth > self.scopes.member_depth() => self.choices = ChoiceContent::Some,
+                ScopeKind::ResultFiles if first == b'"' => self.element = Some(Capture::new(at + 1, Self::MAX_ID)),
+                _ => {}
+            }
+            return Ok(None);
+        };
+        match field {
+            ResponseSlot::Type | ResponseSlot::Status => return Ok(Some(Self::MAX_NAME)),
+            ResponseSlot::ItemId if self.item_reading == ItemReading::Skip => {}
+            ResponseSlot::Id | ResponseSlot::ResponseId | ResponseSlot::ItemId | ResponseSlot::ObjectName => {
                 return Ok(Some(Self::MAX_ID));
             }
-            (Some(ResponseSlot::Error), b'{') => {
-                self.has_error = true;
-                return Ok(None);
+            ResponseSlot::Conversation if first == b'"' => return Ok(Some(Self::MAX_ID)),
+            ResponseSlot::Conversation => self.open(ScopeKind::Named, depth, first),
+            ResponseSlot::Error if first == b'"' => return Ok(Some(1)),
+            ResponseSlot::Error => self.has_error |= first == b'{',
+            ResponseSlot::Background => self.remarks.is_background = boolean(first),
+            ResponseSlot::Store => self.remarks.is_stored = boolean(first),
+            ResponseSlot::Data => self.is_list |= first == b'[',
+            ResponseSlot::Content if self.choice_reading == ChoiceReading::Read => return Ok(self.visit_content(first)),
+            ResponseSlot::Content => {}
+            ResponseSlot::CacheWrites if first == b'{' => self.open(ScopeKind::CacheWrites, depth, first),
+            ResponseSlot::Count(_) | ResponseSlot::CacheWrites if first.is_ascii_digit() => {
+                return Ok(Some(UsageCounts::MAX_NUMBER));
             }
-            (Some(ResponseSlot::Error), b'"') => return Ok(Some(1)),
-            (Some(ResponseSlot::Item), b'{') => ResponseScope::Item,
-            (Some(ResponseSlot::Output), b'[') => ResponseScope::Output,
-            (Some(ResponseSlot::Response), b'{') => ResponseScope::Response,
-            (Some(ResponseSlot::ResponseOutput), b'[') => ResponseScope::ResponseOutput,
-            (
-                Some(ResponseSlot::InputTokens | ResponseSlot::CachedTokens | ResponseSlot::OutputTokens),
-                b'0'..=b'9',
-            ) => {
-                return Ok(Some(MAX_COUNT));
-            }
-            (Some(ResponseSlot::Usage), b'{') => ResponseScope::Usage,
-            (Some(ResponseSlot::ResponseUsage), b'{') => ResponseScope::ResponseUsage,
-            (Some(ResponseSlot::UsageDetails), b'{') if self.scope == ResponseScope::Usage => {
-                ResponseScope::UsageDetails
-            }
-            (Some(ResponseSlot::UsageDetails), b'{') => ResponseScope::ResponseUsageDetails,
-            (Some(ResponseSlot::Choices), b'[') => {
-                self.choices = ChoiceContent::None;
-                ResponseScope::Choices
-            }
-            (Some(ResponseSlot::Delta), b'{') => ResponseScope::Delta,
-            (Some(ResponseSlot::Content), first) => return Ok(self.visit_content(first)),
-            (_, _) if depth == 5 && self.scope == ResponseScope::Delta => {
-                self.choices = ChoiceContent::Some;
-                return Ok(None);
-            }
-            (_, _) => return Ok(None),
-        };
+            ResponseSlot::Count(_) | ResponseSlot::CacheWrites => {}
+            ResponseSlot::Scope(kind) => self.open(kind, depth, first),
+        }
         Ok(None)
     }
 
     fn visit_string(&mut self, field: ResponseSlot, raw: Option<&[u8]>, _at: u64) -> Result<(), JsonError> {
         let is_empty = raw == Some(b"");
-        let text = raw.and_then(|raw| unescape(raw).ok());
         match field {
             ResponseSlot::Error => self.has_error |= !is_empty,
             ResponseSlot::Content if !is_empty => self.choices = ChoiceContent::Some,
             ResponseSlot::Content => {}
-            ResponseSlot::Type => self.kind = text.map(|name| EventKind::from_type(name.as_bytes())),
-            ResponseSlot::Id => self.id = text.map(|id| id.into_owned()),
-            ResponseSlot::ResponseId => self.response_id = text.map(|id| id.into_owned()),
-            ResponseSlot::Item
-            | ResponseSlot::Output
-            | ResponseSlot::Choices
-            | ResponseSlot::Delta
-            | ResponseSlot::Response
-            | ResponseSlot::ResponseOutput
-            | ResponseSlot::Usage
-            | ResponseSlot::ResponseUsage
-            | ResponseSlot::UsageDetails
-            | ResponseSlot::InputTokens
-            | ResponseSlot::CachedTokens
-            | ResponseSlot::OutputTokens => {
-                unreachable!("`visit_value` asks for the text of ids, types, errors and contents only")
+            ResponseSlot::Type => {
+                let name = raw.and_then(|raw| unescape(raw).ok());
+                self.kind = name.map(|name| EventKind::from_type(name.as_bytes()));
+            }
+            ResponseSlot::Status => {
+                self.remarks.is_unfinished = raw.map(|raw| matches!(raw, b"queued" | b"in_progress"));
+            }
+            ResponseSlot::Id => self.id = raw.and_then(object),
+            ResponseSlot::ResponseId => self.response_id = raw.and_then(object),
+            ResponseSlot::ItemId => match raw.and_then(object) {
+                Some(id) if self.scopes.kind() == ScopeKind::Output => self.keep(id, true),
+                id => self.item_id = id,
+            },
+            ResponseSlot::ObjectName | ResponseSlot::Conversation => {
+                if let Some(id) = raw.and_then(object) {
+                    self.keep(id, false);
+                }
+            }
+            ResponseSlot::Background
+            | ResponseSlot::Store
+            | ResponseSlot::Data
+            | ResponseSlot::Scope(_)
+            | ResponseSlot::Count(_)
+            | ResponseSlot::CacheWrites => {
+                unreachable!("`visit_value` asks for the text of ids, types, states, errors and contents only")
             }
         }
         Ok(())
     }
 
     fn visit_number(&mut self, field: ResponseSlot, raw: &[u8]) {
-        // A number with a fraction or an exponent is not a count.
-        let count = std::str::from_utf8(raw).ok().and_then(|digits| digits.parse().ok());
-        match field {
-            ResponseSlot::InputTokens => self.usage.input = count,
-            ResponseSlot::CachedTokens => self.usage.cached_input = count,
-            ResponseSlot::OutputTokens => self.usage.output = count,
+        let kind = match field {
+            ResponseSlot::Count(kind) => kind,
+            ResponseSlot::CacheWrites => TokenKind::CacheWrite,
             // An id or type that is a number is ignored.
-            _ => {}
+            _ => return,
+        };
+        if let Some(count) = count_of(raw) {
+            self.usage.note(kind, count);
         }
     }
 
-    fn visit_value_end(&mut self, depth: u32, _slice: &StreamSlice<'_>, _at: u64) {
-        if depth == 1 {
-            self.has_output |= self.scope == ResponseScope::Output;
-            self.has_usage |= self.scope == ResponseScope::Usage;
-            self.scope = ResponseScope::Root;
-            return;
+    fn visit_value_end(&mut self, depth: u32, slice: &StreamSlice<'_>, at: u64) {
+        if let Some(element) = self.element.take()
+            && !element.overflows(at - 1)
+            && let Some(id) = object(&element.finish(slice, at - 1))
+        {
+            self.keep(id, false);
         }
-        self.scope = match (depth, self.scope) {
-            (2, ResponseScope::ResponseOutput | ResponseScope::ResponseUsage) => ResponseScope::Response,
-            (2, ResponseScope::UsageDetails) => ResponseScope::Usage,
-            (3, ResponseScope::Delta) => ResponseScope::Choices,
-            (3, ResponseScope::ResponseUsageDetails) => ResponseScope::ResponseUsage,
-            (_, scope) => scope,
-        };
+        self.scopes.close(depth);
+    }
+
+    fn suspend(&mut self, slice: &StreamSlice<'_>) {
+        if let Some(element) = &mut self.element {
+            element.suspend(slice);
+        }
     }
 }

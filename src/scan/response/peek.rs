@@ -16,6 +16,10 @@ pub(super) enum EventKind {
     /// An event that says nothing about the progress of the response: `codex.rate_limits`, `response.metadata`, `keepalive`;
     /// and `ping` and `content_block_start` of the Messages API, which carry no content.
     Notice,
+    /// `message_delta` of the Messages API, which contains the usage.
+    MessageDelta,
+    /// `response.output_item.added`.
+    ItemAdded,
     /// `response.output_item.done`.
     ItemDone,
     /// An event that ends the response.
@@ -28,7 +32,7 @@ pub(super) enum EventKind {
 
 impl EventKind {
     /// The length in bytes of the longest type that is distinguished.
-    const MAX_NAME: usize = b"response.output_item.done".len();
+    const MAX_NAME: usize = b"response.output_item.added".len();
 
     /// The kind of the event with this `type`.
     pub fn from_type(name: &[u8]) -> Self {
@@ -39,6 +43,8 @@ impl EventKind {
             b"codex.rate_limits" | b"response.metadata" | b"keepalive" | b"ping" | b"content_block_start" => {
                 Self::Notice
             }
+            b"message_delta" => Self::MessageDelta,
+            b"response.output_item.added" => Self::ItemAdded,
             b"response.output_item.done" => Self::ItemDone,
             b"response.completed" => Self::Terminal(Terminal::Completed),
             b"response.failed" => Self::Terminal(Terminal::Failed),
@@ -54,15 +60,27 @@ impl EventKind {
         match self {
             Self::Created => true,
             Self::Terminal(how) => !matches!(how, Terminal::Done | Terminal::Stopped),
-            Self::Progress | Self::MessageStart | Self::Notice | Self::ItemDone | Self::Error | Self::Other => false,
+            Self::Progress
+            | Self::MessageStart
+            | Self::MessageDelta
+            | Self::Notice
+            | Self::ItemAdded
+            | Self::ItemDone
+            | Self::Error
+            | Self::Other => false,
         }
+    }
+
+    /// Whether the event contains an item of the output.
+    pub fn has_item(self) -> bool {
+        matches!(self, Self::ItemAdded | Self::ItemDone)
     }
 
     /// Whether the event belongs to a stream that ends with a terminal event.
     pub fn needs_end(self) -> bool {
         matches!(
             self,
-            Self::Created | Self::Progress | Self::MessageStart | Self::ItemDone
+            Self::Created | Self::Progress | Self::MessageStart | Self::ItemAdded | Self::ItemDone
         )
     }
 }

@@ -3,24 +3,27 @@
 use super::{
     events::EventStreamReader,
     opening::{Opening, StreamFailure},
-    outline::{ChoiceReading, ResponseOutline},
+    outline::{ChoiceReading, FoundObject, ItemReading, MAX_OBJECTS, ResponseOutline, ResponseRemarks},
     terminal::Terminal,
-    usage::Usage,
+    usage::{Usage, UsageCounts},
 };
-use crate::{ids::EncryptedContent, scan::json::scanner::Scanner};
+use crate::{
+    ids::{EncryptedContent, ObjectId},
+    scan::json::scanner::Scanner,
+};
 
-/// Reads a response body as it arrives, in pieces of any size. It copies only the id, and events that are or may be a
-/// failure.
+/// Reads a response body as it arrives, in pieces of any size. It copies only events that are or may be a failure.
 ///
 /// A body that is not valid JSON, or not an event stream, is not an error. The reader finds no facts in it, and the
 /// client receives it unchanged.
 ///
 /// ```
-/// use steadfast::scan::{ResponseReader, Terminal};
+/// use steadfast::{ids::ObjectId, scan::{ResponseReader, Terminal}};
 ///
 /// let mut reader = ResponseReader::events();
 /// reader.feed(b"data: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}\n\n");
-/// assert_eq!(reader.response_id(), Some("resp_1"));
+/// let objects: Vec<ObjectId> = reader.drain_objects().collect();
+/// assert_eq!(objects, [ObjectId::from_text(b"resp_1")]);
 /// reader.feed(b"data: {\"type\":\"response.completed\",\"response\":{}}\n");
 /// assert!(!reader.is_terminal());
 /// reader.feed(b"\n");
@@ -30,53 +33,142 @@ pub struct ResponseReader(ReaderMode);
 
 enum ReaderMode {
     Events(Box<EventStreamReader>),
-    Json {
-        scanner: Box<Scanner<ResponseOutline>>,
-        extent: JsonExtent,
-    },
-    /// A JSON body of which nothing more is read: all facts are known, or the body is broken.
-    Done(JsonFacts),
+    Json(Box<JsonReader>),
+}
+
+/// Reads a JSON body.
+struct JsonReader {
+    /// `None` if nothing more is read: the body has ended or is broken, or all facts are known.
+    scanner: Option<Scanner<ResponseOutline>>,
+    extent: JsonExtent,
+    /// The facts that have been taken from the scanner.
+    facts: JsonFacts,
 }
 
 /// How far a JSON body must be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum JsonExtent {
-    /// Until all facts are known.
-    Facts,
     /// To the end.
     WholeBody,
+    /// The beginning of an object: this many more bytes, and not further than to the elements of a list.
+    Beginning(usize),
 }
 
 /// The facts of a JSON body.
+#[derive(Default)]
 struct JsonFacts {
-    id: Option<String>,
+    id: Option<ObjectId>,
+    /// The objects that may have to be dropped, because the response is not stored.
+    found: Vec<FoundObject>,
+    /// The objects that have not been taken yet.
+    objects: Vec<ObjectId>,
+    remarks: ResponseRemarks,
     encrypted: Vec<EncryptedContent>,
-    usage: Option<Usage>,
+    usage: UsageCounts,
     /// Whether the root object has been read to its end.
     is_whole: bool,
 }
 
+impl JsonFacts {
+    /// Moves the facts that `outline` has read so far to these facts.
+    fn absorb(&mut self, outline: &mut ResponseOutline) {
+        self.remarks = self.remarks.replaced_by(outline.remarks);
+        self.usage.replace_by(&outline.usage);
+        self.encrypted.append(&mut outline.encrypted);
+        if let Some(id) = outline.id.take() {
+            self.id = Some(id);
+            self.objects.push(id);
+        }
+        self.found.append(&mut outline.objects);
+    }
+
+    /// Decides which objects can be named, after everything has been read.
+    fn decide(&mut self) {
+        let is_stored = self.remarks.is_stored != Some(false);
+        let named = self.found.drain(..).filter(|object| is_stored || !object.is_item);
+        self.objects.extend(named.map(|object| object.id).take(MAX_OBJECTS));
+    }
+}
+
+impl JsonReader {
+    fn new(extent: JsonExtent) -> Self {
+        let mut scanner = ResponseOutline::scanner(ChoiceReading::Skip, ItemReading::Read);
+        scanner.visitor_mut().stops_at_list = matches!(extent, JsonExtent::Beginning(_));
+        Self {
+            scanner: Some(scanner),
+            extent,
+            facts: JsonFacts::default(),
+        }
+    }
+
+    fn feed(&mut self, mut chunk: &[u8]) {
+        let Some(scanner) = &mut self.scanner else { return };
+        if let JsonExtent::Beginning(left) = &mut self.extent {
+            chunk = chunk.get(..*left).unwrap_or(chunk);
+            *left -= chunk.len();
+        }
+        let is_broken = scanner.feed(chunk).is_err();
+        let is_enough = match self.extent {
+            JsonExtent::WholeBody => false,
+            JsonExtent::Beginning(left) => left == 0 || scanner.visitor().is_list,
+        };
+        if is_broken || is_enough {
+            self.facts.absorb(scanner.visitor_mut());
+            self.facts.decide();
+            self.scanner = None;
+        }
+    }
+
+    /// Ends the body. The facts of a body that has been cut are kept.
+    fn finish(&mut self) {
+        if let Some(mut scanner) = self.scanner.take() {
+            let facts = &mut self.facts;
+            facts.absorb(scanner.visitor_mut());
+            if let Ok(mut outline) = scanner.finish() {
+                facts.absorb(&mut outline);
+                facts.is_whole = true;
+            }
+            facts.decide();
+        }
+    }
+
+    /// The usage. As long as the response is being made, its usage is not known.
+    fn usage(&self) -> Option<Usage> {
+        if self.remarks().is_unfinished == Some(true) {
+            return None;
+        }
+        match &self.scanner {
+            Some(scanner) => scanner.visitor().usage.usage(),
+            None => self.facts.usage.usage(),
+        }
+    }
+
+    fn remarks(&self) -> ResponseRemarks {
+        match &self.scanner {
+            Some(scanner) => scanner.visitor().remarks,
+            None => self.facts.remarks,
+        }
+    }
+}
+
 impl ResponseReader {
-    /// A reader of a `text/event-stream`. The id is `response.id` of the first event that contains one, among
-    /// `response.created` and the events that end a response.
+    /// The number of bytes that [`Self::object`] reads. The facts of an object stand at its beginning.
+    const MAX_OBJECT: usize = 64 << 10;
+
+    /// A reader of a `text/event-stream`.
     pub fn events() -> Self {
         Self(ReaderMode::Events(Box::default()))
     }
 
-    /// A reader of a JSON body. The id is the top-level `id`. The body is read until its id, the items of `output`, and
-    /// `usage` are known.
+    /// A reader of the JSON body of a generation, which is read to its end.
     pub fn json() -> Self {
-        Self::read_json(JsonExtent::Facts)
+        Self(ReaderMode::Json(Box::new(JsonReader::new(JsonExtent::WholeBody))))
     }
 
-    /// A reader of a JSON body that reads to the end, to tell whether the body [is whole](Self::is_whole).
-    pub fn json_to_end() -> Self {
-        Self::read_json(JsonExtent::WholeBody)
-    }
-
-    fn read_json(extent: JsonExtent) -> Self {
-        let scanner = Box::new(ResponseOutline::scanner(ChoiceReading::Skip));
-        Self(ReaderMode::Json { scanner, extent })
+    /// A reader of a JSON body that is an object of the account. The first 64 KiB of it are read, and nothing of a list.
+    pub fn object() -> Self {
+        let extent = JsonExtent::Beginning(Self::MAX_OBJECT);
+        Self(ReaderMode::Json(Box::new(JsonReader::new(extent))))
     }
 
     /// Whether this is a reader of an event stream.
@@ -88,48 +180,48 @@ impl ResponseReader {
     pub fn feed(&mut self, chunk: &[u8]) {
         match &mut self.0 {
             ReaderMode::Events(events) => events.feed(chunk),
-            ReaderMode::Json { scanner, extent } => {
-                let is_broken = scanner.feed(chunk).is_err();
-                let outline = scanner.visitor_mut();
-                if is_broken || *extent == JsonExtent::Facts && outline.is_complete() {
-                    self.0 = ReaderMode::Done(JsonFacts {
-                        id: outline.id.take(),
-                        encrypted: std::mem::take(&mut outline.encrypted),
-                        usage: outline.usage.usage(),
-                        is_whole: false,
-                    });
-                }
-            }
-            ReaderMode::Done(_) => {}
+            ReaderMode::Json(json) => json.feed(chunk),
         }
     }
 
     /// Ends the body, and reads the last block of a JSON body.
     pub fn finish(&mut self) {
-        if let ReaderMode::Json { scanner, .. } = &mut self.0 {
-            let mut scanner = std::mem::replace(&mut **scanner, ResponseOutline::scanner(ChoiceReading::Skip));
-            // The encrypted content of a broken body is kept. All other facts of it are dropped.
-            let mut encrypted = std::mem::take(&mut scanner.visitor_mut().encrypted);
-            let (outline, is_whole) = match scanner.finish() {
-                Ok(outline) => (outline, true),
-                Err(_) => (ResponseOutline::default(), false),
-            };
-            encrypted.extend(outline.encrypted);
-            self.0 = ReaderMode::Done(JsonFacts {
-                id: outline.id,
-                encrypted,
-                usage: outline.usage.usage(),
-                is_whole,
-            });
+        if let ReaderMode::Json(json) = &mut self.0 {
+            json.finish();
         }
     }
 
-    /// The response's id, once it is known. An id of more than 256 bytes is ignored.
-    pub fn response_id(&self) -> Option<&str> {
+    /// Takes the objects of the account that the body has named and that have not been taken yet: the response itself, its
+    /// conversation, its containers, and its items if it is stored; a chat completion; the object of a JSON body, and the
+    /// objects that it names. At most 256 objects wait to be taken, and more are dropped.
+    ///
+    /// In an event stream, the id of the response is read from `response.created` and from the event that ends the
+    /// response: some upstreams give it another id then. The objects in a JSON body are known when it has ended. An id
+    /// of more than 64 KiB is ignored.
+    pub fn drain_objects(&mut self) -> impl ExactSizeIterator<Item = ObjectId> {
+        match &mut self.0 {
+            ReaderMode::Events(events) => events.facts.objects.drain(..),
+            ReaderMode::Json(json) => json.facts.objects.drain(..),
+        }
+    }
+
+    /// The first and the last id of the response that the body contains, or the id of another object that is the body.
+    pub fn response_ids(&self) -> [Option<ObjectId>; 2] {
         match &self.0 {
-            ReaderMode::Events(events) => events.facts.id.as_deref(),
-            ReaderMode::Json { scanner, .. } => scanner.visitor().id.as_deref(),
-            ReaderMode::Done(facts) => facts.id.as_deref(),
+            ReaderMode::Events(events) => events.facts.response_ids,
+            ReaderMode::Json(json) => [json.facts.id, None],
+        }
+    }
+
+    /// Whether the response is made in the background, independently of the request, as far as the body says so.
+    pub fn is_background(&self) -> bool {
+        match &self.0 {
+            ReaderMode::Events(events) => events.facts.remarks.is_background == Some(true),
+            ReaderMode::Json(json) => {
+                let remarks = json.remarks();
+                // The answer to a request that waits for the response contains a response that is finished.
+                remarks.is_background == Some(true) || remarks.is_unfinished == Some(true)
+            }
         }
     }
 
@@ -141,18 +233,20 @@ impl ResponseReader {
     pub fn take_encrypted(&mut self) -> Vec<EncryptedContent> {
         std::mem::take(match &mut self.0 {
             ReaderMode::Events(events) => &mut events.facts.encrypted,
-            ReaderMode::Json { scanner, .. } => &mut scanner.visitor_mut().encrypted,
-            ReaderMode::Done(facts) => &mut facts.encrypted,
+            ReaderMode::Json(json) => match &mut json.scanner {
+                Some(scanner) => &mut scanner.visitor_mut().encrypted,
+                None => &mut json.facts.encrypted,
+            },
         })
     }
 
     /// The tokens that the response has used, once they are known. In an event stream they are read from the event that
-    /// ends the response, or from the last chunk of a chat completion with a usage; in a JSON body from `usage`.
+    /// ends the response, from the chunks of a chat completion, or from `message_start` and `message_delta`; in a JSON body
+    /// from `usage`.
     pub fn usage(&self) -> Option<Usage> {
         match &self.0 {
-            ReaderMode::Events(events) => events.facts.usage,
-            ReaderMode::Json { scanner, .. } => scanner.visitor().usage.usage(),
-            ReaderMode::Done(facts) => facts.usage,
+            ReaderMode::Events(events) => events.facts.usage(),
+            ReaderMode::Json(json) => json.usage(),
         }
     }
 
@@ -160,7 +254,7 @@ impl ResponseReader {
     pub fn opening(&self) -> Opening {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.opening.opening(),
-            ReaderMode::Json { .. } | ReaderMode::Done(_) => Opening::Output,
+            ReaderMode::Json(_) => Opening::Output,
         }
     }
 
@@ -177,7 +271,7 @@ impl ResponseReader {
     pub fn failure(&self) -> Option<StreamFailure<'_>> {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.opening.failure(),
-            ReaderMode::Json { .. } | ReaderMode::Done(_) => None,
+            ReaderMode::Json(_) => None,
         }
     }
 
@@ -186,20 +280,27 @@ impl ResponseReader {
     pub fn lacks_end(&self) -> bool {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.needs_end && events.facts.terminal.is_none(),
-            ReaderMode::Json { .. } | ReaderMode::Done(_) => false,
+            ReaderMode::Json(_) => false,
+        }
+    }
+
+    /// Whether the reader reads a body to its end, so that [`Self::is_whole`] tells whether the body is complete.
+    pub fn tells_end(&self) -> bool {
+        match &self.0 {
+            ReaderMode::Events(_) => true,
+            ReaderMode::Json(json) => json.extent == JsonExtent::WholeBody,
         }
     }
 
     /// Whether the content of the body shows that the body is complete. An event stream is complete after a terminal
     /// event. A JSON body is complete after the end of its root object; that is known only after
-    /// [`ResponseReader::finish`] of a reader that was made by [`ResponseReader::json_to_end`].
+    /// [`ResponseReader::finish`], and only if the reader [reads to the end](Self::tells_end).
     ///
     /// This distinguishes a complete body from a truncated one if the framing cannot.
     pub fn is_whole(&self) -> bool {
         match &self.0 {
             ReaderMode::Events(_) => self.is_terminal(),
-            ReaderMode::Json { .. } => false,
-            ReaderMode::Done(facts) => facts.is_whole,
+            ReaderMode::Json(json) => json.facts.is_whole,
         }
     }
 
@@ -213,7 +314,7 @@ impl ResponseReader {
     pub fn terminal(&self) -> Option<Terminal> {
         match &self.0 {
             ReaderMode::Events(events) => events.facts.terminal,
-            ReaderMode::Json { .. } | ReaderMode::Done(_) => None,
+            ReaderMode::Json(_) => None,
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The response reader, compared with a reader that parses each event.
 
 mod encrypted;
+mod objects;
 mod opening;
 mod usage;
 
-use crate::scan::{ResponseReader, Terminal};
+use crate::{
+    ids::ObjectId,
+    scan::{ResponseReader, Terminal},
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The id of a response, and how it ended.
-type StreamOutcome = (Option<String>, Option<Terminal>);
+/// The objects that a stream names, and how it ended.
+type StreamOutcome = (Vec<ObjectId>, Option<Terminal>);
 
 /// An event stream of events with these data.
 fn events(data: &[&str]) -> String {
@@ -24,7 +28,8 @@ fn read<'a>(mut reader: ResponseReader, chunks: impl IntoIterator<Item = &'a [u8
 
 /// The oracle: it parses the data of each event.
 fn parse_each<'a>(events: impl IntoIterator<Item = &'a str>) -> StreamOutcome {
-    let (mut id, mut terminal) = (None, None);
+    let (mut ids, mut terminal) = (Vec::new(), None);
+    let (mut response, mut completion): (Option<ObjectId>, Option<ObjectId>) = (None, None);
     for data in events {
         let Ok(Value::Object(event)) = serde_json::from_str(data) else {
             if data.starts_with("[DONE]") {
@@ -32,25 +37,40 @@ fn parse_each<'a>(events: impl IntoIterator<Item = &'a str>) -> StreamOutcome {
             }
             continue;
         };
+        let object = |id: &Value| id.as_str().map(|id| ObjectId::from_text(id.as_bytes()));
         let kind = match event.get("type").and_then(Value::as_str) {
             Some("response.created") => None,
             Some("response.completed") => Some(Terminal::Completed),
             Some("response.failed") => Some(Terminal::Failed),
             Some("response.incomplete") => Some(Terminal::Incomplete),
+            None if completion.is_none() => {
+                completion = event.get("id").and_then(object);
+                ids.extend(completion);
+                continue;
+            }
             _ => continue,
         };
         terminal = kind.or(terminal);
-        let found = event.get("response").and_then(|response| response["id"].as_str());
-        id = id.or(found.map(str::to_owned));
+        let found = event.get("response").and_then(|response| object(&response["id"]));
+        if (kind.is_some() || response.is_none()) && found != response {
+            ids.extend(found);
+        }
+        response = response.or(found);
     }
-    (id, terminal)
+    (ids, terminal)
 }
 
 fn outcome<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> StreamOutcome {
     let mut reader = ResponseReader::events();
     chunks.into_iter().for_each(|chunk| reader.feed(chunk));
     assert_eq!(reader.is_terminal(), reader.terminal().is_some());
-    (reader.response_id().map(str::to_owned), reader.terminal())
+    let ids = reader.drain_objects().collect();
+    (ids, reader.terminal())
+}
+
+/// The objects with these ids.
+fn objects(ids: &[&str]) -> Vec<ObjectId> {
+    ids.iter().map(|id| ObjectId::from_text(id.as_bytes())).collect()
 }
 
 fn created() -> String {
@@ -132,7 +152,7 @@ fn several_data_lines_are_one_event() {
     for size in [1, 5, 100] {
         assert_eq!(
             outcome(stream.chunks(size)),
-            (Some("a".to_owned()), Some(Terminal::Completed))
+            (objects(&["a"]), Some(Terminal::Completed))
         );
     }
 }
@@ -146,52 +166,6 @@ fn an_event_counts_when_it_is_complete() {
         reader.feed(&[*byte]);
     }
     assert_eq!(reader.terminal(), Some(Terminal::Completed));
-}
-
-#[test]
-fn an_id_that_is_too_long_is_ignored() {
-    for (length, known) in [(256, true), (257, false)] {
-        let id = "a".repeat(length);
-        let body = json!({"id": id, "object": "response"}).to_string();
-        let mut reader = ResponseReader::json();
-        reader.feed(body.as_bytes());
-        reader.finish();
-        assert_eq!(reader.response_id().is_some(), known);
-        let created = format!(
-            "data: {}\n\n",
-            json!({"type": "response.created", "response": {"id": id}})
-        );
-        assert_eq!(outcome([created.as_bytes()]).0.is_some(), known);
-    }
-}
-
-#[test]
-fn the_top_level_id_of_a_json_body_is_read_at_every_split() {
-    let bodies = [
-        (
-            r#"{"id":"resp_1","object":"response","output":[{"id":"msg"}]}"#,
-            Some("resp_1"),
-        ),
-        (
-            r#"{"output":[{"id":"msg"}],"response":{"id":"no"},"i\u0064":"resp_2"}  "#,
-            Some("resp_2"),
-        ),
-        (r#"{"error":{"id":"x","message":"no"}}"#, None),
-        (r#"{"id":5}"#, None),
-        (r#"["id","x"]"#, None),
-        ("<html>\"id\":\"x\"", None),
-    ];
-    for (body, id) in bodies {
-        for cut in 0..=body.len() {
-            let (head, tail) = body.as_bytes().split_at(cut);
-            let mut reader = ResponseReader::json();
-            reader.feed(head);
-            reader.feed(tail);
-            reader.finish();
-            assert_eq!(reader.response_id(), id, "{body} at {cut}");
-            assert!(!reader.is_terminal());
-        }
-    }
 }
 
 proptest! {

@@ -22,27 +22,115 @@ impl Usage {
     }
 }
 
-/// The counts of a `usage` object that have been read so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct UsageCounts {
-    /// `input_tokens` or `prompt_tokens`.
-    pub input: Option<u64>,
-    /// `cached_tokens` of the details of the input.
-    pub cached_input: Option<u64>,
+/// A count in a `usage` object. The comment of each variant names its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    /// `input_tokens`. In the Messages API, it does not include the tokens that were read from the cache or written to it.
+    Input,
+    /// `prompt_tokens`, which includes all tokens of the prompt.
+    Prompt,
+    /// `cached_tokens` of the usage (Kimi) or of its details, and `prompt_cache_hit_tokens` (DeepSeek).
+    CacheRead,
+    /// `prompt_cache_miss_tokens` (DeepSeek).
+    CacheMiss,
+    /// `cache_write_tokens` or `cache_creation_tokens` of the details.
+    CacheWrite,
+    /// `cache_write_tokens` of one lifetime: `ttl_30m_tokens` and the like. The shares of all lifetimes are added.
+    CacheWriteShare,
+    /// `cache_read_input_tokens` (Messages API).
+    MessagesRead,
+    /// `cache_creation_input_tokens` (Messages API).
+    MessagesWrite,
     /// `output_tokens` or `completion_tokens`.
-    pub output: Option<u64>,
+    Output,
+    /// `reasoning_tokens` of the details.
+    Reasoning,
+}
+
+/// The number of variants of [`TokenKind`].
+const KINDS: usize = TokenKind::Reasoning as usize + 1;
+/// Stands for a count that was not reported. No count that is read is so large.
+const UNREPORTED: u64 = u64::MAX;
+
+/// The counts of a response's usage that have been read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UsageCounts([u64; KINDS]);
+
+impl Default for UsageCounts {
+    fn default() -> Self {
+        Self([UNREPORTED; KINDS])
+    }
 }
 
 impl UsageCounts {
+    /// The maximum length in bytes of a number that is read.
+    pub const MAX_NUMBER: usize = 24;
+
+    /// Notes a count. One JSON text may report a count in several places, of which some contain 0 only: the largest one
+    /// counts.
+    pub fn note(&mut self, kind: TokenKind, count: u64) {
+        let noted = self.get(kind);
+        let count = match kind {
+            TokenKind::CacheWriteShare => noted.unwrap_or(0).saturating_add(count),
+            _ => noted.unwrap_or(0).max(count),
+        };
+        self.0[kind as usize] = count.min(UNREPORTED - 1);
+    }
+
+    /// Adds the counts of a later event of the same response, which replace earlier ones.
+    pub fn replace_by(&mut self, later: &Self) {
+        for (count, later) in self.0.iter_mut().zip(later.0) {
+            if later != UNREPORTED {
+                *count = later;
+            }
+        }
+    }
+
     /// The usage, or `None` if neither input nor output was reported. A count that the upstream does not report is 0.
     pub fn usage(&self) -> Option<Usage> {
-        self.input.or(self.output)?;
+        use TokenKind::{
+            CacheMiss, CacheRead, CacheWrite, CacheWriteShare, Input, MessagesRead, MessagesWrite, Output, Prompt,
+            Reasoning,
+        };
+        let get = |kind| self.get(kind);
+        let by_parts = || {
+            let missed = get(CacheMiss)?;
+            Some(missed.saturating_add(get(CacheRead).unwrap_or(0)))
+        };
+        let input = get(Prompt).max(get(Input)).or_else(by_parts);
+        input.or(get(Output))?;
+        let mut input_tokens = input.unwrap_or(0);
+        // Gateways add these counts to usages of other dialects too, and there the input includes them.
+        if get(Prompt).or(get(CacheRead)).is_none() {
+            for part in [get(MessagesRead), get(MessagesWrite)] {
+                input_tokens = input_tokens.saturating_add(part.unwrap_or(0));
+            }
+        }
+        let written = get(CacheWrite).or(get(CacheWriteShare)).or(get(MessagesWrite));
         Some(Usage {
-            input_tokens: self.input.unwrap_or(0),
-            cached_input_tokens: self.cached_input.unwrap_or(0),
-            cache_write_tokens: 0,
-            output_tokens: self.output.unwrap_or(0),
-            reasoning_tokens: 0,
+            input_tokens,
+            cached_input_tokens: get(CacheRead).or(get(MessagesRead)).unwrap_or(0),
+            cache_write_tokens: written.unwrap_or(0),
+            output_tokens: get(Output).unwrap_or(0),
+            reasoning_tokens: get(Reasoning).unwrap_or(0),
         })
     }
+
+    fn get(&self, kind: TokenKind) -> Option<u64> {
+        let count = self.0[kind as usize];
+        (count != UNREPORTED).then_some(count)
+    }
+}
+
+/// The count that a number stands for, as written. Some upstreams write integers as `29567.0`. A number that is not a whole
+/// number is no count.
+pub(super) fn count_of(raw: &[u8]) -> Option<u64> {
+    /// Up to here, every whole number is a double.
+    const MAX_EXACT: f64 = (1_u64 << 53) as f64;
+    let written = std::str::from_utf8(raw).ok()?;
+    if let Ok(count) = written.parse() {
+        return Some(count);
+    }
+    let number: f64 = written.parse().ok()?;
+    (number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&number)).then_some(number as u64)
 }

@@ -61,7 +61,7 @@ impl<L: LabelSet> Family for Counter<L> {
     }
 }
 
-/// Three families of counters for the tokens that upstreams report: input, cached input and output.
+/// Five families of counters for the tokens that upstreams report: input, cached input, cache writes, output and reasoning.
 ///
 /// They are counted and shown together, so that a ratio of two of them always has both of its sides.
 pub struct TokenCounter<L> {
@@ -71,11 +71,11 @@ pub struct TokenCounter<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// Input, cached input and output.
-const TOKEN_KINDS: usize = 3;
+/// Input, cached input, cache writes, output and reasoning.
+const TOKEN_KINDS: usize = 5;
 
 impl<L: LabelSet> TokenCounter<L> {
-    /// `families` are the name and the help text for input tokens, cached input tokens and output tokens.
+    /// `families` are the names and the help texts for the tokens of input, cached input, cache writes, output and reasoning.
     pub(super) fn new(families: [(&'static str, &'static str); TOKEN_KINDS], zeros: Zeros) -> Self {
         Self {
             descriptions: families.map(|(name, help)| Description::new(name, help)),
@@ -90,7 +90,9 @@ impl<L: LabelSet> TokenCounter<L> {
         let (mine, first) = (self.counts.own_stripe(), TOKEN_KINDS * labels.index());
         mine.add(first, usage.input_tokens);
         mine.add(first + 1, usage.cached_input_tokens);
-        mine.add(first + 2, usage.output_tokens);
+        mine.add(first + 2, usage.cache_write_tokens);
+        mine.add(first + 3, usage.output_tokens);
+        mine.add(first + 4, usage.reasoning_tokens);
     }
 }
 

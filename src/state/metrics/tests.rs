@@ -57,21 +57,24 @@ fn token_counters_are_shown_as_soon_as_there_was_input() {
     let usage = Usage {
         input_tokens: 10,
         cached_input_tokens: 0,
-        cache_write_tokens: 0,
-        output_tokens: 0,
-        reasoning_tokens: 0,
+        cache_write_tokens: 7,
+        output_tokens: 5,
+        reasoning_tokens: 4,
     };
     upstream.tokens.add(Route::Pin, usage);
     let text = text(&metrics, &upstream);
     for line in [
         r#"steadfast_input_tokens_total{route="pin",upstream="a"} 10"#,
         r#"steadfast_cached_input_tokens_total{route="pin",upstream="a"} 0"#,
+        r#"steadfast_cache_write_tokens_total{route="pin",upstream="a"} 7"#,
+        r#"steadfast_output_tokens_total{route="pin",upstream="a"} 5"#,
+        r#"steadfast_reasoning_tokens_total{route="pin",upstream="a"} 4"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
     assert_eq!(
         text.matches("_tokens_total{").count(),
-        3,
+        5,
         "the other routes are not shown"
     );
 }

@@ -13,7 +13,7 @@ use crate::{
     proxy::{
         request_log::{RequestLog, testing::AccessLog},
         testing,
-        turn::{limits::Charge, verdict::VerdictRules},
+        turn::{answer_content::AnswerContent, limits::Charge, verdict::VerdictRules},
     },
     state::{Gateway, RateLimits},
 };
@@ -81,11 +81,12 @@ impl Relaying {
             },
             reader,
             pieces_read: 0,
-            owner: Some(OwnerRecorder::new(
-                gateway.clone(),
+            owner: OwnerRecorder::new(
+                &gateway,
                 Namespace::of_group(""),
                 upstream.id,
-            )),
+                AnswerContent::NewResponse,
+            ),
             delimiter,
             late_failure: LateFailureWatch::new(
                 Endpoint::Responses,
@@ -211,14 +212,8 @@ async fn a_stream_whose_last_event_has_passed_is_complete_however_it_ends() {
 #[tokio::test]
 async fn a_body_that_ends_with_its_connection_must_show_that_it_is_complete() {
     let delimiter = BodyDelimiter::ConnectionEnd;
-    check_outcome(ResponseReader::json_to_end(), delimiter, &[Ok("{}")], 2, "complete");
-    check_outcome(
-        ResponseReader::json_to_end(),
-        delimiter,
-        &[Ok("{")],
-        2,
-        "upstream_broken",
-    );
+    check_outcome(ResponseReader::json(), delimiter, &[Ok("{}")], 2, "complete");
+    check_outcome(ResponseReader::json(), delimiter, &[Ok("{")], 2, "upstream_broken");
     check_outcome(ResponseReader::events(), delimiter, &[Ok(COMPLETED)], 2, "complete");
     check_outcome(
         ResponseReader::events(),

@@ -85,7 +85,7 @@ fn the_encrypted_content_of_the_output_of_a_json_body_is_found() {
     let late =
         r#"{"output":[{"encrypted_content":"x"},{"encrypted_content" : "y"}],"id":"resp_1","encrypted_content":"no"}"#;
     let none = r#"{"id":"resp_1","output":"encrypted_content","input":[{"encrypted_content":"no"}],"item":7}"#;
-    for make in [ResponseReader::json, ResponseReader::json_to_end] {
+    for make in [ResponseReader::json, ResponseReader::object] {
         encrypted_at_every_split(make, &compaction, &[&long]);
         encrypted_at_every_split(make, late, &["x", "y"]);
         encrypted_at_every_split(make, none, &[]);
@@ -171,7 +171,7 @@ proptest! {
         let completed = json!({"type": "response.completed", "response": {"a": items, "output": items, "z": items}});
         prop_assert_eq!(&of_events(&[completed]), &expected);
         let body = json!({"a": items, "id": "resp_1", "output": items, "z": items}).to_string();
-        for reader in [ResponseReader::json(), ResponseReader::json_to_end()] {
+        for reader in [ResponseReader::json(), ResponseReader::object()] {
             prop_assert_eq!(&encrypted(reader, body.as_bytes().chunks(size)), &expected);
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     policy::Availability,
     proxy::{request_log::testing::AccessLog, turn::limits::FinalUsage},
+    state::DeferredCharges,
 };
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +160,7 @@ async fn a_request_is_charged_from_the_moment_it_is_sent() {
         }
         let (sent, _) = scenario.run_charged(&mut charge).await;
         assert_eq!(sent.len(), attempts);
-        charge.end(FinalUsage::NONE);
+        charge.end(FinalUsage::NONE, &DeferredCharges::default());
         let remaining = rate_limits.usage().tokens.expect("a limit on tokens").remaining;
         assert_eq!(remaining, 1_000 - cost);
     }
