@@ -217,7 +217,7 @@ def errors():
     message = body["error"]["message"]
     assert "prompt_cache_key" in message and str(twice.rindex('"prompt_cache_key"')) in message, message
     status, body = raw('{"model":"x","input":')
-    assert (status, body["error"]["code"]) == (400, "ambiguous_body"), body
+    assert (status, body["error"]["code"]) == (400, "invalid_json"), body
 
 
 def access():
