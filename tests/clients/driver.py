@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import child, curl, failing, gated, limits, refusals, sdks, verify
+from kit import affinity, child, curl, failing, gated, limits, refusals, sdks, verify
 from kit.child import Failure
 from kit.rig import Rig
 
@@ -22,6 +22,10 @@ CLIENTS = {
     "curl": {**curl.PARTS, **refusals.CURL},
     "httpx": refusals.HTTPX_PARTS,
 }
+for name, more in affinity.CLIENTS.items():
+    CLIENTS.setdefault(name, {}).update(more)
+# These parts have servers of their own and take long, so they run beside the others.
+BESIDE = failing.BESIDE | affinity.BESIDE
 
 
 @dataclass
@@ -85,8 +89,7 @@ def wanted(only, client, part):
 def run_all(setup, parts, only):
     """Runs the parts and prints a line for each client. Returns the number of failures."""
     with ThreadPoolExecutor() as beside:
-        # These parts have servers of their own and take minutes, so they run beside the others.
-        begun = {part: beside.submit(result, setup, *part) for part in parts if part[1] in failing.BESIDE}
+        begun = {part: beside.submit(result, setup, *part) for part in parts if part[1] in BESIDE}
         return run_in_order(setup, parts, only, begun)
 
 
@@ -138,6 +141,8 @@ def result(setup, client, part):
     """Runs one part that checks its requests itself. Returns a description of the failure, or None."""
     try:
         CLIENTS[client][part](setup)
+    except Failure as failure:
+        return str(failure)
     except Exception:
         return traceback.format_exc()
     return None

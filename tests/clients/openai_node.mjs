@@ -122,7 +122,7 @@ const parts = {
     const wrongPath = new OpenAI({ baseURL: `${root}/v2`, ...settings });
     const error = await assertRefused(OpenAI.NotFoundError, "unknown_path", wrongPath.responses.create({ model, input: "Hello" }));
     assert.match(error.message, /\/v2\/responses.*\/v1\/responses/);
-    const foreign = client.responses.create({ model, input: "Hello", previous_response_id: "resp_none" });
+    const foreign = client.responses.create({ model, input: "Hello", previous_response_id: "resp_absent" });
     await assertRefused(OpenAI.BadRequestError, "previous_response_not_found", foreign);
   },
 

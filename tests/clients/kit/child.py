@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -36,6 +37,36 @@ def run(command, environment, timeout, folder=None):
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def run_in_turns(command, environment, timeout, after_turn):
+    """Runs a command that prints `turn N` and then waits for a line. `after_turn(N)` is called before it goes on.
+
+    Returns the exit code and the errors that it printed.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [str(word) for word in command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            text=True, start_new_session=True,
+        )
+        running.add(child.pid)
+        clock = threading.Timer(timeout, os.killpg, (child.pid, signal.SIGKILL))
+        clock.start()
+        try:
+            for line in child.stdout:
+                if line.startswith("turn "):
+                    after_turn(int(line.split()[1]))
+                    child.stdin.write("go on\n")
+                    child.stdin.flush()
+            code = child.wait()
+        finally:
+            clock.cancel()
+            running.discard(child.pid)
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        errors.seek(0)
+        return code, errors.read()
 
 
 def end_all():

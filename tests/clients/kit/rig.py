@@ -27,31 +27,37 @@ def key_of(account):
 class Rig:
     """The accounts, the taps and Steadfast. `seen` has the requests that reached the accounts, `log` the access log."""
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, accounts=ACCOUNTS):
         self.binary = str(binary)
         self.folder = folder
+        self.accounts = accounts
+        # Where Steadfast listens; port 0 is a free port.
+        self.listen = "127.0.0.1:0"
         self.seen = []
         self.homes = {}
         self.sims, self.taps, self.proxy = [], {}, None
         self.config = folder / "steadfast.toml"
         self.environment = {"PATH": os.environ["PATH"]}
-        self.environment |= {variable(account): key_of(account) for account in ACCOUNTS}
+        self.environment |= {variable(account): key_of(account) for account in accounts}
 
     def start(self):
-        for account in ACCOUNTS:
+        self.start_accounts()
+        self.serve()
+
+    def start_accounts(self):
+        for account in self.accounts:
             command = [self.binary, "sim", "--listen", "127.0.0.1:0", "--name", account, "--pace", "2ms"]
             command += ["--api-key", key_of(account)]
             sim = Process(command, self.environment, self.folder / f"{account}.log")
             self.sims.append(sim)
             port = printed(sim, r"listening on http://127\.0\.0\.1:(\d+)")
             self.taps[account] = Tap(account, "127.0.0.1", int(port), self.seen)
-        self.serve()
 
-    def serve(self):
+    def serve(self, log="steadfast.log"):
         """Starts Steadfast in front of the taps."""
         self.config.write_text(self.configuration())
         command = [self.binary, "serve", "-c", str(self.config), "--log-format", "json"]
-        self.proxy = Process(command, self.environment, self.folder / "steadfast.log")
+        self.proxy = Process(command, self.environment, self.folder / log)
         self.root = printed(self.proxy, r"Steadfast listens on (https?://\S+)")
         self.admin = printed(self.proxy, r"admin listener is on (http://\S+)")
 
@@ -60,7 +66,7 @@ class Rig:
             f'[[upstream]]\nname = "{name}"\nbase_url = "{tap.base_url}"\napi_key = "env:{variable(name)}"\n'
             for name, tap in self.taps.items()
         )
-        return f'[server]\nlisten = "127.0.0.1:0"\n\n[admin]\nlisten = "127.0.0.1:0"\n\n{upstreams}'
+        return f'[server]\nlisten = "{self.listen}"\n\n[admin]\nlisten = "127.0.0.1:0"\n\n{upstreams}'
 
     def script(self, answer):
         """Sets the script of all taps; see `Tap.script`."""
@@ -79,7 +85,7 @@ class Rig:
 
     def keys(self, prefix, model, per_account):
         """Returns `per_account` session keys that begin with `prefix` for each account."""
-        found = {account: [] for account in ACCOUNTS}
+        found = {account: [] for account in self.accounts}
         for number in range(1000):
             if all(len(keys) == per_account for keys in found.values()):
                 return found
@@ -109,7 +115,7 @@ class Rig:
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as metrics:
             lines = metrics.read().decode().splitlines()
         counted = [line for line in lines if line.startswith("steadfast_in_flight_requests{")]
-        if len(counted) != len(ACCOUNTS):
+        if len(counted) != len(self.accounts):
             raise Failure(f"steadfast_in_flight_requests has {len(counted)} series, not one for each account")
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 

@@ -6,6 +6,7 @@ items of the account's response. The response id, the usage and the turn state r
 
 import http.client
 import json
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ class Seen:
     headers: dict
     body: bytes
     status: int = 0
+    # The body of the account's answer, as far as it has been relayed.
+    answer: bytearray = field(default_factory=bytearray)
     json: dict = field(init=False)
 
     def __post_init__(self):
@@ -65,17 +68,33 @@ class Tap:
         # Returns for a `Seen` the status, headers and JSON (or a `Stream`) of a refusal, or None to relay the request.
         self.refuse = lambda seen: None
         handler = type("Handler", (Handler,), {"tap": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
+    def root(self):
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    @property
     def base_url(self):
-        return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        return f"{self.root}/v1"
+
+    def upstream_for(self, _):
+        """Returns the host and port for a `Seen`."""
+        return self.upstream
 
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Is silent about connections that the other side closed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -94,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         self.tap.seen.append(seen)
         if refusal := self.tap.refuse(seen):
             return self.answer(seen, *refusal)
-        upstream = http.client.HTTPConnection(*self.tap.upstream, timeout=TIMEOUT)
+        upstream = http.client.HTTPConnection(*self.tap.upstream_for(seen), timeout=TIMEOUT)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
@@ -107,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             seen.status = response.status
             items = self.tap.script(seen)
             if items is None:
-                self.pass_on(response)
+                self.pass_on(response, seen)
             else:
                 self.pass_on_with(response, items)
         except (BrokenPipeError, ConnectionResetError):
@@ -163,10 +182,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(length))
         self.end_headers()
 
-    def pass_on(self, response):
+    def pass_on(self, response, seen):
         length = response.getheader("content-length")
         self.head(response, length)
         while piece := response.read1(PIECE):
+            seen.answer += piece
             self.wfile.write(piece if length else b"%x\r\n%b\r\n" % (len(piece), piece))
         if length is None:
             self.wfile.write(b"0\r\n\r\n")
