@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 /// A URL such as `https://host:port/prefix`: http or https, without user name, query and fragment. Its path is
 /// unambiguous: every server finds the same segments in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl {
     scheme: Scheme,
     authority: Authority,

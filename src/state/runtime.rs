@@ -1,4 +1,5 @@
-//! The state that outlives a snapshot: the state of each upstream, pins, owners, rate limits and the retry budget.
+//! The state that outlives a snapshot: the state of each upstream, pins, owners, what is known about models, rate limits and
+//! the retry budget.
 
 use std::{
     collections::HashMap,
@@ -12,8 +13,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    brakes::Brakes, metrics::GroupMetrics, model_times::ModelTimes, rate_limits::RateLimitTable,
-    retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
+    brakes::Brakes, metrics::GroupMetrics, model_knowledge::ModelKnowledge, model_times::ModelTimes,
+    rate_limits::RateLimitTable, retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
 };
 use crate::{
     config,
@@ -39,13 +40,15 @@ pub struct RuntimeState {
     pub brakes: Brakes,
     /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
+    /// What is known about the models of each account.
+    pub models: ModelKnowledge,
     /// The typical time to the first output of each model at all upstreams.
     pub model_times: ModelTimes,
     /// Whether any upstream is slower than the others, by the latest comparison.
     pub(super) has_slow_upstream: AtomicBool,
     /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Bounds how many upstreams are ejected at the same time.
     pub(super) ejections: Arc<Mutex<EjectionCap>>,
     /// The state of each upstream by its id. Upstreams that a reload has removed stay here, so that their counts are
@@ -74,6 +77,7 @@ impl RuntimeState {
             retries: SharedRetryBudget::new(retry.budget, clock),
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
+            models: ModelKnowledge::default(),
             model_times: ModelTimes::default(),
             has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),

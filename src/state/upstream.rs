@@ -1,6 +1,11 @@
 //! The upstreams of a snapshot, with prepared values that each request would otherwise compute again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _};
@@ -11,8 +16,9 @@ use http::{
 };
 use memchr::memmem::Finder;
 use sha2::Sha256;
+use twox_hash::XxHash3_64;
 
-use super::{runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{model_knowledge::Account, runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
     config::{self, ApiKey, ModelGlobs},
     ids::{OrganizationId, UpstreamId, Weight},
@@ -23,6 +29,8 @@ use crate::{
 pub struct Upstream {
     /// The stable identity, which sessions hash to.
     pub id: UpstreamId,
+    /// The account that the upstream calls.
+    pub account: Account,
     /// The name, for logs and messages.
     pub name: Arc<str>,
     /// The name, as the value of `x-steadfast-upstream`.
@@ -145,6 +153,7 @@ impl Upstream {
         let state = runtime.upstream_state_or_new(id, &name);
         Ok(Self {
             id,
+            account: account(id, configured),
             name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
@@ -162,6 +171,28 @@ impl Upstream {
             connection_settings,
             state,
         })
+    }
+}
+
+/// The account that an upstream is configured to call.
+fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
+    let mut hasher = XxHash3_64::new();
+    configured.base_url.hash(&mut hasher);
+    match &configured.api_key {
+        ApiKey::Key(key) => key.expose().hash(&mut hasher),
+        ApiKey::Passthrough => {}
+    }
+    for (name, value) in &configured.headers {
+        (name, value).hash(&mut hasher);
+    }
+    configured
+        .models
+        .patterns()
+        .for_each(|pattern| pattern.hash(&mut hasher));
+    configured.renames.hash(&mut hasher);
+    Account {
+        upstream,
+        settings: hasher.finish(),
     }
 }
 

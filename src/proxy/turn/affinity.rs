@@ -8,7 +8,7 @@ use crate::{
     endpoint::{EndpointClass, KeylessRouting},
     fault::Fault,
     ids::{Namespace, OwnedKey, UpstreamId},
-    policy::{Affinity, Clues, Member, PinTakeover, PromptSize},
+    policy::{Affinity, Clues, MemberIndex, PinTakeover, PromptSize},
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
@@ -73,14 +73,14 @@ pub(super) fn is_cached_at_own(
     eligibility: &Eligibility,
     endpoint: EndpointClass,
     affinity: &Affinity,
-    pinned: Option<&Member>,
+    pinned: Option<MemberIndex>,
 ) -> bool {
-    let is_usable = |member: &&Member| eligibility.allows(member.class);
     let pool = &snapshot.rendezvous;
-    let issuer = affinity.issuer.and_then(|id| pool.position(id));
-    let issuer = issuer.map(|index| pool.member(index)).filter(is_usable);
+    let is_usable = |index: &MemberIndex| eligibility.allows(pool, *index);
+    let organization = |index| pool.member(index).organization;
+    let issuer = affinity.issuer.and_then(|id| pool.position(id)).filter(is_usable);
     let is_cached = || match (issuer, pinned.filter(is_usable)) {
-        (Some(issuer), Some(pinned)) => issuer.organization == pinned.organization,
+        (Some(issuer), Some(pinned)) => organization(issuer) == organization(pinned),
         (issuer, pinned) => issuer.or(pinned).is_some(),
     };
     affinity.owner.is_some() || (endpoint == EndpointClass::Generation && is_cached())
@@ -93,14 +93,14 @@ pub(super) fn pin_update<'a>(
     snapshot: &Snapshot,
     eligibility: &Eligibility,
     facts: &TurnFacts<'a, impl HeaderLookup<'a>>,
-    pinned: Option<&Member>,
+    pinned: Option<MemberIndex>,
 ) -> PinUpdate {
     let takeover = match pinned {
         // The pin says where the prompt is cached. A request that generates no text has no prompt: if it moves, because
         // its account is limited for images, for example, the session stays.
         _ if facts.endpoint.class() != EndpointClass::Generation => None,
-        Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
-        Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
+        Some(index) if eligibility.allows(&snapshot.rendezvous, index) => Some(PinTakeover::IfAsLong),
+        Some(index) => takeover_from_ineligible(snapshot, facts.group, index),
         None => Some(PinTakeover::Always),
     };
     let prompt = match facts.named_state.continues_stored_conversation() {
@@ -116,10 +116,10 @@ pub(super) fn pin_update<'a>(
 /// An upstream that serves other models to the group has the session's cache for these. An upstream that serves nothing
 /// to the group will not see the session again.
 #[cold]
-fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member) -> Option<PinTakeover> {
+fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: MemberIndex) -> Option<PinTakeover> {
     let serves_group = snapshot
         .eligibility(group, None)
-        .is_some_and(|eligibility| eligibility.allows(pinned.class));
+        .is_some_and(|eligibility| eligibility.allows(&snapshot.rendezvous, pinned));
     (!serves_group).then_some(PinTakeover::Always)
 }
 
@@ -285,9 +285,8 @@ mod tests {
         models = ["other-*"]
     "#;
 
-    fn member<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Member> {
-        let index = snapshot.rendezvous.position(UpstreamId::from_name(name))?;
-        Some(snapshot.rendezvous.member(index))
+    fn member(snapshot: &Snapshot, name: &str) -> Option<MemberIndex> {
+        snapshot.rendezvous.position(UpstreamId::from_name(name))
     }
 
     #[tokio::test]

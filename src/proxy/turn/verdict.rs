@@ -81,6 +81,7 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
         says_credential: notice.says_credential,
         says_permission: notice.says_permission,
         says_quota: notice.says_quota,
+        says_model_not_found: notice.says_model_not_found,
     }
 }
 

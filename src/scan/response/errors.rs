@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     error_object::ErrorObject,
     limits::{LimitSource, reset_after},
+    missing_model,
     subject::{CREDENTIAL, PERMISSION, Subject, says_quota},
 };
 
@@ -36,6 +37,8 @@ pub struct ErrorNotice {
     pub says_permission: bool,
     /// Whether the message or the details say that a quota of a day or longer, or the credit, is used up.
     pub says_quota: bool,
+    /// Whether the message says that the account does not have the model.
+    pub says_model_not_found: bool,
 }
 
 /// Reads an error response with the given headers and body.
@@ -91,6 +94,9 @@ fn notice(error: ErrorObject<'_>, headers: &HeaderMap, model: Option<&str>, unix
         says_credential: says(CREDENTIAL),
         says_permission: says(PERMISSION),
         says_quota: says_quota(&error),
+        says_model_not_found: error
+            .message
+            .is_some_and(|message| missing_model::is_in(message, model)),
     }
 }
 
