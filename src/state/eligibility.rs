@@ -12,10 +12,57 @@ use crate::policy::{Eligible, Member, MemberIndex, Rendezvous};
 pub enum Eligibility {
     /// Every upstream.
     All,
-    /// For each eligibility class, whether its upstreams may serve the request.
-    Classes(Box<[bool]>),
+    /// The upstreams of some eligibility classes.
+    Classes(ClassSet),
     /// Some of the upstreams that may serve the request by the configuration: those that may have its model.
     Members(Box<EligibleMembers>),
+}
+
+/// A set of eligibility classes of one snapshot. It is as small as a pointer and a tag, and most sets need no memory.
+#[derive(Debug)]
+pub enum ClassSet {
+    /// One bit for each class of a snapshot that has at most 64 classes.
+    Few(u64),
+    /// One flag for each class. The outer box makes the variant as small as the other one.
+    Many(Box<Box<[bool]>>),
+}
+
+impl ClassSet {
+    /// The set of the classes whose flags are true; `None` if there is no such class.
+    fn new(flags: impl ExactSizeIterator<Item = bool>) -> Option<Self> {
+        if flags.len() <= 64 {
+            let bits = flags
+                .enumerate()
+                .fold(0, |bits, (class, flag)| bits | u64::from(flag) << class);
+            return (bits != 0).then_some(Self::Few(bits));
+        }
+        let flags: Box<[bool]> = flags.collect();
+        flags.contains(&true).then(|| Self::Many(Box::new(flags)))
+    }
+
+    #[inline]
+    fn contains(&self, class: u16) -> bool {
+        match self {
+            Self::Few(bits) => class < 64 && bits >> class & 1 == 1,
+            Self::Many(flags) => {
+                let flag = flags.get(usize::from(class));
+                *flag.expect("the set has a flag for each class of its snapshot")
+            }
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        match self {
+            Self::Few(bits) => XxHash3_64::oneshot(&bits.to_le_bytes()),
+            Self::Many(flags) => hash(flags, 0),
+        }
+    }
+}
+
+/// A hash of these flags.
+fn hash(flags: &[bool], seed: u64) -> u64 {
+    let bytes: Vec<u8> = flags.iter().copied().map(u8::from).collect();
+    XxHash3_64::oneshot_with_seed(seed, &bytes)
 }
 
 /// The upstreams that may have the model of a request.
@@ -39,6 +86,11 @@ pub(super) struct MemberStanding {
 }
 
 impl Eligibility {
+    /// The upstreams of the classes whose flags are true; `None` if there is no such class.
+    pub(super) fn of_classes(flags: impl ExactSizeIterator<Item = bool>) -> Option<Self> {
+        ClassSet::new(flags).map(Self::Classes)
+    }
+
     /// Whether the member at `index` of `pool` may serve the request.
     #[inline]
     pub fn allows(&self, pool: &Rendezvous, index: MemberIndex) -> bool {
@@ -48,13 +100,9 @@ impl Eligibility {
 
     /// A number that is the same for the same upstreams of one snapshot, and usually different for different upstreams.
     pub fn fingerprint(&self) -> u64 {
-        let hash = |flags: &[bool], seed| {
-            let bytes: Vec<u8> = flags.iter().copied().map(u8::from).collect();
-            XxHash3_64::oneshot_with_seed(seed, &bytes)
-        };
         match self {
             Self::All => 0,
-            Self::Classes(classes) => hash(classes, 0),
+            Self::Classes(classes) => classes.fingerprint(),
             Self::Members(eligible) => hash(&eligible.members, 1),
         }
     }
@@ -107,10 +155,7 @@ impl Eligible for &Eligibility {
     fn allows_class(&self, class: u16) -> bool {
         match self {
             Eligibility::All | Eligibility::Members(_) => true,
-            Eligibility::Classes(classes) => {
-                let allows = classes.get(usize::from(class));
-                *allows.expect("eligibility has a flag for each class of its snapshot")
-            }
+            Eligibility::Classes(classes) => classes.contains(class),
         }
     }
 
@@ -121,6 +166,43 @@ impl Eligible for &Eligibility {
             Eligibility::Members(eligible) => {
                 let allows = eligible.members.get(index.as_usize());
                 *allows.expect("eligibility has a flag for each member of its snapshot")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn eligibility_is_no_larger_than_two_pointers() {
+        assert!(size_of::<Eligibility>() <= 16);
+    }
+
+    proptest! {
+        #[test]
+        fn a_class_set_has_the_classes_whose_flags_are_true(
+            flags in prop_oneof![
+                prop::collection::vec(any::<bool>(), 0..6),
+                prop::collection::vec(any::<bool>(), 62..68),
+                prop::collection::vec(Just(false), 62..68),
+            ],
+            other in prop::collection::vec(any::<bool>(), 0..6),
+        ) {
+            let set = |flags: &[bool]| ClassSet::new(flags.iter().copied());
+            match set(&flags) {
+                None => prop_assert!(!flags.contains(&true)),
+                Some(set) => {
+                    let found: Vec<bool> = (0..).take(flags.len()).map(|class| set.contains(class)).collect();
+                    prop_assert!(flags.contains(&true) && found == flags);
+                }
+            }
+            if let (Some(one), Some(two)) = (set(&flags), set(&other)) {
+                let is_same = flags.len() == other.len() && flags == other;
+                prop_assert!(!is_same || one.fingerprint() == two.fingerprint());
             }
         }
     }

@@ -278,8 +278,7 @@ impl Snapshot {
     fn eligible_classes(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
         let serves =
             |class: &EligibilityClass| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
-        let classes: Box<[bool]> = self.classes.iter().map(serves).collect();
-        classes.contains(&true).then_some(Eligibility::Classes(classes))
+        Eligibility::of_classes(self.classes.iter().map(serves))
     }
 
     /// The upstreams among these that may have `model`, by what `runtime` knows: its lists of models and the answers of

@@ -33,6 +33,7 @@ mod limited_accounts;
 mod limited_turns;
 mod limits;
 mod listener_tls;
+mod model_routing;
 mod models;
 mod operator;
 mod outages;

@@ -54,7 +54,7 @@ async fn a_better_answer_than_a_missing_model_is_passed_on() {
     for (first, status, code) in [
         (FAILED, Some(500), ""),
         (UNREACHABLE, None, "upstream_unreachable"),
-        (limited(429, LONG), None, "rate_limit_exceeded"),
+        (limited(429, LONG), None, "usage_limit_reached"),
     ] {
         let gateway = three_upstreams("");
         let order = order(&gateway);
@@ -68,7 +68,7 @@ async fn a_better_answer_than_a_missing_model_is_passed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limited_upstream_counts_only_if_it_is_known_to_have_the_model() {
-    for (listed, expected) in [("other", None), ("gpt-5.2", Some("rate_limit_exceeded"))] {
+    for (listed, expected) in [("other", None), ("gpt-5.2", Some("usage_limit_reached"))] {
         let gateway = three_upstreams("");
         let order = order(&gateway);
         let steps: [&[ScriptedStep]; 2] = [&[limited(429, LONG)], &[SERVED]];
