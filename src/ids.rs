@@ -50,7 +50,7 @@ impl UpstreamId {
 }
 
 /// A model's identity: the hash of its name as the request wrote it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelKey(NonZeroU64);
 
 impl ModelKey {

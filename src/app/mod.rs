@@ -108,7 +108,7 @@ fn schema() -> Result<(), AppError> {
 fn route(args: &RouteArgs) -> Result<(), AppError> {
     let gateway = Gateway::new(&args.config.load()?)?;
     let snapshot = gateway.snapshot();
-    let answer = ops::route(&snapshot, &args.key, args.model.as_deref(), args.group.as_deref())?;
+    let answer = ops::route(&gateway, &args.key, args.model.as_deref(), args.group.as_deref())?;
     if args.json {
         writeln!(io::stdout(), "{answer}")?;
     } else {

@@ -279,7 +279,8 @@ tables! {
             Required(r#""env:OPENAI_KEY_A""#, "add api_key = \"env:NAME\", \"file:PATH\" or \"passthrough\"");
         /// The share of the sessions relative to the other upstreams.
         WEIGHT("weight"): WholeNumber<u32> = WholeNumber(1..=Weight::MAX), Default("1");
-        /// The models that the upstream serves, as globs such as "gpt-5*"; [] means all models. A table gives models
+        /// The models that the upstream serves, as globs such as "gpt-5*"; [] means all models. If the
+        /// upstream's own list does not name a model that another upstream has, requests go there. A table gives models
         /// other names at the upstream: { "gpt-5.2" = "my-deployment" } sends the callers' gpt-5.2 as my-deployment.
         MODELS("models"): ModelNames = ModelNames(NOT_EMPTY), Default("[]");
         /// The maximum number of requests that the upstream receives at the same time. Default: no limit.

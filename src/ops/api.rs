@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::reload::ReloadResult;
 use crate::{
-    ids::SessionKey,
+    ids::{ModelKey, SessionKey},
     policy::health::{ClassStatus, Reason},
     state::{Gateway, Group, Snapshot, Upstream},
     tick::Tick,
@@ -123,6 +123,8 @@ pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (Sta
         UpstreamAction::Drain => upstream.state.drain(),
         UpstreamAction::Enable => {
             upstream.state.enable();
+            // The operator may have given the account more models.
+            gateway.runtime.models.forget_refusals(upstream.id);
             // Requests that failed at every upstream may be served now.
             gateway.runtime.brakes.clear();
         }
@@ -131,14 +133,17 @@ pub(super) fn act(gateway: &Gateway, action: UpstreamAction, name: &str) -> (Sta
 }
 
 /// Returns the upstreams for the session key `key` and `model`, best first. Without `group`, the group is that of anonymous
-/// callers.
+/// callers. Upstreams that are known not to have the model are left out.
 ///
 /// # Errors
 /// If no upstream serves the model to the group, or if there is no such group.
-pub fn route(snapshot: &Snapshot, key: &str, model: Option<&str>, group: Option<&str>) -> Result<Value, RouteError> {
+pub fn route(gateway: &Gateway, key: &str, model: Option<&str>, group: Option<&str>) -> Result<Value, RouteError> {
+    let snapshot = &*gateway.snapshot();
     let caller = find_group(snapshot, group)?;
     let not_served = || RouteError::NotServed(model.map(str::to_owned));
     let eligibility = snapshot.eligibility(caller, model).ok_or_else(not_served)?;
+    let model_key = model.map(ModelKey::from_name);
+    let eligibility = snapshot.narrowed(eligibility, &gateway.runtime, model_key, gateway.clock.now());
     let upstreams: Vec<Value> = snapshot
         .route(caller, key, &eligibility)
         .map(|upstream| json!({ "name": &*upstream.name, "weight": upstream.weight.get() }))
@@ -172,7 +177,7 @@ pub(super) fn route_query(gateway: &Gateway, query: &str) -> Result<Value, Route
     }
     let key = key.ok_or(RouteError::NoKey)?;
     let snapshot = gateway.snapshot();
-    let mut route = route(&snapshot, &key, model.as_deref(), group.as_deref())?;
+    let mut route = route(gateway, &key, model.as_deref(), group.as_deref())?;
     let namespace = find_group(&snapshot, group.as_deref())?.namespace;
     let session = SessionKey::from_text(namespace, &key);
     let pin = gateway.runtime.pins.peek(session, gateway.clock.now());
@@ -215,26 +220,26 @@ mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
 
-    fn snapshot(text: &str) -> std::sync::Arc<Snapshot> {
+    fn gateway(text: &str) -> std::sync::Arc<Gateway> {
         let env = |_: &str| Some("sk-test".to_owned());
         let upstream = "[[upstream]]\nname = \"a\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = \"env:K\"\n";
         let text = format!("{upstream}{text}");
         let config = Config::from_toml(&text, "test.toml", &env, &Overrides::default()).expect("valid");
-        Gateway::new(&config).expect("a gateway").snapshot()
+        Gateway::new(&config).expect("a gateway")
     }
 
     #[test]
     fn a_route_lists_the_upstreams_that_serve_the_model() {
-        let snapshot = snapshot("models = [\"gpt-*\"]\n");
-        let found = route(&snapshot, "k", Some("gpt-5.2"), None).expect("a route");
+        let gateway = gateway("models = [\"gpt-*\"]\n");
+        let found = route(&gateway, "k", Some("gpt-5.2"), None).expect("a route");
         assert_eq!(found["upstreams"][0]["name"], "a");
-        let missing = route(&snapshot, "k", Some("o3"), None);
+        let missing = route(&gateway, "k", Some("o3"), None);
         assert_eq!(missing, Err(RouteError::NotServed(Some("o3".to_owned()))));
     }
 
     #[test]
     fn a_route_for_an_unknown_group_is_an_error() {
-        let unknown = route(&snapshot(""), "k", None, Some("team"));
+        let unknown = route(&gateway(""), "k", None, Some("team"));
         assert_eq!(unknown, Err(RouteError::UnknownGroup("team".to_owned())));
     }
 }

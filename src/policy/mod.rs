@@ -46,7 +46,7 @@ pub use budget::RetryBudget;
 pub use health::{Attempt, EjectionCap, Health};
 pub use patience::Patience;
 pub use pins::{AffinityTable, Claim, Owners, PinTakeover, Pins, PromptSize, UsageState};
-pub use rendezvous::{Member, MemberIndex, Ranked, Rendezvous};
+pub use rendezvous::{Eligible, Member, MemberIndex, Ranked, Rendezvous};
 pub use request_class::RequestClass;
 pub use select::{Decision, WaitLimits, select};
 pub use session::{Affinity, Candidate, Candidates, Clues, KeylessChoice, Preference, Route, candidates};

@@ -43,10 +43,12 @@ use std::{
 use super::hash::{Key, ln, unit};
 use crate::ids::{SessionKey, UpstreamId};
 
+mod eligible;
 mod member;
 #[cfg(test)]
 mod tests;
 
+pub use eligible::Eligible;
 pub use member::{Member, MemberIndex};
 
 /// A pool of upstreams, compiled once per configuration and then immutable.
@@ -162,15 +164,14 @@ impl Rendezvous {
         member.expect("an index is used only with the pool that made it")
     }
 
-    /// Returns the index of the member with this id; `None` if the pool has no such member. It takes log n steps.
+    /// Returns the index of the member with this id, if the pool has one. It takes log n steps.
     pub fn position(&self, id: UpstreamId) -> Option<MemberIndex> {
         let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let (_, index) = self.by_id.get(at).expect("the search found this position");
         Some(*index)
     }
 
-    /// Returns the home of `key` among the members of the classes that `eligible` accepts; `None` if there is no such
-    /// member.
+    /// Returns the home of `key` among the members of the classes that `eligible` accepts, if there is such a member.
     pub fn home(&self, key: SessionKey, eligible: impl Fn(u16) -> bool) -> Option<MemberIndex> {
         let winner = self.earliest(Key::new(key.as_u64()), &eligible, &[])?;
         Some(self.index_of(winner.at))
@@ -179,14 +180,13 @@ impl Rendezvous {
     /// Returns all eligible members in the order of their draws for `key`: first the home of the key, then the home
     /// that it would have without the first member, and so on. Each member comes once.
     ///
-    /// The order is computed lazily: each of the first four members costs one pass over the pool and no memory, and a
-    /// fifth member costs sorting the rest.
-    pub fn ranked<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: SessionKey, eligible: F) -> Ranked<'a, F> {
+    /// The order is computed lazily: each of the first four members costs one pass, and a fifth one sorts the rest.
+    pub fn ranked<'a, E: Eligible + 'a>(&'a self, key: SessionKey, eligible: E) -> Ranked<'a, E> {
         self.ranked_by(key.as_u64(), eligible)
     }
 
     /// Does the same as [`Rendezvous::ranked`] for any number as the key; a random number gives a weighted shuffle.
-    pub(super) fn ranked_by<'a, F: Fn(u16) -> bool + 'a>(&'a self, key: u64, eligible: F) -> Ranked<'a, F> {
+    pub(super) fn ranked_by<'a, E: Eligible + 'a>(&'a self, key: u64, eligible: E) -> Ranked<'a, E> {
         Ranked {
             pool: self,
             key: Key::new(key),
@@ -195,18 +195,17 @@ impl Rendezvous {
         }
     }
 
-    /// Returns the largest hash of each eligible run, which is the run's earliest time. If some draws, the earliest
-    /// of all, are `taken`, only later draws count.
+    /// Returns the largest hash of each eligible run, which is the run's earliest time. Only draws after all of `taken` count.
     #[inline(always)]
     fn winners<'a>(
         &'a self,
         key: Key,
-        eligible: &impl Fn(u16) -> bool,
+        eligible: &impl Eligible,
         taken: &[Option<Draw<'a>>],
     ) -> impl Iterator<Item = Draw<'a>> {
         self.runs
             .iter()
-            .filter(|run| eligible(run.class))
+            .filter(|run| eligible.allows_class(run.class))
             .filter_map(move |run| {
                 let ids = self.ids_of(run);
                 let last_taken = taken.iter().flatten().rfind(|draw| run.ids.contains(&draw.at));
@@ -222,15 +221,9 @@ impl Rendezvous {
             })
     }
 
-    /// Returns the draw with the earliest time among the eligible members, of the draws that come after all of
-    /// `taken`.
+    /// Returns the draw with the earliest time among the eligible members, of the draws after all of `taken`.
     #[inline]
-    fn earliest<'a>(
-        &'a self,
-        key: Key,
-        eligible: &impl Fn(u16) -> bool,
-        taken: &[Option<Draw<'a>>],
-    ) -> Option<Draw<'a>> {
+    fn earliest<'a>(&'a self, key: Key, eligible: &impl Eligible, taken: &[Option<Draw<'a>>]) -> Option<Draw<'a>> {
         // One loop without a first step of its own, so that the iterator is inlined once.
         let mut best = None::<Draw<'a>>;
         let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
@@ -255,15 +248,14 @@ impl Rendezvous {
     fn earliest_of_close<'a>(
         &'a self,
         key: Key,
-        eligible: &impl Fn(u16) -> bool,
+        eligible: &impl Eligible,
         taken: &[Option<Draw<'a>>],
     ) -> Option<Draw<'a>> {
         let winners = self.winners(key, eligible, taken).map(|draw| (draw.time(), draw));
         winners.min_by(|a, b| self.order(a, b)).map(|(_, draw)| draw)
     }
 
-    /// Compares two draws in the order of the race. Times of different weights can be equal; then hashes and ids
-    /// decide, never positions.
+    /// Compares two draws in the order of the race. If times are equal, hashes and ids decide, never positions.
     fn order(&self, (a_time, a): &(f64, Draw<'_>), (b_time, b): &(f64, Draw<'_>)) -> Ordering {
         let id = |draw: &Draw<'_>| self.ids.get(draw.at);
         a_time
@@ -281,16 +273,16 @@ impl Rendezvous {
         self.ids.get(run.ids.clone()).expect("a run is a range of ids")
     }
 
-    /// Returns the draws of the eligible members with a position in [`Rendezvous::ids`] that satisfies `wanted`, the
+    /// Returns the draws of the members of the eligible classes with a position in [`Rendezvous::ids`] that satisfies `wanted`, the
     /// last in the order of the race first.
     fn sorted<'a>(
         &'a self,
         key: Key,
-        eligible: &impl Fn(u16) -> bool,
+        eligible: &impl Eligible,
         wanted: impl Fn(usize) -> bool,
     ) -> Vec<(f64, Draw<'a>)> {
         let mut sorted = Vec::new();
-        for run in self.runs.iter().filter(|run| eligible(run.class)) {
+        for run in self.runs.iter().filter(|run| eligible.allows_class(run.class)) {
             let wanted = run.ids.clone().zip(self.ids_of(run)).filter(|(at, _)| wanted(*at));
             sorted.extend(wanted.map(|(at, id)| {
                 let hash = key.hash(*id);
@@ -335,10 +327,10 @@ const FEW: usize = 4;
 
 /// An iterator over members in the order of their draws; see [`Rendezvous::ranked`].
 #[derive(Clone, Debug)]
-pub struct Ranked<'a, F> {
+pub struct Ranked<'a, E> {
     pool: &'a Rendezvous,
     key: Key,
-    eligible: F,
+    eligible: E,
     stage: RankedStage<'a>,
 }
 
@@ -350,22 +342,20 @@ enum RankedStage<'a> {
     Many(Vec<(f64, Draw<'a>)>),
 }
 
-impl<F: Fn(u16) -> bool> Ranked<'_, F> {
+impl<E: Eligible> Ranked<'_, E> {
     /// Returns the indexes of the eligible members that `wanted` accepts, whether the iterator has yielded them or
     /// not, in the same order but the last first. It makes one pass over the pool, and needs memory and sorting only
     /// for the wanted members.
     pub(super) fn among(&self, wanted: impl Fn(&Member) -> bool) -> Vec<MemberIndex> {
         let index = |at| self.pool.index_of(at);
-        let is_wanted = |at| wanted(self.pool.member(index(at)));
+        let is_wanted = |at| self.eligible.allows_member(index(at)) && wanted(self.pool.member(index(at)));
         let sorted = self.pool.sorted(self.key, &self.eligible, is_wanted);
         sorted.into_iter().map(|(_, draw)| index(draw.at)).collect()
     }
-}
 
-impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
-    type Item = MemberIndex;
-
-    fn next(&mut self) -> Option<MemberIndex> {
+    /// Returns the next member of the eligible classes.
+    #[inline]
+    fn next_of_classes(&mut self) -> Option<MemberIndex> {
         let draw = match &mut self.stage {
             RankedStage::Few(draws) => {
                 let len = draws.iter().flatten().count();
@@ -387,4 +377,19 @@ impl<F: Fn(u16) -> bool> Iterator for Ranked<'_, F> {
     }
 }
 
-impl<F: Fn(u16) -> bool> FusedIterator for Ranked<'_, F> {}
+impl<E: Eligible> Iterator for Ranked<'_, E> {
+    type Item = MemberIndex;
+
+    /// Excluded members are passed over. That does not change the order of the others: a draw depends on one member only.
+    #[inline]
+    fn next(&mut self) -> Option<MemberIndex> {
+        loop {
+            let index = self.next_of_classes()?;
+            if self.eligible.allows_member(index) {
+                return Some(index);
+            }
+        }
+    }
+}
+
+impl<E: Eligible> FusedIterator for Ranked<'_, E> {}

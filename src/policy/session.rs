@@ -29,7 +29,7 @@ use http::HeaderName;
 use super::{
     SessionSource,
     balance::less_loaded_of_two,
-    rendezvous::{Member, MemberIndex, Ranked, Rendezvous},
+    rendezvous::{Eligible, Member, MemberIndex, Ranked, Rendezvous},
 };
 use crate::{
     body_path::{BodyPath, BodyPaths, BodyTexts},
@@ -181,7 +181,7 @@ pub struct Candidate {
 /// The candidates for a request, best first, each once, computed lazily. The caller skips a candidate that cannot take
 /// the request by asking for the next one, which is marked as [`Route::Moved`].
 #[derive(Clone, Debug)]
-pub struct Candidates<'a, F> {
+pub struct Candidates<'a, E> {
     pool: &'a Rendezvous,
     /// The index of the request's own upstream. `None` if it is the first in rendezvous order and was not computed
     /// yet, or if the request has none.
@@ -195,7 +195,7 @@ pub struct Candidates<'a, F> {
     siblings: Option<Vec<MemberIndex>>,
     /// The route of the next candidate.
     route: Route,
-    ranked: Ranked<'a, F>,
+    ranked: Ranked<'a, E>,
 }
 
 /// Which candidates have been returned.
@@ -220,17 +220,18 @@ enum Reach {
     Anywhere,
 }
 
-/// Returns the candidates for a request. `eligible` tells which classes of upstreams may serve the request. A request
+/// Returns the candidates for a request. `eligible` tells which upstreams may serve the request. A request
 /// without key, owner and issuer goes to the less loaded of two upstreams by `in_flight`; `random` is 64 uniformly random bits
 /// for that choice. By [`KeylessChoice::ByHash`], `random` is the number whose rendezvous order decides.
-pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
+pub fn candidates<'a, E: Eligible + 'a>(
     pool: &'a Rendezvous,
     preference: Preference,
-    eligible: F,
+    eligible: E,
     random: u64,
     in_flight: impl Fn(MemberIndex) -> u32,
-) -> Candidates<'a, F> {
-    let is_eligible = |index: &MemberIndex| eligible(pool.member(*index).class);
+) -> Candidates<'a, E> {
+    let is_eligible =
+        |index: &MemberIndex| eligible.allows_class(pool.member(*index).class) && eligible.allows_member(*index);
     let usable = |id| pool.position(id).filter(is_eligible);
     let Preference { affinity, pin, keyless } = preference;
     let pin = pin.and_then(usable);
@@ -277,7 +278,7 @@ pub fn candidates<'a, F: Fn(u16) -> bool + 'a>(
     }
 }
 
-impl<F: Fn(u16) -> bool> Candidates<'_, F> {
+impl<E: Eligible> Candidates<'_, E> {
     fn first(&mut self) -> Option<MemberIndex> {
         if self.own.is_none() && !matches!(self.reach, Reach::Organization(_)) {
             self.own = self.ranked.next();
@@ -309,7 +310,7 @@ impl<F: Fn(u16) -> bool> Candidates<'_, F> {
     }
 }
 
-impl<F: Fn(u16) -> bool> Iterator for Candidates<'_, F> {
+impl<E: Eligible> Iterator for Candidates<'_, E> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {

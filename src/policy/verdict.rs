@@ -40,6 +40,8 @@ pub struct ErrorFacts<'a> {
     pub says_not_found: bool,
     /// Whether the message says that the upstream does not have the endpoint at all.
     pub says_unknown_route: bool,
+    /// Whether the message says that the account does not have the model.
+    pub says_model_not_found: bool,
 }
 
 /// The request that an answer belongs to.
@@ -146,8 +148,8 @@ impl Verdict {
 /// decides.
 pub fn needs_body(status: StatusCode, credential: CredentialOwner, objects: NamedObjects) -> bool {
     match status.as_u16() {
-        400 | 404 => objects != NamedObjects::None,
-        401..=403 | 429 => credential == CredentialOwner::Upstream,
+        400 | 404 if objects != NamedObjects::None => true,
+        400..=404 | 422 | 429 => credential == CredentialOwner::Upstream,
         503 | 529 => true,
         _ => false,
     }
@@ -160,6 +162,9 @@ pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> V
         200..=299 => Verdict::Served,
         404 if asked.objects == NamedObjects::InPath && facts.may_lack_object() => Verdict::ObjectNotFound,
         400 | 404 if facts.lacks_object(asked) => Verdict::ObjectNotFound,
+        400 | 401 | 403 | 404 | 422 if facts.lack_model(asked) => Verdict::ModelNotFound,
+        // One-api and its kin answer 503 if none of their accounts has the model. The message is not enough here.
+        503 if facts.code_lacks_model() && facts.lack_model(asked) => Verdict::ModelNotFound,
         401 if is_configured => facts.of_unauthorized(asked),
         402 if is_configured => match facts.meaning() {
             Some(Meaning::Account) => Verdict::Refused,
@@ -183,10 +188,11 @@ pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> V
 pub fn of_failed_stream(facts: &ErrorFacts<'_>, asked: &Asked) -> Verdict {
     let is_configured = asked.credential == CredentialOwner::Upstream;
     match facts.meaning() {
+        _ if facts.lack_model(asked) => Verdict::ModelNotFound,
         None | Some(Meaning::Request) if facts.lacks_object(asked) => Verdict::ObjectNotFound,
         Some(Meaning::Overload) if facts.reset.is_some() => facts.limited(asked, LimitCause::Rate),
         Some(Meaning::Overload | Meaning::Failure) => Verdict::Failed,
-        Some(Meaning::Request | Meaning::Resource) => Verdict::Answered,
+        Some(Meaning::Request | Meaning::Resource | Meaning::Model) => Verdict::Answered,
         Some(Meaning::Account | Meaning::Rate | Meaning::Quota) if !is_configured => Verdict::Answered,
         Some(Meaning::Account) => Verdict::Refused,
         Some(Meaning::Rate | Meaning::Quota) => facts.limited(asked, facts.cause()),
@@ -219,6 +225,21 @@ impl ErrorFacts<'_> {
         asked.objects != NamedObjects::None && self.may_lack_object() && (is_of_object || self.says_not_found)
     }
 
+    /// Whether the error says that the account which the request was sent to with its configured credential does not have
+    /// the model that the request names.
+    fn lack_model(&self, asked: &Asked) -> bool {
+        let says_so = match self.meaning() {
+            Some(Meaning::Model) => true,
+            Some(Meaning::Account | Meaning::Quota | Meaning::Rate | Meaning::Overload) => false,
+            Some(Meaning::Resource | Meaning::Request | Meaning::Failure) | None => self.says_model_not_found,
+        };
+        says_so && asked.model.is_some() && asked.credential == CredentialOwner::Upstream
+    }
+
+    fn code_lacks_model(&self) -> bool {
+        self.code.and_then(words::meaning_of) == Some(Meaning::Model)
+    }
+
     /// The verdict on a 401 under the configured credential (RFC 9110 section 15.5.2).
     fn of_unauthorized(&self, asked: &Asked) -> Verdict {
         match self.of_refusal(asked) {
@@ -244,6 +265,8 @@ impl ErrorFacts<'_> {
             Some(Meaning::Account) => Some(Verdict::Refused),
             Some(Meaning::Rate | Meaning::Quota) => Some(self.limited(asked, self.cause())),
             _ if self.code.and_then(words::meaning_of) == Some(Meaning::Resource) => Some(Verdict::Answered),
+            // The request names no model.
+            Some(Meaning::Model) => Some(Verdict::Answered),
             _ if self.says_permission => Some(Verdict::Answered),
             _ if self.says_credential => Some(Verdict::Refused),
             Some(Meaning::Resource) => Some(Verdict::Answered),

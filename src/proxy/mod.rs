@@ -209,8 +209,8 @@ impl Proxy {
             &facts::from_parts(&admitted, &inspected.facts, prompt_bytes),
         )?;
         let sender = HttpSender::new(admitted, inspected, snapshot.limits, self.gateway.clock);
-        attempts::run(turn, sender, log, charge, complete_since)
-            .await
-            .map(|served| Answered::ByUpstream(Box::new(served)))
+        let served = attempts::run(turn, sender, log, charge, complete_since).await;
+        self.catalogue.refresh_if_wished(snapshot, &self.gateway);
+        served.map(|served| Answered::ByUpstream(Box::new(served)))
     }
 }

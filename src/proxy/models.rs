@@ -4,6 +4,10 @@
 //! in the background, so that an answer rarely waits for an upstream. An upstream that does not return its list is left
 //! out until the next refresh. The list of an upstream that is called with the caller's own credential is fetched for
 //! each request, with the credential of that request only.
+//!
+//! The cached lists also decide which upstreams may have a model: [`state::ModelKnowledge`](crate::state::ModelKnowledge)
+//! gets each list that was fetched. No list is fetched because a request for a generation arrives. Only if an upstream answers
+//! for the first time that it does not have a model, lists that are not fresh are fetched in the background.
 
 mod fetch;
 mod list;
@@ -27,6 +31,7 @@ use crate::{
     config::ModelGlobs,
     endpoint::Endpoint,
     fault::Fault,
+    ids::{ModelKey, UpstreamId},
     state::{Credential, Gateway, Snapshot, Upstream},
     tick::Tick,
 };
@@ -124,11 +129,23 @@ impl Catalogue {
         }
         let _refreshing = self.refreshing.lock().await;
         // The request that held the lock before has just fetched the lists.
-        let is_fresh = |cached: CachedLists| gateway.clock.now() < cached.fresh_until;
-        if !self.cached_for(snapshot).is_some_and(is_fresh) {
+        if !self.are_fresh(snapshot, gateway) {
             self.refresh(snapshot, gateway).await;
         }
         self.cached_for(snapshot)?.lists
+    }
+
+    /// Fetches the lists in the background if an upstream has refused a model for the first time and they are not fresh.
+    #[inline]
+    pub fn refresh_if_wished(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) {
+        if gateway.runtime.models.take_wish_for_lists() && !self.are_fresh(snapshot, gateway) {
+            self.refresh_in_background(snapshot, gateway);
+        }
+    }
+
+    fn are_fresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) -> bool {
+        let cached = self.cached_for(snapshot);
+        cached.is_some_and(|cached| gateway.clock.now() < cached.fresh_until)
     }
 
     fn refresh_in_background(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) {
@@ -152,6 +169,7 @@ impl Catalogue {
     async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) {
         let is_ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
         let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default()).await;
+        record_lists(snapshot, gateway, &fetched.lists);
         let previous = self.cached_for(snapshot).and_then(|cached| cached.lists);
         let (lists, fresh_for) = match (fetched.lists.len(), fetched.missing) {
             (0, _) => (previous, FRESH_FOR_NOTHING),
@@ -163,6 +181,19 @@ impl Catalogue {
             fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });
+    }
+}
+
+/// Records which models the upstreams have, for the upstreams whose models are not configured.
+fn record_lists(snapshot: &Snapshot, gateway: &Gateway, lists: &[(UpstreamId, Vec<Model>)]) {
+    let now = gateway.clock.now();
+    for (id, list) in lists {
+        let upstream = snapshot.upstream_of(*id);
+        let upstream = upstream.expect("the upstream of a list is in the snapshot that the list was fetched for");
+        if upstream.models.is_all() {
+            let models = list.iter().map(|model| ModelKey::from_name(&model.id));
+            gateway.runtime.models.record_list(upstream.account, models, now);
+        }
     }
 }
 

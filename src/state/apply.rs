@@ -7,7 +7,7 @@ use super::{RuntimeState, Snapshot, upstream_state::Membership};
 impl RuntimeState {
     /// Applies the limits in `snapshot` from now on: the upstreams that are ejected at the same time, the requests in
     /// flight per upstream, and the quotas per client key. A disabled upstream is probed, because its credential may have
-    /// changed.
+    /// changed. What is known about the models of an account that is not called any more is forgotten.
     pub(super) fn apply(&self, snapshot: &Snapshot) {
         let upstreams = snapshot.upstreams();
         self.ejections.lock().resize(upstreams.len(), snapshot.max_ejected);
@@ -24,6 +24,8 @@ impl RuntimeState {
         for (rate_limits, quota) in snapshot.access.quotas() {
             rate_limits.set_quota(quota);
         }
+        let accounts = upstreams.iter().map(|upstream| upstream.account);
+        self.models.retain(accounts, self.clock.now());
         self.probe_credentials(snapshot);
     }
 

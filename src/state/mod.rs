@@ -1,8 +1,8 @@
 //! The data that requests share: the compiled configuration, the state that outlives it, and the metrics.
 //!
 //! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
-//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`RateLimits`], [`Brakes`] and
-//!   the retry budget. Numbers that steer requests are counted here.
+//! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`ModelKnowledge`],
+//!   [`RateLimits`], [`Brakes`] and the retry budget. Numbers that steer requests are counted here.
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
@@ -16,8 +16,10 @@ mod base_query;
 mod brakes;
 mod buffers;
 mod deferred_charges;
+mod eligibility;
 mod gateway;
 mod metrics;
+mod model_knowledge;
 mod model_times;
 mod outliers;
 mod rate_limits;
@@ -36,15 +38,17 @@ pub use brakes::{
 };
 pub use buffers::PendingShrink;
 pub use deferred_charges::DeferredCharges;
+pub use eligibility::Eligibility;
 pub use gateway::Gateway;
 pub use metrics::{
     Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
     StatusClass, TokenCounter, UpstreamMetrics,
 };
+pub use model_knowledge::{Account, ModelKnowledge};
 pub use model_times::ModelTimes;
 pub use rate_limits::{DeferredCharge, Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
-pub use snapshot::{CompileError, Eligibility, RequestLimits, Snapshot, WebPageRules};
+pub use snapshot::{CompileError, RequestLimits, Snapshot, WebPageRules};
 pub use upstream::{Credential, Upstream};
 pub use upstream_state::{Lease, UpstreamState, WithheldFailure};

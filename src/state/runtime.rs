@@ -1,4 +1,5 @@
-//! The state that outlives a snapshot: the state of each upstream, pins, owners, rate limits and the retry budget.
+//! The state that outlives a snapshot: the state of each upstream, pins, owners, what is known about models, rate limits and
+//! the retry budget.
 
 use std::{
     collections::HashMap,
@@ -12,8 +13,9 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    brakes::Brakes, deferred_charges::DeferredCharges, metrics::GroupMetrics, model_times::ModelTimes,
-    rate_limits::RateLimitTable, retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
+    brakes::Brakes, deferred_charges::DeferredCharges, metrics::GroupMetrics, model_knowledge::ModelKnowledge,
+    model_times::ModelTimes, rate_limits::RateLimitTable, retry_budget::SharedRetryBudget,
+    upstream_state::UpstreamState,
 };
 use crate::{
     config,
@@ -48,13 +50,15 @@ pub struct RuntimeState {
     pub rate_limits: RateLimitTable,
     /// The charges of responses that are being made in the background.
     pub deferred_charges: DeferredCharges,
+    /// What is known about the models of each account.
+    pub models: ModelKnowledge,
     /// The typical time to the first output of each model at all upstreams.
     pub model_times: ModelTimes,
     /// Whether any upstream is slower than the others, by the latest comparison.
     pub(super) has_slow_upstream: AtomicBool,
     /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Bounds how many upstreams are ejected at the same time.
     pub(super) ejections: Arc<Mutex<EjectionCap>>,
     /// The state of each upstream by its id. Upstreams that a reload has removed stay here, so that their counts are
@@ -85,6 +89,7 @@ impl RuntimeState {
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
             deferred_charges: DeferredCharges::default(),
+            models: ModelKnowledge::default(),
             model_times: ModelTimes::default(),
             has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),

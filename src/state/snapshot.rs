@@ -3,18 +3,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use twox_hash::XxHash3_64;
-
 use super::{
     access::{Access, Group},
+    eligibility::{Eligibility, MemberStanding},
+    model_knowledge::{KnownModel, ModelStanding},
     runtime::RuntimeState,
     upstream::{ConnectionSettings, Upstream, organization},
 };
 use crate::{
     body_path::BodyPaths,
     config::{self, ApiKey, Config, ModelGlobs},
-    ids::{SessionKey, UpstreamId},
+    ids::{ModelKey, SessionKey, UpstreamId},
     policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource, tokens::MediaCost},
+    tick::Tick,
     wire,
 };
 
@@ -140,35 +141,6 @@ impl EligibilityClass {
             let serves = self.groups.get(index);
             *serves.expect("a class and the groups are compiled from one configuration")
         })
-    }
-}
-
-/// The upstreams that may serve a request.
-pub enum Eligibility {
-    /// Every upstream.
-    All,
-    /// For each eligibility class, whether its upstreams may serve the request.
-    Classes(Box<[bool]>),
-}
-
-impl Eligibility {
-    /// Whether upstreams of `class` may serve the request.
-    pub fn allows(&self, class: u16) -> bool {
-        match self {
-            Self::All => true,
-            Self::Classes(classes) => {
-                let allows = classes.get(usize::from(class));
-                *allows.expect("eligibility has a flag for each class of its snapshot")
-            }
-        }
-    }
-
-    /// A number that is the same for the same upstreams of one snapshot, and usually different for different upstreams.
-    pub fn fingerprint(&self) -> u64 {
-        match self {
-            Self::All => 0,
-            Self::Classes(classes) => XxHash3_64::oneshot(&classes.iter().copied().map(u8::from).collect::<Vec<_>>()),
-        }
     }
 }
 
@@ -309,8 +281,78 @@ impl Snapshot {
     fn eligible_classes(&self, group: &Group, model: Option<&str>) -> Option<Eligibility> {
         let serves =
             |class: &EligibilityClass| class.serves(group) && model.is_none_or(|model| class.models.matches(model));
-        let classes: Box<[bool]> = self.classes.iter().map(serves).collect();
-        classes.contains(&true).then_some(Eligibility::Classes(classes))
+        Eligibility::of_classes(self.classes.iter().map(serves))
+    }
+
+    /// The upstreams among these that may have `model`, by what `runtime` knows: its lists of models and the answers of
+    /// accounts. An upstream whose models are configured has those. At least one upstream is left.
+    #[inline]
+    pub fn narrowed(
+        &self,
+        eligibility: Eligibility,
+        runtime: &RuntimeState,
+        model: Option<ModelKey>,
+        now: Tick,
+    ) -> Eligibility {
+        match model.and_then(|model| runtime.models.about(model, now)) {
+            None => eligibility,
+            Some(known) => self.narrowed_by(eligibility, &known),
+        }
+    }
+
+    #[cold]
+    fn narrowed_by(&self, eligibility: Eligibility, known: &KnownModel) -> Eligibility {
+        if known.is_everywhere() {
+            return eligibility;
+        }
+        let pool = &self.rendezvous;
+        let narrowed = eligibility.of_model(pool, |index| self.standing(index, known));
+        if !narrowed.is_empty(pool) {
+            return narrowed;
+        }
+        // All of them have refused the model: one of them is asked again.
+        let without_refusals = |index| MemberStanding {
+            has_refused: false,
+            ..self.standing(index, known)
+        };
+        narrowed.into_configured().of_model(pool, without_refusals)
+    }
+
+    /// The upstreams among these that may have `model`, after the upstreams in `refusing` have refused it during the same
+    /// turn. There may be none.
+    pub fn without(
+        &self,
+        eligibility: Eligibility,
+        refusing: &[MemberIndex],
+        known: (&RuntimeState, ModelKey, Tick),
+    ) -> Eligibility {
+        let (runtime, model, now) = known;
+        let known = runtime.models.about(model, now);
+        eligibility.into_configured().of_model(&self.rendezvous, |index| {
+            let known = known.as_ref().map(|known| self.standing(index, known));
+            let standing = known.unwrap_or(MemberStanding {
+                listed: self.configured_standing(index).unwrap_or(ModelStanding::Unknown),
+                has_refused: false,
+            });
+            MemberStanding {
+                has_refused: standing.has_refused || refusing.contains(&index),
+                ..standing
+            }
+        })
+    }
+
+    /// What is known about an upstream that may serve the model by its configuration.
+    fn standing(&self, index: MemberIndex, known: &KnownModel) -> MemberStanding {
+        let id = self.rendezvous.member(index).id;
+        MemberStanding {
+            listed: self.configured_standing(index).unwrap_or_else(|| known.listed(id)),
+            has_refused: known.has_refused(id),
+        }
+    }
+
+    /// What the configuration of an upstream says about a model that it may serve; `None` if it says nothing about models.
+    fn configured_standing(&self, index: MemberIndex) -> Option<ModelStanding> {
+        (!self.upstream(index).models.is_all()).then_some(ModelStanding::Named)
     }
 
     /// The model patterns that `group` may use, as they are configured; empty if neither the group nor its upstreams restrict
@@ -342,7 +384,7 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a Upstream> {
         let key = SessionKey::from_text(group.namespace, text);
         self.rendezvous
-            .ranked(key, |class| eligibility.allows(class))
+            .ranked(key, eligibility)
             .map(|index| self.upstream(index))
     }
 }

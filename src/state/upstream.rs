@@ -1,6 +1,11 @@
 //! The upstreams of a snapshot, with prepared values that each request would otherwise compute again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _};
@@ -12,8 +17,9 @@ use http::{
 use memchr::memmem::Finder;
 use rustls::ClientConfig;
 use sha2::Sha256;
+use twox_hash::XxHash3_64;
 
-use super::{base_query::BaseQuery, runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{base_query::BaseQuery, model_knowledge::Account, runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
     config::{self, ApiKey, ClientCertificate, ModelGlobs, ProxyScheme, UpstreamProxy},
     ids::{OrganizationId, UpstreamId, Weight},
@@ -24,6 +30,8 @@ use crate::{
 pub struct Upstream {
     /// The stable identity, which sessions hash to.
     pub id: UpstreamId,
+    /// The account that the upstream calls.
+    pub account: Account,
     /// The name, for logs and messages.
     pub name: Arc<str>,
     /// The name, as the value of `x-steadfast-upstream`.
@@ -212,6 +220,7 @@ impl Upstream {
         let state = runtime.upstream_state_or_new(id, &name);
         Ok(Self {
             id,
+            account: account(id, configured),
             name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
@@ -230,6 +239,30 @@ impl Upstream {
             connection_settings,
             state,
         })
+    }
+}
+
+/// The account that an upstream is configured to call.
+fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
+    let mut hasher = XxHash3_64::new();
+    let url = &configured.base_url;
+    url.to_string().hash(&mut hasher);
+    url.query().map(crate::secret::Secret::expose).hash(&mut hasher);
+    match &configured.api_key {
+        ApiKey::Key(key) => key.expose().hash(&mut hasher),
+        ApiKey::Passthrough => {}
+    }
+    for (name, value) in &configured.headers {
+        (name, value).hash(&mut hasher);
+    }
+    configured
+        .models
+        .patterns()
+        .for_each(|pattern| pattern.hash(&mut hasher));
+    configured.renames.hash(&mut hasher);
+    Account {
+        upstream,
+        settings: hasher.finish(),
     }
 }
 

@@ -36,6 +36,7 @@ mod limited_accounts;
 mod limited_turns;
 mod limits;
 mod listener_tls;
+mod model_routing;
 mod models;
 mod objects;
 mod operator;

@@ -242,7 +242,38 @@ fn pools() -> impl Strategy<Value = Vec<Member>> {
     })
 }
 
+/// All classes, without the members whose bits are set.
+#[derive(Clone)]
+struct Excluding(u64);
+
+impl Eligible for Excluding {
+    fn allows_class(&self, _: u16) -> bool {
+        true
+    }
+
+    fn allows_member(&self, index: MemberIndex) -> bool {
+        self.0 >> index.as_usize() & 1 == 0
+    }
+}
+
 proptest! {
+    #[test]
+    fn excluded_members_change_nothing_for_the_others(members in pools(), n in any::<usize>(), excluded: u64) {
+        let pool = Rendezvous::new(&members);
+        let left = (0..).zip(&members).filter(|(at, _)| excluded >> at & 1 == 0).map(|(_, member)| *member);
+        let left: Vec<Member> = left.collect();
+        let ids = |pool: &Rendezvous, ranked: Vec<MemberIndex>| -> Vec<UpstreamId> {
+            ranked.into_iter().map(|index| pool.member(index).id).collect()
+        };
+        let smaller = Rendezvous::new(&left);
+        let expected = ids(&smaller, smaller.ranked(key(n), ALL).collect());
+        let ranked = pool.ranked(key(n), Excluding(excluded));
+        prop_assert_eq!(ids(&pool, ranked.clone().collect()), expected.clone());
+        let mut among = ids(&pool, ranked.among(|_| true));
+        among.reverse();
+        prop_assert_eq!(among, expected);
+    }
+
     #[test]
     fn every_rank_equals_the_plain_form(members in pools(), n in any::<usize>(), classes in any::<u16>()) {
         let pool = Rendezvous::new(&members);

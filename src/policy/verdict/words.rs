@@ -2,16 +2,18 @@
 //!
 //! Sources: OpenAI (<https://developers.openai.com/api/docs/guides/error-codes>), Anthropic
 //! (<https://platform.claude.com/docs/en/api/errors>), Google (`google.rpc.Code`), Zhipu
-//! (<https://docs.z.ai/api-reference/api-code>), and gateways (`monitor/manage.go` of one-api, the 401 and 402 rules of
-//! sub2api). To teach the proxy a word, add it to the table of its meaning.
+//! (<https://docs.z.ai/api-reference/api-code>), Azure (`DeploymentNotFound`), Volcengine (`ModelNotOpen`), and gateways
+//! (`monitor/manage.go` of one-api, the 401 and 402 rules of sub2api, the access errors of LiteLLM). To teach the proxy a word, add it to the table of its meaning.
 
 /// The meaning of a code or type. A word has at most one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The credential is not valid, or the account as a whole may not be used, for any request.
     Account,
-    /// The credential is valid, but lacks the right to the resource: a scope, a project, an endpoint, a model.
+    /// The credential is valid, but lacks the right to the resource: a scope, a project, an endpoint.
     Resource,
+    /// The account does not have the model.
+    Model,
     /// The usage of the plan, or the prepaid credit, is used up.
     Quota,
     /// A limit of the current minute is reached.
@@ -34,9 +36,10 @@ pub(super) enum Missing {
 }
 
 /// The tables. A word is in one of them only.
-pub(super) const TABLES: [(Meaning, &[&str]); 7] = [
+pub(super) const TABLES: [(Meaning, &[&str]); 8] = [
     (Meaning::Account, &ACCOUNT),
     (Meaning::Resource, &RESOURCE),
+    (Meaning::Model, &MODEL),
     (Meaning::Quota, &QUOTA),
     (Meaning::Rate, &RATE),
     (Meaning::Overload, &OVERLOAD),
@@ -114,7 +117,7 @@ const ACCOUNT: [&str; 36] = [
     "workspace_deactivated",
 ];
 
-const RESOURCE: [&str; 20] = [
+const RESOURCE: [&str; 18] = [
     "access_token_scope_insufficient",
     "endpoint_not_allowed",
     "forbidden",
@@ -129,12 +132,39 @@ const RESOURCE: [&str; 20] = [
     "missing_permissions",
     "missing_scope",
     "missing_scopes",
-    "model_not_allowed",
-    "model_not_found",
     "organization_not_found",
     "permission_denied",
     "permission_error",
     "project_not_found",
+];
+
+const MODEL: [&str; 26] = [
+    "deployment_not_found",
+    "deploymentnotfound",
+    "invalid_model",
+    "invalid_model_error",
+    "invalidendpointormodel.modelidaccessdisabled",
+    "invalidendpointormodel.notfound",
+    "key_model_access_denied",
+    "model.accessdenied",
+    "model_access_denied",
+    "model_does_not_exist",
+    "model_not_allowed",
+    "model_not_available",
+    "model_not_exist",
+    "model_not_found",
+    "model_not_found_error",
+    "model_not_supported",
+    "model_unavailable",
+    "modelnotexist",
+    "modelnotfound",
+    "modelnotfounderror",
+    "modelnotopen",
+    "modelnotsupported",
+    "team_model_access_denied",
+    "unknown_model",
+    "unsupported_model",
+    "unsupportedmodel",
 ];
 
 const QUOTA: [&str; 27] = [

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     endpoint::{EndpointClass, KeylessRouting},
-    policy::{Affinity, Clues, KeylessChoice, Member, PinTakeover, PromptSize},
+    policy::{Affinity, Clues, KeylessChoice, MemberIndex, PinTakeover, PromptSize},
     state::{Eligibility, Gateway, Group, Snapshot},
 };
 
@@ -62,14 +62,14 @@ pub(super) fn is_cached_at_own(
     eligibility: &Eligibility,
     endpoint: EndpointClass,
     affinity: &Affinity,
-    pinned: Option<&Member>,
+    pinned: Option<MemberIndex>,
 ) -> bool {
-    let is_usable = |member: &&Member| eligibility.allows(member.class);
     let pool = &snapshot.rendezvous;
-    let issuer = affinity.issuer.and_then(|id| pool.position(id));
-    let issuer = issuer.map(|index| pool.member(index)).filter(is_usable);
+    let is_usable = |index: &MemberIndex| eligibility.allows(pool, *index);
+    let organization = |index| pool.member(index).organization;
+    let issuer = affinity.issuer.and_then(|id| pool.position(id)).filter(is_usable);
     let is_cached = || match (issuer, pinned.filter(is_usable)) {
-        (Some(issuer), Some(pinned)) => issuer.organization == pinned.organization,
+        (Some(issuer), Some(pinned)) => organization(issuer) == organization(pinned),
         (issuer, pinned) => issuer.or(pinned).is_some(),
     };
     affinity.owner.is_some() || (endpoint == EndpointClass::Generation && is_cached())
@@ -86,15 +86,15 @@ pub(super) fn pin_update<'a>(
     snapshot: &Snapshot,
     eligibility: &Eligibility,
     facts: &TurnFacts<'a, impl HeaderLookup<'a>>,
-    pinned: Option<&Member>,
+    pinned: Option<MemberIndex>,
 ) -> PinUpdate {
     let takeover = match pinned {
         None if facts.endpoint.class() == EndpointClass::Objects && facts.effect == Effect::Create => {
             Some(PinTakeover::IfAsLong)
         }
         _ if facts.endpoint.class() != EndpointClass::Generation || facts.effect == Effect::Read => None,
-        Some(member) if eligibility.allows(member.class) => Some(PinTakeover::IfAsLong),
-        Some(member) => takeover_from_ineligible(snapshot, facts.group, member),
+        Some(index) if eligibility.allows(&snapshot.rendezvous, index) => Some(PinTakeover::IfAsLong),
+        Some(index) => takeover_from_ineligible(snapshot, facts.group, index),
         None => Some(PinTakeover::Always),
     };
     let has_prompt = facts.endpoint.class() == EndpointClass::Generation;
@@ -111,10 +111,10 @@ pub(super) fn pin_update<'a>(
 /// An upstream that serves other models to the group has the session's cache for these. An upstream that serves nothing
 /// to the group will not see the session again.
 #[cold]
-fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: &Member) -> Option<PinTakeover> {
+fn takeover_from_ineligible(snapshot: &Snapshot, group: &Group, pinned: MemberIndex) -> Option<PinTakeover> {
     let serves_group = snapshot
         .eligibility(group, None)
-        .is_some_and(|eligibility| eligibility.allows(pinned.class));
+        .is_some_and(|eligibility| eligibility.allows(&snapshot.rendezvous, pinned));
     (!serves_group).then_some(PinTakeover::Always)
 }
 
@@ -293,9 +293,8 @@ mod tests {
         models = ["other-*"]
     "#;
 
-    fn member<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Member> {
-        let index = snapshot.rendezvous.position(UpstreamId::from_name(name))?;
-        Some(snapshot.rendezvous.member(index))
+    fn member(snapshot: &Snapshot, name: &str) -> Option<MemberIndex> {
+        snapshot.rendezvous.position(UpstreamId::from_name(name))
     }
 
     #[tokio::test]

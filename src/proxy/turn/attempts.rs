@@ -2,7 +2,8 @@
 //!
 //! While the loop runs, no part of an answer has reached the caller, so the request can be sent again. This needs four
 //! things: its body is still kept, attempts are left, the retry budget grants a retry, and there is an upstream that
-//! has not failed yet. After a limit or a refused credential, no retry is needed: the upstream has done no work.
+//! has not failed yet. After a limit or a refused credential, no retry is needed: the upstream has done no work. After the
+//! answer that the upstream does not have the model, no attempt is needed either.
 //!
 //! An answer with a limit that the turn waits out is not counted: when the upstream is asked again after the reset, that
 //! costs neither an attempt nor a retry. So a turn that may go to no other upstream still waits for those that have
@@ -114,16 +115,17 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 break;
             }
             self.observe_next(last.as_deref(), &picked, complete_since);
-            used += u32::from(!is_free);
             let result = self.attempt(picked).await;
             self.log.record_attempt(number, self.turn.waited());
             let failed = match result {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
+            used += u32::from(!is_free && failed.kind.counts());
             match failed.kind {
                 // The future is boxed, because searches are rare and a request's future is as large as its largest branch.
                 FailureKind::NotFound => return Box::pin(self.search(failed, number)).await,
+                FailureKind::ModelNotFound => self.turn.mark_without_model(failed.index),
                 FailureKind::LimitedForNow => self.turn.mark_limited(failed.index),
                 FailureKind::Failed | FailureKind::Refused | FailureKind::Unclear | FailureKind::NotSent => {
                     self.turn.mark_failed(failed.index)
@@ -131,7 +133,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             }
             self.turn.record_failed_attempt(failed.upstream, failed.kind.evidence());
             let may_go_on = failed.failover.is_some() && self.sender.has_body() && !self.turn.is_probe();
-            last = Some(failed);
+            last = Some(failed.after(last.take()));
             if !may_go_on {
                 break;
             }
@@ -284,6 +286,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             }
             Verdict::Limited { .. } if self.turn.can_wait_out(index) => FailureKind::LimitedForNow,
             Verdict::ObjectNotFound => FailureKind::NotFound,
+            Verdict::ModelNotFound => FailureKind::ModelNotFound,
             _ => FailureKind::Refused,
         };
         let may_go_on = self.is_repeatable() || verdict::did_no_work(verdict, status);
@@ -303,6 +306,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 Verdict::Refused => LastWord::Refused(name),
                 // An overload that names its end is passed on: a client knows what the status means.
                 Verdict::Limited { .. } if !status.is_server_error() => LastWord::Limited,
+                Verdict::ModelNotFound if can_be_kept => LastWord::ModelNotFound(Box::new(kept)),
                 _ if can_be_kept => LastWord::Answer(Box::new(kept)),
                 _ => LastWord::Fault(Fault::UpstreamBroken { upstream: name }),
             },

@@ -5,6 +5,7 @@
 //! the decision: it takes a lease, or waits for one.
 
 mod brake;
+mod model;
 mod search;
 mod setbacks;
 mod turn_brake;
@@ -123,10 +124,14 @@ impl<'a> Turn<'a> {
         let unowned = UnownedState::find(gateway, snapshot, facts, affinity.owner);
         let (keyless, number) = affinity::keyless_choice(facts, unowned.as_deref());
         let now = gateway.clock.now();
+        let model = facts.model.map(ModelKey::from_name);
+        // The owner of the state that a request names is asked, whatever is known about its models.
+        let eligibility = match affinity.owner {
+            Some(_) => eligibility,
+            None => snapshot.narrowed(eligibility, &gateway.runtime, model, now),
+        };
         let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
-        let pinned = pin
-            .and_then(|id| snapshot.rendezvous.position(id))
-            .map(|index| snapshot.rendezvous.member(index));
+        let pinned = pin.and_then(|id| snapshot.rendezvous.position(id));
         let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
         let class = facts.endpoint.class();
         let is_cached_at_own = affinity::is_cached_at_own(snapshot, &eligibility, class, &affinity, pinned);
@@ -135,10 +140,7 @@ impl<'a> Turn<'a> {
             gateway,
             snapshot,
             eligibility,
-            request: RequestClass {
-                endpoint: class,
-                model: facts.model.map(ModelKey::from_name),
-            },
+            request: RequestClass { endpoint: class, model },
             namespace: group.namespace,
             affinity,
             pin,
@@ -372,7 +374,7 @@ impl<'a> Turn<'a> {
                 pin: self.pin,
                 keyless: self.keyless,
             },
-            |class| self.eligibility.allows(class),
+            &self.eligibility,
             self.number,
             |index| self.upstream(index).state.in_flight(),
         )

@@ -92,6 +92,7 @@ fn error_facts(notice: &ErrorNotice) -> ErrorFacts<'_> {
         says_quota: notice.says_quota,
         says_not_found: notice.says_not_found,
         says_unknown_route: notice.says_unknown_route,
+        says_model_not_found: notice.says_model_not_found,
     }
 }
 

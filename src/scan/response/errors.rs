@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     error_object::ErrorObject,
     limits::{LimitSource, reset_after},
+    missing_model,
     subject::{CREDENTIAL, NOT_FOUND, PERMISSION, Subject, UNKNOWN_ROUTE, says_quota},
 };
 
@@ -40,6 +41,8 @@ pub struct ErrorNotice {
     pub says_not_found: bool,
     /// Whether the message says that the upstream does not have the endpoint at all.
     pub says_unknown_route: bool,
+    /// Whether the message says that the account does not have the model.
+    pub says_model_not_found: bool,
 }
 
 /// Reads an error response with the given headers and body.
@@ -97,6 +100,9 @@ fn notice(error: ErrorObject<'_>, headers: &HeaderMap, model: Option<&str>, unix
         says_quota: says_quota(&error),
         says_not_found: says(NOT_FOUND),
         says_unknown_route: says(UNKNOWN_ROUTE),
+        says_model_not_found: error
+            .message
+            .is_some_and(|message| missing_model::is_in(message, model)),
     }
 }
 

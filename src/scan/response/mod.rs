@@ -4,14 +4,15 @@
 //! [`sse`] and [`events`], which look at the beginning of each event ([`peek`]) and scan only the events that matter. [`scope`] has the members that are read, and
 //! [`usage`] the dialects of token counts.
 //! [`opening`] follows a stream up to its first output, and keeps the events that report a failure. [`errors`] reads the
-//! type and code of an error response or a failed event, and what its message is about ([`subject`]). [`limits`] reads when
-//! the reported limit is reset.
+//! type and code of an error response or a failed event, and what its message is about ([`subject`], [`missing_model`]).
+//! [`limits`] reads when the reported limit is reset.
 
 mod duration;
 mod error_object;
 pub(super) mod errors;
 mod events;
 mod limits;
+mod missing_model;
 pub(super) mod opening;
 mod outline;
 mod peek;

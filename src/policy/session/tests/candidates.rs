@@ -148,7 +148,53 @@ fn oracle(
         .collect()
 }
 
+/// All classes, without the members whose bits are set.
+struct Excluding(u16);
+
+impl Eligible for Excluding {
+    fn allows_class(&self, _: u16) -> bool {
+        true
+    }
+
+    fn allows_member(&self, index: MemberIndex) -> bool {
+        self.0 >> index.as_usize() & 1 == 0
+    }
+}
+
 proptest! {
+    #[test]
+    fn an_excluded_upstream_is_like_one_of_a_class_that_is_not_eligible(
+        (size, organizations) in (0usize..12, 1usize..12),
+        key in prop::option::of("[a-z]{1,3}"),
+        (owner, issuer, pin) in (
+            prop::option::weighted(0.3, 0usize..14),
+            prop::option::of(0usize..14),
+            prop::option::of(0usize..14),
+        ),
+        (excluded, random) in any::<(u16, u64)>(),
+    ) {
+        let pool_with = |class: &dyn Fn(usize) -> u16| {
+            let member = |n| Member {
+                id: upstream(n),
+                weight: Weight::ONE,
+                class: class(n),
+                organization: OrganizationId::from_name(&(n % organizations).to_string()),
+            };
+            Rendezvous::new(&(0..size).map(member).collect::<Vec<_>>())
+        };
+        let affinity = Affinity {
+            key: key.and_then(|key| text(&key)),
+            owner: owner.map(upstream),
+            issuer: issuer.map(upstream),
+        };
+        let preference = Preference { affinity, pin: pin.map(upstream) };
+        let one_class = pool_with(&|_| 0);
+        let classes = pool_with(&|n| excluded >> n & 1);
+        let found = candidates(&one_class, preference, Excluding(excluded), random, |_| 0);
+        let expected = candidates(&classes, preference, |class| class == 0, random, |_| 0);
+        prop_assert!(found.eq(expected));
+    }
+
     #[test]
     fn candidates_come_in_the_order_of_their_definition(
         (size, organizations) in (0usize..12, 1u64..12),

@@ -48,6 +48,8 @@ pub(super) enum FailureKind {
     Refused,
     /// The upstream does not have an object that the request names.
     NotFound,
+    /// The upstream does not have the model.
+    ModelNotFound,
     /// Nothing: the upstream has not answered in time and may be working on the request, or the caller's body has ended
     /// early.
     Unclear,
@@ -55,21 +57,39 @@ pub(super) enum FailureKind {
     NotSent,
 }
 
+impl<R> FailedAttempt<'_, R> {
+    /// This attempt after `earlier` ones. If an upstream without the model was asked last, an earlier answer says more: its
+    /// upstream has the model, and may serve it later.
+    pub fn after(mut self: Box<Self>, earlier: Option<Box<Self>>) -> Box<Self> {
+        if let (LastWord::ModelNotFound(_), Some(earlier)) = (&self.last_word, earlier) {
+            self.last_word = earlier.last_word;
+        }
+        self
+    }
+}
+
 impl FailureKind {
-    /// Whether sending the request to another upstream costs a retry of the budget. An upstream that is limited or refuses
-    /// its credential has done no work and gets no more requests, so that such failures cannot multiply the load.
+    /// Whether sending the request to another upstream costs a retry of the budget. An upstream that is limited, refuses its
+    /// credential or lacks the model has done no work and gets no more such requests, so that such failures cannot multiply the
+    /// load.
     pub fn costs_retry(self) -> bool {
         match self {
             Self::Failed | Self::Unclear | Self::NotSent => true,
-            Self::LimitedForNow | Self::Refused | Self::NotFound => false,
+            Self::LimitedForNow | Self::Refused | Self::NotFound | Self::ModelNotFound => false,
         }
+    }
+
+    /// Whether the attempt counts towards `retry.attempts`. An upstream without the model has done nothing, and each upstream is
+    /// asked once at most.
+    pub fn counts(self) -> bool {
+        self != Self::ModelNotFound
     }
 
     /// What the failure says about the other upstreams and the next request.
     pub fn evidence(self) -> FailureEvidence {
         match self {
             Self::Failed => FailureEvidence::Failed,
-            Self::LimitedForNow | Self::Refused | Self::NotFound => FailureEvidence::Refused,
+            Self::LimitedForNow | Self::Refused | Self::NotFound | Self::ModelNotFound => FailureEvidence::Refused,
             Self::Unclear | Self::NotSent => FailureEvidence::Unclear,
         }
     }
@@ -79,6 +99,8 @@ impl FailureKind {
 pub(super) enum LastWord<'a, R> {
     /// The upstream's own error.
     Answer(Box<TurnAnswer<'a, R>>),
+    /// The upstream's answer that it does not have the model.
+    ModelNotFound(Box<TurnAnswer<'a, R>>),
     /// An error from Steadfast.
     Fault(Fault),
     /// The upstream has reached a limit. Its own answer is not kept: it concerns one account of several, names no time
@@ -107,6 +129,13 @@ pub(super) fn last_word<'a, R>(
     let retry = outlook.map(|outlook| outlook.retry).unwrap_or_default();
     match last {
         Some(LastWord::Answer(kept)) => Ok(kept),
+        // An upstream that is known to have the model cannot take the request now, but may be able to do so later.
+        Some(LastWord::ModelNotFound(_))
+            if turn.is_model_known() && outlook.is_some_and(|outlook| outlook.obstacle != Obstacle::None) =>
+        {
+            Err(fault)
+        }
+        Some(LastWord::ModelNotFound(kept)) => Ok(kept),
         // Other upstreams may work meanwhile, so the caller may come back soon. It is told of a limit of the kind that
         // clients wait out.
         Some(LastWord::Limited) if outlook.is_some_and(|outlook| outlook.obstacle == Obstacle::None) => {

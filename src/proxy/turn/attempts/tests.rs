@@ -3,6 +3,7 @@
 mod brake;
 mod failover;
 mod limits;
+mod missing_model;
 mod records;
 mod refusal;
 mod search;
@@ -48,6 +49,7 @@ const FAILED: ScriptedStep = ScriptedStep::Answer(500, Verdict::Failed, Buffered
 const OVERLOADED: ScriptedStep = ScriptedStep::Answer(503, Verdict::Failed, BufferedRest::Whole);
 const REFUSED: ScriptedStep = ScriptedStep::Answer(401, Verdict::Refused, BufferedRest::Whole);
 const UNAUTHORIZED: ScriptedStep = ScriptedStep::Answer(401, Verdict::Unauthorized, BufferedRest::Whole);
+const MODEL_NOT_FOUND: ScriptedStep = ScriptedStep::Answer(404, Verdict::ModelNotFound, BufferedRest::Whole);
 const BROKEN_OFF: ScriptedStep = ScriptedStep::Answer(200, Verdict::Failed, BufferedRest::Broken);
 const UNREACHABLE: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Unreachable);
 const BROKEN: ScriptedStep = ScriptedStep::Fail(|| SendFailure::Broken);

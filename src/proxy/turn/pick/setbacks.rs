@@ -9,6 +9,8 @@ pub(super) struct Setbacks {
     failed: Vec<MemberIndex>,
     /// The upstreams that have answered with a limit that the turn can wait out.
     limited: Vec<MemberIndex>,
+    /// The upstreams that have answered that they do not have the model.
+    refusing_model: Vec<MemberIndex>,
     /// Whether the turn may go only to the upstreams in `limited`, because it may not be tried at another upstream.
     is_confined: bool,
 }
@@ -24,6 +26,12 @@ impl Setbacks {
         if !self.limited.contains(&index) {
             self.limited.push(index);
         }
+    }
+
+    /// Records that the upstream at `index` has answered that it does not have the model. Returns all such upstreams.
+    pub fn add_refusing_model(&mut self, index: MemberIndex) -> &[MemberIndex] {
+        self.refusing_model.push(index);
+        &self.refusing_model
     }
 
     /// Whether the upstream at `index` has limited the turn.
