@@ -18,7 +18,7 @@ use memchr::memmem::Finder;
 use sha2::Sha256;
 use twox_hash::XxHash3_64;
 
-use super::{model_knowledge::Account, runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{model_knowledge::ConfiguredAccount, runtime::RuntimeState, upstream_state::UpstreamState};
 use crate::{
     config::{self, ApiKey, ModelGlobs},
     ids::{OrganizationId, UpstreamId, Weight},
@@ -30,7 +30,7 @@ pub struct Upstream {
     /// The stable identity, which sessions hash to.
     pub id: UpstreamId,
     /// The account that the upstream calls.
-    pub account: Account,
+    pub account: ConfiguredAccount,
     /// The name, for logs and messages.
     pub name: Arc<str>,
     /// The name, as the value of `x-steadfast-upstream`.
@@ -175,7 +175,7 @@ impl Upstream {
 }
 
 /// The account that an upstream is configured to call.
-fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
+fn account(upstream: UpstreamId, configured: &config::Upstream) -> ConfiguredAccount {
     let mut hasher = XxHash3_64::new();
     configured.base_url.hash(&mut hasher);
     match &configured.api_key {
@@ -190,7 +190,7 @@ fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
         .patterns()
         .for_each(|pattern| pattern.hash(&mut hasher));
     configured.renames.hash(&mut hasher);
-    Account {
+    ConfiguredAccount {
         upstream,
         settings: hasher.finish(),
     }
