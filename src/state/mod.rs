@@ -44,7 +44,7 @@ pub use metrics::{
     Counter, FailoverReason, GroupMetrics, Histogram, LabelSet, Metrics, NoLabels, ReloadOutcome, RequestLabels,
     StatusClass, TokenCounter, UpstreamMetrics,
 };
-pub use model_knowledge::{Account, ModelKnowledge};
+pub use model_knowledge::{ConfiguredAccount, ModelKnowledge};
 pub use model_times::ModelTimes;
 pub use rate_limits::{DeferredCharge, Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;

@@ -52,7 +52,7 @@ pub struct ModelKnowledge {
 
 /// The account that an upstream is configured to call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct ConfiguredAccount {
     /// The upstream.
     pub upstream: UpstreamId,
     /// A hash of the settings on which the models of the account depend: the URL, the credential, headers and models.
@@ -130,7 +130,7 @@ impl ModelKnowledge {
 
     /// Records the list that `account` has returned. The refusals of the models in it are forgotten. An empty list says
     /// nothing.
-    pub fn record_list(&self, account: Account, models: impl IntoIterator<Item = ModelKey>, now: Tick) {
+    pub fn record_list(&self, account: ConfiguredAccount, models: impl IntoIterator<Item = ModelKey>, now: Tick) {
         let mut models: Vec<ModelKey> = models.into_iter().collect();
         models.sort_unstable();
         models.dedup();
@@ -151,7 +151,7 @@ impl ModelKnowledge {
     }
 
     /// Records that `account` has answered that it does not have `model`.
-    pub fn record_refusal(&self, account: Account, model: ModelKey, now: Tick) {
+    pub fn record_refusal(&self, account: ConfiguredAccount, model: ModelKey, now: Tick) {
         let mut accounts = self.accounts.lock();
         if known_account(&mut accounts, account).is_none() {
             return;
@@ -186,11 +186,11 @@ impl ModelKnowledge {
     }
 
     /// Keeps what is known about these accounts, which a new configuration calls, and forgets everything else.
-    pub(super) fn retain(&self, configured: impl IntoIterator<Item = Account>, now: Tick) {
+    pub(super) fn retain(&self, configured: impl IntoIterator<Item = ConfiguredAccount>, now: Tick) {
         let mut accounts = self.accounts.lock();
         let mut before = std::mem::take(&mut *accounts);
         let mut kept = Vec::new();
-        for Account { upstream, settings } in configured {
+        for ConfiguredAccount { upstream, settings } in configured {
             let same = before.remove(&upstream).filter(|known| known.settings == settings);
             if same.is_some() {
                 kept.push(upstream);
@@ -226,7 +226,10 @@ impl ModelKnowledge {
 }
 
 /// The known account of an upstream, if its upstream is still configured to call this account.
-fn known_account(accounts: &mut HashMap<UpstreamId, KnownAccount>, account: Account) -> Option<&mut KnownAccount> {
+fn known_account(
+    accounts: &mut HashMap<UpstreamId, KnownAccount>,
+    account: ConfiguredAccount,
+) -> Option<&mut KnownAccount> {
     let known = accounts.get_mut(&account.upstream);
     known.filter(|known| known.settings == account.settings)
 }

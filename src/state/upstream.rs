@@ -19,7 +19,9 @@ use rustls::ClientConfig;
 use sha2::Sha256;
 use twox_hash::XxHash3_64;
 
-use super::{base_query::BaseQuery, model_knowledge::Account, runtime::RuntimeState, upstream_state::UpstreamState};
+use super::{
+    base_query::BaseQuery, model_knowledge::ConfiguredAccount, runtime::RuntimeState, upstream_state::UpstreamState,
+};
 use crate::{
     config::{self, ApiKey, ClientCertificate, ModelGlobs, ProxyScheme, UpstreamProxy},
     ids::{OrganizationId, UpstreamId, Weight},
@@ -31,7 +33,7 @@ pub struct Upstream {
     /// The stable identity, which sessions hash to.
     pub id: UpstreamId,
     /// The account that the upstream calls.
-    pub account: Account,
+    pub account: ConfiguredAccount,
     /// The name, for logs and messages.
     pub name: Arc<str>,
     /// The name, as the value of `x-steadfast-upstream`.
@@ -243,7 +245,7 @@ impl Upstream {
 }
 
 /// The account that an upstream is configured to call.
-fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
+fn account(upstream: UpstreamId, configured: &config::Upstream) -> ConfiguredAccount {
     let mut hasher = XxHash3_64::new();
     let url = &configured.base_url;
     url.to_string().hash(&mut hasher);
@@ -260,7 +262,7 @@ fn account(upstream: UpstreamId, configured: &config::Upstream) -> Account {
         .patterns()
         .for_each(|pattern| pattern.hash(&mut hasher));
     configured.renames.hash(&mut hasher);
-    Account {
+    ConfiguredAccount {
         upstream,
         settings: hasher.finish(),
     }

@@ -8,6 +8,8 @@ use super::{
     *,
 };
 
+mod missing_model;
+
 const RESET: Option<Duration> = Some(Duration::from_secs(7));
 
 fn asked(credential: CredentialOwner) -> Asked {
@@ -330,95 +332,6 @@ fn verdicts_on_failed_streams() {
     for (facts, for_upstream, for_caller) in table {
         assert_eq!(of_failed_stream(&facts, &asked(Upstream)), for_upstream, "{facts:?}");
         assert_eq!(of_failed_stream(&facts, &asked(Caller)), for_caller, "{facts:?}");
-    }
-}
-
-/// An error whose message says that the model is missing.
-fn says_model_not_found() -> ErrorFacts<'static> {
-    ErrorFacts {
-        says_model_not_found: true,
-        ..ErrorFacts::default()
-    }
-}
-
-#[test]
-fn an_account_without_the_model_is_recognized_by_code_type_or_message() {
-    let with_message = |facts| ErrorFacts {
-        says_model_not_found: true,
-        ..facts
-    };
-    let named = |credential| Asked {
-        model: Some(ModelKey::from_name("gpt-5.2")),
-        ..asked(credential)
-    };
-    let missing = Verdict::ModelNotFound;
-    for (number, facts, expected) in [
-        (404, code("model_not_found"), missing),
-        (404, code("DeploymentNotFound"), missing),
-        (404, code("model_not_available"), missing),
-        (400, code("model_not_found"), missing),
-        (400, code("unsupported_model"), missing),
-        (400, code("model_not_supported"), missing),
-        (400, kind("invalid_model"), missing),
-        (401, code("model_not_found"), missing),
-        (403, code("model_not_found"), missing),
-        (403, code("model_not_allowed"), missing),
-        (
-            403,
-            ErrorFacts {
-                says_permission: true,
-                ..code("model_not_found")
-            },
-            missing,
-        ),
-        (422, code("unknown_model"), missing),
-        (503, code("model_not_found"), missing),
-        (404, with_message(kind("not_found_error")), missing),
-        (
-            404,
-            with_message(ErrorFacts {
-                kind: Some("NotFoundError"),
-                ..code("404")
-            }),
-            missing,
-        ),
-        (404, says_model_not_found(), missing),
-        (400, with_message(kind("invalid_request_error")), missing),
-        (404, kind("not_found_error"), Verdict::Answered),
-        (404, code("previous_response_not_found"), Verdict::Answered),
-        (400, code("unsupported_parameter"), Verdict::Answered),
-        (409, code("model_not_found"), Verdict::Answered),
-        (500, code("model_not_found"), Verdict::Failed),
-        (503, says_model_not_found(), Verdict::Failed),
-        (429, with_message(code("rate_limit_exceeded")), rate(None)),
-        (401, with_message(code("invalid_api_key")), Verdict::Refused),
-    ] {
-        let verdict = of_status(status(number), &facts, &named(Upstream));
-        assert_eq!(verdict, expected, "{number} {facts:?}");
-        assert!(
-            number == 503 || verdict != missing || needs_body(status(number), Upstream),
-            "{number}"
-        );
-        assert_ne!(
-            of_status(status(number), &facts, &named(Caller)),
-            missing,
-            "the caller's own credential"
-        );
-        assert_ne!(
-            of_status(status(number), &facts, &asked(Upstream)),
-            missing,
-            "no model is named"
-        );
-    }
-    for (facts, expected) in [
-        (code("model_not_found"), missing),
-        (with_message(kind("not_found_error")), missing),
-        (says_model_not_found(), missing),
-        (code("not_found"), Verdict::Answered),
-    ] {
-        assert_eq!(of_failed_stream(&facts, &named(Upstream)), expected, "{facts:?}");
-        assert_ne!(of_failed_stream(&facts, &named(Caller)), missing, "{facts:?}");
-        assert_ne!(of_failed_stream(&facts, &asked(Upstream)), missing, "{facts:?}");
     }
 }
 

@@ -30,7 +30,7 @@ fn gateway(upstreams: &[(&str, &str)]) -> Arc<Gateway> {
     Gateway::new(&config(&text)).expect("a gateway")
 }
 
-fn account(snapshot: &Snapshot, name: &str) -> Account {
+fn account(snapshot: &Snapshot, name: &str) -> ConfiguredAccount {
     let upstream = snapshot.upstream_of(UpstreamId::from_name(name));
     upstream.expect("a configured upstream").account
 }

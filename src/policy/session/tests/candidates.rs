@@ -149,9 +149,9 @@ fn oracle(
 }
 
 /// All classes, without the members whose bits are set.
-struct Excluding(u16);
+struct ExcludedCandidates(u16);
 
-impl Eligible for Excluding {
+impl Eligible for ExcludedCandidates {
     fn allows_class(&self, _: u16) -> bool {
         true
     }
@@ -190,7 +190,7 @@ proptest! {
         let preference = Preference { affinity, pin: pin.map(upstream) };
         let one_class = pool_with(&|_| 0);
         let classes = pool_with(&|n| excluded >> n & 1);
-        let found = candidates(&one_class, preference, Excluding(excluded), random, |_| 0);
+        let found = candidates(&one_class, preference, ExcludedCandidates(excluded), random, |_| 0);
         let expected = candidates(&classes, preference, |class| class == 0, random, |_| 0);
         prop_assert!(found.eq(expected));
     }
