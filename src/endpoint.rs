@@ -92,6 +92,12 @@ pub enum Inspection {
     Always,
     /// The body is inspected only if the content type of the request is JSON.
     IfJson,
+    /// The body is inspected only if its content type is JSON or `multipart/form-data`.
+    Forms,
+    /// The body is inspected only if its content type is JSON. Of a form, which may be a large upload, the fields before
+    /// the first file are read, and the rest is passed on as it arrives. Where a form names its model, it is inspected as
+    /// with [`Inspection::Forms`].
+    Fields,
 }
 
 /// The routing of requests that name neither a session key nor an object that an upstream owns. A request that names
@@ -153,7 +159,7 @@ impl Endpoint {
     const fn traits(self) -> EndpointTraits {
         use ConfinedAccess::{Get, NamedResponse, Post, StatelessPost};
         use EndpointClass::{Administration, Audio, Embeddings, Generation, Images, Models, Objects};
-        use Inspection::{Always, IfJson};
+        use Inspection::{Always, Fields, Forms, IfJson};
         use KeylessRouting::{Balanced, ByContent};
         const YES: bool = true;
         const NO: bool = false;
@@ -167,10 +173,10 @@ impl Endpoint {
             Self::ChatCompletions => ("chat_completions", Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
             Self::Messages        => ("messages",         Generation,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
             Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Images          => ("images",           Images,         IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
-            Self::Audio           => ("audio",            Audio,          IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Images          => ("images",           Images,         Forms,     Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Audio           => ("audio",            Audio,          Forms,     Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
             Self::Administration  => ("administration",   Administration, IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
-            Self::Other           => ("other",            Objects,        IfJson,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
+            Self::Other           => ("other",            Objects,        Fields,    Balanced,  NO,     NO,   NO,      YES,   StatelessPost),
         };
         EndpointTraits {
             label, class, inspection, keyless_routing, is_repeatable, is_usage_read, has_response_ids, runs_model, confined_access,
@@ -262,10 +268,10 @@ models           | models         | IfJson | Balanced  | yes        | no        
 chat_completions | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
 messages         | generation     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
 embeddings       | embeddings     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-images           | images         | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
-audio            | audio          | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
+images           | images         | Forms  | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
+audio            | audio          | Forms  | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
 administration   | administration | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost
-other            | objects        | IfJson | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
+other            | objects        | Fields | Balanced  | no         | no         | no           | no         | yes        | StatelessPost";
         assert_eq!(table, expected);
     }
 

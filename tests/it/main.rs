@@ -34,6 +34,7 @@ mod limited_turns;
 mod limits;
 mod listener_tls;
 mod models;
+mod multipart;
 mod operator;
 mod outages;
 mod owned;

@@ -50,10 +50,15 @@ pub(in crate::proxy) fn from_parts<'a>(
     }
 }
 
-/// The length in bytes that an uncompressed body will have once it is read, if the head gives it; otherwise 0.
+/// The length in bytes that an uncompressed body will have once it is read, if the head gives it; otherwise 0. The length of
+/// a form says little about its texts, because most of it is files.
 pub(in crate::proxy) fn announced_body_bytes(admitted: &Admitted<'_>) -> u64 {
     match admitted.framing {
-        Framing::Length(length) if admitted.is_inspected() && admitted.coding == EncodingKind::Identity => length,
+        Framing::Length(length)
+            if admitted.is_inspected() && admitted.form.is_none() && admitted.coding == EncodingKind::Identity =>
+        {
+            length
+        }
         Framing::Length(_) | Framing::Chunked | Framing::None => 0,
     }
 }
