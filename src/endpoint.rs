@@ -92,6 +92,12 @@ pub enum Inspection {
     Always,
     /// The body is inspected only if the content type of the request is JSON.
     IfJson,
+    /// The body is inspected only if its content type is JSON or `multipart/form-data`.
+    Forms,
+    /// The body is inspected only if its content type is JSON. Of a form, which may be a large upload, the fields before
+    /// the first file are read, and the rest is passed on as it arrives. Where a form names its model, it is inspected as
+    /// with [`Inspection::Forms`].
+    Fields,
 }
 
 /// The routing of requests that name neither a session key nor an object that an upstream owns. A request that names
@@ -154,7 +160,7 @@ impl Endpoint {
     const fn traits(self) -> EndpointTraits {
         use ConfinedAccess::{Get, NamedResponse, Post, NamedObject};
         use EndpointClass::{Administration, Audio, Embeddings, Generation, Images, Models, Objects};
-        use Inspection::{Always, IfJson};
+        use Inspection::{Always, Fields, Forms, IfJson};
         use KeylessRouting::{Balanced, ByContent};
         const YES: bool = true;
         const NO: bool = false;
@@ -168,10 +174,10 @@ impl Endpoint {
             Self::ChatCompletions => ("chat_completions", Generation,     Always,    ByContent, YES,    YES,  YES,      YES,   Post),
             Self::Messages        => ("messages",         Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
-            Self::Images          => ("images",           Images,         IfJson,    Balanced,  NO,     NO,   YES,     YES,   NamedObject),
-            Self::Audio           => ("audio",            Audio,          IfJson,    Balanced,  NO,     NO,   NO,      YES,   NamedObject),
+            Self::Images          => ("images",           Images,         Forms,     Balanced,  NO,     NO,   YES,     YES,   NamedObject),
+            Self::Audio           => ("audio",            Audio,          Forms,     Balanced,  NO,     NO,   NO,      YES,   NamedObject),
             Self::Administration  => ("administration",   Administration, IfJson,    Balanced,  NO,     NO,   NO,      YES,   NamedObject),
-            Self::Other           => ("other",            Objects,        IfJson,    Balanced,  NO,     NO,   YES,     YES,   NamedObject),
+            Self::Other           => ("other",            Objects,        Fields,    Balanced,  NO,     NO,   YES,     YES,   NamedObject),
         };
         EndpointTraits {
             label, class, inspection, keyless_routing, is_repeatable, is_usage_read, names_objects, runs_model, confined_access,
@@ -263,10 +269,10 @@ models           | models         | IfJson | Balanced  | yes        | no        
 chat_completions | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 messages         | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 embeddings       | embeddings     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post
-images           | images         | IfJson | Balanced  | no         | no         | no           | yes        | yes        | NamedObject
-audio            | audio          | IfJson | Balanced  | no         | no         | no           | no         | yes        | NamedObject
+images           | images         | Forms  | Balanced  | no         | no         | no           | yes        | yes        | NamedObject
+audio            | audio          | Forms  | Balanced  | no         | no         | no           | no         | yes        | NamedObject
 administration   | administration | IfJson | Balanced  | no         | no         | no           | no         | yes        | NamedObject
-other            | objects        | IfJson | Balanced  | no         | no         | no           | yes        | yes        | NamedObject";
+other            | objects        | Fields | Balanced  | no         | no         | no           | yes        | yes        | NamedObject";
         assert_eq!(table, expected);
     }
 

@@ -44,6 +44,12 @@ pub enum Fault {
     InvalidJson { problem: String, offset: u64 },
     /// Parsers could read the body in several ways. `offset` is in bytes of the decompressed body.
     AmbiguousBody { problem: String, offset: u64 },
+    /// The body is a form that parsers could read in several ways. `offset` is in bytes of the decompressed body.
+    AmbiguousForm { problem: String, offset: u64 },
+    /// The body is not a valid form. `offset` is in bytes of the decompressed body.
+    InvalidForm { problem: String, offset: u64 },
+    /// The boundary between the parts of a form, or whether the body is a form, is not certain by its `Content-Type`.
+    AmbiguousFormType { problem: &'static str },
     /// The body cannot be decompressed as its `content-encoding` says.
     UndecodableBody { problem: String },
     /// The body ended before it was complete.
@@ -225,6 +231,9 @@ impl Fault {
             Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, R::Head),
             Self::InvalidJson { .. } => (S::BAD_REQUEST, "invalid_json", INVALID, R::Body),
             Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
+            Self::AmbiguousForm { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
+            Self::InvalidForm { .. } => (S::BAD_REQUEST, "invalid_multipart", INVALID, R::Body),
+            Self::AmbiguousFormType { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
             Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, R::Body),
             Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, R::Body),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, R::TooLarge),
@@ -302,6 +311,9 @@ impl Fault {
             | Self::BadMethod { .. }
             | Self::InvalidJson { .. }
             | Self::AmbiguousBody { .. }
+            | Self::AmbiguousForm { .. }
+            | Self::InvalidForm { .. }
+            | Self::AmbiguousFormType { .. }
             | Self::UndecodableBody { .. }
             | Self::IncompleteBody
             | Self::BodyTooLarge { .. }

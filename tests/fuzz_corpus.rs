@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 #[path = "fuzz/targets/configuration.rs"]
 mod configuration;
+#[path = "fuzz/targets/multipart.rs"]
+mod multipart;
 #[path = "fuzz/targets/request_head.rs"]
 mod request_head;
 #[path = "fuzz/targets/response_stream.rs"]
@@ -30,6 +32,11 @@ fn run_corpus(target: &str, run: fn(&[u8])) {
 #[test]
 fn configuration_corpus_passes() {
     run_corpus("configuration", configuration::run);
+}
+
+#[test]
+fn form_corpus_passes() {
+    run_corpus("multipart", multipart::run);
 }
 
 #[test]

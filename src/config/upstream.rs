@@ -251,6 +251,9 @@ fn read_models(reader: &mut DocumentReader<'_>, section: &Section<'_>) -> (Model
 fn read_rename<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, String> {
     match text(value.get_ref())? {
         "" => Err("must not be empty".to_owned()),
+        // In a form, such a name would be a boundary between two parts.
+        name if name.starts_with("--") => Err("must not begin with --".to_owned()),
+        name if name.chars().any(char::is_control) => Err("must not contain control characters".to_owned()),
         name => Ok(name),
     }
 }

@@ -29,6 +29,11 @@ impl Fault {
             Self::AmbiguousBody { problem, offset } => {
                 format!("JSON parsers could read the request body in several ways: {problem} at byte {offset}. Send one JSON object in which every routing field appears once, as a text without lone surrogates.")
             }
+            Self::AmbiguousForm { problem, offset } => {
+                format!("The form in the request body is ambiguous: {problem} at byte {offset}. Send multipart/form-data with CRLF line ends, in which every routing field appears once, as plain text.")
+            }
+            Self::InvalidForm { problem, offset } => format!("The form in the request body is invalid: {problem} at byte {offset}. Send multipart/form-data (RFC 7578)."),
+            Self::AmbiguousFormType { problem } => format!("The Content-Type of the form {problem}. Send one Content-Type header: multipart/form-data with one boundary."),
             Self::UndecodableBody { problem } => format!("The request body cannot be decompressed: {problem}. Check it against its Content-Encoding, or send it uncompressed."),
             Self::IncompleteBody => "The request body ended before it was complete. Send the request again.".to_owned(),
             Self::BodyTooLarge { limit } => format!("The request body is larger than the limit of {limit} bytes. Send a smaller body, or ask the operator of this gateway to raise server.max_body."),
@@ -41,7 +46,7 @@ impl Fault {
             Self::InvalidKey { problem: KeyProblem::Expired } => "This API key has expired. Ask the operator of this gateway for a new key.".to_owned(),
             Self::InvalidKey { problem: KeyProblem::Disabled } => "This API key is disabled. Ask the operator of this gateway for another key.".to_owned(),
             Self::ModelForbidden { model, allowed } => format!("Your API key may not use the model '{model}'. It may use: {}.", list(allowed)),
-            Self::ModelUnreadable { problem } => format!("Your API key may use only some models, and {problem}. Send a JSON body with \"model\"."),
+            Self::ModelUnreadable { problem } => format!("Your API key may use only some models, and {problem}. Send a JSON body or a multipart/form-data body with \"model\"."),
             Self::PathForbidden { path, why } => format!("Your API key may not call {path}: {why}."),
             Self::ModelNotServed { model, served } if served.is_empty() => format!("The model '{model}' does not exist here. GET /v1/models lists the models that exist."),
             Self::ModelNotServed { model, served } => format!("The model '{model}' does not exist here. You may use: {}. GET /v1/models lists them.", list(served)),

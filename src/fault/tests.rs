@@ -46,6 +46,17 @@ fn faults_of_bodies() -> Vec<Fault> {
             problem: ambiguous,
             offset,
         },
+        Fault::AmbiguousForm {
+            problem: problem(),
+            offset,
+        },
+        Fault::InvalidForm {
+            problem: problem(),
+            offset,
+        },
+        Fault::AmbiguousFormType {
+            problem: "has a problem",
+        },
         Fault::UndecodableBody { problem: problem() },
         Fault::IncompleteBody,
         Fault::BodyTooLarge { limit: 9 },
@@ -155,6 +166,9 @@ const TABLE: &str = "
 403 origin_not_allowed permission_error - forbidden - -
 403 origin_not_allowed permission_error - forbidden - -
 400 invalid_json invalid_request_error - body - -
+400 ambiguous_body invalid_request_error - body - -
+400 ambiguous_body invalid_request_error - body - -
+400 invalid_multipart invalid_request_error - body - -
 400 ambiguous_body invalid_request_error - body - -
 400 undecodable_body invalid_request_error - body - -
 400 incomplete_body invalid_request_error - body - close

@@ -2,7 +2,7 @@
 
 use super::{
     json::lexer::InstructionSet,
-    request::scanner::{RequestScanRules, RequestScanner},
+    request::{rules::RequestScanRules, scanner::RequestScanner},
 };
 
 pub use super::request::conversation::{DigestBuilder, Item, Leaf, Part};

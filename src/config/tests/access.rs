@@ -270,6 +270,8 @@ fn models_may_have_other_names_at_the_upstream() {
     for (models, expected) in [
         ("{ \"gpt-*\" = \"x\" }", "must be the name of one model"),
         ("{ a = \"\" }", "must not be empty"),
+        ("{ a = \"--b\" }", "must not begin with --"),
+        ("{ a = \"b\\r\\nc\" }", "must not contain control characters"),
         ("{ a = 1 }", "must be a string"),
         ("{}", "models must name at least one model"),
     ] {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
@@ -46,6 +47,7 @@ pub(in crate::proxy) struct HttpSender {
     model: Option<String>,
     /// The bytes of the body that name the model; `None` if they cannot be replaced.
     model_at: Option<Range<u64>>,
+    model_syntax: ModelSyntax,
     repeatability: Repeatability,
     /// Where the request names objects.
     objects: NamedObjects,
@@ -53,6 +55,29 @@ pub(in crate::proxy) struct HttpSender {
     content: AnswerContent,
     limits: RequestLimits,
     clock: Clock,
+}
+
+/// How a body writes the name of its model.
+#[derive(Clone, Copy)]
+enum ModelSyntax {
+    /// As a JSON string.
+    Json,
+    /// As the bytes between two line ends, in a form.
+    Plain,
+}
+
+impl ModelSyntax {
+    /// A name as the body writes it. `name` is the name as a JSON string.
+    fn write(self, name: &Bytes) -> Bytes {
+        match self {
+            Self::Json => name.clone(),
+            Self::Plain => {
+                let plain: String =
+                    serde_json::from_slice(name).expect("the names of upstreams are kept as JSON strings");
+                plain.into()
+            }
+        }
+    }
 }
 
 impl HttpSender {
@@ -77,6 +102,10 @@ impl HttpSender {
             turn_state: admitted.turn_state,
             model: inspected.facts.model,
             model_at: inspected.facts.model_at.filter(|_| is_plain),
+            model_syntax: match admitted.form {
+                Some(_) => ModelSyntax::Plain,
+                None => ModelSyntax::Json,
+            },
             repeatability: match (is_safe, is_repeatable) {
                 (true, _) => Repeatability::Safe,
                 (false, true) => Repeatability::Repeatable,
@@ -121,7 +150,7 @@ impl HttpSender {
                 model: truncated(model),
             });
         };
-        let spliced = body.splice(at, name.clone());
+        let spliced = body.splice(at, self.model_syntax.write(name));
         spliced.expect("a body whose model is known has been kept, and the model's bytes are in it");
         Ok(())
     }

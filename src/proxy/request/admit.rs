@@ -14,6 +14,7 @@ use crate::proxy::{
     request::{
         answer_content::answer_content,
         caller::{self, Caller},
+        form::{self, ReceivedForm},
         headers::{self, CallersCredential, CredentialHandling},
         host, path_access,
         received::ReceivedHead,
@@ -25,7 +26,7 @@ use crate::{
     endpoint::{Endpoint, Inspection},
     fault::Fault,
     ids::UpstreamId,
-    scan::{Encoding, EncodingKind},
+    scan::{Encoding, EncodingKind, FormExtent},
     state::Snapshot,
     wire::Framing,
 };
@@ -54,6 +55,8 @@ pub(in crate::proxy) struct Admitted<'a> {
     pub coding: EncodingKind,
     /// Whether the content type is JSON.
     pub is_json: bool,
+    /// The form in the body, if fields of it are read.
+    pub form: Option<Box<ReceivedForm>>,
     /// The turn state that the client returned, if a configured upstream issued it to the caller's group.
     pub turn_state: Option<ReturnedTurnState>,
 }
@@ -67,7 +70,7 @@ pub(in crate::proxy) struct ReturnedTurnState {
 }
 
 impl Admitted<'_> {
-    /// Whether the body is inspected: an upstream will read it as JSON, and Steadfast can decompress it.
+    /// Whether the body is inspected: an upstream will read it as JSON or as a form, and Steadfast can decompress it.
     pub fn is_inspected(&self) -> bool {
         if self.framing == Framing::None || self.coding == EncodingKind::Unknown {
             return false;
@@ -75,6 +78,9 @@ impl Admitted<'_> {
         match self.target.endpoint.inspection() {
             Inspection::Always => true,
             Inspection::IfJson => self.is_json,
+            Inspection::Forms | Inspection::Fields => {
+                self.is_json || self.form.as_ref().is_some_and(|form| form.extent == FormExtent::Whole)
+            }
         }
     }
 }
@@ -105,7 +111,8 @@ pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u
 /// Checks the rest of a request's head and prepares it for upstreams.
 ///
 /// # Errors
-/// If the caller's group may not call the path, if the client asks for a WebSocket, or if the body is too large.
+/// If the caller's group may not call the path, if the client asks for a WebSocket, if the body is too large, or if it is a
+/// form whose boundary is not certain.
 pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a>) -> Result<Admitted<'a>, Fault> {
     let Identified { caller, target, head } = identified;
     let ReceivedHead {
@@ -137,6 +144,10 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     let coding = coding(&headers);
     // An upstream may read any of several content types.
     let is_json = headers.get_all(CONTENT_TYPE).iter().any(names_json);
+    let form = match is_json {
+        true => None,
+        false => form::read(&headers, &target, framing, coding)?,
+    };
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }
@@ -159,6 +170,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         framing,
         coding,
         is_json,
+        form,
         turn_state,
     })
 }

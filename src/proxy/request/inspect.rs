@@ -1,21 +1,28 @@
 //! The second stage: reads the body of a request, and the facts about the session in it.
 //!
 //! A body that an upstream will read as JSON is held until its end, for two reasons: most clients write the session key at
-//! the end of the body, and an ambiguous body must not reach any upstream. Every other body is passed on as it arrives.
+//! the end of the body, and an ambiguous body must not reach any upstream. A form that names its model is held for the same
+//! reasons. Of any other form, such as the upload of a large file, only the fields before its first file are held until the
+//! route is decided. Every other body is passed on as it arrives.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::proxy::request::{admit::Admitted, buffer::BufferReservation};
+use crate::proxy::request::{admit::Admitted, buffer::BufferReservation, form::ReceivedForm};
 use crate::{
     body_path::BodyPaths,
     fault::Fault,
     policy::tokens::MediaCost,
-    scan::{BodyInspector, InspectError, ReferenceSearch, RequestFacts, RequestScanRules},
+    scan::{
+        BodyInspector, FormExtent, InspectError, MultipartScanner, ReferenceSearch, RequestFacts, RequestScanRules,
+    },
     state::Snapshot,
     wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
 };
+
+/// The maximum number of bytes of a form that are read for the fields before its first file.
+const MAX_FIELDS: usize = 64 << 10;
 
 /// The body of a request, and what has been read from it.
 pub(in crate::proxy) struct Inspected {
@@ -48,6 +55,10 @@ pub(in crate::proxy) async fn inspect(
     if admitted.is_inspected() {
         return read(admitted, intake, snapshot, buffers).await;
     }
+    if let Some(form) = &admitted.form {
+        // The future is boxed, because such requests are rare and a request's future is as large as its largest branch.
+        return Box::pin(read_fields(admitted, form, intake, snapshot, buffers)).await;
+    }
     let body = match framing {
         Framing::None => Replay::empty(framing),
         Framing::Length(_) | Framing::Chunked => Replay::passing(intake, framing),
@@ -67,17 +78,14 @@ async fn read(
 ) -> Result<Inspected, Fault> {
     let max_body = snapshot.limits.max_body;
     let mut reservation = BufferReservation::new(buffers, max_body);
-    let rules = RequestScanRules {
-        paths: &snapshot.body_paths,
-        references: match admitted.caller.group.shares_accounts {
-            true => ReferenceSearch::Exhaustive,
-            false => ReferenceSearch::Usual,
-        },
-    };
-    let mut inspector = BodyInspector::new(admitted.coding, max_body, rules)
-        // The coding is known, see `Admitted::is_inspected`. The only failure left is a decompressor that cannot
-        // allocate its memory.
-        .ok_or(Fault::Internal)?;
+    let rules = scan_rules(admitted, snapshot);
+    let mut inspector = match &admitted.form {
+        Some(form) => BodyInspector::form(admitted.coding, max_body, rules, &form.boundary),
+        None => BodyInspector::new(admitted.coding, max_body, rules),
+    }
+    // The coding is known, see `Admitted::is_inspected`. The only failure left is a decompressor that cannot
+    // allocate its memory.
+    .ok_or(Fault::Internal)?;
     let mut keep = KeptBodyBuilder::default();
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
@@ -103,6 +111,70 @@ async fn read(
     })
 }
 
+/// What is looked for in the body of a request.
+fn scan_rules<'a>(admitted: &Admitted<'_>, snapshot: &'a Snapshot) -> RequestScanRules<'a> {
+    RequestScanRules {
+        paths: &snapshot.body_paths,
+        references: match admitted.caller.group.shares_accounts {
+            true => ReferenceSearch::Exhaustive,
+            false => ReferenceSearch::Usual,
+        },
+    }
+}
+
+/// Reads the fields of a form that arrive before its first file. The rest of the body is passed on as it arrives.
+async fn read_fields(
+    admitted: &Admitted<'_>,
+    form: &ReceivedForm,
+    mut intake: Intake,
+    snapshot: &Snapshot,
+    buffers: &Arc<Semaphore>,
+) -> Result<Inspected, Fault> {
+    let mut reservation = BufferReservation::new(buffers, snapshot.limits.max_body);
+    let mut scanner = MultipartScanner::new(scan_rules(admitted, snapshot), &form.boundary, FormExtent::BeforeFiles);
+    let mut keep = KeptBodyBuilder::default();
+    let mut left = MAX_FIELDS;
+    let mut is_complete = false;
+    while left > 0 && !scanner.is_at_file() && !is_complete {
+        let Some(piece) = intake.next().await else {
+            is_complete = true;
+            continue;
+        };
+        let piece = piece.map_err(fault_of_body)?;
+        reservation.grow_to(intake.received()).await?;
+        let (read, _) = piece.split_at(piece.len().min(left));
+        scanner
+            .feed(read)
+            .map_err(|error| fault_of_inspection(InspectError::InvalidForm(error), &snapshot.body_paths))?;
+        left -= read.len();
+        keep.push(piece);
+    }
+    let beginning = keep.finish(reservation.into_permit());
+    let facts = match (is_complete, intake.received()) {
+        (false, _) | (true, 0) => scanner.into_facts(),
+        (true, _) => scanner
+            .finish()
+            .map_err(|error| fault_of_inspection(InspectError::InvalidForm(error), &snapshot.body_paths))?,
+    };
+    let body = match is_complete {
+        true => Replay::kept(beginning, admitted.framing),
+        false => {
+            intake.give_back(beginning);
+            Replay::passing(intake, admitted.framing)
+        }
+    };
+    Ok(Inspected {
+        // The rest of the form may name another model, so the model decides nothing.
+        facts: RequestFacts {
+            model: None,
+            model_at: None,
+            ..facts
+        },
+        body,
+        decompressed: 0,
+    })
+}
+
 /// The fault of a request whose body could not be received.
 pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     match error {
@@ -121,6 +193,13 @@ fn fault_of_inspection(error: InspectError, paths: &BodyPaths) -> Fault {
             match error.kind.is_ambiguity() {
                 true => Fault::AmbiguousBody { problem, offset },
                 false => Fault::InvalidJson { problem, offset },
+            }
+        }
+        InspectError::InvalidForm(error) => {
+            let (problem, offset) = (error.kind.to_string(), error.offset);
+            match error.kind.is_ambiguity() {
+                true => Fault::AmbiguousForm { problem, offset },
+                false => Fault::InvalidForm { problem, offset },
             }
         }
         InspectError::TooLarge { limit } => Fault::BodyTooLarge { limit },

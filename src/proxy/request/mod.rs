@@ -8,15 +8,17 @@
 //! - `object_path` finds the objects that the path names.
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
 //! - [`answer_content`] tells what a good answer to the request contains.
+//! - `form` recognises a form by its content type.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
-//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON. `buffer` reserves memory for it, and
+//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer` reserves memory for it, and
 //! [`model_access`] checks whether the caller's group may use the model that the body names.
 
 pub(super) mod admit;
 pub(super) mod answer_content;
 mod buffer;
 pub(super) mod caller;
+mod form;
 pub(super) mod headers;
 mod host;
 pub(super) mod inspect;

@@ -70,6 +70,15 @@ impl RequestTarget {
         self.tail().strip_prefix("/responses/") == Some(COUNT_TOKENS)
     }
 
+    /// Whether a form that is sent to the path names its model. The paths of images and audio have their own endpoints.
+    pub fn takes_model_in_form(&self) -> bool {
+        match self.endpoint {
+            Endpoint::Images | Endpoint::Audio => true,
+            Endpoint::Other => is_below(self.tail(), "/videos") || matches!(self.tail(), "/moderations" | "/rerank"),
+            _ => false,
+        }
+    }
+
     /// The id of the model that the path names, as in `/models/{id}`. It is still percent-encoded and may contain slashes.
     pub fn model_id(&self) -> Option<&str> {
         if self.endpoint != Endpoint::Models {

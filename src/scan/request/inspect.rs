@@ -7,7 +7,13 @@ use std::{
 
 use super::{
     facts::RequestFacts,
-    scanner::{RequestScanRules, RequestScanner},
+    multipart::{
+        boundary::Boundary,
+        error::MultipartError,
+        scanner::{FormExtent, MultipartScanner},
+    },
+    rules::RequestScanRules,
+    scanner::RequestScanner,
 };
 use crate::scan::{
     encoding::{ContentDecoder, Encoding, EncodingKind},
@@ -24,6 +30,8 @@ const RATIO_FREE: u64 = 1024 * 1024;
 pub enum InspectError {
     /// The body is not valid, unambiguous JSON (400).
     InvalidJson(JsonError),
+    /// The body is not a valid, unambiguous form (400).
+    InvalidForm(MultipartError),
     /// The decompressed body is larger than the limit (413).
     TooLarge {
         /// The limit in bytes.
@@ -38,6 +46,7 @@ impl fmt::Display for InspectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidJson(error) => error.fmt(f),
+            Self::InvalidForm(error) => error.fmt(f),
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
             Self::Undecodable(problem) => write!(f, "the body cannot be decompressed: {problem}"),
         }
@@ -48,7 +57,8 @@ impl std::error::Error for InspectError {}
 
 /// Reads a body as it arrives, compressed or not.
 ///
-/// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and the memory of [`RequestScanner`].
+/// The memory is bounded: a buffer of 32 KiB, the zstd window of at most 8 MiB, and the memory of [`RequestScanner`] or
+/// [`MultipartScanner`].
 pub struct BodyInspector<'r> {
     decoder: ContentDecoder<ScannerSink<'r>>,
     /// The rules of the scanner.
@@ -57,9 +67,35 @@ pub struct BodyInspector<'r> {
     failed: Option<InspectError>,
 }
 
+/// The scanner of a body, by the format of the body.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all bodies are JSON, and their scanner needs no allocation"
+)]
+enum BodyScanner<'r> {
+    Json(RequestScanner<'r>),
+    Form(Box<MultipartScanner<'r>>),
+}
+
+impl BodyScanner<'_> {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
+        match self {
+            Self::Json(scanner) => scanner.feed(piece).map_err(InspectError::InvalidJson),
+            Self::Form(scanner) => scanner.feed(piece).map_err(InspectError::InvalidForm),
+        }
+    }
+
+    fn finish(self) -> Result<RequestFacts, InspectError> {
+        match self {
+            Self::Json(scanner) => scanner.finish().map_err(InspectError::InvalidJson),
+            Self::Form(scanner) => scanner.finish().map_err(InspectError::InvalidForm),
+        }
+    }
+}
+
 /// Receives the decompressed bytes.
 struct ScannerSink<'r> {
-    scanner: RequestScanner<'r>,
+    scanner: BodyScanner<'r>,
     /// The maximum number of decompressed bytes.
     limit: u64,
     /// The number of bytes so far, as sent.
@@ -71,15 +107,36 @@ struct ScannerSink<'r> {
 }
 
 impl<'r> BodyInspector<'r> {
-    /// An inspector of a body with the given content coding and at most `max_decompressed` bytes after decompression, which
+    /// An inspector of a JSON body with the given content coding and at most `max_decompressed` bytes after decompression, which
     /// looks for what `rules` say. Returns `None` if the coding is not known, or if the decompressor cannot be allocated.
     pub fn new(encoding: EncodingKind, max_decompressed: u64, rules: RequestScanRules<'r>) -> Option<Self> {
+        let scanner = BodyScanner::Json(RequestScanner::new(rules));
+        Self::with_scanner(encoding, max_decompressed, rules, scanner)
+    }
+
+    /// An inspector as [`BodyInspector::new`] makes it, of a form whose parts are divided by `boundary`.
+    pub fn form(
+        encoding: EncodingKind,
+        max_decompressed: u64,
+        rules: RequestScanRules<'r>,
+        boundary: &Boundary,
+    ) -> Option<Self> {
+        let scanner = MultipartScanner::new(rules, boundary, FormExtent::Whole);
+        let scanner = BodyScanner::Form(Box::new(scanner));
+        Self::with_scanner(encoding, max_decompressed, rules, scanner)
+    }
+
+    fn with_scanner(
+        encoding: EncodingKind,
+        max_decompressed: u64,
+        rules: RequestScanRules<'r>,
+        scanner: BodyScanner<'r>,
+    ) -> Option<Self> {
         let encoding: Option<Encoding> = match encoding {
             EncodingKind::Identity => None,
             EncodingKind::Known(encoding) => Some(encoding),
             EncodingKind::Unknown => return None,
         };
-        let scanner = RequestScanner::new(rules);
         let sink = ScannerSink {
             scanner,
             limit: max_decompressed,
@@ -128,9 +185,9 @@ impl<'r> BodyInspector<'r> {
         if let Err(error) = self.decoder.finish() {
             return Err(self.fail(&error));
         }
-        let empty = RequestScanner::new(self.rules);
+        let empty = BodyScanner::Json(RequestScanner::new(self.rules));
         let scanner = std::mem::replace(&mut self.decoder.sink_mut().scanner, empty);
-        scanner.finish().map_err(InspectError::InvalidJson)
+        scanner.finish()
     }
 
     /// Turns an error of the decoder into an [`InspectError`]. If the sink has refused a piece, its reason is returned.
@@ -152,7 +209,7 @@ impl ScannerSink<'_> {
             let problem = format!("the body expands more than {MAX_RATIO} times");
             return Err(InspectError::Undecodable(problem));
         }
-        self.scanner.feed(piece).map_err(InspectError::InvalidJson)
+        self.scanner.feed(piece)
     }
 }
 

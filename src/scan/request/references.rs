@@ -6,7 +6,7 @@
 
 use super::{
     facts::{NamedObject, ReferenceKind, RequestFacts},
-    scanner::ReferenceSearch,
+    rules::ReferenceSearch,
 };
 use crate::{
     ids::ObjectId,

@@ -7,7 +7,7 @@ use super::{
     facts::{ReferenceKind, RequestFacts},
     paths::PathReader,
     references::{Place, ReferenceReader, ReferenceSlot, TYPE_NAMES},
-    scanner::RequestScanRules,
+    rules::RequestScanRules,
 };
 use crate::{
     body_path::BodyPath,

@@ -12,7 +12,11 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::wire::body::{framing::BodyError, request::RequestBody};
+use crate::wire::body::{
+    framing::BodyError,
+    kept::{KeptBody, KeptBodyReader},
+    request::RequestBody,
+};
 
 /// A client's request body as it arrives. Its size and its pauses are limited.
 pub struct Intake {
@@ -23,6 +27,8 @@ pub struct Intake {
     limit: u64,
     /// The bytes received so far. The count is shared, because the request log reads it after the body is gone.
     received: Arc<AtomicU64>,
+    /// The beginning of the body, if it has been [given back](Self::give_back). It is read first.
+    given_back: Option<Box<KeptBodyReader>>,
 }
 
 impl Intake {
@@ -33,12 +39,19 @@ impl Intake {
             idle,
             limit,
             received: Arc::default(),
+            given_back: None,
         }
+    }
+
+    /// Gives the beginning of the body back, which has been read. It will be read again, before the rest.
+    pub fn give_back(&mut self, beginning: KeptBody) {
+        let reader = KeptBodyReader::new(beginning);
+        self.given_back = (reader.remaining() > 0).then(|| Box::new(reader));
     }
 
     /// Whether all of the body has been read.
     pub fn is_end(&self) -> bool {
-        self.body.is_end()
+        self.given_back.is_none() && self.body.is_end()
     }
 
     /// The number of bytes received so far.
@@ -57,6 +70,13 @@ impl Intake {
     }
 
     pub(in crate::wire) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(reader) = &mut self.given_back {
+            let piece = reader.next();
+            if reader.remaining() == 0 {
+                self.given_back = None;
+            }
+            return Poll::Ready(piece.map(Ok));
+        }
         let piece = ready!(self.body.poll_data(cx, self.idle));
         if let Some(Ok(piece)) = &piece {
             let length = piece.len() as u64;
@@ -79,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::wire::{
-        body::framing::Framing,
+        body::{framing::Framing, kept::KeptBodyBuilder},
         http1::server::connection::{ClientConnection, Http1RequestBody},
         server::{activity::Activity, socket::ClientSocket},
         transport::Transport,
@@ -110,6 +130,25 @@ mod tests {
             assert!(intake.is_end());
             assert_eq!((intake.received(), intake.counter().load(Ordering::Relaxed)), (8, 8));
         }
+    }
+
+    #[tokio::test]
+    async fn a_beginning_that_is_given_back_is_read_again_before_the_rest() {
+        let (mut intake, mut client) = intake(8);
+        client.write_all(b"12345").await.expect("written");
+        let mut beginning = KeptBodyBuilder::default();
+        while intake.received() < 5 {
+            beginning.push(intake.next().await.expect("a piece").expect("good bytes"));
+        }
+        client.write_all(b"678").await.expect("written");
+        intake.give_back(beginning.finish(None));
+        let mut again = Vec::new();
+        while let Some(piece) = intake.next().await {
+            assert!(again.len() < 5 || !intake.is_end() || again.len() + piece.as_ref().map_or(0, Bytes::len) == 8);
+            again.extend_from_slice(&piece.expect("good bytes"));
+        }
+        assert_eq!((&again[..], intake.received()), (&b"12345678"[..], 8));
+        assert!(intake.is_end());
     }
 
     #[tokio::test]

@@ -187,7 +187,7 @@ proptest! {
             owner: owner.map(upstream),
             issuer: issuer.map(upstream),
         };
-        let preference = Preference { affinity, pin: pin.map(upstream) };
+        let preference = Preference { affinity, pin: pin.map(upstream), ..Preference::default() };
         let one_class = pool_with(&|_| 0);
         let classes = pool_with(&|n| excluded >> n & 1);
         let found = candidates(&one_class, preference, ExcludedCandidates(excluded), random, |_| 0);

@@ -17,6 +17,7 @@ const NOT_FOUND: ErrorFacts<'_> = ErrorFacts {
     says_credential: false,
     says_permission: false,
     says_quota: false,
+    says_model_not_found: false,
     says_not_found: true,
     says_unknown_route: false,
 };

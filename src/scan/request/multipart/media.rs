@@ -1,0 +1,96 @@
+//! The kinds of the files in a form.
+
+use super::part_head::PartHead;
+use crate::media::MediaTally;
+
+/// The kind of a file in a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MediaKind {
+    Image,
+    /// Audio or video.
+    Recording,
+    File,
+}
+
+/// The endings of the names of recordings that the API accepts, and of those that encoders write.
+const RECORDINGS: [&str; 15] = [
+    "aac", "aif", "aiff", "flac", "m4a", "mov", "mp3", "mp4", "mpeg", "mpga", "oga", "ogg", "opus", "wav", "webm",
+];
+const IMAGES: [&str; 9] = ["avif", "bmp", "gif", "heic", "jpeg", "jpg", "png", "tiff", "webp"];
+
+impl MediaKind {
+    /// The kind of the file in a part, by its type, or by the name of the file if the type says nothing.
+    pub fn of(head: &PartHead<'_>) -> Self {
+        let of_type = head.content_type.and_then(|content_type| {
+            let (family, _) = content_type.split_at(memchr::memchr(b'/', content_type)?);
+            [
+                ("image", Self::Image),
+                ("audio", Self::Recording),
+                ("video", Self::Recording),
+            ]
+            .into_iter()
+            .find(|(name, _)| family.eq_ignore_ascii_case(name.as_bytes()))
+        });
+        if let Some((_, kind)) = of_type {
+            return kind;
+        }
+        let name = head.file_name.unwrap_or_default();
+        let ending = memchr::memrchr(b'.', name).map_or(&[][..], |dot| name.get(dot + 1..).unwrap_or_default());
+        let is_one_of = |endings: &[&str]| {
+            endings
+                .iter()
+                .any(|known| ending.eq_ignore_ascii_case(known.as_bytes()))
+        };
+        if is_one_of(&IMAGES) || ending.is_empty() && matches!(head.name, b"image" | b"image[]" | b"mask") {
+            Self::Image
+        } else if is_one_of(&RECORDINGS) {
+            Self::Recording
+        } else {
+            Self::File
+        }
+    }
+
+    /// Counts a file of this kind with `bytes` bytes.
+    pub fn count(self, bytes: u64, tally: &mut MediaTally) {
+        let counter = match self {
+            Self::Image => &mut tally.images,
+            Self::Recording => &mut tally.recordings,
+            Self::File => &mut tally.files,
+        };
+        *counter = counter.saturating_add(1);
+        tally.bytes = tally.bytes.saturating_add(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_decides_before_the_name() {
+        for (name, file_name, content_type, expected) in [
+            ("file", "speech.mp3", Some("audio/mpeg"), MediaKind::Recording),
+            (
+                "file",
+                "speech.MP3",
+                Some("application/octet-stream"),
+                MediaKind::Recording,
+            ),
+            ("file", "speech.webm", None, MediaKind::Recording),
+            ("file", "a.png", Some("video/mp4"), MediaKind::Recording),
+            ("image", "a.png", None, MediaKind::Image),
+            ("image[]", "a.bin", Some("Image/PNG"), MediaKind::Image),
+            ("image", "upload", Some("application/octet-stream"), MediaKind::Image),
+            ("file", "batch.jsonl", Some("application/jsonl"), MediaKind::File),
+            ("file", "upload", None, MediaKind::File),
+        ] {
+            let head = PartHead {
+                name: name.as_bytes(),
+                file_name: Some(file_name.as_bytes()),
+                content_type: content_type.map(str::as_bytes),
+                ..PartHead::default()
+            };
+            assert_eq!(MediaKind::of(&head), expected, "{name} {file_name} {content_type:?}");
+        }
+    }
+}
