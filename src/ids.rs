@@ -203,6 +203,12 @@ impl OwnedKey {
         Self(XxHash3_64::oneshot_with_seed(seed, &object.0.to_le_bytes()))
     }
 
+    /// The key of the beginning of a conversation, whose cache an upstream has.
+    pub fn from_content(namespace: Namespace, content: ContentDigest) -> Self {
+        let seed = seed::CONTENT ^ namespace.0;
+        Self(XxHash3_64::oneshot_with_seed(seed, &content.0.to_le_bytes()))
+    }
+
     /// The key of an encrypted content.
     pub fn from_encrypted_content(namespace: Namespace, content: EncryptedContent) -> Self {
         let seed = seed::ENCRYPTED ^ namespace.0;

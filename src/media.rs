@@ -12,3 +12,27 @@ pub struct MediaTally {
     /// The length of all of them in bytes, as the body has them.
     pub bytes: u64,
 }
+
+/// The kinds of base64 data and of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaKind {
+    /// A picture.
+    Image,
+    /// Audio or video.
+    Recording,
+    /// Anything else.
+    File,
+}
+
+impl MediaTally {
+    /// Counts data of this kind with a length of `bytes`.
+    pub fn add(&mut self, kind: MediaKind, bytes: u64) {
+        let counter = match kind {
+            MediaKind::Image => &mut self.images,
+            MediaKind::Recording => &mut self.recordings,
+            MediaKind::File => &mut self.files,
+        };
+        *counter = counter.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}

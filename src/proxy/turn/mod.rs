@@ -13,6 +13,7 @@
 //!   from a request; a WebSocket message and a test make them directly.
 //! - [`affinity`] reads the session key, the owner of the named state and the issuer of the turn state from the facts.
 //! - [`ownership`] finds the owners of the objects that the request names, and remembers those that a search has found.
+//! - [`beginning`] finds the upstream of a compaction that does not name its session.
 //! - [`pick`] chooses the upstream that the turn goes to next, or waits for it, and takes a lease there.
 //!   The brake (`pick/brake`) refuses a turn whose session or pool has failed everywhere, unless it is a probe.
 //! - [`outlook`] tells why no upstream takes the turn, and when one may.
@@ -32,6 +33,7 @@
 pub(super) mod affinity;
 pub(super) mod answer_content;
 pub(super) mod attempts;
+mod beginning;
 pub(super) mod confirm;
 pub(super) mod facts;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{mem, time::Duration};
 pub(super) use self::turn_brake::FailureEvidence;
 use self::{setbacks::Setbacks, turn_brake::TurnBrake};
 use super::{
-    affinity,
+    affinity, beginning,
     confirm::{self, PinUpdate},
     facts::{HeaderLookup, TurnFacts},
     outlook::{Obstacle, Outlook},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     endpoint::EndpointClass,
     fault::{self, Fault, UnavailableCause},
-    ids::{ModelKey, Namespace, UpstreamId},
+    ids::{ModelKey, Namespace, OwnedKey, UpstreamId},
     policy::{
         self, Affinity, Availability, Candidate, Decision, KeylessChoice, LimitCause, MemberIndex, Preference,
         RequestClass, Route, WaitLimits, outlier,
@@ -57,6 +57,8 @@ pub(in crate::proxy) struct Turn<'a> {
     pin: Option<UpstreamId>,
     /// The rule by which a served turn changes that pin.
     pin_update: PinUpdate,
+    /// The beginning of the conversation, if the session has a key.
+    beginning: Option<OwnedKey>,
     /// The objects and encrypted items of the request whose owner is not known.
     unowned: Option<Box<UnownedState>>,
     /// How the first upstream is chosen if the turn has neither session nor owner.
@@ -130,7 +132,8 @@ impl<'a> Turn<'a> {
             Some(_) => eligibility,
             None => snapshot.narrowed(eligibility, &gateway.runtime, model, now),
         };
-        let pin = affinity.key.and_then(|key| gateway.runtime.pins.get(key, now));
+        let pin = beginning::pin(gateway, facts, &affinity, now);
+        let beginning = beginning::keyed(facts, &affinity);
         let pinned = pin.and_then(|id| snapshot.rendezvous.position(id));
         let pin_update = affinity::pin_update(snapshot, &eligibility, facts, pinned);
         let class = facts.endpoint.class();
@@ -145,6 +148,7 @@ impl<'a> Turn<'a> {
             affinity,
             pin,
             pin_update,
+            beginning,
             unowned,
             keyless,
             number,
@@ -268,6 +272,9 @@ impl<'a> Turn<'a> {
     /// Records that `upstream` has served the turn.
     pub fn confirm(&self, upstream: &Upstream) {
         confirm::confirm_pin(self.gateway, self.affinity.key, self.pin, self.pin_update, upstream.id);
+        if let Some(beginning) = self.beginning {
+            beginning::confirm(self.gateway, beginning, upstream.id);
+        }
         if let Some(unowned) = &self.unowned {
             unowned.record_owner(self.gateway, upstream.id);
         }

@@ -5,14 +5,7 @@
 //! a long string, its first bytes are kept.
 
 use super::capture::StreamSlice;
-
-/// The kinds of base64 data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::scan) enum MediaKind {
-    Image,
-    Recording,
-    File,
-}
+use crate::media::MediaKind;
 
 /// The number of bytes before a string that are searched for its key.
 const BEFORE: usize = 32;

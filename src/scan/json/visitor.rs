@@ -1,7 +1,7 @@
 //! The interface between the scanner and a reader of fields.
 
-use super::{capture::StreamSlice, error::JsonError, media::MediaKind};
-use crate::ids::EncryptedContent;
+use super::{capture::StreamSlice, error::JsonError};
+use crate::{ids::EncryptedContent, media::MediaKind};
 
 /// Receives the members of the outermost containers of a JSON text, in the order in which they stand.
 ///

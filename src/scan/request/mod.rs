@@ -13,6 +13,7 @@ mod paths;
 mod references;
 pub(super) mod rules;
 pub(super) mod scanner;
+mod slots;
 mod visitor;
 
 #[cfg(test)]

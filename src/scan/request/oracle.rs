@@ -11,7 +11,7 @@ mod media;
 mod tree;
 
 use serde_json::Value;
-use tree::{Node, Text, unescaped, without_lone_surrogates};
+use tree::{Node, StringNode, unescaped, without_lone_surrogates};
 
 /// The facts that the scanner must find in a body.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Rules<'r> {
 }
 
 /// The body must be refused.
-struct Refused;
+struct RefusedBody;
 
 /// The fields that are members of the root.
 const FIELDS: [&str; 10] = [
@@ -83,14 +83,14 @@ pub fn read(body: &[u8], rules: Rules<'_>) -> Option<ExpectedFacts> {
     })
 }
 
-fn facts_of(members: &[(Text<'_>, Node<'_>)], rules: Rules<'_>) -> Result<ExpectedFacts, Refused> {
+fn facts_of(members: &[(StringNode<'_>, Node<'_>)], rules: Rules<'_>) -> Result<ExpectedFacts, RefusedBody> {
     let mut facts = ExpectedFacts::default();
     for name in FIELDS {
         let Some(value) = only(members, name)? else { continue };
         match (name, value) {
             ("model", Node::String(text)) => facts.model = Some(routing_text(text)?),
             ("model", Node::Other(b"null")) => {}
-            ("model", _) => return Err(Refused),
+            ("model", _) => return Err(RefusedBody),
             ("stream", value) => facts.stream = flag(value),
             ("store", value) => facts.store = flag(value),
             ("background", value) => facts.background = flag(value),
@@ -105,33 +105,31 @@ fn facts_of(members: &[(Text<'_>, Node<'_>)], rules: Rules<'_>) -> Result<Expect
         rules,
         found: Vec::new(),
     };
-    names.object(members, 1, None, false)?;
+    names.object(members, 1, None)?;
     if names.found.len() > 256 && rules.is_exhaustive {
-        return Err(Refused);
+        return Err(RefusedBody);
     }
     names.found.truncate(256);
     facts.named = names.found;
     for part in ["instructions", "system", "input", "messages"] {
         if let Some(value) = only(members, part)? {
-            facts
-                .items
-                .extend(conversation::items(part, value, rules.is_exhaustive));
+            facts.items.extend(conversation::items(part, value, rules));
         }
     }
     Ok(facts)
 }
 
 /// The value of the member with this name.
-fn only<'n, 'b>(members: &'n [(Text<'b>, Node<'b>)], name: &str) -> Result<Option<&'n Node<'b>>, Refused> {
+fn only<'n, 'b>(members: &'n [(StringNode<'b>, Node<'b>)], name: &str) -> Result<Option<&'n Node<'b>>, RefusedBody> {
     let in_other_case = |key: &str| key != name && folded(key) == folded(name);
     if members.iter().any(|(key, _)| in_other_case(key.name())) {
-        return Err(Refused);
+        return Err(RefusedBody);
     }
     let mut found = members.iter().filter(|(key, _)| key.name() == name);
     let first = found.next();
     match found.next() {
         None => Ok(first.map(|(_, value)| value)),
-        Some(_) => Err(Refused),
+        Some(_) => Err(RefusedBody),
     }
 }
 
@@ -141,9 +139,9 @@ fn folded(key: &str) -> String {
         .replace('\u{212a}', "k")
 }
 
-fn routing_text(text: &Text<'_>) -> Result<String, Refused> {
+fn routing_text(text: &StringNode<'_>) -> Result<String, RefusedBody> {
     match text.raw.len() > 4096 || text.has_lone_surrogate() {
-        true => Err(Refused),
+        true => Err(RefusedBody),
         false => Ok(text.text.clone()),
     }
 }
@@ -156,7 +154,7 @@ fn flag(value: &Node<'_>) -> Option<bool> {
     }
 }
 
-fn text_at(members: &[(Text<'_>, Node<'_>)], path: &[&str]) -> Result<Option<String>, Refused> {
+fn text_at(members: &[(StringNode<'_>, Node<'_>)], path: &[&str]) -> Result<Option<String>, RefusedBody> {
     match (only(members, path[0])?, &path[1..]) {
         (Some(Node::String(text)), []) => routing_text(text).map(Some),
         (Some(Node::Object(inner)), rest) if !rest.is_empty() => text_at(inner, rest),
@@ -185,6 +183,9 @@ fn encrypted(items: &[Node<'_>]) -> Vec<Vec<u8>> {
     found.split_off(found.len().saturating_sub(8))
 }
 
+/// Stands for `prompt_cache_options`, whose `id` names nothing.
+const OPTIONS: &str = "options";
+
 /// Collects the names of objects.
 struct Names<'r> {
     rules: Rules<'r>,
@@ -193,7 +194,7 @@ struct Names<'r> {
 
 /// What a key means for the names of objects.
 #[derive(Clone, Copy, PartialEq)]
-enum Meaning {
+enum KeyMeaning {
     Name(&'static str),
     Id,
     Type,
@@ -201,10 +202,10 @@ enum Meaning {
     None,
 }
 
-fn meaning(key: &Text<'_>, depth: u32, rules: Rules<'_>) -> Meaning {
+fn meaning(key: &StringNode<'_>, depth: u32, rules: Rules<'_>) -> KeyMeaning {
     let is_escaped = key.raw.contains(&b'\\');
     if is_escaped && depth > 1 && !rules.is_exhaustive {
-        return Meaning::None;
+        return KeyMeaning::None;
     }
     let name = if rules.is_exhaustive {
         folded(key.name())
@@ -213,46 +214,46 @@ fn meaning(key: &Text<'_>, depth: u32, rules: Rules<'_>) -> Meaning {
     };
     let at_root = depth == 1 || rules.is_exhaustive;
     match name.as_str() {
-        "id" => Meaning::Id,
-        "type" if rules.is_exhaustive => Meaning::Type,
-        "file_id" | "file_ids" => Meaning::Name("file"),
-        "vector_store_id" | "vector_store_ids" => Meaning::Name("vector store"),
-        "container" | "container_id" => Meaning::Name("container"),
-        "previous_response_id" | "response_id" if at_root => Meaning::Name("response"),
-        "conversation" | "conversation_id" if at_root => Meaning::Name("conversation"),
-        "input_file_id" | "training_file" | "validation_file" if at_root => Meaning::Name("file"),
+        "id" => KeyMeaning::Id,
+        "type" if rules.is_exhaustive => KeyMeaning::Type,
+        "file_id" | "file_ids" => KeyMeaning::Name("file"),
+        "vector_store_id" | "vector_store_ids" => KeyMeaning::Name("vector store"),
+        "container" | "container_id" => KeyMeaning::Name("container"),
+        "previous_response_id" | "response_id" if at_root => KeyMeaning::Name("response"),
+        "conversation" | "conversation_id" if at_root => KeyMeaning::Name("conversation"),
+        "input_file_id" | "training_file" | "validation_file" if at_root => KeyMeaning::Name("file"),
         "batch_id" | "completion_id" | "item_id" | "upload_id" | "eval_id" | "thread_id" if at_root => {
-            Meaning::Name("item")
+            KeyMeaning::Name("item")
         }
-        "metadata" | "client_metadata" if depth == 1 => Meaning::Ignored,
-        "annotations" if rules.is_exhaustive => Meaning::Ignored,
-        "comparison_response_id" if at_root => Meaning::Name("compared"),
-        _ => Meaning::None,
+        "metadata" | "client_metadata" if depth == 1 => KeyMeaning::Ignored,
+        "annotations" if rules.is_exhaustive => KeyMeaning::Ignored,
+        "comparison_response_id" if at_root => KeyMeaning::Name("compared"),
+        _ => KeyMeaning::None,
     }
 }
 
 impl Names<'_> {
-    /// Reads an object whose members are at `depth`, and whose `id` names something of this kind. `is_options` tells
-    /// whether it is `prompt_cache_options`.
+    /// Reads an object whose members are at `depth`, and whose `id` names something of this kind.
     fn object(
         &mut self,
-        members: &[(Text<'_>, Node<'_>)],
+        members: &[(StringNode<'_>, Node<'_>)],
         depth: u32,
-        mut kind: Option<&'static str>,
-        is_options: bool,
-    ) -> Result<(), Refused> {
+        of_kind: Option<&'static str>,
+    ) -> Result<(), RefusedBody> {
+        let is_options = of_kind == Some(OPTIONS);
+        let mut kind = of_kind.filter(|_| !is_options);
         let mut id: Option<String> = None;
         let is_exhaustive = self.rules.is_exhaustive;
         for (key, value) in members {
             let mut meaning = meaning(key, depth, self.rules);
             if is_options && key.raw == b"comparison_response_id" {
-                meaning = Meaning::Name("compared");
+                meaning = KeyMeaning::Name("compared");
             }
             match (meaning, value) {
-                (Meaning::Ignored, Node::Object(_) | Node::Array(_)) => {}
-                (Meaning::Name(kind), Node::String(text)) => self.name(kind, text)?,
-                (Meaning::Name(kind), Node::Object(inner)) => self.object(inner, depth + 1, Some(kind), false)?,
-                (Meaning::Name(kind), Node::Array(items)) => {
+                (KeyMeaning::Ignored, Node::Object(_) | Node::Array(_)) => {}
+                (KeyMeaning::Name(kind), Node::String(text)) => self.name(kind, text)?,
+                (KeyMeaning::Name(kind), Node::Object(inner)) => self.object(inner, depth + 1, Some(kind))?,
+                (KeyMeaning::Name(kind), Node::Array(items)) => {
                     for item in items {
                         match item {
                             Node::String(text) => self.name(kind, text)?,
@@ -260,9 +261,9 @@ impl Names<'_> {
                         }
                     }
                 }
-                (Meaning::Id, Node::String(text)) => {
+                (KeyMeaning::Id, Node::String(text)) => {
                     if is_exhaustive && (id.is_some() || text.raw.len() > 65_536 || text.has_lone_surrogate()) {
-                        return Err(Refused);
+                        return Err(RefusedBody);
                     }
                     if text.raw.len() <= 65_536 && !text.has_lone_surrogate() {
                         id = Some(text.text.clone());
@@ -270,27 +271,14 @@ impl Names<'_> {
                     }
                 }
                 (meaning, Node::String(text)) => {
-                    let is_type = match is_exhaustive {
-                        true => meaning == Meaning::Type && text.raw.len() <= 84,
-                        false => key.raw != b"encrypted_content",
-                    };
-                    let text = if is_exhaustive {
-                        text.name().as_bytes()
-                    } else {
-                        text.raw
-                    };
-                    let new = match text {
-                        b"item_reference" if is_type => Some("item"),
-                        b"file_id" if is_type => Some("file"),
-                        _ => None,
-                    };
+                    let new = self.kind_of_type(meaning, key, text);
                     if let (Some(new), None) = (new, kind) {
                         kind = Some(new);
                         self.found.extend(id.clone().map(|id| (new, id)));
                     }
                 }
                 (_, Node::Object(inner)) if depth == 1 && key.name() == "prompt_cache_options" => {
-                    self.object(inner, 2, None, true)?;
+                    self.object(inner, 2, Some(OPTIONS))?;
                 }
                 (_, value) => self.value(value, depth)?,
             }
@@ -298,20 +286,36 @@ impl Names<'_> {
         Ok(())
     }
 
+    /// The kind of the objects that the `id` beside a member with this text names.
+    fn kind_of_type(&self, meaning: KeyMeaning, key: &StringNode<'_>, text: &StringNode<'_>) -> Option<&'static str> {
+        let (is_type, text) = match self.rules.is_exhaustive {
+            true => (
+                meaning == KeyMeaning::Type && text.raw.len() <= 84,
+                text.name().as_bytes(),
+            ),
+            false => (key.raw != b"encrypted_content", text.raw),
+        };
+        match text {
+            b"item_reference" if is_type => Some("item"),
+            b"file_id" if is_type => Some("file"),
+            _ => None,
+        }
+    }
+
     /// Reads the containers in a value at `depth`.
-    fn value(&mut self, value: &Node<'_>, depth: u32) -> Result<(), Refused> {
+    fn value(&mut self, value: &Node<'_>, depth: u32) -> Result<(), RefusedBody> {
         match value {
-            Node::Object(members) => self.object(members, depth + 1, None, false),
+            Node::Object(members) => self.object(members, depth + 1, None),
             Node::Array(items) => items.iter().try_for_each(|item| self.value(item, depth + 1)),
             Node::String(_) | Node::Other(_) => Ok(()),
         }
     }
 
-    fn name(&mut self, kind: &'static str, text: &Text<'_>) -> Result<(), Refused> {
+    fn name(&mut self, kind: &'static str, text: &StringNode<'_>) -> Result<(), RefusedBody> {
         match text.raw.len() > 65_536 {
-            true if self.rules.is_exhaustive => return Err(Refused),
+            true if self.rules.is_exhaustive => return Err(RefusedBody),
             true => return Ok(()),
-            false if text.has_lone_surrogate() => return Err(Refused),
+            false if text.has_lone_surrogate() => return Err(RefusedBody),
             false => self.found.push((kind, text.text.clone())),
         }
         Ok(())

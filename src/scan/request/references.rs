@@ -36,7 +36,7 @@ pub(super) enum ReferenceSlot {
 
 /// An object or array that is being read.
 #[derive(Clone, Copy)]
-struct Container {
+struct OpenContainer {
     /// The depth of its members or elements.
     depth: u32,
     /// What its elements, or its `id`, name.
@@ -46,10 +46,21 @@ struct Container {
     id: Option<ObjectId>,
 }
 
+impl OpenContainer {
+    fn object(depth: u32, kind: Option<ReferenceKind>) -> Self {
+        Self {
+            depth,
+            kind,
+            is_array: false,
+            id: None,
+        }
+    }
+}
+
 /// Reads the names of objects.
 pub(super) struct ReferenceReader {
     search: ReferenceSearch,
-    stack: Vec<Container>,
+    stack: Vec<OpenContainer>,
     /// The members deeper than this depth are ignored, if it is not 0.
     ignored_below: u32,
 }
@@ -117,29 +128,22 @@ impl ReferenceReader {
             (ReferenceSlot::Type, b'"') => return Some(MAX_TYPE),
             (ReferenceSlot::Name(kind), b'[' | b'{') => {
                 // The members of an object in an array are other names, and so are the items of an array in an array.
-                self.push(depth + 1, Some(kind), first == b'[');
+                self.stack.push(OpenContainer {
+                    is_array: first == b'[',
+                    ..OpenContainer::object(depth + 1, Some(kind))
+                });
             }
-            (ReferenceSlot::Options, b'{') => self.push(depth + 1, None, false),
+            (ReferenceSlot::Options, b'{') => self.stack.push(OpenContainer::object(depth + 1, None)),
             (ReferenceSlot::Ignored, b'[' | b'{') => self.ignored_below = depth,
             _ => {}
         }
         None
     }
 
-    fn push(&mut self, depth: u32, kind: Option<ReferenceKind>, is_array: bool) {
-        let id = None;
-        self.stack.push(Container {
-            depth,
-            kind,
-            is_array,
-            id,
-        });
-    }
-
     /// The object whose members have this depth.
-    fn object(&mut self, depth: u32) -> &mut Container {
+    fn object(&mut self, depth: u32) -> &mut OpenContainer {
         if self.stack.last().is_none_or(|container| container.depth != depth) {
-            self.push(depth, None, false);
+            self.stack.push(OpenContainer::object(depth, None));
         }
         self.stack.last_mut().expect("the stack has the object by now")
     }

@@ -4,46 +4,26 @@
 
 use super::{
     conversation::{self, ConversationReader, Leaf, Part},
-    facts::{ReferenceKind, RequestFacts},
+    facts::RequestFacts,
     paths::PathReader,
     references::{Place, ReferenceReader, ReferenceSlot, TYPE_NAMES},
     rules::RequestScanRules,
+    slots::{KeyForm, RequestSlot, slot_of_root},
 };
 use crate::{
     body_path::BodyPath,
     ids::EncryptedContent,
+    media::MediaKind,
     scan::{
         field::{RoutingField, differs_only_in_case, is_lower_case},
         json::{
             capture::StreamSlice,
             error::{JsonError, JsonErrorKind},
-            media::MediaKind,
             unescape::unescape,
             visitor::FieldVisitor,
         },
     },
 };
-
-/// A field that the visitor reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum RequestSlot {
-    /// A text at a configured path, and nothing else.
-    Path,
-    /// `model`.
-    Model,
-    /// A member of the root that is `true` or `false`.
-    Flag(RoutingField),
-    /// A member of the root that contains the conversation.
-    Part(Part),
-    /// The `role` of an item of the conversation.
-    Role,
-    /// A text of the conversation.
-    Leaf(Leaf),
-    /// Members of an item that do not belong to the conversation, because they come and go.
-    Skipped,
-    /// The name of an object, or what belongs to it.
-    Reference(ReferenceSlot),
-}
 
 /// Reads [`RequestFacts`].
 pub(super) struct RequestVisitor<'r> {
@@ -137,14 +117,14 @@ impl<'r> RequestVisitor<'r> {
         })
     }
 
-    /// Visits a key. Names of objects count only if `reads_references` is set.
+    /// Visits a key.
     #[inline(always)]
     fn visit_name(
         &mut self,
         depth: u32,
         name: &[u8],
         at: u64,
-        reads_references: bool,
+        form: KeyForm,
     ) -> Result<Option<RequestSlot>, JsonError> {
         let is_path = depth <= BodyPath::MAX_NAMES as u32 && self.paths.visit_key(depth, name, at)?;
         if depth == 1
@@ -152,7 +132,8 @@ impl<'r> RequestVisitor<'r> {
         {
             return Ok(Some(slot_of_root(field)));
         }
-        if (reads_references || depth == 1)
+        let names_objects = form == KeyForm::Plain || self.references.is_exhaustive();
+        if (names_objects || depth == 1)
             && let Some(slot) = self.references.slot_of_key(depth, name)
         {
             return Ok(Some(RequestSlot::Reference(slot)));
@@ -248,22 +229,6 @@ fn readable(raw: &[u8], at: u64) -> Result<String, JsonError> {
     Ok(unescape(raw).map_err(lone)?.into_owned())
 }
 
-fn slot_of_root(field: RoutingField) -> RequestSlot {
-    match field {
-        RoutingField::Model => RequestSlot::Model,
-        RoutingField::Stream | RoutingField::Store | RoutingField::Background => RequestSlot::Flag(field),
-        RoutingField::PreviousResponseId => {
-            RequestSlot::Reference(ReferenceSlot::Name(ReferenceKind::PreviousResponse))
-        }
-        RoutingField::Conversation => RequestSlot::Reference(ReferenceSlot::Name(ReferenceKind::Conversation)),
-        RoutingField::Instructions => RequestSlot::Part(Part::Instructions),
-        RoutingField::System => RequestSlot::Part(Part::System),
-        RoutingField::Input => RequestSlot::Part(Part::Input),
-        RoutingField::Messages => RequestSlot::Part(Part::Messages),
-        RoutingField::Path { .. } => RequestSlot::Path,
-    }
-}
-
 impl FieldVisitor for RequestVisitor<'_> {
     type Field = RequestSlot;
     /// The longest name of a path if every character is written as an escape like `\u0000`.
@@ -290,22 +255,15 @@ impl FieldVisitor for RequestVisitor<'_> {
     }
 
     fn visit_media(&mut self, kind: MediaKind, bytes: u64) {
-        let media = &mut self.facts.media;
-        match kind {
-            MediaKind::Image => media.images += 1,
-            MediaKind::Recording => media.recordings += 1,
-            MediaKind::File => media.files += 1,
-        }
-        media.bytes += bytes;
+        self.facts.media.add(kind, bytes);
     }
 
     fn visit_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
-        self.visit_name(depth, name, at, true)
+        self.visit_name(depth, name, at, KeyForm::Plain)
     }
 
     fn visit_escaped_key(&mut self, depth: u32, name: &[u8], at: u64) -> Result<Option<RequestSlot>, JsonError> {
-        let reads_references = self.references.is_exhaustive();
-        self.visit_name(depth, name, at, reads_references)
+        self.visit_name(depth, name, at, KeyForm::Escaped)
     }
 
     #[inline(always)]

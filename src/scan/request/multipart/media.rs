@@ -1,16 +1,7 @@
 //! The kinds of the files in a form.
 
 use super::part_head::PartHead;
-use crate::media::MediaTally;
-
-/// The kind of a file in a form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MediaKind {
-    Image,
-    /// Audio or video.
-    Recording,
-    File,
-}
+use crate::media::MediaKind;
 
 /// The endings of the names of recordings that the API accepts, and of those that encoders write.
 const RECORDINGS: [&str; 15] = [
@@ -18,47 +9,34 @@ const RECORDINGS: [&str; 15] = [
 ];
 const IMAGES: [&str; 9] = ["avif", "bmp", "gif", "heic", "jpeg", "jpg", "png", "tiff", "webp"];
 
-impl MediaKind {
-    /// The kind of the file in a part, by its type, or by the name of the file if the type says nothing.
-    pub fn of(head: &PartHead<'_>) -> Self {
-        let of_type = head.content_type.and_then(|content_type| {
-            let (family, _) = content_type.split_at(memchr::memchr(b'/', content_type)?);
-            [
-                ("image", Self::Image),
-                ("audio", Self::Recording),
-                ("video", Self::Recording),
-            ]
-            .into_iter()
-            .find(|(name, _)| family.eq_ignore_ascii_case(name.as_bytes()))
-        });
-        if let Some((_, kind)) = of_type {
-            return kind;
-        }
-        let name = head.file_name.unwrap_or_default();
-        let ending = memchr::memrchr(b'.', name).map_or(&[][..], |dot| name.get(dot + 1..).unwrap_or_default());
-        let is_one_of = |endings: &[&str]| {
-            endings
-                .iter()
-                .any(|known| ending.eq_ignore_ascii_case(known.as_bytes()))
-        };
-        if is_one_of(&IMAGES) || ending.is_empty() && matches!(head.name, b"image" | b"image[]" | b"mask") {
-            Self::Image
-        } else if is_one_of(&RECORDINGS) {
-            Self::Recording
-        } else {
-            Self::File
-        }
+/// The kind of the file in a part, by its type, or by the name of the file if the type says nothing.
+pub(super) fn kind_of(head: &PartHead<'_>) -> MediaKind {
+    let of_type = head.content_type.and_then(|content_type| {
+        let (family, _) = content_type.split_at(memchr::memchr(b'/', content_type)?);
+        [
+            ("image", MediaKind::Image),
+            ("audio", MediaKind::Recording),
+            ("video", MediaKind::Recording),
+        ]
+        .into_iter()
+        .find(|(name, _)| family.eq_ignore_ascii_case(name.as_bytes()))
+    });
+    if let Some((_, kind)) = of_type {
+        return kind;
     }
-
-    /// Counts a file of this kind with `bytes` bytes.
-    pub fn count(self, bytes: u64, tally: &mut MediaTally) {
-        let counter = match self {
-            Self::Image => &mut tally.images,
-            Self::Recording => &mut tally.recordings,
-            Self::File => &mut tally.files,
-        };
-        *counter = counter.saturating_add(1);
-        tally.bytes = tally.bytes.saturating_add(bytes);
+    let name = head.file_name.unwrap_or_default();
+    let ending = memchr::memrchr(b'.', name).map_or(&[][..], |dot| name.get(dot + 1..).unwrap_or_default());
+    let is_one_of = |endings: &[&str]| {
+        endings
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if is_one_of(&IMAGES) || ending.is_empty() && matches!(head.name, b"image" | b"image[]" | b"mask") {
+        MediaKind::Image
+    } else if is_one_of(&RECORDINGS) {
+        MediaKind::Recording
+    } else {
+        MediaKind::File
     }
 }
 
@@ -90,7 +68,7 @@ mod tests {
                 content_type: content_type.map(str::as_bytes),
                 ..PartHead::default()
             };
-            assert_eq!(MediaKind::of(&head), expected, "{name} {file_name} {content_type:?}");
+            assert_eq!(kind_of(&head), expected, "{name} {file_name} {content_type:?}");
         }
     }
 }

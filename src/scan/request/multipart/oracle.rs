@@ -234,10 +234,10 @@ fn is_utf8(charset: &str) -> bool {
 }
 
 /// A parameter: its name in lower case, and its value.
-type Parameter = (String, Vec<u8>);
+type NamedValue = (String, Vec<u8>);
 
 /// The part of a value before its first `;` in lower case, and its parameters.
-fn parameters(value: &[u8]) -> Option<(String, Vec<Parameter>)> {
+fn parameters(value: &[u8]) -> Option<(String, Vec<NamedValue>)> {
     let value = value.trim_ascii();
     let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
     let essence = String::from_utf8_lossy(value[..end].trim_ascii()).to_ascii_lowercase();

@@ -3,8 +3,8 @@
 use super::{
     error::{MultipartError, MultipartErrorKind as Kind},
     fields::FieldUses,
-    media::MediaKind,
 };
+use crate::media::MediaKind;
 
 /// The content of a part that is being read.
 pub(super) struct PartContent {

@@ -6,7 +6,7 @@ use super::{
     boundary::{Boundary, is_utf8},
     error::{MultipartError, MultipartErrorKind as Kind},
     fields::FieldUses,
-    media::MediaKind,
+    media,
     part_content::{PartContent, PartRole, checked_text},
     part_head::PartHead,
 };
@@ -291,7 +291,7 @@ impl<'r> MultipartScanner<'r> {
         }
         let Some(uses) = FieldUses::of(&name, paths) else {
             return Ok(match part.file_name {
-                Some(_) => PartRole::File(MediaKind::of(part)),
+                Some(_) => PartRole::File(media::kind_of(part)),
                 None => PartRole::Ignored,
             });
         };
@@ -354,7 +354,7 @@ impl<'r> MultipartScanner<'r> {
         if let ScanState::Content(content) = std::mem::replace(&mut self.state, ScanState::Epilogue) {
             match content.role {
                 PartRole::Ignored => {}
-                PartRole::File(kind) => kind.count(end - content.start, &mut self.facts.media),
+                PartRole::File(kind) => self.facts.media.add(kind, end - content.start),
                 PartRole::Wanted { name, uses, text } => {
                     let text = checked_text(text, &name, content.start)?;
                     if uses.model.is_some() {

@@ -1,12 +1,12 @@
 //! The beginning of the conversation in a valid body.
 
 use super::{
-    ExpectedItem, Meaning, Rules, meaning,
-    tree::{Node, Text, unescaped_or_empty},
+    ExpectedItem, KeyMeaning, Rules, meaning,
+    tree::{Node, StringNode, unescaped_or_empty},
 };
 
 /// The items at the beginning of the conversation in one member of the root.
-pub fn items(part: &'static str, value: &Node<'_>, is_exhaustive: bool) -> Vec<ExpectedItem> {
+pub fn items(part: &'static str, value: &Node<'_>, rules: Rules<'_>) -> Vec<ExpectedItem> {
     let mut items = Vec::new();
     let is_question = |item: &ExpectedItem| {
         item.role
@@ -36,7 +36,7 @@ pub fn items(part: &'static str, value: &Node<'_>, is_exhaustive: bool) -> Vec<E
                         let mut walk = Walk {
                             parts,
                             part_depth: if part == "system" { 2 } else { 4 },
-                            is_exhaustive,
+                            is_exhaustive: rules.is_exhaustive,
                             item: &mut item,
                         };
                         walk.value(element, 2);
@@ -92,7 +92,7 @@ impl Walk<'_> {
         }
     }
 
-    fn member(&mut self, key: &Text<'_>, value: &Node<'_>, depth: u32) {
+    fn member(&mut self, key: &StringNode<'_>, value: &Node<'_>, depth: u32) {
         self.enter(value, depth);
         if depth > 8 {
             return;
@@ -107,25 +107,25 @@ impl Walk<'_> {
             is_exhaustive: self.is_exhaustive,
         };
         let is_media = match (meaning(key, depth, rules), key.name()) {
-            (Meaning::Name(_), _) => true,
-            (Meaning::Ignored, _) => return,
-            (Meaning::Id | Meaning::Type, _) => return self.value(value, depth),
-            (Meaning::None, "role") if depth == 3 && self.part_depth == 4 => {
+            (KeyMeaning::Name(_), _) => true,
+            (KeyMeaning::Ignored, _) => return,
+            (KeyMeaning::Id | KeyMeaning::Type, _) => return self.value(value, depth),
+            (KeyMeaning::None, "role") if depth == 3 && self.part_depth == 4 => {
                 if let Node::String(text) = value {
                     let is_long = text.raw.len() > 64;
                     self.item.role = Some(if is_long { b"?".to_vec() } else { text.raw.to_vec() });
                 }
                 return self.value(value, depth);
             }
-            (Meaning::None, "text" | "content" | "arguments" | "output" | "input" | "name" | "refusal") => false,
-            (Meaning::None, "image_url" | "file_url" | "url" | "file_data" | "data") => true,
-            (Meaning::None, "annotations" | "citations" | "logprobs" | "cache_control" | "metadata") => return,
-            (Meaning::None, _) => return self.value(value, depth),
+            (KeyMeaning::None, "text" | "content" | "arguments" | "output" | "input" | "name" | "refusal") => false,
+            (KeyMeaning::None, "image_url" | "file_url" | "url" | "file_data" | "data") => true,
+            (KeyMeaning::None, "annotations" | "citations" | "logprobs" | "cache_control" | "metadata") => return,
+            (KeyMeaning::None, _) => return self.value(value, depth),
         };
         match (value, meaning(key, depth, rules)) {
-            (Node::String(text), Meaning::Name(_)) if text.raw.len() > 65_536 => {}
+            (Node::String(text), KeyMeaning::Name(_)) if text.raw.len() > 65_536 => {}
             (Node::String(text), _) => self.item.texts.push((is_media, position, text.raw.to_vec())),
-            (Node::Array(items), Meaning::Name(_)) => {
+            (Node::Array(items), KeyMeaning::Name(_)) => {
                 for item in items {
                     self.enter(item, depth + 1);
                     match item {

@@ -2,19 +2,19 @@
 
 /// A JSON value, with its strings as they are written.
 pub enum Node<'b> {
-    Object(Vec<(Text<'b>, Node<'b>)>),
+    Object(Vec<(StringNode<'b>, Node<'b>)>),
     Array(Vec<Node<'b>>),
-    String(Text<'b>),
+    String(StringNode<'b>),
     Other(&'b [u8]),
 }
 
 /// A string: as written, and after unescaping with U+FFFD for each lone surrogate.
-pub struct Text<'b> {
+pub struct StringNode<'b> {
     pub raw: &'b [u8],
     pub text: String,
 }
 
-impl Text<'_> {
+impl StringNode<'_> {
     pub fn has_lone_surrogate(&self) -> bool {
         without_lone_surrogates(self.raw) != self.raw
     }
@@ -81,9 +81,9 @@ fn parse(text: &[u8], at: usize) -> (Node<'_>, usize) {
     }
 }
 
-fn string(raw: &[u8]) -> Text<'_> {
+fn string(raw: &[u8]) -> StringNode<'_> {
     let text = unescaped(&without_lone_surrogates(raw));
-    Text { raw, text }
+    StringNode { raw, text }
 }
 
 pub fn unescaped(raw: &[u8]) -> String {

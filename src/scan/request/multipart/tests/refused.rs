@@ -4,7 +4,7 @@ use super::{form, scan_at_every_cut};
 use crate::scan::request::multipart::{error::MultipartErrorKind as Kind, oracle};
 
 /// A form, the kind of its error, and a text at which the error is.
-type Refused = (String, Kind, &'static str);
+type RefusedForm = (String, Kind, &'static str);
 
 const MODEL: (&str, &str) = super::MODEL;
 
@@ -14,7 +14,7 @@ fn model() -> Box<str> {
 
 /// Forms in which a field that routing reads is ambiguous.
 #[rustfmt::skip]
-fn ambiguous_fields() -> Vec<Refused> {
+fn ambiguous_fields() -> Vec<RefusedForm> {
     let long = "x".repeat(Kind::MAX_TEXT + 1);
     let second = "; name=\"model\"\r\n\r\nb";
     let mut refused = vec![
@@ -46,7 +46,7 @@ fn ambiguous_fields() -> Vec<Refused> {
 
 /// Forms in which the head of a part is ambiguous or invalid.
 #[rustfmt::skip]
-fn bad_heads() -> Vec<Refused> {
+fn bad_heads() -> Vec<RefusedForm> {
     let wide = format!("; name=\"a\"; filename=\"{}\"", "x".repeat(Kind::MAX_HEAD));
     vec![
         (form(&[("; name*=utf-8''model", "a")]), Kind::ExtendedName, "; name"),
@@ -73,7 +73,7 @@ fn bad_heads() -> Vec<Refused> {
 
 /// Forms whose parts are divided ambiguously.
 #[rustfmt::skip]
-fn bad_boundaries() -> Vec<Refused> {
+fn bad_boundaries() -> Vec<RefusedForm> {
     vec![
         (form(&[("; name=\"a\"", "x\n--b\r\ny")]), Kind::MisplacedBoundary, "--b\r\ny"),
         (form(&[("; name=\"a\"", "x\r--b\r\ny")]), Kind::MisplacedBoundary, "--b\r\ny"),
