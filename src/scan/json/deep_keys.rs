@@ -71,6 +71,13 @@ pub(super) fn may_begin_reference(
 /// reports a block more than necessary.
 #[inline(always)]
 fn begins_reference(text: &[u8]) -> bool {
+    // Most strings begin with another letter. One bit for each of `c`, `e`, `f`, `i` and `v`, by the low bits of the byte.
+    const FIRST_LETTERS: u32 = 1 << 3 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 22;
+    if let Some(first) = text.get(1)
+        && FIRST_LETTERS >> (first & 31) & 1 == 0
+    {
+        return false;
+    }
     let Some(word) = text.get(1..9) else {
         return true;
     };
