@@ -27,7 +27,7 @@ impl Fault {
             Self::BadMethod { problem } => format!("Invalid method: {problem}. Use GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS."),
             Self::InvalidJson { problem, offset } => format!("The request body is invalid JSON at byte {offset}: {problem}. Send one UTF-8 JSON object."),
             Self::AmbiguousBody { problem, offset } => {
-                format!("JSON parsers could read the request body in several ways: {problem} at byte {offset}. Send one JSON object in which every routing field appears once, as a text without lone surrogates.")
+                format!("Steadfast cannot inspect the request body reliably: {problem} at byte {offset}. Send one JSON object in which every routing field appears once, as a text without lone surrogates.")
             }
             Self::AmbiguousForm { problem, offset } => {
                 format!("The form in the request body is ambiguous: {problem} at byte {offset}. Send multipart/form-data with CRLF line ends, in which every routing field appears once, as plain text.")

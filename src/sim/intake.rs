@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::act::Read;
 use super::api_error::ApiError;
+use super::lenient;
 use super::recorder::{Ending, RequestGuard};
 
 /// The maximum size of a body in bytes, as sent and after decompression.
@@ -76,7 +77,7 @@ fn inflate(encoding: &str, decoder: io::Result<impl io::Read>) -> Result<Bytes, 
 
 /// Parses the body as JSON.
 pub(super) fn parse(plain: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(plain).map_err(|error| ApiError::not_json(&error.to_string()))
+    lenient::parse(plain).map_err(|error| ApiError::not_json(&error.to_string()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
 use super::cache::Prefix;
+use super::lenient;
 use super::objects::{ObjectStore, Weighed};
 use super::responses::{GeneratedResponse, ResponseStatus};
 use crate::tick::Tick;
@@ -37,7 +38,7 @@ pub(super) struct IssuedResponse {
 impl IssuedResponse {
     /// Returns the request.
     pub(super) fn request_json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.request).expect("the request was parsed when it was answered")
+        lenient::parse(&self.request).expect("the request was parsed when it was answered")
     }
 
     /// Returns the status of the response at this moment.

@@ -56,6 +56,7 @@ mod head;
 mod instance;
 mod intake;
 mod issued;
+mod lenient;
 mod messages;
 mod objects;
 mod outgoing;

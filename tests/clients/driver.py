@@ -105,7 +105,9 @@ def run_in_order(setup, parts, only, begun):
                 failed += 1
                 print(f"FAIL {client}/{part}\n{indent(problem)}", flush=True)
         if names and well:
-            print(f"ok   {client}: {', '.join(names)} ({time.monotonic() - began:.1f} s)", flush=True)
+            # Parts that ran beside others have no time of their own.
+            took = "" if all((client, part) in begun for part in names) else f" ({time.monotonic() - began:.1f} s)"
+            print(f"ok   {client}: {', '.join(names)}{took}", flush=True)
     if left := setup.rig.in_flight():
         failed += 1
         print(f"FAIL overall: Steadfast counts {left} requests in flight after all clients have ended")

@@ -47,6 +47,26 @@ const parts = {
     assertAnsweredBy((await short.responses.create(late, session(key))).output_text, account);
   },
 
+  // A text that was cut inside of an emoji stays in the history: JSON.stringify writes the escape of a lone surrogate.
+  async cut_text() {
+    for (const name of ["reef", "mole", "buoy", "shoal"]) {
+      const cut = `What is at the ${name}? \u{1f6a2}`.slice(0, -1);
+      const history = [];
+      const accounts = new Set();
+      for (const turn of [0, 1, 2]) {
+        history.push({ role: "user", content: turn === 1 ? `${cut} Again` : cut });
+        const body = { model, instructions, input: history };
+        assert.match(JSON.stringify(body), /\\ud83d/);
+        const { data, response } = await client.responses.create(body, session(name)).withResponse();
+        accounts.add(response.headers.get("x-steadfast-upstream"));
+        history.push(...data.output);
+      }
+      assert.equal(accounts.size, 1);
+      const messages = [{ role: "system", content: cut }, { role: "user", content: cut }];
+      assert.ok((await client.chat.completions.create({ model, messages }, session(`${name}-chat`))).choices[0].message.content);
+    }
+  },
+
   // All sessions run concurrently with three turns each, and replay their encrypted reasoning.
   async stream() {
     await Promise.all(keys.map(async ([account, key]) => {

@@ -8,6 +8,7 @@ use super::super::account::Account;
 use super::super::api_error::ApiError;
 use super::super::body::BodySource;
 use super::super::head::RecordedHead;
+use super::super::lenient;
 use super::super::objects::BatchJob;
 use super::super::outgoing::SimResponse;
 use super::super::responses::{new_id, unix_seconds};
@@ -75,7 +76,7 @@ impl Account {
 
     /// Answers one line of the input. Returns whether the request succeeded, and the line of the output.
     fn batch_line(&self, line: &str, endpoint: &str) -> (bool, Value) {
-        let request: Value = serde_json::from_str(line).unwrap_or_default();
+        let request: Value = lenient::parse(line.as_bytes()).unwrap_or_default();
         let answer = match request.get("url").and_then(Value::as_str) {
             Some(url) if url == endpoint && !request["body"]["stream"].as_bool().unwrap_or_default() => {
                 self.answer_within(endpoint, request["body"].clone())

@@ -81,6 +81,20 @@ async fn input_items_come_newest_first_by_default() {
 }
 
 #[tokio::test]
+async fn a_lone_surrogate_in_a_text_is_no_error() {
+    let sim = start_named("sim-a").await;
+    let body = r#"{"model": "m", "input": "tail \ud83d"}"#;
+    let made = send(&sim, request("POST", "/v1/responses", &[], body))
+        .await
+        .unwrap()
+        .json();
+    let path = format!("/v1/responses/{}/input_items", made["id"].as_str().unwrap());
+    let items = get(&sim, &path).await.json();
+    assert_eq!(items["data"][0]["content"][0]["text"], "tail \u{fffd}");
+    sim.stop().await;
+}
+
+#[tokio::test]
 async fn models_come_in_both_shapes() {
     let sim = start_named("sim-a").await;
     let list = get(&sim, "/v1/models").await.json();

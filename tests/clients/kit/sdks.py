@@ -62,6 +62,7 @@ PYTHON = {
 NODE = {
     "create": node("create", minimum=6),
     "stream": node("stream", minimum=6),
+    "cut_text": node("cut_text", minimum=8),
     "compact": node("compact", minimum=6),
     "models": node("models", minimum=0),
     "follow_up": node("follow_up", minimum=6),
