@@ -448,7 +448,8 @@ async fn a_compaction_without_a_key_finds_its_session() {
         let moved = send(&gateway, turn, &[]).await.routed().0.to_owned();
         assert_ne!(moved, account);
         assert_eq!(compact().await, moved, "session {number}");
-        gateway.ask(&format!("/api/upstreams/{account}/enable")).await;
+        let enable = client::post(&format!("/api/upstreams/{account}/enable"), "");
+        assert_eq!(client::send(gateway.admin, enable).await.status, 200);
         accounts.insert(account);
     }
     assert_eq!(accounts.len(), 3, "the sessions are at different accounts");

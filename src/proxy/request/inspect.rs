@@ -23,6 +23,8 @@ use crate::{
 
 /// The maximum number of bytes of a form that are read for the fields before its first file.
 const MAX_FIELDS: usize = 64 << 10;
+/// The maximum length in bytes of a form that is kept whole where forms are passed on as they arrive.
+const MAX_KEPT_FORM: u64 = 1 << 20;
 
 /// The body of a request, and what has been read from it.
 pub(in crate::proxy) struct Inspected {
@@ -122,7 +124,7 @@ fn scan_rules<'a>(admitted: &Admitted<'_>, snapshot: &'a Snapshot) -> RequestSca
     }
 }
 
-/// Reads the fields of a form that arrive before its first file. The rest of the body is passed on as it arrives.
+/// Reads the fields of a form that arrive before its first file. The rest of a long body is passed on as it arrives.
 async fn read_fields(
     admitted: &Admitted<'_>,
     form: &ReceivedForm,
@@ -135,22 +137,30 @@ async fn read_fields(
     let mut keep = KeptBodyBuilder::default();
     let mut left = MAX_FIELDS;
     let mut is_complete = false;
-    while left > 0 && !scanner.is_at_file() && !is_complete {
+    // A short form for an object that the path names is kept whole, so that it can be sent to another account if this one
+    // does not have the object.
+    let names_object = admitted.target.objects(&admitted.method).iter().any(Option::is_some);
+    let is_short = matches!(admitted.framing, Framing::Length(length) if names_object && length <= MAX_KEPT_FORM);
+    let mut is_read = false;
+    while !is_complete && (!is_read || is_short) {
         let Some(piece) = intake.next().await else {
             is_complete = true;
             continue;
         };
         let piece = piece.map_err(fault_of_body)?;
         reservation.grow_to(intake.received()).await?;
-        let (read, _) = piece.split_at(piece.len().min(left));
-        scanner
-            .feed(read)
-            .map_err(|error| fault_of_inspection(InspectError::InvalidForm(error), &snapshot.body_paths))?;
-        left -= read.len();
+        if !is_read {
+            let (read, _) = piece.split_at(piece.len().min(left));
+            scanner
+                .feed(read)
+                .map_err(|error| fault_of_inspection(InspectError::InvalidForm(error), &snapshot.body_paths))?;
+            left -= read.len();
+            is_read = left == 0 || scanner.is_at_file();
+        }
         keep.push(piece);
     }
     let beginning = keep.finish(reservation.into_permit());
-    let facts = match (is_complete, intake.received()) {
+    let facts = match (is_complete && !is_read, intake.received()) {
         (false, _) | (true, 0) => scanner.into_facts(),
         (true, _) => scanner
             .finish()
