@@ -123,14 +123,14 @@ impl UsageCounts {
 }
 
 /// The count that a number stands for, as written. Some upstreams write integers as `29567.0`. A number that is not a whole
-/// number is no count.
+/// number is no count, nor is one so large that it would make the sums of limits and metrics overflow.
 pub(super) fn count_of(raw: &[u8]) -> Option<u64> {
     /// Up to here, every whole number is a double.
-    const MAX_EXACT: f64 = (1_u64 << 53) as f64;
+    const MAX_EXACT: u64 = 1 << 53;
     let written = std::str::from_utf8(raw).ok()?;
     if let Ok(count) = written.parse() {
-        return Some(count);
+        return (count <= MAX_EXACT).then_some(count);
     }
     let number: f64 = written.parse().ok()?;
-    (number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&number)).then_some(number as u64)
+    (number.fract() == 0.0 && (0.0..=MAX_EXACT as f64).contains(&number)).then_some(number as u64)
 }

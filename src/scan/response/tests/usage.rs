@@ -115,6 +115,11 @@ const DIALECTS: &[(&str, Option<[u64; 5]>)] = &[
     (r#"{"input_tokens":-5}"#, None),
     (r#"{"input_tokens":1.5}"#, None),
     (r#"{"input_tokens":99999999999999999999}"#, None),
+    (
+        r#"{"input_tokens":18446744073709551614,"output_tokens":7}"#,
+        Some([0, 0, 0, 7, 0]),
+    ),
+    (r#"{"input_tokens":9007199254740993}"#, None),
     (r#"{"input_tokens":1e300}"#, None),
     (r#"{}"#, None),
     ("null", None),
