@@ -7,7 +7,7 @@ use super::{
     settings::AffinitySettings,
     values::show_duration,
 };
-use crate::policy::SessionSource;
+use crate::{body_path::BodyPaths, policy::SessionSource};
 
 /// Reads the table `affinity` into `settings`. A setting without a valid value keeps its default.
 pub(super) fn read(reader: &mut DocumentReader<'_>, root: &Section<'_>, settings: &mut AffinitySettings) {
@@ -36,6 +36,15 @@ fn read_sources(reader: &mut DocumentReader<'_>, section: &Section<'_>, sources:
         } else {
             sources.push(source);
         }
+    }
+    if let Some(value) = section.get(&affinity::SOURCES)
+        && sources.iter().filter_map(SessionSource::body_path).count() > BodyPaths::MAX
+    {
+        let most = BodyPaths::MAX;
+        reader.error(
+            value,
+            format!("sources must have at most {most} paths in the body; remove some"),
+        );
     }
     if let Some(value) = section.get(&affinity::SOURCES)
         && value.get_ref().as_array().is_some_and(|items| items.is_empty())

@@ -28,7 +28,7 @@
 //! - The lexer turns a block into masks with one bit for each byte that matters to the structure. It uses arithmetic on
 //!   64-bit words, which vector instructions make from the bytes. It also checks everything that can be wrong inside a
 //!   string: UTF-8 (Keiser and Lemire, *Validating UTF-8 In Less Than One Instruction Per Byte*, 2020,
-//!   <https://arxiv.org/abs/2010.03090>), escapes, surrogate pairs and control characters.
+//!   <https://arxiv.org/abs/2010.03090>), escapes and control characters.
 //! - The grammar visits only the bits that are set, and keeps a stack of one bit per level.
 //! - The dispatcher assembles keys and strings that lie across chunks and passes them to a visitor, which knows the fields.
 //!

@@ -128,6 +128,16 @@ fn retries_and_waits_out_of_range_are_refused() {
 }
 
 #[test]
+fn too_many_paths_in_the_body_are_refused() {
+    let sources = |count| {
+        let paths: Vec<String> = (0..count).map(|number| format!("\"body:a{number}\"")).collect();
+        format!("affinity.sources = [{}]", paths.join(", "))
+    };
+    let problem = "sources must have at most 64 paths in the body; remove some";
+    assert_eq!(report_above_upstream(&sources(65)), format!("f.toml:1:20: {problem}"));
+}
+
+#[test]
 fn syntax_errors_hide_no_other_error_and_are_reported_once() {
     for (text, expected) in [
         // The lines between a broken header and the next one are not checked, except for their syntax.

@@ -136,7 +136,12 @@ fn kind_of(before: &[u8], sample: &[u8]) -> Option<MediaKind> {
     if let Some(rest) = sample.strip_prefix(b"data:") {
         let semicolon = rest.windows(8).position(|window| window == b";base64,")?;
         let media_type = rest.get(..semicolon)?;
-        return Some(kind_of_type(media_type));
+        // A model reads a URL in a text as text.
+        let is_text = matches!(
+            key_at_end(before),
+            Some(b"text" | b"content" | b"input" | b"instructions" | b"arguments" | b"output" | b"system")
+        );
+        return (!is_text).then(|| kind_of_type(media_type));
     }
     let key = key_at_end(before)?;
     let is_image_key = match key {
