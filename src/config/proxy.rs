@@ -133,7 +133,10 @@ pub(super) fn from_environment(
         .build()
         .expect("a scheme, an authority and a path make a URI");
     // A proxy for everything tells only whether this upstream is an exception.
-    let any = Matcher::builder().all("http://proxy.invalid").no(exceptions).build();
+    let any = Matcher::builder()
+        .all("http://proxy.invalid")
+        .no(exceptions_at(&exceptions, url))
+        .build();
     any.intercept(&origin)?;
     let proxy = UpstreamProxy::parse(&value);
     match &proxy {
@@ -149,6 +152,28 @@ pub(super) fn from_environment(
         ),
     }
     proxy
+}
+
+/// The exceptions of a `NO_PROXY` that may concern `url`, in the form that hyper-util reads. Go and Python also accept
+/// `*.example`, `host:port` and `[::1]`, and curl accepts spaces between names.
+fn exceptions_at(list: &str, url: &BaseUrl) -> String {
+    let default_port = if url.is_https() { 443 } else { 80 };
+    let port = url.authority().port_u16().unwrap_or(default_port);
+    let names = list.split([',', ' ']).filter_map(|name| {
+        let name = match name.rsplit_once(':') {
+            Some((host, digits)) if !host.contains(':') || host.ends_with(']') => {
+                (digits.parse() == Ok(port)).then_some(host)?
+            }
+            _ => name,
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        Some(
+            name.strip_prefix('*')
+                .filter(|rest| rest.starts_with('.'))
+                .unwrap_or(name),
+        )
+    });
+    names.collect::<Vec<_>>().join(",")
 }
 
 impl UpstreamProxy {
@@ -358,6 +383,10 @@ mod tests {
             (HTTP, &[P, "NO_PROXY=10.0.0.0/8"], None),
             (HTTP, &[P, "NO_PROXY=10.2.0.0/16"], Some("p:1")),
             ("http://[::1]:1/v1", &[P, "NO_PROXY=::1"], None),
+            ("http://[::1]:1/v1", &[P, "NO_PROXY=[::1]:1"], None),
+            (HTTPS, &[P, "NO_PROXY=x *.example"], None),
+            (HTTPS, &[P, "NO_PROXY=api.example:443"], None),
+            (HTTP, &[P, "NO_PROXY=10.1.2.3:80"], Some("p:1")),
         ]);
     }
 
