@@ -1,10 +1,10 @@
 //! The request scanner compared with its oracle, at every split, with and without vector instructions.
 
+mod access;
 mod beginnings;
 mod corpus;
 mod encrypted;
 mod expected;
-mod named;
 
 use std::{fs, path::Path, sync::LazyLock};
 
