@@ -99,8 +99,11 @@ impl BodyTexts {
 
     /// Sets the text at the path with this index.
     pub fn set(&mut self, path: usize, text: String) {
-        self.0.retain(|(index, _)| *index != path);
-        self.0.push((path, text));
+        // The texts are sorted, so that equal texts are equal in whatever order a body has them.
+        match self.0.binary_search_by_key(&path, |(index, _)| *index) {
+            Ok(at) => self.0[at].1 = text,
+            Err(at) => self.0.insert(at, (path, text)),
+        }
     }
 }
 
@@ -148,5 +151,13 @@ mod tests {
             [Some("secret"), Some("second"), None]
         );
         assert_eq!(format!("{texts:?}"), "{0: 6, 1: 6}");
+        let mut others = BodyTexts::default();
+        others.set(0, "secret".to_owned());
+        others.set(1, "second".to_owned());
+        assert_eq!(texts, others);
+        let mut reversed = BodyTexts::default();
+        reversed.set(1, "second".to_owned());
+        reversed.set(0, "secret".to_owned());
+        assert_eq!(reversed, texts, "the order in which the body has them does not matter");
     }
 }

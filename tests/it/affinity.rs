@@ -342,6 +342,45 @@ async fn a_growing_conversation_without_a_key_stays_on_one_upstream() {
 }
 
 #[tokio::test]
+async fn conversations_that_differ_only_in_their_question_spread_and_stay() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    for (length, path, turns) in [
+        (6 * 1024, "/v1/responses", 2),
+        (6 * 1024, "/v1/chat/completions", 2),
+        (6 * 1024, "/v1/messages", 2),
+        (600 * 1024, "/v1/responses", 1),
+    ] {
+        let prompt = "p".repeat(length);
+        let mut sessions: HashMap<String, u32> = HashMap::new();
+        for number in 0..60 {
+            let mut items = vec![json!({"role": "user", "content": format!("Question {number}")})];
+            let mut place = None;
+            for _ in 0..turns {
+                let body = match path {
+                    "/v1/responses" => json!({"model": "m", "instructions": prompt, "input": items}),
+                    "/v1/messages" => json!({"model": "m", "max_tokens": 9, "system": prompt, "messages": items}),
+                    _ => {
+                        let system = json!({"role": "system", "content": prompt});
+                        let messages = [&[system][..], &items[..]].concat();
+                        json!({"model": "m", "messages": messages})
+                    }
+                };
+                let reply = client::post_json(gateway.address, path, &body).await;
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                let upstream = reply.routed().0.to_owned();
+                assert_eq!(place.get_or_insert(upstream.clone()), &upstream, "{path} {number}");
+                items.push(json!({"role": "assistant", "content": "Answer"}));
+                items.push(json!({"role": "user", "content": "More"}));
+            }
+            *sessions.entry(place.expect("there was a turn")).or_default() += 1;
+        }
+        let most = sessions.values().max().expect("there are sessions");
+        assert!(*most <= 30, "{path} {length}: {sessions:?}");
+    }
+}
+
+#[tokio::test]
 async fn keyless_requests_go_to_the_less_loaded_upstream() {
     let sims = sims(2).await;
     let gateway = Gateway::before(&sims, "").await;

@@ -177,11 +177,13 @@ impl ReferenceReader {
 
     fn visit_id(&mut self, place: Place, raw: &[u8], facts: &mut RequestFacts) -> Result<(), JsonError> {
         // An `id` that names nothing may be any text.
-        let Ok(text) = unescape(raw) else {
-            return match self.search {
-                ReferenceSearch::Usual => Ok(()),
-                ReferenceSearch::Exhaustive => Err(JsonError::new(JsonErrorKind::LoneSurrogate, place.at)),
-            };
+        let text = match (unescape(raw), self.search) {
+            (Ok(text), _) => text,
+            (Err(_), ReferenceSearch::Usual) => return Ok(()),
+            (Err(index), ReferenceSearch::Exhaustive) => {
+                let at = place.at + 1 + index as u64;
+                return Err(JsonError::new(JsonErrorKind::LoneSurrogate, at));
+            }
         };
         let id = ObjectId::from_text(text.as_bytes());
         let is_exhaustive = self.is_exhaustive();

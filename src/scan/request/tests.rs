@@ -1,5 +1,7 @@
 //! The request scanner compared with its oracle, at every split, with and without vector instructions.
 
+mod access;
+mod beginnings;
 mod corpus;
 mod encrypted;
 mod expected;
