@@ -167,11 +167,8 @@ fn exceptions_at(list: &str, url: &BaseUrl) -> String {
             _ => name,
         };
         let name = name.trim_start_matches('[').trim_end_matches(']');
-        Some(
-            name.strip_prefix('*')
-                .filter(|rest| rest.starts_with('.'))
-                .unwrap_or(name),
-        )
+        let domain = name.strip_prefix('*').filter(|rest| rest.starts_with('.'));
+        Some(domain.unwrap_or(name))
     });
     names.collect::<Vec<_>>().join(",")
 }

@@ -40,7 +40,7 @@ impl RequestFacts {
     /// The maximum number of encrypted contents that are kept.
     pub const MAX_ENCRYPTED: usize = 8;
     /// The maximum number of named objects that are kept. If the names decide access, a body with more is refused.
-    pub const MAX_NAMED: usize = 256;
+    pub const MAX_NAMED: usize = 4096;
 }
 
 /// Prints the model, and only the lengths of everything else that the caller chooses.

@@ -50,6 +50,9 @@ pub struct Rules<'r> {
     pub is_exhaustive: bool,
 }
 
+/// The maximum number of named objects.
+const MAX_NAMED: usize = 4096;
+
 /// The body must be refused.
 struct RefusedBody;
 
@@ -106,10 +109,10 @@ fn facts_of(members: &[(StringNode<'_>, Node<'_>)], rules: Rules<'_>) -> Result<
         found: Vec::new(),
     };
     names.object(members, 1, None)?;
-    if names.found.len() > 256 && rules.is_exhaustive {
+    if names.found.len() > MAX_NAMED && rules.is_exhaustive {
         return Err(RefusedBody);
     }
-    names.found.truncate(256);
+    names.found.truncate(MAX_NAMED);
     facts.named = names.found;
     for part in ["instructions", "system", "input", "messages"] {
         if let Some(value) = only(members, part)? {
