@@ -24,6 +24,21 @@ pub enum MediaKind {
     File,
 }
 
+impl MediaKind {
+    /// The kind of data with this media type, such as `image/png`. `None` if the type says only that the data is a file.
+    pub fn from_media_type(media_type: &[u8]) -> Option<Self> {
+        let family = media_type.split(|byte| *byte == b'/').next()?;
+        [
+            ("image", Self::Image),
+            ("audio", Self::Recording),
+            ("video", Self::Recording),
+        ]
+        .into_iter()
+        .find(|(name, _)| family.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|(_, kind)| kind)
+    }
+}
+
 impl MediaTally {
     /// Counts data of this kind with a length of `bytes`.
     pub fn add(&mut self, kind: MediaKind, bytes: u64) {

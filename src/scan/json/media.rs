@@ -141,7 +141,7 @@ fn kind_of(before: &[u8], sample: &[u8]) -> Option<MediaKind> {
             key_at_end(before),
             Some(b"text" | b"content" | b"input" | b"instructions" | b"arguments" | b"output" | b"system")
         );
-        return (!is_text).then(|| kind_of_type(media_type));
+        return (!is_text).then(|| MediaKind::from_media_type(media_type).unwrap_or(MediaKind::File));
     }
     let key = key_at_end(before)?;
     let is_image_key = match key {
@@ -165,15 +165,6 @@ fn kind_of(before: &[u8], sample: &[u8]) -> Option<MediaKind> {
         }
         None => MediaKind::File,
     })
-}
-
-/// The kind of data with this media type.
-fn kind_of_type(media_type: &[u8]) -> MediaKind {
-    match media_type {
-        _ if media_type.starts_with(b"image") => MediaKind::Image,
-        _ if media_type.starts_with(b"audio") => MediaKind::Recording,
-        _ => MediaKind::File,
-    }
 }
 
 /// The kind of base64 data by the signature of its format, or `None` if it has none of the common ones.

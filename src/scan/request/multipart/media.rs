@@ -11,17 +11,7 @@ const IMAGES: [&str; 9] = ["avif", "bmp", "gif", "heic", "jpeg", "jpg", "png", "
 
 /// The kind of the file in a part, by its type, or by the name of the file if the type says nothing.
 pub(super) fn kind_of(head: &PartHead<'_>) -> MediaKind {
-    let of_type = head.content_type.and_then(|content_type| {
-        let (family, _) = content_type.split_at(memchr::memchr(b'/', content_type)?);
-        [
-            ("image", MediaKind::Image),
-            ("audio", MediaKind::Recording),
-            ("video", MediaKind::Recording),
-        ]
-        .into_iter()
-        .find(|(name, _)| family.eq_ignore_ascii_case(name.as_bytes()))
-    });
-    if let Some((_, kind)) = of_type {
+    if let Some(kind) = head.content_type.and_then(MediaKind::from_media_type) {
         return kind;
     }
     let name = head.file_name.unwrap_or_default();

@@ -31,9 +31,10 @@ fn kind_of_data(before: &[u8], sample: &[u8]) -> Option<usize> {
     let blank = |letter: char| letter.is_ascii_whitespace();
     if let Some(rest) = sample.strip_prefix("data:") {
         let (media_type, _) = rest.split_once(";base64,")?;
-        return Some(match media_type {
-            _ if media_type.starts_with("image") => 0,
-            _ if media_type.starts_with("audio") => 1,
+        let media_type = media_type.to_ascii_lowercase();
+        return Some(match media_type.split('/').next() {
+            Some("image") => 0,
+            Some("audio" | "video") => 1,
             _ => 2,
         });
     }
