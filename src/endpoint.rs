@@ -84,7 +84,7 @@ impl EndpointClass {
     }
 }
 
-/// When the body of a request is read for its model, its session key and the responses that it names.
+/// When the body of a request is read for its model, its session key and the objects that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
     /// The body is always inspected: the endpoint takes JSON only, so an upstream reads every body as JSON, even one
@@ -104,8 +104,8 @@ pub enum Inspection {
 /// one of them is sticky at every endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeylessRouting {
-    /// The request goes to the upstream of its conversation, which is recognised by its instructions and its first
-    /// input.
+    /// The request goes to the upstream of its conversation, which is recognised by its beginning: its instructions and
+    /// its messages up to the first one of the user.
     ByContent,
     /// The request goes to the less loaded of two random upstreams.
     Balanced,
@@ -121,8 +121,8 @@ pub enum ConfinedAccess {
     Get,
     /// Operations on the one response that the path names, and the token count.
     NamedResponse,
-    /// `POST` to one of the paths that read and change nothing that is stored, the creation of objects that can be kept
-    /// apart from those of other groups, and operations on such objects that the path names.
+    /// `POST` to a path that neither reads nor changes what is stored. Also the creation of objects that can be kept
+    /// apart from those of other groups, and operations on such an object that the path names.
     NamedObject,
 }
 
@@ -171,7 +171,7 @@ impl Endpoint {
             Self::Compact         => ("compact",          Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Response        => ("response",         Objects,        IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
             Self::Models          => ("models",           Models,         IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
-            Self::ChatCompletions => ("chat_completions", Generation,     Always,    ByContent, YES,    YES,  YES,      YES,   Post),
+            Self::ChatCompletions => ("chat_completions", Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Messages        => ("messages",         Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
             Self::Images          => ("images",           Images,         Forms,     Balanced,  NO,     NO,   YES,     YES,   NamedObject),
@@ -210,7 +210,8 @@ impl Endpoint {
         self.traits().is_repeatable
     }
 
-    /// Whether the response is read for its usage, its ids and its errors as it streams by.
+    /// Whether every response is read for its usage, its ids and its errors as it streams by. Of the other endpoints, only
+    /// the responses that contain an object are read (`proxy/request/answer_content`).
     pub const fn is_usage_read(self) -> bool {
         self.traits().is_usage_read
     }

@@ -212,10 +212,12 @@ tables! {
     /// Failover: if an upstream fails before any output has reached the caller, the request is sent to another upstream.
     retry = "[retry]" {
         /// The maximum number of upstreams that one request is sent to, the first included; 1 turns failover off. An
-        /// upstream whose limit the request waits out is not counted.
+        /// upstream whose limit the request waits out is not counted, and neither is one that does not have the model or
+        /// the object of the request.
         ATTEMPTS("attempts"): WholeNumber<u32> = WholeNumber(1..=10), Default("3");
         /// The maximum number of retries after failures, as a fraction of the number of requests. One more retry per second
-        /// is always allowed. A failover after a limit or a refused credential is not counted.
+        /// is always allowed. A failover after a limit, a refused credential or a missing model is
+        /// not counted.
         BUDGET("budget"): Fraction = Fraction(0.0..=1.0), Default("0.2");
         /// The maximum time after an upstream's response head for which a stream is held back until its first output.
         /// If the stream fails before that, the request can still be sent to another upstream. 0s passes streams on at

@@ -10,12 +10,13 @@
 //! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
 //! | models | `models` | the list of models | the request asks for models: the answer is the list |
 //! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous |
-//! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller |
+//! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller, or its group has not made an object that the request names |
 //! | brake | `turn/pick/brake` | the admitted turn | the requests before have failed at every upstream |
 //! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
 //! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
 //! | · send | `exchange/forward` | the upstream's response head | |
 //! | · peek | `exchange/peek` | a verdict, from the head and the body up to the first output | |
+//! | · search | `turn/attempts/search` | the answer of the upstream that has an object without a known owner | |
 //! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
 //! | respond | `exchange/response` | the caller's response head | |
 //! | relay | `exchange/body` | the body; from it usage, the objects that it names, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |

@@ -2,7 +2,8 @@
 //!
 //! - [`Snapshot`] is the configuration, compiled and immutable, with its [`Upstream`]s and its [`Access`] rules.
 //! - [`RuntimeState`] outlives snapshots: the [`UpstreamState`] of each upstream, pins, owners, [`ModelKnowledge`],
-//!   [`RateLimits`], [`Brakes`] and the retry budget. Numbers that steer requests are counted here.
+//!   [`RateLimits`], [`DeferredCharges`], [`Brakes`] and the retry budget. Numbers that steer requests are counted here.
+//! - [`Eligibility`] is the set of upstreams that may serve one request, by the snapshot and by what is known about models.
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!

@@ -1,4 +1,4 @@
-//! Compares the upstreams with each other, once per second. [`outlier`](crate::policy::outlier) decides; this module gives
+//! Compares the upstreams with each other, once per second. [`outlier`] decides; this module gives
 //! it the numbers of all upstreams, and carries out its decisions.
 
 use std::sync::atomic::Ordering::Relaxed;

@@ -3,6 +3,7 @@
 //! The first stage, [`admit`], uses the head alone:
 //!
 //! - [`received`] is the head as it arrived, with the request's id.
+//! - [`web_page`] decides which web page may send the request, before the caller is known.
 //! - [`target`] reads the endpoint from the method and the path. `path` checks the path first; the path of a new endpoint is
 //!   added there. `host` checks the host.
 //! - `object_path` finds the objects that the path names.
@@ -11,8 +12,8 @@
 //! - `form` recognises a form by its content type.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
-//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer` reserves memory for it, and
-//! [`model_access`] checks whether the caller's group may use the model that the body names.
+//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer`
+//! reserves memory for it, and [`model_access`] checks whether the caller's group may use the model that the body names.
 
 pub(super) mod admit;
 pub(super) mod answer_content;
