@@ -5,6 +5,7 @@
 //! a code, a type, a reason, a message and a retry advice. `proxy::reply` is the only place that makes error bodies of
 //! faults. The access log and the metrics count them there, so a stage only returns the fault.
 
+mod details;
 mod message;
 mod reason;
 mod reference;
@@ -15,7 +16,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-pub use self::{reason::RejectReason, reference::ObjectReference};
+pub use self::{
+    details::{FailedSubject, KeyProblem, LimitKind, UnavailableCause},
+    reason::RejectReason,
+    reference::ObjectReference,
+};
 
 /// An error with which Steadfast itself answers a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +63,25 @@ pub enum Fault {
     BodyTooLarge { limit: u64 },
     /// No part of the body arrived for the time `idle`.
     BodyTimeout { idle: Duration },
+    /// The body arrived with fewer than `rate` bytes per second for the time `window`.
+    BodyTooSlow { rate: u64, window: Duration },
     /// The bodies of all requests together have reached the memory limit for bodies.
     BuffersFull,
+    /// The bodies of the caller's key, or of the client's address, have reached their share of the memory limit for bodies
+    /// while other callers wait for memory.
+    BufferShareFull,
+    /// The memory for bodies was full, and this body arrived more slowly than the others, so its memory was given to them.
+    BufferReclaimed,
+    /// A field of the body has a value of another type than the API defines. `expected` is that type, such as `a string`.
+    InvalidType {
+        field: &'static str,
+        expected: &'static str,
+    },
+    /// The request has passed through this proxy before: an upstream leads back here.
+    LoopDetected,
+    /// Steadfast itself has no file descriptor, no port or no memory left for a connection to an upstream. `shortage` names
+    /// what is missing.
+    Overloaded { shortage: &'static str },
     /// The client asked for a WebSocket. Clients fall back to server-sent events.
     WebSocketUnsupported,
     /// The upstream is called with the caller's own credential, and the request has none.
@@ -126,63 +148,6 @@ pub enum Fault {
     Internal,
 }
 
-/// The reason why no upstream that may serve a request takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnavailableCause {
-    /// The upstreams refuse their configured credentials.
-    Disabled,
-    /// The upstreams have failed several times.
-    Ejected,
-    /// The operator is draining the upstreams.
-    Draining,
-    /// The upstreams have as many requests as they may have at a time.
-    Busy,
-    /// The upstreams are unavailable for different reasons.
-    Mixed,
-}
-
-/// The requests that have failed at every upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedSubject {
-    /// The requests of the caller's session.
-    Session,
-    /// The requests of several sessions.
-    Pool,
-}
-
-/// The reason why a client key is not valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyProblem {
-    /// The key is not in the configuration, or cannot be read.
-    Unknown,
-    /// The key has expired.
-    Expired,
-    /// The operator has disabled the key.
-    Disabled,
-}
-
-/// The quantity that a client key's limit bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    /// Requests per minute.
-    Requests,
-    /// Tokens per minute.
-    Tokens,
-    /// Requests at the same time.
-    Concurrent,
-}
-
-impl LimitKind {
-    /// The `error.type` of the answer.
-    fn error_type(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::Concurrent => "concurrent_requests",
-        }
-    }
-}
-
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAdvice {
@@ -202,6 +167,17 @@ struct FaultTraits {
     reason: RejectReason,
 }
 
+impl From<(StatusCode, &'static str, &'static str, RejectReason)> for FaultTraits {
+    fn from((status, code, kind, reason): (StatusCode, &'static str, &'static str, RejectReason)) -> Self {
+        Self {
+            status,
+            code,
+            kind,
+            reason,
+        }
+    }
+}
+
 /// The `error.type` if the caller has to change the request.
 const INVALID: &str = "invalid_request_error";
 /// The `error.type` if the caller has to prove its identity.
@@ -219,7 +195,7 @@ impl Fault {
     /// The table of faults.
     fn traits(&self) -> FaultTraits {
         use {RejectReason as R, StatusCode as S};
-        let (status, code, kind, reason) = match self {
+        FaultTraits::from(match self {
             Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_path", INVALID, R::Path),
             Self::AmbiguousTarget { .. } => (S::BAD_REQUEST, "ambiguous_target", INVALID, R::Head),
             Self::BadHost { .. } => (S::BAD_REQUEST, "bad_host", INVALID, R::Head),
@@ -230,15 +206,22 @@ impl Fault {
             Self::BadFraming { .. } => (S::BAD_REQUEST, "bad_framing", INVALID, R::Head),
             Self::BadMethod { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, R::Head),
             Self::InvalidJson { .. } => (S::BAD_REQUEST, "invalid_json", INVALID, R::Body),
-            Self::AmbiguousBody { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
-            Self::AmbiguousForm { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
+            Self::AmbiguousBody { .. } | Self::AmbiguousForm { .. } | Self::AmbiguousFormType { .. } => {
+                (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body)
+            }
             Self::InvalidForm { .. } => (S::BAD_REQUEST, "invalid_multipart", INVALID, R::Body),
-            Self::AmbiguousFormType { .. } => (S::BAD_REQUEST, "ambiguous_body", INVALID, R::Body),
             Self::UndecodableBody { .. } => (S::BAD_REQUEST, "undecodable_body", INVALID, R::Body),
             Self::IncompleteBody => (S::BAD_REQUEST, "incomplete_body", INVALID, R::Body),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, R::TooLarge),
-            Self::BodyTimeout { .. } => (S::REQUEST_TIMEOUT, "request_timeout", INVALID, R::BodyTimeout),
-            Self::BuffersFull => (S::SERVICE_UNAVAILABLE, "server_overloaded", SERVER, R::BuffersFull),
+            Self::BodyTimeout { .. } | Self::BodyTooSlow { .. } => {
+                (S::REQUEST_TIMEOUT, "request_timeout", INVALID, R::BodyTimeout)
+            }
+            Self::BuffersFull | Self::BufferShareFull | Self::BufferReclaimed => {
+                (S::SERVICE_UNAVAILABLE, "server_overloaded", SERVER, R::BuffersFull)
+            }
+            Self::InvalidType { .. } => (S::BAD_REQUEST, "invalid_type", INVALID, R::Body),
+            Self::LoopDetected => (S::LOOP_DETECTED, "loop_detected", SERVER, R::Loop),
+            Self::Overloaded { .. } => (S::SERVICE_UNAVAILABLE, "overloaded", SERVER, R::Overloaded),
             Self::WebSocketUnsupported => (S::UPGRADE_REQUIRED, "websocket_unsupported", INVALID, R::WebSocket),
             Self::MissingCredential => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, R::Credential),
             Self::MissingKey => (S::UNAUTHORIZED, "missing_api_key", AUTHENTICATION, R::Key),
@@ -247,16 +230,11 @@ impl Fault {
             Self::ModelUnreadable { .. } => (S::FORBIDDEN, "model_unreadable", PERMISSION, R::Forbidden),
             Self::PathForbidden { .. } => (S::FORBIDDEN, "path_not_allowed", PERMISSION, R::Forbidden),
             Self::ModelNotServed { .. } => (S::NOT_FOUND, "model_not_found", INVALID, R::Model),
-            // This is OpenAI's own status and code, which clients recognise.
-            Self::ObjectNotFound {
-                reference: reference @ ObjectReference::PreviousResponse,
-            } => (S::BAD_REQUEST, reference.code(), INVALID, R::OwnerUnknown),
-            Self::ObjectNotFound { reference } => (S::NOT_FOUND, reference.code(), INVALID, R::OwnerUnknown),
+            Self::ObjectNotFound { reference } => (reference.status(), reference.code(), INVALID, R::OwnerUnknown),
             Self::RenameCompressed { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "compressed_body", INVALID, R::Body),
             // These are OpenAI's own types, which name the limit.
             Self::RateLimited { kind, .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, kind.error_type(), R::RateLimited),
             Self::ModelsUnavailable => (S::BAD_GATEWAY, "models_unavailable", SERVER, R::Upstream),
-            Self::FailedEverywhere { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
             Self::UpstreamUnreachable { .. } => (S::BAD_GATEWAY, "upstream_unreachable", SERVER, R::Upstream),
             Self::UpstreamBroken { .. } => (S::BAD_GATEWAY, "upstream_broken", SERVER, R::Upstream),
             Self::UpstreamTimeout { .. } => (S::GATEWAY_TIMEOUT, "upstream_timeout", SERVER, R::Upstream),
@@ -265,16 +243,12 @@ impl Fault {
             Self::UpstreamsRateLimited { .. } => (S::TOO_MANY_REQUESTS, RATE_LIMIT, RATE_LIMIT, R::Limited),
             // Codex recognises the type, shows when the limit resets, and gives up.
             Self::Limited { .. } => (S::TOO_MANY_REQUESTS, USAGE_LIMIT, USAGE_LIMIT, R::Limited),
-            Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable),
+            Self::FailedEverywhere { .. } | Self::Unavailable { .. } => {
+                (S::SERVICE_UNAVAILABLE, "upstreams_unavailable", SERVER, R::Unavailable)
+            }
             Self::OwnerGone => (S::BAD_REQUEST, "state_owner_gone", INVALID, R::OwnerGone),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error", SERVER, R::Internal),
-        };
-        FaultTraits {
-            status,
-            code,
-            kind,
-            reason,
-        }
+        })
     }
 
     /// The HTTP status of the answer.
@@ -318,6 +292,9 @@ impl Fault {
             | Self::IncompleteBody
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout { .. }
+            | Self::BodyTooSlow { .. }
+            | Self::InvalidType { .. }
+            | Self::LoopDetected
             | Self::WebSocketUnsupported
             | Self::MissingCredential
             | Self::MissingKey
@@ -335,7 +312,9 @@ impl Fault {
             | Self::RateLimited { retry, .. }
             | Self::FailedEverywhere { retry, .. }
             | Self::Unavailable { retry, .. } => RetryAdvice::After(*retry),
-            Self::BuffersFull => RetryAdvice::After(Duration::from_secs(1)),
+            Self::BuffersFull | Self::BufferShareFull | Self::BufferReclaimed | Self::Overloaded { .. } => {
+                RetryAdvice::After(Duration::from_secs(1))
+            }
             Self::ModelsUnavailable
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamBroken { .. }
@@ -353,6 +332,8 @@ impl Fault {
                 | Self::BadFraming { .. }
                 | Self::IncompleteBody
                 | Self::BodyTimeout { .. }
+                | Self::BodyTooSlow { .. }
+                | Self::BufferReclaimed
         )
     }
 
@@ -372,6 +353,7 @@ impl Fault {
         match self {
             Self::ModelNotServed { .. } | Self::ModelForbidden { .. } | Self::RenameCompressed { .. } => Some("model"),
             Self::ObjectNotFound { reference } => reference.param(),
+            Self::InvalidType { field, .. } => Some(field),
             _ => None,
         }
     }

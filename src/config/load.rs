@@ -189,6 +189,9 @@ impl ConfigDraft {
         let settings = &mut self.server;
         reader.update(&section, &server::MAX_BODY, &mut settings.max_body);
         reader.update(&section, &server::BUFFERED_BODIES, &mut settings.buffered_bodies);
+        reader.update(&section, &server::BUFFERED_SHARE, &mut settings.buffered_share);
+        reader.update(&section, &server::MIN_BODY_RATE, &mut settings.min_body_rate);
+        reader.update(&section, &server::BODY_RATE_WINDOW, &mut settings.body_rate_window);
         reader.update(&section, &server::GRACE, &mut settings.grace);
         reader.update(&section, &server::KEEPALIVE, &mut settings.keepalive);
         reader.update(&section, &server::FORWARDED, &mut settings.forwarded);

@@ -10,7 +10,7 @@ use super::{listen::Listen, tls::Tls};
 use crate::{policy::SessionSource, secret::Secret};
 
 /// `[server]`: the public listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// The addresses to listen on: at least one, and no two that clash (port 0 never clashes). Without client keys and without
     /// `allow_anonymous` all of them are loopback addresses or Unix sockets.
@@ -21,6 +21,12 @@ pub struct ServerSettings {
     pub max_body: u64,
     /// The maximum number of bytes of request bodies that are kept over all requests: `max_body` to 1 TiB.
     pub buffered_bodies: u64,
+    /// The maximum fraction of `buffered_bodies` that one caller may fill while others wait for memory: 0.01 to 1.
+    pub buffered_share: f64,
+    /// The minimum number of bytes per second with which a request body must arrive: up to 1 GiB; 0 means no minimum.
+    pub min_body_rate: u64,
+    /// The time over which the rate of a request body is measured: 1 ms to 24 h.
+    pub body_rate_window: Duration,
     /// The maximum time that open streams may continue after a stop signal: 0 to 24 h.
     pub grace: Duration,
     /// The time after which a silent TCP connection of a client is probed: 1 ms to 2 h; 0 turns probes off.
@@ -43,6 +49,9 @@ impl Default for ServerSettings {
             tls: None,
             max_body: 64 << 20,
             buffered_bodies: 512 << 20,
+            buffered_share: 0.25,
+            min_body_rate: 10 << 10,
+            body_rate_window: Duration::from_secs(30),
             grace: Duration::from_secs(30),
             keepalive: Duration::from_secs(60),
             forwarded: false,

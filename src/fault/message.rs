@@ -16,10 +16,8 @@ impl Fault {
             Self::UnknownPath { path, suggestion } => format!("No such path: {path}. Did you mean {suggestion}?"),
             Self::AmbiguousTarget { problem } => format!("The request target {problem}. Send a plain absolute path."),
             Self::ForeignHost => "Without client keys, Host must be localhost or a loopback address, because a web page may have any other name resolve to this machine. Call http://127.0.0.1 or http://localhost with the port of Steadfast, or configure client keys.".to_owned(),
-            Self::CrossSite { origin } => match origin {
-                Some(origin) => format!("A web page of '{origin}' sent this request through a browser. If its pages may use this proxy, add the origin to server.allow_origins."),
-                None => "A web page of another site sent this request through a browser. Send it from a command line, or add the origin of the page to server.allow_origins.".to_owned(),
-            },
+            Self::CrossSite { origin: Some(origin) } => format!("A web page of '{origin}' sent this request through a browser. If its pages may use this proxy, add the origin to server.allow_origins."),
+            Self::CrossSite { origin: None } => "A web page of another site sent this request through a browser. Send it from a command line, or add the origin of the page to server.allow_origins.".to_owned(),
             Self::BadHost { problem } => format!("The Host header {problem}. Send exactly one, as host or host:port."),
             Self::BadHead { problem } => format!("Invalid HTTP/1.1 request head: {problem}. Check the client, and any proxy between it and Steadfast."),
             Self::HeadTooLarge => "The request head is larger than 64 KiB or has more than 100 header fields. Send fewer or shorter header fields.".to_owned(),
@@ -39,12 +37,16 @@ impl Fault {
             Self::BodyTooLarge { limit } => format!("The request body is larger than the limit of {limit} bytes. Send a smaller body, or ask the operator of this gateway to raise server.max_body."),
             Self::BodyTimeout { idle } => format!("No part of the request body arrived for {idle:?}. Send the request again without pauses."),
             Self::BuffersFull => "The memory for request bodies (server.buffered_bodies) is full at the moment. Try again shortly.".to_owned(),
+            Self::BodyTooSlow { rate, window } => format!("The request body arrived with fewer than {rate} bytes per second for {window:?}. Send it faster, or ask the operator of this gateway to lower server.min_body_rate."),
+            Self::BufferShareFull => "The request bodies that you send at the moment fill your share of the memory for request bodies (server.buffered_share), and other callers wait for memory. Send fewer large bodies at a time.".to_owned(),
+            Self::BufferReclaimed => "The memory for request bodies (server.buffered_bodies) is full at the moment, and this body arrived more slowly than the others. Send it again, and faster.".to_owned(),
+            Self::InvalidType { field, expected } => format!("The field '{field}' of the request body must be {expected}. Correct it, or leave it out."),
+            Self::LoopDetected => "This request has passed through this gateway before, so an upstream leads back to it. The operator of this gateway has to correct the base_url of that upstream.".to_owned(),
+            Self::Overloaded { shortage } => format!("This gateway has no {shortage} left at the moment for a connection to an upstream. Try again shortly."),
             Self::WebSocketUnsupported => "WebSocket is not supported. Send POST /v1/responses with \"stream\": true instead.".to_owned(),
             Self::MissingCredential => "This upstream needs your own API key. Send it as Authorization: Bearer KEY.".to_owned(),
             Self::MissingKey => "You didn't provide an API key. Send the key that you were given as Authorization: Bearer KEY.".to_owned(),
-            Self::InvalidKey { problem: KeyProblem::Unknown } => "Incorrect API key provided. Check it, or ask the operator of this gateway for a key.".to_owned(),
-            Self::InvalidKey { problem: KeyProblem::Expired } => "This API key has expired. Ask the operator of this gateway for a new key.".to_owned(),
-            Self::InvalidKey { problem: KeyProblem::Disabled } => "This API key is disabled. Ask the operator of this gateway for another key.".to_owned(),
+            Self::InvalidKey { problem } => invalid_key(*problem).to_owned(),
             Self::ModelForbidden { model, allowed } => format!("Your API key may not use the model '{model}'. It may use: {}.", list(allowed)),
             Self::ModelUnreadable { problem } => format!("Your API key may use only some models, and {problem}. Send a JSON body or a multipart/form-data body with \"model\"."),
             Self::PathForbidden { path, why } => format!("Your API key may not call {path}: {why}."),
@@ -52,10 +54,8 @@ impl Fault {
             Self::ModelNotServed { model, served } => format!("The model '{model}' does not exist here. You may use: {}. GET /v1/models lists them.", list(served)),
             Self::ObjectNotFound { reference } => object_not_found(*reference),
             Self::RenameCompressed { model } => format!("The upstream has another name for the model '{model}', and Steadfast cannot write that name into a compressed body. Send the body uncompressed."),
-            Self::RateLimited { kind, limit, retry } => {
-                // Codex reads the delay from this text and waits for that time.
-                format!("Rate limit reached: your API key may use {limit} {}. Please try again in {}s.", unit(*kind), seconds(*retry))
-            }
+            // Codex reads the delay from this text and waits for that time.
+            Self::RateLimited { kind, limit, retry } => format!("Rate limit reached: your API key may use {limit} {}. Please try again in {}s.", unit(*kind), seconds(*retry)),
             Self::ModelsUnavailable => "No upstream returned its list of models. Try again shortly.".to_owned(),
             Self::FailedEverywhere { subject, retry } => failed_everywhere(*subject, *retry),
             Self::UpstreamUnreachable { upstream } => format!("{} could not be reached. Try again shortly.", named(upstream.as_deref())),
@@ -80,6 +80,15 @@ impl Fault {
             Self::Limited { is_owned: true, .. } | Self::Unavailable { is_owned: true, .. } => OWNER,
             _ => EVERY_UPSTREAM,
         }
+    }
+}
+
+/// The message about a client key that is not valid.
+fn invalid_key(problem: KeyProblem) -> &'static str {
+    match problem {
+        KeyProblem::Unknown => "Incorrect API key provided. Check it, or ask the operator of this gateway for a key.",
+        KeyProblem::Expired => "This API key has expired. Ask the operator of this gateway for a new key.",
+        KeyProblem::Disabled => "This API key is disabled. Ask the operator of this gateway for another key.",
     }
 }
 

@@ -15,6 +15,10 @@ pub enum RejectReason {
     BodyTimeout,
     /// The buffers for request bodies are full.
     BuffersFull,
+    /// Steadfast has no file descriptor, port or memory left.
+    Overloaded,
+    /// The request has passed through this proxy before.
+    Loop,
     /// The client asked for a WebSocket.
     WebSocket,
     /// The upstream needs the caller's own credential, and the request has none.
@@ -43,13 +47,15 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, in the order of its discriminants, so that a metric can keep one counter per reason in an array.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Path,
         Self::Head,
         Self::Body,
         Self::TooLarge,
         Self::BodyTimeout,
         Self::BuffersFull,
+        Self::Overloaded,
+        Self::Loop,
         Self::WebSocket,
         Self::Credential,
         Self::Key,
@@ -73,6 +79,8 @@ impl RejectReason {
             Self::TooLarge => "too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BuffersFull => "buffers_full",
+            Self::Overloaded => "overloaded",
+            Self::Loop => "loop",
             Self::WebSocket => "websocket",
             Self::Credential => "credential",
             Self::Key => "key",

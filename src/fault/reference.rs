@@ -1,5 +1,7 @@
 //! How a request refers to an object, for the error about an object that the caller's group has not made.
 
+use http::StatusCode;
+
 /// How a request refers to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectReference {
@@ -24,6 +26,15 @@ pub enum ObjectReference {
 }
 
 impl ObjectReference {
+    /// The HTTP status.
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            // This is OpenAI's own status for such a response, which clients recognise.
+            Self::PreviousResponse => StatusCode::BAD_REQUEST,
+            _ => StatusCode::NOT_FOUND,
+        }
+    }
+
     /// The `error.code`.
     pub(super) const fn code(self) -> &'static str {
         match self {

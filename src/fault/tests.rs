@@ -26,6 +26,7 @@ fn faults_of_heads() -> Vec<Fault> {
         Fault::BadFraming { problem },
         Fault::BadMethod { problem },
         Fault::WebSocketUnsupported,
+        Fault::LoopDetected,
         Fault::ForeignHost,
         Fault::CrossSite {
             origin: Some("https://evil.example".to_owned()),
@@ -61,7 +62,17 @@ fn faults_of_bodies() -> Vec<Fault> {
         Fault::IncompleteBody,
         Fault::BodyTooLarge { limit: 9 },
         Fault::BodyTimeout { idle },
+        Fault::BodyTooSlow {
+            rate: 10_240,
+            window: idle,
+        },
         Fault::BuffersFull,
+        Fault::BufferShareFull,
+        Fault::BufferReclaimed,
+        Fault::InvalidType {
+            field: "previous_response_id",
+            expected: "a string",
+        },
         Fault::RenameCompressed { model: problem() },
     ]
 }
@@ -125,6 +136,9 @@ fn faults_of_upstreams() -> Vec<Fault> {
             is_owned: false,
         },
         Fault::OwnerGone,
+        Fault::Overloaded {
+            shortage: "file descriptor",
+        },
         Fault::Internal,
     ]
 }
@@ -162,6 +176,7 @@ const TABLE: &str = "
 400 bad_framing invalid_request_error - head - close
 405 method_not_allowed invalid_request_error - head - -
 426 websocket_unsupported invalid_request_error - websocket - -
+508 loop_detected server_error - loop - -
 403 host_not_allowed permission_error - forbidden - -
 403 origin_not_allowed permission_error - forbidden - -
 403 origin_not_allowed permission_error - forbidden - -
@@ -174,7 +189,11 @@ const TABLE: &str = "
 400 incomplete_body invalid_request_error - body - close
 413 request_too_large invalid_request_error - too_large - -
 408 request_timeout invalid_request_error - body_timeout - close
+408 request_timeout invalid_request_error - body_timeout - close
 503 server_overloaded server_error - buffers_full 1 -
+503 server_overloaded server_error - buffers_full 1 -
+503 server_overloaded server_error - buffers_full 1 close
+400 invalid_type invalid_request_error previous_response_id body - -
 415 compressed_body invalid_request_error model body - -
 401 missing_api_key authentication_error - credential - -
 401 missing_api_key authentication_error - key - -
@@ -197,6 +216,7 @@ const TABLE: &str = "
 504 upstream_timeout server_error - upstream 2 -
 429 usage_limit_reached usage_limit_reached - limited 7200 -
 400 state_owner_gone invalid_request_error - owner_gone - -
+503 overloaded server_error - overloaded 1 -
 500 internal_error server_error - internal 2 -
 502 upstream_credential_refused server_error - upstream 300 -
 429 rate_limit_exceeded rate_limit_exceeded - limited 2 -
