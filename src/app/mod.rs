@@ -13,6 +13,7 @@ mod error;
 mod housekeeping;
 mod key;
 mod logging;
+mod memory;
 mod panics;
 mod reload;
 mod serve;

@@ -30,6 +30,7 @@ mod h2_refusals;
 mod half_broken;
 mod headers;
 mod heads;
+mod heavy_bodies;
 mod hostile;
 mod http1;
 mod leaks;
