@@ -14,6 +14,8 @@ const WORTH: i64 = 16 << 20;
 /// The maximum number of checks that are left out after memory was returned that was needed again. The checks are five
 /// seconds apart, so free memory is returned within 30 seconds in any case.
 const MAX_PAUSE: u32 = 3;
+/// The number of checks after which memory that could not be returned is tried again. The blocks that it lies between may be gone.
+const RETRY: u32 = 12;
 
 /// Watches the free memory that is resident, and returns it to the system.
 #[derive(Default)]
@@ -35,15 +37,17 @@ impl HeapWatch {
     }
 
     fn trim(&self) {
-        let Some(unused) = unused_bytes() else { return };
+        let (Some(resident), Some(unused)) = (resident_bytes(), unused_bytes()) else {
+            return;
+        };
         if !self.0.lock().is_due(unused) {
             return;
         }
         return_memory();
-        if let (Some(resident), Some(left)) = (resident_bytes(), unused_bytes()) {
-            let returned = unused.saturating_sub(left);
-            tracing::debug!(returned, resident, "free memory was returned to the system");
-            self.0.lock().record(resident, left);
+        if let (Some(left), Some(unused)) = (resident_bytes(), unused_bytes()) {
+            let returned = resident.saturating_sub(left);
+            tracing::debug!(returned, resident = left, "free memory was returned to the system");
+            self.0.lock().record(returned, unused);
         }
     }
 }
@@ -54,28 +58,31 @@ impl HeapWatch {
 /// are resident and not counted as in use, and a large table is in use before it is resident.
 #[derive(Debug, Default)]
 struct TrimPolicy {
-    /// The smallest resident memory since the last return; `None` before the first check.
+    /// The smallest resident memory so far; `None` before the first check.
     resident: Option<u64>,
-    /// The smallest unused memory since the last return. Memory that could not be returned lies between blocks in use.
+    /// The smallest unused memory so far.
     unused: Option<i64>,
+    /// The unused memory that could not be returned the last time, because it lies between blocks in use.
+    stuck: Option<i64>,
     /// The number of checks to leave out.
     pause: u32,
-    /// The number of checks to leave out after the next return, if memory is needed again as soon.
-    next_pause: u32,
+    /// The number of checks that were left out after the last return.
+    last_pause: u32,
     /// The number of checks since the last return.
     checks: u32,
 }
 
 impl TrimPolicy {
     /// Whether so much memory is resident that some of it may be free. At the first check, and after the resident memory has
-    /// fallen by itself, the unused memory has to be measured anew. This costs little to find out, unlike [`Self::is_due`].
+    /// fallen, the unused memory has to be measured too. This costs little to find out, unlike [`Self::is_due`].
     fn is_suspected(&mut self, resident: u64) -> bool {
-        let has_fallen = self
-            .resident
-            .is_none_or(|least| resident.saturating_add(WORTH as u64 / 2) <= least);
+        let has_fallen = self.resident.is_none_or(|least| resident < least);
         let least = self.resident.map_or(resident, |least| least.min(resident));
         self.resident = Some(least);
         self.checks = self.checks.saturating_add(1);
+        if self.checks > RETRY {
+            self.stuck = None;
+        }
         if self.pause > 0 {
             self.pause -= 1;
             return false;
@@ -87,23 +94,20 @@ impl TrimPolicy {
     fn is_due(&mut self, unused: i64) -> bool {
         let least = self.unused.map_or(unused, |least| least.min(unused));
         self.unused = Some(least);
-        unused >= least.saturating_add(WORTH)
+        self.stuck = self.stuck.map(|stuck| stuck.min(unused));
+        unused >= self.stuck.unwrap_or(least).saturating_add(WORTH)
     }
 
-    /// Records that memory was returned, after which `resident` bytes are left, of which `unused` are not in use.
-    fn record(&mut self, resident: u64, unused: i64) {
+    /// Records that `returned` bytes were returned, and that `unused` bytes are left that are not in use.
+    fn record(&mut self, returned: u64, unused: i64) {
+        self.stuck = (returned < WORTH as u64 / 2).then_some(unused);
         // Memory that was soon needed again will probably be needed again soon.
-        self.next_pause = match self.checks <= self.next_pause + 2 {
-            true => (self.next_pause + 1).min(MAX_PAUSE),
+        self.last_pause = match self.checks <= self.last_pause + 2 {
+            true => (self.last_pause + 1).min(MAX_PAUSE),
             false => 0,
         };
-        *self = Self {
-            resident: Some(resident),
-            unused: Some(unused),
-            pause: self.next_pause,
-            next_pause: self.next_pause,
-            checks: 0,
-        };
+        self.pause = self.last_pause;
+        self.checks = 0;
     }
 }
 
@@ -205,8 +209,9 @@ mod tests {
             for _ in 0..count {
                 let unused = |free: u64| i64::try_from(free).expect("a size") - UNTOUCHED;
                 if self.policy.is_suspected(self.used + self.free) && self.policy.is_due(unused(self.free)) {
-                    self.free = self.free.min(self.stuck);
-                    self.policy.record(self.used + self.free, unused(self.free));
+                    let left = self.free.min(self.stuck);
+                    self.policy.record(self.free - left, unused(left));
+                    self.free = left;
                     self.returns += 1;
                 }
             }
@@ -239,16 +244,27 @@ mod tests {
     }
 
     #[test]
-    fn memory_between_blocks_in_use_is_not_tried_again_and_again() {
+    fn memory_between_blocks_in_use_is_tried_rarely() {
         let mut process = Process::new();
         (process.free, process.stuck) = (100 * MIB, 40 * MIB);
-        assert_eq!((process.checks(100), process.free), (1, 40 * MIB));
+        assert_eq!((process.checks(1), process.free), (1, 40 * MIB));
+        assert!(process.checks(120) <= 120 / RETRY + 1);
         process.free += 16 * MIB;
-        assert_eq!((process.checks(100), process.free), (1, 40 * MIB));
+        assert!(process.checks(MAX_PAUSE + 1) >= 1);
+        assert_eq!(process.free, 40 * MIB);
         // The blocks that kept the memory are gone.
-        (process.free, process.stuck) = (0, 0);
-        process.checks(1);
-        process.free = 30 * MIB;
+        process.stuck = 0;
+        assert!(process.checks(RETRY + MAX_PAUSE + 1) >= 1);
+        assert_eq!(process.free, 0);
+    }
+
+    #[test]
+    fn memory_that_is_freed_while_memory_is_returned_is_returned_later() {
+        let mut process = Process::new();
+        (process.used, process.free) = (100 * MIB, 40 * MIB);
+        assert_eq!((process.checks(1), process.free), (1, 0));
+        // The resident memory stays the same.
+        (process.used, process.free) = (20 * MIB, 80 * MIB);
         assert_eq!((process.checks(MAX_PAUSE + 1), process.free), (1, 0));
     }
 

@@ -38,6 +38,7 @@ mod limited_accounts;
 mod limited_turns;
 mod limits;
 mod listener_tls;
+mod memory;
 mod model_routing;
 mod models;
 mod multipart;
