@@ -20,9 +20,9 @@ use crate::kit::{
 const PACE: Duration = Duration::from_millis(5);
 /// The size in bytes of a heavy body. A debug build scans some of them at 6 MB/s.
 const SIZE: usize = 8 << 20;
-/// The delay that nine of ten events must stay below. The delay is below 20 ms on an idle machine. It was over 500 ms when a body
+/// The delay that nine of ten events must stay below. The delay is below 20 ms on an idle machine. It was up to six seconds when a body
 /// was scanned without a break.
-const LATE: Duration = Duration::from_millis(100);
+const LATE: Duration = Duration::from_millis(250);
 
 /// A heavy request or response.
 struct Heavy {
@@ -157,8 +157,11 @@ fn read_stream(
             text.push_str(std::str::from_utf8(&buffer[..read]).expect("text"));
             while let Some(end) = text.find(".}") {
                 let micros = text[..end].rsplit(':').next().and_then(|digits| digits.parse().ok());
-                let sent = Duration::from_micros(micros.expect("a number"));
-                events.push((sent, now.saturating_sub(sent)));
+                // After a long delay, a chunk may end within a number.
+                if let Some(micros) = micros {
+                    let sent = Duration::from_micros(micros);
+                    events.push((sent, now.saturating_sub(sent)));
+                }
                 text.drain(..end + 2);
             }
         }
@@ -172,6 +175,7 @@ fn delays(events: &[(Duration, Duration)], from: Duration, to: Duration) -> (Dur
         .filter(|(sent, _)| (from..to).contains(sent))
         .map(|(_, late)| *late)
         .collect();
+    assert!(!delays.is_empty(), "no event was sent");
     delays.sort_unstable();
     let at = |part: usize| {
         delays
@@ -211,16 +215,15 @@ async fn live_streams_are_on_time_beside_a_heavy_body() {
     for stream in streams {
         events.extend(stream.await.expect("a whole stream"));
     }
+    let mut late = Vec::new();
     for (name, from, to, status) in spans {
         let (most, worst) = delays(&events, from, to);
-        eprintln!(
-            "{name}: {status}, {:?}, nine of ten events late by {most:?}, the worst by {worst:?}",
-            to - from
-        );
+        let took = to - from;
+        eprintln!("{name}: {status}, {took:?}, nine of ten events late by {most:?}, the worst by {worst:?}");
         assert!(matches!(status, 200 | 400), "{name}: {status}");
-        assert!(
-            most < LATE,
-            "{name}: nine of ten events are late by {most:?}, the worst by {worst:?}"
-        );
+        if most >= LATE {
+            late.push((name, most));
+        }
     }
+    assert!(late.is_empty(), "late by more than {LATE:?}: {late:?}");
 }
