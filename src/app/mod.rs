@@ -2,8 +2,8 @@
 //!
 //! `cli` declares the commands and their flags; a new one is added there and in [`run`]. `serve` connects the layers: it
 //! loads the configuration (or starts the simulated accounts of `embedded`), makes the gateway, opens the listeners for
-//! `proxy` and `ops`, and runs `housekeeping` and `reload` until a signal begins the `drain`. `logging` and `panics` decide
-//! what reaches standard error.
+//! `proxy` and `ops`, and runs `housekeeping` (with `memory`) and `reload` until a signal begins the `drain`. `logging` and `panics`
+//! decide what reaches standard error.
 
 mod against;
 mod cli;
@@ -13,6 +13,7 @@ mod error;
 mod housekeeping;
 mod key;
 mod logging;
+mod memory;
 mod panics;
 mod reload;
 mod serve;

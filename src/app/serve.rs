@@ -18,7 +18,7 @@ use super::{
     drain::{self, StopSignals},
     embedded,
     error::AppError,
-    housekeeping, logging,
+    housekeeping, logging, memory,
     reload::{self, Hangups},
 };
 use crate::{
@@ -41,7 +41,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// # Errors
 /// If the configuration is invalid, or an address, a thread or a signal handler is not available.
 pub(super) fn serve(args: ServeArgs) -> Result<(), AppError> {
-    housekeeping::configure_allocator();
+    memory::configure_allocator();
     let _log = logging::start(args.log_format, args.log_level)?;
     // Requests are served by threads of their own. This runtime is for the admin listener and for background tasks.
     let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -54,11 +54,26 @@ impl Encoding {
 
 /// The maximum size in bytes of the pieces that the zstd decoder passes on.
 const SCRATCH: usize = 32 * 1024;
+/// The maximum number of bytes of a body that one step of a decoder reads. A step that reads from memory or inflates so many
+/// bytes takes well under a millisecond, whatever they are.
+const STEP: usize = 16 * 1024;
 /// The binary logarithm of the largest window that a content coding may ask for (RFC 9659 §3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Decompresses a body that arrives in pieces into `W`. Errors of `W` are returned unchanged.
+///
+/// A piece may expand a thousand times, so it is decompressed in bounded steps: one step reads at most [`STEP`] bytes, and
+/// writes about [`SCRATCH`] bytes to `W`.
 pub(super) struct ContentDecoder<W: Write>(Codec<W>);
+
+/// Whether a piece of a body has been decompressed completely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepEnd {
+    /// The whole piece has been decompressed.
+    PieceDone,
+    /// Another step follows.
+    HasMore,
+}
 
 enum Codec<W: Write> {
     Identity(W),
@@ -67,6 +82,8 @@ enum Codec<W: Write> {
         scratch: Box<[u8]>,
         sink: W,
         ended: bool,
+        /// Whether the last step has filled the scratch buffer, so that the decoder may hold more output.
+        is_full: bool,
     },
     Gzip(Box<GzDecoder<W>>),
     /// A `deflate` body before its first byte. That byte tells whether the stream has a zlib header. The sink is `None`
@@ -96,6 +113,7 @@ impl<W: Write> ContentDecoder<W> {
                     scratch: vec![0; SCRATCH].into_boxed_slice(),
                     sink,
                     ended: false,
+                    is_full: false,
                 }
             }
             Some(Encoding::Gzip) => Codec::Gzip(Box::new(GzDecoder::new(sink))),
@@ -103,26 +121,31 @@ impl<W: Write> ContentDecoder<W> {
         }))
     }
 
-    /// Decompresses `chunk`.
+    /// Decompresses the beginning of `chunk` in one bounded step, and shortens `chunk` by the bytes that were read. The caller
+    /// repeats this until the piece is done.
     ///
     /// # Errors
     ///
     /// Returns the errors of the sink, and an error if the body is corrupt or continues after its end.
-    pub fn feed(&mut self, mut chunk: &[u8]) -> io::Result<()> {
+    pub fn step(&mut self, chunk: &mut &[u8]) -> io::Result<StepEnd> {
         if let (Codec::Deflate(sink), Some(first)) = (&mut self.0, chunk.first()) {
             let sink = sink.take().expect(DEFLATE_HAS_SINK);
             self.0 = begin_deflate(*first, sink);
         }
-        while !chunk.is_empty() {
-            let consumed = self.0.step(chunk)?;
-            if consumed == 0 {
+        if !chunk.is_empty() || self.0.has_output() {
+            let (input, _) = chunk.split_at(chunk.len().min(STEP));
+            let consumed = self.0.step(input)?;
+            if consumed == 0 && self.0.is_ended(input) {
                 return Err(io::Error::other("bytes follow the end of the compressed body"));
             }
-            chunk = chunk
+            *chunk = chunk
                 .get(consumed..)
                 .expect("a decoder consumes no more than its input");
         }
-        Ok(())
+        Ok(match chunk.is_empty() && !self.0.has_output() {
+            true => StepEnd::PieceDone,
+            false => StepEnd::HasMore,
+        })
     }
 
     /// Ends the body.
@@ -164,7 +187,21 @@ fn begin_deflate<W: Write>(first: u8, sink: W) -> Codec<W> {
 }
 
 impl<W: Write> Codec<W> {
-    /// Decompresses a part of `input` and returns its length. The length is 0 only if the body has ended.
+    /// Whether the decoder may hold output although it has read all of its input.
+    fn has_output(&self) -> bool {
+        matches!(self, Self::Zstd { is_full: true, .. })
+    }
+
+    /// Whether the body has ended, after a step has read nothing of `input`.
+    fn is_ended(&self, input: &[u8]) -> bool {
+        match self {
+            Self::Zstd { ended, .. } => *ended && !input.is_empty(),
+            // These decoders read at least one byte of a body that goes on.
+            Self::Identity(_) | Self::Gzip(_) | Self::Deflate(_) | Self::Zlib(_) | Self::Raw(_) => true,
+        }
+    }
+
+    /// Decompresses a part of `input` and returns its length.
     fn step(&mut self, input: &[u8]) -> io::Result<usize> {
         match self {
             Self::Identity(sink) => sink.write(input),
@@ -178,20 +215,14 @@ impl<W: Write> Codec<W> {
                 scratch,
                 sink,
                 ended,
+                is_full,
             } => {
-                let mut consumed = 0;
-                loop {
-                    let rest = input.get(consumed..).expect("zstd reads no more than its input");
-                    let status = decoder.run_on_buffers(rest, scratch)?;
-                    consumed += status.bytes_read;
-                    let written = scratch.get(..status.bytes_written);
-                    sink.write_all(written.expect("zstd writes no more than its buffer"))?;
-                    *ended = status.remaining == 0;
-                    // A full buffer may mean that there is more output than it can hold.
-                    if *ended || consumed == input.len() && status.bytes_written < scratch.len() {
-                        return Ok(consumed);
-                    }
-                }
+                let status = decoder.run_on_buffers(input, scratch)?;
+                let written = scratch.get(..status.bytes_written);
+                sink.write_all(written.expect("zstd writes no more than its buffer"))?;
+                *ended = status.remaining == 0;
+                *is_full = !*ended && status.bytes_written == scratch.len();
+                Ok(status.bytes_read)
             }
         }
     }
@@ -227,8 +258,20 @@ mod tests {
 
     fn decompress<'a>(encoding: Encoding, chunks: impl IntoIterator<Item = &'a [u8]>) -> io::Result<Vec<u8>> {
         let mut decoder = ContentDecoder::new(Some(encoding), Vec::new())?;
-        for chunk in chunks {
-            decoder.feed(chunk)?;
+        for mut chunk in chunks {
+            loop {
+                let (left, before) = (chunk.len(), decoder.sink_mut().len());
+                let end = decoder.step(&mut chunk)?;
+                let (read, written) = (left - chunk.len(), decoder.sink_mut().len() - before);
+                assert!(
+                    read <= STEP && written <= 2 * SCRATCH,
+                    "a step of {read} and {written} bytes"
+                );
+                if end == StepEnd::PieceDone {
+                    break;
+                }
+                assert!(read + written > 0, "each step makes progress");
+            }
         }
         decoder.finish()?;
         Ok(std::mem::take(decoder.sink_mut()))

@@ -51,7 +51,7 @@ pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
 pub use request::{
     facts::{NamedObject, ReferenceKind, RequestFacts},
-    inspect::{BodyInspector, InspectError},
+    inspect::{BodyInspector, InspectError, InspectionStep, PieceInspection},
     multipart::{
         boundary::{Boundary, FormType},
         error::{MultipartError, MultipartErrorKind},

@@ -12,6 +12,7 @@
 //! | `http1` | HTTP/1.1: its codec, the server loop of a client's connection, and one exchange with an upstream |
 //! | `body` | request and response bodies, independent of the version of HTTP |
 //! | `tls` | rustls on both sides |
+//! | `cooperation` | ends the run of a task that has read, written or scanned much |
 //! | `timers`, `limits` | time limits and size limits that HTTP/1.1 and HTTP/2 share |
 //! | `transport` | one byte stream type for TCP, Unix sockets and TLS |
 //!
@@ -54,6 +55,7 @@
 
 mod body;
 mod client;
+mod cooperation;
 mod error_cause;
 mod http1;
 mod limits;
@@ -77,6 +79,7 @@ pub use client::{
     send_error::SendError,
     send_options::SendOptions,
 };
+pub use cooperation::{ScanWork, poll_budget};
 #[doc(hidden)]
 pub use http1::codec::head_reader::read_head;
 pub use server::{

@@ -18,7 +18,7 @@ use crate::{
     },
     scan::ResponseReader,
     state::{ClassSession, Lease},
-    wire::{BodyError, Relay},
+    wire::{BodyError, Relay, ScanWork, poll_budget},
 };
 
 #[cfg(test)]
@@ -26,6 +26,9 @@ mod tests;
 
 /// The body of a response to a caller.
 pub struct ResponseBody(BodyKind);
+
+/// The size in bytes of a piece from which the time of reading it is measured.
+const TIMED: usize = 8 << 10;
 
 /// Both kinds are boxed: the response moves through several futures, each of which would be as large as its body.
 enum BodyKind {
@@ -139,12 +142,15 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.reader.is_some() {
+            ready!(poll_budget(cx));
+        }
         let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.bytes_out += data.len() as u64;
-                    self.read(data);
+                    self.read(cx, data);
                 }
                 if self.is_at_end() {
                     self.complete();
@@ -197,12 +203,15 @@ impl<B> RelayedBody<B> {
         self.delimiter == BodyDelimiter::ConnectionEnd && self.reader.as_ref().is_some_and(ResponseReader::tells_end)
     }
 
-    fn read(&mut self, data: &Bytes) {
+    fn read(&mut self, cx: &mut Context<'_>, data: &Bytes) {
         if let Some(reader) = &mut self.reader {
+            let is_long = data.len() >= TIMED;
+            let work = ScanWork::begin(if is_long { self.bytes_out } else { 0 });
             match self.pieces_read {
                 0 => reader.feed(data),
                 _ => self.pieces_read -= 1,
             }
+            work.charge(cx, data.len() as u64);
             if let Some(verdict) = self.late_failure.observe(reader) {
                 self.report_late(Some(verdict));
             }

@@ -15,10 +15,11 @@ use crate::{
     fault::Fault,
     policy::tokens::MediaCost,
     scan::{
-        BodyInspector, FormExtent, InspectError, MultipartScanner, ReferenceSearch, RequestFacts, RequestScanRules,
+        BodyInspector, FormExtent, InspectError, MultipartScanner, PieceInspection, ReferenceSearch, RequestFacts,
+        RequestScanRules,
     },
     state::Snapshot,
-    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay},
+    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay, ScanWork},
 };
 
 /// The maximum number of bytes of a form that are read for the fields before its first file.
@@ -92,8 +93,8 @@ async fn read(
     while let Some(piece) = intake.next().await {
         let piece = piece.map_err(fault_of_body)?;
         reservation.grow_to(intake.received()).await?;
-        inspector
-            .feed(&piece)
+        scan_piece(&mut inspector, &piece)
+            .await
             .map_err(|error| fault_of_inspection(error, rules.paths))?;
         keep.push(piece);
     }
@@ -111,6 +112,19 @@ async fn read(
         body: Replay::kept(keep.finish(reservation.into_permit()), admitted.framing),
         decompressed,
     })
+}
+
+/// Scans the next piece of a body. Other tasks of the thread run in between if that takes long.
+async fn scan_piece(inspector: &mut BodyInspector<'_>, piece: &[u8]) -> Result<(), InspectError> {
+    let mut inspection = PieceInspection::new(piece);
+    loop {
+        let work = ScanWork::begin(inspector.decompressed());
+        let step = inspection.step(inspector)?;
+        work.charge_and_wait(step.scanned).await;
+        if !step.has_more {
+            return Ok(());
+        }
+    }
 }
 
 /// What is looked for in the body of a request.

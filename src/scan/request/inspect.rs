@@ -16,7 +16,7 @@ use super::{
     scanner::RequestScanner,
 };
 use crate::scan::{
-    encoding::{ContentDecoder, Encoding, EncodingKind},
+    encoding::{ContentDecoder, Encoding, EncodingKind, StepEnd},
     json::error::JsonError,
 };
 
@@ -65,6 +65,68 @@ pub struct BodyInspector<'r> {
     rules: RequestScanRules<'r>,
     /// The error that every later call returns.
     failed: Option<InspectError>,
+}
+
+/// A piece of a body that is read in steps, so that its reader can do something else between them. The steps together do
+/// the same as one [`BodyInspector::feed`]. Nothing is copied.
+///
+/// ```
+/// use steadfast::scan::{BodyInspector, EncodingKind, PieceInspection, RequestScanRules};
+///
+/// let mut inspector = BodyInspector::new(EncodingKind::Identity, 1000, RequestScanRules::default()).expect("a known coding");
+/// let mut piece = PieceInspection::new(br#"{"model":"gpt-5"}"#);
+/// while piece.step(&mut inspector)?.has_more {}
+/// assert_eq!(inspector.finish()?.model.as_deref(), Some("gpt-5"));
+/// # Ok::<(), steadfast::scan::InspectError>(())
+/// ```
+pub struct PieceInspection<'p> {
+    /// The bytes that have not been read yet.
+    rest: &'p [u8],
+    is_begun: bool,
+}
+
+/// What one step of a [`PieceInspection`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InspectionStep {
+    /// The number of bytes that were scanned, after decompression; at most 64 KiB.
+    pub scanned: u64,
+    /// Whether the piece needs another step.
+    pub has_more: bool,
+}
+
+impl<'p> PieceInspection<'p> {
+    /// The inspection of the next piece of a body.
+    pub fn new(piece: &'p [u8]) -> Self {
+        Self {
+            rest: piece,
+            is_begun: false,
+        }
+    }
+
+    /// Reads at most 16 KiB of the piece, and at most about 32 KiB of what it expands to. The same `inspector` must take all
+    /// steps of a piece before it takes the next piece.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BodyInspector::feed`].
+    pub fn step(&mut self, inspector: &mut BodyInspector<'_>) -> Result<InspectionStep, InspectError> {
+        if let Some(error) = &inspector.failed {
+            return Err(error.clone());
+        }
+        let sink = inspector.decoder.sink_mut();
+        if !self.is_begun {
+            sink.compressed += self.rest.len() as u64;
+            self.is_begun = true;
+        }
+        let before = sink.decompressed;
+        match inspector.decoder.step(&mut self.rest) {
+            Ok(end) => Ok(InspectionStep {
+                scanned: inspector.decompressed() - before,
+                has_more: end == StepEnd::HasMore,
+            }),
+            Err(error) => Err(inspector.fail(&error)),
+        }
+    }
 }
 
 /// The scanner of a body, by the format of the body.
@@ -154,18 +216,18 @@ impl<'r> BodyInspector<'r> {
 
     /// Reads the next piece of the body as it was sent.
     ///
+    /// This takes long if the piece expands a thousand times. A caller that has other tasks to run uses
+    /// [`PieceInspection`] instead.
+    ///
     /// The detection of a decompression bomb may depend on where the body is cut. Nothing else depends on it.
     ///
     /// # Errors
     ///
     /// Returns an [`InspectError`] as soon as it is certain. Every later call returns it again.
     pub fn feed(&mut self, chunk: &[u8]) -> Result<(), InspectError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        self.decoder.sink_mut().compressed += chunk.len() as u64;
-        let result = self.decoder.feed(chunk);
-        result.map_err(|error| self.fail(&error))
+        let mut piece = PieceInspection::new(chunk);
+        while piece.step(self)?.has_more {}
+        Ok(())
     }
 
     /// The number of bytes read so far, after decompression.
@@ -234,6 +296,7 @@ mod tests {
     use super::*;
     use crate::scan::{JsonErrorKind, RoutingField};
     use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
 
     fn inspect(kind: EncodingKind, body: &[u8], limit: u64, size: usize) -> Result<RequestFacts, InspectError> {
         let mut inspector = BodyInspector::new(kind, limit, RequestScanRules::default()).unwrap();
@@ -327,6 +390,87 @@ mod tests {
         }
         for kind in [ZSTD, GZIP] {
             assert!(undecodable(inspect(kind, b"{\"model\":\"gpt-5\"}", 100, 4)), "{kind:?}");
+        }
+    }
+
+    /// The facts of a body that is decompressed and scanned at once.
+    fn facts_at_once(text: &[u8]) -> Result<RequestFacts, InspectError> {
+        let mut scanner = RequestScanner::new(RequestScanRules::default());
+        scanner.feed(text).map_err(InspectError::InvalidJson)?;
+        scanner.finish().map_err(InspectError::InvalidJson)
+    }
+
+    #[test]
+    fn a_step_is_short_however_far_a_piece_expands() {
+        let text = [b"{\"input\":\"", &vec![b'a'; 8 << 20][..], b"\"}"].concat();
+        for (kind, body) in [
+            (EncodingKind::Identity, text.clone()),
+            (ZSTD, zstd::encode_all(&*text, 3).unwrap()),
+            (GZIP, gzip(&text)),
+        ] {
+            let mut inspector = BodyInspector::new(kind, 1 << 30, RequestScanRules::default()).unwrap();
+            // The ratio is checked against the whole piece.
+            let filler = vec![0; 64 << 10];
+            inspector.decoder.sink_mut().compressed = filler.len() as u64;
+            let (mut piece, mut steps) = (PieceInspection::new(&body), 0);
+            loop {
+                let step = piece.step(&mut inspector).unwrap();
+                assert!(step.scanned <= 64 << 10, "{kind:?}: {step:?}");
+                steps += 1;
+                if !step.has_more {
+                    break;
+                }
+            }
+            assert!(steps > 100, "{kind:?}: {steps}");
+            assert_eq!(inspector.finish(), facts_at_once(&text));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// However a body is compressed and cut, its steps read what one reading of its text reads. They stop at the end of each
+        /// piece, and read no byte twice.
+        #[test]
+        fn steps_read_what_one_reading_reads(
+            unit in prop_oneof![
+                Just("\"a\":1,"), Just("\"input\":[[[]],{}],"), Just("\"b\":\"\\u0061\\\"é\","), Just("\"model\":\"m\","), Just("\"c\":"),
+            ],
+            end in prop_oneof![Just("\"prompt_cache_key\":\"k\"}"), Just("}"), Just("")],
+            repeat in prop_oneof![0usize..20, 1000usize..30_000],
+            size in prop_oneof![1usize..40, 40usize..300_000],
+        ) {
+            let text = format!("{{{}{end}", unit.repeat(repeat)).into_bytes();
+            let expected = facts_at_once(&text);
+            for (kind, body) in [
+                (EncodingKind::Identity, text.clone()),
+                (ZSTD, zstd::encode_all(&*text, 3).unwrap()),
+                (GZIP, gzip(&text)),
+            ] {
+                let mut inspector = BodyInspector::new(kind, 1 << 30, RequestScanRules::default()).unwrap();
+                let (mut scanned, mut failed) = (0, None);
+                'body: for chunk in body.chunks(size) {
+                    let mut piece = PieceInspection::new(chunk);
+                    loop {
+                        match piece.step(&mut inspector) {
+                            Ok(step) => {
+                                scanned += step.scanned;
+                                prop_assert_eq!(scanned, inspector.decompressed());
+                                if !step.has_more {
+                                    prop_assert!(piece.rest.is_empty());
+                                    break;
+                                }
+                            }
+                            Err(error) => {
+                                failed = Some(error);
+                                break 'body;
+                            }
+                        }
+                    }
+                }
+                let read = failed.map_or_else(|| inspector.finish(), Err);
+                prop_assert_eq!(&read, &expected, "{:?}", kind);
+                prop_assert!(read.is_err() || kind != EncodingKind::Identity || scanned == text.len() as u64);
+            }
         }
     }
 }

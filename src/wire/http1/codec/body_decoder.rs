@@ -11,6 +11,10 @@ const MAX_EXTENSION: u32 = 256;
 /// The maximum size in bytes of a body's trailers.
 const MAX_TRAILERS: u32 = 16 << 10;
 
+/// The maximum size in bytes of a piece of a body that is delimited by its length or in chunks. A piece is scanned at once, and
+/// a larger one would hold up the other tasks of the thread.
+const MAX_PIECE: usize = 64 << 10;
+
 /// The error of an invalid chunked coding. The text says what is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) struct BadChunk(pub &'static str);
@@ -98,7 +102,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece of the body from the front of `pending`. Returns `None` at the end of the body, or when more
+    /// Takes the next piece of the body from the front of `pending`; 64 KiB at most. Returns `None` at the end of the body, or when more
     /// bytes have to arrive first.
     pub fn take(&mut self, pending: &mut Bytes) -> Result<Option<Bytes>, BadChunk> {
         match self {
@@ -110,7 +114,10 @@ impl BodyDecoder {
 }
 
 fn take_up_to(left: &mut u64, pending: &mut Bytes) -> Option<Bytes> {
-    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(pending.len());
+    let length = usize::try_from(*left)
+        .unwrap_or(usize::MAX)
+        .min(pending.len())
+        .min(MAX_PIECE);
     if length == 0 {
         return None;
     }

@@ -10,6 +10,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use crate::wire::cooperation::charge_moved;
+
 /// The size in bytes of the buffer that the connections of a thread share. Pieces are slices of it, and it is reused once
 /// all of them are dropped.
 const SHARED_BUFFER: usize = 64 << 10;
@@ -66,6 +68,7 @@ impl ReadBuffer {
                 return Poll::Pending;
             };
             let count = read?;
+            charge_moved(cx, count);
             let more = buffer.split();
             if self.own.capacity() <= 1 {
                 // The one free byte would keep the whole buffer alive.

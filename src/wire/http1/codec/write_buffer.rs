@@ -10,6 +10,8 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
+use crate::wire::cooperation::charge_moved;
+
 /// The size in bytes below which a piece is copied. A copy costs less than an entry of its own in a vectored write.
 const SMALL: usize = 1 << 10;
 /// The maximum number of pieces in one vectored write.
@@ -108,6 +110,7 @@ impl WriteBuffer {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            charge_moved(cx, written);
             self.is_unflushed = true;
             self.consume(written);
             if self.is_empty() && self.joined.try_reclaim(MAX_KEPT_CAPACITY) {
