@@ -12,13 +12,11 @@ use http::{
 };
 
 use crate::wire::{
-    body::framing::{Framing, response_may_have_body},
+    body::framing::{Framing, content_length, response_may_have_body},
     http1::codec::body_decoder::BodyDecoder,
-    limits::MAX_HEAD_BYTES,
+    limits::{MAX_FIELDS, MAX_HEAD_BYTES},
 };
 
-/// The maximum number of header fields in a head.
-const MAX_FIELDS: usize = 100;
 /// The number of free entries in a header map for the fields that the proxy adds. A map that has to grow is allocated
 /// again.
 const SPARE_FIELDS: usize = 6;
@@ -114,8 +112,8 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     *request.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
     let version = request.version();
-    let (framing, is_contradictory) = request_framing(version, request.headers_mut())?;
-    let is_persistent = is_persistent(version, request.headers());
+    let framing = request_framing(version, request.headers())?;
+    let keeps_alive = is_persistent(version, request.headers());
     let expects_continue = version == Version::HTTP_11
         && request
             .headers()
@@ -124,7 +122,7 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     Ok(Some(RequestHead {
         request,
         framing,
-        keeps_alive: is_persistent && !is_contradictory,
+        keeps_alive,
         expects_continue,
     }))
 }
@@ -143,14 +141,17 @@ pub(in crate::wire) fn parse_response(pending: &mut Bytes, method: &Method) -> R
     let httparse::Status::Complete(length) = parsed else {
         return Ok(None);
     };
+    if length > MAX_HEAD_BYTES {
+        return Err(HeadError::TooLarge);
+    }
     let mut response = Response::new(());
     let code = head.code.expect("httparse sets the status code of a complete response");
     *response.status_mut() = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed("invalid status code"))?;
     *response.version_mut() = http_version(head.version);
     *response.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
-    let decoder = response_framing(method, &response)?;
-    let keeps_alive = is_persistent(response.version(), response.headers()) && decoder != BodyDecoder::UntilClose;
+    let ResponseBodyFraming { decoder, is_certain } = response_framing(method, &mut response)?;
+    let keeps_alive = is_certain && is_persistent(response.version(), response.headers());
     Ok(Some(ResponseHead {
         response,
         decoder,
@@ -198,58 +199,89 @@ fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// The framing of a request body (RFC 9112 section 6.3), and whether the head has both `Transfer-Encoding` and
-/// `Content-Length`. If it has both, the length is removed, and no further request may follow on the connection
-/// (section 6.1).
-fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<(Framing, bool), HeadError> {
+/// The framing of a request body (RFC 9112 section 6.3).
+///
+/// A request with both `Transfer-Encoding` and `Content-Length` is refused, as section 6.1 allows and nginx does. It is
+/// most likely an attack: a proxy in front of Steadfast may have used the other field.
+fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, HeadError> {
     let refuse = |problem| Err(HeadError::Framing(problem));
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => {
-            let length = content_length(headers)?;
-            Ok((length.map_or(Framing::None, Framing::Length), false))
+            let length = content_length(headers).map_err(HeadError::Framing)?;
+            Ok(length.map_or(Framing::None, Framing::Length))
         }
         (Some(_), Some(_)) => refuse("has Transfer-Encoding twice"),
         (Some(_), None) if version != Version::HTTP_11 => refuse("has Transfer-Encoding before HTTP/1.1"),
-        (Some(coding), None) if is_chunked(coding) => {
-            let is_contradictory = headers.remove(CONTENT_LENGTH).is_some();
-            Ok((Framing::Chunked, is_contradictory))
+        (Some(_), None) if headers.contains_key(CONTENT_LENGTH) => {
+            refuse("has both Transfer-Encoding and Content-Length")
         }
+        (Some(coding), None) if is_chunked(coding) => Ok(Framing::Chunked),
         (Some(_), None) => refuse("has a Transfer-Encoding other than plain chunked"),
     }
 }
 
-/// The framing of a response body (RFC 9112 section 6.3).
-fn response_framing(method: &Method, response: &Response<()>) -> Result<BodyDecoder, HeadError> {
-    if !response_may_have_body(method, response.status()) {
-        return Ok(BodyDecoder::EMPTY);
-    }
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(content_length(response.headers())?.map_or(BodyDecoder::UntilClose, BodyDecoder::Length)),
-        (Some(coding), None) if is_chunked(coding) => Ok(BodyDecoder::CHUNKED),
+/// The framing of a response body.
+struct ResponseBodyFraming {
+    decoder: BodyDecoder,
+    /// Whether it is certain where the response ends. If not, the upstream may take other bytes for its end, so the
+    /// connection must not be used again. The next response on it could belong to another caller.
+    is_certain: bool,
+}
+
+/// The framing of a response body (RFC 9112 section 6.3). Removes a `Content-Length` that has no meaning, so that the
+/// client cannot use it.
+///
+/// A response with both `Transfer-Encoding` and `Content-Length`, or with `Transfer-Encoding` and HTTP/1.0, is decoded as
+/// its coding says. But its sender does not follow section 6.1, so its end is not certain.
+fn response_framing(method: &Method, response: &mut Response<()>) -> Result<ResponseBodyFraming, HeadError> {
+    let (status, version) = (response.status(), response.version());
+    let may_have_body = response_may_have_body(method, status);
+    let headers = response.headers_mut();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let framing = match (codings.next(), codings.next()) {
+        (None, _) => {
+            let length = content_length(headers).map_err(HeadError::Framing)?;
+            let decoder = match length {
+                _ if !may_have_body => BodyDecoder::EMPTY,
+                Some(length) => BodyDecoder::Length(length),
+                None => BodyDecoder::UntilClose,
+            };
+            ResponseBodyFraming {
+                decoder,
+                is_certain: decoder != BodyDecoder::UntilClose && !(never_has_length(status) && length > Some(0)),
+            }
+        }
+        (Some(coding), None) if is_chunked(coding) => ResponseBodyFraming {
+            decoder: match may_have_body {
+                true => BodyDecoder::CHUNKED,
+                false => BodyDecoder::EMPTY,
+            },
+            is_certain: version == Version::HTTP_11
+                && !headers.contains_key(CONTENT_LENGTH)
+                && !never_has_length(status),
+        },
+        _ if !may_have_body => ResponseBodyFraming {
+            decoder: BodyDecoder::EMPTY,
+            is_certain: false,
+        },
         // The request has no TE header, so the upstream may use no other transfer coding (RFC 9112 section 6.1).
-        _ => Err(HeadError::Framing("has a Transfer-Encoding other than plain chunked")),
+        _ => return Err(HeadError::Framing("has a Transfer-Encoding other than plain chunked")),
+    };
+    if headers.contains_key(TRANSFER_ENCODING) || never_has_length(status) {
+        headers.remove(CONTENT_LENGTH);
     }
+    Ok(framing)
+}
+
+/// Whether a response with this status must have neither `Content-Length` nor `Transfer-Encoding` (RFC 9110 section 8.6
+/// and RFC 9112 section 6.1). A sender that sets one may also send a body.
+fn never_has_length(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT
 }
 
 fn is_chunked(coding: &HeaderValue) -> bool {
     coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, HeadError> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = match (lengths.next(), lengths.next()) {
-        (None, _) => return Ok(None),
-        (Some(length), None) => length.as_bytes(),
-        (Some(_), Some(_)) => return Err(HeadError::Framing("has Content-Length twice")),
-    };
-    let number = Some(length)
-        .filter(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit))
-        .and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
-    number
-        .map(Some)
-        .ok_or(HeadError::Framing("has a Content-Length that is not a number"))
 }
 
 /// Whether the connection stays open after the message (RFC 9112 section 9.3).
@@ -309,9 +341,6 @@ mod tests {
         assert_eq!(framing(""), Ok((Framing::None, true)));
         assert_eq!(framing("content-length: 7\r\n"), Ok((Framing::Length(7), true)));
         assert_eq!(framing("transfer-encoding: Chunked \r\n"), Ok((Framing::Chunked, true)));
-        // A proxy in front may have used the other header, so nothing may follow on the connection.
-        let both = "content-length: 7\r\ntransfer-encoding: chunked\r\n";
-        assert_eq!(framing(both), Ok((Framing::Chunked, false)));
         for lines in [
             "content-length: 7\r\ncontent-length: 7\r\n",
             "content-length: +7\r\n",
@@ -324,6 +353,9 @@ mod tests {
             "transfer-encoding: xchunked\r\n",
             "transfer-encoding: \r\n",
             "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "content-length: 7\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 0\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: x\r\n",
         ] {
             let read = framing(lines);
             assert!(matches!(read, Err(HeadError::Framing(_))), "{lines}: {read:?}");
@@ -344,7 +376,7 @@ mod tests {
             Ok(Some((BodyDecoder::EMPTY, true)))
         );
         assert_eq!(
-            framing(Method::GET, "200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked"),
+            framing(Method::GET, "200 OK\r\ntransfer-encoding: chunked"),
             Ok(Some((BodyDecoder::CHUNKED, true)))
         );
         assert_eq!(
@@ -361,6 +393,55 @@ mod tests {
             "200 OK\r\ntransfer-encoding: gzip, chunked",
         ] {
             assert!(framing(Method::GET, head).is_err(), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_not_used_again_if_the_end_of_a_response_is_not_certain() {
+        let cases = [
+            (
+                "1.1 200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked",
+                BodyDecoder::CHUNKED,
+            ),
+            (
+                "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 0",
+                BodyDecoder::CHUNKED,
+            ),
+            (
+                "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: x",
+                BodyDecoder::CHUNKED,
+            ),
+            (
+                "1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked",
+                BodyDecoder::CHUNKED,
+            ),
+            (
+                "1.1 304 Not Modified\r\ncontent-length: 7\r\ntransfer-encoding: chunked",
+                BodyDecoder::EMPTY,
+            ),
+            ("1.1 304 Not Modified\r\ntransfer-encoding: gzip", BodyDecoder::EMPTY),
+            ("1.1 204 No Content\r\ncontent-length: 7", BodyDecoder::EMPTY),
+            ("1.1 204 No Content\r\ntransfer-encoding: chunked", BodyDecoder::EMPTY),
+            ("1.1 103 Early Hints\r\ncontent-length: 7", BodyDecoder::EMPTY),
+        ];
+        for (head, decoder) in cases {
+            let mut pending = Bytes::from(format!("HTTP/{head}\r\n\r\n"));
+            let read = parse_response(&mut pending, &Method::GET)
+                .expect("a valid head")
+                .expect("complete");
+            assert_eq!((read.decoder, read.keeps_alive), (decoder, false), "{head}");
+            assert!(!read.response.headers().contains_key(CONTENT_LENGTH), "{head}");
+        }
+        for head in [
+            "204 No Content",
+            "204 No Content\r\ncontent-length: 0",
+            "103 Early Hints",
+        ] {
+            let mut pending = Bytes::from(format!("HTTP/1.1 {head}\r\n\r\n"));
+            let read = parse_response(&mut pending, &Method::GET)
+                .expect("a valid head")
+                .expect("complete");
+            assert!(read.keeps_alive && read.response.headers().is_empty(), "{head}");
         }
     }
 }
