@@ -10,6 +10,7 @@ use crate::kit::{
     h2::PLAIN,
     tls,
     upstream::serve_connections,
+    wire,
 };
 
 const NO_ERROR: u32 = 0;
@@ -67,8 +68,13 @@ async fn post(frames: &mut Frames, stream: u32, path: &str, content_type: &str, 
 #[tokio::test]
 async fn an_inspected_body_that_is_reset_is_not_sent() {
     let (sim, gateway) = gateway_with_sim("").await;
+    let mut sent = 0;
     for how in BREAKS {
         for length in [None, Some(PLAIN.len() + 1)] {
+            // With an idle connection to the upstream, a request is sent as soon as its body is complete.
+            let warm = wire::ask(gateway.address, wire::post("/v1/responses", PLAIN)).await;
+            assert_eq!(warm.status, 200);
+            sent += 1;
             let mut frames = Frames::open(gateway.address).await;
             post(&mut frames, 1, "/v1/responses", "application/json", length).await;
             frames.send(DATA, 0, 1, PLAIN.as_bytes()).await;
@@ -80,10 +86,11 @@ async fn an_inspected_body_that_is_reset_is_not_sent() {
             }
         }
         gateway.metric_reaches("steadfast_connections", 0.0).await;
-        assert_eq!(sim.counts().requests, 0, "{how:?}");
+        assert_eq!(sim.counts().requests, sent, "{how:?}");
     }
     let lines = gateway.access();
-    assert!(lines.iter().all(|line| line["outcome"] == "refused"), "{lines:?}");
+    let complete = lines.iter().filter(|line| line["outcome"] == "complete").count();
+    assert!(complete as u64 <= sent, "{lines:?}");
 }
 
 const FORM: &str = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nthe beginning";
