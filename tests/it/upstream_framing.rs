@@ -167,6 +167,11 @@ const ROWS: &[Row] = &[
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloo\r\n0\r\n\r\n",
         Failed,
     ),
+    // A line feed without a carriage return may be a part of a value for the upstream.
+    get(
+        "HTTP/1.1 200 OK\r\nx-a: 1\ncontent-length: 5\r\n\r\nhello",
+        Closed("hello"),
+    ),
     // Bytes after the end of a response.
     get("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello\r\n", Closed("hello")),
     get(
@@ -350,5 +355,48 @@ async fn late_bytes_after_a_response_reach_no_other_caller() {
         let answer = ask(&gateway, &get("", Reused("hello")), "1.1").await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_after_a_long_response_reach_no_other_caller() {
+    let body = "x".repeat(300_000);
+    let sent = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}{FOREIGN}",
+        body.len()
+    );
+    let reused = Arc::new(AtomicUsize::new(0));
+    let count = reused.clone();
+    let address = serve_connections(move |wire| {
+        let (count, sent) = (count.clone(), sent.clone());
+        async move { serve_row(wire, &sent, &count).await }
+    })
+    .await;
+    let gateway = Gateway::configured(&upstream_at("a", &format!("http://{address}/v1"), "")).await;
+    for _ in 0..5 {
+        let answer = ask(&gateway, &get("", Reused("")), "1.1").await;
+        assert!(answer.status == 200 && answer.text() == body, "{}", answer.head);
+    }
+    assert_eq!(reused.load(Ordering::SeqCst), 0);
+}
+
+/// The upstream has not read the rest of the upload. It would take the next request for it.
+#[tokio::test]
+async fn a_connection_with_an_unfinished_upload_is_not_used_again() {
+    for framing in ["content-length: 100000", "transfer-encoding: chunked"] {
+        let address = serve_connections(|mut wire| async move {
+            wire.head().await;
+            wire.send(GOOD).await;
+            // A second request would get no response.
+            wire.closing().await;
+        })
+        .await;
+        let gateway = Gateway::configured(&upstream_at("a", &format!("http://{address}/v1"), "")).await;
+        let mut upload = Wire::open(gateway.address).await;
+        let head = format!("POST /v1/x HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n");
+        upload.send(head + "5\r\nhello\r\n").await;
+        assert_eq!(upload.answer().await.text(), "good", "{framing}");
+        let next = ask(&gateway, &get("", Reused("good")), "1.1").await;
+        assert_eq!(next.text(), "good", "{framing}");
     }
 }

@@ -24,7 +24,7 @@ use crate::wire::{
     limits::{MAX_DECODED_HEAD, is_head_too_large},
     server::{
         activity::Activity,
-        h2_response::{RunningRequest, ServerStreams, StallCheck},
+        h2_response::{H2ResponseBody, RunningRequest, ServerStreams, StallCheck},
         refusal::HeadRefusal,
         rewound_socket::RewoundSocket,
         service::{Peer, ServeLimits},
@@ -62,8 +62,8 @@ pub(in crate::wire) struct Http2Connection {
 /// `refuse` makes the response to a head that is refused. The connection stays open after it.
 pub(in crate::wire) async fn serve<H, R, F, B>(connection: Http2Connection, limits: ServeLimits, handler: H, refuse: R)
 where
-    H: Fn(Peer, Request<RequestBody>) -> F,
-    R: Fn(Peer, HeadRefusal) -> Option<Response<B>>,
+    H: Fn(Peer, Request<RequestBody>) -> F + 'static,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>> + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -79,29 +79,7 @@ where
     } = connection;
     let streams = Arc::new(ServerStreams::<B>::new(activity));
     let of_service = streams.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (mut parts, incoming) = request.into_parts();
-        let body = (!incoming.is_end_stream()).then(|| of_service.receive(incoming));
-        let running = RunningRequest::begin(&of_service, body.clone());
-        let method = parts.method.clone();
-        let checked = check_head(&mut parts);
-        // The body of a refused request is dropped here, which discards the rest that the client sends.
-        let body = RequestBody::from_http2(body.as_ref(), checked.unwrap_or_default());
-        let handled = match checked {
-            Ok(_) => Ok(handler(peer, to_http1(parts, body))),
-            Err(refusal) => Err(refuse(peer, refusal)),
-        };
-        async move {
-            let response = match handled {
-                Ok(handled) => Some(handled.await),
-                Err(refusal) => refusal,
-            };
-            match response {
-                Some(response) => Ok(running.respond(response, &method).await),
-                None => Err("the request is refused without a response"),
-            }
-        }
-    });
+    let service = service_fn(move |request| respond(&of_service, peer, request, &handler, &refuse));
     let socket = TokioIo::new(RewoundSocket::new(read, socket));
     let mut connection = pin!(builder().serve_connection(socket, service));
     let mut stall_check = interval(STALL_CHECK_PERIOD);
@@ -126,6 +104,43 @@ where
                 );
                 return;
             },
+        }
+    }
+}
+
+/// Makes the response to one request.
+fn respond<H, R, F, B>(
+    streams: &Arc<ServerStreams<B>>,
+    peer: Peer,
+    request: Request<Incoming>,
+    handler: &H,
+    refuse: &R,
+) -> impl Future<Output = Result<Response<H2ResponseBody<B>>, &'static str>> + use<H, R, F, B>
+where
+    H: Fn(Peer, Request<RequestBody>) -> F,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (mut parts, incoming) = request.into_parts();
+    let body = (!incoming.is_end_stream()).then(|| streams.receive(incoming));
+    let running = RunningRequest::begin(streams, body.clone());
+    let method = parts.method.clone();
+    let checked = check_head(&mut parts);
+    // The body of a refused request is dropped here. Then the rest that the client sends is discarded.
+    let body = RequestBody::from_http2(body.as_ref(), checked.unwrap_or_default());
+    let handled = match checked {
+        Ok(_) => Ok(handler(peer, to_http1(parts, body))),
+        Err(refusal) => Err(refuse(peer, refusal)),
+    };
+    async move {
+        let response = match handled {
+            Ok(handled) => Some(handled.await),
+            Err(refusal) => refusal,
+        };
+        match response {
+            Some(response) => Ok(running.respond(response, &method).await),
+            None => Err("the request is refused without a response"),
         }
     }
 }

@@ -1,19 +1,22 @@
 //! Parses the heads of requests and responses (RFC 9112 sections 2 to 6).
 //!
-//! httparse finds the parts of a head. This module itself parses the fields that decide where a message ends, and does
-//! so strictly: a head that two recipients could understand as two different messages is refused (section 11.2).
+//! httparse finds the parts of a head. A head that two recipients could understand as two different messages is refused
+//! (section 11.2).
 
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    header::{CONNECTION, EXPECT},
 };
 
 use crate::wire::{
-    body::framing::{Framing, content_length, response_may_have_body},
-    http1::codec::body_decoder::BodyDecoder,
+    body::framing::Framing,
+    http1::codec::{
+        body_decoder::BodyDecoder,
+        message_framing::{ResponseBodyFraming, request_framing, response_framing},
+    },
     limits::{MAX_FIELDS, MAX_HEAD_BYTES},
 };
 
@@ -112,7 +115,7 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     *request.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
     let version = request.version();
-    let framing = request_framing(version, request.headers())?;
+    let framing = request_framing(version, request.headers()).map_err(HeadError::Framing)?;
     let keeps_alive = is_persistent(version, request.headers());
     let expects_continue = version == Version::HTTP_11
         && request
@@ -144,14 +147,18 @@ pub(in crate::wire) fn parse_response(pending: &mut Bytes, method: &Method) -> R
     if length > MAX_HEAD_BYTES {
         return Err(HeadError::TooLarge);
     }
+    // An upstream that ends its lines in another way than it should may also have copied a line feed into a value. Then the
+    // text after it is a header field for Steadfast only.
+    let has_bare_line_feed = has_bare_line_feed(&pending[..length]);
     let mut response = Response::new(());
     let code = head.code.expect("httparse sets the status code of a complete response");
     *response.status_mut() = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed("invalid status code"))?;
     *response.version_mut() = http_version(head.version);
     *response.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
-    let ResponseBodyFraming { decoder, is_certain } = response_framing(method, &mut response)?;
-    let keeps_alive = is_certain && is_persistent(response.version(), response.headers());
+    let framing = response_framing(method, &mut response).map_err(HeadError::Framing)?;
+    let ResponseBodyFraming { decoder, is_certain } = framing;
+    let keeps_alive = is_certain && !has_bare_line_feed && is_persistent(response.version(), response.headers());
     Ok(Some(ResponseHead {
         response,
         decoder,
@@ -199,91 +206,6 @@ fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// The framing of a request body (RFC 9112 section 6.3).
-///
-/// A request with both `Transfer-Encoding` and `Content-Length` is refused, as section 6.1 allows and nginx does. It is
-/// most likely an attack: a proxy in front of Steadfast may have used the other field.
-fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, HeadError> {
-    let refuse = |problem| Err(HeadError::Framing(problem));
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => {
-            let length = content_length(headers).map_err(HeadError::Framing)?;
-            Ok(length.map_or(Framing::None, Framing::Length))
-        }
-        (Some(_), Some(_)) => refuse("has Transfer-Encoding twice"),
-        (Some(_), None) if version != Version::HTTP_11 => refuse("has Transfer-Encoding before HTTP/1.1"),
-        (Some(_), None) if headers.contains_key(CONTENT_LENGTH) => {
-            refuse("has both Transfer-Encoding and Content-Length")
-        }
-        (Some(coding), None) if is_chunked(coding) => Ok(Framing::Chunked),
-        (Some(_), None) => refuse("has a Transfer-Encoding other than plain chunked"),
-    }
-}
-
-/// The framing of a response body.
-struct ResponseBodyFraming {
-    decoder: BodyDecoder,
-    /// Whether it is certain where the response ends. If not, the upstream may take other bytes for its end, so the
-    /// connection must not be used again. The next response on it could belong to another caller.
-    is_certain: bool,
-}
-
-/// The framing of a response body (RFC 9112 section 6.3). Removes a `Content-Length` that has no meaning, so that the
-/// client cannot use it.
-///
-/// A response with both `Transfer-Encoding` and `Content-Length`, or with `Transfer-Encoding` and HTTP/1.0, is decoded as
-/// its coding says. But its sender does not follow section 6.1, so its end is not certain.
-fn response_framing(method: &Method, response: &mut Response<()>) -> Result<ResponseBodyFraming, HeadError> {
-    let (status, version) = (response.status(), response.version());
-    let may_have_body = response_may_have_body(method, status);
-    let headers = response.headers_mut();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let framing = match (codings.next(), codings.next()) {
-        (None, _) => {
-            let length = content_length(headers).map_err(HeadError::Framing)?;
-            let decoder = match length {
-                _ if !may_have_body => BodyDecoder::EMPTY,
-                Some(length) => BodyDecoder::Length(length),
-                None => BodyDecoder::UntilClose,
-            };
-            ResponseBodyFraming {
-                decoder,
-                is_certain: decoder != BodyDecoder::UntilClose && !(never_has_length(status) && length > Some(0)),
-            }
-        }
-        (Some(coding), None) if is_chunked(coding) => ResponseBodyFraming {
-            decoder: match may_have_body {
-                true => BodyDecoder::CHUNKED,
-                false => BodyDecoder::EMPTY,
-            },
-            is_certain: version == Version::HTTP_11
-                && !headers.contains_key(CONTENT_LENGTH)
-                && !never_has_length(status),
-        },
-        _ if !may_have_body => ResponseBodyFraming {
-            decoder: BodyDecoder::EMPTY,
-            is_certain: false,
-        },
-        // The request has no TE header, so the upstream may use no other transfer coding (RFC 9112 section 6.1).
-        _ => return Err(HeadError::Framing("has a Transfer-Encoding other than plain chunked")),
-    };
-    if headers.contains_key(TRANSFER_ENCODING) || never_has_length(status) {
-        headers.remove(CONTENT_LENGTH);
-    }
-    Ok(framing)
-}
-
-/// Whether a response with this status must have neither `Content-Length` nor `Transfer-Encoding` (RFC 9110 section 8.6
-/// and RFC 9112 section 6.1). A sender that sets one may also send a body.
-fn never_has_length(status: StatusCode) -> bool {
-    status.is_informational() || status == StatusCode::NO_CONTENT
-}
-
-fn is_chunked(coding: &HeaderValue) -> bool {
-    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
 /// Whether the connection stays open after the message (RFC 9112 section 9.3).
 fn is_persistent(version: Version, headers: &HeaderMap) -> bool {
     let has_option = |wanted: &str| {
@@ -328,120 +250,6 @@ mod tests {
                 matches!(read(without.as_bytes()), Err(HeadError::Malformed(_))),
                 "{without:?}"
             );
-        }
-    }
-
-    #[test]
-    fn ambiguous_framing_is_refused() {
-        let framing = |lines: &str| {
-            let text = format!("POST / HTTP/1.1\r\n{lines}\r\n");
-            let head = read(text.as_bytes())?.expect("complete");
-            Ok((head.framing, head.keeps_alive))
-        };
-        assert_eq!(framing(""), Ok((Framing::None, true)));
-        assert_eq!(framing("content-length: 7\r\n"), Ok((Framing::Length(7), true)));
-        assert_eq!(framing("transfer-encoding: Chunked \r\n"), Ok((Framing::Chunked, true)));
-        for lines in [
-            "content-length: 7\r\ncontent-length: 7\r\n",
-            "content-length: +7\r\n",
-            "content-length: 7, 7\r\n",
-            "content-length: \r\n",
-            "content-length: 99999999999999999999\r\n",
-            "transfer-encoding: gzip, chunked\r\n",
-            "transfer-encoding: chunked, chunked\r\n",
-            "transfer-encoding: identity\r\n",
-            "transfer-encoding: xchunked\r\n",
-            "transfer-encoding: \r\n",
-            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
-            "content-length: 7\r\ntransfer-encoding: chunked\r\n",
-            "transfer-encoding: chunked\r\ncontent-length: 0\r\n",
-            "transfer-encoding: chunked\r\ncontent-length: x\r\n",
-        ] {
-            let read = framing(lines);
-            assert!(matches!(read, Err(HeadError::Framing(_))), "{lines}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn the_head_of_a_response_decides_where_its_body_ends() {
-        let framing = |method: Method, head: &str| {
-            let mut pending = Bytes::from(format!("HTTP/1.1 {head}\r\n\r\n"));
-            parse_response(&mut pending, &method).map(|head| head.map(|head| (head.decoder, head.keeps_alive)))
-        };
-        let length = "200 OK\r\ncontent-length: 7";
-        assert_eq!(framing(Method::GET, length), Ok(Some((BodyDecoder::Length(7), true))));
-        assert_eq!(framing(Method::HEAD, length), Ok(Some((BodyDecoder::EMPTY, true))));
-        assert_eq!(
-            framing(Method::GET, "304 Not Modified\r\ncontent-length: 7"),
-            Ok(Some((BodyDecoder::EMPTY, true)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK\r\ntransfer-encoding: chunked"),
-            Ok(Some((BodyDecoder::CHUNKED, true)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK"),
-            Ok(Some((BodyDecoder::UntilClose, false)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK\r\nconnection: close\r\ncontent-length: 7"),
-            Ok(Some((BodyDecoder::Length(7), false)))
-        );
-        for head in [
-            "200 OK\r\ncontent-length: 7\r\ncontent-length: 8",
-            "200 OK\r\ncontent-length: x",
-            "200 OK\r\ntransfer-encoding: gzip, chunked",
-        ] {
-            assert!(framing(Method::GET, head).is_err(), "{head}");
-        }
-    }
-
-    #[test]
-    fn a_connection_is_not_used_again_if_the_end_of_a_response_is_not_certain() {
-        let cases = [
-            (
-                "1.1 200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked",
-                BodyDecoder::CHUNKED,
-            ),
-            (
-                "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 0",
-                BodyDecoder::CHUNKED,
-            ),
-            (
-                "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: x",
-                BodyDecoder::CHUNKED,
-            ),
-            (
-                "1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked",
-                BodyDecoder::CHUNKED,
-            ),
-            (
-                "1.1 304 Not Modified\r\ncontent-length: 7\r\ntransfer-encoding: chunked",
-                BodyDecoder::EMPTY,
-            ),
-            ("1.1 304 Not Modified\r\ntransfer-encoding: gzip", BodyDecoder::EMPTY),
-            ("1.1 204 No Content\r\ncontent-length: 7", BodyDecoder::EMPTY),
-            ("1.1 204 No Content\r\ntransfer-encoding: chunked", BodyDecoder::EMPTY),
-            ("1.1 103 Early Hints\r\ncontent-length: 7", BodyDecoder::EMPTY),
-        ];
-        for (head, decoder) in cases {
-            let mut pending = Bytes::from(format!("HTTP/{head}\r\n\r\n"));
-            let read = parse_response(&mut pending, &Method::GET)
-                .expect("a valid head")
-                .expect("complete");
-            assert_eq!((read.decoder, read.keeps_alive), (decoder, false), "{head}");
-            assert!(!read.response.headers().contains_key(CONTENT_LENGTH), "{head}");
-        }
-        for head in [
-            "204 No Content",
-            "204 No Content\r\ncontent-length: 0",
-            "103 Early Hints",
-        ] {
-            let mut pending = Bytes::from(format!("HTTP/1.1 {head}\r\n\r\n"));
-            let read = parse_response(&mut pending, &Method::GET)
-                .expect("a valid head")
-                .expect("complete");
-            assert!(read.keeps_alive && read.response.headers().is_empty(), "{head}");
         }
     }
 }
