@@ -69,6 +69,21 @@ async fn a_head_over_a_limit_is_refused_and_the_connection_serves_other_requests
     assert_eq!(counted, refused.len() as f64);
 }
 
+/// The h2 library refuses a head that is so large that it is not decoded.
+#[tokio::test]
+async fn a_huge_head_is_refused_and_the_connection_serves_other_requests() {
+    let (_sim, gateway) = gateway_with_sim("").await;
+    let mut sender = connect_h2c(&gateway).await;
+    for (count, length) in [(10, 200_000), (4_000, 1)] {
+        if let Ok(response) = sender.send_request(with_fields(None, count, length)).await {
+            assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        let response = sender.send_request(with_fields(None, 10, 1)).await;
+        assert_eq!(response.expect("a response").status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(gateway.metric("steadfast_connections").await, 1.0);
+}
+
 /// The same heads, over HTTP/1.1.
 #[tokio::test]
 async fn a_head_has_the_same_limits_over_http1() {
