@@ -11,6 +11,15 @@ pub(in crate::wire) fn root_cause(error: &(dyn Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), because an upstream may quote the request in it.
+/// The h2 library shows it after the reason, as a byte string literal in parentheses.
+pub(in crate::wire) fn without_debug_data(mut text: String) -> String {
+    if let Some(at) = text.find(" (b\"") {
+        text.truncate(at);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fmt, io};
@@ -36,5 +45,15 @@ mod tests {
     fn the_innermost_text_is_shown() {
         assert_eq!(root_cause(&Outer(io::Error::other("inner"))), "inner");
         assert_eq!(root_cause(&io::Error::other("alone")), "alone");
+    }
+
+    #[test]
+    fn the_debug_data_of_a_goaway_frame_is_not_shown() {
+        let text = "connection error received: not a result of an error (b\"your key is sk-1\")";
+        assert_eq!(
+            without_debug_data(text.to_owned()),
+            "connection error received: not a result of an error"
+        );
+        assert_eq!(without_debug_data("broken pipe".to_owned()), "broken pipe");
     }
 }

@@ -51,7 +51,9 @@
 //! hyper hides some of these before a handler sees them, so a handler could not refuse them. The codec refuses every
 //! fault of the framing, closes the connection if RFC 9112 section 6.1 demands it, and drops trailers. The proxy judges
 //! targets, hosts and headers, which it receives unchanged. hyper serves HTTP/2 on both sides, because each HTTP/2
-//! frame has a length and can be read in only one way.
+//! frame has a length and can be read in only one way. Three things are checked here beside hyper: the number and size
+//! of a head's fields, lengths that are named twice, and streams that are reset with NO_ERROR before their end, which hyper
+//! reports as the end of the body.
 
 mod body;
 mod client;

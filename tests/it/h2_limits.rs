@@ -173,22 +173,3 @@ async fn floods_end_the_connection_and_do_not_affect_other_clients() {
     let grown = gateway.resident().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes more");
 }
-
-#[tokio::test]
-async fn a_too_large_head_is_refused_and_other_requests_are_served() {
-    let (sim, gateway) = gateway_with_sim("").await;
-    let mut sender = connect_h2c(&gateway).await;
-    let mut large = post(PLAIN);
-    for number in 0..70 {
-        let name: http::HeaderName = format!("x-{number}").parse().expect("a name");
-        large
-            .headers_mut()
-            .insert(name, "y".repeat(1000).parse().expect("a valid header value"));
-    }
-    if let Ok(response) = sender.send_request(large).await {
-        assert_eq!(response.status().as_u16(), 431);
-    }
-    let mut sender = connect_h2c(&gateway).await;
-    let (status, _) = read_whole(sender.send_request(post(PLAIN)).await.expect("a response")).await;
-    assert_eq!((status.as_u16(), sim.counts().requests), (200, 1));
-}

@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
 
 /// How a request body is delimited. The request to the upstream keeps the framing that the client chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,23 @@ pub(in crate::wire) fn response_may_have_body(method: &Method, status: StatusCod
     method != Method::HEAD
         && !status.is_informational()
         && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// The length of a body that the headers of its message name, in bytes; `None` if they name none.
+///
+/// # Errors
+/// If the headers name the length twice, or not as a plain decimal number. The text is a predicate of the message.
+pub(in crate::wire) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => return Ok(None),
+        (Some(length), None) => length.as_bytes(),
+        (Some(_), Some(_)) => return Err("has Content-Length twice"),
+    };
+    let number = Some(length)
+        .filter(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit))
+        .and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    number.map(Some).ok_or("has a Content-Length that is not a number")
 }
 
 #[cfg(test)]

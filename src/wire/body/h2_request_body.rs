@@ -24,7 +24,10 @@ use tokio::{
 };
 
 use crate::wire::{
-    body::{framing::BodyError, h2_data::poll_h2_data},
+    body::{
+        framing::BodyError,
+        h2_data::{H2Content, poll_h2_data},
+    },
     timers::wait_timeout::WaitTimeout,
 };
 
@@ -146,7 +149,7 @@ impl H2BodyReader {
         let Some(body) = incoming else {
             return Poll::Ready((None, true));
         };
-        let piece = std::task::ready!(poll_h2_data(body, timeout, cx, idle));
+        let piece = std::task::ready!(poll_h2_data(body, timeout, H2Content::Allowed, cx, idle));
         let is_end = piece.is_none() || body.is_end_stream();
         if is_end {
             *incoming = None;

@@ -16,7 +16,10 @@ use hyper::body::Incoming;
 use memchr::memmem::Finder;
 
 use crate::wire::{
-    body::{framing::BodyError, h2_data::poll_h2_data},
+    body::{
+        framing::BodyError,
+        h2_data::{H2Content, poll_h2_data},
+    },
     client::{h2::H2Stream, idle::IdleConnections},
     http1::exchange::Http1Exchange,
     timers::wait_timeout::WaitTimeout,
@@ -43,6 +46,7 @@ enum RelaySource {
     /// A stream of an HTTP/2 connection.
     Http2 {
         incoming: Incoming,
+        content: H2Content,
         timeout: WaitTimeout,
         /// Frees the stream's place on its connection when it is dropped.
         stream: Option<H2Stream>,
@@ -60,9 +64,15 @@ impl Relay {
     }
 
     /// The response body `incoming` on `stream`.
-    pub(in crate::wire) fn from_http2(incoming: Incoming, stream: H2Stream, idle: Duration) -> Self {
+    pub(in crate::wire) fn from_http2(
+        incoming: Incoming,
+        content: H2Content,
+        stream: H2Stream,
+        idle: Duration,
+    ) -> Self {
         let source = RelaySource::Http2 {
             incoming,
+            content,
             timeout: WaitTimeout::default(),
             stream: Some(stream),
         };
@@ -154,7 +164,12 @@ impl Relay {
         let piece = ready!(match &mut self.source {
             RelaySource::Http1(None) => Poll::Ready(None),
             RelaySource::Http1(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
-            RelaySource::Http2 { incoming, timeout, .. } => poll_h2_data(incoming, timeout, cx, self.idle),
+            RelaySource::Http2 {
+                incoming,
+                content,
+                timeout,
+                ..
+            } => poll_h2_data(incoming, timeout, *content, cx, self.idle),
         });
         match &piece {
             None | Some(Ok(_)) => self.release_at_end(),

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_LENGTH};
 
 use crate::wire::{
     body::{
@@ -38,14 +37,13 @@ impl RequestBody {
         Self { source, framing }
     }
 
-    /// The body of an HTTP/2 request with these `headers`, or `None` if the request has none. hyper checks the body
-    /// against its `Content-Length`.
-    pub(in crate::wire) fn from_http2(body: Option<&Arc<H2RequestBody>>, headers: &HeaderMap) -> Self {
-        let length = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    /// The body of an HTTP/2 request whose `Content-Length` is `length`. `body` is `None` if the request has none. The h2
+    /// library checks the body against its length.
+    pub(in crate::wire) fn from_http2(body: Option<&Arc<H2RequestBody>>, length: Option<u64>) -> Self {
         let (source, framing) = match body {
             None => (RequestBodySource::End, Framing::None),
             Some(body) => {
-                let framing = length().map_or(Framing::Chunked, Framing::Length);
+                let framing = length.map_or(Framing::Chunked, Framing::Length);
                 (RequestBodySource::Http2(H2BodyReader::new(body.clone())), framing)
             }
         };

@@ -26,6 +26,7 @@ use crate::wire::{
         freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
         socket::ReadCounter,
     },
+    limits::MAX_DECODED_HEAD,
 };
 
 /// The maximum number of streams on one connection.
@@ -162,6 +163,7 @@ impl H2Pool {
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_DECODED_HEAD)
             .handshake(io)
             .await?;
         // The result of the driver is not needed, because each request also receives the error of the connection.

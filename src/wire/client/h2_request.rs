@@ -11,13 +11,17 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use crate::wire::{
-    body::replay::{Replay, UploadProgress},
+    body::{
+        framing::content_length,
+        replay::{Replay, UploadProgress},
+    },
     client::{
         freshness::CLOSE_DETECTION,
         h2::H2Stream,
         send_error::{SendError, is_closed},
         send_options::SendOptions,
     },
+    limits::is_head_too_large,
 };
 
 /// The reasons why a request has no response head, and the unsent parts of the request.
@@ -52,7 +56,7 @@ impl H2Stream {
             is_silent_close: false,
             is_timeout: true,
         })?;
-        response.map_err(|mut failed| {
+        let response = response.map_err(|mut failed| {
             let unsent = failed.take_message().map(Request::into_body);
             let error = failed.into_error();
             let is_silent = self.reads.count() == reads_before;
@@ -62,8 +66,26 @@ impl H2Stream {
                 unsent,
                 is_timeout: false,
             }
-        })
+        })?;
+        match check_head(&response) {
+            Ok(()) => Ok(response),
+            Err(problem) => Err(H2SendFailure {
+                error: SendError::Broken(problem.to_owned()),
+                unsent: None,
+                is_silent_close: false,
+                is_timeout: false,
+            }),
+        }
     }
+}
+
+/// Checks the head of a response against the rules for responses over HTTP/1.1. The problem is an error of the upstream.
+fn check_head<B>(response: &Response<B>) -> Result<(), &'static str> {
+    const FIRST_LINE: usize = "HTTP/1.1 200 OK\r\n".len();
+    if is_head_too_large(FIRST_LINE, response.headers()) {
+        return Err("the response head is too large");
+    }
+    content_length(response.headers()).map(|_| ())
 }
 
 /// Waits for a response head. The time limit begins at the end of the request, because the time of the upload depends
@@ -133,5 +155,25 @@ mod tests {
             assert_eq!(sent.headers().len(), 1);
             assert_eq!((sent.method().as_str(), sent.version()), ("POST", Version::HTTP_2));
         }
+    }
+
+    #[test]
+    fn the_head_of_a_response_keeps_the_rules_of_http_1() {
+        let response = |count: usize, length: usize| {
+            let mut response = Response::new(());
+            for _ in 0..count {
+                let value = http::HeaderValue::from_bytes(&vec![b'x'; length]).expect("a value");
+                response.headers_mut().append("x-a", value);
+            }
+            response
+        };
+        assert_eq!(check_head(&response(100, 1)), Ok(()));
+        assert!(check_head(&response(101, 1)).is_err());
+        assert!(check_head(&response(2, 40_000)).is_err());
+        let mut twice = response(0, 0);
+        for length in [5, 5] {
+            twice.headers_mut().append(CONTENT_LENGTH, length.into());
+        }
+        assert!(check_head(&twice).is_err());
     }
 }

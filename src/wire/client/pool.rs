@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 
 use crate::wire::{
-    body::{relay::Relay, replay::Replay},
+    body::{h2_data::H2Content, relay::Relay, replay::Replay},
     client::{
         age::ConnectionAge,
         dial::{DialError, DialTarget, Dialer, HttpProtocol},
@@ -193,7 +193,10 @@ impl Pool {
             is_silent_close,
             is_timeout,
         } = match stream.send(request, (&self.scheme, &self.authority), options).await {
-            Ok(response) => return Ok(response.map(|body| Relay::from_http2(body, stream, options.idle))),
+            Ok(response) => {
+                let content = H2Content::of_response(request.method(), response.status());
+                return Ok(response.map(|body| Relay::from_http2(body, content, stream, options.idle)));
+            }
             Err(failure) => failure,
         };
         if is_timeout {

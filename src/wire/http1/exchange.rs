@@ -55,6 +55,8 @@ struct HeadProgress {
     has_bytes: bool,
     /// The number of interim responses.
     interim_responses: u32,
+    /// Whether an interim response closes the connection, or may have a body (see [`ResponseHead::keeps_alive`]).
+    is_interim_doubtful: bool,
 }
 
 /// The reason why an exchange has no response head.
@@ -135,7 +137,7 @@ impl Http1Exchange {
             Ok(head) => {
                 exchange.connection.timeout.reset();
                 exchange.decoder = head.decoder;
-                exchange.keeps_alive = head.keeps_alive;
+                exchange.keeps_alive = head.keeps_alive && !progress.is_interim_doubtful;
                 Ok((exchange, head.response))
             }
             Err(failed) => Err(ExchangeError {
@@ -168,6 +170,7 @@ impl Http1Exchange {
                 }
                 Ok(Some(head)) if head.response.status().is_informational() => {
                     progress.interim_responses += 1;
+                    progress.is_interim_doubtful |= !head.keeps_alive;
                     if progress.interim_responses > MAX_INTERIM_RESPONSES {
                         return Poll::Ready(Err(ExchangeError::broken(
                             "the upstream sent too many interim responses",

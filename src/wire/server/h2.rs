@@ -6,7 +6,7 @@
 //! read, the bytes that wait to be sent to the client, and the time for which the client takes none of them. A stream whose
 //! request body is being discarded after an early response counts like any other stream.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -20,11 +20,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::interval;
 
 use crate::wire::{
-    body::{h2_request_body::H2RequestBody, request::RequestBody},
-    limits::MAX_HEAD_BYTES,
+    body::{framing::content_length, request::RequestBody},
+    limits::{MAX_DECODED_HEAD, is_head_too_large},
     server::{
         activity::Activity,
-        h2_response::{RunningRequest, ServerStreams, StallCheck},
+        h2_response::{H2ResponseBody, RunningRequest, ServerStreams, StallCheck},
+        refusal::HeadRefusal,
         rewound_socket::RewoundSocket,
         service::{Peer, ServeLimits},
         socket::Http2Preface,
@@ -48,36 +49,37 @@ const MAX_ERROR_RESETS: usize = 256;
 /// How often the connection is checked for responses that the client does not take.
 const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
+/// A connection that begins with the preface of HTTP/2.
+pub(in crate::wire) struct Http2Connection {
+    pub preface: Http2Preface,
+    pub peer: Peer,
+    pub activity: Arc<Activity>,
+}
+
 /// Serves the requests of one connection until it ends. After `drain` completes, it ends once the requests in progress
 /// are answered.
-pub(in crate::wire) async fn serve<H, F, B>(
-    preface: Http2Preface,
-    peer: Peer,
-    limits: ServeLimits,
-    activity: Arc<Activity>,
-    handler: H,
-) where
-    H: Fn(Peer, Request<RequestBody>) -> F,
+///
+/// `refuse` makes the response to a head that is refused. The connection stays open after it.
+pub(in crate::wire) async fn serve<H, R, F, B>(connection: Http2Connection, limits: ServeLimits, handler: H, refuse: R)
+where
+    H: Fn(Peer, Request<RequestBody>) -> F + 'static,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>> + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Http2Preface {
-        socket,
-        read,
-        mut drain,
-    } = preface;
+    let Http2Connection {
+        preface: Http2Preface {
+            socket,
+            read,
+            mut drain,
+        },
+        peer,
+        activity,
+    } = connection;
     let streams = Arc::new(ServerStreams::<B>::new(activity));
     let of_service = streams.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (parts, incoming) = request.into_parts();
-        let body = (!incoming.is_end_stream()).then(|| of_service.receive(incoming));
-        let request = to_http1(parts, body.as_ref());
-        let running = RunningRequest::begin(&of_service, body);
-        let method = request.method().clone();
-        let handled = handler(peer, request);
-        async move { Ok::<_, Infallible>(running.respond(handled.await, &method).await) }
-    });
+    let service = service_fn(move |request| respond(&of_service, peer, request, &handler, &refuse));
     let socket = TokioIo::new(RewoundSocket::new(read, socket));
     let mut connection = pin!(builder().serve_connection(socket, service));
     let mut stall_check = interval(STALL_CHECK_PERIOD);
@@ -106,6 +108,43 @@ pub(in crate::wire) async fn serve<H, F, B>(
     }
 }
 
+/// Makes the response to one request.
+fn respond<H, R, F, B>(
+    streams: &Arc<ServerStreams<B>>,
+    peer: Peer,
+    request: Request<Incoming>,
+    handler: &H,
+    refuse: &R,
+) -> impl Future<Output = Result<Response<H2ResponseBody<B>>, &'static str>> + use<H, R, F, B>
+where
+    H: Fn(Peer, Request<RequestBody>) -> F,
+    R: Fn(Peer, HeadRefusal) -> Option<Response<B>>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (mut parts, incoming) = request.into_parts();
+    let body = (!incoming.is_end_stream()).then(|| streams.receive(incoming));
+    let running = RunningRequest::begin(streams, body.clone());
+    let method = parts.method.clone();
+    let checked = check_head(&mut parts);
+    // The body of a refused request is dropped here. Then the rest that the client sends is discarded.
+    let body = RequestBody::from_http2(body.as_ref(), checked.unwrap_or_default());
+    let handled = match checked {
+        Ok(_) => Ok(handler(peer, to_http1(parts, body))),
+        Err(refusal) => Err(refuse(peer, refusal)),
+    };
+    async move {
+        let response = match handled {
+            Ok(handled) => Some(handled.await),
+            Err(refusal) => refusal,
+        };
+        match response {
+            Some(response) => Ok(running.respond(response, &method).await),
+            None => Err("the request is refused without a response"),
+        }
+    }
+}
+
 fn builder() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -113,22 +152,32 @@ fn builder() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_header_list_size(MAX_DECODED_HEAD)
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }
 
-/// Converts the request to the form of HTTP/1.1: with a `Host` header beside its target (RFC 9113 section 8.3.1), and
-/// with one `Cookie` header (section 8.2.3).
-fn to_http1(mut parts: request::Parts, body: Option<&Arc<H2RequestBody>>) -> Request<RequestBody> {
+/// Checks the head of a request against the rules that the codec of HTTP/1.1 applies and the h2 library does not. Gives
+/// the request a `Host` header beside its target, as in HTTP/1.1 (RFC 9113 section 8.3.1). Returns its `Content-Length`.
+fn check_head(parts: &mut request::Parts) -> Result<Option<u64>, HeadRefusal> {
     if !parts.headers.contains_key(HOST)
         && let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         parts.headers.insert(HOST, host);
     }
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let first_line = parts.method.as_str().len() + target + "  HTTP/1.1\r\n".len();
+    if is_head_too_large(first_line, &parts.headers) {
+        return Err(HeadRefusal::HeadTooLarge);
+    }
+    content_length(&parts.headers).map_err(|problem| HeadRefusal::BadFraming { problem })
+}
+
+/// Converts the request to the form of HTTP/1.1, with one `Cookie` header (RFC 9113 section 8.2.3).
+fn to_http1(mut parts: request::Parts, body: RequestBody) -> Request<RequestBody> {
     let crumbs: Vec<&[u8]> = parts
         .headers
         .get_all(COOKIE)
@@ -140,7 +189,6 @@ fn to_http1(mut parts: request::Parts, body: Option<&Arc<H2RequestBody>>) -> Req
     {
         parts.headers.insert(COOKIE, cookie);
     }
-    let body = RequestBody::from_http2(body, &parts.headers);
     Request::from_parts(parts, body)
 }
 
@@ -188,7 +236,12 @@ mod tests {
             address: None,
             is_secure: false,
         };
-        let served = tokio::spawn(serve(preface, peer, LIMITS, activity, |_, request| echo(request)));
+        let connection = Http2Connection {
+            preface,
+            peer,
+            activity,
+        };
+        let served = tokio::spawn(serve(connection, LIMITS, |_, request| echo(request), |_, _| None));
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far))
             .await
             .expect("a handshake");

@@ -143,6 +143,10 @@ impl<B: Body<Data = Bytes> + Unpin> RunningRequest<B> {
     pub async fn respond(self, response: Response<B>, method: &Method) -> Response<H2ResponseBody<B>> {
         let (mut parts, mut body) = response.into_parts();
         remove_connection_headers(&mut parts.headers);
+        if parts.status == StatusCode::NO_CONTENT {
+            // A 204 must not have a length (RFC 9110 section 8.6).
+            parts.headers.remove(CONTENT_LENGTH);
+        }
         let is_omitted = !response_may_have_body(method, parts.status);
         if is_omitted {
             if let Some(length) = body.size_hint().exact()

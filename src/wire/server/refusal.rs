@@ -1,6 +1,7 @@
 //! Requests that are refused because their heads cannot be parsed or do not arrive in time.
 
-/// The reason why the head of a request is refused. The connection is closed after the response.
+/// The reason why the head of a request is refused. A connection of HTTP/1.1 is closed after the response. A connection of
+/// HTTP/2 stays open, because its frames show where the next request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadRefusal {
     /// The head is not valid HTTP/1.

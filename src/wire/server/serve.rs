@@ -11,7 +11,7 @@ use crate::wire::{
     server::{
         accept::Acceptor,
         connections::Connections,
-        h2,
+        h2::{self, Http2Connection},
         listen::Listener,
         refusal::HeadRefusal,
         service::{Peer, Service},
@@ -65,9 +65,10 @@ where
                     let Ok(transport) = accepted.register() else { return };
                     let socket = ClientSocket::new(transport, limits.stall, activity.clone());
                     let connection = ServedConnection { socket, peer, activity: activity.clone(), drain };
-                    if let Some(preface) = http1::serve(connection, handler.clone(), refuse).await {
+                    if let Some(preface) = http1::serve(connection, handler.clone(), refuse.clone()).await {
+                        let connection = Http2Connection { preface, peer, activity };
                         // HTTP/2 is boxed, so that an HTTP/1.1 connection does not hold the memory of its future.
-                        Box::pin(h2::serve(preface, peer, limits, activity, handler)).await;
+                        Box::pin(h2::serve(connection, limits, handler, refuse)).await;
                     }
                 });
             }

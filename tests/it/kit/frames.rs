@@ -1,14 +1,15 @@
-//! An HTTP/2 client that writes single frames (RFC 9113 section 4).
+//! HTTP/2 clients and upstreams that write single frames (RFC 9113 section 4).
 
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::TIMEOUT;
+use super::{TIMEOUT, gateway::upstream_at, tls::TestIdentity};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -22,8 +23,15 @@ pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// A connection to an HTTP/2 server.
-pub struct Frames(TcpStream);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream of bytes in both directions.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// One side of an HTTP/2 connection.
+pub struct Frames(Box<dyn Io>);
 
 /// How a request on the first stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +45,50 @@ pub enum Outcome {
 impl Frames {
     /// Opens a connection and sends the preface.
     pub async fn open(address: SocketAddr) -> Self {
-        let mut frames = Self(
-            TcpStream::connect(address)
-                .await
-                .expect("the server accepts connections"),
-        );
-        frames
-            .0
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .expect("the peer reads");
+        let stream = TcpStream::connect(address).await;
+        let mut frames = Self(Box::new(stream.expect("the server accepts connections")));
+        frames.0.write_all(PREFACE).await.expect("the peer reads");
         frames.send(SETTINGS, 0, 0, &[]).await;
         frames
+    }
+
+    /// Accepts a connection from a client.
+    async fn accept(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Option<Self> {
+        let mut frames = Self(Box::new(io));
+        let mut preface = [0; PREFACE.len()];
+        frames.0.read_exact(&mut preface).await.ok()?;
+        assert_eq!(preface, PREFACE);
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        Some(frames)
+    }
+
+    /// Reads the next frame of a stream, or a GOAWAY frame: its type, its flags, its stream and its payload. Settings and pings
+    /// are acknowledged, and window updates are skipped. Returns `None` if the connection has ended.
+    pub async fn stream_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        loop {
+            let (kind, flags, stream, payload) = self.frame().await?;
+            match kind {
+                SETTINGS if flags & ACK == 0 => drop(self.send(SETTINGS, ACK, 0, &[]).await),
+                PING if flags & ACK == 0 => drop(self.send(PING, ACK, 0, &payload).await),
+                SETTINGS | PING | WINDOW_UPDATE => {}
+                _ => return Some((kind, flags, stream, payload)),
+            }
+        }
+    }
+
+    /// Reads until a request has arrived completely. Returns its stream, or `None` if the connection has ended.
+    pub async fn request(&mut self) -> Option<u32> {
+        loop {
+            let (kind, flags, stream, _) = self.stream_frame().await?;
+            if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Resets a stream with this error code.
+    pub async fn reset(&mut self, stream: u32, code: u32) -> bool {
+        self.send(RST_STREAM, 0, stream, &code.to_be_bytes()).await
     }
 
     /// Sends one frame. Returns `false` if the connection is closed.
@@ -121,6 +161,32 @@ impl Frames {
         }
         panic!("the connection was not closed in time");
     }
+}
+
+/// Starts an upstream over TLS that passes each of its HTTP/2 connections to `serve` in its own task until the test ends.
+/// Returns its `[[upstream]]` table, with the name `name`.
+pub async fn serve_frames<F, R>(identity: &TestIdentity, name: &str, serve: F) -> String
+where
+    F: Fn(Frames) -> R + Clone + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let acceptor = TlsAcceptor::from(identity.config.clone());
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
+            tokio::spawn(async move {
+                if let Ok(tls) = acceptor.accept(tcp).await
+                    && let Some(frames) = Frames::accept(tls).await
+                {
+                    serve(frames).await;
+                }
+            });
+        }
+    });
+    let lines = format!("ca = {:?}\nhttp2 = true", identity.ca);
+    upstream_at(name, &format!("https://{address}/v1"), &lines)
 }
 
 /// Encodes fields as literals without an index (RFC 7541 section 6.2.2).

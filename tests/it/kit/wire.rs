@@ -221,6 +221,19 @@ impl Wire {
         self.closed.expect("closed")
     }
 
+    /// Waits for the head of another message and discards it. Returns `false` if the connection ends before it.
+    pub async fn has_request(&mut self) -> bool {
+        loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                self.buffer.drain(..at + 4);
+                return true;
+            }
+            if !self.more().await {
+                return false;
+            }
+        }
+    }
+
     /// Returns the bytes that have been received and not consumed.
     pub fn rest(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()

@@ -6,10 +6,12 @@
 
 use bytes::{Buf as _, Bytes};
 
+use crate::wire::limits::MAX_TRAILER_BYTES;
+
 /// The maximum size in bytes of a chunk's extension, together with the blanks and leading zeros of its size.
 const MAX_EXTENSION: u32 = 256;
 /// The maximum size in bytes of a body's trailers.
-const MAX_TRAILERS: u32 = 16 << 10;
+const MAX_TRAILERS: u32 = MAX_TRAILER_BYTES as u32;
 
 /// The maximum size in bytes of a piece of a body that is delimited by its length or in chunks. A piece is scanned at once, and
 /// a larger one would hold up the other tasks of the thread.

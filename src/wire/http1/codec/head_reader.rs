@@ -1,24 +1,25 @@
 //! Parses the heads of requests and responses (RFC 9112 sections 2 to 6).
 //!
-//! httparse finds the parts of a head. This module itself parses the fields that decide where a message ends, and does
-//! so strictly: a head that two recipients could understand as two different messages is refused (section 11.2).
+//! httparse finds the parts of a head. A head that two recipients could understand as two different messages is refused
+//! (section 11.2).
 
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    header::{CONNECTION, EXPECT},
 };
 
 use crate::wire::{
-    body::framing::{Framing, response_may_have_body},
-    http1::codec::body_decoder::BodyDecoder,
-    limits::MAX_HEAD_BYTES,
+    body::framing::Framing,
+    http1::codec::{
+        body_decoder::BodyDecoder,
+        message_framing::{ResponseBodyFraming, request_framing, response_framing},
+    },
+    limits::{MAX_FIELDS, MAX_HEAD_BYTES},
 };
 
-/// The maximum number of header fields in a head.
-const MAX_FIELDS: usize = 100;
 /// The number of free entries in a header map for the fields that the proxy adds. A map that has to grow is allocated
 /// again.
 const SPARE_FIELDS: usize = 6;
@@ -114,8 +115,8 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     *request.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
     let version = request.version();
-    let (framing, is_contradictory) = request_framing(version, request.headers_mut())?;
-    let is_persistent = is_persistent(version, request.headers());
+    let framing = request_framing(version, request.headers()).map_err(HeadError::Framing)?;
+    let keeps_alive = is_persistent(version, request.headers());
     let expects_continue = version == Version::HTTP_11
         && request
             .headers()
@@ -124,7 +125,7 @@ pub(in crate::wire) fn parse_request(pending: &mut Bytes) -> Result<Option<Reque
     Ok(Some(RequestHead {
         request,
         framing,
-        keeps_alive: is_persistent && !is_contradictory,
+        keeps_alive,
         expects_continue,
     }))
 }
@@ -143,14 +144,21 @@ pub(in crate::wire) fn parse_response(pending: &mut Bytes, method: &Method) -> R
     let httparse::Status::Complete(length) = parsed else {
         return Ok(None);
     };
+    if length > MAX_HEAD_BYTES {
+        return Err(HeadError::TooLarge);
+    }
+    // An upstream that ends its lines in another way than it should may also have copied a line feed into a value. Then the
+    // text after it is a header field for Steadfast only.
+    let has_bare_line_feed = has_bare_line_feed(&pending[..length]);
     let mut response = Response::new(());
     let code = head.code.expect("httparse sets the status code of a complete response");
     *response.status_mut() = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed("invalid status code"))?;
     *response.version_mut() = http_version(head.version);
     *response.headers_mut() = header_map(pending, head.headers)?;
     let _ = pending.split_to(length);
-    let decoder = response_framing(method, &response)?;
-    let keeps_alive = is_persistent(response.version(), response.headers()) && decoder != BodyDecoder::UntilClose;
+    let framing = response_framing(method, &mut response).map_err(HeadError::Framing)?;
+    let ResponseBodyFraming { decoder, is_certain } = framing;
+    let keeps_alive = is_certain && !has_bare_line_feed && is_persistent(response.version(), response.headers());
     Ok(Some(ResponseHead {
         response,
         decoder,
@@ -198,60 +206,6 @@ fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// The framing of a request body (RFC 9112 section 6.3), and whether the head has both `Transfer-Encoding` and
-/// `Content-Length`. If it has both, the length is removed, and no further request may follow on the connection
-/// (section 6.1).
-fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<(Framing, bool), HeadError> {
-    let refuse = |problem| Err(HeadError::Framing(problem));
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => {
-            let length = content_length(headers)?;
-            Ok((length.map_or(Framing::None, Framing::Length), false))
-        }
-        (Some(_), Some(_)) => refuse("has Transfer-Encoding twice"),
-        (Some(_), None) if version != Version::HTTP_11 => refuse("has Transfer-Encoding before HTTP/1.1"),
-        (Some(coding), None) if is_chunked(coding) => {
-            let is_contradictory = headers.remove(CONTENT_LENGTH).is_some();
-            Ok((Framing::Chunked, is_contradictory))
-        }
-        (Some(_), None) => refuse("has a Transfer-Encoding other than plain chunked"),
-    }
-}
-
-/// The framing of a response body (RFC 9112 section 6.3).
-fn response_framing(method: &Method, response: &Response<()>) -> Result<BodyDecoder, HeadError> {
-    if !response_may_have_body(method, response.status()) {
-        return Ok(BodyDecoder::EMPTY);
-    }
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(content_length(response.headers())?.map_or(BodyDecoder::UntilClose, BodyDecoder::Length)),
-        (Some(coding), None) if is_chunked(coding) => Ok(BodyDecoder::CHUNKED),
-        // The request has no TE header, so the upstream may use no other transfer coding (RFC 9112 section 6.1).
-        _ => Err(HeadError::Framing("has a Transfer-Encoding other than plain chunked")),
-    }
-}
-
-fn is_chunked(coding: &HeaderValue) -> bool {
-    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, HeadError> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = match (lengths.next(), lengths.next()) {
-        (None, _) => return Ok(None),
-        (Some(length), None) => length.as_bytes(),
-        (Some(_), Some(_)) => return Err(HeadError::Framing("has Content-Length twice")),
-    };
-    let number = Some(length)
-        .filter(|length| !length.is_empty() && length.iter().all(u8::is_ascii_digit))
-        .and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
-    number
-        .map(Some)
-        .ok_or(HeadError::Framing("has a Content-Length that is not a number"))
-}
-
 /// Whether the connection stays open after the message (RFC 9112 section 9.3).
 fn is_persistent(version: Version, headers: &HeaderMap) -> bool {
     let has_option = |wanted: &str| {
@@ -296,71 +250,6 @@ mod tests {
                 matches!(read(without.as_bytes()), Err(HeadError::Malformed(_))),
                 "{without:?}"
             );
-        }
-    }
-
-    #[test]
-    fn ambiguous_framing_is_refused() {
-        let framing = |lines: &str| {
-            let text = format!("POST / HTTP/1.1\r\n{lines}\r\n");
-            let head = read(text.as_bytes())?.expect("complete");
-            Ok((head.framing, head.keeps_alive))
-        };
-        assert_eq!(framing(""), Ok((Framing::None, true)));
-        assert_eq!(framing("content-length: 7\r\n"), Ok((Framing::Length(7), true)));
-        assert_eq!(framing("transfer-encoding: Chunked \r\n"), Ok((Framing::Chunked, true)));
-        // A proxy in front may have used the other header, so nothing may follow on the connection.
-        let both = "content-length: 7\r\ntransfer-encoding: chunked\r\n";
-        assert_eq!(framing(both), Ok((Framing::Chunked, false)));
-        for lines in [
-            "content-length: 7\r\ncontent-length: 7\r\n",
-            "content-length: +7\r\n",
-            "content-length: 7, 7\r\n",
-            "content-length: \r\n",
-            "content-length: 99999999999999999999\r\n",
-            "transfer-encoding: gzip, chunked\r\n",
-            "transfer-encoding: chunked, chunked\r\n",
-            "transfer-encoding: identity\r\n",
-            "transfer-encoding: xchunked\r\n",
-            "transfer-encoding: \r\n",
-            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
-        ] {
-            let read = framing(lines);
-            assert!(matches!(read, Err(HeadError::Framing(_))), "{lines}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn the_head_of_a_response_decides_where_its_body_ends() {
-        let framing = |method: Method, head: &str| {
-            let mut pending = Bytes::from(format!("HTTP/1.1 {head}\r\n\r\n"));
-            parse_response(&mut pending, &method).map(|head| head.map(|head| (head.decoder, head.keeps_alive)))
-        };
-        let length = "200 OK\r\ncontent-length: 7";
-        assert_eq!(framing(Method::GET, length), Ok(Some((BodyDecoder::Length(7), true))));
-        assert_eq!(framing(Method::HEAD, length), Ok(Some((BodyDecoder::EMPTY, true))));
-        assert_eq!(
-            framing(Method::GET, "304 Not Modified\r\ncontent-length: 7"),
-            Ok(Some((BodyDecoder::EMPTY, true)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked"),
-            Ok(Some((BodyDecoder::CHUNKED, true)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK"),
-            Ok(Some((BodyDecoder::UntilClose, false)))
-        );
-        assert_eq!(
-            framing(Method::GET, "200 OK\r\nconnection: close\r\ncontent-length: 7"),
-            Ok(Some((BodyDecoder::Length(7), false)))
-        );
-        for head in [
-            "200 OK\r\ncontent-length: 7\r\ncontent-length: 8",
-            "200 OK\r\ncontent-length: x",
-            "200 OK\r\ntransfer-encoding: gzip, chunked",
-        ] {
-            assert!(framing(Method::GET, head).is_err(), "{head}");
         }
     }
 }
