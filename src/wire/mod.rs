@@ -13,6 +13,7 @@
 //! | `body` | request and response bodies, independent of the version of HTTP |
 //! | `tls` | rustls on both sides |
 //! | `timers`, `limits` | time limits and size limits that HTTP/1.1 and HTTP/2 share |
+//! | `shortage` | what this process lacks if a connection fails for a reason of its own |
 //! | `transport` | one byte stream type for TCP, Unix sockets and TLS |
 //!
 //! No file imports, directly or through others, a file that imports it.
@@ -58,6 +59,7 @@ mod error_cause;
 mod http1;
 mod limits;
 mod server;
+mod shortage;
 mod timers;
 mod tls;
 mod transport;
@@ -80,13 +82,14 @@ pub use client::{
 #[doc(hidden)]
 pub use http1::codec::head_reader::read_head;
 pub use server::{
-    capacity::Capacity,
+    capacity::{Capacity, raise_descriptor_limit},
     listen::{Address, BindError, Listener},
     refusal::HeadRefusal,
     serve::{Shutdown, ShutdownPhase, serve},
     service::{Peer, ServeLimits, Service},
     workers::Workers,
 };
+pub use shortage::Shortage;
 pub use tls::{
     client::{HttpVersions, TlsError, client_config},
     identity::{ClientIdentity, IdentityError, client_identity},

@@ -12,7 +12,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::wire::{
     body::{relay::Relay, replay::Replay},
@@ -24,12 +24,16 @@ use crate::wire::{
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
         proxy::ProxyTarget,
+        reclaim::{self, IdleHolder},
         send_error::SendError,
         send_options::SendOptions,
     },
-    error_cause::root_cause,
     http1::{exchange::Http1Exchange, upstream_connection::UpstreamConnection},
+    shortage::Shortage,
 };
+
+/// The pause before a connection is tried once more that this process lacked something for.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The connections to one upstream.
 pub struct Pool {
@@ -96,7 +100,7 @@ impl Pool {
             .tls
             .as_ref()
             .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
-        Ok(Arc::new(Self {
+        let pool = Arc::new(Self {
             dialer: Dialer::new(target, options.proxy, options.connect, options.stall)?,
             scheme: if target.tls.is_some() {
                 Scheme::HTTPS
@@ -111,7 +115,9 @@ impl Pool {
                 HttpProtocol::Http1
             }),
             age: ConnectionAge::new(options.age),
-        }))
+        });
+        reclaim::register(&pool);
+        Ok(pool)
     }
 
     /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
@@ -255,7 +261,25 @@ impl Pool {
             .unwrap_or(Err(DialError::Timeout(limit)))
     }
 
+    /// Opens a connection. If this process lacks something for it, idle connections are closed, and it is tried once more.
     async fn dial(&self) -> Result<RequestChannel, DialError> {
+        match self.dial_once().await {
+            // The future is boxed, because shortages are rare.
+            Err(DialError::Shortage(shortage)) => Box::pin(self.dial_again(shortage)).await,
+            dialled => dialled,
+        }
+    }
+
+    async fn dial_again(&self, shortage: Shortage) -> Result<RequestChannel, DialError> {
+        if shortage.ends_by_closing() {
+            reclaim::close_oldest();
+        }
+        // An HTTP/2 connection is not closed at once, and requests that end meanwhile free resources too.
+        sleep(SHORTAGE_PAUSE).await;
+        self.dial_once().await
+    }
+
+    async fn dial_once(&self) -> Result<RequestChannel, DialError> {
         let (socket, protocol) = self.dialer.dial().await?;
         self.http2.record_protocol(protocol);
         let expires = self.age.expiry();
@@ -266,9 +290,20 @@ impl Pool {
                 let stream = self.http2.open(TokioIo::new(socket), reads, expires).await;
                 stream
                     .map(RequestChannel::Http2)
-                    .map_err(|error| DialError::Handshake(root_cause(&error)))
+                    .map_err(|error| DialError::of_error(&error, DialError::Handshake))
             }
         }
+    }
+}
+
+impl IdleHolder for Pool {
+    fn list_idle(&self, times: &mut Vec<Instant>) {
+        self.idle.list_idle(times);
+        self.http2.list_idle(times);
+    }
+
+    fn close_idle_since(&self, until: Instant) -> usize {
+        self.idle.close_idle_since(until) + self.http2.close_idle_since(until)
     }
 }
 
