@@ -236,9 +236,28 @@ impl Pool {
         Some((RequestChannel::Http1(connection), freshness))
     }
 
+    /// Opens a connection. If this process lacks something for it, idle connections are closed, and it is tried once more.
+    async fn connect(&self) -> Result<RequestChannel, DialError> {
+        match self.connect_once().await {
+            // The future is boxed, because shortages are rare.
+            Err(DialError::Shortage(shortage)) => Box::pin(self.connect_again(shortage)).await,
+            connected => connected,
+        }
+    }
+
+    async fn connect_again(&self, shortage: Shortage) -> Result<RequestChannel, DialError> {
+        if shortage.ends_by_closing() {
+            reclaim::close_oldest();
+        }
+        // An HTTP/2 connection is not closed at once, and requests that end meanwhile free resources too. The lock for
+        // HTTP/2 is not held, so that waiting requests do not pause one after the other.
+        sleep(SHORTAGE_PAUSE).await;
+        self.connect_once().await
+    }
+
     /// Opens a connection. If HTTP/2 is expected, only one request at a time opens a connection, and the others wait to
     /// share it. So a burst of requests does not open a connection for each request.
-    async fn connect(&self) -> Result<RequestChannel, DialError> {
+    async fn connect_once(&self) -> Result<RequestChannel, DialError> {
         if !self.http2.is_http2_expected() {
             return self.dial().await;
         }
@@ -261,25 +280,7 @@ impl Pool {
             .unwrap_or(Err(DialError::Timeout(limit)))
     }
 
-    /// Opens a connection. If this process lacks something for it, idle connections are closed, and it is tried once more.
     async fn dial(&self) -> Result<RequestChannel, DialError> {
-        match self.dial_once().await {
-            // The future is boxed, because shortages are rare.
-            Err(DialError::Shortage(shortage)) => Box::pin(self.dial_again(shortage)).await,
-            dialled => dialled,
-        }
-    }
-
-    async fn dial_again(&self, shortage: Shortage) -> Result<RequestChannel, DialError> {
-        if shortage.ends_by_closing() {
-            reclaim::close_oldest();
-        }
-        // An HTTP/2 connection is not closed at once, and requests that end meanwhile free resources too.
-        sleep(SHORTAGE_PAUSE).await;
-        self.dial_once().await
-    }
-
-    async fn dial_once(&self) -> Result<RequestChannel, DialError> {
         let (socket, protocol) = self.dialer.dial().await?;
         self.http2.record_protocol(protocol);
         let expires = self.age.expiry();
