@@ -35,6 +35,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The maximum number of connections to the admin listener. They are counted separately, so that the admin listener
 /// stays reachable when clients use all connections of the public listener.
 const ADMIN_CONNECTIONS: usize = 64;
+/// A warning is logged at the start if fewer client connections are possible.
+const FEW_CLIENTS: usize = 1024;
 
 /// Serves until a signal stops the process.
 ///
@@ -43,6 +45,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub(super) fn serve(args: ServeArgs) -> Result<(), AppError> {
     memory::configure_allocator();
     let _log = logging::start(args.log_format, args.log_level)?;
+    wire::raise_descriptor_limit();
     // Requests are served by threads of their own. This runtime is for the admin listener and for background tasks.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(run(&args.config));
@@ -56,6 +59,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), AppError> {
 /// # Errors
 /// If the account cannot listen on its address.
 pub(super) fn simulate(args: SimArgs) -> Result<(), AppError> {
+    wire::raise_descriptor_limit();
     let runtime = Runtime::new()?;
     runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
@@ -115,9 +119,11 @@ fn serve_public(
     limits: ServeLimits,
 ) -> Result<(watch::Sender<ShutdownPhase>, JoinSet<()>), AppError> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
+    let capacity = Arc::new(Capacity::of_process(gateway.connections.clone()));
+    log_limits(capacity.limit());
     let service = Service {
         limits,
-        capacity: Arc::new(Capacity::of_process(gateway.connections.clone())),
+        capacity,
         workers: Some(Arc::new(Workers::start()?)),
     };
     let mut servers = JoinSet::new();
@@ -130,6 +136,25 @@ fn serve_public(
         servers.spawn(wire::serve(listener, service.clone(), watcher.clone(), handler, refuse));
     }
     Ok((phase, servers))
+}
+
+/// Logs what follows from the limit on file descriptors.
+fn log_limits(max_clients: usize) {
+    let descriptors = wire::raise_descriptor_limit();
+    if max_clients < FEW_CLIENTS {
+        tracing::warn!(
+            descriptors,
+            max_clients,
+            "the limit on file descriptors allows few client connections; raise it, for example by LimitNOFILE in the \
+             systemd unit or --ulimit nofile of the container"
+        );
+    } else {
+        tracing::info!(
+            descriptors,
+            max_clients,
+            "the limit on file descriptors determines the maximum number of client connections"
+        );
+    }
 }
 
 /// Serves `operator` on `listeners` until the returned sender is dropped.

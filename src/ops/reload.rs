@@ -15,11 +15,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
@@ -144,13 +146,20 @@ impl Reloader {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub async fn reload(self: Arc<Self>, trigger: Trigger) -> ReloadResult {
-        let joined = tokio::task::spawn_blocking(move || self.run(trigger)).await;
-        let (result, shrink) = joined.unwrap_or_else(|error| {
-            (
-                ReloadResult::Refused(vec![format!("the reload was aborted: {error}")]),
-                None,
-            )
+        let (sender, receiver) = oneshot::channel();
+        let runtime = Handle::current();
+        // Tokio's own pool of threads would panic where the system has no thread left.
+        let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            let _runtime = runtime.enter();
+            let _ = sender.send(self.run(trigger));
         });
+        let refused = |why: String| (ReloadResult::Refused(vec![why]), None);
+        let (result, shrink) = match thread {
+            Ok(_) => receiver
+                .await
+                .unwrap_or_else(|_| refused("the reload was aborted".to_owned())),
+            Err(error) => refused(format!("there is no thread for the reload: {error}")),
+        };
         if let Some(shrink) = shrink {
             tokio::spawn(shrink.finish());
         }

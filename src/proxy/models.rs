@@ -34,6 +34,7 @@ use crate::{
     ids::{ModelKey, UpstreamId},
     state::{Credential, Gateway, Snapshot, Upstream},
     tick::Tick,
+    wire::Shortage,
 };
 
 /// The time for which cached lists are fresh. Older lists are still served, but are refreshed in the background.
@@ -86,6 +87,8 @@ struct CachedLists {
     /// The lists; `None` if no upstream returned its list. This result is cached too, so that waiting requests do not
     /// call the upstreams again one after another.
     lists: Option<ModelLists>,
+    /// What this process lacked for a connection to an upstream whose list is missing.
+    shortage: Option<Shortage>,
     fresh_until: Tick,
     /// The snapshot whose upstreams were called.
     snapshot: Arc<Snapshot>,
@@ -110,7 +113,13 @@ impl Catalogue {
         let lists = shared.iter().flat_map(|lists| lists.iter()).chain(&own.lists);
         let mut lists = lists.filter(|(upstream, _)| group.may_call(*upstream)).peekable();
         if lists.peek().is_none() {
-            return Err(Fault::ModelsUnavailable);
+            let shared_shortage = || self.cached_for(snapshot)?.shortage;
+            return Err(match own.shortage.or_else(shared_shortage) {
+                Some(shortage) => Fault::Overloaded {
+                    shortage: shortage.noun(),
+                },
+                None => Fault::ModelsUnavailable,
+            });
         }
         answer_of(query, &merge(lists.flat_map(|(_, list)| list), &group.models))
     }
@@ -173,11 +182,14 @@ impl Catalogue {
         let previous = self.cached_for(snapshot).and_then(|cached| cached.lists);
         let (lists, fresh_for) = match (fetched.lists.len(), fetched.missing) {
             (0, _) => (previous, FRESH_FOR_NOTHING),
+            // The lists that could not be fetched have not changed thereby.
+            _ if fetched.shortage.is_some() && previous.is_some() => (previous, FRESH_FOR_NOTHING),
             (_, 0) => (Some(fetched.lists.into()), FRESH_FOR),
             (_, _) => (Some(fetched.lists.into()), FRESH_FOR_PARTIAL),
         };
         *self.cached.lock() = Some(CachedLists {
             lists,
+            shortage: fetched.shortage,
             fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });

@@ -14,6 +14,7 @@
 //! | `tls` | rustls on both sides |
 //! | `cooperation` | ends the run of a task that has read, written or scanned much |
 //! | `timers`, `limits` | time limits and size limits that HTTP/1.1 and HTTP/2 share |
+//! | `shortage` | what this process lacks if a connection fails for a reason of its own |
 //! | `transport` | one byte stream type for TCP, Unix sockets and TLS |
 //!
 //! No file imports, directly or through others, a file that imports it.
@@ -62,6 +63,7 @@ mod error_cause;
 mod http1;
 mod limits;
 mod server;
+mod shortage;
 mod timers;
 mod tls;
 mod transport;
@@ -85,13 +87,14 @@ pub use cooperation::{ScanWork, poll_budget};
 #[doc(hidden)]
 pub use http1::codec::head_reader::read_head;
 pub use server::{
-    capacity::Capacity,
+    capacity::{Capacity, raise_descriptor_limit},
     listen::{Address, BindError, Listener},
     refusal::HeadRefusal,
     serve::{Shutdown, ShutdownPhase, serve},
     service::{Peer, ServeLimits, Service},
     workers::Workers,
 };
+pub use shortage::Shortage;
 pub use tls::{
     client::{HttpVersions, TlsError, client_config},
     identity::{ClientIdentity, IdentityError, client_identity},

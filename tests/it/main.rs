@@ -61,6 +61,7 @@ mod rights;
 mod search;
 mod serve_command;
 mod short_limits;
+mod shortage;
 mod splices;
 mod storm;
 mod story;

@@ -31,7 +31,7 @@ use crate::{
     scan::{EncodingKind, NamedObject, ReferenceKind},
     state::{Credential, RequestLimits, Upstream},
     tick::Clock,
-    wire::{Relay, Replay, SendError, SendOptions},
+    wire::{DialError, Relay, Replay, SendError, SendOptions},
 };
 
 /// Sends one request over HTTP, to one upstream after the other.
@@ -155,14 +155,19 @@ impl HttpSender {
         Ok(())
     }
 
-    /// Reports why there is no response head, and logs the reason if the upstream has caused it.
+    /// Reports why there is no response head, and logs the reason if the client has not caused it.
     fn failure(&self, error: SendError, upstream: &Upstream) -> SendFailure {
-        if !matches!(error, SendError::Body(_)) {
-            let request_id = self.request_id.to_str().unwrap_or("(not text)");
-            tracing::warn!(upstream = &*upstream.name, %error, request_id, "the upstream sent no valid response");
+        let (upstream, request_id) = (&*upstream.name, self.request_id.to_str().unwrap_or("(not text)"));
+        match &error {
+            SendError::Body(_) => {}
+            SendError::Dial(DialError::Shortage(_)) => {
+                tracing::warn!(upstream, %error, request_id, "no connection to the upstream could be opened");
+            }
+            _ => tracing::warn!(upstream, %error, request_id, "the upstream sent no valid response"),
         }
         match error {
             SendError::Body(error) => SendFailure::RequestBody(inspect::fault_of_body(error)),
+            SendError::Dial(DialError::Shortage(shortage)) => SendFailure::Shortage(shortage),
             SendError::Dial(_) => SendFailure::Unreachable,
             SendError::Timeout(limit) => SendFailure::Timeout(limit),
             SendError::Broken(_) => SendFailure::Broken,

@@ -20,7 +20,7 @@ use crate::{
     scan::error_notice,
     state::Upstream,
     tick::Clock,
-    wire::{Framing, Replay, SendOptions},
+    wire::{DialError, Framing, Replay, SendError, SendOptions},
 };
 
 /// The maximum time in which an upstream must answer.
@@ -30,15 +30,12 @@ const MAX_ERROR: usize = 16 << 10;
 
 /// Asks `upstream` for its list of models, and tells from the answer whether it refuses the credential.
 pub(super) async fn check(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> RefusalCheck {
-    let refuses = timeout(TIMEOUT, refuses(upstream, callers, clock)).await;
-    match refuses {
-        Ok(Some(true)) => RefusalCheck::Refused,
-        _ => RefusalCheck::NotRefused,
-    }
+    let asked = timeout(TIMEOUT, ask(upstream, callers, clock)).await;
+    asked.ok().flatten().unwrap_or(RefusalCheck::NotRefused)
 }
 
-/// Whether the upstream refuses the credential; `None` if it gives no answer.
-async fn refuses(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> Option<bool> {
+/// The result of the check; `None` if the upstream gives no answer.
+async fn ask(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> Option<RefusalCheck> {
     let mut request = Request::new(Replay::empty(Framing::None));
     *request.uri_mut() = upstream.list_of_models()?;
     // The request is sent to one upstream, so its headers are never taken back.
@@ -48,10 +45,14 @@ async fn refuses(upstream: &Upstream, callers: &CallersCredential, clock: Clock)
         idle: TIMEOUT,
         is_repeatable: true,
     };
-    let response = upstream.pool.send(&mut request, options).await.ok()?;
+    let response = match upstream.pool.send(&mut request, options).await {
+        Ok(response) => response,
+        Err(SendError::Dial(DialError::Shortage(_))) => return Some(RefusalCheck::NotAsked),
+        Err(_) => return None,
+    };
     let status = response.status();
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return Some(false);
+        return Some(RefusalCheck::NotRefused);
     }
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ERROR).collect().await;
@@ -61,9 +62,9 @@ async fn refuses(upstream: &Upstream, callers: &CallersCredential, clock: Clock)
     // the first one.
     let verdict = VerdictRules::new(Endpoint::Responses, None, upstream).of_error(status, &notice);
     Some(match verdict {
-        Verdict::Refused => true,
-        Verdict::Unauthorized => status == StatusCode::UNAUTHORIZED,
-        _ => false,
+        Verdict::Refused => RefusalCheck::Refused,
+        Verdict::Unauthorized if status == StatusCode::UNAUTHORIZED => RefusalCheck::Refused,
+        _ => RefusalCheck::NotRefused,
     })
 }
 

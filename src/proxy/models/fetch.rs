@@ -1,6 +1,6 @@
 //! Fetches the lists of models from upstreams.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -11,7 +11,7 @@ use crate::{
     ids::UpstreamId,
     proxy::request::headers::{CallersCredential, set_upstream_headers},
     state::{Credential, Snapshot, Upstream},
-    wire::{Framing, Replay, SendOptions},
+    wire::{DialError, Framing, Replay, SendError, SendOptions, Shortage},
 };
 
 /// The maximum time in which an upstream must return its list.
@@ -25,6 +25,31 @@ pub(super) struct FetchedLists {
     pub lists: Vec<(UpstreamId, Vec<Model>)>,
     /// The number of upstreams that have not returned their list.
     pub missing: usize,
+    /// What this process lacked for a connection to one of these.
+    pub shortage: Option<Shortage>,
+}
+
+/// Why an upstream's list is missing.
+enum FetchError {
+    /// The upstream was not asked, because this process lacks something for a connection.
+    Shortage(Shortage),
+    /// The upstream gave no list. The text has the upstream as its subject.
+    Failed(String),
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shortage(shortage) => shortage.fmt(f),
+            Self::Failed(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl From<String> for FetchError {
+    fn from(problem: String) -> Self {
+        Self::Failed(problem)
+    }
 }
 
 /// Fetches the lists of all upstreams for which `is_included` is true, at the same time. An upstream that needs the
@@ -48,42 +73,53 @@ pub(super) async fn fetch_all(
         fetches.spawn(async move {
             let upstream = snapshot.upstream(index);
             let fetched = timeout(TIMEOUT, fetch(upstream, request)).await;
-            let fetched = fetched.unwrap_or_else(|_| Err(format!("no list of models within {} s", TIMEOUT.as_secs())));
+            let late = |_| Err(format!("no list of models within {} s", TIMEOUT.as_secs()).into());
+            let fetched = fetched.unwrap_or_else(late);
             if let Err(problem) = &fetched {
                 tracing::warn!(upstream = &*upstream.name, %problem, "the upstream is left out of the list of models");
             }
-            (index, fetched.ok())
+            (index, fetched)
         });
     }
     let mut fetched = fetches.join_all().await;
     // The upstreams may have answered in any order.
     fetched.sort_unstable_by_key(|(index, _)| *index);
-    let missing = fetched.iter().filter(|(_, list)| list.is_none()).count();
+    let missing = fetched.iter().filter(|(_, list)| list.is_err()).count();
+    let shortage = fetched.iter().find_map(|(_, list)| match list {
+        Err(FetchError::Shortage(shortage)) => Some(*shortage),
+        _ => None,
+    });
     let lists = fetched
         .into_iter()
-        .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list?)));
+        .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list.ok()?)));
     FetchedLists {
         lists: lists.collect(),
         missing,
+        shortage,
     }
 }
 
 /// Fetches one upstream's list of the models that callers may name.
-async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
-    *request.uri_mut() = upstream.list_of_models().ok_or("its base URL is too long")?;
+async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, FetchError> {
+    *request.uri_mut() = upstream
+        .list_of_models()
+        .ok_or_else(|| "its base URL is too long".to_owned())?;
     let terms = SendOptions {
         head: TIMEOUT,
         idle: TIMEOUT,
         is_repeatable: true,
     };
     let sent = upstream.pool.send(&mut request, terms).await;
-    let response = sent.map_err(|error| error.to_string())?;
+    let response = sent.map_err(|error| match error {
+        SendError::Dial(DialError::Shortage(shortage)) => FetchError::Shortage(shortage),
+        error => FetchError::Failed(error.to_string()),
+    })?;
     if response.status() != StatusCode::OK {
-        return Err(format!("it answered with status {}", response.status()));
+        return Err(format!("it answered with status {}", response.status()).into());
     }
     let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
-    list::parse(&body).map(|listed| list::named_for_callers(upstream, listed))
+    Ok(list::named_for_callers(upstream, list::parse(&body)?))
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 //!
 //! The failure of an upstream may be the fault of the request. So failures are withheld from the health of upstreams
 //! until another upstream serves the same request. A failed dial is no fault of the request and counts at once. A timeout
-//! counts as nothing: the upstream may still be working.
+//! counts as nothing: the upstream may still be working. If this process itself lacks something for a connection, such as
+//! a file descriptor, that says nothing about any upstream. The turn ends then, and its session stays where its cache is.
 //!
 //! The sender is a parameter, see [`RequestSender`]. The loop decides what a failure means for the turn and for the
 //! health of its upstream; the sender only reports what has happened.
@@ -257,6 +258,8 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         let verdict = match check {
             RefusalCheck::Refused => Verdict::Refused,
             RefusalCheck::NotRefused => Verdict::Answered,
+            // Nothing is known of the upstream, so nothing is reported.
+            RefusalCheck::NotAsked => return Verdict::Answered,
         };
         // The lock is still held, so that the other requests see the result.
         lease.report(verdict);
@@ -331,6 +334,11 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 lease.report(Verdict::Failed);
                 let fault = Fault::UpstreamUnreachable { upstream: name };
                 (Some(FailoverReason::Connect), FailureKind::Failed, fault)
+            }
+            // The slot is given back without a verdict, so that the next request is the probe if this one was.
+            SendFailure::Shortage(shortage) => {
+                let shortage = shortage.noun();
+                (None, FailureKind::NotSent, Fault::Overloaded { shortage })
             }
             SendFailure::Timeout(limit) => {
                 failed_attempts.increment(FailoverReason::Timeout);

@@ -1,13 +1,19 @@
 //! Opens connections to an upstream: name resolution, TCP with happy eyeballs (RFC 8305), a tunnel through a proxy if
 //! there is one, and TLS.
 
-use std::{fmt, sync::Arc, time::Duration};
-
-use http::{Uri, uri::Authority};
-use hyper_util::{
-    client::legacy::connect::{HttpConnector, dns::GaiResolver},
-    rt::TokioIo,
+use std::{
+    error::Error,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,10 +24,13 @@ use tower_service::Service as _;
 
 use crate::wire::{
     client::{
+        connector::{TcpLiveness, connector},
         proxy::{ProxyTarget, ProxyTunnel, host_without_brackets},
+        resolver::{SystemResolver, addresses_of},
         socket::UpstreamSocket,
     },
     error_cause::root_cause,
+    shortage::{Shortage, missing_for},
     transport::Transport,
 };
 
@@ -53,6 +62,8 @@ pub enum DialError {
     Timeout(Duration),
     /// The HTTP/2 handshake on the new connection failed.
     Handshake(String),
+    /// This process or its machine lacks something for a connection. The upstream is not the cause.
+    Shortage(Shortage),
 }
 
 impl fmt::Display for DialError {
@@ -63,11 +74,22 @@ impl fmt::Display for DialError {
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::Timeout(limit) => write!(f, "no connection was opened within {} ms", limit.as_millis()),
             Self::Handshake(why) => write!(f, "the HTTP/2 handshake failed: {why}"),
+            Self::Shortage(shortage) => shortage.fmt(f),
         }
     }
 }
 
-impl std::error::Error for DialError {}
+impl Error for DialError {}
+
+impl DialError {
+    /// The shortage that `error` names, or else what `other` makes of the text of its innermost cause.
+    pub(super) fn of_error(error: &(dyn Error + 'static), other: impl FnOnce(String) -> Self) -> Self {
+        match Shortage::of_error(error) {
+            Some(shortage) => Self::Shortage(shortage),
+            None => other(root_cause(error)),
+        }
+    }
+}
 
 /// The version of HTTP that a connection uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +100,7 @@ pub(in crate::wire) enum HttpProtocol {
 
 /// Opens connections to one upstream.
 pub(in crate::wire) struct Dialer {
-    connector: HttpConnector,
+    connector: HttpConnector<SystemResolver>,
     /// The base URL of the upstream, without a path.
     uri: Uri,
     /// The proxy, and the host and the port of the upstream, to which it is asked for a tunnel; `None` if connections are
@@ -120,7 +142,7 @@ impl Dialer {
             None => None,
         };
         Ok(Self {
-            connector: connector(GaiResolver::new(), limit, TcpLiveness::DEFAULT),
+            connector: connector(SystemResolver, limit, TcpLiveness::DEFAULT),
             uri,
             proxy: proxy.map(|proxy| Box::new((proxy, with_port(target)))),
             tls,
@@ -155,11 +177,16 @@ impl Dialer {
 
     async fn connect_tcp(&self, uri: &Uri) -> Result<TcpStream, DialError> {
         let mut connector = self.connector.clone();
-        let stream: TokioIo<TcpStream> = connector
-            .call(uri.clone())
-            .await
-            .map_err(|error| self.connect_error(&error))?;
-        Ok(stream.into_inner())
+        let stream: Result<TokioIo<TcpStream>, _> = connector.call(uri.clone()).await;
+        let failed = match stream {
+            Ok(stream) => return Ok(stream.into_inner()),
+            Err(error) => (self.connect_error(&error), root_cause(&error)),
+        };
+        match failed {
+            // The future is boxed, because shortages are rare.
+            (DialError::Shortage(Shortage::Ports), why) => Err(Box::pin(explain_unavailable(uri, why)).await),
+            (error, _) => Err(error),
+        }
     }
 
     async fn connect_through(
@@ -198,7 +225,7 @@ impl Dialer {
         let stream = connector
             .connect(name.clone(), stream)
             .await
-            .map_err(|error| DialError::Tls(error.to_string()))?;
+            .map_err(|error| DialError::of_error(&error, |_| DialError::Tls(error.to_string())))?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => HttpProtocol::Http2,
             _ => HttpProtocol::Http1,
@@ -206,18 +233,50 @@ impl Dialer {
         Ok((tls(Box::new(stream)), protocol))
     }
 
-    fn connect_error(&self, error: &(dyn std::error::Error + 'static)) -> DialError {
-        let mut causes = std::iter::successors(Some(error), |error| error.source());
-        let is_timeout = |cause: &(dyn std::error::Error + 'static)| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
-        };
-        if causes.any(is_timeout) {
+    fn connect_error(&self, error: &(dyn Error + 'static)) -> DialError {
+        if is_timeout(error) {
             return DialError::Timeout(self.limit);
         }
-        DialError::Connect(root_cause(error))
+        DialError::of_error(error, DialError::Connect)
     }
+}
+
+/// The reason for the error `why`, which may mean that there is no local port for `uri`, or that its address cannot be
+/// reached from this machine.
+async fn explain_unavailable(uri: &Uri, why: String) -> DialError {
+    match missing_for(addresses(uri).await) {
+        Some(shortage) => DialError::Shortage(shortage),
+        None => DialError::Connect(why),
+    }
+}
+
+/// Whether `error` is caused by an operation that has taken too long.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The addresses to which a connector connects for `uri`. The ports are those of the addresses that matter.
+async fn addresses(uri: &Uri) -> Vec<SocketAddr> {
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(default);
+    let found = match host.parse::<IpAddr>() {
+        Ok(literal) => vec![SocketAddr::new(literal, port)],
+        Err(_) => addresses_of(host.to_owned()).await.unwrap_or_default(),
+    };
+    found
+        .into_iter()
+        .map(|address| SocketAddr::new(address.ip(), port))
+        .collect()
 }
 
 /// The transport of an http upstream behind a proxy that is called over TLS.
@@ -233,165 +292,4 @@ fn with_port(target: &DialTarget) -> Authority {
     let port = if target.tls.is_some() { 443 } else { 80 };
     let text = format!("{}:{port}", target.authority.host());
     text.parse().expect("a host and a port make an authority")
-}
-
-/// How a connection is found dead if the upstream has vanished without closing it, for example because its host lost
-/// power. A request that waits on such a connection fails then, and does not wait for the time limit of its response.
-#[derive(Clone, Copy)]
-struct TcpLiveness {
-    /// The time without any segment from the upstream after which the kernel probes it (TCP keepalive).
-    idle: Duration,
-    /// The time between two probes.
-    interval: Duration,
-    /// The number of probes without an answer after which the connection is dead.
-    probes: u32,
-}
-
-impl TcpLiveness {
-    /// A dead connection is found within a minute.
-    const DEFAULT: Self = Self {
-        idle: Duration::from_secs(30),
-        interval: Duration::from_secs(10),
-        probes: 3,
-    };
-
-    /// The maximum time for which the upstream may leave sent bytes unacknowledged, or its receive window closed
-    /// (`TCP_USER_TIMEOUT`, RFC 5482). The kernel sends no keepalive probes while bytes are unacknowledged, and would
-    /// send them again for about 15 minutes.
-    fn unacknowledged(self) -> Duration {
-        self.idle + self.interval * self.probes
-    }
-}
-
-/// A connector that connects within `limit`. Each address of a name gets a share of that time. So an address that does
-/// not answer leaves time for the next one.
-fn connector<R>(resolver: R, limit: Duration, liveness: TcpLiveness) -> HttpConnector<R> {
-    let mut connector = HttpConnector::new_with_resolver(resolver);
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_keepalive(Some(liveness.idle));
-    connector.set_keepalive_interval(Some(liveness.interval));
-    connector.set_keepalive_retries(Some(liveness.probes));
-    #[cfg(target_os = "linux")]
-    connector.set_tcp_user_timeout(Some(liveness.unacknowledged()));
-    connector.set_connect_timeout(Some(limit));
-    connector
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        future::{Ready, ready},
-        net::SocketAddr,
-        task::{Context, Poll},
-    };
-
-    use hyper_util::client::legacy::connect::dns::Name;
-    use socket2::{Domain, SockRef, Socket, Type};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    /// Resolves every name to these addresses.
-    #[derive(Clone)]
-    struct FixedResolver(Vec<SocketAddr>);
-
-    impl tower_service::Service<Name> for FixedResolver {
-        type Response = std::vec::IntoIter<SocketAddr>;
-        type Error = Infallible;
-        type Future = Ready<Result<Self::Response, Infallible>>;
-
-        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _name: Name) -> Self::Future {
-            ready(Ok(self.0.clone().into_iter()))
-        }
-    }
-
-    /// A listener with a full queue, so that further connection attempts are not answered.
-    fn blackhole() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any: SocketAddr = ([127, 0, 0, 2], 0).into();
-        listener.bind(&any.into()).expect("a free port");
-        listener.listen(0).expect("the socket listens");
-        let address = listener
-            .local_addr()
-            .ok()
-            .and_then(|bound| bound.as_socket())
-            .expect("bound");
-        let waiting =
-            (0..16).map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok());
-        let waiting = waiting.collect();
-        (listener, waiting, address)
-    }
-
-    #[tokio::test]
-    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
-        let (_listener, waiting, dead) = blackhole();
-        assert!(waiting.len() < 16, "the queue of the listener is full");
-        // Both addresses have the same port, because the connector takes it from the URI.
-        let alive = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], dead.port())))
-            .await
-            .expect("the port is free on the other address");
-        let limit = Duration::from_secs(1);
-        let addresses = FixedResolver(vec![dead, alive.local_addr().expect("bound")]);
-        let uri = Uri::try_from(format!("http://it:{}/", dead.port())).expect("a URI");
-        let dialled = tokio::time::timeout(limit, connector(addresses, limit, TcpLiveness::DEFAULT).call(uri)).await;
-        dialled.expect("in time").expect("the second address answers");
-    }
-
-    /// Connects to a listener of its own. Returns both sides of the connection.
-    async fn connected(liveness: TcpLiveness) -> (TcpStream, TcpStream) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let uri = Uri::try_from(format!("http://{address}/")).expect("a URI");
-        let mut connector = connector(GaiResolver::new(), Duration::from_secs(10), liveness);
-        let near = connector.call(uri).await.expect("the listener accepts").into_inner();
-        let (far, _) = listener.accept().await.expect("a connection");
-        (near, far)
-    }
-
-    #[tokio::test]
-    async fn a_dead_connection_is_found_within_a_minute() {
-        let (near, _far) = connected(TcpLiveness::DEFAULT).await;
-        let socket = SockRef::from(&near);
-        assert!(socket.keepalive().expect("known"));
-        let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
-        let (idle, interval) = (idle.expect("known"), interval.expect("known"));
-        let probes = socket.tcp_keepalive_retries().expect("known");
-        assert!(
-            idle + interval * probes <= Duration::from_secs(60),
-            "{idle:?} + {probes} * {interval:?}"
-        );
-        #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().expect("known"), Some(Duration::from_secs(60)));
-    }
-
-    /// The upstream's socket drops every segment that it receives, so it acknowledges nothing and closes nothing.
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn an_upstream_that_vanishes_breaks_the_connection() {
-        const LIVENESS: TcpLiveness = TcpLiveness {
-            idle: Duration::from_secs(1),
-            interval: Duration::from_secs(1),
-            probes: 1,
-        };
-        for sent in [&b""[..], b"a request"] {
-            let (near, far) = connected(LIVENESS).await;
-            // BPF_RET with 0: keep no byte of a segment.
-            let drop_all = socket2::SockFilter::new(0x06, 0, 0, 0);
-            SockRef::from(&far).attach_filter(&[drop_all]).expect("a valid filter");
-            let mut socket = UpstreamSocket::new(Transport::Tcp(near), Duration::from_secs(600));
-            socket.write_all(sent).await.expect("the kernel takes the bytes");
-            let read = socket.read_u8();
-            let ended = tokio::time::timeout(Duration::from_secs(30), read).await;
-            let error = ended
-                .expect("the connection breaks in time")
-                .expect_err("no byte arrives");
-            assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{} bytes sent", sent.len());
-        }
-    }
 }

@@ -97,6 +97,11 @@ impl H2Connection {
         self.streams.open.load(Ordering::Acquire)
     }
 
+    /// When the last stream ended; `None` while a stream is open.
+    fn idle_since(&self) -> Option<Instant> {
+        (self.stream_count() == 0).then(|| *self.streams.last_end.lock())
+    }
+
     fn freshness(&self, now: Instant) -> ConnectionFreshness {
         let is_busy = self.stream_count() > 0;
         if is_busy || now.saturating_duration_since(*self.streams.last_end.lock()) < CLOSE_DETECTION {
@@ -189,6 +194,20 @@ impl H2Pool {
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.streams));
     }
 
+    /// Adds the times since which the connections without a stream have been idle to `times`.
+    pub fn list_idle(&self, times: &mut Vec<Instant>) {
+        let connections = self.connections.lock();
+        times.extend(connections.iter().filter_map(H2Connection::idle_since));
+    }
+
+    /// Closes the connections that have had no stream since `until` or for longer. Returns their number.
+    pub fn close_idle_since(&self, until: Instant) -> usize {
+        let mut connections = self.connections.lock();
+        let before = connections.len();
+        connections.retain(|connection| connection.idle_since().is_none_or(|since| since > until));
+        before - connections.len()
+    }
+
     /// Drops the connections that are closed or too old, and closes those that have had no stream for `limit`.
     pub fn close_expired(&self, limit: Duration) {
         self.connections.lock().retain(|connection| {
@@ -246,6 +265,24 @@ mod tests {
         assert!(connections.checkout(CheckoutPolicy::AnyOpen).is_none());
         let mut sent = Vec::new();
         far.read_to_end(&mut sent).await.expect("closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_connections_without_streams_are_closed_to_free_descriptors() {
+        let connections = H2Pool::new(HttpProtocol::Http2);
+        let (busy, _busy_far) = open(&connections).await;
+        let (idle, mut far) = open(&connections).await;
+        drop(idle);
+        let until = Instant::now();
+        let mut times = Vec::new();
+        connections.list_idle(&mut times);
+        assert_eq!(times, [until]);
+        assert_eq!(connections.close_idle_since(until), 1);
+        let mut sent = Vec::new();
+        far.read_to_end(&mut sent).await.expect("closed");
+        assert!(!busy.sender.is_closed());
+        drop(busy);
+        assert_eq!(connections.close_idle_since(until - LIMIT), 0);
     }
 
     #[tokio::test(start_paused = true)]

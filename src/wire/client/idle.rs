@@ -103,6 +103,24 @@ impl IdleConnections {
         }
     }
 
+    /// Adds the times since which the connections have been idle to `times`.
+    pub fn list_idle(&self, times: &mut Vec<Instant>) {
+        for stack in &self.stacks {
+            times.extend(stack.lock().iter().map(|idle| idle.since));
+        }
+    }
+
+    /// Closes the connections that have been idle since `until` or for longer. Returns their number.
+    pub fn close_idle_since(&self, until: Instant) -> usize {
+        let close = |stack: &Mutex<Vec<IdleConnection>>| {
+            let mut stack = stack.lock();
+            let before = stack.len();
+            stack.retain(|idle| idle.since > until);
+            before - stack.len()
+        };
+        self.stacks.iter().map(close).sum()
+    }
+
     /// The number of idle connections at this moment.
     pub fn len(&self) -> usize {
         self.stacks.iter().map(|stack| stack.lock().len()).sum()
@@ -185,6 +203,23 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         idle.close_expired();
         assert_eq!(idle.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connections_that_have_been_idle_for_longer_are_closed() {
+        let idle = IdleConnections::new();
+        let (first, mut far) = connection();
+        idle.put(first);
+        let until = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (second, _far) = connection();
+        idle.put(second);
+        let mut times = Vec::new();
+        idle.list_idle(&mut times);
+        assert_eq!(times, [until, until + Duration::from_secs(1)]);
+        assert_eq!((idle.close_idle_since(until), idle.len()), (1, 1));
+        assert_eq!(far.read(&mut [0]).await.expect("an end"), 0, "the connection is closed");
+        assert_eq!(idle.close_idle_since(until), 0);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! connection that its [`Dialer`](dial::Dialer) opens, through a [proxy](proxy::ProxyTarget) if there is one.
 
 pub(super) mod age;
+mod connector;
 pub(super) mod dial;
 pub(super) mod freshness;
 pub(super) mod h2;
@@ -12,6 +13,8 @@ pub(super) mod h2_request;
 pub(super) mod idle;
 pub(super) mod pool;
 pub(super) mod proxy;
+pub(super) mod reclaim;
+mod resolver;
 pub(super) mod send_error;
 pub(super) mod send_options;
 pub(super) mod socket;

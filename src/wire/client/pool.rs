@@ -12,7 +12,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::wire::{
     body::{h2_data::H2Content, relay::Relay, replay::Replay},
@@ -24,12 +24,16 @@ use crate::wire::{
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
         proxy::ProxyTarget,
+        reclaim::{self, IdleHolder},
         send_error::SendError,
         send_options::SendOptions,
     },
-    error_cause::root_cause,
     http1::{exchange::Http1Exchange, upstream_connection::UpstreamConnection},
+    shortage::Shortage,
 };
+
+/// The pause before a connection is tried once more that this process lacked something for.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The connections to one upstream.
 pub struct Pool {
@@ -96,7 +100,7 @@ impl Pool {
             .tls
             .as_ref()
             .is_some_and(|config| config.alpn_protocols.iter().any(|protocol| protocol == b"h2"));
-        Ok(Arc::new(Self {
+        let pool = Arc::new(Self {
             dialer: Dialer::new(target, options.proxy, options.connect, options.stall)?,
             scheme: if target.tls.is_some() {
                 Scheme::HTTPS
@@ -111,7 +115,9 @@ impl Pool {
                 HttpProtocol::Http1
             }),
             age: ConnectionAge::new(options.age),
-        }))
+        });
+        reclaim::register(&pool);
+        Ok(pool)
     }
 
     /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
@@ -233,9 +239,28 @@ impl Pool {
         Some((RequestChannel::Http1(connection), freshness))
     }
 
+    /// Opens a connection. If this process lacks something for it, idle connections are closed, and it is tried once more.
+    async fn connect(&self) -> Result<RequestChannel, DialError> {
+        match self.connect_once().await {
+            // The future is boxed, because shortages are rare.
+            Err(DialError::Shortage(shortage)) => Box::pin(self.connect_again(shortage)).await,
+            connected => connected,
+        }
+    }
+
+    async fn connect_again(&self, shortage: Shortage) -> Result<RequestChannel, DialError> {
+        if shortage.ends_by_closing() {
+            reclaim::close_oldest();
+        }
+        // An HTTP/2 connection is not closed at once, and requests that end meanwhile free resources too. The lock for
+        // HTTP/2 is not held, so that waiting requests do not pause one after the other.
+        sleep(SHORTAGE_PAUSE).await;
+        self.connect_once().await
+    }
+
     /// Opens a connection. If HTTP/2 is expected, only one request at a time opens a connection, and the others wait to
     /// share it. So a burst of requests does not open a connection for each request.
-    async fn connect(&self) -> Result<RequestChannel, DialError> {
+    async fn connect_once(&self) -> Result<RequestChannel, DialError> {
         if !self.http2.is_http2_expected() {
             return self.dial().await;
         }
@@ -269,9 +294,20 @@ impl Pool {
                 let stream = self.http2.open(TokioIo::new(socket), reads, expires).await;
                 stream
                     .map(RequestChannel::Http2)
-                    .map_err(|error| DialError::Handshake(root_cause(&error)))
+                    .map_err(|error| DialError::of_error(&error, DialError::Handshake))
             }
         }
+    }
+}
+
+impl IdleHolder for Pool {
+    fn list_idle(&self, times: &mut Vec<Instant>) {
+        self.idle.list_idle(times);
+        self.http2.list_idle(times);
+    }
+
+    fn close_idle_since(&self, until: Instant) -> usize {
+        self.idle.close_idle_since(until) + self.http2.close_idle_since(until)
     }
 }
 

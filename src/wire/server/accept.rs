@@ -3,16 +3,20 @@
 use std::{io, time::Duration};
 
 use crate::wire::{
+    client::reclaim,
     server::{
         capacity::{Capacity, OpenConnection},
         listen::{AcceptedSocket, Listener},
         service::Peer,
     },
+    shortage::Shortage,
     timers::log_throttle::LogThrottle,
 };
 
 /// How long accepting pauses when the system has no file descriptor or memory left.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after idle connections to upstreams have been closed. Some are closed only after a moment.
+const FREED_PAUSE: Duration = Duration::from_millis(5);
 /// The minimum time between two log lines about waiting clients or about failures to accept connections.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
@@ -63,7 +67,9 @@ impl<'a> Acceptor<'a> {
                     if self.error_log.try_pass(LOG_PERIOD) {
                         tracing::warn!(%error, "cannot accept connections; trying again");
                     }
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    let lacks = Shortage::of_io(&error).is_some_and(Shortage::ends_by_closing);
+                    let has_freed = lacks && reclaim::close_oldest() > 0;
+                    tokio::time::sleep(if has_freed { FREED_PAUSE } else { RETRY_PAUSE }).await;
                 }
             }
         }

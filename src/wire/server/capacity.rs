@@ -44,8 +44,7 @@ impl Capacity {
     /// A capacity for as many clients as the process has file descriptors for. Each client may need connections to
     /// upstreams. The process's limit on descriptors is first raised as far as the system allows.
     pub fn of_process(open: Arc<AtomicUsize>) -> Self {
-        let descriptors = raise_descriptor_limit().unwrap_or(USUAL_DESCRIPTORS);
-        Self::new(descriptors / DESCRIPTORS_PER_CLIENT, open)
+        Self::new(raise_descriptor_limit() / DESCRIPTORS_PER_CLIENT, open)
     }
 
     /// The maximum number of open connections.
@@ -89,9 +88,13 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Raises the number of file descriptors that this process may open to the maximum that the system allows, and returns it.
-/// The default is low only for programs that use `select(2)`.
-fn raise_descriptor_limit() -> io::Result<usize> {
+/// Raises the number of file descriptors that this process may open to the maximum that the system allows, and returns the
+/// number that it may open now. The default is low only for programs that use `select(2)`.
+pub fn raise_descriptor_limit() -> usize {
+    raise_limit().unwrap_or(USUAL_DESCRIPTORS)
+}
+
+fn raise_limit() -> io::Result<usize> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -104,6 +107,7 @@ fn raise_descriptor_limit() -> io::Result<usize> {
         rlim_cur: limit.rlim_max,
         ..limit
     };
+    // A system may refuse an unlimited number, and the limit then stays as it is.
     // SAFETY: the pointer is to a live `rlimit`, which the call only reads.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
         limit = raised;
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_process_allows_a_third_of_its_descriptors_as_clients() {
-        let descriptors = raise_descriptor_limit().expect("a limit");
+        let descriptors = raise_descriptor_limit();
         let capacity = Capacity::of_process(Arc::default());
         assert_eq!(capacity.limit(), (descriptors / 3).min(Semaphore::MAX_PERMITS));
     }

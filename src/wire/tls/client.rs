@@ -1,16 +1,15 @@
 //! TLS towards upstreams: rustls with the platform's root certificates, and optionally a private certificate authority.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::Arc};
+
+use parking_lot::Mutex;
 
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::wire::tls::identity::ClientIdentity;
+use crate::wire::{shortage::Shortage, tls::identity::ClientIdentity};
 
 /// The reasons why no TLS configuration for an upstream could be built.
 #[derive(Debug)]
@@ -19,6 +18,8 @@ pub enum TlsError {
     BadAuthority(String),
     /// The platform has no usable root certificates, and no certificate authority is configured.
     NoRoots(String),
+    /// The platform's root certificates could not be read, because this process lacks file descriptors or memory.
+    UnreadRoots(String),
 }
 
 impl fmt::Display for TlsError {
@@ -28,6 +29,10 @@ impl fmt::Display for TlsError {
             Self::NoRoots(why) => write!(
                 f,
                 "no root certificates were found on this machine ({why}); install ca-certificates, or set ca"
+            ),
+            Self::UnreadRoots(why) => write!(
+                f,
+                "the root certificates of this machine cannot be read at the moment ({why}); try again"
             ),
         }
     }
@@ -54,7 +59,7 @@ pub fn client_config(
     versions: HttpVersions,
     identity: Option<ClientIdentity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let (mut roots, problem) = platform_roots();
+    let (mut roots, problem) = platform_roots()?;
     if let Some(pem) = authority {
         let before = roots.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -88,20 +93,27 @@ pub fn client_config(
 
 /// The platform's root certificates, and a text that says why there are none. Reading them takes tens of milliseconds,
 /// so they are read once per process, when the first https upstream is configured.
-fn platform_roots() -> (RootCertStore, String) {
-    static ROOTS: OnceLock<(RootCertStore, String)> = OnceLock::new();
-    ROOTS
-        .get_or_init(|| {
-            let loaded = rustls_native_certs::load_native_certs();
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(loaded.certs);
-            let problem = loaded
-                .errors
-                .first()
-                .map_or_else(|| "none are installed".to_owned(), ToString::to_string);
-            (roots, problem)
-        })
-        .clone()
+///
+/// # Errors
+/// If there was no file descriptor left to read all of them. They are read again then.
+fn platform_roots() -> Result<(RootCertStore, String), TlsError> {
+    static ROOTS: Mutex<Option<(RootCertStore, String)>> = Mutex::new(None);
+    let mut kept = ROOTS.lock();
+    if let Some(roots) = &*kept {
+        return Ok(roots.clone());
+    }
+    let loaded = rustls_native_certs::load_native_certs();
+    let lacks = |error: &&rustls_native_certs::Error| Shortage::of_error(*error).is_some_and(Shortage::ends_by_closing);
+    if let Some(error) = loaded.errors.iter().find(lacks) {
+        return Err(TlsError::UnreadRoots(error.to_string()));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(loaded.certs);
+    let problem = loaded
+        .errors
+        .first()
+        .map_or_else(|| "none are installed".to_owned(), ToString::to_string);
+    Ok(kept.insert((roots, problem)).clone())
 }
 
 #[cfg(test)]

@@ -105,15 +105,33 @@ impl Gateway {
         Self::run_in(arguments, folder, &[]).await
     }
 
+    /// Starts a gateway with this configuration, and with these limits on its file descriptors.
+    pub async fn limited(config: &str, soft: u64, hard: u64) -> Self {
+        let folder = scratch();
+        let file = folder.join(FILE);
+        std::fs::write(&file, config).expect("a writable folder");
+        let file = file.to_str().expect("UTF-8 text");
+        let mut command = Command::new("sh");
+        let limit = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+        command.args(["-c", &limit, env!("CARGO_BIN_EXE_steadfast")]);
+        command.args(["serve", "-c", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--log-format", "json"]);
+        Self::start(in_test_environment(command), folder).await
+    }
+
     async fn run_in(arguments: &[&str], folder: PathBuf, variables: &[(&str, &str)]) -> Self {
         let log_format: &[&str] = if arguments.contains(&"--log-format") {
             &[]
         } else {
             &["--log-format", "json"]
         };
-        let mut child = program(arguments)
-            .args(log_format)
-            .envs(variables.iter().copied())
+        let mut command = program(arguments);
+        command.args(log_format).envs(variables.iter().copied());
+        Self::start(command, folder).await
+    }
+
+    async fn start(mut command: Command, folder: PathBuf) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -314,10 +332,16 @@ pub async fn steadfast_in(arguments: &[&str], variables: &[(&str, &str)]) -> Out
 /// Returns the program with these arguments, and without the proxies of the environment that the tests run in.
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.args(arguments);
+    in_test_environment(command)
+}
+
+/// Returns the command without the proxies of the environment that the tests run in, and with the upstreams' key.
+fn in_test_environment(mut command: Command) -> Command {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_ascii_lowercase());
     }
-    command.args(arguments).env("STEADFAST_TEST_KEY", "sk-upstream-canary");
+    command.env("STEADFAST_TEST_KEY", "sk-upstream-canary");
     command
 }
 

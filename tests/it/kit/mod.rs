@@ -4,6 +4,7 @@
 pub mod canary;
 pub mod client;
 pub mod commands;
+pub mod descriptors;
 pub mod encoders;
 pub mod frames;
 pub mod gateway;

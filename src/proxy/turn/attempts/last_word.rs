@@ -53,7 +53,7 @@ pub(super) enum FailureKind {
     /// Nothing: the upstream has not answered in time and may be working on the request, or the caller's body has ended
     /// early.
     Unclear,
-    /// Nothing: the request cannot be sent to this upstream.
+    /// Nothing: the request cannot be sent to this upstream, or to no upstream at the moment.
     NotSent,
 }
 

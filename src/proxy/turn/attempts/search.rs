@@ -12,6 +12,7 @@ use super::{
     sender::RequestSender,
 };
 use crate::{
+    fault::Fault,
     policy::{Route, Verdict},
     proxy::turn::pick::PickedUpstream,
     state::FailoverReason,
@@ -53,6 +54,10 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
                 Err(failed) if failed.kind == FailureKind::NotFound => asked.push(organization),
                 // The request may be running there.
                 Err(failed) if failed.failover.is_none() && failed.kind != FailureKind::NotSent => {
+                    return Err(Some(failed));
+                }
+                // No other upstream can be asked now, so it is not known that none of them has the object.
+                Err(failed) if matches!(failed.last_word, LastWord::Fault(Fault::Overloaded { .. })) => {
                     return Err(Some(failed));
                 }
                 Err(_) => {}

@@ -8,6 +8,7 @@ use crate::{
     fault::Fault,
     policy::{Verdict, outlier::ResponseKind},
     state::Upstream,
+    wire::Shortage,
 };
 
 /// Sends one request to upstreams: over HTTP, or as a script in tests.
@@ -66,6 +67,8 @@ pub(in crate::proxy) enum SendFailure {
     RequestBody(Fault),
     /// No connection to the upstream could be made.
     Unreachable,
+    /// No connection could be made, because this process lacks something for it. The upstream is not the cause.
+    Shortage(Shortage),
     /// The upstream sent no response head within this time.
     Timeout(Duration),
     /// The connection broke, or the upstream answered something that is not HTTP.
@@ -79,6 +82,8 @@ pub(in crate::proxy) enum RefusalCheck {
     Refused,
     /// The upstream accepts the credential, or it is not known whether it does.
     NotRefused,
+    /// The upstream was not asked, because this process lacks something for a connection.
+    NotAsked,
 }
 
 /// The part of an error answer that is buffered.

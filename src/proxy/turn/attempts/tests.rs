@@ -7,6 +7,7 @@ mod missing_model;
 mod records;
 mod refusal;
 mod search;
+mod shortage;
 mod waiting;
 
 use crate::policy::LimitCause;

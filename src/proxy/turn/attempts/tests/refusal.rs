@@ -28,6 +28,7 @@ async fn a_bare_401_disables_the_upstream_only_if_a_second_request_confirms_it()
             answer("b", 200),
         ),
         (RefusalCheck::NotRefused, &["a", "check a"], answer("a", 401)),
+        (RefusalCheck::NotAsked, &["a", "check a"], answer("a", 401)),
     ] {
         let gateway = testing::gateway("");
         set_pin(&gateway, "a");
@@ -45,7 +46,7 @@ async fn a_bare_401_disables_the_upstream_only_if_a_second_request_confirms_it()
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_refused_at_the_same_time_share_one_check() {
-    for check in [RefusalCheck::Refused, RefusalCheck::NotRefused] {
+    for check in [RefusalCheck::Refused, RefusalCheck::NotRefused, RefusalCheck::NotAsked] {
         let gateway = testing::gateway("");
         set_pin(&gateway, "a");
         pass_a_moment().await;
@@ -62,7 +63,7 @@ async fn requests_that_are_refused_at_the_same_time_share_one_check() {
             checks += sent.iter().filter(|call| call.starts_with("check")).count();
             let expected = match check {
                 RefusalCheck::Refused => answer("b", 200),
-                RefusalCheck::NotRefused => answer("a", 401),
+                RefusalCheck::NotRefused | RefusalCheck::NotAsked => answer("a", 401),
             };
             assert_eq!(ended, expected);
         }

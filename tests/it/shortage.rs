@@ -1,0 +1,320 @@
+//! The gateway lacks file descriptors or ports. It is not the upstreams' failure.
+
+use std::{collections::BTreeMap, process::Stdio};
+
+use bytes::Bytes;
+use http_body_util::Channel;
+use steadfast::sim::Sim;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    process::{Child, Command},
+};
+
+use crate::kit::{
+    STREAM, TIMEOUT, WHOLE, client, descriptors,
+    gateway::{Gateway, scratch, upstream, upstream_at},
+    proxy::{Tunnel, connect_proxy, socks_proxy},
+    sims, tls, until,
+    wire::{self, RawResponse, Wire},
+};
+
+/// Opens a connection that the gateway has accepted.
+async fn accepted(gateway: &Gateway) -> Wire {
+    let mut wire = Wire::open(gateway.address).await;
+    wire.send("GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert_eq!(wire.answer().await.status, 404);
+    wire
+}
+
+/// Sends one request of the session `key`.
+async fn ask(wire: &mut Wire, key: &str) -> RawResponse {
+    let body = format!(r#"{{"model":"gpt-5.2","input":"hi","prompt_cache_key":"{key}"}}"#);
+    wire.send(wire::post("/v1/responses", &body)).await;
+    wire.answer().await
+}
+
+fn assert_overloaded(answer: &RawResponse) {
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (503, "overloaded"),
+        "{answer:?}"
+    );
+    assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+}
+
+/// Checks that the gateway counts no failure of an upstream.
+async fn assert_no_failures(gateway: &Gateway) {
+    assert_eq!(gateway.metric("steadfast_failed_attempts_total").await, 0.0);
+    assert_eq!(gateway.metric("steadfast_failovers_total").await, 0.0);
+    assert!(gateway.states().await.iter().all(|state| state == "ready"));
+}
+
+/// Checks that a gateway without descriptors answers with 503, judges no upstream, and serves again afterwards.
+async fn assert_shortage_is_no_failure(config: &str) {
+    let gateway = Gateway::configured(config).await;
+    let mut wire = accepted(&gateway).await;
+    descriptors::exhaust(&gateway);
+    for number in 0..20 {
+        let answer = ask(&mut wire, &format!("session-{number}")).await;
+        assert_overloaded(&answer);
+        assert!(answer.text().contains("file descriptors"), "{answer:?}");
+    }
+    wire.send("GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert_overloaded(&wire.answer().await);
+    descriptors::lift(&gateway);
+    assert_eq!(ask(&mut wire, "session-1").await.status, 200, "{config}");
+    assert_no_failures(&gateway).await;
+    let rejected = "steadfast_rejected_requests_total{reason=\"overloaded\"}";
+    assert_eq!(gateway.metric(rejected).await, 21.0);
+}
+
+/// Two upstreams whose addresses are written like this, each table with these lines.
+fn tables(sims: &[Sim], host: &str, lines: &str) -> String {
+    let url = |sim: &Sim| sim.base_url().replace("127.0.0.1", host);
+    sims.iter()
+        .map(|sim| upstream_at(sim.name(), &url(sim), lines))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_dial_without_descriptors_is_answered_with_503_and_ejects_no_account() {
+    let sims = sims(2).await;
+    assert_shortage_is_no_failure(&tables(&sims, "127.0.0.1", "")).await;
+}
+
+#[tokio::test]
+async fn a_name_lookup_without_descriptors_is_no_failure_of_the_account() {
+    let sims = sims(2).await;
+    assert_shortage_is_no_failure(&tables(&sims, "localhost", "")).await;
+}
+
+#[tokio::test]
+async fn a_dial_through_a_proxy_without_descriptors_is_no_failure_of_the_account() {
+    let sims = sims(1).await;
+    for (scheme, proxy) in [
+        ("http", connect_proxy(Tunnel::To(sims[0].address())).await),
+        ("socks5h", socks_proxy(Tunnel::To(sims[0].address())).await),
+    ] {
+        for host in ["127.0.0.1", "localhost"] {
+            let line = format!("proxy = \"{scheme}://user:password@{host}:{}\"", proxy.address.port());
+            assert_shortage_is_no_failure(&upstream_at("a", "http://api.example/v1", &line)).await;
+        }
+    }
+}
+
+/// Returns a session whose home is the upstream `home`.
+async fn key_with_home(gateway: &Gateway, home: &str) -> String {
+    for number in 0.. {
+        // The command runs in a process of its own, so the gateway opens no descriptor for it.
+        let key = format!("session-{number}");
+        if gateway.home(&key).await == home {
+            return key;
+        }
+    }
+    unreachable!("one of the sessions has its home there")
+}
+
+#[tokio::test]
+async fn idle_connections_to_upstreams_are_closed_for_a_dial() {
+    let sims = sims(2).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let [at_a, at_b] = [key_with_home(&gateway, "a").await, key_with_home(&gateway, "b").await];
+    let mut wire = accepted(&gateway).await;
+    for key in [&at_a, &at_b, &at_a] {
+        assert_eq!(ask(&mut wire, key).await.status, 200);
+    }
+    // One connection to each upstream is open. One of them has to go for each further dial.
+    let [open_a, open_b] = [sims[0].counts().connections, sims[1].counts().connections];
+    assert_eq!((open_a, open_b), (1, 1));
+    descriptors::exhaust(&gateway);
+    // A dial to `a` from another worker needs a descriptor for its client too.
+    for _ in 0..4 {
+        let mut other = Wire::open(gateway.address).await;
+        assert_eq!(ask(&mut other, &at_a).await.status, 200);
+        drop(other);
+        assert_eq!(ask(&mut wire, &at_b).await.status, 200);
+    }
+    descriptors::lift(&gateway);
+    assert_no_failures(&gateway).await;
+    assert_eq!(
+        gateway
+            .metric("steadfast_rejected_requests_total{reason=\"overloaded\"}")
+            .await,
+        0.0
+    );
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_for_a_dial() {
+    let identity = tls::identity(&["127.0.0.1"], &["h2"]);
+    let (address, connections) = tls::http2_upstream(&identity, |_: http::Request<Bytes>| {
+        let (mut sender, body) = Channel::new(1);
+        tokio::spawn(async move { sender.send_data(Bytes::from_static(b"data: {}\n\n")).await });
+        body
+    })
+    .await;
+    let sims = sims(1).await;
+    let lines = format!("ca = {:?}\nhttp2 = true", identity.ca);
+    let config = upstream_at("h", &format!("https://{address}/v1"), &lines) + &upstream(&sims[0], "");
+    let gateway = Gateway::configured(&config).await;
+    let [at_h, at_a] = [key_with_home(&gateway, "h").await, key_with_home(&gateway, "a").await];
+    let mut wire = accepted(&gateway).await;
+    assert_eq!(ask(&mut wire, &at_h).await.status, 200);
+    descriptors::exhaust(&gateway);
+    assert_eq!(
+        ask(&mut wire, &at_a).await.status,
+        200,
+        "the idle connection makes room"
+    );
+    assert_eq!(ask(&mut wire, &at_h).await.status, 200, "and the other one too");
+    assert_eq!(*connections.lock(), 2);
+    descriptors::lift(&gateway);
+    assert_no_failures(&gateway).await;
+}
+
+#[tokio::test]
+async fn under_load_every_answer_is_served_or_overloaded_and_the_gateway_recovers() {
+    let sims = sims(3).await;
+    let gateway = Gateway::before(&sims, "").await;
+    descriptors::set_limit(&gateway, descriptors::lowest_free(&gateway) + 12);
+    let address = gateway.address;
+    let clients: Vec<_> = (0..24)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut answers = Vec::new();
+                for _ in 0..4 {
+                    answers.push(wire::ask(address, wire::post("/v1/responses", STREAM)).await);
+                }
+                answers
+            })
+        })
+        .collect();
+    let mut counts = BTreeMap::new();
+    for client in clients {
+        for answer in client.await.expect("no panic") {
+            if answer.status != 200 {
+                assert_overloaded(&answer);
+            }
+            *counts.entry(answer.status).or_insert(0) += 1;
+        }
+    }
+    assert!(counts.contains_key(&503), "{counts:?}");
+    descriptors::lift(&gateway);
+    for _ in 0..20 {
+        assert_eq!(
+            client::send(address, client::post("/v1/responses", WHOLE)).await.status,
+            200
+        );
+    }
+    assert_no_failures(&gateway).await;
+    assert!(!gateway.log().iter().any(|line| line.contains("panicked")));
+}
+
+#[tokio::test]
+async fn the_soft_limit_is_raised_and_the_log_says_what_follows() {
+    for (hard, clients, level) in [(600, 200, "WARN"), (4_000, 1_333, "INFO")] {
+        let sims = sims(1).await;
+        let gateway = Gateway::limited(&upstream(&sims[0], ""), 100, hard).await;
+        let log = gateway.log_until("the limit on file descriptors").await;
+        let lines: Vec<serde_json::Value> = log
+            .iter()
+            .filter(|line| line.contains("the limit on file descriptors"))
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{log:?}");
+        let line = &lines[0];
+        let fields = line.get("fields").unwrap_or(line);
+        assert_eq!(
+            (&fields["descriptors"], &fields["max_clients"]),
+            (&hard.into(), &clients.into()),
+            "{line}"
+        );
+        assert_eq!(line["level"], level, "{line}");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).expect("the process runs");
+        let open = limits.lines().find(|line| line.starts_with("Max open files"));
+        let words: Vec<&str> = open.expect("a limit").split_whitespace().collect();
+        assert_eq!(words[3..5], [hard.to_string(), hard.to_string()]);
+    }
+}
+
+/// A gateway in a network namespace of its own, which is reached by a Unix socket.
+struct IsolatedGateway {
+    socket: std::path::PathBuf,
+    _child: Child,
+}
+
+impl IsolatedGateway {
+    /// Starts a gateway whose upstream is at `host` and accepts connections there, in a network whose only local ports are
+    /// in use. `None` if this machine allows no such network.
+    async fn start(host: &str) -> Option<Self> {
+        const NETWORK: &str = "ip link set lo up && echo '40000 40001' > /proc/sys/net/ipv4/ip_local_port_range \
+             && echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6";
+        let isolated = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--net", "sh", "-c", script]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+            command
+        };
+        if !isolated(NETWORK).status().await.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: this machine allows no network namespaces");
+            return None;
+        }
+        let folder = scratch();
+        let (file, socket) = (folder.join("steadfast.toml"), folder.join("public.sock"));
+        let table = upstream_at("a", &format!("http://{host}:40000/v1"), "");
+        let server = format!("[server]\nlisten = \"unix:{}\"\n", socket.display());
+        std::fs::write(&file, server + "[admin]\nlisten = \"127.0.0.1:40001\"\n" + &table).expect("a writable folder");
+        let binary = env!("CARGO_BIN_EXE_steadfast");
+        // The listeners of the upstream and of the admin side use both ports.
+        let script = format!(
+            "{NETWORK} && ({binary} sim --listen 127.0.0.1:40000 & exec {binary} serve -c {})",
+            file.display()
+        );
+        let mut command = isolated(&script);
+        command.env("STEADFAST_TEST_KEY", "sk-upstream-canary");
+        let child = command.spawn().expect("the program starts");
+        until("the gateway to listen", || async {
+            UnixStream::connect(&socket).await.ok()
+        })
+        .await;
+        Some(Self { socket, _child: child })
+    }
+
+    /// Sends one request and returns the whole answer as text.
+    async fn ask(&self) -> String {
+        let mut stream = UnixStream::connect(&self.socket).await.expect("the gateway listens");
+        let request = wire::post("/v1/responses", WHOLE).replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the gateway reads");
+        let mut answer = String::new();
+        let read = tokio::time::timeout(TIMEOUT, stream.read_to_string(&mut answer)).await;
+        read.expect("an answer in time").expect("text");
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_shortage_of_ports_is_answered_with_503_and_an_unreachable_address_is_not_one() {
+    for host in ["127.0.0.1", "localhost"] {
+        let Some(gateway) = IsolatedGateway::start(host).await else {
+            return;
+        };
+        for _ in 0..20 {
+            let answer = gateway.ask().await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{host}: {answer}");
+            assert!(
+                answer.contains("\"overloaded\"") && answer.contains("local ports"),
+                "{host}: {answer}"
+            );
+        }
+    }
+    // This machine has no address from which an IPv6 address could be reached, which the system reports like a lack of ports.
+    let Some(gateway) = IsolatedGateway::start("[::1]").await else {
+        return;
+    };
+    let answer = gateway.ask().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("\"upstream_unreachable\""),
+        "{answer}"
+    );
+}
