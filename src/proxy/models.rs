@@ -24,7 +24,7 @@ use self::{
     list::{Model, ModelLists, json, list_json, merge},
 };
 use super::{
-    request::{admit::Admitted, headers::CallersCredential, target::RequestTarget},
+    request::{admit::Admitted, headers::CallersCredential, hops::HopMarkers, target::RequestTarget},
     text::truncated,
 };
 use crate::{
@@ -86,6 +86,8 @@ struct CachedLists {
     /// The lists; `None` if no upstream returned its list. This result is cached too, so that waiting requests do not
     /// call the upstreams again one after another.
     lists: Option<ModelLists>,
+    /// Whether there is no list because every upstream leads back to this gateway.
+    are_only_loops: bool,
     fresh_until: Tick,
     /// The snapshot whose upstreams were called.
     snapshot: Arc<Snapshot>,
@@ -104,20 +106,30 @@ impl Catalogue {
         gateway: &Arc<Gateway>,
     ) -> Result<Bytes, Fault> {
         let group = admitted.caller.group;
-        let shared = self.shared_lists(snapshot, gateway).await;
+        let hops = HopMarkers::of_marked(&admitted.headers);
+        let shared = self.shared_lists(snapshot, gateway, &hops).await;
         let is_callers = |upstream: &Upstream| matches!(upstream.credential, Credential::Callers);
-        let own = fetch_all(snapshot, is_callers, &admitted.callers).await;
+        let own = fetch_all(snapshot, is_callers, &admitted.callers, &hops).await;
         let lists = shared.iter().flat_map(|lists| lists.iter()).chain(&own.lists);
         let mut lists = lists.filter(|(upstream, _)| group.may_call(*upstream)).peekable();
         if lists.peek().is_none() {
-            return Err(Fault::ModelsUnavailable);
+            let are_shared_loops = || self.cached_for(snapshot).is_some_and(|cached| cached.are_only_loops);
+            return Err(match own.are_only_loops() || are_shared_loops() {
+                true => Fault::LoopDetected,
+                false => Fault::ModelsUnavailable,
+            });
         }
         answer_of(query, &merge(lists.flat_map(|(_, list)| list), &group.models))
     }
 
     /// The lists of the upstreams that are called with a configured credential. They are fetched first if none are
-    /// cached, and refreshed in the background if they are old.
-    async fn shared_lists(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<ModelLists> {
+    /// cached, and refreshed in the background if they are old. `hops` are the markers of the request for them.
+    async fn shared_lists(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        gateway: &Arc<Gateway>,
+        hops: &HopMarkers,
+    ) -> Option<ModelLists> {
         if let Some(cached) = self.cached_for(snapshot) {
             let is_fresh = gateway.clock.now() < cached.fresh_until;
             if cached.lists.is_some() && !is_fresh {
@@ -130,7 +142,7 @@ impl Catalogue {
         let _refreshing = self.refreshing.lock().await;
         // The request that held the lock before has just fetched the lists.
         if !self.are_fresh(snapshot, gateway) {
-            self.refresh(snapshot, gateway).await;
+            self.refresh(snapshot, gateway, hops).await;
         }
         self.cached_for(snapshot)?.lists
     }
@@ -153,7 +165,9 @@ impl Catalogue {
         tokio::spawn(async move {
             // Another task may be refreshing the lists already.
             if let Ok(_refreshing) = catalogue.refreshing.try_lock() {
-                catalogue.refresh(&snapshot, &gateway).await;
+                catalogue
+                    .refresh(&snapshot, &gateway, &HopMarkers::own(&snapshot))
+                    .await;
             }
         });
     }
@@ -166,10 +180,11 @@ impl Catalogue {
             .filter(|cached| Arc::ptr_eq(&cached.snapshot, snapshot))
     }
 
-    async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) {
+    async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway, hops: &HopMarkers) {
         let is_ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
-        let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default()).await;
+        let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default(), hops).await;
         record_lists(snapshot, gateway, &fetched.lists);
+        let are_only_loops = fetched.are_only_loops();
         let previous = self.cached_for(snapshot).and_then(|cached| cached.lists);
         let (lists, fresh_for) = match (fetched.lists.len(), fetched.missing) {
             (0, _) => (previous, FRESH_FOR_NOTHING),
@@ -178,6 +193,7 @@ impl Catalogue {
         };
         *self.cached.lock() = Some(CachedLists {
             lists,
+            are_only_loops,
             fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });

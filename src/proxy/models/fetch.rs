@@ -1,6 +1,6 @@
 //! Fetches the lists of models from upstreams.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -9,7 +9,10 @@ use tokio::{task::JoinSet, time::timeout};
 use super::list::{self, Model};
 use crate::{
     ids::UpstreamId,
-    proxy::request::headers::{CallersCredential, set_upstream_headers},
+    proxy::request::{
+        headers::{CallersCredential, set_upstream_headers},
+        hops::HopMarkers,
+    },
     state::{Credential, Snapshot, Upstream},
     wire::{Framing, Replay, SendOptions},
 };
@@ -25,14 +28,47 @@ pub(super) struct FetchedLists {
     pub lists: Vec<(UpstreamId, Vec<Model>)>,
     /// The number of upstreams that have not returned their list.
     pub missing: usize,
+    /// The number of those that lead back to this gateway.
+    pub looped: usize,
+}
+
+impl FetchedLists {
+    /// Whether there is no list because every upstream leads back to this gateway.
+    pub fn are_only_loops(&self) -> bool {
+        self.looped > 0 && self.lists.is_empty() && self.missing == self.looped
+    }
+}
+
+/// Why an upstream has not returned its list.
+enum FetchError {
+    /// It leads back to this gateway.
+    Loop,
+    /// What went wrong, as a sentence without its end.
+    Other(String),
+}
+
+impl From<String> for FetchError {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loop => f.write_str("it leads back to this gateway"),
+            Self::Other(problem) => f.write_str(problem),
+        }
+    }
 }
 
 /// Fetches the lists of all upstreams for which `is_included` is true, at the same time. An upstream that needs the
-/// caller's own credential is left out if `callers` has none.
+/// caller's own credential is left out if `callers` has none. The requests carry `hops`.
 pub(super) async fn fetch_all(
     snapshot: &Arc<Snapshot>,
     is_included: impl Fn(&Upstream) -> bool,
     callers: &CallersCredential,
+    hops: &HopMarkers,
 ) -> FetchedLists {
     let mut fetches = JoinSet::new();
     for index in snapshot.rendezvous.indexes() {
@@ -44,33 +80,43 @@ pub(super) async fn fetch_all(
         let mut request = Request::new(Replay::empty(Framing::None));
         // Every request is sent to one upstream, so its headers are never taken back.
         let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
+        hops.add_to(request.headers_mut());
         let snapshot = snapshot.clone();
         fetches.spawn(async move {
             let upstream = snapshot.upstream(index);
             let fetched = timeout(TIMEOUT, fetch(upstream, request)).await;
-            let fetched = fetched.unwrap_or_else(|_| Err(format!("no list of models within {} s", TIMEOUT.as_secs())));
+            let fetched = fetched.unwrap_or_else(|_| {
+                Err(FetchError::Other(format!(
+                    "no list of models within {} s",
+                    TIMEOUT.as_secs()
+                )))
+            });
             if let Err(problem) = &fetched {
                 tracing::warn!(upstream = &*upstream.name, %problem, "the upstream is left out of the list of models");
             }
-            (index, fetched.ok())
+            (index, fetched)
         });
     }
     let mut fetched = fetches.join_all().await;
     // The upstreams may have answered in any order.
     fetched.sort_unstable_by_key(|(index, _)| *index);
-    let missing = fetched.iter().filter(|(_, list)| list.is_none()).count();
+    let missing = fetched.iter().filter(|(_, list)| list.is_err()).count();
+    let looped = fetched.iter().filter(|(_, list)| matches!(list, Err(FetchError::Loop)));
+    let looped = looped.count();
     let lists = fetched
         .into_iter()
-        .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list?)));
+        .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list.ok()?)));
     FetchedLists {
         lists: lists.collect(),
         missing,
+        looped,
     }
 }
 
 /// Fetches one upstream's list of the models that callers may name.
-async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, String> {
-    *request.uri_mut() = upstream.list_of_models().ok_or("its base URL is too long")?;
+async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<Model>, FetchError> {
+    let list_of_models = upstream.list_of_models();
+    *request.uri_mut() = list_of_models.ok_or_else(|| FetchError::Other("its base URL is too long".to_owned()))?;
     let terms = SendOptions {
         head: TIMEOUT,
         idle: TIMEOUT,
@@ -78,12 +124,14 @@ async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<
     };
     let sent = upstream.pool.send(&mut request, terms).await;
     let response = sent.map_err(|error| error.to_string())?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answered with status {}", response.status()));
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::LOOP_DETECTED => return Err(FetchError::Loop),
+        status => return Err(format!("it answered with status {status}").into()),
     }
     let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
-    list::parse(&body).map(|listed| list::named_for_callers(upstream, listed))
+    Ok(list::named_for_callers(upstream, list::parse(&body)?))
 }
 
 #[cfg(test)]
@@ -136,7 +184,9 @@ mod tests {
             .concat(),
         );
         let is_included = |upstream: &Upstream| &*upstream.name != "excluded";
-        let fetched = fetch_all(&gateway.snapshot(), is_included, &CallersCredential::default()).await;
+        let snapshot = gateway.snapshot();
+        let hops = HopMarkers::own(&snapshot);
+        let fetched = fetch_all(&snapshot, is_included, &CallersCredential::default(), &hops).await;
         let lists: Vec<(UpstreamId, &str)> = fetched
             .lists
             .iter()
