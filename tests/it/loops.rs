@@ -98,10 +98,10 @@ async fn a_request_that_comes_back_is_refused_with_508_on_its_first_return() {
     for number in 1..=12 {
         let reply = client::send(gateway.address, post("/v1/responses", WHOLE)).await;
         assert_loop(&reply);
-        // Each request has come back once.
-        gateway
-            .metric_reaches("steadfast_requests_total", f64::from(2 * number))
-            .await;
+        until_true("each request to have come back once", || {
+            gateway.access().len() == 2 * number
+        })
+        .await;
     }
     assert_eq!(
         balancer.connections(),
@@ -132,7 +132,7 @@ async fn every_kind_of_request_ends_at_once() {
     }
     assert_loop(&client::get(gateway.address, "/v1/models").await);
     assert!(balancer.connections() <= 3, "{} connections", balancer.connections());
-    assert_eq!(gateway.states().await, ["healthy"], "the loop concerns the requests");
+    assert_eq!(gateway.states().await, ["ready"], "the loop concerns the requests");
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn a_loop_is_found_before_the_key_is_checked() {
     let (gateway, _balancer) = looping(&keys).await;
     let reply = client::send(gateway.address, with_key(post("/v1/responses", WHOLE), ALICE)).await;
     assert_loop(&reply);
-    assert_eq!(gateway.states().await, ["healthy"], "no credential was refused");
+    assert_eq!(gateway.states().await, ["ready"], "no credential was refused");
     let reply = client::send(gateway.address, post("/v1/responses", WHOLE)).await;
     assert_eq!(error_code(&reply), (401, "missing_api_key".to_owned()));
 }
@@ -169,7 +169,7 @@ async fn a_loop_through_another_gateway_is_found() {
     for gateway in [&first, &second] {
         assert_loop(&client::send(gateway.address, post("/v1/responses", WHOLE)).await);
     }
-    assert_eq!(balancer.connections(), 1);
+    assert!(balancer.connections() <= 2, "{} connections", balancer.connections());
     // The lists of models are fetched with the markers of the request for them.
     let began = std::time::Instant::now();
     assert_loop(&client::get(first.address, "/v1/models").await);
