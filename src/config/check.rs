@@ -134,7 +134,7 @@ fn clash(a: &Listen, b: &Listen) -> bool {
 }
 
 /// Whether listening on `any` includes `other`: the unspecified address of IPv6 includes IPv4 (RFC 3493 §5.3).
-fn covers(any: IpAddr, other: IpAddr) -> bool {
+pub(super) fn covers(any: IpAddr, other: IpAddr) -> bool {
     any.is_unspecified() && (any.is_ipv6() || other.is_ipv4())
 }
 

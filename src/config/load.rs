@@ -11,11 +11,13 @@ use crate::policy::tokens::MediaCost;
 use super::{
     access::{AccessDraft, ClientKey, Group},
     affinity,
+    base_url::BaseUrl,
     check::{ListenerCheck, check_upstream_names},
     document::DocumentReader,
     errors::{ConfigProblem, Errors, Located, Location, ProblemList},
     fields::{TABLES, admin, health, retry, root, server, timeouts, tokens},
     listen::{Listen, is_loopback, parse_socket_addr},
+    loops::OwnAddresses,
     origin,
     reader::Section,
     secrets::{Env, LITERAL_WARNING, ResolveContext, SecretForm, credential, process_env},
@@ -170,6 +172,8 @@ struct ConfigDraft {
     /// The names of all upstreams, invalid ones included.
     names: Vec<Located<String>>,
     upstreams: Vec<Upstream>,
+    /// The URLs of the upstreams that are called without a proxy.
+    direct_urls: Vec<Located<BaseUrl>>,
 }
 
 fn values_of<T>(located: Vec<Located<T>>) -> Vec<T> {
@@ -282,6 +286,7 @@ impl ConfigDraft {
     fn add(&mut self, read: ReadUpstream) {
         self.names.extend(read.name);
         self.upstreams.extend(read.upstream);
+        self.direct_urls.extend(read.direct_url);
     }
 
     fn finish_without_file(self, overrides: &Overrides, env: Env<'_>) -> Result<Config, Errors> {
@@ -310,6 +315,17 @@ impl ConfigDraft {
         let key_paths = self.access.paths();
         let (groups, keys) = self.access.finish(&self.upstreams, &self.names, &mut problems);
         check_upstream_names(&self.names, &mut problems);
+        if let Some(listen) = self.listen {
+            self.server.listen = values_of(listen);
+        }
+        if let Some(listen) = self.admin_listen {
+            self.admin.listen = values_of(listen);
+        }
+        let own = OwnAddresses {
+            public: &self.server.listen,
+            admin: &self.admin.listen,
+        };
+        own.check(&self.direct_urls, &mut problems);
         let warnings = problems.finish()?;
         let mut config = Config {
             server: self.server,
@@ -328,12 +344,6 @@ impl ConfigDraft {
         };
         // By default, callers with a client key are not told which upstream serves them.
         config.server.route_headers = self.route_headers.unwrap_or(!has_client_keys);
-        if let Some(listen) = self.listen {
-            config.server.listen = values_of(listen);
-        }
-        if let Some(listen) = self.admin_listen {
-            config.admin.listen = values_of(listen);
-        }
         Ok(config)
     }
 

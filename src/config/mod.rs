@@ -39,6 +39,7 @@ mod headers;
 mod kinds;
 mod listen;
 mod load;
+mod loops;
 mod origin;
 mod proxy;
 mod reader;

@@ -121,6 +121,8 @@ pub(super) struct ReadUpstream {
     pub(super) name: Option<Located<String>>,
     /// The upstream; `None` if it has an error.
     pub(super) upstream: Option<Upstream>,
+    /// The URL of an upstream that is called without a proxy.
+    pub(super) direct_url: Option<Located<BaseUrl>>,
 }
 
 /// Reads one `[[upstream]]`.
@@ -145,11 +147,12 @@ pub(super) fn read(
     let http2 = reader.read(section, &upstream::HTTP2).unwrap_or(false);
     let max_in_flight = reader.read(section, &upstream::MAX_IN_FLIGHT);
     let organization = reader.read_text(section, &upstream::ORGANIZATION, parse_name);
-    let mut proxy = None;
+    let (mut proxy, mut direct_url) = (None, None);
     if let (Some(url), Some(value)) = (&base_url, section.get(&upstream::BASE_URL)) {
         let location = reader.location_of(value);
         warn_of_url(&mut reader.problems, &location, url);
         proxy = proxy::read(reader, section, url, context);
+        direct_url = proxy.is_none().then(|| (location, url.clone()));
         check_tls_fields(reader, section, url, proxy.as_ref());
     }
     let location = section.get(&upstream::NAME).map(|value| reader.location_of(value));
@@ -173,6 +176,7 @@ pub(super) fn read(
     ReadUpstream {
         name: located_name,
         upstream,
+        direct_url,
     }
 }
 
@@ -278,6 +282,7 @@ pub(super) fn read_flag(
         return ReadUpstream {
             name: None,
             upstream: None,
+            direct_url: None,
         };
     };
     let mut report = |part: &str, problem: String| problems.error(location.clone(), format!("{part} {problem}"));
@@ -290,10 +295,11 @@ pub(super) fn read_flag(
             "KEY is given literally, so every user of this machine may read it; use env:NAME or file:PATH",
         );
     }
-    let mut proxy = None;
+    let (mut proxy, mut direct_url) = (None, None);
     if let Some(url) = &url {
         warn_of_url(problems, &location, url);
         proxy = proxy::from_environment(problems, &location, url, context.env);
+        direct_url = proxy.is_none().then(|| (location.clone(), url.clone()));
     }
     let located_name = name.clone().map(|name| (location, name));
     let upstream = match (name, url, key) {
@@ -306,6 +312,7 @@ pub(super) fn read_flag(
     ReadUpstream {
         name: located_name,
         upstream,
+        direct_url,
     }
 }
 

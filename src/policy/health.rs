@@ -177,7 +177,7 @@ impl Health {
                 class.cooldowns.record_limit(attempt, report, now, random).or(recovered)
             }
             Verdict::Refused => self.record_refusal(attempt, now),
-            Verdict::Unauthorized => None,
+            Verdict::Unauthorized | Verdict::Looped => None,
         }
     }
 

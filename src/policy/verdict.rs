@@ -127,6 +127,9 @@ pub enum Verdict {
     ModelNotFound,
     /// The account does not have an object that the request names. The account that made the object has it.
     ObjectNotFound,
+    /// The upstream leads back to a gateway that the request has passed through. That concerns the way of this request, so
+    /// it says nothing about the upstream's health. Another upstream may serve the request.
+    Looped,
 }
 
 impl Verdict {
@@ -139,10 +142,14 @@ impl Verdict {
             | Self::Refused
             | Self::Unauthorized
             | Self::ModelNotFound
-            | Self::ObjectNotFound => true,
+            | Self::ObjectNotFound
+            | Self::Looped => true,
         }
     }
 }
+
+/// The `error.code` of a gateway that finds its own marker in a request.
+const LOOP: &str = "loop_detected";
 
 /// Returns whether [`of_status`] needs the body of an answer with this status. For other statuses, the status alone
 /// decides.
@@ -150,7 +157,7 @@ pub fn needs_body(status: StatusCode, credential: CredentialOwner, objects: Name
     match status.as_u16() {
         400 | 404 if objects != NamedObjects::None => true,
         400..=404 | 422 | 429 => credential == CredentialOwner::Upstream,
-        503 | 529 => true,
+        503 | 508 | 529 => true,
         _ => false,
     }
 }
@@ -174,6 +181,8 @@ pub fn of_status(status: StatusCode, facts: &ErrorFacts<'_>, asked: &Asked) -> V
         403 if is_configured => facts.of_forbidden(asked),
         429 if is_configured => facts.limited(asked, facts.cause()),
         503 | 529 if facts.reset.is_some() => facts.limited(asked, LimitCause::Rate),
+        // Hosting panels answer 508 for other reasons, so the code decides.
+        508 if facts.code == Some(LOOP) => Verdict::Looped,
         // Cloudflare uses the statuses 520 to 530 for an origin that it cannot reach or understand. The exception is
         // 529, which means that the upstream is overloaded.
         500 | 502..=504 | 520..=530 => Verdict::Failed,

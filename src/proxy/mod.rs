@@ -5,11 +5,11 @@
 //! | phase | where | what it makes | it ends early when |
 //! | --- | --- | --- | --- |
 //! | check the page | `request/web_page` | the web page that may read the answer | a web page sent the request, and may not |
-//! | identify | `request/` | the caller and the target | the head is malformed, or the client key is not valid |
-//! | admit | `request/` | the head that every upstream may receive | the caller may not call this path |
+//! | identify | `request/` | the caller and the target | the head is malformed, the request has been here before, or the client key is not valid |
+//! | admit | `request/` | the head that every upstream may receive | the request asks for a WebSocket, or the caller may not call this path |
 //! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
 //! | models | `models` | the list of models | the request asks for models: the answer is the list |
-//! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous |
+//! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous, or has a field of another type |
 //! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller, or its group has not made an object that the request names |
 //! | brake | `turn/pick/brake` | the admitted turn | the requests before have failed at every upstream |
 //! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
@@ -88,7 +88,7 @@ use self::{
     models::Catalogue,
     request::{
         admit::{self, Identified},
-        inspect, model_access,
+        field_types, inspect, model_access,
         received::ReceivedHead,
         web_page,
     },
@@ -149,7 +149,7 @@ impl Proxy {
         let mut charge = Charge::default();
 
         let identity = RequestIdentity::of_unknown_caller(head.request_id.clone());
-        let page = match admit::check_head(&head).and_then(|()| web_page::check(&snapshot, &head)) {
+        let page = match admit::check_head(&snapshot, &head).and_then(|()| web_page::check(&snapshot, &head)) {
             Ok(page) => page,
             Err(fault) => return reply::error(&fault, identity, RequestEnd::new(log, charge)),
         };
@@ -198,6 +198,7 @@ impl Proxy {
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
         let inspected = inspect::inspect(&admitted, body, snapshot, &self.gateway.buffers).await?;
+        field_types::check(&admitted, &inspected)?;
         let complete_since = Instant::now();
         model_access::check(snapshot, &admitted, &inspected)?;
         let prompt_bytes = inspected.prompt_bytes(&snapshot.media_cost);

@@ -24,7 +24,7 @@ use self::{
     list::{Model, ModelLists, json, list_json, merge},
 };
 use super::{
-    request::{admit::Admitted, headers::CallersCredential, target::RequestTarget},
+    request::{admit::Admitted, headers::CallersCredential, hops::HopMarkers, target::RequestTarget},
     text::truncated,
 };
 use crate::{
@@ -89,6 +89,8 @@ struct CachedLists {
     lists: Option<ModelLists>,
     /// What this process lacked for a connection to an upstream whose list is missing.
     shortage: Option<Shortage>,
+    /// Whether there is no list because every upstream leads back to this gateway.
+    are_only_loops: bool,
     fresh_until: Tick,
     /// The snapshot whose upstreams were called.
     snapshot: Arc<Snapshot>,
@@ -107,17 +109,21 @@ impl Catalogue {
         gateway: &Arc<Gateway>,
     ) -> Result<Bytes, Fault> {
         let group = admitted.caller.group;
-        let shared = self.shared_lists(snapshot, gateway).await;
+        let hops = HopMarkers::of_marked(&admitted.headers);
+        let shared = self.shared_lists(snapshot, gateway, &hops).await;
         let is_callers = |upstream: &Upstream| matches!(upstream.credential, Credential::Callers);
-        let own = fetch_all(snapshot, is_callers, &admitted.callers).await;
+        let own = fetch_all(snapshot, is_callers, &admitted.callers, &hops).await;
         let lists = shared.iter().flat_map(|lists| lists.iter()).chain(&own.lists);
         let mut lists = lists.filter(|(upstream, _)| group.may_call(*upstream)).peekable();
         if lists.peek().is_none() {
-            let shared_shortage = || self.cached_for(snapshot)?.shortage;
-            return Err(match own.shortage.or_else(shared_shortage) {
+            let cached = self.cached_for(snapshot);
+            let shortage = own.shortage.or_else(|| cached.as_ref()?.shortage);
+            let are_loops = own.are_only_loops() || cached.is_some_and(|cached| cached.are_only_loops);
+            return Err(match shortage {
                 Some(shortage) => Fault::Overloaded {
                     shortage: shortage.noun(),
                 },
+                None if are_loops => Fault::LoopDetected,
                 None => Fault::ModelsUnavailable,
             });
         }
@@ -125,8 +131,13 @@ impl Catalogue {
     }
 
     /// The lists of the upstreams that are called with a configured credential. They are fetched first if none are
-    /// cached, and refreshed in the background if they are old.
-    async fn shared_lists(self: &Arc<Self>, snapshot: &Arc<Snapshot>, gateway: &Arc<Gateway>) -> Option<ModelLists> {
+    /// cached, and refreshed in the background if they are old. `hops` are the markers of the request for them.
+    async fn shared_lists(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        gateway: &Arc<Gateway>,
+        hops: &HopMarkers,
+    ) -> Option<ModelLists> {
         if let Some(cached) = self.cached_for(snapshot) {
             let is_fresh = gateway.clock.now() < cached.fresh_until;
             if cached.lists.is_some() && !is_fresh {
@@ -139,7 +150,7 @@ impl Catalogue {
         let _refreshing = self.refreshing.lock().await;
         // The request that held the lock before has just fetched the lists.
         if !self.are_fresh(snapshot, gateway) {
-            self.refresh(snapshot, gateway).await;
+            self.refresh(snapshot, gateway, hops).await;
         }
         self.cached_for(snapshot)?.lists
     }
@@ -162,7 +173,9 @@ impl Catalogue {
         tokio::spawn(async move {
             // Another task may be refreshing the lists already.
             if let Ok(_refreshing) = catalogue.refreshing.try_lock() {
-                catalogue.refresh(&snapshot, &gateway).await;
+                catalogue
+                    .refresh(&snapshot, &gateway, &HopMarkers::own(&snapshot))
+                    .await;
             }
         });
     }
@@ -175,10 +188,11 @@ impl Catalogue {
             .filter(|cached| Arc::ptr_eq(&cached.snapshot, snapshot))
     }
 
-    async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway) {
+    async fn refresh(&self, snapshot: &Arc<Snapshot>, gateway: &Gateway, hops: &HopMarkers) {
         let is_ours = |upstream: &Upstream| matches!(upstream.credential, Credential::Own(_));
-        let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default()).await;
+        let fetched = fetch_all(snapshot, is_ours, &CallersCredential::default(), hops).await;
         record_lists(snapshot, gateway, &fetched.lists);
+        let are_only_loops = fetched.are_only_loops();
         let previous = self.cached_for(snapshot).and_then(|cached| cached.lists);
         let (lists, fresh_for) = match (fetched.lists.len(), fetched.missing) {
             (0, _) => (previous, FRESH_FOR_NOTHING),
@@ -190,6 +204,7 @@ impl Catalogue {
         *self.cached.lock() = Some(CachedLists {
             lists,
             shortage: fetched.shortage,
+            are_only_loops,
             fresh_until: gateway.clock.now().after(fresh_for),
             snapshot: snapshot.clone(),
         });

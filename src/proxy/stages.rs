@@ -33,7 +33,7 @@ pub struct AdmittedHead<'a>(Admitted<'a>);
 /// The fault that refuses the request.
 pub fn admit(snapshot: &Snapshot, parts: Parts, framing: Framing, peer: Peer) -> Result<AdmittedHead<'_>, Fault> {
     let head = ReceivedHead::new(parts, framing, peer);
-    admit::check_head(&head)?;
+    admit::check_head(snapshot, &head)?;
     let identified = admit::identify(snapshot, head, 0)?;
     admit::admit(snapshot, identified).map(AdmittedHead)
 }

@@ -50,7 +50,7 @@ pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
 pub use request::{
-    facts::{NamedObject, ReferenceKind, RequestFacts},
+    facts::{MistypedFields, NamedObject, ReferenceKind, RequestFacts, TypedField},
     inspect::{BodyInspector, InspectError, InspectionStep, PieceInspection},
     multipart::{
         boundary::{Boundary, FormType},

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::{
@@ -58,6 +59,8 @@ pub struct RuntimeState {
     pub(super) has_slow_upstream: AtomicBool,
     /// The number of [`WaitPermit`]s that are in use.
     waiting: Arc<AtomicUsize>,
+    /// The marker of this gateway on the requests that it sends: a random id of 16 hexadecimal digits.
+    pub(super) hop: HeaderValue,
     pub(super) clock: Clock,
     /// Bounds how many upstreams are ejected at the same time.
     pub(super) ejections: Arc<Mutex<EjectionCap>>,
@@ -93,6 +96,8 @@ impl RuntimeState {
             model_times: ModelTimes::default(),
             has_slow_upstream: AtomicBool::new(false),
             waiting: Arc::default(),
+            hop: HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)))
+                .expect("digits are valid in a header value"),
             clock,
             ejections: Arc::new(Mutex::new(EjectionCap::new(0, 0.0))),
             upstreams: Mutex::default(),

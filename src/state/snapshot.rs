@@ -3,6 +3,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::HeaderValue;
+
 use super::{
     access::{Access, Group},
     eligibility::{Eligibility, MemberStanding},
@@ -93,6 +95,8 @@ pub struct Snapshot {
     pub pages: WebPageRules,
     /// Whether any upstream is called with the caller's own credential.
     pub has_passthrough: bool,
+    /// The marker of this gateway on the requests that it sends, by which it recognises them. It outlives the snapshot.
+    pub hop: HeaderValue,
 }
 
 /// An upstream cannot be set up.
@@ -238,6 +242,7 @@ impl Snapshot {
                 .upstreams
                 .iter()
                 .any(|upstream| upstream.api_key == ApiKey::Passthrough),
+            hop: runtime.hop.clone(),
         })
     }
 

@@ -15,7 +15,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::futures::Notified, time::sleep_until};
@@ -54,6 +54,8 @@ pub struct UpstreamState {
     outcomes: Outcomes,
     /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
     refusal_check: tokio::sync::Mutex<()>,
+    /// When it was last logged that the upstream leads back to this gateway.
+    loop_logged: Mutex<Option<Tick>>,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
@@ -95,7 +97,9 @@ impl Lease {
         };
         self.reported = match verdict {
             Verdict::Served | Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound => Reported::Answer,
-            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized => Reported::Trouble,
+            Verdict::Limited { .. } | Verdict::Failed | Verdict::Refused | Verdict::Unauthorized | Verdict::Looped => {
+                Reported::Trouble
+            }
         };
         if (before, self.reported) == (Reported::Answer, Reported::Trouble) {
             self.state.metrics.late_failures.increment(NoLabels);
@@ -177,6 +181,7 @@ impl UpstreamState {
             health: UpstreamHealth::new(name.clone(), clock, cap.clone()),
             outcomes: Outcomes::default(),
             refusal_check: tokio::sync::Mutex::default(),
+            loop_logged: Mutex::default(),
         })
     }
 
@@ -263,6 +268,17 @@ impl UpstreamState {
     /// The lock that a request holds while it asks the upstream whether it refuses the credential.
     pub fn refusal_check(&self) -> &tokio::sync::Mutex<()> {
         &self.refusal_check
+    }
+
+    /// Whether to log now that the upstream leads back to this gateway: once in a minute.
+    pub fn may_log_loop(&self, now: Tick) -> bool {
+        const PERIOD: Duration = Duration::from_secs(60);
+        let mut logged = self.loop_logged.lock();
+        let is_due = logged.is_none_or(|logged| now.since(logged) >= PERIOD);
+        if is_due {
+            *logged = Some(now);
+        }
+        is_due
     }
 
     /// Stops new requests, by order of the operator. Requests in flight finish.

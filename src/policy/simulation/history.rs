@@ -128,7 +128,11 @@ impl History {
                 self.renew_refusal(request, now);
             }
             Verdict::Refused => self.renew_refusal(request, now),
-            Verdict::Answered | Verdict::Unauthorized | Verdict::ModelNotFound | Verdict::ObjectNotFound => {}
+            Verdict::Answered
+            | Verdict::Unauthorized
+            | Verdict::ModelNotFound
+            | Verdict::ObjectNotFound
+            | Verdict::Looped => {}
         }
         // An upstream that answers a request works, if the request was sent after the outage began.
         let is_answer = matches!(

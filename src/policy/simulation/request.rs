@@ -210,7 +210,8 @@ impl World {
             | Verdict::Refused
             | Verdict::Unauthorized
             | Verdict::ModelNotFound
-            | Verdict::ObjectNotFound => {
+            | Verdict::ObjectNotFound
+            | Verdict::Looped => {
                 self.requests[request].tried.push(to);
             }
         }

@@ -7,17 +7,18 @@ use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
-    policy::{NamedObjects, outlier::ResponseKind},
+    policy::{NamedObjects, Verdict, outlier::ResponseKind},
     proxy::{
         exchange::{
             peek::{PeekContext, PeekedResponse},
-            refusal,
+            refusal::{self, RefusedCaller},
         },
         headers::TURN_STATE,
         request::{
             admit::{Admitted, ReturnedTurnState},
             answer_content::answer_content,
             headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
+            hops::HopMarkers,
             inspect::{self, Inspected},
             target::RequestTarget,
         },
@@ -208,6 +209,9 @@ impl RequestSender for HttpSender {
             clock: self.clock,
         };
         let mut answer = context.peek(response).await;
+        if answer.verdict == Verdict::Looped {
+            log_loop(upstream, self.clock);
+        }
         if !answer.verdict.fails_over() {
             // The request is not sent again, so its body needs the model from now on.
             answer.response.model = self.model.take();
@@ -223,11 +227,26 @@ impl RequestSender for HttpSender {
     }
 
     async fn confirm_refusal(&mut self, upstream: &Upstream) -> RefusalCheck {
-        refusal::check(upstream, &self.callers, self.clock).await
+        let caller = RefusedCaller {
+            credential: &self.callers,
+            hops: HopMarkers::of_marked(self.request.headers()),
+        };
+        refusal::check(upstream, caller, self.clock).await
     }
 
     async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {
         response.buffer_error(&upstream.confidential).await
+    }
+}
+
+/// Logs that `upstream` leads back to this gateway.
+#[cold]
+fn log_loop(upstream: &Upstream, clock: Clock) {
+    if upstream.state.may_log_loop(clock.now()) {
+        tracing::error!(
+            upstream = &*upstream.name,
+            "the upstream leads back to a gateway that has sent the request; correct its base_url"
+        );
     }
 }
 

@@ -14,7 +14,10 @@ use crate::{
     endpoint::Endpoint,
     policy::Verdict,
     proxy::{
-        request::headers::{CallersCredential, set_upstream_headers},
+        request::{
+            headers::{CallersCredential, set_upstream_headers},
+            hops::HopMarkers,
+        },
         turn::{attempts::RefusalCheck, verdict::VerdictRules},
     },
     scan::error_notice,
@@ -28,18 +31,27 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of bytes that are read of an error.
 const MAX_ERROR: usize = 16 << 10;
 
+/// The caller of the request whose credential an upstream has perhaps refused.
+pub(super) struct RefusedCaller<'a> {
+    /// The caller's own credential.
+    pub credential: &'a CallersCredential,
+    /// The hop markers of the request.
+    pub hops: HopMarkers,
+}
+
 /// Asks `upstream` for its list of models, and tells from the answer whether it refuses the credential.
-pub(super) async fn check(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> RefusalCheck {
-    let asked = timeout(TIMEOUT, ask(upstream, callers, clock)).await;
+pub(super) async fn check(upstream: &Upstream, caller: RefusedCaller<'_>, clock: Clock) -> RefusalCheck {
+    let asked = timeout(TIMEOUT, ask(upstream, caller, clock)).await;
     asked.ok().flatten().unwrap_or(RefusalCheck::NotRefused)
 }
 
 /// The result of the check; `None` if the upstream gives no answer.
-async fn ask(upstream: &Upstream, callers: &CallersCredential, clock: Clock) -> Option<RefusalCheck> {
+async fn ask(upstream: &Upstream, caller: RefusedCaller<'_>, clock: Clock) -> Option<RefusalCheck> {
     let mut request = Request::new(Replay::empty(Framing::None));
     *request.uri_mut() = upstream.list_of_models()?;
     // The request is sent to one upstream, so its headers are never taken back.
-    let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
+    let _ = set_upstream_headers(request.headers_mut(), upstream, caller.credential);
+    caller.hops.add_to(request.headers_mut());
     let options = SendOptions {
         head: TIMEOUT,
         idle: TIMEOUT,
@@ -92,6 +104,7 @@ mod tests {
             let head = String::from_utf8(head).expect("text").to_lowercase();
             assert!(head.starts_with("get /v1/models http/1.1\r\n"), "{head}");
             assert!(head.contains("authorization: bearer "), "{head}");
+            assert!(head.contains("x-steadfast-hop: "), "{head}");
             let length = body.len();
             let response = format!("HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n\r\n{body}");
             if status != 0 {
@@ -126,8 +139,11 @@ mod tests {
                 "[[upstream]]\nname = \"a\"\nbase_url = \"{url}\"\napi_key = \"env:A\"\n"
             ));
             let snapshot = gateway.snapshot();
-            let callers = CallersCredential::default();
-            let found = check(&snapshot.upstreams()[0], &callers, gateway.clock).await;
+            let caller = RefusedCaller {
+                credential: &CallersCredential::default(),
+                hops: HopMarkers::own(&snapshot),
+            };
+            let found = check(&snapshot.upstreams()[0], caller, gateway.clock).await;
             assert_eq!(found, expected, "{status} {body}");
         }
     }

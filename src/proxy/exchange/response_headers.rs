@@ -7,7 +7,7 @@ use http::{
 use memchr::memmem::Finder;
 
 use crate::{
-    proxy::headers::{ROUTED_BY, ROUTED_TO, X_API_KEY, strip},
+    proxy::headers::{HOP, ROUTED_BY, ROUTED_TO, X_API_KEY, strip},
     state::{Credential, Upstream},
 };
 
@@ -21,9 +21,9 @@ fn remove_private(headers: &mut HeaderMap, credential: &Credential, confidential
     // A length beside a transfer coding has no meaning and must not be passed on (RFC 9112 section 6.3, rule 3).
     let is_coded = headers.contains_key(TRANSFER_ENCODING);
     strip(headers, |name, value| {
-        // With an alternative service the client would bypass Steadfast. Only Steadfast sets the route headers. A
-        // cookie belongs to a session of the upstream's account.
-        [ALT_SVC, ROUTED_TO, ROUTED_BY].contains(name)
+        // With an alternative service the client would bypass Steadfast. Only Steadfast sets the route headers. The hop
+        // marker is for gateways. A cookie belongs to a session of the upstream's account.
+        [ALT_SVC, ROUTED_TO, ROUTED_BY, HOP].contains(name)
             || (is_coded && name == CONTENT_LENGTH)
             || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
             || is_echo(value, confidential)
@@ -43,10 +43,11 @@ mod tests {
     use super::*;
     use crate::proxy::headers::tests::{headers, names};
 
-    const SENT: [(&str, &str); 9] = [
+    const SENT: [(&str, &str); 10] = [
         ("alt-svc", "h3=\":443\""),
         ("x-steadfast-upstream", "other"),
         ("x-steadfast-route", "pin"),
+        ("x-steadfast-hop", "0123456789abcdef"),
         ("set-cookie", "a=1"),
         ("authorization", "Bearer x"),
         ("x-api-key", "x"),

@@ -9,7 +9,10 @@ use tokio::{task::JoinSet, time::timeout};
 use super::list::{self, Model};
 use crate::{
     ids::UpstreamId,
-    proxy::request::headers::{CallersCredential, set_upstream_headers},
+    proxy::request::{
+        headers::{CallersCredential, set_upstream_headers},
+        hops::HopMarkers,
+    },
     state::{Credential, Snapshot, Upstream},
     wire::{DialError, Framing, Replay, SendError, SendOptions, Shortage},
 };
@@ -27,12 +30,23 @@ pub(super) struct FetchedLists {
     pub missing: usize,
     /// What this process lacked for a connection to one of these.
     pub shortage: Option<Shortage>,
+    /// The number of those that lead back to this gateway.
+    pub looped: usize,
+}
+
+impl FetchedLists {
+    /// Whether there is no list because every upstream leads back to this gateway.
+    pub fn are_only_loops(&self) -> bool {
+        self.looped > 0 && self.lists.is_empty() && self.missing == self.looped
+    }
 }
 
 /// Why an upstream's list is missing.
 enum FetchError {
     /// The upstream was not asked, because this process lacks something for a connection.
     Shortage(Shortage),
+    /// The upstream leads back to this gateway.
+    Loop,
     /// The upstream gave no list. The text has the upstream as its subject.
     Failed(String),
 }
@@ -41,6 +55,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shortage(shortage) => shortage.fmt(f),
+            Self::Loop => f.write_str("it leads back to this gateway"),
             Self::Failed(problem) => f.write_str(problem),
         }
     }
@@ -53,11 +68,12 @@ impl From<String> for FetchError {
 }
 
 /// Fetches the lists of all upstreams for which `is_included` is true, at the same time. An upstream that needs the
-/// caller's own credential is left out if `callers` has none.
+/// caller's own credential is left out if `callers` has none. The requests carry `hops`.
 pub(super) async fn fetch_all(
     snapshot: &Arc<Snapshot>,
     is_included: impl Fn(&Upstream) -> bool,
     callers: &CallersCredential,
+    hops: &HopMarkers,
 ) -> FetchedLists {
     let mut fetches = JoinSet::new();
     for index in snapshot.rendezvous.indexes() {
@@ -69,6 +85,7 @@ pub(super) async fn fetch_all(
         let mut request = Request::new(Replay::empty(Framing::None));
         // Every request is sent to one upstream, so its headers are never taken back.
         let _ = set_upstream_headers(request.headers_mut(), upstream, callers);
+        hops.add_to(request.headers_mut());
         let snapshot = snapshot.clone();
         fetches.spawn(async move {
             let upstream = snapshot.upstream(index);
@@ -89,6 +106,8 @@ pub(super) async fn fetch_all(
         Err(FetchError::Shortage(shortage)) => Some(*shortage),
         _ => None,
     });
+    let looped = fetched.iter().filter(|(_, list)| matches!(list, Err(FetchError::Loop)));
+    let looped = looped.count();
     let lists = fetched
         .into_iter()
         .filter_map(|(index, list)| Some((snapshot.upstream(index).id, list.ok()?)));
@@ -96,6 +115,7 @@ pub(super) async fn fetch_all(
         lists: lists.collect(),
         missing,
         shortage,
+        looped,
     }
 }
 
@@ -114,8 +134,10 @@ async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<
         SendError::Dial(DialError::Shortage(shortage)) => FetchError::Shortage(shortage),
         error => FetchError::Failed(error.to_string()),
     })?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answered with status {}", response.status()).into());
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::LOOP_DETECTED => return Err(FetchError::Loop),
+        status => return Err(format!("it answered with status {status}").into()),
     }
     let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
@@ -172,7 +194,9 @@ mod tests {
             .concat(),
         );
         let is_included = |upstream: &Upstream| &*upstream.name != "excluded";
-        let fetched = fetch_all(&gateway.snapshot(), is_included, &CallersCredential::default()).await;
+        let snapshot = gateway.snapshot();
+        let hops = HopMarkers::own(&snapshot);
+        let fetched = fetch_all(&snapshot, is_included, &CallersCredential::default(), &hops).await;
         let lists: Vec<(UpstreamId, &str)> = fetched
             .lists
             .iter()

@@ -4,7 +4,7 @@
 //! head and prepares it for upstreams. The body is not read yet, and no `100 Continue` has been sent.
 
 use http::{
-    HeaderMap, HeaderValue, Method,
+    HeaderMap, HeaderValue, Method, Version,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
     request::Parts,
 };
@@ -16,14 +16,14 @@ use crate::proxy::{
         caller::{self, Caller},
         form::{self, ReceivedForm},
         headers::{self, CallersCredential, CredentialHandling},
-        host, path_access,
+        hops, host, path_access,
         received::ReceivedHead,
         target::{self, RequestTarget},
     },
     turn::{answer_content::AnswerContent, turn_state},
 };
 use crate::{
-    endpoint::{Endpoint, Inspection},
+    endpoint::Inspection,
     fault::Fault,
     ids::UpstreamId,
     scan::{Encoding, EncodingKind, FormExtent},
@@ -85,25 +85,38 @@ impl Admitted<'_> {
     }
 }
 
-/// Checks that a request has a method that is passed on, and that every server finds the same host in it.
+/// Checks that a request has a method that is passed on, that every server finds the same host in it, and that it has not
+/// passed through this gateway before.
+///
+/// A request that has is refused before its client key is checked: it carries the upstream's credential, and the refusal
+/// of that would look like the refusal of an account.
 ///
 /// # Errors
-/// If the method or the host is not acceptable.
+/// If the method or the host is not acceptable, or if an upstream leads back to this gateway.
 #[inline]
-pub(in crate::proxy) fn check_head(head: &ReceivedHead) -> Result<(), Fault> {
+pub(in crate::proxy) fn check_head(snapshot: &Snapshot, head: &ReceivedHead) -> Result<(), Fault> {
     let parts = &head.parts;
     target::check_method(&parts.method)?;
-    host::check(parts.version, &parts.uri, &parts.headers)
+    host::check(parts.version, &parts.uri, &parts.headers)?;
+    hops::check(snapshot, &parts.headers)
 }
 
 /// Finds out which endpoint a request calls and which client sends it. `now` is the Unix time in seconds, at which
 /// client keys must be valid. [`check_head`] must have accepted the head.
 ///
 /// # Errors
-/// If the target or the client key is not acceptable.
+/// If the target or the client key is not acceptable, or if a client with a valid key asks for a WebSocket at a target that
+/// is not acceptable.
 pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u64) -> Result<Identified<'_>, Fault> {
     let parts = &head.parts;
-    let target = target::read(&parts.method, &parts.uri)?;
+    let target = match target::read(&parts.method, &parts.uri) {
+        Ok(target) => target,
+        Err(_) if wants_websocket(parts) => {
+            caller::identify(snapshot, &parts.headers, now)?;
+            return Err(Fault::WebSocketUnsupported);
+        }
+        Err(fault) => return Err(fault),
+    };
     let caller = caller::identify(snapshot, &parts.headers, now)?;
     Ok(Identified { caller, target, head })
 }
@@ -111,7 +124,7 @@ pub(in crate::proxy) fn identify(snapshot: &Snapshot, head: ReceivedHead, now: u
 /// Checks the rest of a request's head and prepares it for upstreams.
 ///
 /// # Errors
-/// If the caller's group may not call the path, if the client asks for a WebSocket, if the body is too large, or if it is a
+/// If the client asks for a WebSocket, if the caller's group may not call the path, if the body is too large, or if it is a
 /// form whose boundary is not certain.
 pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a>) -> Result<Admitted<'a>, Fault> {
     let Identified { caller, target, head } = identified;
@@ -121,13 +134,15 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         peer,
         request_id,
     } = head;
+    // Clients fall back to server-sent events at once after this answer only, so no other check of a request with a valid
+    // key comes before it.
+    if wants_websocket(&parts) {
+        return Err(Fault::WebSocketUnsupported);
+    }
     let Parts {
         method, mut headers, ..
     } = parts;
     path_access::check(caller.group, &method, &target)?;
-    if target.endpoint == Endpoint::Responses && method == Method::GET && wants_websocket(&headers) {
-        return Err(Fault::WebSocketUnsupported);
-    }
     check_length(framing, snapshot.limits.max_body)?;
     let host = headers.get(HOST).cloned();
     let credential_handling = match snapshot.has_passthrough {
@@ -135,6 +150,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
         false => CredentialHandling::Discard,
     };
     let callers = headers::cleanse_request(&mut headers, target.endpoint, credential_handling);
+    hops::mark(snapshot, &mut headers);
     if answer_content(&method, &target, None) == AnswerContent::Object {
         // The id of an object could not be read from a compressed answer.
         headers.remove(ACCEPT_ENCODING);
@@ -197,14 +213,26 @@ fn coding(headers: &HeaderMap) -> EncodingKind {
     }
 }
 
-fn wants_websocket(headers: &HeaderMap) -> bool {
+/// Whether the client asks to switch to the WebSocket protocol (RFC 6455 section 4.1). Some proxies drop the option `upgrade`
+/// of `Connection` and keep `Upgrade`, so the option is not required. A request of HTTP/1.0 cannot switch protocols (RFC
+/// 9110 section 7.8).
+#[inline]
+fn wants_websocket(parts: &Parts) -> bool {
+    parts.method == Method::GET && parts.version != Version::HTTP_10 && names_websocket(&parts.headers)
+}
+
+fn names_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|value| {
-        value.to_str().is_ok_and(|value| {
-            value
-                .split(',')
-                .any(|name| name.trim().eq_ignore_ascii_case("websocket"))
-        })
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|name| is_websocket(name.trim())))
     })
+}
+
+/// Whether a protocol is `websocket`. A version may follow its name.
+fn is_websocket(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("websocket")
 }
 
 #[cfg(test)]
@@ -212,9 +240,12 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::proxy::{
-        headers::tests::{headers, names},
-        request::kit::{self, GROUPS, OPEN},
+    use crate::{
+        endpoint::Endpoint,
+        proxy::{
+            headers::tests::{headers, names},
+            request::kit::{self, GROUPS, OPEN},
+        },
     };
 
     fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request<()> {
@@ -242,7 +273,13 @@ mod tests {
         assert_eq!(admitted.request_id, "id-1");
         assert_eq!(admitted.coding, EncodingKind::Known(Encoding::Gzip));
         assert!(admitted.is_json && admitted.turn_state.is_none() && !admitted.callers.is_present());
-        let passed_on = ["content-encoding", "content-type", "host", "x-request-id"];
+        let passed_on = [
+            "content-encoding",
+            "content-type",
+            "host",
+            "x-request-id",
+            "x-steadfast-hop",
+        ];
         assert_eq!(names(&admitted.headers), passed_on);
     }
 
@@ -340,9 +377,11 @@ mod tests {
             (&[("upgrade", "h2c, WebSocket")], true),
             (&[("upgrade", "h2c"), ("upgrade", "websocket")], true),
             (&[("upgrade", "websockets")], false),
+            (&[("upgrade", "WebSocket/13")], true),
+            (&[("upgrade", "h2c,,\twebsocket")], true),
             (&[("connection", "websocket")], false),
         ] {
-            assert_eq!(wants_websocket(&headers(sent)), expected, "{sent:?}");
+            assert_eq!(names_websocket(&headers(sent)), expected, "{sent:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{
 
 use crate::{
     endpoint::Endpoint,
-    proxy::headers::{ROUTED_BY, ROUTED_TO, TURN_STATE, X_API_KEY, X_REQUEST_ID, is_hop_by_hop, strip},
+    proxy::headers::{HOP, ROUTED_BY, ROUTED_TO, TURN_STATE, X_API_KEY, X_REQUEST_ID, is_hop_by_hop, strip},
     state::{Credential, Upstream},
     wire::Peer,
 };
@@ -61,7 +61,7 @@ fn is_disguised(name: &str) -> bool {
         || is_about_caller(&plain)
         || is_override(&plain)
         || plain.starts_with("content-")
-        || is_one_of(&[X_REQUEST_ID, TURN_STATE, EXPECT, ROUTED_TO, ROUTED_BY])
+        || is_one_of(&[X_REQUEST_ID, TURN_STATE, EXPECT, ROUTED_TO, ROUTED_BY, HOP])
         || is_one_of(&CALLERS_PROOFS)
         || is_one_of(&CALLERS_ACCOUNT)
 }
@@ -308,6 +308,7 @@ mod tests {
             "x_codex_turn_state",
             "x_api_key",
             "chatgpt_account_id",
+            "x_steadfast_hop",
         ] {
             let mut map = headers(&[(name, "1"), ("x-stainless-lang", "python"), ("session_id", "s")]);
             cleanse_request(&mut map, Endpoint::ChatCompletions, CredentialHandling::Discard);

@@ -29,7 +29,7 @@ pub fn admit(snapshot: &Snapshot, request: Request<()>, framing: Framing) -> Res
         is_secure: false,
     };
     let head = ReceivedHead::new(request.into_parts().0, framing, peer);
-    admit::check_head(&head)?;
+    admit::check_head(snapshot, &head)?;
     admit::admit(snapshot, admit::identify(snapshot, head, 0)?)
 }
 

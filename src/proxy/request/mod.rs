@@ -10,17 +10,21 @@
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
 //! - [`answer_content`] tells what a good answer to the request contains.
 //! - `form` recognises a form by its content type.
+//! - [`hops`] finds requests that this gateway has sent itself.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
 //! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer`
 //! reserves memory for it, and [`model_access`] checks whether the caller's group may use the model that the body names.
+//! [`field_types`] refuses fields of another type.
 
 pub(super) mod admit;
 pub(super) mod answer_content;
 mod buffer;
 pub(super) mod caller;
+pub(super) mod field_types;
 mod form;
 pub(super) mod headers;
+pub(super) mod hops;
 mod host;
 pub(super) mod inspect;
 #[cfg(test)]

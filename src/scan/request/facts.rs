@@ -34,6 +34,40 @@ pub struct RequestFacts {
     pub encrypted: Vec<EncryptedContent>,
     /// The images, recordings and files that the body contains in base64.
     pub media: MediaTally,
+    /// The members of the root that have another type than the API defines. A form has none, because its fields are texts.
+    pub mistyped: MistypedFields,
+}
+
+/// A member of the root whose type is checked. `null` counts as absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TypedField {
+    /// `previous_response_id`, a string.
+    PreviousResponseId,
+    /// `conversation`, a string or an object with a string `id`.
+    Conversation,
+    /// `prompt_cache_key`, a string.
+    PromptCacheKey,
+}
+
+/// A set of fields that have values of another type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MistypedFields(u8);
+
+impl MistypedFields {
+    /// Adds `field`.
+    pub fn add(&mut self, field: TypedField) {
+        self.0 |= 1 << field as u8;
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `field` is one of them.
+    pub fn contains(self, field: TypedField) -> bool {
+        self.0 >> field as u8 & 1 == 1
+    }
 }
 
 impl RequestFacts {
@@ -56,6 +90,7 @@ impl fmt::Debug for RequestFacts {
             .field("named", &self.named)
             .field("encrypted", &self.encrypted)
             .field("media", &self.media)
+            .field("mistyped", &self.mistyped)
             .finish_non_exhaustive()
     }
 }

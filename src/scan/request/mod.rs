@@ -2,11 +2,12 @@
 //!
 //! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner
 //! and a [`visitor`], which has a part for each kind of fact: configured texts ([`paths`]), the beginning of the conversation
-//! ([`conversation`]) and names of objects ([`references`]). [`multipart`] reads those of a form. The [`rules`] say what is
+//! ([`conversation`]), names of objects ([`references`]) and values of another type ([`field_types`]). [`multipart`] reads those of a form. The [`rules`] say what is
 //! looked for.
 
 pub(super) mod conversation;
 pub(super) mod facts;
+mod field_types;
 pub(super) mod inspect;
 pub(super) mod multipart;
 mod paths;

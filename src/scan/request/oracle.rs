@@ -28,6 +28,8 @@ pub struct ExpectedFacts {
     pub named: Vec<(&'static str, String)>,
     /// The items of the conversation's beginning.
     pub items: Vec<ExpectedItem>,
+    /// The names of the members of the root that have another type than the API defines.
+    pub mistyped: Vec<&'static str>,
     /// The numbers of images, recordings and files, and the length of their data.
     pub media: [u64; 4],
 }
@@ -101,6 +103,7 @@ fn facts_of(members: &[(StringNode<'_>, Node<'_>)], rules: Rules<'_>) -> Result<
             _ => {}
         }
     }
+    facts.mistyped = mistyped(members);
     for path in rules.paths {
         facts.texts.push(text_at(members, path)?);
     }
@@ -120,6 +123,26 @@ fn facts_of(members: &[(StringNode<'_>, Node<'_>)], rules: Rules<'_>) -> Result<
         }
     }
     Ok(facts)
+}
+
+/// The names of the members of the root that have another type than the API defines.
+fn mistyped(members: &[(StringNode<'_>, Node<'_>)]) -> Vec<&'static str> {
+    let names = ["previous_response_id", "conversation", "prompt_cache_key"].into_iter();
+    let is_mistyped = |name: &&str| {
+        let mut values = members
+            .iter()
+            .filter(|(key, _)| key.name() == *name)
+            .map(|(_, value)| value);
+        values.any(|value| match value {
+            Node::String(_) | Node::Other(b"null") => false,
+            Node::Object(members) if *name == "conversation" => {
+                let ids: Vec<_> = members.iter().filter(|(key, _)| key.name() == "id").collect();
+                ids.is_empty() || ids.iter().any(|(_, id)| !matches!(id, Node::String(_)))
+            }
+            _ => true,
+        })
+    };
+    names.filter(is_mistyped).collect()
 }
 
 /// The value of the member with this name.

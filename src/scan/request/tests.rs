@@ -6,6 +6,7 @@ mod corpus;
 mod encrypted;
 mod expected;
 mod recorded;
+mod types;
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -21,7 +22,7 @@ use crate::{
     media::MediaTally,
     scan::{
         JsonError, JsonErrorKind, NamedObject, ReferenceKind, ReferenceSearch, RequestFacts, RequestScanRules,
-        RequestScanner, RoutingField,
+        RequestScanner, RoutingField, TypedField,
         testing::{DigestBuilder, Item, Leaf, Part, portable_request_scanner},
     },
 };

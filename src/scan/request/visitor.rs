@@ -1,10 +1,11 @@
 //! Collects the facts of a request from the fields that the JSON scanner reports. Each kind of fact has a reader of its own:
 //! [`PathReader`] for the configured texts, [`ConversationReader`] for the beginning of the conversation, and
-//! [`ReferenceReader`] for the names of objects.
+//! [`ReferenceReader`] for the names of objects. A [`TypeReader`] finds values of another type.
 
 use super::{
     conversation::{self, ConversationReader, Leaf, Part},
     facts::RequestFacts,
+    field_types::TypeReader,
     paths::PathReader,
     references::{Place, ReferenceReader, ReferenceSlot, TYPE_NAMES},
     rules::RequestScanRules,
@@ -34,6 +35,7 @@ pub(super) struct RequestVisitor<'r> {
     paths: PathReader<'r>,
     conversation: ConversationReader,
     references: ReferenceReader,
+    types: TypeReader,
     /// Whether the items of `input` are being read.
     is_in_input: bool,
     /// The depth of the value that was visited last.
@@ -53,6 +55,7 @@ impl<'r> RequestVisitor<'r> {
             paths: PathReader::new(rules.paths),
             conversation: ConversationReader::default(),
             references,
+            types: TypeReader::default(),
             is_in_input: false,
             depth: 0,
             max_depth,
@@ -126,6 +129,7 @@ impl<'r> RequestVisitor<'r> {
         at: u64,
         form: KeyForm,
     ) -> Result<Option<RequestSlot>, JsonError> {
+        self.types.visit_key(depth, name);
         let is_path = depth <= BodyPath::MAX_NAMES as u32 && self.paths.visit_key(depth, name, at)?;
         if depth == 1
             && let Some(field) = self.root_field(name, at)?
@@ -285,6 +289,7 @@ impl FieldVisitor for RequestVisitor<'_> {
         at: u64,
     ) -> Result<Option<usize>, JsonError> {
         self.depth = depth;
+        self.types.visit_value(first, &mut self.facts.mistyped);
         if self.conversation.is_open() {
             self.conversation.visit_value(depth, first);
         }
@@ -366,6 +371,7 @@ impl FieldVisitor for RequestVisitor<'_> {
 
     fn visit_value_end(&mut self, depth: u32, _slice: &StreamSlice<'_>, _at: u64) {
         self.references.visit_value_end(depth);
+        self.types.visit_value_end(depth, &mut self.facts.mistyped);
         self.paths.visit_value_end(depth);
         let ends = self.conversation.visit_value_end(depth);
         if depth == 1 {

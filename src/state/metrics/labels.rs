@@ -193,7 +193,7 @@ impl FailoverReason {
         match verdict {
             Verdict::Limited { .. } => Some(Self::Limited),
             Verdict::Refused | Verdict::Unauthorized => Some(Self::Refused),
-            Verdict::Failed => Some(Self::Failed),
+            Verdict::Failed | Verdict::Looped => Some(Self::Failed),
             Verdict::ModelNotFound => Some(Self::ModelNotFound),
             Verdict::ObjectNotFound => Some(Self::ObjectNotFound),
             Verdict::Served | Verdict::Answered => None,

@@ -50,7 +50,7 @@ impl Outcomes {
                 &self.shared.succeeded
             }
             Verdict::Failed => &self.shared.failed,
-            Verdict::Limited { .. } | Verdict::Refused | Verdict::Unauthorized => return,
+            Verdict::Limited { .. } | Verdict::Refused | Verdict::Unauthorized | Verdict::Looped => return,
         };
         if self.counts(attempt) {
             counter.fetch_add(1, Relaxed);

@@ -9,7 +9,7 @@ use steadfast::{
     media::MediaTally,
     scan::{
         JsonError, JsonErrorKind, NamedObject, ReferenceKind, ReferenceSearch, RequestFacts, RequestScanRules,
-        RequestScanner,
+        RequestScanner, TypedField,
         testing::{DigestBuilder, Item, Leaf, Part, portable_request_scanner},
     },
 };

@@ -125,6 +125,7 @@ fn rows() -> Vec<FrameRow> {
             &[("x-a", "1"), (":authority", "localhost")],
         ),
         get("an unknown pseudo-field", &[(":protocol", "websocket")]),
+        get("an extended CONNECT", &[(":protocol", "websocket")]).with(":method", Some("CONNECT")),
         get("a status in a request", &[(":status", "200")]),
         get("an empty name", &[("", "1")]),
         get("a name with a blank", &[("x a", "1")]),

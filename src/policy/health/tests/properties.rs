@@ -144,7 +144,7 @@ impl HealthRun {
             Verdict::Failed => run.failures += 1,
             // A refusal of a credential from before a reload has no effect. It does not even show that the upstream
             // works.
-            Verdict::Refused | Verdict::Unauthorized => {}
+            Verdict::Refused | Verdict::Unauthorized | Verdict::Looped => {}
             Verdict::Served => self.served.push(attempt),
             Verdict::Answered | Verdict::ModelNotFound | Verdict::ObjectNotFound | Verdict::Limited { .. } => {
                 run.failures = 0;

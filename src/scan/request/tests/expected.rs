@@ -4,7 +4,7 @@
 
 use super::{
     DigestBuilder, EncryptedContent, Item, Leaf, MediaTally, NamedObject, ObjectId, Part, ReferenceKind, RequestFacts,
-    oracle,
+    TypedField, oracle,
 };
 
 /// The facts that the scanner must return, without the place of the model.
@@ -53,6 +53,13 @@ pub fn facts_of(expected: oracle::ExpectedFacts) -> RequestFacts {
         id: ObjectId::from_text(id.as_bytes()),
     });
     facts.named = named.collect();
+    for name in expected.mistyped {
+        facts.mistyped.add(match name {
+            "previous_response_id" => TypedField::PreviousResponseId,
+            "conversation" => TypedField::Conversation,
+            _ => TypedField::PromptCacheKey,
+        });
+    }
     let [images, recordings, files, bytes] = expected.media;
     let count = |number| u32::try_from(number).unwrap();
     facts.media = MediaTally {
