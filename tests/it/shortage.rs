@@ -250,6 +250,8 @@ impl IsolatedGateway {
     async fn start(host: &str) -> Option<Self> {
         const NETWORK: &str = "ip link set lo up && echo '40000 40001' > /proc/sys/net/ipv4/ip_local_port_range \
              && echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6";
+        // 9C40 is 40000, and 0A is the state of a listening socket (proc(5)).
+        const UPSTREAM_LISTENS: &str = "until grep -q ':9C40 00000000:0000 0A' /proc/net/tcp; do sleep 0.05; done";
         let isolated = |script: &str| {
             let mut command = Command::new("unshare");
             command.args(["--map-root-user", "--net", "sh", "-c", script]);
@@ -268,7 +270,7 @@ impl IsolatedGateway {
         let binary = env!("CARGO_BIN_EXE_steadfast");
         // The listeners of the upstream and of the admin side use both ports.
         let script = format!(
-            "{NETWORK} && ({binary} sim --listen 127.0.0.1:40000 & exec {binary} serve -c {})",
+            "{NETWORK} && ({binary} sim --listen 127.0.0.1:40000 & {UPSTREAM_LISTENS}; exec {binary} serve -c {})",
             file.display()
         );
         let mut command = isolated(&script);

@@ -184,6 +184,12 @@ async fn failures_to_send_are_reported_by_their_kind() {
     let reported = |error| format!("{:?}", sender.failure(error, upstream));
     assert_eq!(reported(SendError::Timeout(limit)), "Timeout(9s)");
     assert_eq!(reported(SendError::Broken("reset".to_owned())), "Broken");
+    let dialled = |error| reported(SendError::Dial(error));
+    assert_eq!(dialled(DialError::Connect("refused".to_owned())), "Unreachable");
+    assert_eq!(
+        dialled(DialError::Shortage(crate::wire::Shortage::Ports)),
+        "Shortage(Ports)"
+    );
     let body = crate::wire::BodyError::TooLarge { limit: 5 };
     assert_eq!(
         reported(SendError::Body(body)),
