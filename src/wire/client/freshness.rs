@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use crate::wire::client::send_options::SendOptions;
-
 /// The time after which a closed connection is known to be closed. It covers the time in which the news of the close
 /// travels one way, and in which a written request and its answer travel both ways.
 pub(in crate::wire) const CLOSE_DETECTION: Duration = Duration::from_secs(1);
@@ -19,29 +17,34 @@ pub(in crate::wire) enum ConnectionFreshness {
     /// A request is in progress on the connection, or the last request ended within [`CLOSE_DETECTION`]. An HTTP/1.1
     /// connection must also have carried two requests already.
     RecentlyUsed,
+    /// The only request on the HTTP/1.1 connection ended within [`CLOSE_DETECTION`]. Some upstreams close a connection
+    /// after its first request without announcing it.
+    RecentlyOpened,
     /// The upstream may have closed the connection while it was idle.
     MaybeStale,
-}
-
-impl ConnectionFreshness {
-    /// Whether a request is sent again on a new connection if this connection turns out to be closed. The upstream may
-    /// have begun the request, but that is unlikely on a connection that was idle.
-    pub fn may_resend(self, options: SendOptions) -> bool {
-        match self {
-            Self::New => false,
-            Self::RecentlyUsed => options.is_repeatable,
-            Self::MaybeStale => true,
-        }
-    }
 }
 
 /// The pooled connections that a request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum CheckoutPolicy {
-    /// Every connection that is not known to be closed.
+    /// Every connection that is not known to be closed, because the request may be sent again.
     AnyOpen,
-    /// A connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body cannot be sent again.
+    /// A connection whose last request ended within [`CLOSE_DETECTION`], because the request may be sent again only if
+    /// nothing of it has been sent.
+    NotIdle,
+    /// A connection that is [recently used](ConnectionFreshness::RecentlyUsed), because the body can be sent only once.
     RecentlyUsedOnly,
+}
+
+impl CheckoutPolicy {
+    /// Whether a request may use a connection of this freshness.
+    pub fn allows(self, freshness: ConnectionFreshness) -> bool {
+        match freshness {
+            ConnectionFreshness::New | ConnectionFreshness::RecentlyUsed => true,
+            ConnectionFreshness::RecentlyOpened => self != Self::RecentlyUsedOnly,
+            ConnectionFreshness::MaybeStale => self == Self::AnyOpen,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -49,19 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_resent_if_the_upstream_has_most_likely_not_begun_it() {
-        let options = |is_repeatable| SendOptions {
-            head: Duration::ZERO,
-            idle: Duration::ZERO,
-            is_repeatable,
+    fn a_request_that_can_be_lost_uses_no_idle_connection() {
+        use ConnectionFreshness::{MaybeStale, New, RecentlyOpened, RecentlyUsed};
+        let allowed = |policy: CheckoutPolicy| {
+            [New, RecentlyUsed, RecentlyOpened, MaybeStale].map(|freshness| policy.allows(freshness))
         };
-        for (freshness, is_repeatable, expected) in [
-            (ConnectionFreshness::New, true, false),
-            (ConnectionFreshness::RecentlyUsed, true, true),
-            (ConnectionFreshness::RecentlyUsed, false, false),
-            (ConnectionFreshness::MaybeStale, false, true),
-        ] {
-            assert_eq!(freshness.may_resend(options(is_repeatable)), expected, "{freshness:?}");
-        }
+        assert_eq!(allowed(CheckoutPolicy::AnyOpen), [true; 4]);
+        assert_eq!(allowed(CheckoutPolicy::NotIdle), [true, true, true, false]);
+        assert_eq!(allowed(CheckoutPolicy::RecentlyUsedOnly), [true, true, false, false]);
     }
 }

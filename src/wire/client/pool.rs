@@ -1,9 +1,17 @@
 //! The connections to one upstream. They are kept open between requests.
 //!
 //! An upstream may close a connection at any time, and this side learns of the close only after a while. If a request
-//! was sent on such a connection, it is sent again on a new one, provided that a second processing does no harm. Any
-//! other request is sent again only if the upstream has most likely not begun it, so never after a failure on a
-//! connection that is [recently used](ConnectionFreshness::RecentlyUsed).
+//! was sent on such a connection, it is sent again on a new one, provided that a second processing does no harm.
+//!
+//! Any other request is sent again only if the upstream has certainly not begun it:
+//!
+//! | what happened | sent again |
+//! | --- | --- |
+//! | the connection was closed before the system accepted a byte of the request | yes |
+//! | an HTTP/2 upstream refused the stream, or the stream came after the last one that its `GOAWAY` frame names (RFC 9113 section 8.7) | yes |
+//! | the connection was closed or reset after that, with or without a byte of a response | no |
+//!
+//! To be lost seldom, such a request does not use a connection that has been [idle](CheckoutPolicy::NotIdle).
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +38,9 @@ use crate::wire::{
     error_cause::root_cause,
     http1::{exchange::Http1Exchange, upstream_connection::UpstreamConnection},
 };
+
+/// The maximum number of further connections for a request that the upstream has certainly not begun.
+const MAX_REFUSALS: u32 = 2;
 
 /// The connections to one upstream.
 pub struct Pool {
@@ -67,8 +78,19 @@ enum RequestChannel {
 /// The reason why a request has no response head.
 struct PooledSendFailure {
     error: SendError,
-    /// Whether the connection had most likely been closed before. In that case the request can be sent again.
-    may_resend: bool,
+    /// Whether the request can be sent again on a new connection.
+    resend: Resend,
+}
+
+/// Whether a request that has failed can be sent again on a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resend {
+    /// The upstream has certainly not begun the request.
+    Safe,
+    /// The connection had most likely been closed before, and a second processing does no harm.
+    Harmless,
+    /// The upstream may have begun the request, or the request cannot be sent again.
+    No,
 }
 
 impl Pool {
@@ -116,8 +138,8 @@ impl Pool {
 
     /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
     ///
-    /// If the upstream has closed the pooled connection that is used, the request is sent again on a new connection,
-    /// provided that this is safe.
+    /// If the upstream has closed the pooled connection that is used, or has not begun the request, the request is sent
+    /// again on a new connection, provided that this is safe.
     ///
     /// # Errors
     /// See [`SendError`]. The request can be sent to another upstream if its body [can still be sent](Replay::is_sendable).
@@ -126,22 +148,44 @@ impl Pool {
         request: &mut Request<Replay>,
         options: SendOptions,
     ) -> Result<Response<Relay>, SendError> {
-        let policy = if request.body().is_repeatable() {
-            CheckoutPolicy::AnyOpen
-        } else {
-            CheckoutPolicy::RecentlyUsedOnly
+        let policy = match (request.body().is_repeatable(), options.is_repeatable) {
+            (true, true) => CheckoutPolicy::AnyOpen,
+            (true, false) => CheckoutPolicy::NotIdle,
+            (false, _) => CheckoutPolicy::RecentlyUsedOnly,
         };
         if let Some((channel, freshness)) = self.checkout(policy) {
             match self.send_on(channel, request, options, freshness).await {
                 Ok(response) => return Ok(response),
-                Err(failure) if !failure.may_resend => return Err(failure.error),
+                Err(failure) if failure.resend == Resend::No => return Err(failure.error),
                 Err(_) => {}
             }
         }
         // The rare branches are boxed, because a request's future is as large as its largest branch.
         let new = Box::pin(self.connect()).await.map_err(SendError::Dial)?;
-        let sent = self.send_on(new, request, options, ConnectionFreshness::New).await;
-        sent.map_err(|failure| failure.error)
+        match self.send_on(new, request, options, ConnectionFreshness::New).await {
+            Err(failure) if failure.resend == Resend::Safe => {
+                Box::pin(self.send_after_refusal(request, options, failure.error)).await
+            }
+            sent => sent.map_err(|failure| failure.error),
+        }
+    }
+
+    /// Sends a request that the upstream has certainly not begun on further new connections, at most [`MAX_REFUSALS`] of
+    /// them. `error` is the reason of the last failure.
+    async fn send_after_refusal(
+        &self,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+        mut error: SendError,
+    ) -> Result<Response<Relay>, SendError> {
+        for _ in 0..MAX_REFUSALS {
+            let new = self.connect().await.map_err(SendError::Dial)?;
+            match self.send_on(new, request, options, ConnectionFreshness::New).await {
+                Err(failure) if failure.resend == Resend::Safe => error = failure.error,
+                sent => return sent.map_err(|failure| failure.error),
+            }
+        }
+        Err(error)
     }
 
     async fn send_on(
@@ -172,9 +216,15 @@ impl Pool {
             }
             Err(failed) => {
                 let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
+                let is_unsent = failed.is_silent_close && failed.is_unsent;
+                let is_harmless = was_closed && options.is_repeatable && freshness != ConnectionFreshness::New;
                 Err(PooledSendFailure {
+                    resend: match (request.body().is_sendable(), is_unsent, is_harmless) {
+                        (true, true, _) => Resend::Safe,
+                        (true, _, true) => Resend::Harmless,
+                        _ => Resend::No,
+                    },
                     error: failed.error,
-                    may_resend: was_closed && freshness.may_resend(options) && request.body().is_sendable(),
                 })
             }
         }
@@ -190,24 +240,27 @@ impl Pool {
         let H2SendFailure {
             error,
             unsent,
+            is_refused,
             is_silent_close,
             is_timeout,
         } = match stream.send(request, (&self.scheme, &self.authority), options).await {
             Ok(response) => return Ok(response.map(|body| Relay::from_http2(body, stream, options.idle))),
             Err(failure) => failure,
         };
-        if is_timeout {
+        if is_timeout || is_refused {
             self.http2.retire(&stream);
         }
         let is_unsent = unsent.is_some();
         if let Some(body) = unsent {
             *request.body_mut() = body;
         }
-        let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_sendable();
-        Err(PooledSendFailure {
-            error,
-            may_resend: is_unsent || is_safe,
-        })
+        let is_harmless = is_silent_close && options.is_repeatable && freshness != ConnectionFreshness::New;
+        let resend = match request.body().is_sendable() {
+            true if is_unsent || is_refused => Resend::Safe,
+            true if is_harmless => Resend::Harmless,
+            _ => Resend::No,
+        };
+        Err(PooledSendFailure { error, resend })
     }
 
     /// Closes connections that have been idle for too long, and idle connections that are too old.
