@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Rule, Sim};
 
 use crate::kit::{
-    client,
+    WHOLE, client,
     gateway::{Gateway, upstream},
+    gateway_with_sim,
     sessions::{key_with_home, send_turn, usage_limit_reached},
     sims,
     streams::{Dialect, Effect, check_failover},
+    wire,
 };
 
 /// The number of requests that all accounts have received.
