@@ -27,7 +27,7 @@ use crate::wire::{
     client::{
         age::ConnectionAge,
         dial::{DialError, DialTarget, Dialer, HttpProtocol},
-        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness, FailureEvidence, Resend},
         h2::{H2Pool, H2Stream},
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
@@ -80,17 +80,6 @@ struct PooledSendFailure {
     error: SendError,
     /// Whether the request can be sent again on a new connection.
     resend: Resend,
-}
-
-/// Whether a request that has failed can be sent again on a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resend {
-    /// The upstream has certainly not begun the request.
-    Safe,
-    /// The connection had most likely been closed before, and a second processing does no harm.
-    Harmless,
-    /// The upstream may have begun the request, or the request cannot be sent again.
-    No,
 }
 
 impl Pool {
@@ -215,15 +204,12 @@ impl Pool {
                 Ok(response.map(|()| Relay::from_http1(exchange, self.idle.clone(), options.idle)))
             }
             Err(failed) => {
-                let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
-                let is_unsent = failed.is_silent_close && failed.is_unsent;
-                let is_harmless = was_closed && options.is_repeatable && freshness != ConnectionFreshness::New;
+                let evidence = FailureEvidence {
+                    is_unprocessed: failed.is_silent_close && failed.is_unsent,
+                    is_closed: failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION,
+                };
                 Err(PooledSendFailure {
-                    resend: match (request.body().is_sendable(), is_unsent, is_harmless) {
-                        (true, true, _) => Resend::Safe,
-                        (true, _, true) => Resend::Harmless,
-                        _ => Resend::No,
-                    },
+                    resend: evidence.resend(request.body(), freshness, options),
                     error: failed.error,
                 })
             }
@@ -254,12 +240,11 @@ impl Pool {
         if let Some(body) = unsent {
             *request.body_mut() = body;
         }
-        let is_harmless = is_silent_close && options.is_repeatable && freshness != ConnectionFreshness::New;
-        let resend = match request.body().is_sendable() {
-            true if is_unsent || is_refused => Resend::Safe,
-            true if is_harmless => Resend::Harmless,
-            _ => Resend::No,
+        let evidence = FailureEvidence {
+            is_unprocessed: is_unsent || is_refused,
+            is_closed: is_silent_close,
         };
+        let resend = evidence.resend(request.body(), freshness, options);
         Err(PooledSendFailure { error, resend })
     }
 
