@@ -62,14 +62,14 @@ pub(in crate::wire) enum Resend {
 
 /// What is known of a request that has no response head.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::wire) struct FailureEvidence {
+pub(in crate::wire) struct SendEvidence {
     /// Whether the upstream has certainly not begun the request.
     pub is_unprocessed: bool,
     /// Whether the connection closed within [`CLOSE_DETECTION`] and without a byte of a response.
     pub is_closed: bool,
 }
 
-impl FailureEvidence {
+impl SendEvidence {
     /// Whether the request with `body` can be sent again after it has failed on a connection of this freshness.
     pub fn resend(self, body: &Replay, freshness: ConnectionFreshness, options: SendOptions) -> Resend {
         if !body.is_sendable() {
@@ -98,7 +98,7 @@ mod tests {
                 is_repeatable,
             };
             let is_closed = true;
-            let evidence = FailureEvidence {
+            let evidence = SendEvidence {
                 is_unprocessed,
                 is_closed,
             };

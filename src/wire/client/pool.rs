@@ -27,7 +27,7 @@ use crate::wire::{
     client::{
         age::ConnectionAge,
         dial::{DialError, DialTarget, Dialer, HttpProtocol},
-        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness, FailureEvidence, Resend},
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness, Resend, SendEvidence},
         h2::{H2Pool, H2Stream},
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
@@ -204,7 +204,7 @@ impl Pool {
                 Ok(response.map(|()| Relay::from_http1(exchange, self.idle.clone(), options.idle)))
             }
             Err(failed) => {
-                let evidence = FailureEvidence {
+                let evidence = SendEvidence {
                     is_unprocessed: failed.is_silent_close && failed.is_unsent,
                     is_closed: failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION,
                 };
@@ -240,7 +240,7 @@ impl Pool {
         if let Some(body) = unsent {
             *request.body_mut() = body;
         }
-        let evidence = FailureEvidence {
+        let evidence = SendEvidence {
             is_unprocessed: is_unsent || is_refused,
             is_closed: is_silent_close,
         };
