@@ -29,26 +29,19 @@ impl File {
     pub fn read(path: &Path) -> Self {
         // A path that names nothing may name a file later.
         let is_regular = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-        Self::decode(path, is_regular, read_any_file(path, MAX_FILE))
+        Self {
+            path: path.to_owned(),
+            is_regular,
+            text: read_any_file(path, MAX_FILE).and_then(decode),
+        }
     }
 
     /// Reads the file at the same path again. Only a regular file is read: a pipe has been read to its end, or blocks.
     pub fn read_again(&self) -> Self {
-        Self::decode(&self.path, self.is_regular, read_file(&self.path, MAX_FILE))
-    }
-
-    fn decode(path: &Path, is_regular: bool, bytes: Result<Vec<u8>, String>) -> Self {
-        let text = bytes.and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
-                let line = memchr::memchr_iter(b'\n', valid).count() + 1;
-                format!("is not UTF-8 in line {line}; save it as UTF-8")
-            })
-        });
         Self {
-            path: path.to_owned(),
-            is_regular,
-            text,
+            path: self.path.clone(),
+            is_regular: self.is_regular,
+            text: read_file(&self.path, MAX_FILE).and_then(decode),
         }
     }
 
@@ -77,6 +70,15 @@ impl File {
             }
         }
     }
+}
+
+/// The text of a file. The error is a predicate that follows the file's path.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let line = memchr::memchr_iter(b'\n', valid).count() + 1;
+        format!("is not UTF-8 in line {line}; save it as UTF-8")
+    })
 }
 
 impl Config {
