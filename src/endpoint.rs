@@ -169,8 +169,8 @@ impl Endpoint {
             //                                            kept with       inspected  a key      able    read  name obj model  groups may
             Self::Responses       => ("responses",        Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Compact         => ("compact",          Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
-            Self::Response        => ("response",         Objects,        IfJson,    Balanced,  YES,    YES,  YES,     YES,   NamedResponse),
-            Self::Models          => ("models",           Models,         IfJson,    Balanced,  YES,    NO,   NO,      NO,    Get),
+            Self::Response        => ("response",         Objects,        IfJson,    Balanced,  NO,     YES,  YES,     YES,   NamedResponse),
+            Self::Models          => ("models",           Models,         IfJson,    Balanced,  NO,     NO,   NO,      NO,    Get),
             Self::ChatCompletions => ("chat_completions", Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Messages        => ("messages",         Generation,     Always,    ByContent, YES,    YES,  YES,     YES,   Post),
             Self::Embeddings      => ("embeddings",       Embeddings,     Always,    Balanced,  YES,    YES,  NO,      YES,   Post),
@@ -204,8 +204,8 @@ impl Endpoint {
         self.traits().keyless_routing
     }
 
-    /// Whether a request may be sent once more although an upstream may have begun to work on it, independent of its
-    /// method. Such a request generates something, or reads, or names the one object that it changes.
+    /// Whether a `POST` request may be sent once more although an upstream may have begun to work on it. Such a request
+    /// generates something, so the caller pays twice at worst.
     pub const fn is_repeatable(self) -> bool {
         self.traits().is_repeatable
     }
@@ -265,8 +265,8 @@ mod tests {
         let expected = "\
 responses        | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 compact          | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
-response         | objects        | IfJson | Balanced  | yes        | yes        | yes          | yes        | yes        | NamedResponse
-models           | models         | IfJson | Balanced  | yes        | no         | no           | no         | no         | Get
+response         | objects        | IfJson | Balanced  | no         | yes        | yes          | yes        | yes        | NamedResponse
+models           | models         | IfJson | Balanced  | no         | no         | no           | no         | no         | Get
 chat_completions | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 messages         | generation     | Always | ByContent | yes        | yes        | yes          | yes        | yes        | Post
 embeddings       | embeddings     | Always | Balanced  | yes        | yes        | yes          | no         | yes        | Post

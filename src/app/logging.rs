@@ -1,8 +1,9 @@
 //! The log on standard error. Standard output is left to the results of commands.
 //!
 //! A separate thread writes the lines, many at a time. If standard error is not read, lines are dropped and counted, and requests
-//! continue. A process that is killed loses the lines of its last 50 ms; a process that stops writes all of them.
+//! continue. Characters that a terminal does not print as they are become escapes. A process that is killed loses the lines of its last 50 ms; a process that stops writes all of them.
 
+mod escape;
 mod line;
 mod writer;
 
@@ -15,6 +16,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use self::{
+    escape::{EscapedLines, LineForm},
     line::{ACCESS, AccessLines},
     writer::{WriterGuard, WriterLimits},
 };
@@ -65,9 +67,15 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Log> {
         .with_target("steadfast", level)
         .with_target(ACCESS, level);
     let (lines, guard) = writer::start(io::stderr(), LIMITS)?;
+    let is_terminal = io::stderr().is_terminal();
+    let form = match format {
+        LogFormat::Json => LineForm::Json,
+        LogFormat::Text if is_terminal => LineForm::Coloured,
+        LogFormat::Text => LineForm::Plain,
+    };
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(lines)
-        .with_ansi(io::stderr().is_terminal());
+        .with_writer(EscapedLines { form, lines })
+        .with_ansi(is_terminal);
     let registry = tracing_subscriber::registry().with(targets);
     let installed = match format {
         LogFormat::Text => registry

@@ -2,10 +2,11 @@
 //!
 //! `cli` declares the commands and their flags; a new one is added there and in [`run`]. `serve` connects the layers: it
 //! loads the configuration (or starts the simulated accounts of `embedded`), makes the gateway, opens the listeners for
-//! `proxy` and `ops`, and runs `housekeeping` (with `memory`) and `reload` until a signal begins the `drain`. `logging` and `panics`
-//! decide what reaches standard error.
+//! `proxy` and `ops`, and runs `housekeeping` (with `memory`) and `reload` until a signal begins the `drain`. `logging` and
+//! `panics` decide what reaches standard error, and `announce` prints the addresses on standard output.
 
 mod against;
+mod announce;
 mod cli;
 mod drain;
 mod embedded;

@@ -1,11 +1,6 @@
 //! `steadfast serve`: sets the gateway up, starts its listeners, and stops them at a signal.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -14,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    announce,
     cli::{ConfigArgs, ServeArgs},
     drain::{self, StopSignals},
     embedded,
@@ -87,7 +83,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
         .map(|listener| listener.map(|listener| with_optional_tls(listener, identity.as_ref())))
         .collect::<Result<_, _>>()?;
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
-    announce(&public, &admin, &sims, &config)?;
+    announce::announce(&public, &admin, &sims, &config);
 
     let limits = ServeLimits {
         client_header: config.timeouts.client_header,
@@ -225,58 +221,5 @@ fn with_optional_tls(listener: Listener, identity: Option<&Arc<TlsIdentity>>) ->
     match identity {
         Some(identity) => listener.with_tls(identity.clone()),
         None => listener,
-    }
-}
-
-/// Prints the addresses and the upstreams on standard output. For simulated upstreams it also prints a request to try.
-fn announce(public: &[Listener], admin: &[Listener], sims: &[Sim], config: &Config) -> Result<(), AppError> {
-    let mut text = String::new();
-    for listener in public {
-        writeln!(text, "Steadfast listens on {}", url(listener))?;
-    }
-    for listener in admin {
-        writeln!(text, "The admin listener is on {}", url(listener))?;
-    }
-    if sims.is_empty() {
-        let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        writeln!(text, "Upstreams: {}", names.join(", "))?;
-    } else {
-        let names: Vec<&str> = sims.iter().map(Sim::name).collect();
-        writeln!(
-            text,
-            "The upstreams are simulated: {} run inside this process, without a model.",
-            names.join(" and ")
-        )?;
-        if let Some(address) = public.first().map(Listener::address) {
-            let target = match address {
-                Address::Tcp(address) => format!("http://{address}"),
-                Address::Unix(path) => format!("--unix-socket '{}' http://localhost", path.display()),
-            };
-            writeln!(
-                text,
-                "\nRun this command twice. Then change the key and run it again:\n"
-            )?;
-            writeln!(
-                text,
-                "  curl -i {target}/v1/responses -H 'content-type: application/json' \\"
-            )?;
-            writeln!(
-                text,
-                r#"    -d '{{"model":"gpt-5.2","input":"Hello, which account answers?","prompt_cache_key":"session-1"}}'"#
-            )?;
-            writeln!(text)?;
-        }
-    }
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
-}
-
-fn url(listener: &Listener) -> String {
-    let scheme = if listener.is_secure() { "https" } else { "http" };
-    match listener.address() {
-        Address::Tcp(address) => format!("{scheme}://{address}"),
-        address @ Address::Unix(_) => address.to_string(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     errors::{Errors, Location, ProblemList},
     load::Config,
-    secrets::{process_env, read_file},
+    secrets::{process_env, read_any_file, read_file},
     settings::Overrides,
 };
 
@@ -17,24 +17,37 @@ const MAX_FILE: u64 = 4 << 20;
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     path: PathBuf,
+    /// Whether the file can be read again: it is not a pipe or a device.
+    is_regular: bool,
     /// The text of the file, or the reason why it could not be read, as a predicate that follows the file's path.
     text: Result<String, String>,
 }
 
 impl File {
-    /// Reads the file at `path`. An unreadable file is not an error yet: [`File::parse`] reports it.
+    /// Reads the file at `path`, which may also be a pipe, such as one from a shell's `<(…)`. An unreadable file is not an
+    /// error yet: [`File::parse`] reports it.
     pub fn read(path: &Path) -> Self {
-        let text = read_file(path, MAX_FILE).and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
-                let line = memchr::memchr_iter(b'\n', valid).count() + 1;
-                format!("is not UTF-8 in line {line}; save it as UTF-8")
-            })
-        });
+        // A path that names nothing may name a file later.
+        let is_regular = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
         Self {
             path: path.to_owned(),
-            text,
+            is_regular,
+            text: read_any_file(path, MAX_FILE).and_then(decode),
         }
+    }
+
+    /// Reads the file at the same path again. Only a regular file is read: a pipe has been read to its end, or blocks.
+    pub fn read_again(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            is_regular: self.is_regular,
+            text: read_file(&self.path, MAX_FILE).and_then(decode),
+        }
+    }
+
+    /// Whether the file was a regular one at the first reading, so that it can change and be read again.
+    pub fn is_regular(&self) -> bool {
+        self.is_regular
     }
 
     /// The path from which the file was read.
@@ -57,6 +70,15 @@ impl File {
             }
         }
     }
+}
+
+/// The text of a file. The error is a predicate that follows the file's path.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let line = memchr::memchr_iter(b'\n', valid).count() + 1;
+        format!("is not UTF-8 in line {line}; save it as UTF-8")
+    })
 }
 
 impl Config {

@@ -1,6 +1,11 @@
 //! Resolves secrets and reads the files that a configuration names. No error and no warning contains a secret.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::{self, File, FileType, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::Path,
+};
 
 use http::HeaderValue;
 
@@ -112,14 +117,46 @@ pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// Reads a file of at most `limit` bytes; the error is a predicate that follows the file's path.
+/// Reads a regular file of at most `limit` bytes; the error is a predicate that follows the file's path. Any other kind of
+/// file is refused before it is opened: a pipe blocks until another process writes to it, a device may never end, and
+/// opening one can have effects.
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let kind = |metadata: io::Result<fs::Metadata>| metadata.map(|metadata| metadata.file_type()).map_err(unreadable);
+    check_regular(kind(fs::metadata(path))?)?;
+    // The file may have been replaced meanwhile. A pipe that is opened without blocking does not wait for a writer.
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(unreadable)?;
+    check_regular(kind(file.metadata())?)?;
+    read_open(file, limit)
+}
+
+/// Reads a file of any kind, for example a pipe, of at most `limit` bytes; the error is a predicate that follows the file's
+/// path.
+pub(super) fn read_any_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    read_open(File::open(path).map_err(unreadable)?, limit)
+}
+
+fn read_open(file: File, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(format!("is larger than {}", show_size(limit)));
     }
     Ok(bytes)
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+fn check_regular(kind: FileType) -> Result<(), String> {
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(format!("cannot be read: it is {what}, not a regular file"))
 }

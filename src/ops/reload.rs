@@ -129,9 +129,13 @@ impl Reloader {
     }
 
     /// The files and directories that the configuration is read from: the main file, if there is one, and those that it
-    /// names.
+    /// names. There are none if the main file was a pipe, which cannot be read again.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let main = self.last.lock().file.as_ref().map(|file| file.path().to_owned());
+        let last = self.last.lock();
+        if last.file.as_ref().is_some_and(|file| !file.is_regular()) {
+            return Vec::new();
+        }
+        let main = last.file.as_ref().map(|file| file.path().to_owned());
         let named = self.config.load();
         main.into_iter().chain(named.files().map(Path::to_owned)).collect()
     }
@@ -168,14 +172,13 @@ impl Reloader {
 
     fn run(&self, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
         let mut last = self.last.lock();
-        let Some(path) = last.file.as_ref().map(File::path) else {
+        let Some(file) = last.file.as_ref().map(File::read_again) else {
             tracing::warn!(
                 trigger = trigger.label(),
                 "no file to reload: the process was started without one"
             );
             return (ReloadResult::NoFile, None);
         };
-        let file = File::read(path);
         let (result, shrink) = self.apply(&file, trigger);
         let is_same = last.file.as_ref() == Some(&file);
         let problems = match &result {

@@ -212,3 +212,66 @@ async fn an_unread_log_does_not_block_requests() {
         assert_eq!(client::get(address, "/nowhere").await.status, 404);
     }
 }
+
+/// Characters that change how a terminal shows a line, as an escape of JSON and as UTF-8.
+const HOSTILE: [(&str, char); 8] = [
+    ("\\u001b", '\u{1b}'),
+    ("\\u000a", '\n'),
+    ("\\u007f", '\u{7f}'),
+    ("\\u009b", '\u{9b}'),
+    ("\\u202e", '\u{202e}'),
+    ("\\u2066", '\u{2066}'),
+    ("\\u2028", '\u{2028}'),
+    ("\\ufeff", '\u{feff}'),
+];
+
+#[tokio::test]
+async fn no_line_contains_a_character_that_a_terminal_obeys() {
+    for format in ["text", "json"] {
+        let sim = sim("a").await;
+        let gateway =
+            Gateway::configured_with(&upstream(&sim, ""), &["--log-format", format, "--log-level", "trace"]).await;
+        for (number, (escape, raw)) in HOSTILE.into_iter().enumerate() {
+            // In the path and in fields of requests, as far as HTTP allows it.
+            let name = if raw.is_ascii() { String::new() } else { raw.to_string() };
+            let body = format!(r#"{{"model":"m{escape}m","input":"hi{escape}","prompt_cache_key":"{escape}"}}"#);
+            let length = body.len();
+            let head = format!(
+                "POST /v1/responses{name}?{name} HTTP/1.1\r\nhost: localhost\r\nuser-agent: {name}\r\nx-request-id: r{name}\r\n\
+                 session-id: s{name}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
+            wire::ask(gateway.address, head.clone()).await;
+            wire::ask(
+                gateway.address,
+                head.replacen(&format!("/v1/responses{name}?{name}"), "/v1/responses", 1),
+            )
+            .await;
+            // In the answer of the upstream: as a valid one, and as one that is not HTTP.
+            let error =
+                json!({"error": {"message": format!("try{raw}"), "type": format!("t{raw}"), "code": raw.to_string()}});
+            for act in [
+                Act::reply(http::StatusCode::TOO_MANY_REQUESTS, &error),
+                Act::reply(http::StatusCode::UNAUTHORIZED, &error),
+                Act::answer(ScriptedAnswer::Raw(
+                    format!("HTTP/1.1 2{raw}0 {raw}\r\nx{raw}: {raw}\r\n\r\n").into(),
+                )),
+            ] {
+                sim.script().once("/v1/responses", act);
+                wire::ask(gateway.address, wire::post("/v1/responses", crate::kit::WHOLE)).await;
+            }
+            let last = wire::post(&format!("/v1/end-{number}"), "{}");
+            wire::ask(gateway.address, last).await;
+            gateway.log_until(&format!("/v1/end-{number}")).await;
+        }
+        for line in gateway.log() {
+            let is_shown = |next: char| next == '\u{fffd}' || matches!(next, ' '..='~');
+            assert!(line.chars().all(is_shown), "{line:?}");
+            if format == "json" {
+                let told: Value = serde_json::from_str(&line).expect("JSON");
+                assert!(told["timestamp"].is_string(), "{line}");
+            } else {
+                assert!(line.starts_with("20"), "each line begins with its time: {line}");
+            }
+        }
+    }
+}

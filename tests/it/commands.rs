@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::kit::{
-    commands::{assert_failed, lossy_text, write_config},
-    gateway::steadfast,
+    commands::{assert_failed, lossy_text, make_irregular, write_config},
+    gateway::{scratch, steadfast},
     keys::sha256_hex,
 };
 
@@ -239,6 +239,75 @@ async fn a_closed_standard_output_is_not_an_error() {
         assert!(output.status.success(), "{}", lossy_text(&output.stderr));
         assert_eq!(lossy_text(&output.stderr), "");
     }
+}
+
+#[tokio::test]
+async fn a_full_standard_output_is_an_error() {
+    for arguments in [
+        &["route", "key"][..],
+        &["route", "key", "--json"],
+        &["check"],
+        &["key"],
+        &["schema"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        command.args(arguments).stdout(full.expect("the device exists"));
+        let output = command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let output = output.wait_with_output().await.expect("the program exits");
+        let shown = lossy_text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {shown}");
+        assert!(
+            shown.contains("No space left") && !shown.contains("panicked"),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_of_other_kinds_are_refused_at_once() {
+    for kind in ["a pipe", "a device", "a directory", "a socket"] {
+        let folder = scratch();
+        make_irregular(kind, &folder.join("x"));
+        let secret = VALID.replace("env:STEADFAST_TEST_KEY", "file:x");
+        let ca = VALID.replacen("api_key", "ca = \"x\"\napi_key", 1);
+        let keys = format!("server.keys_file = \"x\"\n{VALID}");
+        let tls = format!("server.tls = {{ cert = \"x\", key = \"x\" }}\n{VALID}");
+        for (what, config) in [("secret", secret), ("ca", ca), ("keys", keys), ("tls", tls)] {
+            if (what, kind) == ("keys", "a directory") {
+                // A folder of files of keys is one of the forms of this setting.
+                continue;
+            }
+            let path = folder.join("steadfast.toml");
+            std::fs::write(&path, config).expect("a writable folder");
+            let output = steadfast(&["check", "-c", path.to_str().expect("text")]).await;
+            let shown = assert_failed(&output);
+            assert!(
+                shown.contains(&format!("it is {kind}, not a regular file")),
+                "{what}: {shown}"
+            );
+        }
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+#[tokio::test]
+async fn the_main_file_may_be_a_pipe_at_the_start() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "printf %s \"$1\" | \"$0\" check -c /dev/stdin"]);
+    command
+        .args([env!("CARGO_BIN_EXE_steadfast"), VALID])
+        .env("STEADFAST_TEST_KEY", "k");
+    let output = command.output().await.expect("the shell runs");
+    assert_eq!(
+        lossy_text(&output.stdout),
+        "valid: 2 upstreams\n",
+        "{}",
+        lossy_text(&output.stderr)
+    );
 }
 
 #[tokio::test]

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use steadfast::sim::{Act, Rule, Sim};
 
 use crate::kit::{
-    client,
+    WHOLE, client,
     gateway::{Gateway, upstream},
+    gateway_with_sim,
     sessions::{key_with_home, send_turn, usage_limit_reached},
     sims,
     streams::{Dialect, Effect, check_failover},
+    wire,
 };
 
 /// The number of requests that all accounts have received.
@@ -176,5 +178,32 @@ async fn an_account_cools_down_for_the_longest_time_that_its_answer_names() {
             &format!("{fields:?} {body}"),
         )
         .await;
+    }
+}
+
+#[tokio::test]
+async fn an_account_cools_down_for_seven_days_at_most() {
+    const SEVEN_DAYS: u64 = 7 * 86_400;
+    for (name, value) in [
+        ("retry-after", "604801"),
+        ("retry-after", "99999999"),
+        ("retry-after", "18446744073709551616"),
+        ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ("retry-after-ms", "999999999999999"),
+        ("x-ratelimit-reset-tokens", "9000d"),
+    ] {
+        let (sim, gateway) = gateway_with_sim("").await;
+        let plain = json!({"error": {"code": "rate_limit_exceeded", "message": "no"}});
+        let act = Act::reply(StatusCode::TOO_MANY_REQUESTS, &plain);
+        sim.script()
+            .always(act.header(HeaderName::from_static(name), HeaderValue::from_static(value)));
+        for _ in 0..2 {
+            let answer = wire::ask(gateway.address, wire::post("/v1/responses", WHOLE)).await;
+            let seconds = answer
+                .header("retry-after")
+                .and_then(|seconds| seconds.parse::<u64>().ok());
+            let is_bound = seconds.is_some_and(|seconds| (SEVEN_DAYS - 60..=SEVEN_DAYS).contains(&seconds));
+            assert!(answer.status == 429 && is_bound, "{name}: {value}: {answer:?}");
+        }
     }
 }

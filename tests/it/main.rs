@@ -58,6 +58,7 @@ mod readme;
 mod recordings;
 mod refused_accounts;
 mod reload;
+mod resends;
 mod resource_refusals;
 mod rights;
 mod search;

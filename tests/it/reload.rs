@@ -1,15 +1,17 @@
 //! Reloads: a new configuration is applied as a whole or not at all.
 
-use std::{fs, os::unix::fs::symlink, time::Duration};
+use std::{fs, os::unix::fs::symlink, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use steadfast::sim::{Act, Point, Sim};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::kit::{
     client::{self, Reply, post},
+    commands::make_irregular,
     gateway::{FILE, Gateway, scratch, upstream, upstream_at},
     sessions::responses_request,
     sim, sim_with, sims, until,
@@ -360,4 +362,73 @@ async fn a_smaller_buffer_limit_respects_buffered_bodies() {
     })
     .await;
     assert_eq!(send_turn(&gateway, "s").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_of_a_file_that_is_not_regular_is_refused() {
+    let sims = sims(1).await;
+    let gateway = Gateway::before(&sims, "").await;
+    let path = gateway.file();
+    for kind in ["a pipe", "a device", "a directory", "a socket"] {
+        fs::remove_file(&path).expect("a file");
+        make_irregular(kind, &path);
+        let reply = reload(&gateway).await;
+        let expected = format!("it is {kind}, not a regular file");
+        assert!(reply.text().contains(&expected), "{kind}: {}", reply.text());
+        gateway.signal("HUP").await;
+        gateway.log_until(&expected).await;
+        assert_eq!(
+            send_turn(&gateway, "s1").await.status,
+            200,
+            "the old configuration stays in force"
+        );
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        gateway.write(&file(&sims));
+        assert_eq!(reload(&gateway).await.json(), json!({"outcome": "unchanged"}), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_from_a_pipe_is_not_reloaded() {
+    let sim = sim("a").await;
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_steadfast"))
+        .args(["-c", "/dev/stdin", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .env("STEADFAST_TEST_KEY", "k")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let mut input = child.stdin.take().expect("piped");
+    input
+        .write_all(upstream(&sim, "").as_bytes())
+        .await
+        .expect("the program reads");
+    drop(input);
+    let mut printed = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut addresses: Vec<std::net::SocketAddr> = Vec::new();
+    while addresses.len() < 2 {
+        let line = printed.next_line().await.expect("text").expect("an address");
+        addresses.extend(
+            line.split_once("http://")
+                .and_then(|(_, address)| address.parse::<std::net::SocketAddr>().ok()),
+        );
+    }
+    let reply = client::send(addresses[1], post("/api/reload", "")).await;
+    assert!(
+        reply.text().contains("it is a pipe, not a regular file"),
+        "{}",
+        reply.text()
+    );
+    let request = responses_request(json!({"input": "hi"}), &[]);
+    assert_eq!(client::send(addresses[0], request).await.status, 200);
+    child.start_kill().expect("the program runs");
+    let output = child.wait_with_output().await.expect("the program ends");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(
+        log.matches("not reloaded").count(),
+        1,
+        "only the reload that was asked for: {log}"
+    );
 }

@@ -1,14 +1,20 @@
 //! The command `serve`: its flags, the text that it prints, and errors at the start.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, process::Command};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, UnixStream},
+    process::Command,
+};
 
 use crate::kit::{
-    client,
+    TIMEOUT, client,
     commands::{assert_failed, lossy_text},
-    gateway::{Gateway, steadfast},
+    gateway::{Gateway, scratch, steadfast},
     sessions::responses_request,
-    sims,
+    sims, until,
 };
 
 #[tokio::test]
@@ -133,5 +139,93 @@ async fn an_address_in_use_is_reported() {
             said.contains(&address) && said.contains("in use") && said.lines().count() == 1,
             "{said}"
         );
+    }
+}
+
+/// Waits until the program names its address in the log, and sends a request there. Returns the log so far.
+async fn served_without_output(mut command: Command, what: &str) -> String {
+    let mut child = command
+        .env("STEADFAST_TEST_KEY", "k")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut log = String::new();
+    let address = loop {
+        let line = tokio::time::timeout(TIMEOUT, lines.next_line()).await;
+        let line = line.unwrap_or_else(|_| panic!("{what}: no address in {log}"));
+        let line = line.expect("text").unwrap_or_else(|| panic!("{what}: ended: {log}"));
+        log.push_str(&line);
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        if let Some(url) = told["listen"].as_str() {
+            break url.strip_prefix("http://").and_then(|address| address.parse().ok());
+        }
+    };
+    let reply = client::get(address.expect("an address"), "/nowhere").await;
+    assert_eq!(reply.status, 404, "{what}");
+    log
+}
+
+const FLAGS: [&str; 6] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+    "--log-format",
+    "json",
+];
+
+fn shell(redirections: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("exec \"$0\" \"$@\" {redirections}");
+    command
+        .args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")])
+        .args(flags);
+    command
+}
+
+#[tokio::test]
+async fn the_program_serves_without_standard_output() {
+    for redirection in [">&-", ">/dev/full", ">/dev/null", "<&- >&-"] {
+        let log = served_without_output(shell(redirection, &FLAGS), redirection).await;
+        assert_eq!(log.matches("standard output").count(), 1, "{redirection}: {log}");
+    }
+    for (what, is_full) in [("without a reader", false), ("full", true)] {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        if is_full {
+            std::io::Write::write_all(&mut writer, &[b'x'; 64 << 10]).expect("the capacity of a pipe");
+        }
+        let reader = Some(reader).filter(|_| is_full);
+        let mut command = shell("", &FLAGS);
+        command.stdout(writer);
+        let log = served_without_output(command, what).await;
+        assert_eq!(log.matches("standard output").count(), 1, "{what}: {log}");
+        drop(reader);
+    }
+}
+
+#[tokio::test]
+async fn the_program_serves_without_any_output() {
+    for redirections in [">&- 2>&-", ">/dev/full 2>/dev/full"] {
+        let folder = scratch();
+        let path = folder.join("s.sock");
+        let socket = format!("unix:{}", path.display());
+        let flags = ["--listen", &socket, "--admin", "127.0.0.1:0"];
+        let mut child = shell(redirections, &flags)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        for _ in 0..3 {
+            let mut stream = until("the socket", || async { UnixStream::connect(&path).await.ok() }).await;
+            let request = b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).await.expect("the peer reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("text");
+            // A socket that took the number of a closed output would get log lines too.
+            assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with('}'), "{answer}");
+        }
+        assert!(child.try_wait().expect("a state").is_none(), "the program still runs");
+        let _ = std::fs::remove_dir_all(folder);
     }
 }

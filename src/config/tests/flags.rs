@@ -134,7 +134,7 @@ fn files_are_found_beside_the_configuration() {
             "file:missing",
             "/missing\", which cannot be read: No such file or directory (os error 2)",
         ),
-        ("file:.", "which cannot be read: Is a directory (os error 21)"),
+        ("file:.", "which cannot be read: it is a directory, not a regular file"),
         ("file:empty", "must not be empty, but \"file:empty\" is"),
         (
             "file:two-lines",

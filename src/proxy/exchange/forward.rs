@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
@@ -84,10 +84,7 @@ impl ModelSyntax {
 impl HttpSender {
     /// A sender of the request `admitted`, whose body has been `inspected`.
     pub fn new(admitted: Admitted<'_>, inspected: Inspected, limits: RequestLimits, clock: Clock) -> Self {
-        // A generation may be sent again before it is answered: at worst, the caller pays for it twice. Any other
-        // request that an upstream may have begun is not sent again.
-        let is_repeatable = admitted.method.is_idempotent() || admitted.target.endpoint.is_repeatable();
-        let is_safe = admitted.method.is_safe();
+        let repeatability = repeatability(&admitted.method, &admitted.target);
         let objects = named_objects(&admitted, &inspected);
         let is_plain = admitted.coding == EncodingKind::Identity;
         let content = answer_content(&admitted.method, &admitted.target, inspected.facts.store);
@@ -107,11 +104,7 @@ impl HttpSender {
                 Some(_) => ModelSyntax::Plain,
                 None => ModelSyntax::Json,
             },
-            repeatability: match (is_safe, is_repeatable) {
-                (true, _) => Repeatability::Safe,
-                (false, true) => Repeatability::Repeatable,
-                (false, false) => Repeatability::Once,
-            },
+            repeatability,
             objects,
             content,
             limits,
@@ -247,6 +240,20 @@ fn log_loop(upstream: &Upstream, clock: Clock) {
             upstream = &*upstream.name,
             "the upstream leads back to a gateway that has sent the request; correct its base_url"
         );
+    }
+}
+
+/// Whether a request may be sent again although an upstream may have begun it. A generation may: at worst, the caller pays
+/// for it twice. So may a count of tokens, which changes nothing.
+///
+/// A header `idempotency-key` does not change this. It is passed on, but no upstream is known to honour it at every endpoint,
+/// and one that ignores it would make the object twice.
+fn repeatability(method: &Method, target: &RequestTarget) -> Repeatability {
+    let is_generation = target.endpoint.is_repeatable() || target.counts_tokens();
+    match method.is_safe() {
+        true => Repeatability::Safe,
+        false if method.is_idempotent() || (*method == Method::POST && is_generation) => Repeatability::Repeatable,
+        false => Repeatability::Once,
     }
 }
 

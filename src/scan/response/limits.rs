@@ -18,8 +18,9 @@
 //! | value | meaning |
 //! | --- | --- |
 //! | a number | a delay in seconds (in a field for milliseconds: in milliseconds), or, if that is more than a year, a moment since 1970 in seconds, milliseconds, microseconds or nanoseconds |
+//! | more than a year away, also a number with hundreds of digits | a year, if no other dialect of [`REFUSALS`] names an earlier moment. Policy bounds a cooldown to seven days |
 //! | zero, or a moment that has passed | the limit is over; counts only if no dialect names a later moment. The account then cools down as after a limit that names no reset, for longer each time. Zero in a field for a moment, or in that of a window (Azure), means nothing |
-//! | negative (Azure: `-1`), not a number, more than a year away | nothing, as if it were absent |
+//! | negative (Azure: `-1`), not a number, more than a year ago (in a field for a delay, such a number is a long delay) | nothing, as if it were absent |
 //! | two fields of the same name | the later one |
 //! | `retry-after-ms: 1500` with `retry-after: 2` | 1.5 seconds: the same time, rounded up |
 //!
@@ -31,7 +32,7 @@
 
 use std::time::Duration;
 
-use source::Dialect;
+use source::{Dialect, MAX_RESET};
 
 mod body;
 mod codex;
@@ -58,7 +59,10 @@ const WINDOWS: [Dialect; 2] = [headers::windows, codex::windows];
 
 /// The time until the limit is reset. It is zero if a dialect names a moment that has passed, and none names a later one.
 pub(super) fn reset_after(source: &LimitSource<'_>) -> Option<Duration> {
-    let refusal = REFUSALS.iter().filter_map(|dialect| dialect(source)).max();
+    let refusals = REFUSALS.map(|dialect| dialect(source));
+    let named = || refusals.into_iter().flatten();
+    let near = named().filter(|reset| *reset < MAX_RESET && !reset.is_zero()).max();
+    let refusal = near.or_else(|| named().max());
     let of_window = || {
         let mut resets = WINDOWS.iter().filter_map(|dialect| dialect(source));
         resets.find(|reset| !reset.is_zero())

@@ -150,8 +150,7 @@ impl H2Pool {
         // The latest connection is used first, so that unneeded connections become idle.
         connections.iter().rev().find_map(|connection| {
             let freshness = connection.freshness(now);
-            let is_allowed = policy == CheckoutPolicy::AnyOpen || freshness == ConnectionFreshness::RecentlyUsed;
-            let is_eligible = connection.stream_count() < MAX_STREAMS && is_allowed;
+            let is_eligible = connection.stream_count() < MAX_STREAMS && policy.allows(freshness);
             is_eligible.then(|| (connection.open_stream(), freshness))
         })
     }

@@ -18,7 +18,7 @@ use crate::wire::{
     client::{
         freshness::CLOSE_DETECTION,
         h2::H2Stream,
-        send_error::{SendError, is_closed},
+        send_error::{SendError, is_closed, is_unprocessed},
         send_options::SendOptions,
     },
     limits::is_head_too_large,
@@ -29,6 +29,8 @@ pub(in crate::wire) struct H2SendFailure {
     pub error: SendError,
     /// The request's body, if nothing of the request was written.
     pub unsent: Option<Replay>,
+    /// Whether the upstream has said that it did not process the request (RFC 9113 section 8.7).
+    pub is_refused: bool,
     /// Whether the connection closed soon and without a byte of a response. Such a connection was most likely closed
     /// before.
     pub is_silent_close: bool,
@@ -53,6 +55,7 @@ impl H2Stream {
         let response = response.map_err(|error| H2SendFailure {
             error,
             unsent: None,
+            is_refused: false,
             is_silent_close: false,
             is_timeout: true,
         })?;
@@ -62,6 +65,7 @@ impl H2Stream {
             let is_silent = self.reads.count() == reads_before;
             H2SendFailure {
                 is_silent_close: is_silent && begun.elapsed() < CLOSE_DETECTION && is_closed(&error),
+                is_refused: is_unprocessed(&error),
                 error: SendError::from(&error),
                 unsent,
                 is_timeout: false,
@@ -73,6 +77,7 @@ impl H2Stream {
                 error: SendError::Broken(problem.to_owned()),
                 unsent: None,
                 is_silent_close: false,
+                is_refused: false,
                 is_timeout: false,
             }),
         }

@@ -33,10 +33,11 @@ struct IdleConnection {
 
 impl IdleConnection {
     fn freshness(&self, now: Instant) -> ConnectionFreshness {
-        if self.connection.is_reused && now.duration_since(self.since) < CLOSE_DETECTION {
-            ConnectionFreshness::RecentlyUsed
-        } else {
-            ConnectionFreshness::MaybeStale
+        let is_recent = now.duration_since(self.since) < CLOSE_DETECTION;
+        match (is_recent, self.connection.is_reused) {
+            (true, true) => ConnectionFreshness::RecentlyUsed,
+            (true, false) => ConnectionFreshness::RecentlyOpened,
+            (false, _) => ConnectionFreshness::MaybeStale,
         }
     }
 
@@ -79,7 +80,7 @@ impl IdleConnections {
         let now = Instant::now();
         while let Some(last) = stack.pop() {
             let freshness = last.freshness(now);
-            if freshness != ConnectionFreshness::RecentlyUsed && policy == CheckoutPolicy::RecentlyUsedOnly {
+            if !policy.allows(freshness) {
                 // The connections below this one have been idle for longer.
                 stack.push(last);
                 return None;
@@ -153,7 +154,7 @@ mod tests {
         idle.put(first);
         assert!(idle.take(CheckoutPolicy::RecentlyUsedOnly).is_none());
         let (first, freshness_of_first) = idle.take(CheckoutPolicy::AnyOpen).expect("it is open");
-        assert_eq!(freshness_of_first, ConnectionFreshness::MaybeStale);
+        assert_eq!(freshness_of_first, ConnectionFreshness::RecentlyOpened);
         idle.put(first);
         let taken = idle.take(CheckoutPolicy::RecentlyUsedOnly);
         assert_eq!(freshness(taken), Some(ConnectionFreshness::RecentlyUsed));

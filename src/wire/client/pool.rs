@@ -1,9 +1,17 @@
 //! The connections to one upstream. They are kept open between requests.
 //!
 //! An upstream may close a connection at any time, and this side learns of the close only after a while. If a request
-//! was sent on such a connection, it is sent again on a new one, provided that a second processing does no harm. Any
-//! other request is sent again only if the upstream has most likely not begun it, so never after a failure on a
-//! connection that is [recently used](ConnectionFreshness::RecentlyUsed).
+//! was sent on such a connection, it is sent again on a new one, provided that a second processing does no harm.
+//!
+//! Any other request is sent again only if the upstream has certainly not begun it:
+//!
+//! | what happened | sent again |
+//! | --- | --- |
+//! | the connection was closed before the system accepted a byte of the request | yes |
+//! | an HTTP/2 upstream refused the stream, or the stream came after the last one that its `GOAWAY` frame names (RFC 9113 section 8.7) | yes |
+//! | the connection was closed or reset after that, with or without a byte of a response | no |
+//!
+//! To be lost seldom, such a request does not use a connection that has been [idle](CheckoutPolicy::NotIdle).
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +27,7 @@ use crate::wire::{
     client::{
         age::ConnectionAge,
         dial::{DialError, DialTarget, Dialer, HttpProtocol},
-        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness},
+        freshness::{CLOSE_DETECTION, CheckoutPolicy, ConnectionFreshness, Resend, SendEvidence},
         h2::{H2Pool, H2Stream},
         h2_request::H2SendFailure,
         idle::{IdleConnections, MAX_IDLE_TIME},
@@ -32,8 +40,13 @@ use crate::wire::{
     shortage::Shortage,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The pause before a connection is tried once more that this process lacked something for.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+/// The maximum number of further connections for a request that the upstream has certainly not begun.
+const MAX_REFUSALS: u32 = 2;
 
 /// The connections to one upstream.
 pub struct Pool {
@@ -71,8 +84,8 @@ enum RequestChannel {
 /// The reason why a request has no response head.
 struct PooledSendFailure {
     error: SendError,
-    /// Whether the connection had most likely been closed before. In that case the request can be sent again.
-    may_resend: bool,
+    /// Whether the request can be sent again on a new connection.
+    resend: Resend,
 }
 
 impl Pool {
@@ -122,8 +135,8 @@ impl Pool {
 
     /// Sends `request`, with its target in origin form and a `Host` header, and waits for the response head.
     ///
-    /// If the upstream has closed the pooled connection that is used, the request is sent again on a new connection,
-    /// provided that this is safe.
+    /// If the upstream has closed the pooled connection that is used, or has not begun the request, the request is sent
+    /// again on a new connection, provided that this is safe.
     ///
     /// # Errors
     /// See [`SendError`]. The request can be sent to another upstream if its body [can still be sent](Replay::is_sendable).
@@ -132,22 +145,44 @@ impl Pool {
         request: &mut Request<Replay>,
         options: SendOptions,
     ) -> Result<Response<Relay>, SendError> {
-        let policy = if request.body().is_repeatable() {
-            CheckoutPolicy::AnyOpen
-        } else {
-            CheckoutPolicy::RecentlyUsedOnly
+        let policy = match (request.body().is_repeatable(), options.is_repeatable) {
+            (true, true) => CheckoutPolicy::AnyOpen,
+            (true, false) => CheckoutPolicy::NotIdle,
+            (false, _) => CheckoutPolicy::RecentlyUsedOnly,
         };
         if let Some((channel, freshness)) = self.checkout(policy) {
             match self.send_on(channel, request, options, freshness).await {
                 Ok(response) => return Ok(response),
-                Err(failure) if !failure.may_resend => return Err(failure.error),
+                Err(failure) if failure.resend == Resend::No => return Err(failure.error),
                 Err(_) => {}
             }
         }
         // The rare branches are boxed, because a request's future is as large as its largest branch.
         let new = Box::pin(self.connect()).await.map_err(SendError::Dial)?;
-        let sent = self.send_on(new, request, options, ConnectionFreshness::New).await;
-        sent.map_err(|failure| failure.error)
+        match self.send_on(new, request, options, ConnectionFreshness::New).await {
+            Err(failure) if failure.resend == Resend::Safe => {
+                Box::pin(self.send_after_refusal(request, options, failure.error)).await
+            }
+            sent => sent.map_err(|failure| failure.error),
+        }
+    }
+
+    /// Sends a request that the upstream has certainly not begun on further new connections, at most [`MAX_REFUSALS`] of
+    /// them. `error` is the reason of the last failure.
+    async fn send_after_refusal(
+        &self,
+        request: &mut Request<Replay>,
+        options: SendOptions,
+        mut error: SendError,
+    ) -> Result<Response<Relay>, SendError> {
+        for _ in 0..MAX_REFUSALS {
+            let new = self.connect().await.map_err(SendError::Dial)?;
+            match self.send_on(new, request, options, ConnectionFreshness::New).await {
+                Err(failure) if failure.resend == Resend::Safe => error = failure.error,
+                sent => return sent.map_err(|failure| failure.error),
+            }
+        }
+        Err(error)
     }
 
     async fn send_on(
@@ -177,10 +212,13 @@ impl Pool {
                 Ok(response.map(|()| Relay::from_http1(exchange, self.idle.clone(), options.idle)))
             }
             Err(failed) => {
-                let was_closed = failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION;
+                let evidence = SendEvidence {
+                    is_unprocessed: failed.is_silent_close && failed.is_unsent,
+                    is_closed: failed.is_silent_close && begun.elapsed() < CLOSE_DETECTION,
+                };
                 Err(PooledSendFailure {
+                    resend: evidence.resend(request.body(), freshness, options),
                     error: failed.error,
-                    may_resend: was_closed && freshness.may_resend(options) && request.body().is_sendable(),
                 })
             }
         }
@@ -196,6 +234,7 @@ impl Pool {
         let H2SendFailure {
             error,
             unsent,
+            is_refused,
             is_silent_close,
             is_timeout,
         } = match stream.send(request, (&self.scheme, &self.authority), options).await {
@@ -205,18 +244,19 @@ impl Pool {
             }
             Err(failure) => failure,
         };
-        if is_timeout {
+        if is_timeout || is_refused {
             self.http2.retire(&stream);
         }
         let is_unsent = unsent.is_some();
         if let Some(body) = unsent {
             *request.body_mut() = body;
         }
-        let is_safe = is_silent_close && freshness.may_resend(options) && request.body().is_sendable();
-        Err(PooledSendFailure {
-            error,
-            may_resend: is_unsent || is_safe,
-        })
+        let evidence = SendEvidence {
+            is_unprocessed: is_unsent || is_refused,
+            is_closed: is_silent_close,
+        };
+        let resend = evidence.resend(request.body(), freshness, options);
+        Err(PooledSendFailure { error, resend })
     }
 
     /// Closes connections that have been idle for too long, and idle connections that are too old.
@@ -308,84 +348,5 @@ impl IdleHolder for Pool {
 
     fn close_idle_since(&self, until: Instant) -> usize {
         self.idle.close_idle_since(until) + self.http2.close_idle_since(until)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
-    };
-
-    use super::*;
-    use crate::wire::body::framing::Framing;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-    const OPTIONS: SendOptions = SendOptions {
-        head: LIMIT,
-        idle: LIMIT,
-        is_repeatable: false,
-    };
-
-    async fn pool() -> (Arc<Pool>, TcpListener) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("bound").to_string();
-        let target = DialTarget {
-            authority: address.parse().expect("an authority"),
-            tls: None,
-        };
-        (Pool::new(&target, LIMIT, LIMIT).expect("a pool"), listener)
-    }
-
-    async fn send(pool: &Pool) -> Result<u16, SendError> {
-        let mut request = Request::new(Replay::empty(Framing::None));
-        *request.uri_mut() = "/".parse().expect("a target");
-        let response = pool.send(&mut request, OPTIONS).await?;
-        Ok(response.status().as_u16())
-    }
-
-    /// Reads one request, and sends a response with `status` and without a body.
-    async fn respond(stream: &mut TcpStream, status: u16) {
-        let mut read = vec![0; 1 << 10];
-        assert!(stream.read(&mut read).await.expect("a request") > 0);
-        let response = format!("HTTP/1.1 {status} OK\r\ncontent-length: 0\r\n\r\n");
-        stream.write_all(response.as_bytes()).await.expect("written");
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_used_again_and_a_closed_one_is_replaced() {
-        let (pool, listener) = pool().await;
-        let upstream = async {
-            let (mut first, _) = listener.accept().await.expect("a connection");
-            respond(&mut first, 200).await;
-            respond(&mut first, 201).await;
-            drop(first);
-            let (mut second, _) = listener.accept().await.expect("another connection");
-            respond(&mut second, 202).await;
-        };
-        let client = async {
-            assert_eq!(pool.idle(), 0);
-            for status in 200..203 {
-                assert_eq!(send(&pool).await.expect("a response"), status);
-                assert_eq!(pool.idle(), 1);
-            }
-        };
-        tokio::join!(upstream, client);
-        pool.reap();
-        assert!(pool.idle() <= 1);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_fails_on_a_new_connection_is_not_sent_again() {
-        let (pool, listener) = pool().await;
-        let upstream = async {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            drop(stream);
-        };
-        let (sent, ()) = tokio::join!(send(&pool), upstream);
-        assert!(matches!(sent, Err(SendError::Broken(_))));
-        drop(listener);
-        assert!(matches!(send(&pool).await, Err(SendError::Dial(DialError::Connect(_)))));
     }
 }

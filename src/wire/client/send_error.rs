@@ -47,6 +47,17 @@ impl From<&hyper::Error> for SendError {
     }
 }
 
+/// Whether the error means that an HTTP/2 upstream has not processed the request, so that it can be sent again in any
+/// case (RFC 9113 section 8.7): the upstream has refused the stream, or the last stream in its `GOAWAY` frame came before
+/// this one. The h2 library reports a `GOAWAY` frame only to the streams after that last one.
+pub(in crate::wire) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|error| {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (is_refused || error.is_go_away())
+    })
+}
+
 /// Whether the error means that the connection was closed, as opposed to a violation of the protocol.
 pub(in crate::wire) fn is_closed(error: &hyper::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};

@@ -9,6 +9,7 @@ pub struct SendOptions {
     pub head: Duration,
     /// The maximum pause between two pieces of a body, in either direction.
     pub idle: Duration,
-    /// Whether the request may be sent again although the upstream may have begun to process it.
+    /// Whether the request may be sent again although the upstream may have begun to process it. Any other request is
+    /// sent again only if it is certain that the upstream has not begun it.
     pub is_repeatable: bool,
 }

@@ -26,6 +26,8 @@ pub(in crate::wire) struct UpstreamSocket {
     reads: Arc<ReadCounter>,
     /// Whether a write has failed because the upstream has closed its receiving side.
     is_write_closed: bool,
+    /// Whether a byte may have been sent since [`begin_request`](Self::begin_request).
+    may_have_sent: bool,
 }
 
 impl UpstreamSocket {
@@ -36,12 +38,34 @@ impl UpstreamSocket {
             stall: WriteStall::new(stall),
             reads: Arc::default(),
             is_write_closed: false,
+            may_have_sent: false,
         }
     }
 
     /// Counts the reads that returned bytes.
     pub fn reads(&self) -> Arc<ReadCounter> {
         self.reads.clone()
+    }
+
+    /// Marks that the bytes written from now on belong to a new request.
+    pub fn begin_request(&mut self) {
+        self.may_have_sent = false;
+    }
+
+    /// Whether the upstream may have received a byte of the current request. It has certainly received none if the system
+    /// has accepted none. A byte that was accepted counts as received, because the upstream may have read it even if the
+    /// connection was reset before it was acknowledged.
+    pub fn may_have_sent(&self) -> bool {
+        self.may_have_sent
+    }
+
+    /// Records the result of a write. A failed write to TLS may have sent records before it failed.
+    fn record_write(&mut self, result: &Poll<io::Result<usize>>) {
+        self.may_have_sent |= match result {
+            Poll::Ready(Ok(count)) => *count > 0,
+            Poll::Ready(Err(_)) => !matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_)),
+            Poll::Pending => false,
+        };
     }
 
     /// Returns what is known of the upstream's sending side without reading.
@@ -80,6 +104,7 @@ impl AsyncRead for UpstreamSocket {
 impl AsyncWrite for UpstreamSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.record_write(&result);
         let result = self.ignore_close(result, buf.len());
         self.stall.guard(cx, result)
     }
@@ -90,6 +115,7 @@ impl AsyncWrite for UpstreamSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.record_write(&result);
         let result = self.ignore_close(result, bufs.iter().map(|buf| buf.len()).sum());
         self.stall.guard(cx, result)
     }

@@ -64,6 +64,8 @@ pub(in crate::wire) struct ExchangeError {
     pub error: SendError,
     /// Whether the connection ended without a byte of response.
     pub is_silent_close: bool,
+    /// Whether the upstream has certainly received nothing of the request.
+    pub is_unsent: bool,
 }
 
 impl ExchangeError {
@@ -88,6 +90,7 @@ impl ExchangeError {
                 error.kind(),
                 BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
             ),
+            is_unsent: false,
             error: SendError::Broken(error.to_string()),
         }
     }
@@ -98,6 +101,7 @@ impl From<SendError> for ExchangeError {
         Self {
             error,
             is_silent_close: false,
+            is_unsent: false,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Http1Exchange {
             upload: Some(body),
         };
         exchange.connection.timeout.reset();
+        exchange.connection.socket.begin_request();
         head_writer::write_request(request, framing, &mut exchange.connection.write_buffer);
         let mut progress = HeadProgress::default();
         let head = poll_fn(|cx| exchange.poll_head(cx, request.method(), limit, &mut progress));
@@ -142,6 +147,7 @@ impl Http1Exchange {
             }
             Err(failed) => Err(ExchangeError {
                 is_silent_close: failed.is_silent_close && !progress.has_bytes,
+                is_unsent: !progress.has_bytes && !exchange.connection.socket.may_have_sent(),
                 ..failed
             }),
         }
@@ -367,6 +373,23 @@ mod tests {
         for (text, is_silent_close) in [("", true), ("HTTP/1.1 200", false)] {
             let failed = exchange_with(text).await.err().expect("an error");
             assert_eq!(failed.is_silent_close, is_silent_close, "{text:?}");
+            assert!(!failed.is_unsent, "the system has accepted the request");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_no_byte_was_accepted_is_unsent() {
+        for is_body_large in [false, true] {
+            let (connection, far) = connected();
+            drop(far);
+            let request = Request::post("/").header("host", "it").body(()).expect("a request");
+            let mut keep = crate::wire::body::kept::KeptBodyBuilder::default();
+            let length = if is_body_large { 1 << 20 } else { 1 };
+            keep.push(vec![b'x'; length].into());
+            let body = Replay::kept(keep.finish(None), Framing::Length(length as u64));
+            let failed = Http1Exchange::begin(connection, &request, body, LIMIT).await;
+            let failed = failed.err().expect("an error");
+            assert!(failed.is_silent_close && failed.is_unsent, "{:?}", failed.error);
         }
     }
 }

@@ -23,3 +23,17 @@ pub fn assert_failed(output: &Output) -> String {
     assert_eq!(lossy_text(&output.stdout), "");
     said
 }
+
+/// Makes a file of another kind at `path`.
+pub fn make_irregular(kind: &str, path: &std::path::Path) {
+    match kind {
+        "a pipe" => {
+            let status = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(status.expect("mkfifo runs").success());
+        }
+        "a device" => std::os::unix::fs::symlink("/dev/zero", path).expect("a writable folder"),
+        "a directory" => std::fs::create_dir(path).expect("a writable folder"),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(path).expect("a writable folder")),
+        other => panic!("{other}"),
+    }
+}

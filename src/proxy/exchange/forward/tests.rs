@@ -157,17 +157,38 @@ async fn turn_state_is_sent_to_its_issuer_only() {
     }
 }
 
-#[tokio::test]
-async fn generations_and_idempotent_requests_are_repeatable() {
-    let (gateway, snapshot) = gateway();
-    for (path, expected) in [
-        ("/v1/responses", Repeatability::Repeatable),
-        ("/v1/chat/completions", Repeatability::Repeatable),
-        ("/v1/files", Repeatability::Once),
+#[test]
+fn generations_and_idempotent_requests_are_repeatable() {
+    use Repeatability::{Once, Repeatable, Safe};
+    for (method, path, expected) in [
+        ("POST", "/v1/responses", Repeatable),
+        ("POST", "/v1/responses/compact", Repeatable),
+        ("POST", "/v1/responses/input_tokens", Repeatable),
+        ("POST", "/v1/chat/completions", Repeatable),
+        ("POST", "/v1/messages", Repeatable),
+        ("POST", "/v1/embeddings", Repeatable),
+        ("PATCH", "/v1/responses", Once),
+        ("POST", "/v1/responses/resp_1/cancel", Once),
+        ("POST", "/v1/chat/completions/chatcmpl-1", Once),
+        ("POST", "/v1/files", Once),
+        ("POST", "/v1/models/m", Once),
+        ("POST", "/v1/anything", Once),
+        ("PATCH", "/v1/anything", Once),
+        ("PUT", "/v1/files/file-1", Repeatable),
+        ("DELETE", "/v1/responses/resp_1", Repeatable),
+        ("GET", "/v1/files", Safe),
+        ("HEAD", "/v1/files", Safe),
+        ("OPTIONS", "/v1/files", Safe),
     ] {
-        let sender = SenderInput { path, fields: &[] }.sender(&gateway, &snapshot);
-        assert_eq!(sender.repeatability(), expected, "{path}");
-        assert!(sender.has_body());
+        let snapshot = gateway().1;
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("host", "gateway.test").body(()).expect("a request");
+        let admitted = kit::admit(&snapshot, request, Framing::None).expect("a good head");
+        assert_eq!(
+            repeatability(&admitted.method, &admitted.target),
+            expected,
+            "{method} {path}"
+        );
     }
 }
 

@@ -135,7 +135,11 @@ fn in_members(source: &LimitSource<'_>, object: &Map<String, Value>) -> Option<D
     if moments.is_some_and(|reset| !reset.is_zero()) {
         return moments;
     }
-    let delays = latest(&MILLISECONDS, &milliseconds).or_else(|| latest(&DELAYS, &|value| source.until_value(value)));
+    let seconds = |value: &Value| {
+        let seconds = || source.until_seconds(number_of(value)?);
+        source.until_value(value).or_else(seconds)
+    };
+    let delays = latest(&MILLISECONDS, &milliseconds).or_else(|| latest(&DELAYS, &seconds));
     delays.or(moments)
 }
 

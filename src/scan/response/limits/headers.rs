@@ -35,7 +35,10 @@ pub(super) fn retry_after(source: &LimitSource<'_>) -> Option<Duration> {
         named.filter_map(read).max()
     };
     let exact = latest(&RETRY_AFTER_MS, &|name| source.until_milliseconds(source.number(name)?));
-    let rounded = latest(&RETRY_AFTER, &|name| source.until_header(name));
+    let rounded = latest(&RETRY_AFTER, &|name| {
+        let seconds = || source.until_seconds(source.number(name)?);
+        source.until_header(name).or_else(seconds)
+    });
     // Seconds that are rounded up name the same time as the milliseconds.
     let is_same = |exact: &Duration| rounded.is_none_or(|rounded| rounded < *exact + Duration::from_secs(1));
     exact.filter(is_same).or(rounded)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     super::duration::find_wait,
     moment::leading_moment,
-    source::{LimitSource, is_plausible},
+    source::{LimitSource, MAX_RESET},
 };
 
 /// The phrases before a date, in the messages of upstreams seen so far. `将在` is Zhipu's.
@@ -34,7 +34,7 @@ const BETWEEN: [char; 6] = [' ', ':', '"', '\'', '`', '('];
 pub(super) fn reset(source: &LimitSource<'_>) -> Option<Duration> {
     let messages = [source.error.message, source.error.quoted];
     let resets = messages.into_iter().flatten().filter_map(|message| {
-        let wait = find_wait(message).filter(is_plausible);
+        let wait = find_wait(message).map(|wait| wait.min(MAX_RESET));
         wait.or_else(|| find_moment(source, message))
     });
     resets.max()

@@ -55,8 +55,8 @@ pub(super) fn leading_moment(text: &str, zone: UtcOffset) -> Option<Duration> {
     };
     let offset = reader.zone().unwrap_or(zone);
     let moment = PrimitiveDateTime::new(date, time).assume_offset(offset);
-    let nanoseconds = u64::try_from(moment.unix_timestamp_nanos()).ok()?;
-    Some(Duration::from_nanos(nanoseconds))
+    let seconds = u64::try_from(moment.unix_timestamp()).ok()?;
+    Some(Duration::new(seconds, moment.nanosecond()))
 }
 
 /// Reads the parts of a date from the beginning of a text. A part that is not there leaves the text as it is.

@@ -8,14 +8,18 @@ use time::UtcOffset;
 
 use super::{
     super::{
-        duration::{parse_decimal, parse_duration},
+        duration::{parse_decimal, parse_duration, saturating_seconds},
         error_object::ErrorObject,
     },
     moment::parse_moment,
 };
 
-/// A reset further away than this, in the past or in the future, is treated as a mistake. Limits last a month at most.
+/// The maximum time until a reset. A longer time counts as this one: the upstream does not want to be asked for long. Limits
+/// last a month at most. A moment that is further in the past is treated as a mistake.
 pub(in crate::scan::response) const MAX_RESET: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The first moment, in seconds since 1970, that a number of ten digits names. Smaller numbers are no moments.
+const FIRST_MOMENT: f64 = 1e9;
 
 /// The number of units in a second, in which upstreams count moments since 1970: seconds, milliseconds, microseconds and
 /// nanoseconds. A moment of this century is plausible in one of them only.
@@ -62,7 +66,7 @@ impl LimitSource<'_> {
             Value::Object(duration) => {
                 let seconds = duration.get("seconds").and_then(number_of)?;
                 let nanoseconds = duration.get("nanos").and_then(number_of).unwrap_or(0.0);
-                plausible_seconds(seconds + nanoseconds / 1e9)
+                saturating_seconds(seconds + nanoseconds / 1e9).map(|delay| delay.min(MAX_RESET))
             }
             _ => None,
         }
@@ -73,26 +77,42 @@ impl LimitSource<'_> {
         if let Some(number) = parse_decimal(text) {
             return self.until_number(number);
         }
-        let duration = parse_duration(&text.to_ascii_lowercase()).filter(is_plausible);
+        let duration = parse_duration(&text.to_ascii_lowercase());
+        let duration = duration.map(|duration| duration.min(MAX_RESET));
         duration.or_else(|| self.until(parse_moment(text, self.default_zone())?))
     }
 
     /// The time until the reset that `number` names. A small number is a delay in seconds, and a large one is a moment since
-    /// 1970 in one of the usual units.
+    /// 1970 in one of the usual units. A number that is neither is a long delay, unless it is a moment long ago.
     pub fn until_number(&self, number: f64) -> Option<Duration> {
-        let delay = plausible_seconds(number);
         let moments = || UNITS_PER_SECOND.iter().map(|units| number / units);
-        delay.or_else(|| moments().find_map(|seconds| self.until(Duration::try_from_secs_f64(seconds).ok()?)))
+        let moment = || {
+            let mut near = moments().filter_map(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let moment = near.find(|moment| moment.abs_diff(self.unix_now) <= MAX_RESET)?;
+            Some(moment.saturating_sub(self.unix_now))
+        };
+        let past = FIRST_MOMENT..self.unix_now.as_secs_f64();
+        let is_past = || moments().any(|seconds| past.contains(&seconds));
+        short_delay(number)
+            .or_else(moment)
+            .or_else(|| long_delay(number).filter(|_| !is_past()))
     }
 
-    /// The time until the reset that `number` names in a field for milliseconds.
+    /// The time until the reset that `number` names in a field for a delay in seconds. A number that is more than a year, and
+    /// no moment near the present, is a long delay.
+    pub fn until_seconds(&self, number: f64) -> Option<Duration> {
+        self.until_number(number).or_else(|| long_delay(number))
+    }
+
+    /// The time until the reset that `number` names in a field for a delay in milliseconds.
     pub fn until_milliseconds(&self, number: f64) -> Option<Duration> {
-        plausible_seconds(number / 1e3).or_else(|| self.until_number(number))
+        short_delay(number / 1e3).or_else(|| self.until_seconds(number))
     }
 
     /// The time until `moment`, which is a time since 1970. It is zero if `moment` has passed.
     pub fn until(&self, moment: Duration) -> Option<Duration> {
-        is_plausible(&moment.abs_diff(self.unix_now)).then(|| moment.saturating_sub(self.unix_now))
+        let is_long_ago = self.unix_now.saturating_sub(moment) > MAX_RESET;
+        (!is_long_ago).then(|| moment.saturating_sub(self.unix_now).min(MAX_RESET))
     }
 
     /// The time zone of a date without one. Zhipu (Z.ai) writes Beijing time, in errors with these codes:
@@ -115,11 +135,13 @@ pub(super) fn number_of(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| parse_decimal(value.as_str()?.trim()))
 }
 
-pub(super) fn is_plausible(duration: &Duration) -> bool {
-    *duration <= MAX_RESET
+/// The duration of `seconds`, if it is at most [`MAX_RESET`].
+fn short_delay(seconds: f64) -> Option<Duration> {
+    let delay = Duration::try_from_secs_f64(seconds).ok();
+    delay.filter(|delay| *delay <= MAX_RESET)
 }
 
-/// The duration of `seconds`, if that is a plausible time until a reset.
-pub(super) fn plausible_seconds(seconds: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds).ok().filter(is_plausible)
+/// [`MAX_RESET`], if `seconds` are more than that.
+fn long_delay(seconds: f64) -> Option<Duration> {
+    (seconds > MAX_RESET.as_secs_f64()).then_some(MAX_RESET)
 }

@@ -1,5 +1,7 @@
 //! The table of the forms in which upstreams name a reset.
 
+mod far;
+
 use http::{HeaderMap, HeaderName};
 use proptest::prelude::*;
 use serde_json::json;
@@ -259,12 +261,10 @@ fn a_value_that_makes_no_sense_is_skipped() {
         "soon",
         "never",
         "",
-        "99999999999",
         "44 fortnights",
         "2026-13-01T00:00:00Z",
         "2026-11-31 12:00:00",
         "1970-01-01T00:00:00Z",
-        "9999-12-31T23:59:59Z",
         "25:00:00",
         "2026-11-23T24:61:00Z",
         "0001-01-01T00:00:00Z",
