@@ -1,10 +1,6 @@
 //! Periodic maintenance: cooldowns, the retry budget, idle upstream connections and memory.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use crate::state::Gateway;
 
@@ -30,7 +26,7 @@ pub(super) async fn maintain(gateway: Arc<Gateway>) {
         for upstream in gateway.snapshot().upstreams() {
             upstream.pool.reap();
         }
-        let open = gateway.connections.load(Ordering::Relaxed);
+        let open = gateway.connections.open();
         peak = open.max(peak);
         if peak >= PEAK && open <= peak / 2 {
             peak = open;

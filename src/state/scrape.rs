@@ -1,6 +1,6 @@
 //! A scrape: the counts of all requests, and the current values of gauges.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::time::Duration;
 
 use super::{
     Gateway, Upstream,
@@ -27,8 +27,17 @@ impl Gateway {
         for upstream in self.snapshot().upstreams() {
             expose_health(upstream, now, &mut exposition);
         }
+        self.expose_shed(&mut exposition);
         self.expose_levels(&mut exposition);
         exposition.into_text()
+    }
+
+    fn expose_shed(&self, exposition: &mut Exposition) {
+        let help = "Idle client connections that were closed for new clients, because the maximum number was open.";
+        let family = Description::new("client_connections_shed_total", help);
+        for (listener, counts) in [("public", &self.connections), ("admin", &self.admin_connections)] {
+            exposition.counter(family, &[("listener", listener)], counts.shed());
+        }
     }
 
     fn expose_levels(&self, exposition: &mut Exposition) {
@@ -41,11 +50,7 @@ impl Gateway {
             "Sessions that are pinned to an upstream.",
             self.runtime.pins.len(),
         );
-        level(
-            "connections",
-            "Open client connections.",
-            self.connections.load(Relaxed),
-        );
+        level("connections", "Open client connections.", self.connections.open());
         level(
             "buffered_bytes",
             "Bytes of request bodies held in memory.",

@@ -32,6 +32,7 @@ mod headers;
 mod heads;
 mod hostile;
 mod http1;
+mod idle_connections;
 mod leaks;
 mod limited_accounts;
 mod limited_turns;

@@ -17,14 +17,15 @@ use http::{
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::interval;
+use tokio::time::{Instant, interval, timeout};
 
 use crate::wire::{
     body::{h2_request_body::H2RequestBody, request::RequestBody},
     limits::MAX_HEAD_BYTES,
     server::{
-        activity::Activity,
+        activity::{Activity, ConnectionWait},
         h2_response::{RunningRequest, ServerStreams, StallCheck},
+        handle::DrainMode,
         rewound_socket::RewoundSocket,
         service::{Peer, ServeLimits},
         socket::Http2Preface,
@@ -47,6 +48,9 @@ const MAX_PENDING_RESETS: usize = 32;
 const MAX_ERROR_RESETS: usize = 256;
 /// How often the connection is checked for responses that the client does not take.
 const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// How long an idle connection that is closed for a new client may stay open: if its client sends nothing, and if it does.
+const SHED_TIME: Duration = Duration::from_secs(1);
+const MAX_SHED_TIME: Duration = Duration::from_secs(10);
 
 /// Serves the requests of one connection until it ends. After `drain` completes, it ends once the requests in progress
 /// are answered.
@@ -67,7 +71,8 @@ pub(in crate::wire) async fn serve<H, F, B>(
         read,
         mut drain,
     } = preface;
-    let streams = Arc::new(ServerStreams::<B>::new(activity));
+    activity.record_http2();
+    let streams = Arc::new(ServerStreams::<B>::new(activity.clone()));
     let of_service = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (parts, incoming) = request.into_parts();
@@ -82,6 +87,7 @@ pub(in crate::wire) async fn serve<H, F, B>(
     let mut connection = pin!(builder().serve_connection(socket, service));
     let mut stall_check = interval(STALL_CHECK_PERIOD);
     let mut is_draining = false;
+    let mut shed: Option<ShedConnection> = None;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -90,12 +96,24 @@ pub(in crate::wire) async fn serve<H, F, B>(
                 }
                 return;
             }
-            _ = &mut drain, if !is_draining => {
+            mode = &mut drain, if !is_draining => {
                 is_draining = true;
                 streams.record_draining();
                 connection.as_mut().graceful_shutdown();
+                if mode == Ok(DrainMode::Shed) {
+                    // Without a request since it was accepted, the client loses nothing. It is sent GOAWAY and not waited
+                    // for.
+                    let is_unused = matches!(activity.current_wait(Instant::now()), ConnectionWait::FirstByte(_));
+                    let ended = timeout(Duration::ZERO, connection.as_mut()).await;
+                    if ended.is_ok() || (is_unused && !activity.is_busy()) {
+                        return;
+                    }
+                    shed = Some(ShedConnection::new(activity.clone()));
+                }
             }
-            _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
+            _ = stall_check.tick() => if shed.as_ref().is_some_and(ShedConnection::is_over) {
+                return;
+            } else if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
                 tracing::debug!(
                     peer = peer.address.map(tracing::field::display),
                     "an HTTP/2 client reads none of its responses; closing its connection"
@@ -103,6 +121,32 @@ pub(in crate::wire) async fn serve<H, F, B>(
                 return;
             },
         }
+    }
+}
+
+/// A connection that was idle and is closed for a new client.
+struct ShedConnection {
+    activity: Arc<Activity>,
+    since: Instant,
+    /// The number of reads before the connection was shed.
+    reads: u32,
+}
+
+impl ShedConnection {
+    fn new(activity: Arc<Activity>) -> Self {
+        Self {
+            since: Instant::now(),
+            reads: activity.reads(),
+            activity,
+        }
+    }
+
+    /// Whether the connection is closed without waiting for its client any longer. A client that reads GOAWAY acknowledges it,
+    /// and may still take the end of a response that waits for its flow control.
+    fn is_over(&self) -> bool {
+        let is_silent = self.activity.reads() == self.reads;
+        let limit = if is_silent { SHED_TIME } else { MAX_SHED_TIME };
+        !self.activity.is_busy() && self.since.elapsed() >= limit
     }
 }
 
@@ -201,7 +245,7 @@ mod tests {
         let response = sender.send_request(request).await.expect("a response");
         let body = response.into_body().collect().await.expect("a complete body");
         assert_eq!(body.to_bytes(), "api.example|a=1; b=2|hello");
-        drain.send(()).expect("the connection is open");
+        drain.send(DrainMode::Shutdown).expect("the connection is open");
         tokio::time::timeout(LIMIT, served)
             .await
             .expect("the connection ends")

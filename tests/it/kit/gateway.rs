@@ -111,9 +111,36 @@ impl Gateway {
         } else {
             &["--log-format", "json"]
         };
-        let mut child = program(arguments)
-            .args(log_format)
-            .envs(variables.iter().copied())
+        let mut command = program(arguments);
+        command.args(log_format).envs(variables.iter().copied());
+        Self::start(&mut command, folder).await
+    }
+
+    /// Starts a gateway with this configuration and further flags that may open only `descriptors` files and sockets.
+    pub async fn with_descriptors(config: &str, descriptors: usize, flags: &[&str]) -> Self {
+        let folder = scratch();
+        let file = folder.join(FILE);
+        std::fs::write(&file, config).expect("a writable folder");
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
+        command.arg(env!("CARGO_BIN_EXE_steadfast"));
+        let fixed = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ];
+        command.args(fixed).args(flags).arg("-c").arg(&file);
+        Self::start(command.env("STEADFAST_TEST_KEY", "sk-upstream-canary"), folder).await
+    }
+
+    async fn start(command: &mut Command, folder: PathBuf) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
