@@ -8,7 +8,6 @@ use std::{
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use steadfast::sim::{Act, Point, Sim};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -129,14 +128,12 @@ async fn busy_connections_survive_a_flood_of_idle_ones() {
     uploading.send(end).await;
     assert_eq!(uploading.answer().await.status, 200);
     assert_eq!(sim.counts().in_flight, 2, "both streams still run");
-    let more = timeout(Duration::from_millis(100), http2_stream.frame()).await;
-    assert!(more.is_err(), "the stream has not ended");
-    assert!(
-        streaming
-            .stream
-            .try_read(&mut [0; 1024])
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    );
+    while let Ok(more) = timeout(Duration::from_millis(100), http2_stream.frame()).await {
+        more.expect("the stream has not ended").expect("no error");
+    }
+    while let Ok(more) = timeout(Duration::from_millis(100), streaming.stream.read_u8()).await {
+        more.expect("the stream has not ended");
+    }
 }
 
 #[tokio::test]
@@ -332,7 +329,7 @@ async fn a_request_that_arrives_when_its_connection_is_shed_is_answered_or_not_b
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             tokio::spawn(async move {
-                let mut answered = 0;
+                let mut answered: u64 = 0;
                 for _ in 0..4 {
                     let mut wire = Wire::open(address).await;
                     for _ in 0..5 {
@@ -352,11 +349,11 @@ async fn a_request_that_arrives_when_its_connection_is_shed_is_answered_or_not_b
             })
         })
         .collect();
-    let mut answered = 0;
+    let mut answered: u64 = 0;
     for client in clients {
         answered += client.await.expect("no panic");
     }
-    assert!(answered > CLIENTS);
+    assert!(answered > CLIENTS as u64);
     assert!(gateway.metric(SHED_PUBLIC).await > 0.0, "connections were shed");
     // A request that was begun was also answered.
     until_true("all requests to end", || sim.counts().in_flight == 0).await;

@@ -37,6 +37,7 @@ const WAIT_MASK: u64 = 0b11;
 const FIRST_BYTE: u64 = 0;
 const HEAD: u64 = 1;
 const NEXT_REQUEST: u64 = 2;
+const FIRST_STREAM: u64 = 3;
 
 /// The bytes that a connection waits for, and the time for which it has waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(in crate::wire) enum ConnectionWait {
     None,
     /// The first byte after the connection was accepted.
     FirstByte(Duration),
+    /// The first request of an HTTP/2 connection. The time since the connection was accepted counts.
+    FirstStream(Duration),
     /// The rest of a request head.
     Head(Duration),
     /// Another request.
@@ -91,7 +94,7 @@ impl Activity {
 
     /// Records that the connection carries HTTP/2. It still waits for its first request, but no head has begun.
     pub fn record_http2(&self) {
-        self.state.fetch_and(!WAIT_MASK, Ordering::Relaxed);
+        self.state.fetch_or(FIRST_STREAM, Ordering::Relaxed);
     }
 
     /// Records a read. Only one task may call this.
@@ -171,6 +174,7 @@ impl Activity {
         let waited = Duration::from_millis(self.elapsed_millis(now).saturating_sub(state >> 2));
         match state & WAIT_MASK {
             FIRST_BYTE => ConnectionWait::FirstByte(waited),
+            FIRST_STREAM => ConnectionWait::FirstStream(waited),
             HEAD => ConnectionWait::Head(waited),
             _ => ConnectionWait::NextRequest(waited),
         }
@@ -192,7 +196,7 @@ mod tests {
         activity.record_head_start();
         assert_eq!(wait(), ConnectionWait::Head(SECOND), "from accepting the connection");
         activity.record_http2();
-        assert_eq!(wait(), ConnectionWait::FirstByte(SECOND), "no head has begun");
+        assert_eq!(wait(), ConnectionWait::FirstStream(SECOND), "no head has begun");
         activity.record_request_start(Version::HTTP_11);
         assert_eq!(wait(), ConnectionWait::None);
         tokio::time::advance(SECOND).await;

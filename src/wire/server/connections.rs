@@ -148,7 +148,9 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
 fn is_overdue(wait: ConnectionWait, limits: ServeLimits) -> bool {
     match wait {
         ConnectionWait::None => false,
-        ConnectionWait::FirstByte(waited) | ConnectionWait::Head(waited) => waited >= limits.client_header,
+        ConnectionWait::FirstByte(waited) | ConnectionWait::FirstStream(waited) | ConnectionWait::Head(waited) => {
+            waited >= limits.client_header
+        }
         ConnectionWait::NextRequest(waited) => waited >= limits.keep_alive,
     }
 }

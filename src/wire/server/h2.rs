@@ -103,7 +103,7 @@ pub(in crate::wire) async fn serve<H, F, B>(
                 if mode == Ok(DrainMode::Shed) {
                     // Without a request since it was accepted, the client loses nothing. It is sent GOAWAY and not waited
                     // for.
-                    let is_unused = matches!(activity.current_wait(Instant::now()), ConnectionWait::FirstByte(_));
+                    let is_unused = matches!(activity.current_wait(Instant::now()), ConnectionWait::FirstStream(_));
                     let ended = timeout(Duration::ZERO, connection.as_mut()).await;
                     if ended.is_ok() || (is_unused && !activity.is_busy()) {
                         return;

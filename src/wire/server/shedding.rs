@@ -3,6 +3,8 @@
 //! The client address with the most idle connections gives way first. So a client that opens many connections and sends
 //! nothing loses its own, and not the kept connection of a client that has only one. Among the connections of an address,
 //! and among addresses with equally many, the order is that of [`IdleKind`], and in it the longest wait comes first.
+//! Connections that have waited only for a moment count, but are not closed yet. Meanwhile a client with less than half as
+//! many connections does not give way for them.
 //! Behind a load balancer all clients have one address, and only the second rule applies. The connections on Unix sockets
 //! count as one address, and so does an IPv6 network of 64 bits, which is what one subscriber gets.
 
@@ -23,7 +25,7 @@ const MIN_WAIT: Duration = Duration::from_millis(50);
 /// What an idle connection waits for, in the order in which connections are shed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::wire) enum IdleKind {
-    /// Another request.
+    /// Another request, or the first one of an HTTP/2 connection.
     NextRequest,
     /// The first byte since the connection was accepted, or the end of its TLS handshake.
     FirstByte,
@@ -31,7 +33,7 @@ pub(in crate::wire) enum IdleKind {
     Head,
 }
 
-/// A connection that may be shed.
+/// A connection without a request in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) struct IdleConnection {
     /// The number of the connection.
@@ -40,22 +42,27 @@ pub(in crate::wire) struct IdleConnection {
     pub network: Option<IpAddr>,
     pub kind: IdleKind,
     pub waited: Duration,
+    /// Whether the connection has waited for long enough to be shed.
+    pub is_ripe: bool,
 }
 
 impl IdleConnection {
-    /// Returns the connection with this handle as a candidate, or `None` if it is not idle or has not been for long enough.
+    /// Returns the connection with this handle, or `None` if it is not idle.
     pub fn of(id: u64, handle: &ConnectionHandle, now: Instant) -> Option<Self> {
         let (kind, waited, min_wait) = match handle.activity.current_wait(now) {
             ConnectionWait::None => return None,
-            ConnectionWait::NextRequest(waited) => (IdleKind::NextRequest, waited, MIN_WAIT),
+            ConnectionWait::NextRequest(waited) | ConnectionWait::FirstStream(waited) => {
+                (IdleKind::NextRequest, waited, MIN_WAIT)
+            }
             ConnectionWait::FirstByte(waited) => (IdleKind::FirstByte, waited, handle.setup_time.max(MIN_WAIT)),
             ConnectionWait::Head(waited) => (IdleKind::Head, waited, MIN_WAIT),
         };
-        (waited >= min_wait).then(|| Self {
+        Some(Self {
             id,
             network: handle.address.map(network),
             kind,
             waited,
+            is_ripe: waited >= min_wait,
         })
     }
 
@@ -80,13 +87,15 @@ fn network(address: IpAddr) -> IpAddr {
 /// The result is the same as if one connection after the other was taken from the address that has the most connections
 /// left. To find it in one pass, each connection gets the number that its address has left when its turn comes.
 pub(in crate::wire) fn choose(mut idle: Vec<IdleConnection>, count: usize) -> Vec<u64> {
-    idle.sort_unstable_by_key(|connection| (connection.network, connection.order()));
-    let mut ranked: Vec<(Reverse<usize>, IdleConnection)> = Vec::with_capacity(idle.len());
+    idle.sort_unstable_by_key(|connection| (connection.network, !connection.is_ripe, connection.order()));
+    let mut ranked: Vec<(usize, IdleConnection)> = Vec::with_capacity(idle.len());
     for same in idle.chunk_by(|one, next| one.network == next.network) {
-        let left = (1..=same.len()).rev().map(Reverse);
+        let left = (1..=same.len()).rev();
         ranked.extend(left.zip(same.iter().copied()));
     }
-    ranked.sort_unstable_by_key(|(left, connection)| (*left, connection.order()));
+    let most = ranked.iter().map(|(left, _)| *left).max().unwrap_or_default();
+    ranked.retain(|(left, connection)| connection.is_ripe && *left >= most / 2);
+    ranked.sort_unstable_by_key(|(left, connection)| (Reverse(*left), connection.order()));
     ranked.iter().take(count).map(|(_, connection)| connection.id).collect()
 }
 
@@ -96,15 +105,21 @@ mod tests {
 
     use super::*;
 
-    /// Takes one connection after the other from the address that has the most left.
+    /// Takes one connection after the other from the address that has the most left and one that is ripe.
     fn choose_slowly(mut idle: Vec<IdleConnection>, count: usize) -> Vec<u64> {
+        let left = |idle: &[IdleConnection], of: &IdleConnection| {
+            idle.iter().filter(|other| other.network == of.network).count()
+        };
+        let most = idle.iter().map(|of| left(&idle, of)).max().unwrap_or_default();
         let mut chosen = Vec::new();
-        while chosen.len() < count && !idle.is_empty() {
-            let left = |of: &IdleConnection| idle.iter().filter(|other| other.network == of.network).count();
-            let next = idle.iter().min_by_key(|one| (Reverse(left(one)), one.order())).copied();
-            let next = next.expect("there are idle connections");
-            idle.retain(|one| one.id != next.id);
+        while chosen.len() < count {
+            let ripe = idle.iter().filter(|one| one.is_ripe && left(&idle, one) >= most / 2);
+            let Some(next) = ripe.min_by_key(|one| (Reverse(left(&idle, one)), one.order())) else {
+                break;
+            };
             chosen.push(next.id);
+            let next = next.id;
+            idle.retain(|one| one.id != next);
         }
         chosen
     }
@@ -116,15 +131,16 @@ mod tests {
     proptest! {
         #[test]
         fn the_choice_is_that_of_one_connection_after_the_other(
-            of in prop::collection::vec((0..5_u8, 0..3_usize, 0..4_u64), 0..40),
+            of in prop::collection::vec((0..5_u8, 0..3_usize, 0..4_u64, prop::bool::weighted(0.8)), 0..40),
             count in 0..50_usize,
         ) {
             const KINDS: [IdleKind; 3] = [IdleKind::NextRequest, IdleKind::FirstByte, IdleKind::Head];
-            let idle: Vec<IdleConnection> = of.iter().zip(0..).map(|((number, kind, waited), id)| IdleConnection {
+            let idle: Vec<IdleConnection> = of.iter().zip(0..).map(|((number, kind, waited, is_ripe), id)| IdleConnection {
                 id,
                 network: address(*number),
                 kind: KINDS[*kind],
                 waited: Duration::from_secs(*waited),
+                is_ripe: *is_ripe,
             }).collect();
             prop_assert_eq!(choose(idle.clone(), count), choose_slowly(idle, count));
         }
@@ -137,15 +153,23 @@ mod tests {
             network: address(1),
             kind: IdleKind::NextRequest,
             waited: Duration::from_secs(60),
+            is_ripe: true,
         };
         let flood = (0..100).map(|id| IdleConnection {
             id,
             network: address(2),
             kind: IdleKind::FirstByte,
             waited: Duration::from_millis(100 + id),
+            is_ripe: true,
         });
-        let chosen = choose(flood.chain([kept]).collect(), 99);
-        assert_eq!(chosen, (1..100).rev().collect::<Vec<_>>());
+        let chosen = choose(flood.clone().chain([kept]).collect(), 50);
+        assert_eq!(chosen, (50..100).rev().collect::<Vec<_>>());
+        // While the connections of the flood are too young, no other client gives way for them.
+        let young = flood.map(|connection| IdleConnection {
+            is_ripe: false,
+            ..connection
+        });
+        assert!(choose(young.chain([kept]).collect(), 50).is_empty());
     }
 
     #[test]
@@ -160,7 +184,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_connections_that_have_waited_long_enough_are_idle() {
         const SECOND: Duration = Duration::from_secs(1);
-        let kind = |handle: &ConnectionHandle| IdleConnection::of(0, handle, Instant::now()).map(|idle| idle.kind);
+        let kind = |handle: &ConnectionHandle| {
+            IdleConnection::of(0, handle, Instant::now())
+                .filter(|idle| idle.is_ripe)
+                .map(|idle| idle.kind)
+        };
         let (plain, _drain) = ConnectionHandle::new(address(1), Duration::ZERO);
         let (secure, _drain) = ConnectionHandle::new(address(1), SECOND);
         assert_eq!((kind(&plain), kind(&secure)), (None, None));
