@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use steadfast::sim::{Act, Point, Sim};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::kit::{
     STREAM,
-    gateway::Gateway,
+    gateway::{self, Gateway},
     gateway_with_sim, sim_with, until, until_true,
     wire::{self, End, Wire},
 };

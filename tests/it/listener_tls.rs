@@ -199,7 +199,7 @@ async fn a_failed_handshake_is_logged_with_its_reason_and_its_peer() {
         ("a close", "closed the connection"),
         ("silence", "did not complete it in time"),
         ("an alert", "accepts none of the server's algorithms"),
-        ("no trust", "does not trust the authority"),
+        ("no trust", "could not verify the server's certificate"),
         ("no certificate", "no certificate"),
         (
             "another authority's certificate",

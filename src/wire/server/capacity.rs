@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::wire::server::{
     handle::{ConnectionHandle, DrainMode},
-    shedding::{IdleConnection, choose},
+    shedding::{ShedCandidate, choose},
 };
 
 /// The number of file descriptors that is assumed if the system does not report its limit. It is the usual default.
@@ -169,7 +169,7 @@ impl OpenConnections {
             .by_id
             .iter()
             .filter(|(_, (_, state))| matches!(state, PermitState::Held(_)));
-        let idle = held.filter_map(|(id, (handle, _))| IdleConnection::of(*id, handle, now));
+        let idle = held.filter_map(|(id, (handle, _))| ShedCandidate::of(*id, handle, now));
         let mut shed = 0;
         for id in choose(idle.collect(), count) {
             let (handle, state) = self.by_id.get_mut(&id).expect("only open connections are chosen");

@@ -90,25 +90,18 @@ pub(in crate::wire) async fn serve<H, F, B>(
     let mut shed: Option<ShedConnection> = None;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
-                }
-                return;
-            }
+            ended = connection.as_mut() => return log_end(peer, ended),
             mode = &mut drain, if !is_draining => {
                 is_draining = true;
                 streams.record_draining();
                 connection.as_mut().graceful_shutdown();
                 if mode == Ok(DrainMode::Shed) {
-                    // Without a request since it was accepted, the client loses nothing. It is sent GOAWAY and not waited
-                    // for.
-                    let is_unused = matches!(activity.current_wait(Instant::now()), ConnectionWait::FirstStream(_));
-                    let ended = timeout(Duration::ZERO, connection.as_mut()).await;
-                    if ended.is_ok() || (is_unused && !activity.is_busy()) {
+                    let closing = ShedConnection::new(&activity);
+                    // This sends GOAWAY.
+                    if timeout(Duration::ZERO, connection.as_mut()).await.is_ok() || closing.is_over() {
                         return;
                     }
-                    shed = Some(ShedConnection::new(activity.clone()));
+                    shed = Some(closing);
                 }
             }
             _ = stall_check.tick() => if shed.as_ref().is_some_and(ShedConnection::is_over) {
@@ -124,28 +117,41 @@ pub(in crate::wire) async fn serve<H, F, B>(
     }
 }
 
+fn log_end(peer: Peer, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
+    }
+}
+
 /// A connection that was idle and is closed for a new client.
 struct ShedConnection {
     activity: Arc<Activity>,
     since: Instant,
+    /// Whether there has been no request since the connection was accepted, so that the client loses nothing.
+    is_unused: bool,
     /// The number of reads before the connection was shed.
     reads: u32,
 }
 
 impl ShedConnection {
-    fn new(activity: Arc<Activity>) -> Self {
+    fn new(activity: &Arc<Activity>) -> Self {
+        let since = Instant::now();
         Self {
-            since: Instant::now(),
+            since,
+            is_unused: matches!(activity.current_wait(since), ConnectionWait::FirstStream(_)),
             reads: activity.reads(),
-            activity,
+            activity: activity.clone(),
         }
     }
 
     /// Whether the connection is closed without waiting for its client any longer. A client that reads GOAWAY acknowledges it,
     /// and may still take the end of a response that waits for its flow control.
     fn is_over(&self) -> bool {
-        let is_silent = self.activity.reads() == self.reads;
-        let limit = if is_silent { SHED_TIME } else { MAX_SHED_TIME };
+        let limit = match self.activity.reads() == self.reads {
+            _ if self.is_unused => Duration::ZERO,
+            true => SHED_TIME,
+            false => MAX_SHED_TIME,
+        };
         !self.activity.is_busy() && self.since.elapsed() >= limit
     }
 }

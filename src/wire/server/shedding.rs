@@ -35,7 +35,7 @@ pub(in crate::wire) enum IdleKind {
 
 /// A connection without a request in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wire) struct IdleConnection {
+pub(in crate::wire) struct ShedCandidate {
     /// The number of the connection.
     pub id: u64,
     /// The client's address or network; `None` over a Unix socket.
@@ -46,7 +46,7 @@ pub(in crate::wire) struct IdleConnection {
     pub is_ripe: bool,
 }
 
-impl IdleConnection {
+impl ShedCandidate {
     /// Returns the connection with this handle, or `None` if it is not idle.
     pub fn of(id: u64, handle: &ConnectionHandle, now: Instant) -> Option<Self> {
         let (kind, waited, min_wait) = match handle.activity.current_wait(now) {
@@ -86,9 +86,9 @@ fn network(address: IpAddr) -> IpAddr {
 ///
 /// The result is the same as if one connection after the other was taken from the address that has the most connections
 /// left. To find it in one pass, each connection gets the number that its address has left when its turn comes.
-pub(in crate::wire) fn choose(mut idle: Vec<IdleConnection>, count: usize) -> Vec<u64> {
+pub(in crate::wire) fn choose(mut idle: Vec<ShedCandidate>, count: usize) -> Vec<u64> {
     idle.sort_unstable_by_key(|connection| (connection.network, !connection.is_ripe, connection.order()));
-    let mut ranked: Vec<(usize, IdleConnection)> = Vec::with_capacity(idle.len());
+    let mut ranked: Vec<(usize, ShedCandidate)> = Vec::with_capacity(idle.len());
     for same in idle.chunk_by(|one, next| one.network == next.network) {
         let left = (1..=same.len()).rev();
         ranked.extend(left.zip(same.iter().copied()));
@@ -106,8 +106,8 @@ mod tests {
     use super::*;
 
     /// Takes one connection after the other from the address that has the most left and one that is ripe.
-    fn choose_slowly(mut idle: Vec<IdleConnection>, count: usize) -> Vec<u64> {
-        let left = |idle: &[IdleConnection], of: &IdleConnection| {
+    fn choose_slowly(mut idle: Vec<ShedCandidate>, count: usize) -> Vec<u64> {
+        let left = |idle: &[ShedCandidate], of: &ShedCandidate| {
             idle.iter().filter(|other| other.network == of.network).count()
         };
         let most = idle.iter().map(|of| left(&idle, of)).max().unwrap_or_default();
@@ -135,7 +135,7 @@ mod tests {
             count in 0..50_usize,
         ) {
             const KINDS: [IdleKind; 3] = [IdleKind::NextRequest, IdleKind::FirstByte, IdleKind::Head];
-            let idle: Vec<IdleConnection> = of.iter().zip(0..).map(|((number, kind, waited, is_ripe), id)| IdleConnection {
+            let idle: Vec<ShedCandidate> = of.iter().zip(0..).map(|((number, kind, waited, is_ripe), id)| ShedCandidate {
                 id,
                 network: address(*number),
                 kind: KINDS[*kind],
@@ -148,14 +148,14 @@ mod tests {
 
     #[test]
     fn a_flood_of_silent_connections_does_not_evict_the_connection_of_another_client() {
-        let kept = IdleConnection {
+        let kept = ShedCandidate {
             id: 1000,
             network: address(1),
             kind: IdleKind::NextRequest,
             waited: Duration::from_secs(60),
             is_ripe: true,
         };
-        let flood = (0..100).map(|id| IdleConnection {
+        let flood = (0..100).map(|id| ShedCandidate {
             id,
             network: address(2),
             kind: IdleKind::FirstByte,
@@ -165,7 +165,7 @@ mod tests {
         let chosen = choose(flood.clone().chain([kept]).collect(), 50);
         assert_eq!(chosen, (50..100).rev().collect::<Vec<_>>());
         // While the connections of the flood are too young, no other client gives way for them.
-        let young = flood.map(|connection| IdleConnection {
+        let young = flood.map(|connection| ShedCandidate {
             is_ripe: false,
             ..connection
         });
@@ -185,7 +185,7 @@ mod tests {
     async fn only_connections_that_have_waited_long_enough_are_idle() {
         const SECOND: Duration = Duration::from_secs(1);
         let kind = |handle: &ConnectionHandle| {
-            IdleConnection::of(0, handle, Instant::now())
+            ShedCandidate::of(0, handle, Instant::now())
                 .filter(|idle| idle.is_ripe)
                 .map(|idle| idle.kind)
         };

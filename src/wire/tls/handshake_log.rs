@@ -85,11 +85,12 @@ fn incompatibility(reason: &PeerIncompatible) -> &'static str {
 fn certificate_problem(reason: &CertificateError) -> &'static str {
     use CertificateError as C;
     match reason {
-        C::UnknownIssuer => "the client's certificate is not signed by an authority in server.tls.client_ca",
+        C::UnknownIssuer | C::BadSignature => {
+            "the client's certificate is not signed by an authority in server.tls.client_ca"
+        }
         C::Expired | C::ExpiredContext { .. } => "the client's certificate has expired",
         C::NotValidYet | C::NotValidYetContext { .. } => "the client's certificate is not valid yet",
         C::Revoked => "the client's certificate is revoked",
-        C::BadSignature => "the signature of the client's certificate is invalid",
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => "the client's certificate is not one for clients",
         _ => "the client's certificate is invalid",
     }
@@ -99,6 +100,8 @@ fn alert_cause(alert: AlertDescription) -> &'static str {
     use AlertDescription as A;
     match alert {
         A::UnknownCA => "the client does not trust the authority of the server's certificate",
+        // Two authorities with the same name differ only in their keys.
+        A::DecryptError => "the client could not verify the server's certificate",
         A::BadCertificate | A::CertificateUnknown | A::UnsupportedCertificate => {
             "the client does not accept the server's certificate"
         }
