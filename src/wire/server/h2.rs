@@ -107,11 +107,7 @@ pub(in crate::wire) async fn serve<H, F, B>(
             _ = stall_check.tick() => if shed.as_ref().is_some_and(ShedConnection::is_over) {
                 return;
             } else if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
-                tracing::debug!(
-                    peer = peer.address.map(tracing::field::display),
-                    "an HTTP/2 client reads none of its responses; closing its connection"
-                );
-                return;
+                return log_stalled(peer);
             },
         }
     }
@@ -121,6 +117,13 @@ fn log_end(peer: Peer, ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
     }
+}
+
+fn log_stalled(peer: Peer) {
+    tracing::debug!(
+        peer = peer.address.map(tracing::field::display),
+        "an HTTP/2 client reads none of its responses; closing its connection"
+    );
 }
 
 /// A connection that was idle and is closed for a new client.
