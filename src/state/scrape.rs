@@ -33,11 +33,10 @@ impl Gateway {
     }
 
     fn expose_shed(&self, exposition: &mut Exposition) {
-        let help = "Idle client connections that were closed for new clients, because the maximum number was open.";
+        let help = "Idle connections to the public and the admin listeners that were closed for new clients.";
         let family = Description::new("client_connections_shed_total", help);
-        for (listener, counts) in [("public", &self.connections), ("admin", &self.admin_connections)] {
-            exposition.counter(family, &[("listener", listener)], counts.shed());
-        }
+        let shed = self.connections.shed() + self.admin_connections.shed();
+        exposition.counter(family, &[], shed);
     }
 
     fn expose_levels(&self, exposition: &mut Exposition) {

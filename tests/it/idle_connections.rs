@@ -33,7 +33,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// The time in which a probe must be answered. The machine of the tests may be busy.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 
-const SHED_PUBLIC: &str = "steadfast_client_connections_shed_total{listener=\"public\"}";
+const SHED: &str = "steadfast_client_connections_shed_total";
 const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// Starts an account, and a gateway in front of it whose public listener allows about 50 connections.
@@ -76,7 +76,7 @@ async fn new_clients_are_served_while_idle_connections_fill_the_listener() {
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
     let open = gateway.metric("steadfast_connections").await;
-    let shed = gateway.metric(SHED_PUBLIC).await;
+    let shed = gateway.metric(SHED).await;
     assert!(
         open < CLIENTS as f64 && shed >= CLIENTS as f64 - open,
         "{open} are open, {shed} are shed"
@@ -122,7 +122,7 @@ async fn busy_connections_survive_a_flood_of_idle_ones() {
         flood.push(wire);
     }
     until("idle connections to be shed", || async {
-        (gateway.metric(SHED_PUBLIC).await > CLIENTS as f64).then_some(())
+        (gateway.metric(SHED).await > CLIENTS as f64).then_some(())
     })
     .await;
     uploading.send(end).await;
@@ -149,7 +149,7 @@ async fn a_client_with_one_kept_connection_keeps_it_in_a_flood_from_another_addr
         flood.push(Wire::open(gateway.address).await);
     }
     until("silent connections to be shed", || async {
-        (gateway.metric(SHED_PUBLIC).await > CLIENTS as f64).then_some(())
+        (gateway.metric(SHED).await > CLIENTS as f64).then_some(())
     })
     .await;
     kept.send(MODELS).await;
@@ -354,7 +354,7 @@ async fn a_request_that_arrives_when_its_connection_is_shed_is_answered_or_not_b
         answered += client.await.expect("no panic");
     }
     assert!(answered > CLIENTS as u64);
-    assert!(gateway.metric(SHED_PUBLIC).await > 0.0, "connections were shed");
+    assert!(gateway.metric(SHED).await > 0.0, "connections were shed");
     // A request that was begun was also answered.
     until_true("all requests to end", || sim.counts().in_flight == 0).await;
     assert_eq!(sim.counts().requests, answered);
