@@ -33,6 +33,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const ADMIN_CONNECTIONS: usize = 64;
 /// A warning is logged at the start if fewer client connections are possible.
 const FEW_CLIENTS: usize = 1024;
+/// The maximum time for a request head to the admin listener, and for reading nothing of its response.
+const ADMIN_TIME: Duration = Duration::from_secs(10);
 
 /// Serves until a signal stops the process.
 ///
@@ -95,7 +97,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
     let operator = AdminService::new(gateway.clone(), reloader.clone(), token);
-    let _admin_phase = serve_admin(admin, &operator, limits);
+    let _admin_phase = serve_admin(admin, &gateway, &operator, limits);
     tokio::spawn(housekeeping::maintain(gateway.clone()));
     tokio::spawn(reload::reload_on_changes(reloader.clone(), hangups));
 
@@ -154,15 +156,23 @@ fn log_limits(max_clients: usize) {
 }
 
 /// Serves `operator` on `listeners` until the returned sender is dropped.
+///
+/// Before a request has shown its token, its client is a stranger. So the times for a head and for reading are short there.
 fn serve_admin(
     listeners: Vec<Listener>,
+    gateway: &Gateway,
     operator: &Arc<AdminService>,
     limits: ServeLimits,
 ) -> watch::Sender<ShutdownPhase> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
+    let limits = ServeLimits {
+        client_header: limits.client_header.min(ADMIN_TIME),
+        stall: limits.stall.min(ADMIN_TIME),
+        ..limits
+    };
     let service = Service {
         limits,
-        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, Arc::default())),
+        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, gateway.admin_connections.clone())),
         workers: None,
     };
     for listener in listeners {

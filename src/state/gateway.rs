@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,7 @@ use super::{
     CompileError, Metrics, RuntimeState, Snapshot,
     buffers::{BufferLimit, PendingShrink},
 };
-use crate::{config::Config, tick::Clock};
+use crate::{config::Config, tick::Clock, wire::ConnectionCounts};
 
 /// Everything that requests and operators share. There is one per process.
 pub struct Gateway {
@@ -32,8 +32,10 @@ pub struct Gateway {
     buffer_limit: BufferLimit,
     /// Held during a reload, so that reloads run one after the other.
     reloading: Mutex<()>,
-    /// The number of open client connections.
-    pub connections: Arc<AtomicUsize>,
+    /// The numbers of client connections to the public listeners.
+    pub connections: Arc<ConnectionCounts>,
+    /// The numbers of client connections to the admin listener.
+    pub admin_connections: Arc<ConnectionCounts>,
     is_ready: AtomicBool,
     is_aborting: AtomicBool,
 }
@@ -58,6 +60,7 @@ impl Gateway {
             buffer_limit,
             reloading: Mutex::default(),
             connections: Arc::default(),
+            admin_connections: Arc::default(),
             is_ready: AtomicBool::new(true),
             is_aborting: AtomicBool::new(false),
         }))

@@ -1,6 +1,6 @@
 //! A scrape: the counts of all requests, and the current values of gauges.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::time::Duration;
 
 use super::{
     Gateway, Upstream,
@@ -27,8 +27,16 @@ impl Gateway {
         for upstream in self.snapshot().upstreams() {
             expose_health(upstream, now, &mut exposition);
         }
+        self.expose_shed(&mut exposition);
         self.expose_levels(&mut exposition);
         exposition.into_text()
+    }
+
+    fn expose_shed(&self, exposition: &mut Exposition) {
+        let help = "Idle connections to the public and the admin listeners that were closed for new clients.";
+        let family = Description::new("client_connections_shed_total", help);
+        let shed = self.connections.shed() + self.admin_connections.shed();
+        exposition.counter(family, &[], shed);
     }
 
     fn expose_levels(&self, exposition: &mut Exposition) {
@@ -41,11 +49,7 @@ impl Gateway {
             "Sessions that are pinned to an upstream.",
             self.runtime.pins.len(),
         );
-        level(
-            "connections",
-            "Open client connections.",
-            self.connections.load(Relaxed),
-        );
+        level("connections", "Open client connections.", self.connections.open());
         level(
             "buffered_bytes",
             "Bytes of request bodies held in memory.",

@@ -7,7 +7,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | `server` | listens, accepts, assigns connections to workers, closes the ones that wait too long; HTTP/2 towards clients |
+//! | `server` | listens, accepts, assigns connections to workers, closes those that wait too long or are in the way; HTTP/2 towards clients |
 //! | `client` | dials upstreams, also through proxies, pools connections, sends requests; HTTP/2 towards upstreams |
 //! | `http1` | HTTP/1.1: its codec, the server loop of a client's connection, and one exchange with an upstream |
 //! | `body` | request and response bodies, independent of the version of HTTP |
@@ -87,7 +87,7 @@ pub use cooperation::{ScanWork, poll_budget};
 #[doc(hidden)]
 pub use http1::codec::head_reader::read_head;
 pub use server::{
-    capacity::{Capacity, raise_descriptor_limit},
+    capacity::{Capacity, ConnectionCounts, raise_descriptor_limit},
     listen::{Address, BindError, Listener},
     refusal::HeadRefusal,
     serve::{Shutdown, ShutdownPhase, serve},

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use steadfast::sim::{Act, Point, Sim};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::kit::{
     STREAM,
-    gateway::Gateway,
+    gateway::{self, Gateway},
     gateway_with_sim, sim_with, until, until_true,
     wire::{self, End, Wire},
 };
@@ -137,4 +137,20 @@ async fn a_request_that_has_begun_is_still_answered() {
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.end), (200, End::Whole));
     assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_leaves_the_unix_socket_of_another_one() {
+    let path = gateway::scratch().join("s.sock");
+    let socket = format!("unix:{}", path.display());
+    let config = gateway::upstream_at("a", "http://127.0.0.1:1/v1", "");
+    let mut old = Gateway::configured_with(&config, &["--listen", &socket]).await;
+    std::fs::remove_file(&path).expect("the socket has a file");
+    let mut new = Gateway::configured_with(&config, &["--listen", &socket]).await;
+    old.signal("TERM").await;
+    assert_eq!(old.ended().await.code(), Some(0));
+    UnixStream::connect(&path).await.expect("the new instance listens");
+    new.signal("TERM").await;
+    assert_eq!(new.ended().await.code(), Some(0));
+    assert!(!path.exists(), "an instance removes its own file");
 }

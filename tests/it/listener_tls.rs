@@ -9,6 +9,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use rustls::{ClientConfig, HandshakeKind};
+use serde_json::Value;
 use steadfast::sim::{Act, Close, Point, Sim};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -169,6 +170,117 @@ async fn a_client_without_a_valid_handshake_is_disconnected() {
     }
     let is_loud = |line: &String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
     assert_eq!(gateway.log().into_iter().find(is_loud), None);
+}
+
+/// Returns the lines of the log about failed handshakes, as JSON.
+fn failed_handshakes(gateway: &Gateway) -> Vec<Value> {
+    let lines = gateway.log().into_iter();
+    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    lines
+        .filter(|line| line.to_string().contains("TLS handshake"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_logged_with_its_reason_and_its_peer() {
+    let (first, second) = (tls::identity(&["127.0.0.1"], &[]), tls::identity(&["127.0.0.1"], &[]));
+    let config = format!(
+        "[server]\ntls = {{ cert = {:?}, key = {:?}, client_ca = {:?} }}\n[timeouts]\nclient_header = \"400ms\"\n{}",
+        first.cert,
+        first.key,
+        first.ca,
+        gateway::upstream_at("a", "http://127.0.0.1:1/v1", "")
+    );
+    // An alert with the level `fatal` and the description `handshake_failure`.
+    let alert = [21, 3, 1, 0, 2, 2, 40];
+    let not_tls = wire::post("/v1/responses", STREAM);
+    for (what, reason) in [
+        ("plain HTTP", "does not speak TLS"),
+        ("a close", "closed the connection"),
+        ("silence", "did not complete it in time"),
+        ("an alert", "accepts none of the server's algorithms"),
+        ("no trust", "could not verify the server's certificate"),
+        ("no certificate", "no certificate"),
+        (
+            "another authority's certificate",
+            "not signed by an authority in server.tls.client_ca",
+        ),
+    ] {
+        let gateway = Gateway::configured(&config).await;
+        let config = match what {
+            "no trust" => Some(second.presenting(&first)),
+            "no certificate" => Some(first.trusting()),
+            "another authority's certificate" => Some(first.presenting(&second)),
+            _ => None,
+        };
+        let peer = match config {
+            Some(config) => {
+                let tcp = TcpStream::connect(gateway.address).await.expect("the gateway listens");
+                let peer = tcp.local_addr().expect("connected");
+                let connector = tokio_rustls::TlsConnector::from(config);
+                if let Ok(mut stream) = connector.connect(gateway.address.ip().into(), tcp).await {
+                    // With TLS 1.3, the client learns from its first read that its certificate is refused.
+                    assert!(stream.read_u8().await.is_err(), "{what}");
+                }
+                peer
+            }
+            None => {
+                let mut tcp = TcpStream::connect(gateway.address).await.expect("the gateway listens");
+                let peer = tcp.local_addr().expect("connected");
+                match what {
+                    "plain HTTP" => tcp.write_all(not_tls.as_bytes()).await.expect("written"),
+                    "an alert" => tcp.write_all(&alert).await.expect("written"),
+                    "a close" => tcp.shutdown().await.expect("connected"),
+                    _ => {}
+                }
+                wire::Wire::over(tcp).closing().await;
+                peer
+            }
+        };
+        until_true(&format!("a line about {what}"), || {
+            !failed_handshakes(&gateway).is_empty()
+        })
+        .await;
+        let [line] = &failed_handshakes(&gateway)[..] else {
+            panic!("{what}: {:?}", gateway.log())
+        };
+        let text = line.to_string();
+        assert!(text.contains(reason), "{what}: {text}");
+        assert!(text.contains(&format!("\"{peer}\"")), "{what}: {text}");
+        assert!(text.contains("\"INFO\""), "{what}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn many_failed_handshakes_have_one_line_a_second() {
+    let (_sim, gateway, _) = tls_gateway("", &[]).await;
+    let begun = std::time::Instant::now();
+    for _ in 0..100 {
+        client::raw(gateway.address, b"GET / HTTP/1.1\r\n\r\n").await;
+    }
+    let seconds = begun.elapsed().as_secs() as usize;
+    assert!(
+        (1..=seconds + 1).contains(&failed_handshakes(&gateway).len()),
+        "{:?}",
+        gateway.log()
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client::raw(gateway.address, b"GET / HTTP/1.1\r\n\r\n").await;
+    let counted = || -> usize {
+        let lines = failed_handshakes(&gateway);
+        let suppressed = lines
+            .iter()
+            .filter_map(|line| Some(find_number(line, "suppressed")? as usize + 1));
+        suppressed.sum()
+    };
+    until_true("the other failures to be counted", || counted() == 101).await;
+}
+
+/// Returns the number with this name anywhere in a line of the log.
+fn find_number(line: &Value, name: &str) -> Option<u64> {
+    let fields = line.as_object()?;
+    let nested = || fields.values().find_map(|value| find_number(value, name));
+    fields.get(name).and_then(Value::as_u64).or_else(nested)
 }
 
 #[tokio::test]

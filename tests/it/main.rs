@@ -37,6 +37,7 @@ mod heads;
 mod heavy_bodies;
 mod hostile;
 mod http1;
+mod idle_connections;
 mod leaks;
 mod limited_accounts;
 mod limited_turns;

@@ -47,6 +47,7 @@ async fn metrics_have_the_documented_names_and_bounded_labels() {
         ("rejected_requests_total", "counter"),
         ("buffered_bytes", "gauge"),
         ("connections", "gauge"),
+        ("client_connections_shed_total", "counter"),
         ("reloads_total", "counter"),
         ("build_info", "gauge"),
     ] {

@@ -1,11 +1,13 @@
-//! Accepts connections, one after the other, while the number of connections is below its limit.
+//! Accepts connections, one after the other. At the limit on their number, idle connections are closed for new clients.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::time::{Instant, timeout};
 
 use crate::wire::{
     client::reclaim,
     server::{
-        capacity::{Capacity, OpenConnection},
+        capacity::{Capacity, ConnectionPermit},
         listen::{AcceptedSocket, Listener},
         service::Peer,
     },
@@ -17,14 +19,19 @@ use crate::wire::{
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The pause after idle connections to upstreams have been closed. Some are closed only after a moment.
 const FREED_PAUSE: Duration = Duration::from_millis(5);
-/// The minimum time between two log lines about waiting clients or about failures to accept connections.
+/// The minimum time between two log lines about the limit, or about failures to accept connections.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// A listener that accepts a connection only when there is capacity for it.
+/// A listener that hands out a connection only when there is capacity for it.
 pub(in crate::wire) struct Acceptor<'a> {
     listener: &'a Listener,
     capacity: &'a Capacity,
-    /// Limits the log lines that say that clients wait.
+    /// A client's connection that waits for capacity. Further clients wait in the system's queue.
+    waiting: Option<(AcceptedSocket, Option<SocketAddr>)>,
+    /// The number of connections that were shed for clients of this listener since the last log line about them.
+    shed: usize,
+    /// Limits the log lines that say that connections are shed, and those that say that clients wait.
+    shed_log: LogThrottle,
     full_log: LogThrottle,
     /// Limits the log lines about failures to accept.
     error_log: LogThrottle,
@@ -36,32 +43,26 @@ impl<'a> Acceptor<'a> {
         Self {
             listener,
             capacity,
+            waiting: None,
+            shed: 0,
+            shed_log: LogThrottle::default(),
             full_log: LogThrottle::default(),
             error_log: LogThrottle::default(),
         }
     }
 
     /// Waits for the next connection. Dropping the future loses no connection.
-    pub async fn next(&mut self) -> (AcceptedSocket, Peer, OpenConnection) {
+    pub async fn next(&mut self) -> (AcceptedSocket, Peer, ConnectionPermit) {
         loop {
-            let permit = match self.capacity.try_acquire() {
-                Some(permit) => permit,
-                None => {
-                    if self.full_log.try_pass(LOG_PERIOD) {
-                        let limit = self.capacity.limit();
-                        tracing::warn!(
-                            limit,
-                            "the maximum number of client connections is open; new clients wait"
-                        );
-                    }
-                    self.capacity.acquire().await
-                }
-            };
-            match self.listener.accept().await {
-                Ok((socket, address)) => {
+            if self.waiting.is_some() {
+                let permit = self.permit().await;
+                if let Some((socket, address)) = self.waiting.take() {
                     let is_secure = self.listener.is_secure();
-                    return (socket, Peer { address, is_secure }, self.capacity.open(permit));
+                    return (socket, Peer { address, is_secure }, permit);
                 }
+            }
+            match self.listener.accept().await {
+                Ok(accepted) => self.waiting = Some(accepted),
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     if self.error_log.try_pass(LOG_PERIOD) {
@@ -72,6 +73,46 @@ impl<'a> Acceptor<'a> {
                     tokio::time::sleep(if has_freed { FREED_PAUSE } else { RETRY_PAUSE }).await;
                 }
             }
+        }
+    }
+
+    /// Waits for a permit for the client that waits. At the limit, idle connections are shed for it.
+    async fn permit(&mut self) -> ConnectionPermit {
+        loop {
+            if let Some(permit) = self.capacity.try_acquire() {
+                return permit;
+            }
+            let shed = self.capacity.shed_idle(Instant::now());
+            self.log_full(shed);
+            if shed == 0 {
+                // A connection may become idle at any time, so the search is repeated.
+                let permit = timeout(self.capacity.search_period(), self.capacity.acquire());
+                if let Ok(permit) = permit.await {
+                    return permit;
+                }
+            }
+        }
+    }
+
+    /// Says that the limit is reached, and what happens to new clients.
+    fn log_full(&mut self, shed: usize) {
+        let (limit, listener) = (self.capacity.limit(), self.listener.address());
+        self.shed += shed;
+        if shed > 0 && self.shed_log.try_pass(LOG_PERIOD) {
+            let closed = std::mem::take(&mut self.shed);
+            tracing::warn!(
+                limit,
+                closed,
+                %listener,
+                "the maximum number of client connections is open; idle ones are closed for new clients"
+            );
+        }
+        if shed == 0 && self.full_log.try_pass(LOG_PERIOD) {
+            tracing::warn!(
+                limit,
+                %listener,
+                "the maximum number of client connections is open and none is idle; new clients wait"
+            );
         }
     }
 }

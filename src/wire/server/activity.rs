@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,8 @@ pub(in crate::wire) struct Activity {
     ends_with_connection: AtomicBool,
     /// Whether a response could not be sent completely.
     is_response_aborted: AtomicBool,
+    /// The number of reads of an HTTP/2 connection, which wraps around.
+    reads: AtomicU32,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -35,6 +37,7 @@ const WAIT_MASK: u64 = 0b11;
 const FIRST_BYTE: u64 = 0;
 const HEAD: u64 = 1;
 const NEXT_REQUEST: u64 = 2;
+const FIRST_STREAM: u64 = 3;
 
 /// The bytes that a connection waits for, and the time for which it has waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(in crate::wire) enum ConnectionWait {
     None,
     /// The first byte after the connection was accepted.
     FirstByte(Duration),
+    /// The first request of an HTTP/2 connection. The time since the connection was accepted counts.
+    FirstStream(Duration),
     /// The rest of a request head.
     Head(Duration),
     /// Another request.
@@ -59,6 +64,7 @@ impl Activity {
             is_write_blocked: AtomicBool::new(false),
             ends_with_connection: AtomicBool::new(false),
             is_response_aborted: AtomicBool::new(false),
+            reads: AtomicU32::new(0),
         })
     }
 
@@ -84,6 +90,22 @@ impl Activity {
             FIRST_BYTE => self.state.store(state | HEAD, Ordering::Relaxed),
             _ => {}
         }
+    }
+
+    /// Records that the connection carries HTTP/2. It still waits for its first request, but no head has begun.
+    pub fn record_http2(&self) {
+        self.state.fetch_or(FIRST_STREAM, Ordering::Relaxed);
+    }
+
+    /// Records a read. Only one task may call this.
+    pub fn record_read(&self) {
+        let reads = self.reads.load(Ordering::Relaxed);
+        self.reads.store(reads.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The number of recorded reads, for comparison with a later one.
+    pub fn reads(&self) -> u32 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Whether a request is being handled.
@@ -152,6 +174,7 @@ impl Activity {
         let waited = Duration::from_millis(self.elapsed_millis(now).saturating_sub(state >> 2));
         match state & WAIT_MASK {
             FIRST_BYTE => ConnectionWait::FirstByte(waited),
+            FIRST_STREAM => ConnectionWait::FirstStream(waited),
             HEAD => ConnectionWait::Head(waited),
             _ => ConnectionWait::NextRequest(waited),
         }
@@ -172,6 +195,8 @@ mod tests {
         assert_eq!(wait(), ConnectionWait::FirstByte(SECOND));
         activity.record_head_start();
         assert_eq!(wait(), ConnectionWait::Head(SECOND), "from accepting the connection");
+        activity.record_http2();
+        assert_eq!(wait(), ConnectionWait::FirstStream(SECOND), "no head has begun");
         activity.record_request_start(Version::HTTP_11);
         assert_eq!(wait(), ConnectionWait::None);
         tokio::time::advance(SECOND).await;

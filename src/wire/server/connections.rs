@@ -13,7 +13,8 @@ use tokio::{
 };
 
 use crate::wire::server::{
-    activity::{Activity, ConnectionWait},
+    activity::ConnectionWait,
+    handle::{ConnectionHandle, DrainMode},
     refusal::HeadRefusal,
     service::{Peer, ServeLimits},
     workers::Workers,
@@ -22,6 +23,8 @@ use crate::wire::server::{
 /// The minimum period of the checks. The period is a quarter of the shorter time limit, but within these bounds.
 const MIN_CHECK_PERIOD: Duration = Duration::from_millis(50);
 const MAX_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// The time in which a TLS handshake may not be interrupted for a new client.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(1);
 
 /// The open connections of one listener.
 pub(in crate::wire) struct Connections<R> {
@@ -38,11 +41,9 @@ pub(in crate::wire) struct Connections<R> {
 
 struct TrackedConnection {
     peer: Peer,
-    activity: Arc<Activity>,
+    handle: Arc<ConnectionHandle>,
     /// Aborts the task of the connection.
     task: AbortHandle,
-    /// The channel that tells the connection to drain; `None` once this has been done.
-    drain: Option<oneshot::Sender<()>>,
     /// Whether the task has been aborted and has not ended yet.
     is_aborted: bool,
 }
@@ -68,18 +69,18 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
     }
 
     /// Runs the future that `serve` makes, on one of the `workers` if there are any. `serve` receives the connection's
-    /// activity and the channel that tells it to drain.
+    /// handle and the channel that tells it to drain.
     pub fn spawn<F>(
         &mut self,
         peer: Peer,
         workers: Option<&Workers>,
-        serve: impl FnOnce(Arc<Activity>, oneshot::Receiver<()>) -> F,
+        serve: impl FnOnce(Arc<ConnectionHandle>, oneshot::Receiver<DrainMode>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let activity = Activity::accepted();
-        let (drain, drained) = oneshot::channel();
-        let served = serve(activity.clone(), drained);
+        let setup_time = if peer.is_secure { HANDSHAKE_TIME } else { Duration::ZERO };
+        let (handle, drain) = ConnectionHandle::new(peer.address.map(|address| address.ip()), setup_time);
+        let served = serve(handle.clone(), drain);
         let task = match workers.map(Workers::assign) {
             None => self.tasks.spawn(served),
             Some((assignment, worker)) => {
@@ -92,9 +93,8 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
         };
         let tracked = TrackedConnection {
             peer,
-            activity,
+            handle,
             task,
-            drain: Some(drain),
             is_aborted: false,
         };
         self.tracked.insert(tracked.task.id(), tracked);
@@ -113,9 +113,8 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
 
     /// Tells every connection to finish its current requests and to begin no others.
     pub fn drain(&mut self) {
-        for tracked in self.tracked.values_mut() {
-            // Sending fails if the connection has just ended.
-            let _ = tracked.drain.take().map(|drain| drain.send(()));
+        for tracked in self.tracked.values() {
+            tracked.handle.drain(DrainMode::Shutdown);
         }
     }
 
@@ -133,7 +132,7 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
     fn abort_overdue(&mut self) {
         let now = Instant::now();
         for tracked in self.tracked.values_mut().filter(|tracked| !tracked.is_aborted) {
-            let wait = tracked.activity.current_wait(now);
+            let wait = tracked.handle.activity.current_wait(now);
             if is_overdue(wait, self.limits) {
                 tracked.is_aborted = true;
                 tracked.task.abort();
@@ -149,7 +148,9 @@ impl<R: Fn(Peer, HeadRefusal) -> T, T> Connections<R> {
 fn is_overdue(wait: ConnectionWait, limits: ServeLimits) -> bool {
     match wait {
         ConnectionWait::None => false,
-        ConnectionWait::FirstByte(waited) | ConnectionWait::Head(waited) => waited >= limits.client_header,
+        ConnectionWait::FirstByte(waited) | ConnectionWait::FirstStream(waited) | ConnectionWait::Head(waited) => {
+            waited >= limits.client_header
+        }
         ConnectionWait::NextRequest(waited) => waited >= limits.keep_alive,
     }
 }
@@ -178,9 +179,9 @@ mod tests {
             refused.set(refused.get() + 1);
         });
         for has_begun in [true, false] {
-            connections.spawn(PEER, None, |activity, _drain| async move {
+            connections.spawn(PEER, None, |handle, _drain| async move {
                 if has_begun {
-                    activity.record_head_start();
+                    handle.activity.record_head_start();
                 }
                 std::future::pending().await
             });
@@ -197,9 +198,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drained_connection_is_told_once_and_may_finish() {
         let mut connections = Connections::new(LIMITS, |_, _| ());
-        connections.spawn(PEER, None, |activity, drain| async move {
-            activity.record_request_start(http::Version::HTTP_11);
-            drain.await.expect("told to drain");
+        connections.spawn(PEER, None, |handle, drain| async move {
+            handle.activity.record_request_start(http::Version::HTTP_11);
+            assert_eq!(drain.await, Ok(DrainMode::Shutdown));
         });
         connections.drain();
         connections.drain();

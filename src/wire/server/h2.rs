@@ -17,14 +17,15 @@ use http::{
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::interval;
+use tokio::time::{Instant, interval, timeout};
 
 use crate::wire::{
     body::{framing::content_length, request::RequestBody},
     limits::{MAX_DECODED_HEAD, is_head_too_large},
     server::{
-        activity::Activity,
+        activity::{Activity, ConnectionWait},
         h2_response::{H2ResponseBody, RunningRequest, ServerStreams, StallCheck},
+        handle::DrainMode,
         refusal::HeadRefusal,
         rewound_socket::RewoundSocket,
         service::{Peer, ServeLimits},
@@ -48,6 +49,9 @@ const MAX_PENDING_RESETS: usize = 32;
 const MAX_ERROR_RESETS: usize = 256;
 /// How often the connection is checked for responses that the client does not take.
 const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// How long an idle connection that is closed for a new client may stay open: if its client sends nothing, and if it does.
+const SHED_TIME: Duration = Duration::from_secs(1);
+const MAX_SHED_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that begins with the preface of HTTP/2.
 pub(in crate::wire) struct Http2Connection {
@@ -77,32 +81,35 @@ where
         peer,
         activity,
     } = connection;
-    let streams = Arc::new(ServerStreams::<B>::new(activity));
+    activity.record_http2();
+    let streams = Arc::new(ServerStreams::<B>::new(activity.clone()));
     let of_service = streams.clone();
     let service = service_fn(move |request| respond(&of_service, peer, request, &handler, &refuse));
     let socket = TokioIo::new(RewoundSocket::new(read, socket));
     let mut connection = pin!(builder().serve_connection(socket, service));
     let mut stall_check = interval(STALL_CHECK_PERIOD);
     let mut is_draining = false;
+    let mut shed: Option<ShedConnection> = None;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
-                }
-                return;
-            }
-            _ = &mut drain, if !is_draining => {
+            ended = connection.as_mut() => return log_end(peer, ended),
+            mode = &mut drain, if !is_draining => {
                 is_draining = true;
                 streams.record_draining();
                 connection.as_mut().graceful_shutdown();
+                if mode == Ok(DrainMode::Shed) {
+                    let closing = ShedConnection::new(&activity);
+                    // This sends GOAWAY.
+                    if timeout(Duration::ZERO, connection.as_mut()).await.is_ok() || closing.is_over() {
+                        return;
+                    }
+                    shed = Some(closing);
+                }
             }
-            _ = stall_check.tick() => if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
-                tracing::debug!(
-                    peer = peer.address.map(tracing::field::display),
-                    "an HTTP/2 client reads none of its responses; closing its connection"
-                );
+            _ = stall_check.tick() => if shed.as_ref().is_some_and(ShedConnection::is_over) {
                 return;
+            } else if streams.drop_stalled(limits.stall) == StallCheck::AllStalled {
+                return log_stalled(peer);
             },
         }
     }
@@ -142,6 +149,52 @@ where
             Some(response) => Ok(running.respond(response, &method).await),
             None => Err("the request is refused without a response"),
         }
+    }
+}
+
+fn log_end(peer: Peer, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(peer = peer.address.map(tracing::field::display), %error, "an HTTP/2 connection failed");
+    }
+}
+
+fn log_stalled(peer: Peer) {
+    tracing::debug!(
+        peer = peer.address.map(tracing::field::display),
+        "an HTTP/2 client reads none of its responses; closing its connection"
+    );
+}
+
+/// A connection that was idle and is closed for a new client.
+struct ShedConnection {
+    activity: Arc<Activity>,
+    since: Instant,
+    /// Whether there has been no request since the connection was accepted, so that the client loses nothing.
+    is_unused: bool,
+    /// The number of reads before the connection was shed.
+    reads: u32,
+}
+
+impl ShedConnection {
+    fn new(activity: &Arc<Activity>) -> Self {
+        let since = Instant::now();
+        Self {
+            since,
+            is_unused: matches!(activity.current_wait(since), ConnectionWait::FirstStream(_)),
+            reads: activity.reads(),
+            activity: activity.clone(),
+        }
+    }
+
+    /// Whether the connection is closed without waiting for its client any longer. A client that reads GOAWAY acknowledges it,
+    /// and may still take the end of a response that waits for its flow control.
+    fn is_over(&self) -> bool {
+        let limit = match self.activity.reads() == self.reads {
+            _ if self.is_unused => Duration::ZERO,
+            true => SHED_TIME,
+            false => MAX_SHED_TIME,
+        };
+        !self.activity.is_busy() && self.since.elapsed() >= limit
     }
 }
 
@@ -254,7 +307,7 @@ mod tests {
         let response = sender.send_request(request).await.expect("a response");
         let body = response.into_body().collect().await.expect("a complete body");
         assert_eq!(body.to_bytes(), "api.example|a=1; b=2|hello");
-        drain.send(()).expect("the connection is open");
+        drain.send(DrainMode::Shutdown).expect("the connection is open");
         tokio::time::timeout(LIMIT, served)
             .await
             .expect("the connection ends")

@@ -1,20 +1,12 @@
 //! Listening sockets, over TCP or on a Unix path.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::wire::{
+    server::unix_socket_file::UnixSocketFile,
     tls::{server::TlsIdentity, server_stream::ServerTlsStream},
     transport::Transport,
 };
@@ -79,7 +71,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum ListenerSocket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixSocketFile),
 }
 
 impl Listener {
@@ -89,9 +81,9 @@ impl Listener {
             Address::Tcp(tcp) => TcpListener::bind(tcp)
                 .await
                 .and_then(|listener| Ok((Address::Tcp(listener.local_addr()?), ListenerSocket::Tcp(listener)))),
-            Address::Unix(path) => bind_unix(path)
+            Address::Unix(path) => UnixSocketFile::bind(path)
                 .await
-                .map(|listener| (address.clone(), ListenerSocket::Unix(listener))),
+                .map(|file| (address.clone(), ListenerSocket::Unix(file))),
         };
         let (address, socket) = bound.map_err(|source| BindError {
             address: address.clone(),
@@ -152,12 +144,12 @@ impl Listener {
                 // when a third of a large buffer is free. So a slow client is not mistaken for a stalled one. The
                 // option also limits the memory that the kernel holds for a client.
                 SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
-                let tls = self.tls.as_ref().map(|identity| identity.load());
+                let tls = self.tls.clone();
                 let stream = stream.into_std()?;
                 Ok((AcceptedSocket::Tcp { stream, peer, tls }, Some(peer)))
             }
-            ListenerSocket::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
+            ListenerSocket::Unix(file) => {
+                let (stream, _) = file.listener().accept().await?;
                 Ok((AcceptedSocket::Unix(stream.into_std()?), None))
             }
         }
@@ -169,7 +161,7 @@ pub(in crate::wire) enum AcceptedSocket {
     Tcp {
         stream: std::net::TcpStream,
         peer: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<TlsIdentity>>,
     },
     Unix(std::os::unix::net::UnixStream),
 }
@@ -182,54 +174,19 @@ impl AcceptedSocket {
             Self::Tcp {
                 stream,
                 peer,
-                tls: Some(tls),
+                tls: Some(identity),
             } => {
-                let accept = TlsAcceptor::from(tls).accept(TcpStream::from_std(stream)?);
-                Transport::ServerTls(Box::new(ServerTlsStream::new(accept, peer)))
+                let stream = ServerTlsStream::new(TcpStream::from_std(stream)?, peer, identity);
+                Transport::ServerTls(Box::new(stream))
             }
             Self::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
         })
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
-            // The call fails if the file has been removed already. That does no harm.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-            if !is_socket || UnixStream::connect(path).await.is_ok() {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_unix_socket_is_replaced_only_if_no_process_listens_on_it() {
-        let path = std::env::temp_dir().join(format!("listen-{}.sock", std::process::id()));
-        let address = Address::Unix(path.clone());
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
-        let listener = Listener::bind(&address).await.expect("the stale socket is replaced");
-        let error = Listener::bind(&address).await.expect_err("the path is in use");
-        assert!(error.to_string().starts_with(&format!("cannot listen on {address}: ")));
-        drop(listener);
-        assert!(!path.exists(), "the file is removed with its listener");
-    }
 
     #[tokio::test]
     async fn a_chosen_port_is_part_of_the_address() {

@@ -37,7 +37,11 @@ impl AsyncRead for RewoundSocket {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if read.is_ready() {
+            self.socket.record_read();
+        }
+        read
     }
 }
 

@@ -57,18 +57,22 @@ where
                 break;
             },
             () = connections.supervise() => {}
-            (accepted, peer, open) = acceptor.next() => {
+            (accepted, peer, permit) = acceptor.next() => {
                 let (handler, refuse) = (handler.clone(), refuse.clone());
-                connections.spawn(peer, workers.as_deref(), |activity, drain| async move {
-                    let _open = open;
-                    // A socket that cannot be registered is closed, like one that cannot be accepted.
-                    let Ok(transport) = accepted.register() else { return };
-                    let socket = ClientSocket::new(transport, limits.stall, activity.clone());
-                    let connection = ServedConnection { socket, peer, activity: activity.clone(), drain };
-                    if let Some(preface) = http1::serve(connection, handler.clone(), refuse.clone()).await {
-                        let connection = Http2Connection { preface, peer, activity };
-                        // HTTP/2 is boxed, so that an HTTP/1.1 connection does not hold the memory of its future.
-                        Box::pin(h2::serve(connection, limits, handler, refuse)).await;
+                connections.spawn(peer, workers.as_deref(), |handle, drain| {
+                    let activity = handle.activity.clone();
+                    let open = capacity.open(permit, handle);
+                    async move {
+                        let _open = open;
+                        // A socket that cannot be registered is closed, like one that cannot be accepted.
+                        let Ok(transport) = accepted.register() else { return };
+                        let socket = ClientSocket::new(transport, limits.stall, activity.clone());
+                        let connection = ServedConnection { socket, peer, activity: activity.clone(), drain };
+                        if let Some(preface) = http1::serve(connection, handler.clone(), refuse.clone()).await {
+                            let connection = Http2Connection { preface, peer, activity };
+                            // HTTP/2 is boxed, so that an HTTP/1.1 connection does not hold the memory of its future.
+                            Box::pin(h2::serve(connection, limits, handler, refuse)).await;
+                        }
                     }
                 });
             }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::wire::{
-    server::{activity::Activity, service::Peer},
+    server::{activity::Activity, handle::DrainMode, service::Peer},
     timers::write_stall::WriteStall,
     transport::{PeerState, Transport},
 };
@@ -29,8 +29,8 @@ pub(in crate::wire) struct ServedConnection {
     pub socket: ClientSocket,
     pub peer: Peer,
     pub activity: Arc<Activity>,
-    /// Completes when the connection is to end after the current request.
-    pub drain: oneshot::Receiver<()>,
+    /// Completes when the connection is to end, with the manner in which it is to end.
+    pub drain: oneshot::Receiver<DrainMode>,
 }
 
 /// A connection that begins with the preface of HTTP/2, after HTTP/1.1 has read that.
@@ -38,7 +38,7 @@ pub(in crate::wire) struct Http2Preface {
     pub socket: ClientSocket,
     /// The bytes that the client has sent, beginning with the preface.
     pub read: Bytes,
-    pub drain: oneshot::Receiver<()>,
+    pub drain: oneshot::Receiver<DrainMode>,
 }
 
 /// A transport that records blocked writes in its [`Activity`], and that closes with a reset if the activity requires
@@ -73,6 +73,11 @@ impl ClientSocket {
             _ => {}
         }
         result
+    }
+
+    /// Records that the client of an HTTP/2 connection has sent bytes.
+    pub fn record_read(&self) {
+        self.activity.record_read();
     }
 
     /// Whether the client has closed the connection. The task is woken when that happens. Unread bytes may hide the

@@ -2,6 +2,7 @@
 //! handshake.
 
 pub(super) mod client;
+pub(super) mod handshake_log;
 pub(super) mod identity;
 pub(super) mod server;
 pub(super) mod server_stream;

@@ -11,17 +11,27 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
-use crate::wire::tls::identity::{IdentityError, certified_key};
+use crate::wire::tls::{
+    handshake_log::HandshakeLog,
+    identity::{IdentityError, certified_key},
+};
 
 /// The TLS identity of a listener: its certificate, its private key, and the client certificates that it accepts.
 ///
 /// It can be replaced while the listener runs. Connections that are open keep the configuration that they began with.
-pub struct TlsIdentity(ArcSwap<ServerConfig>);
+pub struct TlsIdentity {
+    config: ArcSwap<ServerConfig>,
+    /// Logs the handshakes that fail, on all listeners with this identity together.
+    failures: HandshakeLog,
+}
 
 impl TlsIdentity {
     /// An identity that uses `config`.
     pub fn new(config: Arc<ServerConfig>) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::new(config)))
+        Arc::new(Self {
+            config: ArcSwap::new(config),
+            failures: HandshakeLog::default(),
+        })
     }
 
     /// Uses `config` for every handshake from now on.
@@ -30,11 +40,15 @@ impl TlsIdentity {
     /// configuration. Otherwise a client that was admitted earlier could resume its session, and its certificate would
     /// not be checked again.
     pub fn replace(&self, config: Arc<ServerConfig>) {
-        self.0.store(config);
+        self.config.store(config);
     }
 
     pub(in crate::wire) fn load(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+        self.config.load_full()
+    }
+
+    pub(in crate::wire) fn failures(&self) -> &HandshakeLog {
+        &self.failures
     }
 }
 

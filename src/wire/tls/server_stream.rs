@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,7 +12,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{Accept, server::TlsStream};
+use tokio_rustls::{Accept, TlsAcceptor, server::TlsStream};
+
+use crate::wire::tls::{handshake_log::HandshakeFailure, server::TlsIdentity};
 
 /// A client's connection over TLS.
 ///
@@ -21,6 +24,8 @@ pub(in crate::wire) struct ServerTlsStream {
     state: HandshakeState,
     /// The client's address, for the log.
     peer: SocketAddr,
+    /// The identity of the listener, which logs failures.
+    identity: Arc<TlsIdentity>,
 }
 
 enum HandshakeState {
@@ -31,9 +36,13 @@ enum HandshakeState {
 
 impl ServerTlsStream {
     /// A connection before its handshake.
-    pub fn new(accept: Accept<TcpStream>, peer: SocketAddr) -> Self {
-        let state = HandshakeState::InProgress(accept);
-        Self { state, peer }
+    pub fn new(tcp: TcpStream, peer: SocketAddr, identity: Arc<TlsIdentity>) -> Self {
+        let accept = TlsAcceptor::from(identity.load()).accept(tcp);
+        Self {
+            state: HandshakeState::InProgress(accept),
+            peer,
+            identity,
+        }
     }
 
     /// The TCP connection under TLS; `None` after a failed handshake.
@@ -51,7 +60,9 @@ impl ServerTlsStream {
             match ready!(Pin::new(accept).poll(cx)) {
                 Ok(stream) => self.state = HandshakeState::Complete(stream),
                 Err(error) => {
-                    tracing::debug!(peer = %self.peer, %error, "a TLS handshake failed");
+                    self.identity
+                        .failures()
+                        .record(self.peer, HandshakeFailure::from(&error), Some(&error));
                     self.state = HandshakeState::Failed;
                     return Poll::Ready(Err(error));
                 }
@@ -67,7 +78,9 @@ impl ServerTlsStream {
 impl Drop for ServerTlsStream {
     fn drop(&mut self) {
         if let HandshakeState::InProgress(_) = self.state {
-            tracing::debug!(peer = %self.peer, "the connection was closed during the TLS handshake");
+            self.identity
+                .failures()
+                .record(self.peer, HandshakeFailure::CLOSED, None);
         }
     }
 }
@@ -117,15 +130,13 @@ impl AsyncWrite for ServerTlsStream {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rcgen::generate_simple_self_signed;
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
-    use tokio_rustls::{TlsAcceptor, TlsConnector};
+    use tokio_rustls::TlsConnector;
 
     use super::*;
     use crate::wire::tls::server::server_config;
@@ -138,7 +149,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().expect("bound"));
         let (client, accepted) = tokio::join!(client, listener.accept());
         let (stream, peer) = accepted.expect("a connection");
-        let server = ServerTlsStream::new(TlsAcceptor::from(config).accept(stream), peer);
+        let server = ServerTlsStream::new(stream, peer, TlsIdentity::new(config));
         let mut roots = RootCertStore::empty();
         roots.add(pair.cert.der().clone()).expect("a certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -105,8 +105,17 @@ impl Gateway {
         Self::run_in(arguments, folder, &[]).await
     }
 
+    /// Starts a gateway with this configuration and further flags that may open only `descriptors` files and sockets.
+    pub async fn with_descriptors(config: &str, descriptors: u64, flags: &[&str]) -> Self {
+        Self::start_limited(config, (descriptors, descriptors), flags).await
+    }
+
     /// Starts a gateway with this configuration, and with these limits on its file descriptors.
     pub async fn limited(config: &str, soft: u64, hard: u64) -> Self {
+        Self::start_limited(config, (soft, hard), &[]).await
+    }
+
+    async fn start_limited(config: &str, (soft, hard): (u64, u64), flags: &[&str]) -> Self {
         let folder = scratch();
         let file = folder.join(FILE);
         std::fs::write(&file, config).expect("a writable folder");
@@ -115,8 +124,8 @@ impl Gateway {
         let limit = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
         command.args(["-c", &limit, env!("CARGO_BIN_EXE_steadfast")]);
         command.args(["serve", "-c", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--log-format", "json"]);
-        Self::start(in_test_environment(command), folder).await
+        command.args(["--log-format", "json"]).args(flags);
+        Self::start(&mut in_test_environment(command), folder).await
     }
 
     async fn run_in(arguments: &[&str], folder: PathBuf, variables: &[(&str, &str)]) -> Self {
@@ -127,10 +136,10 @@ impl Gateway {
         };
         let mut command = program(arguments);
         command.args(log_format).envs(variables.iter().copied());
-        Self::start(command, folder).await
+        Self::start(&mut command, folder).await
     }
 
-    async fn start(mut command: Command, folder: PathBuf) -> Self {
+    async fn start(command: &mut Command, folder: PathBuf) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -133,6 +133,14 @@ impl Wire {
         self.answer_to("GET").await
     }
 
+    /// Reads one response, or `None` if the connection ends before its first byte.
+    pub async fn answer_if_any(&mut self) -> Option<RawResponse> {
+        if self.buffer.is_empty() && !self.more().await {
+            return None;
+        }
+        Some(self.answer().await)
+    }
+
     /// Reads the response to a request with this method.
     pub async fn answer_to(&mut self, method: &str) -> RawResponse {
         let head = self.head().await;

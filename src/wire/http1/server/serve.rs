@@ -31,6 +31,7 @@ use crate::wire::{
     limits::MAX_HEAD_BYTES,
     server::{
         activity::Activity,
+        handle::DrainMode,
         refusal::HeadRefusal,
         service::Peer,
         socket::{Http2Preface, ServedConnection},
@@ -47,16 +48,18 @@ const LINGER_PAUSE: Duration = Duration::from_secs(1);
 struct Http1Server {
     client: Arc<Mutex<ClientConnection>>,
     activity: Arc<Activity>,
-    /// Completes when the connection is to end after the current request.
-    drain: oneshot::Receiver<()>,
-    /// Whether `drain` has completed.
-    is_draining: bool,
+    /// Completes when the connection is to end.
+    drain: oneshot::Receiver<DrainMode>,
+    /// What `drain` has completed with.
+    draining: Option<DrainMode>,
 }
 
 /// The reason why there is no further request.
 enum NoRequest {
-    /// The client has closed the connection, or the server drains and no request has begun.
+    /// The client has closed the connection.
     Closed,
+    /// The server closes the connection, on which no request is in progress.
+    Drained,
     /// The connection begins with the preface of HTTP/2.
     Http2,
     /// The head of the request is refused.
@@ -89,7 +92,7 @@ where
         client: Arc::new(Mutex::new(ClientConnection::new(socket))),
         activity,
         drain,
-        is_draining: false,
+        draining: None,
     };
     loop {
         match server.next_head().await {
@@ -110,6 +113,10 @@ where
                 }
             }
             Err(NoRequest::Closed) => return None,
+            Err(NoRequest::Drained) => {
+                server.finish().await;
+                return None;
+            }
             Err(NoRequest::Http2) => return Some(server.into_preface()),
             Err(NoRequest::Refused(refusal)) => {
                 server.activity.record_request_start(Version::HTTP_11);
@@ -176,12 +183,16 @@ impl Http1Server {
                         is_worth_parsing = may_complete_head(&client.read_buffer.pending, count);
                     }
                     Poll::Pending => {
-                        let is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
-                        self.is_draining = is_draining;
-                        if is_draining && client.read_buffer.pending.is_empty() {
-                            return Poll::Ready(Err(NoRequest::Closed));
-                        }
-                        return Poll::Pending;
+                        let ends = match poll_drain(&mut self.drain, &mut self.draining, cx) {
+                            None => false,
+                            Some(DrainMode::Shutdown) => client.read_buffer.pending.is_empty(),
+                            Some(DrainMode::Shed) => true,
+                        };
+                        return if ends {
+                            Poll::Ready(Err(NoRequest::Drained))
+                        } else {
+                            Poll::Pending
+                        };
                     }
                 }
             }
@@ -250,7 +261,7 @@ impl Http1Server {
         })
         .await?;
         self.activity.record_response_complete();
-        Ok(if keeps_alive && !self.is_draining {
+        Ok(if keeps_alive && self.draining.is_none() {
             Persistence::KeepAlive
         } else {
             Persistence::Close
@@ -265,9 +276,9 @@ impl Http1Server {
         parts: &response::Parts,
         writer: &ResponseBodyWriter,
     ) -> bool {
-        self.poll_drain(cx);
+        poll_drain(&mut self.drain, &mut self.draining, cx);
         request.keeps_alive
-            && !self.is_draining
+            && self.draining.is_none()
             && !head_writer::closes_connection(&parts.headers)
             && !writer.ends_with_connection
             && self.is_body_read(cx)
@@ -286,15 +297,10 @@ impl Http1Server {
         }
     }
 
-    /// Checks whether the connection is to end after the current request. The channel must not be polled again once it
-    /// has completed.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) {
-        self.is_draining = self.is_draining || Pin::new(&mut self.drain).poll(cx).is_ready();
-    }
-
     /// Closes the connection after a response. If the client is still sending, its bytes are read first, because unread
-    /// bytes in this process or in the kernel would turn the close into a reset.
-    async fn close(self) {
+    /// bytes in this process or in the kernel would turn the close into a reset. Meanwhile the connection counts as idle.
+    async fn close(mut self) {
+        self.activity.record_request_end();
         let client = self.client;
         let shut_down = poll_fn(|cx| client.lock().poll_shutdown(cx));
         if timeout(LINGER_PAUSE, shut_down).await.is_err() {
@@ -304,9 +310,42 @@ impl Http1Server {
             let more = || poll_fn(|cx| client.lock().poll_discard(cx));
             while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, more()).await {}
         };
-        // The connection is closed even if the client has not stopped in time.
-        let _ = timeout(LINGER, rest).await;
+        let shed = poll_fn(|cx| match poll_drain(&mut self.drain, &mut self.draining, cx) {
+            Some(DrainMode::Shed) => Poll::Ready(()),
+            _ => Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            // The connection is closed even if the client has not stopped in time.
+            _ = timeout(LINGER, rest) => {}
+            () = shed => {}
+        }
     }
+
+    /// Closes an idle connection: over TLS with a closing message, and without waiting for the client.
+    async fn finish(self) {
+        poll_fn(|cx| {
+            // The client has read everything before, so there is space in the socket's buffer.
+            let _ = self.client.lock().poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+/// Checks whether the connection is to end. The channel must not be polled again once it has completed.
+fn poll_drain(
+    drain: &mut oneshot::Receiver<DrainMode>,
+    draining: &mut Option<DrainMode>,
+    cx: &mut Context<'_>,
+) -> Option<DrainMode> {
+    if draining.is_none()
+        && let Poll::Ready(mode) = Pin::new(drain).poll(cx)
+    {
+        // The sender is dropped only with the listener's task, which ends all connections.
+        *draining = Some(mode.unwrap_or(DrainMode::Shutdown));
+    }
+    *draining
 }
 
 /// Skips empty lines before a request, which a server should ignore (RFC 9112 section 2.2).

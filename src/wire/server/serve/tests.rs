@@ -21,7 +21,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: it\r\n\r\n";
 /// More bytes than the buffers of both sides of a socket hold.
 const LARGE: usize = 16 << 20;
 
-/// A server that sends response bodies of `size` bytes.
+/// A server that sends response bodies of `size` bytes. It never responds to POST.
 async fn serving(size: usize) -> (SocketAddr, watch::Sender<ShutdownPhase>) {
     serving_at_most(100, size).await
 }
@@ -35,9 +35,14 @@ async fn serving_at_most(clients: usize, size: usize) -> (SocketAddr, watch::Sen
     };
     let (phase, shutdown) = watch::channel(ShutdownPhase::Running);
     let body = Bytes::from(vec![b'x'; size]);
-    let handler = move |_, _| {
+    let handler = move |_, request: Request<RequestBody>| {
         let response = Response::new(Full::new(body.clone()));
-        async move { response }
+        async move {
+            if request.method() == http::Method::POST {
+                return std::future::pending().await;
+            }
+            response
+        }
     };
     let service = Service {
         limits: LIMITS,
@@ -165,21 +170,87 @@ async fn stopping_closes_busy_connections() {
     assert!(read_to_end(&mut client).await.0 < LARGE);
 }
 
+/// Sends a request and reads its response, which has a body of two bytes.
+async fn request(client: &mut TcpStream) {
+    client.write_all(REQUEST).await.expect("the connection is open");
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\nxx") {
+        response.push(client.read_u8().await.expect("a response"));
+    }
+}
+
+/// Whether the server has closed the connection, in an orderly way.
+fn is_closed(client: &TcpStream) -> bool {
+    matches!(client.try_read(&mut [0]), Ok(0))
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_client_over_the_limit_waits_until_another_leaves() {
-    let (address, _phase) = serving_at_most(2, 2).await;
+async fn a_client_over_the_limit_waits_until_another_leaves_if_none_is_idle() {
+    let (address, _phase) = serving_at_most(2, LARGE).await;
     let (mut first, mut second) = (client(address).await, client(address).await);
     for client in [&mut first, &mut second] {
         client.write_all(REQUEST).await.expect("written");
-        client.readable().await.expect("a response");
+        client.readable().await.expect("a response begins");
     }
     let mut third = client(address).await;
     third.write_all(REQUEST).await.expect("the system accepts the bytes");
-    let response = tokio::time::timeout(LIMITS.keep_alive / 2, third.readable()).await;
+    let response = tokio::time::timeout(LIMITS.keep_alive, third.readable()).await;
     assert!(response.is_err(), "the limit is reached");
     drop(second);
     let begun = tokio::time::Instant::now();
     third.readable().await.expect("a response");
     assert!(begun.elapsed() < LIMITS.keep_alive / 4, "{:?}", begun.elapsed());
-    first.write_all(REQUEST).await.expect("the first connection stays open");
+    assert!(
+        read_to_end(&mut first).await.0 > LARGE,
+        "the first response is complete"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_idle_connection_is_closed_for_a_new_client() {
+    let (address, _phase) = serving_at_most(3, 2).await;
+    let mut clients = [client(address).await, client(address).await, client(address).await];
+    for client in &mut clients {
+        request(client).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // The first has been used again, so that the second has been idle for longest.
+    request(&mut clients[0]).await;
+    let begun = tokio::time::Instant::now();
+    let mut new = client(address).await;
+    request(&mut new).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(read_to_end(&mut clients[1]).await.0, 0);
+    request(&mut clients[0]).await;
+    request(&mut clients[2]).await;
+    request(&mut new).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_clients_and_slow_heads_give_way_after_idle_ones() {
+    let (address, _phase) = serving_at_most(3, 2).await;
+    let mut slow = client(address).await;
+    slow.write_all(b"GET / HT").await.expect("written");
+    let silent = client(address).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut idle = client(address).await;
+    request(&mut idle).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut new = Vec::new();
+    for (closed, open) in [(&idle, vec![&silent, &slow]), (&silent, vec![&slow]), (&slow, vec![])] {
+        let mut next = client(address).await;
+        request(&mut next).await;
+        // From here on the new client is busy.
+        next.write_all(b"POST / HTTP/1.1\r\nhost: it\r\n\r\n")
+            .await
+            .expect("written");
+        new.push(next);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(is_closed(closed), "{} new clients", new.len());
+        assert!(
+            open.into_iter().all(|client| !is_closed(client)),
+            "{} new clients",
+            new.len()
+        );
+    }
 }
