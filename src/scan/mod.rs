@@ -10,6 +10,7 @@
 //! | `request/multipart/` | forms (`multipart/form-data`): [`MultipartScanner`] finds the fields that routing reads, and counts the files |
 //! | `response/` | response bodies and event streams: [`ResponseReader`] finds the objects that are named, the usage, encrypted items and how the response ended |
 //! | `response/limits.rs` | when a rate limit is reset, in every dialect that upstreams use; a new dialect is added there |
+//! | `mask/` | [`MaskedBody`] overwrites the credentials of an upstream in its responses |
 //! | `json/` | the JSON scanner below both |
 //! | `encoding.rs` | content codings, see [`Encoding`] |
 //!
@@ -40,6 +41,7 @@
 mod encoding;
 mod field;
 mod json;
+mod mask;
 mod request;
 mod response;
 
@@ -49,6 +51,7 @@ pub mod testing;
 pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
+pub use mask::{masked_body::MaskedBody, masker::CredentialMasker};
 pub use request::{
     facts::{NamedObject, ReferenceKind, RequestFacts},
     inspect::{BodyInspector, InspectError},
