@@ -13,6 +13,7 @@
 //! | `mask/` | [`MaskedBody`] overwrites the credentials of an upstream in its responses |
 //! | `json/` | the JSON scanner below both |
 //! | `encoding.rs` | content codings, see [`Encoding`] |
+//! | `decoder.rs` | [`StreamDecoder`] decompresses a response body that is passed on without its coding |
 //!
 //! # How a request body is read
 //!
@@ -38,6 +39,7 @@
 //! up to 128 levels (127 in serde_json). In a request body, no field that routing reads may be present twice, differ from its
 //! name in case only, or be longer than 4 KiB, and `model` must be a string or `null`. [`JsonErrorKind`] lists the errors.
 
+mod decoder;
 mod encoding;
 mod field;
 mod json;
@@ -48,6 +50,7 @@ mod response;
 #[doc(hidden)]
 pub mod testing;
 
+pub use decoder::StreamDecoder;
 pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};

@@ -15,6 +15,7 @@
 //! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer`
 //! reserves memory for it, and [`model_access`] checks whether the caller's group may use the model that the body names.
 
+mod accept_encoding;
 pub(super) mod admit;
 pub(super) mod answer_content;
 mod buffer;

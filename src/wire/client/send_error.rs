@@ -39,17 +39,8 @@ impl From<&hyper::Error> for SendError {
             }
             cause = error.source();
         }
-        Self::Broken(without_debug_data(root_cause(error)))
+        Self::Broken(root_cause(error))
     }
-}
-
-/// Removes the debug data of a `GOAWAY` frame (RFC 9113 section 6.8), because an upstream may quote the request in it.
-/// The h2 library shows it after the reason, as a byte string literal in parentheses.
-fn without_debug_data(mut text: String) -> String {
-    if let Some(at) = text.find(" (b\"") {
-        text.truncate(at);
-    }
-    text
 }
 
 /// Whether the error means that the connection was closed, as opposed to a violation of the protocol.
@@ -63,19 +54,4 @@ pub(in crate::wire) fn is_closed(error: &hyper::Error) -> bool {
         )
     });
     is_reset || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_debug_data_of_a_goaway_frame_is_not_shown() {
-        let text = "connection error received: not a result of an error (b\"your key is sk-1\")";
-        assert_eq!(
-            without_debug_data(text.to_owned()),
-            "connection error received: not a result of an error"
-        );
-        assert_eq!(without_debug_data("broken pipe".to_owned()), "broken pipe");
-    }
 }
