@@ -37,6 +37,7 @@ mod limited_accounts;
 mod limited_turns;
 mod limits;
 mod listener_tls;
+mod masking;
 mod model_routing;
 mod models;
 mod multipart;
