@@ -10,7 +10,7 @@ use crate::{
     scan::CredentialMasker,
 };
 
-use super::upstream::base_query;
+use super::base_query::BaseQuery;
 
 /// The minimum length in bytes of a credential that is masked in errors and removed from headers. A shorter text would
 /// match by chance.
@@ -33,9 +33,10 @@ pub struct Confidential {
 }
 
 impl Confidential {
-    pub(super) fn new(configured: &config::Upstream) -> Self {
+    /// The credentials of an upstream that is `configured` with a `query` in its base URL.
+    pub(super) fn new(configured: &config::Upstream, query: Option<&BaseQuery>) -> Self {
         let of_length = |shortest: usize| {
-            let mut credentials = credentials(configured);
+            let mut credentials = credentials(configured, query);
             credentials.retain(|text| text.len() >= shortest && !is_placeholder(text));
             credentials
         };
@@ -76,7 +77,7 @@ fn is_placeholder(text: &[u8]) -> bool {
 }
 
 /// The credentials of any length, each in all its parts.
-fn credentials(configured: &config::Upstream) -> BTreeSet<Vec<u8>> {
+fn credentials(configured: &config::Upstream, query: Option<&BaseQuery>) -> BTreeSet<Vec<u8>> {
     let mut found = BTreeSet::new();
     if let ApiKey::Key(key) = &configured.api_key {
         found.insert(key.expose().as_bytes().to_vec());
@@ -96,7 +97,7 @@ fn credentials(configured: &config::Upstream) -> BTreeSet<Vec<u8>> {
             found.insert(decoded);
         }
     }
-    let in_query = base_query(configured).map_or_else(Vec::new, |query| query.confidential(names_query_credential));
+    let in_query = query.map_or_else(Vec::new, |query| query.confidential(names_query_credential));
     found.extend(in_query.into_iter().map(String::into_bytes));
     found
 }
@@ -165,7 +166,9 @@ mod tests {
         };
         let env = |_: &str| Some(key.to_owned());
         let config = Config::from_toml(&text, "test.toml", &env, &Overrides::default()).expect("valid");
-        Confidential::new(&config.upstreams[0])
+        let configured = &config.upstreams[0];
+        let query = configured.base_url.query().cloned().map(BaseQuery::new);
+        Confidential::new(configured, query.as_ref())
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Upstream {
                 Credential::Own(value)
             }
         };
+        let query = base_query(configured);
         let id = UpstreamId::from_name(&configured.name);
         let name: Arc<str> = configured.name.as_str().into();
         let state = runtime.upstream_state_or_new(id, &name);
@@ -225,13 +226,13 @@ impl Upstream {
             name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
-            query: base_query(configured).map(Box::new),
+            confidential: Confidential::new(configured, query.as_ref()),
+            query: query.map(Box::new),
             host: host(url.authority())?,
             credential,
             seal: seal(configured)?,
             renames: renames(configured),
             headers: configured.headers.clone().into(),
-            confidential: Confidential::new(configured),
             models: configured.models.clone(),
             weight: configured.weight,
             pool,
@@ -284,7 +285,7 @@ fn renames(configured: &config::Upstream) -> HashMap<Box<str>, Bytes> {
         .collect()
 }
 
-pub(super) fn base_query(configured: &config::Upstream) -> Option<BaseQuery> {
+fn base_query(configured: &config::Upstream) -> Option<BaseQuery> {
     configured.base_url.query().cloned().map(BaseQuery::new)
 }
 

@@ -55,9 +55,10 @@ impl MaskedBody {
         let ranges = self.masker.find_all(&piece);
         let end = self.masker.partial_from(&piece);
         if ranges.is_empty() {
-            if end < piece.len() {
-                self.hold(&piece[end..], piece[end..].to_vec());
+            if end == piece.len() {
+                return piece;
             }
+            self.hold(&piece[end..], piece[end..].to_vec());
             return piece.slice(..end);
         }
         let mut masked = piece.to_vec();

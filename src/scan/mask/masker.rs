@@ -30,7 +30,7 @@ pub struct CredentialMasker {
 }
 
 impl CredentialMasker {
-    /// A masker of `texts`; `None` if there are none. Empty texts are left out.
+    /// A masker of `texts`; `None` if there are none. Texts of fewer than two bytes are left out.
     pub fn new(texts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Option<Self> {
         let texts = texts.into_iter().flat_map(|text| variants(text.as_ref()));
         let mut texts: Vec<Box<[u8]>> = texts.map(Vec::into_boxed_slice).collect();
@@ -80,23 +80,23 @@ impl CredentialMasker {
     /// that no escape is cut in two when the range is overwritten.
     pub(super) fn find_all(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
-        let mut from = 0;
+        if bytes.len() < self.shortest {
+            return ranges;
+        }
         // All positions before this one have been compared.
         let mut compared = 0;
-        while bytes.len() - from >= self.shortest
-            && let Some(found) = self.search.find(bytes, from)
-        {
+        for found in self.search.positions(bytes) {
             let first = match bytes[found] {
                 // A credential with this escape in it may begin before it.
-                b'\\' => self.run_start(bytes, compared, found),
+                b'\\' => {
+                    let first = self.run_start(bytes, compared, found);
+                    compared = found + 1;
+                    first
+                }
                 _ => found,
             };
             for start in first..=found {
                 self.compare_at(bytes, start, &mut ranges);
-            }
-            from = found + 1;
-            if first == compared || bytes[found] == b'\\' {
-                compared = from;
             }
         }
         ranges
@@ -138,7 +138,7 @@ impl CredentialMasker {
 /// The texts to search for a credential: as it is, percent-encoded, and as a JSON string writes it. Most often they are
 /// the same. Escapes of characters that need none are not among them, because each comparison allows them.
 fn variants(text: &[u8]) -> Vec<Vec<u8>> {
-    if text.is_empty() {
+    if text.len() < 2 {
         return Vec::new();
     }
     let mut variants = vec![text.to_vec()];

@@ -4,9 +4,8 @@
 //! comes from the upstream has a [`MaskedBody`](masked_body::MaskedBody), which holds back the bytes at the end of a
 //! piece with which a credential may begin. [`spelling`] knows how JSON may write a credential.
 //!
-//! The cost of a piece is one vectorized search for all credentials and for the beginning of the escapes that can hide
-//! one, as the crate `aho-corasick` has it (Teddy, from Intel's Hyperscan). Only where it finds something, bytes are
-//! compared one by one.
+//! The cost of a piece is one vectorized search for the credentials and for the beginning of the escapes that can hide one
+//! ([`search`]). Only where it finds something, bytes are compared one by one.
 
 pub(super) mod masked_body;
 pub(super) mod masker;

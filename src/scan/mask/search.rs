@@ -1,57 +1,163 @@
 //! A search for several texts at once.
 
-use aho_corasick::{AhoCorasick, Input, Span, packed};
+use memchr::memmem::Finder;
 
-/// A search for the first position at which one of several texts begins.
-pub(super) enum TextSearch {
-    /// A vectorized search, where the processor has it.
-    Vectorized(packed::Searcher),
-    /// An automaton that reads byte by byte.
-    Automaton(AhoCorasick),
+#[cfg(target_arch = "x86_64")]
+use crate::scan::json::simd::Avx2;
+use crate::scan::json::simd::{Block, Simd};
+
+/// The number of positions that are compared at a time.
+const BLOCK: usize = size_of::<Block>();
+
+/// A search for several texts at once. Most often none of them is found, which costs a few instructions for each 64 bytes
+/// with AVX2. memmem finds the exact positions of a text that may be there.
+pub(super) struct TextSearch {
+    texts: Box<[SearchedText]>,
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<Avx2>,
+}
+
+/// A text, and the bytes of it that are compared first.
+struct SearchedText {
+    finder: Finder<'static>,
+    first: u8,
+    second: u8,
+    last: u8,
 }
 
 impl TextSearch {
-    /// A search for `texts`. None of them is empty.
+    /// A search for `texts`, each of at least two bytes.
     pub fn new(texts: &[&[u8]]) -> Self {
-        let mut builder = packed::Config::new().builder();
-        match builder.extend(texts).build() {
-            Some(searcher) => Self::Vectorized(searcher),
-            None => Self::Automaton(AhoCorasick::new(texts).expect("a few short texts fit into an automaton")),
+        Self {
+            texts: texts.iter().map(|text| SearchedText::new(text)).collect(),
+            #[cfg(target_arch = "x86_64")]
+            avx2: Avx2::detect(),
         }
     }
 
-    /// The first position in `bytes`, not before `from`, at which one of the texts begins and is whole.
+    /// All positions at which one of the texts begins and is whole, in order.
     #[inline]
-    pub fn find(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        let found = match self {
-            Self::Vectorized(searcher) => {
-                let span = Span {
-                    start: from,
-                    end: bytes.len(),
-                };
-                searcher.find_in(bytes, span)
+    pub fn positions(&self, bytes: &[u8]) -> Vec<usize> {
+        let mut positions = Vec::new();
+        for text in &self.texts {
+            if self.may_contain(bytes, text) {
+                text.add_positions(bytes, &mut positions);
             }
-            Self::Automaton(automaton) => automaton.find(Input::new(bytes).range(from..)),
+        }
+        if positions.len() > 1 {
+            positions.sort_unstable();
+        }
+        positions
+    }
+
+    #[inline]
+    fn may_contain(&self, bytes: &[u8], text: &SearchedText) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = self.avx2 {
+            // SAFETY: an `Avx2` proves AVX2.
+            return unsafe { may_contain_avx2(avx2, bytes, text) };
+        }
+        let _ = (bytes, text);
+        true
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn may_contain_avx2(avx2: Avx2, bytes: &[u8], text: &SearchedText) -> bool {
+    may_contain_with(avx2, bytes, text)
+}
+
+/// Whether the first two bytes and the last byte of `text` are at the same distances in `bytes`. Also true if `bytes` are
+/// too short for blocks.
+#[inline(always)]
+fn may_contain_with<S: Simd>(simd: S, bytes: &[u8], text: &SearchedText) -> bool {
+    let length = text.finder.needle().len();
+    let Some(starts) = (bytes.len() + 1).checked_sub(length) else {
+        return false;
+    };
+    let (mut at, mut blocks) = (0, starts.div_ceil(BLOCK));
+    if starts < BLOCK {
+        return true;
+    }
+    while blocks > 0 {
+        let (Some(first), Some(last)) = (block(bytes, at), block(bytes, at + length - 1)) else {
+            return true;
         };
-        found.map(|found| found.start())
+        let (first, last) = (simd.load(first), simd.load(last));
+        if simd.any_equal_both(first, text.first, last, text.last) {
+            let Some(second) = block(bytes, at + 1) else {
+                return true;
+            };
+            let ends = simd.equal(first, text.first) & simd.equal(last, text.last);
+            if ends & simd.equal(simd.load(second), text.second) != 0 {
+                return true;
+            }
+        }
+        // The last block overlaps the one before it.
+        at = (at + BLOCK).min(starts - BLOCK);
+        blocks -= 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn block(bytes: &[u8], at: usize) -> Option<&Block> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk)
+}
+
+impl SearchedText {
+    fn new(text: &[u8]) -> Self {
+        Self {
+            finder: Finder::new(text).into_owned(),
+            first: text[0],
+            second: text[1],
+            last: text[text.len() - 1],
+        }
+    }
+
+    #[cold]
+    fn add_positions(&self, bytes: &[u8], positions: &mut Vec<usize>) {
+        let mut from = 0;
+        while let Some(found) = self.finder.find(&bytes[from..]) {
+            positions.push(from + found);
+            from += found + 1;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::scan::json::simd::Portable;
 
     #[test]
-    fn many_texts_are_found_as_well() {
-        let many: Vec<String> = (0..500).map(|number| format!("credential-{number:03}")).collect();
-        let texts: Vec<&[u8]> = many.iter().map(String::as_bytes).collect();
-        for texts in [&texts[..3], &texts[..]] {
-            let search = TextSearch::new(texts);
-            let body = format!("{}credential-002{}", "-".repeat(100), "-".repeat(100));
-            assert_eq!(search.find(body.as_bytes(), 0), Some(100));
-            assert_eq!(search.find(body.as_bytes(), 100), Some(100));
-            assert_eq!(search.find(body.as_bytes(), 101), None);
-            assert_eq!(search.find(b"", 0), None);
+    fn all_positions_of_all_texts_are_found() {
+        let search = TextSearch::new(&[b"abab", b"ab", b"\\u00"]);
+        for before in [0, 1, 40, 63, 64, 65, 200] {
+            for after in [0, 1, 40, 200] {
+                let body = format!("{}ababab{}", "-".repeat(before), "-".repeat(after));
+                let expected: Vec<usize> = [0, 0, 2, 2, 4].map(|at| before + at).into();
+                assert_eq!(search.positions(body.as_bytes()), expected, "{before} {after}");
+            }
+        }
+        assert!(search.positions(b"").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_overlooked(body in "[ab]{0,300}", text in "[ab]{2,90}", at in 0..300_usize) {
+            let mut body = body;
+            body.insert_str(at.min(body.len()), &text);
+            let text = SearchedText::new(text.as_bytes());
+            prop_assert!(may_contain_with(Portable, body.as_bytes(), &text));
+            let search = TextSearch { texts: [text].into(), ..TextSearch::new(&[]) };
+            let needle = search.texts[0].finder.needle();
+            let expected: Vec<usize> =
+                (0..body.len()).filter(|at| body.as_bytes()[*at..].starts_with(needle)).collect();
+            prop_assert_eq!(search.positions(body.as_bytes()), expected);
         }
     }
 }

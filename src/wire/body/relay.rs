@@ -33,8 +33,11 @@ pub struct Relay {
     /// The error that ended the reading ahead. It is delivered after the pieces.
     read_ahead_error: Option<BodyError>,
     /// Decodes the body; `None` if the body is passed on as the upstream sends it. It is not applied to `ahead`.
-    decoder: Option<Box<dyn PieceDecoder>>,
+    decoder: Option<Box<Decoder>>,
 }
+
+/// The decoder of a body. It is boxed twice, so that a body without one is not larger than necessary.
+struct Decoder(Box<dyn PieceDecoder>);
 
 /// Decodes a body piece by piece.
 pub trait PieceDecoder: Send + Sync {
@@ -150,7 +153,7 @@ impl Relay {
         for piece in self.ahead.drain(..) {
             decoder.push(piece);
         }
-        self.decoder = Some(decoder);
+        self.decoder = Some(Box::new(Decoder(decoder)));
     }
 
     /// Whether the body passes through a decoder that has not ended yet.
@@ -167,7 +170,7 @@ impl Relay {
     /// Returns the next piece from the upstream, decoded.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         while let Some(decoder) = &mut self.decoder {
-            match decoder.next_piece() {
+            match decoder.0.next_piece() {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
                 Ok(None) => {}
                 Err(why) => return Poll::Ready(Some(Err(self.fail_to_decode(why)))),
@@ -175,9 +178,9 @@ impl Relay {
             let piece = ready!(self.poll_encoded(cx));
             let Some(decoder) = &mut self.decoder else { break };
             match piece {
-                Some(Ok(piece)) => decoder.push(piece),
+                Some(Ok(piece)) => decoder.0.push(piece),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => match decoder.finish() {
+                None => match decoder.0.finish() {
                     Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
                     Ok(None) => {
                         self.decoder = None;
