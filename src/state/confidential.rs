@@ -159,9 +159,9 @@ mod tests {
     use crate::config::{Config, Overrides};
 
     fn confidential(key: &str, settings: &str) -> Confidential {
-        let text = format!("[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:KEY\"\n");
+        let text = "[[upstream]]\nname = \"a\"\nbase_url = \"http://a.test/v1\"\napi_key = \"env:KEY\"\n";
         let text = match settings {
-            "" => text,
+            "" => text.to_owned(),
             settings => text.replace("base_url = \"http://a.test/v1\"\n", settings),
         };
         let env = |_: &str| Some(key.to_owned());

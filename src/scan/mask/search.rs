@@ -76,34 +76,35 @@ fn may_contain_with<S: Simd>(simd: S, bytes: &[u8], text: &SearchedText) -> bool
     let Some(starts) = (bytes.len() + 1).checked_sub(length) else {
         return false;
     };
-    let (mut at, mut blocks) = (0, starts.div_ceil(BLOCK));
     if starts < BLOCK {
         return true;
     }
-    while blocks > 0 {
-        let (Some(first), Some(last)) = (block(bytes, at), block(bytes, at + length - 1)) else {
-            return true;
-        };
+    let (firsts, lasts) = (&bytes[..starts], &bytes[length - 1..]);
+    let blocks = firsts.as_chunks().0.iter().zip(lasts.as_chunks().0);
+    for (number, (first, last)) in blocks.enumerate() {
         let (first, last) = (simd.load(first), simd.load(last));
-        if simd.any_equal_both(first, text.first, last, text.last) {
-            let Some(second) = block(bytes, at + 1) else {
-                return true;
-            };
-            let ends = simd.equal(first, text.first) & simd.equal(last, text.last);
-            if ends & simd.equal(simd.load(second), text.second) != 0 {
-                return true;
-            }
+        if simd.any_equal_both(first, text.first, last, text.last) && begins_in(simd, bytes, number * BLOCK, text) {
+            return true;
         }
-        // The last block overlaps the one before it.
-        at = (at + BLOCK).min(starts - BLOCK);
-        blocks -= 1;
     }
-    false
+    // The last block overlaps the one before it.
+    !starts.is_multiple_of(BLOCK) && begins_in(simd, bytes, starts - BLOCK, text)
+}
+
+/// Whether `text` may begin at one of the positions of the block at `at`.
+#[inline(always)]
+fn begins_in<S: Simd>(simd: S, bytes: &[u8], at: usize, text: &SearchedText) -> bool {
+    let last = at + text.finder.needle().len() - 1;
+    let ends =
+        simd.equal(simd.load(block(bytes, at)), text.first) & simd.equal(simd.load(block(bytes, last)), text.last);
+    ends != 0 && ends & simd.equal(simd.load(block(bytes, at + 1)), text.second) != 0
 }
 
 #[inline(always)]
-fn block(bytes: &[u8], at: usize) -> Option<&Block> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk)
+fn block(bytes: &[u8], at: usize) -> &Block {
+    bytes[at..]
+        .first_chunk()
+        .expect("the whole text fits behind each position of a block")
 }
 
 impl SearchedText {
