@@ -1,5 +1,5 @@
-//! Decompression of bodies by their content coding (RFC 9110 §8.4.1). It is used only to inspect a body; the body is
-//! forwarded as it was sent.
+//! Decompression of bodies by their content coding (RFC 9110 §8.4.1). A request body is decompressed only to inspect it,
+//! and is forwarded as it was sent.
 //!
 //! The inspected text must be the text that the upstream will read. Decoders treat the bytes after the first frame or
 //! member differently: some continue, some stop and some fail. So a body must have exactly one frame or member, and a body
@@ -48,6 +48,17 @@ impl Encoding {
             EncodingKind::Known(Self::Deflate)
         } else {
             EncodingKind::Unknown
+        }
+    }
+
+    /// Whether a body that begins with `bytes` can be in this coding. Some servers name a coding and do not apply it. A
+    /// `deflate` body can begin with any byte.
+    pub fn can_begin_with(self, bytes: &[u8]) -> bool {
+        let begins = |magic: &[u8]| bytes.iter().zip(magic).all(|(byte, expected)| byte == expected);
+        match self {
+            Self::Gzip => begins(b"\x1f\x8b"),
+            Self::Zstd => begins(b"\x28\xb5\x2f\xfd"),
+            Self::Deflate => true,
         }
     }
 }
@@ -146,6 +157,20 @@ impl<W: Write> ContentDecoder<W> {
             true => StepEnd::PieceDone,
             false => StepEnd::HasMore,
         })
+    }
+
+    /// Passes everything that has been decompressed on to the sink.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of the sink, and an error if the body is corrupt.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Codec::Gzip(decoder) => decoder.flush(),
+            Codec::Zlib(decoder) => decoder.flush(),
+            Codec::Raw(decoder) => decoder.flush(),
+            Codec::Identity(_) | Codec::Zstd { .. } | Codec::Deflate(_) => Ok(()),
+        }
     }
 
     /// Ends the body.

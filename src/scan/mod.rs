@@ -10,8 +10,10 @@
 //! | `request/multipart/` | forms (`multipart/form-data`): [`MultipartScanner`] finds the fields that routing reads, and counts the files |
 //! | `response/` | response bodies and event streams: [`ResponseReader`] finds the objects that are named, the usage, encrypted items and how the response ended |
 //! | `response/limits.rs` | when a rate limit is reset, in every dialect that upstreams use; a new dialect is added there |
+//! | `mask/` | [`MaskedBody`] overwrites the credentials of an upstream in its responses |
 //! | `json/` | the JSON scanner below both |
 //! | `encoding.rs` | content codings, see [`Encoding`] |
+//! | `decoder.rs` | [`StreamDecoder`] decompresses a response body that is passed on without its coding |
 //!
 //! # How a request body is read
 //!
@@ -37,18 +39,22 @@
 //! up to 128 levels (127 in serde_json). In a request body, no field that routing reads may be present twice, differ from its
 //! name in case only, or be longer than 4 KiB, and `model` must be a string or `null`. [`JsonErrorKind`] lists the errors.
 
+mod decoder;
 mod encoding;
 mod field;
 mod json;
+mod mask;
 mod request;
 mod response;
 
 #[doc(hidden)]
 pub mod testing;
 
+pub use decoder::StreamDecoder;
 pub use encoding::{Encoding, EncodingKind};
 pub use field::RoutingField;
 pub use json::error::{JsonError, JsonErrorKind};
+pub use mask::{masked_body::MaskedBody, masker::CredentialMasker};
 pub use request::{
     facts::{MistypedFields, NamedObject, ReferenceKind, RequestFacts, TypedField},
     inspect::{BodyInspector, InspectError, InspectionStep, PieceInspection},

@@ -16,6 +16,7 @@ mod apply;
 mod base_query;
 mod brakes;
 mod buffers;
+mod confidential;
 mod deferred_charges;
 mod eligibility;
 mod gateway;
@@ -38,6 +39,7 @@ pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
 pub use buffers::PendingShrink;
+pub use confidential::Confidential;
 pub use deferred_charges::DeferredCharges;
 pub use eligibility::Eligibility;
 pub use gateway::Gateway;

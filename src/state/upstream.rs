@@ -14,13 +14,13 @@ use http::{
     HeaderName, HeaderValue, Uri,
     uri::{Authority, Scheme},
 };
-use memchr::memmem::Finder;
 use rustls::ClientConfig;
 use sha2::Sha256;
 use twox_hash::XxHash3_64;
 
 use super::{
-    base_query::BaseQuery, model_knowledge::ConfiguredAccount, runtime::RuntimeState, upstream_state::UpstreamState,
+    base_query::BaseQuery, confidential::Confidential, model_knowledge::ConfiguredAccount, runtime::RuntimeState,
+    upstream_state::UpstreamState,
 };
 use crate::{
     config::{self, ApiKey, ClientCertificate, ModelGlobs, ProxyScheme, UpstreamProxy},
@@ -54,9 +54,8 @@ pub struct Upstream {
     pub renames: HashMap<Box<str>, Bytes>,
     /// Headers that are set on every request.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// Secrets that no caller may see, even if the upstream echoes them: the API key, and the credentials among `headers`
-    /// and in `query`.
-    pub confidential: Box<[Finder<'static>]>,
+    /// The credentials that no caller may see, even if the upstream echoes them.
+    pub confidential: Confidential,
     /// The models that the upstream serves.
     pub models: ModelGlobs,
     /// The share of the sessions, relative to the other upstreams.
@@ -217,6 +216,7 @@ impl Upstream {
                 Credential::Own(value)
             }
         };
+        let query = base_query(configured);
         let id = UpstreamId::from_name(&configured.name);
         let name: Arc<str> = configured.name.as_str().into();
         let state = runtime.upstream_state_or_new(id, &name);
@@ -226,13 +226,13 @@ impl Upstream {
             name,
             name_header: header(&configured.name)?,
             prefix: url.prefix().into(),
-            query: base_query(configured).map(Box::new),
+            confidential: Confidential::new(configured, query.as_ref()),
+            query: query.map(Box::new),
             host: host(url.authority())?,
             credential,
             seal: seal(configured)?,
             renames: renames(configured),
             headers: configured.headers.clone().into(),
-            confidential: confidential(configured),
             models: configured.models.clone(),
             weight: configured.weight,
             pool,
@@ -285,41 +285,8 @@ fn renames(configured: &config::Upstream) -> HashMap<Box<str>, Bytes> {
         .collect()
 }
 
-/// The minimum length of a secret in bytes. A shorter text would match by chance.
-const SHORTEST_SECRET: usize = 8;
-
-fn confidential(configured: &config::Upstream) -> Box<[Finder<'static>]> {
-    let key = match &configured.api_key {
-        ApiKey::Key(key) => key.expose().as_bytes(),
-        ApiKey::Passthrough => b"",
-    };
-    let credentials = configured
-        .headers
-        .iter()
-        .filter(|(name, _)| names_credential(name.as_str()));
-    let headers = credentials.map(|(_, value)| value.as_bytes());
-    let in_query = base_query(configured).map_or_else(Vec::new, |query| query.confidential(names_query_credential));
-    let secrets = std::iter::once(key)
-        .chain(headers)
-        .chain(in_query.iter().map(String::as_bytes))
-        .filter(|secret| secret.len() >= SHORTEST_SECRET);
-    secrets.map(|secret| Finder::new(secret).into_owned()).collect()
-}
-
 fn base_query(configured: &config::Upstream) -> Option<BaseQuery> {
     configured.base_url.query().cloned().map(BaseQuery::new)
-}
-
-/// Whether a header of this name, in lower case, carries a credential. Other headers, such as `content-type`, may appear
-/// in responses.
-fn names_credential(name: &str) -> bool {
-    const WORDS: [&str; 6] = ["key", "token", "secret", "auth", "cookie", "password"];
-    WORDS.iter().any(|word| name.contains(word))
-}
-
-/// Whether a parameter of this name, in lower case, carries a credential; `sig` is a signature of Azure.
-fn names_query_credential(name: &str) -> bool {
-    names_credential(name) || name == "sig" || name.contains("signature")
 }
 
 fn host(authority: &Authority) -> Result<HeaderValue, String> {

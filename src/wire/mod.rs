@@ -72,7 +72,7 @@ pub use body::{
     framing::{BodyError, Framing},
     intake::Intake,
     kept::{KeptBody, KeptBodyBuilder, SpliceError},
-    relay::Relay,
+    relay::{PieceDecoder, Relay},
     replay::Replay,
     request::RequestBody,
 };

@@ -104,12 +104,7 @@ fn upstream_acts() -> Vec<Act> {
                 .values()
                 .map(|value| format!("{value:?}"))
                 .collect();
-            // The body of a 200 response passes unchanged, so it does not echo the headers here.
-            let shown = if status == 200 {
-                String::new()
-            } else {
-                shown.join(" and ")
-            };
+            let shown = shown.join(" and ");
             let message = format!("answer-canary-9e: no access with {shown}");
             let code = if status == 403 {
                 "account_deactivated"

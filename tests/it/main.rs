@@ -44,6 +44,7 @@ mod limited_turns;
 mod limits;
 mod listener_tls;
 mod loops;
+mod masking;
 mod memory;
 mod model_routing;
 mod models;

@@ -16,7 +16,7 @@ use crate::{
         request_log::Outcome,
         turn::{confirm::OwnerRecorder, limits::FinalUsage},
     },
-    scan::ResponseReader,
+    scan::{MaskedBody, ResponseReader},
     state::{ClassSession, Lease},
     wire::{BodyError, Relay, ScanWork, poll_budget},
 };
@@ -60,6 +60,10 @@ pub(super) struct RelayedBody<B> {
     pub reader: Option<ResponseReader>,
     /// The number of pieces that the reader has read already and that have not been passed on yet.
     pub pieces_read: usize,
+    /// Masks the upstream's credentials; `None` if there is nothing to mask.
+    pub mask: Option<MaskedBody>,
+    /// How the relay has ended, while the bytes that `mask` has held back are passed on.
+    pub ending: Option<Box<BodyEnding>>,
     /// Records the owner of the objects in the response; `None` if it names none.
     pub owner: Option<OwnerRecorder>,
     /// The delimiter of the body. If that is only the end of the connection, the reader finds out whether the body is
@@ -75,6 +79,12 @@ pub(super) struct RelayedBody<B> {
     pub bytes_out: u64,
     /// The end of the request. It is taken when the request ends.
     pub end: Option<RequestEnd>,
+}
+
+/// How a relay has ended.
+pub(super) enum BodyEnding {
+    End,
+    Failed(BodyError),
 }
 
 impl ResponseBody {
@@ -142,33 +152,79 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.reader.is_some() {
-            ready!(poll_budget(cx));
-        }
-        let frame = ready!(Pin::new(&mut self.relay).poll_frame(cx));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.bytes_out += data.len() as u64;
-                    self.read(cx, data);
-                }
-                if self.is_at_end() {
-                    self.complete();
-                }
-                Some(Ok(frame))
+        loop {
+            if self.reader.is_some() || self.mask.is_some() {
+                ready!(poll_budget(cx));
             }
-            None if self.must_be_whole() && !self.is_whole() => {
+            let ending = match self.ending.take() {
+                Some(ending) => *ending,
+                None => match ready!(Pin::new(&mut self.relay).poll_frame(cx)) {
+                    Some(Ok(frame)) => match self.pass_on(frame, cx) {
+                        Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                        None => continue,
+                    },
+                    Some(Err(error)) => BodyEnding::Failed(error),
+                    None => BodyEnding::End,
+                },
+            };
+            let held = self.mask.as_mut().map(MaskedBody::finish).unwrap_or_default();
+            if held.is_empty() {
+                return Poll::Ready(self.conclude(ending));
+            }
+            self.ending = Some(Box::new(ending));
+            self.bytes_out += held.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(held))));
+        }
+    }
+
+    /// Reads and masks a frame. Returns the part of it that the caller receives now; `None` if all of it is held back.
+    fn pass_on(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Option<Frame<Bytes>> {
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                self.read(cx, &data);
+                let data = self.masked(data)?;
+                self.bytes_out += data.len() as u64;
+                Frame::data(data)
+            }
+            Err(other) => other,
+        };
+        if self.is_at_end() {
+            self.complete();
+        }
+        Some(frame)
+    }
+
+    /// Masks the credentials in a piece. Returns `None` if all bytes are held back.
+    fn masked(&mut self, piece: Bytes) -> Option<Bytes> {
+        let Some(mask) = &mut self.mask else {
+            return Some(piece);
+        };
+        let was_empty = piece.is_empty();
+        let masked = mask.mask(piece);
+        if mask.held_bytes() == 0 {
+            return Some(masked);
+        }
+        if self.relay.is_end_stream() {
+            return Some([masked, mask.finish()].concat().into());
+        }
+        Some(masked).filter(|masked| was_empty || !masked.is_empty())
+    }
+
+    /// Ends the body after all its bytes have been passed on.
+    fn conclude(&mut self, ending: BodyEnding) -> Option<Result<Frame<Bytes>, BodyError>> {
+        match ending {
+            BodyEnding::End if self.must_be_whole() && !self.is_whole() => {
                 self.report_broken();
                 self.end(Some(Outcome::UpstreamBroken));
                 Some(Err(BodyError::Broken(
                     "the connection closed before the end of the body".to_owned(),
                 )))
             }
-            None => {
+            BodyEnding::End => {
                 self.complete();
                 None
             }
-            Some(Err(error)) => {
+            BodyEnding::Failed(error) => {
                 if !self.ended_with_event() {
                     self.report_broken();
                 }
@@ -180,19 +236,29 @@ where
                 }));
                 Some(Err(error))
             }
-        })
+        }
     }
 
     /// Whether the body has ended and is known to be complete.
     fn is_at_end(&self) -> bool {
-        self.relay.is_end_stream() && !self.must_be_whole()
+        self.relay.is_end_stream() && !self.must_be_whole() && self.held_bytes() == 0 && self.ending.is_none()
+    }
+
+    /// The number of bytes that have arrived and that are held back.
+    fn held_bytes(&self) -> u64 {
+        self.mask.as_ref().map_or(0, |mask| mask.held_bytes() as u64)
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.must_be_whole() {
             // The relay may know the size of the rest, but not whether the body is complete then.
             true => SizeHint::default(),
-            false => self.relay.size_hint(),
+            false => match (self.relay.size_hint(), self.held_bytes()) {
+                (hint, 0) => hint,
+                (hint, held) => hint
+                    .exact()
+                    .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held)),
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     policy::{NamedObjects, Verdict, outlier::ResponseKind},
     proxy::{
         exchange::{
+            coding,
             peek::{PeekContext, PeekedResponse},
             refusal::{self, RefusedCaller},
         },
@@ -188,7 +189,13 @@ impl RequestSender for HttpSender {
             is_repeatable: self.repeatability != Repeatability::Once,
         };
         let sent = upstream.pool.send(&mut self.request, terms).await;
-        let response = match sent.and_then(refuse_upgrade) {
+        let readable = match sent.and_then(refuse_upgrade) {
+            // The future is boxed, because few answers are compressed and a request's future is as large as its largest
+            // branch.
+            Ok(coded) if coding::must_be_decoded(&coded, upstream) => Box::pin(coding::decode(coded, upstream)).await,
+            sent => sent,
+        };
+        let response = match readable {
             Ok(response) => response,
             Err(error) => return Err(self.failure(error, upstream)),
         };
@@ -227,8 +234,8 @@ impl RequestSender for HttpSender {
         refusal::check(upstream, caller, self.clock).await
     }
 
-    async fn buffer_error(response: &mut PeekedResponse, upstream: &Upstream) -> BufferedRest {
-        response.buffer_error(&upstream.confidential).await
+    async fn buffer_error(response: &mut PeekedResponse) -> BufferedRest {
+        response.buffer_rest().await
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - [`facts`] makes the input of a turn from a request.
 //! - [`forward`] builds the request for one upstream, sends it, and reports the result to the turn's attempt loop.
+//! - [`coding`] decompresses an answer that an upstream has compressed.
 //! - [`peek`] reads the meaning of an answer from its head and as little of its body as possible.
 //! - [`refusal`] asks an upstream whether it refuses a credential.
 //! - [`stream_failure`] judges the failures that a stream reports in its events.
@@ -21,6 +22,7 @@
 //! [`RequestSender`](super::turn::attempts::RequestSender) that sends it on the upstream's connection.
 
 pub(super) mod body;
+mod coding;
 pub(super) mod facts;
 pub(super) mod forward;
 mod late_failure;

@@ -2,7 +2,7 @@
 //!
 //! An answer can be withdrawn only before its first byte has reached the caller. The data that decides the [`Verdict`]
 //! is therefore read ahead: a stream up to its first output, or the body of an error that may report a limit. The data that
-//! was read ahead stays in the [`Relay`], so the caller gets it too, in order and unchanged.
+//! was read ahead stays in the [`Relay`], so the caller gets it too, in order.
 //!
 //! A stream is held back no longer than `retry.decide_within` after its head, and no more than `retry.decide_bytes` of it.
 //! A stream that fails, breaks or ends before its first output has not reached the caller, so the request can be sent to
@@ -15,7 +15,6 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use http_body::Body as _;
-use memchr::memmem::Finder;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -71,6 +70,10 @@ pub(in crate::proxy) enum BodyDelimiter {
 
 impl BodyDelimiter {
     fn from_response(response: &Response<Relay>) -> Self {
+        if response.body().is_decoded() {
+            // A compressed body shows by itself where it ends.
+            return Self::Framing;
+        }
         let length = response.body().size_hint().exact();
         Self::of_head(response.version(), response.headers(), length)
     }
@@ -245,15 +248,8 @@ impl PeekContext<'_> {
 }
 
 impl PeekedResponse {
-    /// Reads the rest of an error into memory, if it is short and arrives soon. Masks the `confidential` texts in it,
-    /// because an upstream that refuses a key may quote the key.
-    pub async fn buffer_error(&mut self, confidential: &[Finder<'_>]) -> BufferedRest {
-        let rest = self.buffer_rest().await;
-        self.response.body_mut().mask(confidential);
-        rest
-    }
-
-    async fn buffer_rest(&mut self) -> BufferedRest {
+    /// Reads the rest of an error into memory, if it is short and arrives soon.
+    pub async fn buffer_rest(&mut self) -> BufferedRest {
         let deadline = Instant::now() + REST_TIMEOUT;
         // The opening of a stream is in memory already, and may be longer than an error.
         let opening = self.reader.as_ref().filter(|reader| reader.is_stream());

@@ -21,6 +21,7 @@ use crate::{
         request_end::RequestEnd,
         turn::{attempts::TurnAnswer, confirm::OwnerRecorder, turn_state, verdict::VerdictRules},
     },
+    scan::MaskedBody,
     state::{Gateway, Snapshot, Upstream},
 };
 
@@ -51,11 +52,14 @@ pub(in crate::proxy) fn build(
         Some(_) => OwnerRecorder::new(gateway, origin.namespace, origin.upstream.id, peeked.content),
         None => None,
     };
+    let masker = origin.upstream.confidential.masker_of_body(parts.status);
     let rules = VerdictRules::new(peeked.endpoint, None, origin.upstream);
     let body = RelayedBody {
         relay,
         reader: peeked.reader,
         pieces_read: peeked.pieces_read,
+        mask: masker.map(|masker| MaskedBody::new(masker.clone())),
+        ending: None,
         owner,
         delimiter: peeked.delimiter,
         late_failure: LateFailureWatch::new(peeked.endpoint, peeked.model, rules, gateway.clock),

@@ -140,7 +140,10 @@ async fn fetch(upstream: &Upstream, mut request: Request<Replay>) -> Result<Vec<
         status => return Err(format!("it answered with status {status}").into()),
     }
     let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let mut body: Vec<u8> = body.map_err(|error| error.to_string())?.to_bytes().into();
+    if let Some(masker) = upstream.confidential.masker_of_body(StatusCode::OK) {
+        masker.mask_whole(&mut body);
+    }
     Ok(list::named_for_callers(upstream, list::parse(&body)?))
 }
 

@@ -12,6 +12,7 @@ use http::{
 use crate::proxy::{
     headers::{TURN_STATE, names_json},
     request::{
+        accept_encoding,
         answer_content::answer_content,
         caller::{self, Caller},
         form::{self, ReceivedForm},
@@ -154,6 +155,12 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     if answer_content(&method, &target, None) == AnswerContent::Object {
         // The id of an object could not be read from a compressed answer.
         headers.remove(ACCEPT_ENCODING);
+    } else if snapshot
+        .upstreams()
+        .iter()
+        .any(|upstream| !upstream.confidential.is_empty())
+    {
+        accept_encoding::keep_readable_codings(&mut headers);
     }
     // The coding is read after the headers are cleansed. If `Connection` names `content-encoding`, the field has been
     // removed, and the upstream reads the body without it.

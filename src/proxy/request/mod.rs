@@ -17,6 +17,7 @@
 //! reserves memory for it, and [`model_access`] checks whether the caller's group may use the model that the body names.
 //! [`field_types`] refuses fields of another type.
 
+mod accept_encoding;
 pub(super) mod admit;
 pub(super) mod answer_content;
 mod buffer;

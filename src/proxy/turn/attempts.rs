@@ -233,7 +233,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
         }
         let status = answer.answer.status;
         if status.is_client_error() || status.is_server_error() {
-            Box::pin(S::buffer_error(&mut answer.answer.response, upstream)).await;
+            Box::pin(S::buffer_error(&mut answer.answer.response)).await;
         }
         Ok(answer)
     }
@@ -280,7 +280,7 @@ impl<'a, S: RequestSender> Attempts<'a, '_, S> {
             upstream.state.metrics.failed_attempts.increment(reason);
         }
         // The rest is also read if it is not needed: then the connection can be used again.
-        let rest = S::buffer_error(&mut answer.response, upstream).await;
+        let rest = S::buffer_error(&mut answer.response).await;
         let lease = kept.lease.take().expect("the lease is held until here");
         let kind = match verdict {
             Verdict::Failed => {

@@ -25,6 +25,6 @@ pub(super) mod lexer;
 pub(super) mod media;
 mod scalar;
 pub(super) mod scanner;
-mod simd;
+pub(super) mod simd;
 pub(super) mod unescape;
 pub(super) mod visitor;

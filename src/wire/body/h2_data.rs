@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use crate::wire::{
     body::framing::{BodyError, response_may_have_body},
-    error_cause::{root_cause, without_debug_data},
+    error_cause::root_cause,
     limits::{MAX_TRAILER_BYTES, written_size},
     timers::wait_timeout::WaitTimeout,
 };
@@ -61,7 +61,7 @@ pub(in crate::wire) fn poll_h2_data(
         match frame {
             None if incoming.is_end_stream() || content == H2Content::Excluded => return Poll::Ready(None),
             None => return broken("the stream was reset with NO_ERROR before the end of the body".to_owned()),
-            Some(Err(error)) => return broken(without_debug_data(root_cause(&error))),
+            Some(Err(error)) => return broken(root_cause(&error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => return Poll::Ready(Some(Ok(data))),
                 Err(frame) => {

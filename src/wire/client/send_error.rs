@@ -2,11 +2,7 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use crate::wire::{
-    body::framing::BodyError,
-    client::dial::DialError,
-    error_cause::{root_cause, without_debug_data},
-};
+use crate::wire::{body::framing::BodyError, client::dial::DialError, error_cause::root_cause};
 
 /// The reasons why a request to an upstream has no response head.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ impl From<&hyper::Error> for SendError {
             }
             cause = error.source();
         }
-        Self::Broken(without_debug_data(root_cause(error)))
+        Self::Broken(root_cause(error))
     }
 }
 

@@ -153,6 +153,18 @@ pub async fn http2_upstream<F>(identity: &TestIdentity, answer: F) -> (SocketAdd
 where
     F: Fn(Request<Bytes>) -> Channel<Bytes, std::io::Error> + Clone + Send + 'static,
 {
+    let respond = move |request: Request<Bytes>| {
+        let response = Response::builder().header("content-type", "text/event-stream");
+        response.body(answer(request)).expect("a response")
+    };
+    http2_upstream_with(identity, respond).await
+}
+
+/// Starts an upstream like [`http2_upstream`] that responds to each request with what `respond` returns.
+pub async fn http2_upstream_with<F>(identity: &TestIdentity, respond: F) -> (SocketAddr, Arc<Mutex<usize>>)
+where
+    F: Fn(Request<Bytes>) -> Response<Channel<Bytes, std::io::Error>> + Clone + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let acceptor = TlsAcceptor::from(identity.config.clone());
@@ -160,12 +172,12 @@ where
     let count = connections.clone();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            let (acceptor, respond) = (acceptor.clone(), respond.clone());
             *count.lock() += 1;
             tokio::spawn(async move {
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = answer.clone();
+                    let respond = respond.clone();
                     async move {
                         let (head, body) = request.into_parts();
                         let body = body
@@ -173,12 +185,7 @@ where
                             .await
                             .map(http_body_util::Collected::to_bytes)
                             .unwrap_or_default();
-                        let response = Response::builder().header("content-type", "text/event-stream");
-                        Ok::<_, Infallible>(
-                            response
-                                .body(answer(Request::from_parts(head, body)))
-                                .expect("a response"),
-                        )
+                        Ok::<_, Infallible>(respond(Request::from_parts(head, body)))
                     }
                 });
                 let _ = http2::Builder::new(TokioExecutor::new())

@@ -81,6 +81,8 @@ impl Relaying {
             },
             reader,
             pieces_read: 0,
+            mask: None,
+            ending: None,
             owner: OwnerRecorder::new(
                 &gateway,
                 Namespace::of_group(""),

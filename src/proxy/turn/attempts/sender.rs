@@ -33,7 +33,7 @@ pub(in crate::proxy) trait RequestSender: Send {
     fn response_kind(response: &Self::Response) -> ResponseKind;
 
     /// Reads the rest of an error answer if it is short and arrives soon, and masks the upstream's secrets in it.
-    fn buffer_error(response: &mut Self::Response, upstream: &Upstream) -> impl Future<Output = BufferedRest> + Send;
+    fn buffer_error(response: &mut Self::Response) -> impl Future<Output = BufferedRest> + Send;
 }
 
 /// Whether a request may be sent again although an upstream may have begun it.

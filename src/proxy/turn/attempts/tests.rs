@@ -144,7 +144,7 @@ impl RequestSender for ScriptedSender {
         self.check
     }
 
-    async fn buffer_error(response: &mut ScriptedResponse, _: &Upstream) -> BufferedRest {
+    async fn buffer_error(response: &mut ScriptedResponse) -> BufferedRest {
         response.is_buffered = true;
         response.rest
     }

@@ -96,6 +96,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn any_equal_both(self, one: LoadedBlock, byte: u8, other: LoadedBlock, others: u8) -> bool {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let (byte, others) = (_mm256_set1_epi8(byte as i8), _mm256_set1_epi8(others as i8));
+            let low = _mm256_and_si256(_mm256_cmpeq_epi8(one.0, byte), _mm256_cmpeq_epi8(other.0, others));
+            let high = _mm256_and_si256(_mm256_cmpeq_epi8(one.1, byte), _mm256_cmpeq_epi8(other.1, others));
+            _mm256_movemask_epi8(_mm256_or_si256(low, high)) != 0
+        }
+    }
+
+    #[inline(always)]
     fn unusual(self, block: LoadedBlock) -> u64 {
         // As signed numbers, bytes of 0x80 and above are negative.
         // SAFETY: `self` proves AVX2.

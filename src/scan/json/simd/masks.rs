@@ -20,6 +20,11 @@ pub(in crate::scan) trait Simd: Copy {
     fn load(self, block: &Block) -> Self::Loaded;
     /// The bytes equal to `byte`.
     fn equal(self, block: Self::Loaded, byte: u8) -> u64;
+    /// Whether a byte of `one` equals `byte`, and the byte at the same place in `other` equals `others`.
+    #[inline(always)]
+    fn any_equal_both(self, one: Self::Loaded, byte: u8, other: Self::Loaded, others: u8) -> bool {
+        self.equal(one, byte) & self.equal(other, others) != 0
+    }
     /// The bytes below 0x20, and the bytes of 0x80 and above.
     fn unusual(self, block: Self::Loaded) -> u64;
     /// The bytes of 0x80 and above.
