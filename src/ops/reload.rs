@@ -23,7 +23,7 @@ use rustls::ServerConfig;
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
-    state::{Gateway, PendingShrink, ReloadOutcome},
+    state::{Gateway, ReloadOutcome},
     wire::{self, IdentityError, TlsIdentity},
 };
 
@@ -145,29 +145,20 @@ impl Reloader {
     /// Outside of a Tokio runtime.
     pub async fn reload(self: Arc<Self>, trigger: Trigger) -> ReloadResult {
         let joined = tokio::task::spawn_blocking(move || self.run(trigger)).await;
-        let (result, shrink) = joined.unwrap_or_else(|error| {
-            (
-                ReloadResult::Refused(vec![format!("the reload was aborted: {error}")]),
-                None,
-            )
-        });
-        if let Some(shrink) = shrink {
-            tokio::spawn(shrink.finish());
-        }
-        result
+        joined.unwrap_or_else(|error| ReloadResult::Refused(vec![format!("the reload was aborted: {error}")]))
     }
 
-    fn run(&self, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
+    fn run(&self, trigger: Trigger) -> ReloadResult {
         let mut last = self.last.lock();
         let Some(path) = last.file.as_ref().map(File::path) else {
             tracing::warn!(
                 trigger = trigger.label(),
                 "no file to reload: the process was started without one"
             );
-            return (ReloadResult::NoFile, None);
+            return ReloadResult::NoFile;
         };
         let file = File::read(path);
-        let (result, shrink) = self.apply(&file, trigger);
+        let result = self.apply(&file, trigger);
         let is_same = last.file.as_ref() == Some(&file);
         let problems = match &result {
             ReloadResult::Refused(problems) => problems.clone(),
@@ -183,11 +174,11 @@ impl Reloader {
             file: Some(file),
             problems,
         };
-        (result, shrink)
+        result
     }
 
-    fn apply(&self, file: &File, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
-        let refused = |problems| (ReloadResult::Refused(problems), None);
+    fn apply(&self, file: &File, trigger: Trigger) -> ReloadResult {
+        let refused = ReloadResult::Refused;
         let config = match file.parse(&self.overrides) {
             Ok(config) => config,
             Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
@@ -202,14 +193,14 @@ impl Reloader {
             if trigger != Trigger::File {
                 self.gateway.probe_credentials();
             }
-            return (ReloadResult::Unchanged, None);
+            return ReloadResult::Unchanged;
         }
         let tls = match config.server.tls.as_ref().map(server_identity).transpose() {
             Ok(tls) => tls,
             Err(error) => return refused(vec![error.to_string()]),
         };
         match self.gateway.reload(&config) {
-            Ok(shrink) => {
+            Ok(()) => {
                 if let (Some(identity), Some(tls)) = (&self.identity, tls)
                     && before.server.tls != config.server.tls
                 {
@@ -217,7 +208,7 @@ impl Reloader {
                 }
                 let changes = ConfigChanges::between(&before, &config, &self.started);
                 self.config.store(Arc::new(config));
-                (ReloadResult::Applied(changes), shrink)
+                ReloadResult::Applied(changes)
             }
             Err(error) => refused(vec![error.to_string()]),
         }

@@ -63,9 +63,15 @@ mod tls;
 mod transport;
 
 pub use body::{
-    framing::{BodyError, Framing},
+    framing::{BodyError, Framing, MemoryRefusal},
     intake::Intake,
     kept::{KeptBody, KeptBodyBuilder, SpliceError},
+    memory::{
+        account::BodyAccount,
+        pool::{BodyMemory, BodyPermit, MemoryLimits},
+        reservation::BodyReservation,
+    },
+    pace::MinBodyRate,
     relay::Relay,
     replay::Replay,
     request::RequestBody,
