@@ -87,8 +87,8 @@ struct Queue {
     /// The bodies by their numbers, which grow.
     entries: BTreeMap<u64, Entry>,
     next: u64,
-    /// When a body of a caller within its share was last given memory.
-    served_within_share: Option<Instant>,
+    /// When a body of a caller within its share last got memory, or gave up its place.
+    wanted_within_share: Option<Instant>,
     /// When bodies that give way were last searched for.
     searched: Option<Instant>,
 }
@@ -162,10 +162,10 @@ impl BodyMemory {
         let share = self.share.load(SeqCst);
         for is_within in [true, false] {
             for entry in queue.entries.values_mut().filter(|entry| !entry.is_granted) {
-                let want = &entry.want;
-                if (want.account.held().saturating_add(want.bytes) <= share) != is_within {
+                if entry.is_within(share) != is_within {
                     continue;
                 }
+                let want = &entry.want;
                 if !self.take(&want.account, want.bytes) {
                     return;
                 }
@@ -173,7 +173,7 @@ impl BodyMemory {
                 self.waiting.fetch_sub(1, SeqCst);
                 wakers.extend(entry.waker.take());
                 if is_within {
-                    queue.served_within_share = Some(Instant::now());
+                    queue.wanted_within_share = Some(Instant::now());
                 }
             }
         }
@@ -224,6 +224,11 @@ impl BodyMemory {
 }
 
 impl Entry {
+    /// Whether the caller stays within its share.
+    fn is_within(&self, share: usize) -> bool {
+        self.want.account.held().saturating_add(self.want.bytes) <= share
+    }
+
     fn as_waiting(&self, now: Instant) -> Waiting {
         Waiting {
             id: self.want.id,
@@ -263,18 +268,15 @@ impl Ticket {
         let memory = &self.memory;
         let share = memory.share.load(SeqCst);
         let queue = memory.queue.lock();
-        let is_within = |entry: &Entry| entry.want.account.held().saturating_add(entry.want.bytes) <= share;
         let Some(own) = queue.entries.get(&self.number) else {
             return MemoryRefusal::Full;
         };
         let others_wait = || {
-            queue
-                .entries
-                .values()
-                .any(|entry| !entry.is_granted && is_within(entry))
+            let mut entries = queue.entries.values();
+            entries.any(|entry| !entry.is_granted && entry.is_within(share))
         };
-        let others_were_served = queue.served_within_share.is_some_and(|served| served >= own.since);
-        match !is_within(own) && (others_were_served || others_wait()) {
+        let others_waited = queue.wanted_within_share.is_some_and(|wanted| wanted >= own.since);
+        match !own.is_within(share) && (others_waited || others_wait()) {
             true => MemoryRefusal::ShareFull,
             false => MemoryRefusal::Full,
         }
@@ -283,7 +285,14 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let removed = self.memory.queue.lock().entries.remove(&self.number);
+        let mut queue = self.memory.queue.lock();
+        let removed = queue.entries.remove(&self.number);
+        if let Some(entry) = &removed
+            && entry.is_within(self.memory.share.load(SeqCst))
+        {
+            queue.wanted_within_share = Some(Instant::now());
+        }
+        drop(queue);
         match removed {
             None => {}
             Some(entry) if entry.is_granted => self.memory.release(&entry.want.account, entry.want.bytes),
