@@ -109,7 +109,12 @@ async fn read(
 }
 
 /// A reservation of memory for the body, on the account of the caller.
-fn reserve(admitted: &Admitted<'_>, intake: &Intake, snapshot: &Snapshot, gateway: &Gateway) -> BodyReservation {
+fn reserve<'a>(
+    admitted: &Admitted<'_>,
+    intake: &Intake,
+    snapshot: &Snapshot,
+    gateway: &'a Gateway,
+) -> BodyReservation<'a> {
     let account = match admitted.caller.key {
         Some(key) => key.body_account.clone(),
         None => gateway.runtime.body_accounts.of_network(admitted.network),

@@ -33,11 +33,11 @@ const STEP: usize = 16 << 10;
 ///
 /// A `Content-Length` alone reserves nothing. Two bodies that are half read may wait for each other's memory; after
 /// [`WAIT`] one of them is refused, and its memory is free for the other.
-pub struct BodyReservation {
+pub struct BodyReservation<'a> {
     /// The memory reserved so far. It is declared before `arrival`: while a body leaves, its memory is released first, so
     /// that no second body has to give way for the same bytes.
     permit: BodyPermit,
-    arrival: ArrivalEntry,
+    arrival: ArrivalEntry<'a>,
     /// The maximum size of a body in bytes. No more memory than that is reserved.
     max_body: usize,
     /// The size of this body in bytes by its `Content-Length`; without one, the maximum.
@@ -45,12 +45,12 @@ pub struct BodyReservation {
 }
 
 /// The entry of the body in the table of arriving bodies; `None` before it has had to wait.
-struct ArrivalEntry {
-    memory: Arc<BodyMemory>,
+struct ArrivalEntry<'a> {
+    memory: &'a BodyMemory,
     id: Option<BodyId>,
 }
 
-impl Drop for ArrivalEntry {
+impl Drop for ArrivalEntry<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             self.memory.arrivals.remove(id);
@@ -58,17 +58,14 @@ impl Drop for ArrivalEntry {
     }
 }
 
-impl BodyReservation {
+impl<'a> BodyReservation<'a> {
     /// A reservation in `memory` for the body `intake` of the caller with this account. The body has at most `max_body`
     /// bytes.
-    pub fn new(memory: &Arc<BodyMemory>, account: Arc<BodyAccount>, intake: &Intake, max_body: u64) -> Self {
+    pub fn new(memory: &'a Arc<BodyMemory>, account: Arc<BodyAccount>, intake: &Intake, max_body: u64) -> Self {
         let max_body = usize::try_from(max_body).unwrap_or(usize::MAX);
         Self {
             permit: BodyPermit::empty(memory, account),
-            arrival: ArrivalEntry {
-                memory: memory.clone(),
-                id: None,
-            },
+            arrival: ArrivalEntry { memory, id: None },
             max_body,
             whole: match intake.framing() {
                 Framing::Length(length) => usize::try_from(length).map_or(max_body, |length| length.min(max_body)),

@@ -13,9 +13,9 @@ const MAX_BODY: usize = 40 << 10;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A body of `length` bytes that is arriving.
-struct Upload {
+struct Upload<'a> {
     intake: Intake,
-    reservation: BodyReservation,
+    reservation: BodyReservation<'a>,
     client: UnixStream,
 }
 
@@ -23,8 +23,8 @@ fn memory(all: usize, share: usize) -> Arc<BodyMemory> {
     BodyMemory::new(MemoryLimits { all, share })
 }
 
-impl Upload {
-    fn new(memory: &Arc<BodyMemory>, account: &Arc<BodyAccount>, length: usize) -> Self {
+impl<'a> Upload<'a> {
+    fn new(memory: &'a Arc<BodyMemory>, account: &Arc<BodyAccount>, length: usize) -> Self {
         let (near, client) = UnixStream::pair().expect("a pair");
         let socket = ClientSocket::new(Transport::Unix(near), IDLE, Activity::accepted());
         let connection = Arc::new(Mutex::new(ClientConnection::new(socket)));
@@ -129,7 +129,7 @@ async fn an_arriving_body_over_the_share_gives_way() {
 #[tokio::test(start_paused = true)]
 async fn a_fast_body_is_not_starved_by_slow_ones_of_other_callers() {
     let memory = memory(2 * STEP, STEP);
-    let mut slow: Vec<Upload> = Vec::new();
+    let mut slow: Vec<Upload<'_>> = Vec::new();
     for _ in 0..2 {
         let mut upload = Upload::new(&memory, &Arc::default(), STEP);
         upload.send(1).await.expect("enough memory");
