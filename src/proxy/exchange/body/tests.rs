@@ -258,7 +258,7 @@ async fn a_failure_after_the_first_output_is_told_once() {
         (vec![Ok(CREATED), Ok(delta), broken()], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), idle()], all, (1, false)),
         // The caller's own upload, which the response overtook, is no failure of the upstream.
-        (vec![Ok(CREATED), Ok(delta), Err(too_slow)], all, (0, false)),
+        (vec![Ok(CREATED), Ok(delta), Err(too_slow)], 3, (0, false)),
         (vec![Ok(CREATED), Ok(delta)], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), Ok(COMPLETED), broken()], all, (0, false)),
         (vec![Ok(CREATED), Ok(delta), Ok(limited)], all, (0, true)),
