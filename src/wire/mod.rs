@@ -69,12 +69,12 @@ pub use body::{
     memory::{
         account::BodyAccount,
         pool::{BodyMemory, BodyPermit, MemoryLimits},
-        reservation::BodyReservation,
     },
     pace::MinBodyRate,
     relay::Relay,
     replay::Replay,
     request::RequestBody,
+    reservation::BodyReservation,
 };
 pub use client::{
     dial::{DialError, DialTarget},

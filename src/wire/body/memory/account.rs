@@ -13,7 +13,7 @@ pub struct BodyAccount {
 
 /// Distinguishes the accounts while a decision is made. It is the address of the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct AccountId(pub usize);
+pub(in crate::wire) struct AccountId(pub usize);
 
 impl BodyAccount {
     /// The number of bytes that the caller's bodies hold.
@@ -21,15 +21,15 @@ impl BodyAccount {
         self.held.load(Relaxed)
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    pub(in crate::wire) fn add(&self, bytes: usize) {
         self.held.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn subtract(&self, bytes: usize) {
+    pub(in crate::wire) fn subtract(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
     }
 
-    pub(super) fn id(self: &Arc<Self>) -> AccountId {
+    pub(in crate::wire) fn id(self: &Arc<Self>) -> AccountId {
         AccountId(Arc::as_ptr(self) as usize)
     }
 }

@@ -39,7 +39,7 @@ struct Arrival {
 }
 
 #[derive(Default)]
-struct Stripe {
+struct ArrivalStripe {
     slots: Vec<Option<Arrival>>,
     /// The indices of the slots that are free.
     free: Vec<u32>,
@@ -49,12 +49,12 @@ struct Stripe {
 
 /// The bodies that are arriving.
 #[derive(Default)]
-pub(super) struct Arrivals {
-    stripes: [CachePadded<Mutex<Stripe>>; STRIPES],
+pub(in crate::wire) struct Arrivals {
+    stripes: [CachePadded<Mutex<ArrivalStripe>>; STRIPES],
 }
 
 /// What a body that arrives holds, and how fast it is.
-pub(super) struct Progress<'a> {
+pub(in crate::wire) struct ArrivalProgress<'a> {
     pub account: &'a Arc<BodyAccount>,
     /// The bytes that the body holds.
     pub bytes: usize,
@@ -76,7 +76,12 @@ fn own_stripe() -> usize {
 
 impl Arrivals {
     /// Enters or updates a body. Ready if the body has to give way; otherwise its task is woken when it has to.
-    pub fn poll_reclaimed(&self, id: &mut Option<BodyId>, progress: &Progress<'_>, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_reclaimed(
+        &self,
+        id: &mut Option<BodyId>,
+        progress: &ArrivalProgress<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         let Some(id) = id else {
             *id = Some(self.enter(progress, cx.waker().clone()));
             return Poll::Pending;
@@ -94,7 +99,7 @@ impl Arrivals {
         }
     }
 
-    fn enter(&self, progress: &Progress<'_>, waker: Waker) -> BodyId {
+    fn enter(&self, progress: &ArrivalProgress<'_>, waker: Waker) -> BodyId {
         let index = own_stripe();
         let mut stripe = self.stripes[index].lock();
         stripe.generation = stripe.generation.wrapping_add(1);

@@ -10,10 +10,8 @@
 //! | `arrivals` | the bodies that are arriving, so that one of them can be told to give way |
 //! | `reclaim` | decides which of them give way; pure |
 //! | `pool` | the counters, and the bodies that wait for memory |
-//! | `reservation` | the memory of one body while it arrives |
 
 pub(in crate::wire) mod account;
-mod arrivals;
+pub(in crate::wire) mod arrivals;
 pub(in crate::wire) mod pool;
-mod reclaim;
-pub(in crate::wire) mod reservation;
+pub(in crate::wire) mod reclaim;

@@ -50,7 +50,7 @@ pub struct BodyMemory {
     share: AtomicUsize,
     /// The number of bodies in the queue that have no memory yet.
     waiting: AtomicUsize,
-    pub(super) arrivals: Arrivals,
+    pub(in crate::wire) arrivals: Arrivals,
     queue: Mutex<Queue>,
 }
 
@@ -62,7 +62,7 @@ pub struct BodyPermit {
 }
 
 /// A body's request for memory.
-pub(super) struct Want {
+pub(in crate::wire) struct Want {
     pub account: Arc<BodyAccount>,
     /// The number of bytes that the body waits for.
     pub bytes: usize,
@@ -94,7 +94,7 @@ struct Queue {
 }
 
 /// A place in the queue. It is given up when this is dropped.
-pub(super) struct Ticket {
+pub(in crate::wire) struct Ticket {
     memory: Arc<BodyMemory>,
     number: u64,
 }
@@ -126,7 +126,7 @@ impl BodyMemory {
     }
 
     /// Takes memory, unless there is too little or other bodies wait for it.
-    pub(super) fn try_take(&self, account: &BodyAccount, bytes: usize) -> bool {
+    pub(in crate::wire) fn try_take(&self, account: &BodyAccount, bytes: usize) -> bool {
         self.waiting.load(SeqCst) == 0 && self.take(account, bytes)
     }
 
@@ -180,7 +180,7 @@ impl BodyMemory {
     }
 
     /// Enters a body in the queue. It may get its memory at once.
-    pub(super) fn enqueue(self: &Arc<Self>, want: Want) -> Ticket {
+    pub(in crate::wire) fn enqueue(self: &Arc<Self>, want: Want) -> Ticket {
         let mut wakers = Vec::new();
         let mut queue = self.queue.lock();
         let number = queue.next;
@@ -307,7 +307,7 @@ impl Drop for Ticket {
 
 impl BodyPermit {
     /// A permit for no bytes yet.
-    pub(super) fn empty(memory: &Arc<BodyMemory>, account: Arc<BodyAccount>) -> Self {
+    pub(in crate::wire) fn empty(memory: &Arc<BodyMemory>, account: Arc<BodyAccount>) -> Self {
         Self {
             memory: memory.clone(),
             account,
@@ -316,20 +316,20 @@ impl BodyPermit {
     }
 
     /// The number of bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::wire) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn memory(&self) -> &Arc<BodyMemory> {
+    pub(in crate::wire) fn memory(&self) -> &Arc<BodyMemory> {
         &self.memory
     }
 
-    pub(super) fn account(&self) -> &Arc<BodyAccount> {
+    pub(in crate::wire) fn account(&self) -> &Arc<BodyAccount> {
         &self.account
     }
 
     /// Adds bytes that have been taken for the body.
-    pub(super) fn add(&mut self, bytes: usize) {
+    pub(in crate::wire) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 }

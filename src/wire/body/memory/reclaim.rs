@@ -19,13 +19,13 @@ use super::account::AccountId;
 
 /// The time that a body waits before slower bodies of callers within their share give way. In this time memory is usually
 /// released anyway.
-pub(super) const PATIENCE: Duration = Duration::from_millis(300);
+pub(in crate::wire) const PATIENCE: Duration = Duration::from_millis(300);
 /// The time that a body of a caller over its share waits before a slower body of the same caller gives way.
-pub(super) const OWN_PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::wire) const OWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names an arriving body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BodyId {
+pub(in crate::wire) struct BodyId {
     /// The stripe of the table.
     pub stripe: usize,
     /// The slot in the stripe.
@@ -36,7 +36,7 @@ pub(super) struct BodyId {
 
 /// A body that is arriving and holds memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Arriving {
+pub(in crate::wire) struct Arriving {
     pub id: BodyId,
     pub account: AccountId,
     /// The bytes that all bodies of the caller hold.
@@ -49,7 +49,7 @@ pub(super) struct Arriving {
 
 /// A body that waits for memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Waiting {
+pub(in crate::wire) struct Waiting {
     /// The body itself, if it holds memory already.
     pub id: Option<BodyId>,
     pub account: AccountId,
@@ -67,15 +67,15 @@ pub(super) struct Waiting {
 
 /// The memory, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Level {
+pub(in crate::wire) struct Level {
     /// The bytes that are free, or will be when the bodies have left that have been told so.
     pub free: usize,
     /// The maximum for one caller while others wait.
     pub share: usize,
 }
 
-/// A decision as it is being made.
-struct Decision {
+/// A decision about the bodies that give way, as it is being made.
+struct ReclaimPlan {
     /// The arriving bodies that are left, the slowest first.
     arriving: Vec<Arriving>,
     /// The bytes that each caller holds when the victims have left.
@@ -85,13 +85,13 @@ struct Decision {
 }
 
 /// Returns the bodies that give way to the `waiting` ones, which are in the order of their arrival.
-pub(super) fn choose(waiting: &[Waiting], mut arriving: Vec<Arriving>, level: Level) -> Vec<BodyId> {
+pub(in crate::wire) fn choose(waiting: &[Waiting], mut arriving: Vec<Arriving>, level: Level) -> Vec<BodyId> {
     let slowest_first =
         |a: &Arriving, b: &Arriving| -> Ordering { a.rate.total_cmp(&b.rate).then(b.bytes.cmp(&a.bytes)) };
     arriving.sort_unstable_by(slowest_first);
     let mut held: HashMap<AccountId, usize> = waiting.iter().map(|body| (body.account, body.account_held)).collect();
     held.extend(arriving.iter().map(|body| (body.account, body.account_held)));
-    let mut decision = Decision {
+    let mut decision = ReclaimPlan {
         arriving,
         held,
         level,
@@ -108,7 +108,7 @@ pub(super) fn choose(waiting: &[Waiting], mut arriving: Vec<Arriving>, level: Le
     decision.victims
 }
 
-impl Decision {
+impl ReclaimPlan {
     fn is_within_share(&self, body: &Waiting) -> bool {
         self.held[&body.account].saturating_add(body.bytes) <= self.level.share
     }

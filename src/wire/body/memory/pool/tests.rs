@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{super::arrivals::Progress, *};
+use super::{super::arrivals::ArrivalProgress, *};
 
 const ALL: usize = 1000;
 const LIMITS: MemoryLimits = MemoryLimits { all: ALL, share: 250 };
@@ -115,7 +115,7 @@ async fn an_arriving_body_of_a_caller_over_its_share_is_told_to_give_way() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     let mut cx = Context::from_waker(&waker);
-    let progress = Progress {
+    let progress = ArrivalProgress {
         account: &alice,
         bytes: ALL,
         pace: begun(),

@@ -1,9 +1,9 @@
 use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
-use super::{super::pool::MemoryLimits, *};
+use super::*;
 use crate::wire::{
-    body::{pace::MinBodyRate, request::RequestBody},
+    body::{memory::pool::MemoryLimits, pace::MinBodyRate, request::RequestBody},
     http1::server::connection::{ClientConnection, Http1RequestBody},
     server::{activity::Activity, socket::ClientSocket},
     transport::Transport,
@@ -13,7 +13,7 @@ const MAX_BODY: usize = 40 << 10;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A body of `length` bytes that is arriving.
-struct Upload<'a> {
+struct ArrivingUpload<'a> {
     intake: Intake,
     reservation: BodyReservation<'a>,
     client: UnixStream,
@@ -23,7 +23,7 @@ fn memory(all: usize, share: usize) -> Arc<BodyMemory> {
     BodyMemory::new(MemoryLimits { all, share })
 }
 
-impl<'a> Upload<'a> {
+impl<'a> ArrivingUpload<'a> {
     fn new(memory: &'a Arc<BodyMemory>, account: &Arc<BodyAccount>, length: usize) -> Self {
         let (near, client) = UnixStream::pair().expect("a pair");
         let socket = ClientSocket::new(Transport::Unix(near), IDLE, Activity::accepted());
@@ -59,7 +59,7 @@ impl<'a> Upload<'a> {
 #[tokio::test]
 async fn memory_is_reserved_in_steps_up_to_the_limit() {
     let memory = memory(1 << 20, 1 << 20);
-    let mut upload = Upload::new(&memory, &Arc::default(), MAX_BODY);
+    let mut upload = ArrivingUpload::new(&memory, &Arc::default(), MAX_BODY);
     assert_eq!(memory.held(), 0, "a length reserves nothing");
     for (length, held) in [
         (1, STEP),
@@ -82,11 +82,11 @@ async fn memory_is_reserved_in_steps_up_to_the_limit() {
 async fn a_body_waits_for_memory_that_others_hold_and_is_refused_when_the_wait_is_over() {
     let memory = memory(STEP, STEP);
     let account = Arc::default();
-    let mut held = Upload::new(&memory, &account, 2 * STEP);
+    let mut held = ArrivingUpload::new(&memory, &account, 2 * STEP);
     held.send(1).await.expect("enough memory");
-    let mut waiting = Upload::new(&memory, &account, STEP);
+    let mut waiting = ArrivingUpload::new(&memory, &account, STEP);
     assert_eq!(waiting.send(1).await, Err(BodyError::NoMemory(MemoryRefusal::Full)));
-    let mut waiting = Upload::new(&memory, &account, STEP);
+    let mut waiting = ArrivingUpload::new(&memory, &account, STEP);
     let release = async {
         tokio::time::sleep(WAIT / 4).await;
         drop(held);
@@ -99,12 +99,15 @@ async fn a_body_waits_for_memory_that_others_hold_and_is_refused_when_the_wait_i
 async fn an_arriving_body_over_the_share_gives_way() {
     let memory = memory(2 * STEP, STEP);
     let (alice, bob) = (Arc::default(), Arc::default());
-    let mut holders = [Upload::new(&memory, &alice, STEP), Upload::new(&memory, &alice, STEP)];
+    let mut holders = [
+        ArrivingUpload::new(&memory, &alice, STEP),
+        ArrivingUpload::new(&memory, &alice, STEP),
+    ];
     for holder in &mut holders {
         holder.send(1).await.expect("enough memory");
     }
     let [mut first, mut second] = holders;
-    let mut wanting = Upload::new(&memory, &bob, STEP);
+    let mut wanting = ArrivingUpload::new(&memory, &bob, STEP);
     let reclaimed = BodyError::NoMemory(MemoryRefusal::Reclaimed);
     let begun = Instant::now();
     let wanted = async {
@@ -129,13 +132,13 @@ async fn an_arriving_body_over_the_share_gives_way() {
 #[tokio::test(start_paused = true)]
 async fn a_fast_body_is_not_starved_by_slow_ones_of_other_callers() {
     let memory = memory(2 * STEP, STEP);
-    let mut slow: Vec<Upload<'_>> = Vec::new();
+    let mut slow: Vec<ArrivingUpload<'_>> = Vec::new();
     for _ in 0..2 {
-        let mut upload = Upload::new(&memory, &Arc::default(), STEP);
+        let mut upload = ArrivingUpload::new(&memory, &Arc::default(), STEP);
         upload.send(1).await.expect("enough memory");
         slow.push(upload);
     }
-    let mut fast = Upload::new(&memory, &Arc::default(), STEP);
+    let mut fast = ArrivingUpload::new(&memory, &Arc::default(), STEP);
     let (mut second, mut first) = (slow.pop().expect("two"), slow.pop().expect("two"));
     let begun = Instant::now();
     let read = async {

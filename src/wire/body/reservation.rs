@@ -10,15 +10,15 @@ use std::{
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    account::BodyAccount,
-    arrivals::Progress,
-    pool::{BodyMemory, BodyPermit, Ticket, Want},
-    reclaim::BodyId,
-};
 use crate::wire::body::{
     framing::{BodyError, Framing, MemoryRefusal},
     intake::Intake,
+    memory::{
+        account::BodyAccount,
+        arrivals::ArrivalProgress,
+        pool::{BodyMemory, BodyPermit, Ticket, Want},
+        reclaim::BodyId,
+    },
     pace::PaceReading,
 };
 
@@ -112,7 +112,7 @@ impl<'a> BodyReservation<'a> {
 
     /// Ready if the body has to give way.
     fn poll_reclaimed(&mut self, pace: PaceReading, cx: &mut Context<'_>) -> Poll<()> {
-        let progress = Progress {
+        let progress = ArrivalProgress {
             account: self.permit.account(),
             bytes: self.permit.bytes(),
             pace,
