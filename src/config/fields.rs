@@ -133,10 +133,12 @@ tables! {
         /// The maximum size of all request bodies together that are kept in memory. At least max_body.
         BUFFERED_BODIES("buffered_bodies"): ByteSize = ByteSize(1 << 10..=1 << 40), Default(r#""512MiB""#);
         /// The maximum fraction of buffered_bodies that the bodies of one client key may fill while other callers wait for
-        /// memory. Without client keys it applies to each client address.
+        /// memory, but at least max_body. Without client keys it applies to each client address, and to each /64 of IPv6.
+        /// If the memory is full, the slowest arriving bodies of callers over their share are answered with 503.
         BUFFERED_SHARE("buffered_share"): Fraction = Fraction(0.01..=1.0), Default("0.25");
         /// The minimum number of bytes per second with which a request body must arrive, as an average over
-        /// body_rate_window. A slower body is answered with 408. 0B turns the limit off.
+        /// body_rate_window. Only the time in which Steadfast waits for the client counts. A slower body is answered with
+        /// 408. 0B turns the limit off.
         MIN_BODY_RATE("min_body_rate"): ByteSize = ByteSize(0..=1 << 30), Default(r#""10KiB""#);
         /// The time over which the rate of a request body is measured.
         BODY_RATE_WINDOW("body_rate_window"): TimeSpan = TimeSpan(MILLISECOND..=DAY), Default(r#""30s""#);

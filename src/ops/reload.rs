@@ -25,7 +25,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     config::{Config, File, Overrides, Tls, Upstream},
-    state::{Gateway, PendingShrink, ReloadOutcome},
+    state::{Gateway, ReloadOutcome},
     wire::{self, IdentityError, TlsIdentity},
 };
 
@@ -157,29 +157,25 @@ impl Reloader {
             let _runtime = runtime.enter();
             let _ = sender.send(self.run(trigger));
         });
-        let refused = |why: String| (ReloadResult::Refused(vec![why]), None);
-        let (result, shrink) = match thread {
+        let refused = |why: String| ReloadResult::Refused(vec![why]);
+        match thread {
             Ok(_) => receiver
                 .await
                 .unwrap_or_else(|_| refused("the reload was aborted".to_owned())),
             Err(error) => refused(format!("there is no thread for the reload: {error}")),
-        };
-        if let Some(shrink) = shrink {
-            tokio::spawn(shrink.finish());
         }
-        result
     }
 
-    fn run(&self, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
+    fn run(&self, trigger: Trigger) -> ReloadResult {
         let mut last = self.last.lock();
         let Some(file) = last.file.as_ref().map(File::read_again) else {
             tracing::warn!(
                 trigger = trigger.label(),
                 "no file to reload: the process was started without one"
             );
-            return (ReloadResult::NoFile, None);
+            return ReloadResult::NoFile;
         };
-        let (result, shrink) = self.apply(&file, trigger);
+        let result = self.apply(&file, trigger);
         let is_same = last.file.as_ref() == Some(&file);
         let problems = match &result {
             ReloadResult::Refused(problems) => problems.clone(),
@@ -195,11 +191,11 @@ impl Reloader {
             file: Some(file),
             problems,
         };
-        (result, shrink)
+        result
     }
 
-    fn apply(&self, file: &File, trigger: Trigger) -> (ReloadResult, Option<PendingShrink>) {
-        let refused = |problems| (ReloadResult::Refused(problems), None);
+    fn apply(&self, file: &File, trigger: Trigger) -> ReloadResult {
+        let refused = ReloadResult::Refused;
         let config = match file.parse(&self.overrides) {
             Ok(config) => config,
             Err(errors) => return refused(errors.problems().iter().map(ToString::to_string).collect()),
@@ -214,14 +210,14 @@ impl Reloader {
             if trigger != Trigger::File {
                 self.gateway.probe_credentials();
             }
-            return (ReloadResult::Unchanged, None);
+            return ReloadResult::Unchanged;
         }
         let tls = match config.server.tls.as_ref().map(server_identity).transpose() {
             Ok(tls) => tls,
             Err(error) => return refused(vec![error.to_string()]),
         };
         match self.gateway.reload(&config) {
-            Ok(shrink) => {
+            Ok(()) => {
                 if let (Some(identity), Some(tls)) = (&self.identity, tls)
                     && before.server.tls != config.server.tls
                 {
@@ -229,7 +225,7 @@ impl Reloader {
                 }
                 let changes = ConfigChanges::between(&before, &config, &self.started);
                 self.config.store(Arc::new(config));
-                (ReloadResult::Applied(changes), shrink)
+                ReloadResult::Applied(changes)
             }
             Err(error) => refused(vec![error.to_string()]),
         }

@@ -138,7 +138,12 @@ impl Proxy {
         let snapshot = self.gateway.snapshot();
         let (parts, body) = request.into_parts();
         let head = ReceivedHead::new(parts, body.framing(), peer);
-        let body = Intake::new(body, snapshot.limits.max_body, snapshot.limits.idle);
+        let body = Intake::new(
+            body,
+            snapshot.limits.max_body,
+            snapshot.limits.idle,
+            snapshot.min_body_rate,
+        );
         let mut log = RequestLog::open(
             &self.gateway,
             head.request_id.clone(),
@@ -197,7 +202,7 @@ impl Proxy {
             let answer = self.catalogue.answer(query, snapshot, &admitted, &self.gateway);
             return Box::pin(answer).await.map(Answered::ByCatalogue);
         }
-        let inspected = inspect::inspect(&admitted, body, snapshot, &self.gateway.buffers).await?;
+        let inspected = inspect::inspect(&admitted, body, snapshot, &self.gateway).await?;
         field_types::check(&admitted, &inspected)?;
         let complete_since = Instant::now();
         model_access::check(snapshot, &admitted, &inspected)?;

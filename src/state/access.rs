@@ -14,6 +14,7 @@ use crate::{
     fault::KeyProblem,
     ids::{Namespace, UpstreamId},
     policy::limiter::Quota,
+    wire::BodyAccount,
 };
 
 /// The maximum length of a client key in bytes. A longer text is refused without being hashed.
@@ -40,6 +41,8 @@ pub struct ClientKey {
     pub group: Arc<Group>,
     /// The usage of the key's limits, which outlives this snapshot; `None` if the key has no limits.
     pub rate_limits: Option<Arc<RateLimits>>,
+    /// The memory that the request bodies of the key hold, which outlives this snapshot.
+    pub body_account: Arc<BodyAccount>,
     /// The first second of Unix time at which the key is no longer valid.
     expires: Option<u64>,
     /// Whether the operator has disabled the key.
@@ -83,6 +86,7 @@ impl Access {
             let name: Arc<str> = configured.name.as_str().into();
             let is_limited = !group.quota.is_unlimited();
             let key = Arc::new(ClientKey {
+                body_account: runtime.body_accounts.of_key(&name),
                 rate_limits: is_limited.then(|| runtime.rate_limits.get_or_new(&name)),
                 name,
                 group: group.clone(),

@@ -1,167 +1,151 @@
-//! The limit on bytes of request bodies in memory, which a reload may raise or lower while bodies are held.
+//! The memory for request bodies: its limits by the configuration, and the accounts of the callers that share it.
+//!
+//! A caller is a client key or, without client keys, a client's network. The accounts outlive snapshots, because bodies
+//! that are held count after a reload too.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Weak},
 };
 
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
 
-use crate::config;
+use crate::{
+    config,
+    wire::{BodyAccount, MemoryLimits},
+};
 
-/// A semaphore with one permit for each byte of request bodies that may be held, whose number of permits can change.
-pub(super) struct BufferLimit {
-    permits: Arc<Semaphore>,
-    /// The configured limit in bytes.
-    limit: AtomicUsize,
-    /// The number of permits above the limit. They are removed when the bodies that hold them release them.
-    surplus: Arc<AtomicUsize>,
+/// The number of parts of the table of networks, each with a lock of its own. It is a power of two.
+const SHARDS: usize = 16;
+
+/// The network that a client belongs to. Its clients share one account if they need no client key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientNetwork {
+    /// One IPv4 address.
+    Ipv4([u8; 4]),
+    /// The first 64 bits of an IPv6 address. A host may choose the other bits freely (RFC 4291 section 2.5.4).
+    Ipv6(u64),
+    /// The clients of Unix sockets.
+    Local,
 }
 
-/// The rest of a change to a lower limit: permits that bodies still hold and that must be removed.
-#[must_use = "the lower limit holds only after this has been finished"]
-pub struct PendingShrink {
-    permits: Arc<Semaphore>,
-    surplus: Arc<AtomicUsize>,
-    /// The number of permits that must still be removed.
-    bytes: usize,
-}
-
-impl BufferLimit {
-    /// A limit of `server.buffered_bodies` bytes.
-    pub fn new(server: &config::ServerSettings) -> Self {
-        let limit = limit(server);
-        Self {
-            permits: Arc::new(Semaphore::new(limit)),
-            limit: AtomicUsize::new(limit),
-            surplus: Arc::default(),
-        }
-    }
-
-    /// The semaphore. It stays the same when the limit changes.
-    pub fn permits(&self) -> &Arc<Semaphore> {
-        &self.permits
-    }
-
-    /// The number of bytes that are held. While the limit is being lowered, this is an upper bound.
-    pub fn held(&self) -> usize {
-        let all = self.limit.load(Relaxed) + self.surplus.load(Relaxed);
-        all.saturating_sub(self.permits.available_permits())
-    }
-
-    /// Changes the limit to `server.buffered_bodies` bytes. Free permits are removed at once, the others by
-    /// [`PendingShrink::finish`]. The caller must not run this at the same time on two threads.
-    pub fn resize(&self, server: &config::ServerSettings) -> Option<PendingShrink> {
-        let limit = limit(server);
-        let before = self.limit.swap(limit, Relaxed);
-        if let Some(more) = limit.checked_sub(before) {
-            self.permits.add_permits(more);
-            return None;
-        }
-        let less = before - limit;
-        let bytes = less - self.permits.forget_permits(less);
-        self.surplus.fetch_add(bytes, Relaxed);
-        (bytes > 0).then(|| PendingShrink {
-            permits: self.permits.clone(),
-            surplus: self.surplus.clone(),
-            bytes,
-        })
-    }
-}
-
-impl PendingShrink {
-    /// Removes the permits as bodies release them. The semaphore is fair: a request that asks for permits later gets
-    /// them later.
-    pub async fn finish(mut self) {
-        while self.bytes > 0 {
-            let part = u32::try_from(self.bytes).unwrap_or(u32::MAX);
-            let permits = self.permits.acquire_many(part).await;
-            permits.expect("the semaphore is never closed").forget();
-            self.bytes -= part as usize;
-            self.surplus.fetch_sub(part as usize, Relaxed);
+impl From<Option<SocketAddr>> for ClientNetwork {
+    fn from(address: Option<SocketAddr>) -> Self {
+        // A listener for both versions of IP sees an IPv4 address as an IPv6 address.
+        match address.map(|address| address.ip().to_canonical()) {
+            None => Self::Local,
+            Some(IpAddr::V4(address)) => Self::Ipv4(address.octets()),
+            Some(IpAddr::V6(address)) => Self::Ipv6((address.to_bits() >> 64) as u64),
         }
     }
 }
 
-/// A limit above the maximum of a semaphore is reduced to that maximum, which no machine can reach.
-fn limit(server: &config::ServerSettings) -> usize {
-    let limit = usize::try_from(server.buffered_bodies).unwrap_or(usize::MAX);
-    limit.min(Semaphore::MAX_PERMITS)
+type Networks = HashMap<ClientNetwork, Arc<BodyAccount>>;
+
+/// The accounts of all callers that hold request bodies.
+#[derive(Default)]
+pub struct BodyAccounts {
+    /// The accounts of client keys by the name of the key. Snapshots and bodies own them.
+    keys: Mutex<HashMap<Arc<str>, Weak<BodyAccount>>>,
+    /// The accounts of networks. An account stays for up to a second after its last body, so that a client that comes back
+    /// finds it.
+    networks: [Mutex<Networks>; SHARDS],
+    hasher: RandomState,
+}
+
+impl BodyAccounts {
+    /// Returns the account of the client key called `name`.
+    pub(super) fn of_key(&self, name: &Arc<str>) -> Arc<BodyAccount> {
+        let mut keys = self.keys.lock();
+        if let Some(known) = keys.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        let account = Arc::default();
+        keys.insert(name.clone(), Arc::downgrade(&account));
+        account
+    }
+
+    /// Returns the account of the clients of `network`, which need no client key.
+    pub fn of_network(&self, network: ClientNetwork) -> Arc<BodyAccount> {
+        let shard = self.hasher.hash_one(network) as usize % SHARDS;
+        self.networks[shard].lock().entry(network).or_default().clone()
+    }
+
+    /// Drops the accounts that no body and no snapshot refers to.
+    pub(super) fn drop_unused(&self) {
+        self.keys.lock().retain(|_, account| account.strong_count() > 0);
+        for networks in &self.networks {
+            networks.lock().retain(|_, account| Arc::strong_count(account) > 1);
+        }
+    }
+}
+
+/// The limits of `server.buffered_bodies` and `server.buffered_share`. Each caller may hold at least one body of the maximum
+/// size.
+pub(super) fn memory_limits(server: &config::ServerSettings) -> MemoryLimits {
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let all = bytes(server.buffered_bodies);
+    let share = (all as f64 * server.buffered_share) as usize;
+    MemoryLimits {
+        all,
+        share: share.max(bytes(server.max_body)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::Future, pin::pin, task::Poll};
-
-    use proptest::prelude::*;
-    use tokio::sync::OwnedSemaphorePermit;
-
     use super::*;
 
-    fn server(bytes: usize) -> config::ServerSettings {
-        config::ServerSettings {
-            buffered_bodies: bytes as u64,
-            ..config::ServerSettings::default()
-        }
-    }
-
-    fn poll(future: impl Future) -> bool {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        matches!(pin!(future).poll(&mut context), Poll::Ready(_))
+    fn network(address: &str) -> ClientNetwork {
+        ClientNetwork::from(Some(SocketAddr::new(address.parse().expect("an address"), 9)))
     }
 
     #[test]
-    fn released_permits_are_removed_before_another_request_gets_them() {
-        let buffer_limit = BufferLimit::new(&server(100));
-        let take = |bytes| buffer_limit.permits().clone().try_acquire_many_owned(bytes);
-        let (first, second) = (take(60).unwrap(), take(30).unwrap());
-        let mut shrinking = Box::pin(buffer_limit.resize(&server(40)).unwrap().finish());
-        assert!(!poll(shrinking.as_mut()));
-        assert_eq!(buffer_limit.held(), 90);
-        drop(second);
-        assert!(!poll(shrinking.as_mut()) && take(1).is_err(), "20 are still too many");
-        drop(first);
-        assert!(poll(shrinking.as_mut()));
-        assert_eq!(
-            (buffer_limit.held(), buffer_limit.permits().available_permits()),
-            (0, 40)
-        );
+    fn clients_are_told_apart_by_address_or_by_64_bits_of_it() {
+        for (one, other, is_same) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("::ffff:127.0.0.1", "127.0.0.1", true),
+            ("2001:db8::1", "2001:db8::ffff:1", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+        ] {
+            assert_eq!(network(one) == network(other), is_same, "{one} {other}");
+        }
+        assert_eq!(ClientNetwork::from(None), ClientNetwork::Local);
     }
 
-    proptest! {
-        /// The limit changes while bodies come and go. When every change has finished, the last limit holds; until then
-        /// bodies never take more than the largest limit since.
-        #[test]
-        fn the_last_limit_holds(steps in prop::collection::vec((0..4u8, 1..200usize), 1..60)) {
-            let buffer_limit = BufferLimit::new(&server(100));
-            let mut bodies: Vec<OwnedSemaphorePermit> = Vec::new();
-            let mut shrinking = Vec::new();
-            let mut limit = 100;
-            for (step, amount) in steps {
-                match step {
-                    0 => {
-                        limit = amount;
-                        shrinking.extend(buffer_limit.resize(&server(limit)).map(|shrinking| Box::pin(shrinking.finish())));
-                    }
-                    1 if !bodies.is_empty() => drop(bodies.swap_remove(amount % bodies.len())),
-                    _ => {
-                        let held: usize = bodies.iter().map(OwnedSemaphorePermit::num_permits).sum();
-                        let taken = buffer_limit.permits().clone().try_acquire_many_owned(amount as u32);
-                        let is_finished = shrinking.is_empty();
-                        prop_assert!(taken.is_err() || held + amount <= limit);
-                        prop_assert!(!is_finished || taken.is_ok() == (held + amount <= limit));
-                        bodies.extend(taken);
-                    }
-                }
-                shrinking.retain_mut(|shrinking| !poll(shrinking.as_mut()));
-                let held: usize = bodies.iter().map(OwnedSemaphorePermit::num_permits).sum();
-                prop_assert!(buffer_limit.held() >= held);
-                prop_assert!(!shrinking.is_empty() || buffer_limit.held() == held);
-            }
-            bodies.clear();
-            shrinking.retain_mut(|shrinking| !poll(shrinking.as_mut()));
-            prop_assert!(shrinking.is_empty());
-            prop_assert_eq!((buffer_limit.held(), buffer_limit.permits().available_permits()), (0, limit));
+    #[test]
+    fn an_account_stays_while_it_is_used() {
+        let accounts = BodyAccounts::default();
+        let key: Arc<str> = "alice".into();
+        let (of_key, of_network) = (accounts.of_key(&key), accounts.of_network(network("127.0.0.1")));
+        accounts.drop_unused();
+        assert!(Arc::ptr_eq(&of_key, &accounts.of_key(&key)));
+        assert!(Arc::ptr_eq(&of_network, &accounts.of_network(network("127.0.0.1"))));
+        assert!(!Arc::ptr_eq(&of_network, &accounts.of_network(network("127.0.0.2"))));
+        drop((of_key, of_network));
+        accounts.drop_unused();
+        assert!(accounts.keys.lock().is_empty());
+        assert!(accounts.networks.iter().all(|networks| networks.lock().is_empty()));
+    }
+
+    #[test]
+    fn a_share_is_at_least_one_body_of_the_maximum_size() {
+        for (buffered_bodies, max_body, buffered_share, share) in [
+            (1000, 10, 0.25, 250),
+            (1000, 300, 0.25, 300),
+            (1000, 1000, 0.01, 1000),
+            (1000, 10, 1.0, 1000),
+        ] {
+            let server = config::ServerSettings {
+                buffered_bodies,
+                max_body,
+                buffered_share,
+                ..config::ServerSettings::default()
+            };
+            assert_eq!(memory_limits(&server), MemoryLimits { all: 1000, share });
         }
     }
 }

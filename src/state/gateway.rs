@@ -7,13 +7,13 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
-use super::{
-    CompileError, Metrics, RuntimeState, Snapshot,
-    buffers::{BufferLimit, PendingShrink},
+use super::{CompileError, Metrics, RuntimeState, Snapshot, buffers};
+use crate::{
+    config::Config,
+    tick::Clock,
+    wire::{BodyMemory, ConnectionCounts},
 };
-use crate::{config::Config, tick::Clock, wire::ConnectionCounts};
 
 /// Everything that requests and operators share. There is one per process.
 pub struct Gateway {
@@ -26,10 +26,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// The source of all ticks.
     pub clock: Clock,
-    /// One permit for each byte of request bodies that may be held in memory, over all requests.
-    pub buffers: Arc<Semaphore>,
-    /// Changes the number of permits in `buffers`.
-    buffer_limit: BufferLimit,
+    /// The memory for the request bodies of all callers.
+    pub body_memory: Arc<BodyMemory>,
     /// Held during a reload, so that reloads run one after the other.
     reloading: Mutex<()>,
     /// The numbers of client connections to the public listeners.
@@ -50,14 +48,12 @@ impl Gateway {
         let runtime = RuntimeState::new(&config.affinity, config.retry, clock);
         let snapshot = Snapshot::compile(config, &runtime, None)?;
         runtime.apply(&snapshot);
-        let buffer_limit = BufferLimit::new(&config.server);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             runtime,
             metrics: Metrics::default(),
             clock,
-            buffers: buffer_limit.permits().clone(),
-            buffer_limit,
+            body_memory: BodyMemory::new(buffers::memory_limits(&config.server)),
             reloading: Mutex::default(),
             connections: Arc::default(),
             admin_connections: Arc::default(),
@@ -72,11 +68,9 @@ impl Gateway {
     /// connections to upstreams whose connection settings have not changed. This function blocks: it may read the
     /// platform's certificates, and it drops pins if the table becomes smaller.
     ///
-    /// If the limit on buffered bytes becomes lower while bodies hold more than that, the rest of the change is returned.
-    ///
     /// # Errors
     /// If an upstream cannot be set up. In that case the current snapshot and its limits stay in force.
-    pub fn reload(&self, config: &Config) -> Result<Option<PendingShrink>, CompileError> {
+    pub fn reload(&self, config: &Config) -> Result<(), CompileError> {
         let _one_at_a_time = self.reloading.lock();
         let snapshot = Snapshot::compile(config, &self.runtime, Some(&self.snapshot()))?;
         self.runtime.apply(&snapshot);
@@ -84,7 +78,8 @@ impl Gateway {
         self.runtime.resize(&config.affinity);
         self.runtime.retries.set_share(config.retry.budget);
         self.runtime.brakes.clear();
-        Ok(self.buffer_limit.resize(&config.server))
+        self.body_memory.set_limits(buffers::memory_limits(&config.server));
+        Ok(())
     }
 
     /// Makes a probe due now at every disabled upstream, and ends the brakes of sessions and pools. The caller does this when
@@ -100,10 +95,9 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
-    /// The number of bytes of request bodies that are held in memory. While a reload lowers the limit, this is an upper
-    /// bound.
+    /// The number of bytes of request bodies that are held in memory.
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer_limit.held()
+        self.body_memory.held()
     }
 
     /// Whether load balancers may send new requests.
@@ -127,7 +121,7 @@ impl Gateway {
     }
 
     /// Must be called once per second. Ends cooldowns whose time is over, compares the upstreams with each other, drops
-    /// the usage of client keys that are no longer configured and the failures of sessions that are over, and gives the
+    /// the usage and the accounts of client keys that are no longer configured and the failures of sessions that are over, and gives the
     /// retry budget the number of requests.
     pub fn tick_second(&self) {
         let snapshot = self.snapshot();
@@ -136,6 +130,7 @@ impl Gateway {
         }
         self.runtime.detect_outliers(&snapshot);
         self.runtime.rate_limits.drop_unused();
+        self.runtime.body_accounts.drop_unused();
         self.runtime.brakes.drop_forgotten();
         self.runtime.retries.sample();
     }

@@ -7,8 +7,8 @@
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
-//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` bounds
-//! the request bodies in memory, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics`
+//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` has
+//! the accounts of the callers that share the memory for request bodies, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics`
 //! explains how to add a metric.
 
 mod access;
@@ -38,7 +38,7 @@ pub use base_query::BaseQuery;
 pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
-pub use buffers::PendingShrink;
+pub use buffers::{BodyAccounts, ClientNetwork};
 pub use confidential::Confidential;
 pub use deferred_charges::DeferredCharges;
 pub use eligibility::Eligibility;

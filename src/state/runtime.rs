@@ -14,9 +14,9 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::{
-    brakes::Brakes, deferred_charges::DeferredCharges, metrics::GroupMetrics, model_knowledge::ModelKnowledge,
-    model_times::ModelTimes, rate_limits::RateLimitTable, retry_budget::SharedRetryBudget,
-    upstream_state::UpstreamState,
+    brakes::Brakes, buffers::BodyAccounts, deferred_charges::DeferredCharges, metrics::GroupMetrics,
+    model_knowledge::ModelKnowledge, model_times::ModelTimes, rate_limits::RateLimitTable,
+    retry_budget::SharedRetryBudget, upstream_state::UpstreamState,
 };
 use crate::{
     config,
@@ -49,6 +49,8 @@ pub struct RuntimeState {
     pub brakes: Brakes,
     /// The usage of the limits of client keys.
     pub rate_limits: RateLimitTable,
+    /// The request bodies in memory, by the callers that sent them.
+    pub body_accounts: BodyAccounts,
     /// The charges of responses that are being made in the background.
     pub deferred_charges: DeferredCharges,
     /// What is known about the models of each account.
@@ -91,6 +93,7 @@ impl RuntimeState {
             retries: SharedRetryBudget::new(retry.budget, clock),
             brakes: Brakes::new(clock),
             rate_limits: RateLimitTable::new(clock),
+            body_accounts: BodyAccounts::default(),
             deferred_charges: DeferredCharges::default(),
             models: ModelKnowledge::default(),
             model_times: ModelTimes::default(),

@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub body_paths: BodyPaths,
     /// Bounds and timeouts of each request.
     pub limits: RequestLimits,
+    /// The minimum rate of request bodies.
+    pub min_body_rate: wire::MinBodyRate,
     /// The rules for the time that a session waits for its own upstream.
     pub patience: Patience,
     /// The estimate of the tokens of images, recordings and files.
@@ -218,6 +220,7 @@ impl Snapshot {
                 decide_bytes: usize::try_from(config.retry.decide_bytes).expect("the size is at most 16 MiB"),
                 idle: config.timeouts.idle,
             },
+            min_body_rate: wire::MinBodyRate::new(config.server.min_body_rate, config.server.body_rate_window),
             patience: Patience {
                 wait: config.affinity.wait,
                 reread_rate: config.affinity.reread_rate,

@@ -69,12 +69,18 @@ mod tls;
 mod transport;
 
 pub use body::{
-    framing::{BodyError, Framing},
+    framing::{BodyError, Framing, MemoryRefusal},
     intake::Intake,
     kept::{KeptBody, KeptBodyBuilder, SpliceError},
+    memory::{
+        account::BodyAccount,
+        pool::{BodyMemory, BodyPermit, MemoryLimits},
+    },
+    pace::MinBodyRate,
     relay::{PieceDecoder, Relay},
     replay::Replay,
     request::RequestBody,
+    reservation::BodyReservation,
 };
 pub use client::{
     dial::{DialError, DialTarget},

@@ -9,6 +9,8 @@ mod admin_guard;
 mod affinity;
 mod base_urls;
 mod bodies;
+mod body_memory;
+mod body_rate;
 mod bounds;
 mod brake;
 mod chaos;

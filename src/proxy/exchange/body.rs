@@ -225,13 +225,16 @@ where
                 None
             }
             BodyEnding::Failed(error) => {
-                if !self.ended_with_event() {
+                // A request that still arrives too slowly is no failure of the upstream.
+                let is_callers = matches!(error, BodyError::TooSlow { .. } | BodyError::NoMemory(_));
+                if !is_callers && !self.ended_with_event() {
                     self.report_broken();
                 }
                 self.end(Some(match error {
                     // The last event has been passed on, and only the end of the framing is missing.
                     _ if self.ended_with_event() => Outcome::Complete,
-                    BodyError::Idle(_) => Outcome::Idle,
+                    BodyError::Idle(_) | BodyError::TooSlow { .. } => Outcome::Idle,
+                    BodyError::NoMemory(_) => Outcome::Refused,
                     BodyError::Broken(_) | BodyError::TooLarge { .. } => Outcome::UpstreamBroken,
                 }));
                 Some(Err(error))

@@ -190,7 +190,7 @@ impl PeekContext<'_> {
             let piece = match relay.read_ahead().await {
                 Some(Ok(piece)) => piece,
                 Some(Err(BodyError::Idle(_))) => break,
-                Some(Err(BodyError::Broken(_) | BodyError::TooLarge { .. })) | None => return OpeningRead::BodyEnded,
+                Some(Err(_)) | None => return OpeningRead::BodyEnded,
             };
             read += piece.len();
             reader.feed(&piece);

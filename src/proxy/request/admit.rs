@@ -28,7 +28,7 @@ use crate::{
     fault::Fault,
     ids::UpstreamId,
     scan::{Encoding, EncodingKind, FormExtent},
-    state::{Group, Snapshot},
+    state::{ClientNetwork, Group, Snapshot},
     wire::Framing,
 };
 
@@ -42,6 +42,8 @@ pub(in crate::proxy) struct Identified<'a> {
 /// A request whose head is in order.
 pub(in crate::proxy) struct Admitted<'a> {
     pub caller: Caller<'a>,
+    /// The network that the client belongs to.
+    pub network: ClientNetwork,
     pub method: Method,
     pub target: RequestTarget,
     /// The headers that every upstream may receive.
@@ -177,6 +179,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     let turn_state = returned_turn_state(snapshot, caller.group, &mut headers);
     Ok(Admitted {
         caller,
+        network: ClientNetwork::from(peer.address),
         method,
         target,
         headers,

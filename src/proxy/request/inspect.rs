@@ -5,11 +5,7 @@
 //! reasons. Of any other form, such as the upload of a large file, only the fields before its first file are held until the
 //! route is decided. Every other body is passed on as it arrives.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
-
-use crate::proxy::request::{admit::Admitted, buffer::BufferReservation, form::ReceivedForm};
+use crate::proxy::request::{admit::Admitted, form::ReceivedForm};
 use crate::{
     body_path::BodyPaths,
     fault::Fault,
@@ -18,8 +14,8 @@ use crate::{
         BodyInspector, FormExtent, InspectError, MultipartScanner, PieceInspection, ReferenceSearch, RequestFacts,
         RequestScanRules,
     },
-    state::Snapshot,
-    wire::{BodyError, Framing, Intake, KeptBodyBuilder, Replay, ScanWork},
+    state::{Gateway, Snapshot},
+    wire::{BodyError, BodyReservation, Framing, Intake, KeptBodyBuilder, MemoryRefusal, Replay, ScanWork},
 };
 
 /// The maximum number of bytes of a form that are read for the fields before its first file.
@@ -43,8 +39,8 @@ impl Inspected {
     }
 }
 
-/// Reads the body of an admitted request, if it is to be inspected, by the rules of `snapshot`. `buffers` has one permit for
-/// each byte of request body that the process may hold.
+/// Reads the body of an admitted request, if it is to be inspected, by the rules of `snapshot`. The body's memory is
+/// reserved in `gateway`.
 ///
 /// # Errors
 /// If the body is incomplete, too large, too slow, does not decompress or has several readings, or if the buffers are full.
@@ -52,15 +48,15 @@ pub(in crate::proxy) async fn inspect(
     admitted: &Admitted<'_>,
     intake: Intake,
     snapshot: &Snapshot,
-    buffers: &Arc<Semaphore>,
+    gateway: &Gateway,
 ) -> Result<Inspected, Fault> {
     let framing = admitted.framing;
     if admitted.is_inspected() {
-        return read(admitted, intake, snapshot, buffers).await;
+        return read(admitted, intake, snapshot, gateway).await;
     }
     if let Some(form) = &admitted.form {
         // The future is boxed, because such requests are rare and a request's future is as large as its largest branch.
-        return Box::pin(read_fields(admitted, form, intake, snapshot, buffers)).await;
+        return Box::pin(read_fields(admitted, form, intake, snapshot, gateway)).await;
     }
     let body = match framing {
         Framing::None => Replay::empty(framing),
@@ -77,10 +73,10 @@ async fn read(
     admitted: &Admitted<'_>,
     mut intake: Intake,
     snapshot: &Snapshot,
-    buffers: &Arc<Semaphore>,
+    gateway: &Gateway,
 ) -> Result<Inspected, Fault> {
     let max_body = snapshot.limits.max_body;
-    let mut reservation = BufferReservation::new(buffers, max_body);
+    let mut reservation = reserve(admitted, &intake, snapshot, gateway);
     let rules = scan_rules(admitted, snapshot);
     let mut inspector = match &admitted.form {
         Some(form) => BodyInspector::form(admitted.coding, max_body, rules, &form.boundary),
@@ -90,9 +86,8 @@ async fn read(
     // allocate its memory.
     .ok_or(Fault::Internal)?;
     let mut keep = KeptBodyBuilder::default();
-    while let Some(piece) = intake.next().await {
+    while let Some(piece) = reservation.read(&mut intake).await {
         let piece = piece.map_err(fault_of_body)?;
-        reservation.grow_to(intake.received()).await?;
         scan_piece(&mut inspector, &piece)
             .await
             .map_err(|error| fault_of_inspection(error, rules.paths))?;
@@ -109,7 +104,7 @@ async fn read(
     };
     Ok(Inspected {
         facts,
-        body: Replay::kept(keep.finish(reservation.into_permit()), admitted.framing),
+        body: Replay::kept(keep.finish(Some(reservation.into_permit())), admitted.framing),
         decompressed,
     })
 }
@@ -125,6 +120,20 @@ async fn scan_piece(inspector: &mut BodyInspector<'_>, piece: &[u8]) -> Result<(
             return Ok(());
         }
     }
+}
+
+/// A reservation of memory for the body, on the account of the caller.
+fn reserve<'a>(
+    admitted: &Admitted<'_>,
+    intake: &Intake,
+    snapshot: &Snapshot,
+    gateway: &'a Gateway,
+) -> BodyReservation<'a> {
+    let account = match admitted.caller.key {
+        Some(key) => key.body_account.clone(),
+        None => gateway.runtime.body_accounts.of_network(admitted.network),
+    };
+    BodyReservation::new(&gateway.body_memory, account, intake, snapshot.limits.max_body)
 }
 
 /// What is looked for in the body of a request.
@@ -144,9 +153,9 @@ async fn read_fields(
     form: &ReceivedForm,
     mut intake: Intake,
     snapshot: &Snapshot,
-    buffers: &Arc<Semaphore>,
+    gateway: &Gateway,
 ) -> Result<Inspected, Fault> {
-    let mut reservation = BufferReservation::new(buffers, snapshot.limits.max_body);
+    let mut reservation = reserve(admitted, &intake, snapshot, gateway);
     let mut scanner = MultipartScanner::new(scan_rules(admitted, snapshot), &form.boundary, FormExtent::BeforeFiles);
     let mut keep = KeptBodyBuilder::default();
     let mut left = MAX_FIELDS;
@@ -157,12 +166,11 @@ async fn read_fields(
     let is_short = matches!(admitted.framing, Framing::Length(length) if names_object && length <= MAX_KEPT_FORM);
     let mut is_read = false;
     while !is_complete && (!is_read || is_short) {
-        let Some(piece) = intake.next().await else {
+        let Some(piece) = reservation.read(&mut intake).await else {
             is_complete = true;
             continue;
         };
         let piece = piece.map_err(fault_of_body)?;
-        reservation.grow_to(intake.received()).await?;
         if !is_read {
             let (read, _) = piece.split_at(piece.len().min(left));
             scanner
@@ -173,7 +181,7 @@ async fn read_fields(
         }
         keep.push(piece);
     }
-    let beginning = keep.finish(reservation.into_permit());
+    let beginning = keep.finish(Some(reservation.into_permit()));
     let facts = match (is_complete && !is_read, intake.received()) {
         (false, _) | (true, 0) => scanner.into_facts(),
         (true, _) => scanner
@@ -204,6 +212,13 @@ pub(in crate::proxy) fn fault_of_body(error: BodyError) -> Fault {
     match error {
         BodyError::TooLarge { limit } => Fault::BodyTooLarge { limit },
         BodyError::Idle(idle) => Fault::BodyTimeout { idle },
+        BodyError::TooSlow { rate, window } => Fault::BodyTooSlow {
+            rate: rate.into(),
+            window,
+        },
+        BodyError::NoMemory(MemoryRefusal::Full) => Fault::BuffersFull,
+        BodyError::NoMemory(MemoryRefusal::ShareFull) => Fault::BufferShareFull,
+        BodyError::NoMemory(MemoryRefusal::Reclaimed) => Fault::BufferReclaimed,
         BodyError::Broken(_) => Fault::IncompleteBody,
     }
 }
@@ -245,6 +260,13 @@ mod tests {
             (BodyError::TooLarge { limit: 5 }, Fault::BodyTooLarge { limit: 5 }),
             (BodyError::Idle(idle), Fault::BodyTimeout { idle }),
             (BodyError::Broken("reset".to_owned()), Fault::IncompleteBody),
+            (
+                BodyError::TooSlow { rate: 9, window: idle },
+                Fault::BodyTooSlow { rate: 9, window: idle },
+            ),
+            (BodyError::NoMemory(MemoryRefusal::Full), Fault::BuffersFull),
+            (BodyError::NoMemory(MemoryRefusal::ShareFull), Fault::BufferShareFull),
+            (BodyError::NoMemory(MemoryRefusal::Reclaimed), Fault::BufferReclaimed),
         ] {
             assert_eq!(fault_of_body(error), fault);
         }

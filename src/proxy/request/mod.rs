@@ -13,14 +13,13 @@
 //! - [`hops`] finds requests that this gateway has sent itself.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
-//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model. `buffer`
-//! reserves memory for it, and [`model_access`] checks whether the caller's group may use the model that the body names.
-//! [`field_types`] refuses fields of another type.
+//! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model, and
+//! reserves memory for it. [`model_access`] checks whether the caller's group may use the model that the body names. [`field_types`] refuses
+//! fields of another type.
 
 mod accept_encoding;
 pub(super) mod admit;
 pub(super) mod answer_content;
-mod buffer;
 pub(super) mod caller;
 pub(super) mod field_types;
 mod form;

@@ -26,8 +26,38 @@ pub enum BodyError {
     },
     /// No piece of the body arrived within this time.
     Idle(Duration),
+    /// Fewer than `rate` bytes per second arrived for the time `window`.
+    TooSlow {
+        /// The minimum rate in bytes per second.
+        rate: u32,
+        /// The time over which the rate is measured.
+        window: Duration,
+    },
+    /// The body could not be kept in memory.
+    NoMemory(MemoryRefusal),
     /// The sender closed the connection, or its framing is invalid. The text says which of these happened.
     Broken(String),
+}
+
+/// The reasons why a request body gets no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryRefusal {
+    /// The memory for bodies was full for too long.
+    Full,
+    /// The caller's bodies hold its share of the memory, and other callers wait for memory.
+    ShareFull,
+    /// The body had to give way to others, because the memory was full.
+    Reclaimed,
+}
+
+impl fmt::Display for MemoryRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the memory for bodies is full",
+            Self::ShareFull => "the caller's share of the memory for bodies is full",
+            Self::Reclaimed => "the body had to give way to others",
+        })
+    }
 }
 
 impl fmt::Display for BodyError {
@@ -35,6 +65,14 @@ impl fmt::Display for BodyError {
         match self {
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
             Self::Idle(limit) => write!(f, "no piece of the body arrived for {} ms", limit.as_millis()),
+            Self::TooSlow { rate, window } => {
+                let window = window.as_millis();
+                write!(
+                    f,
+                    "fewer than {rate} bytes of the body per second arrived for {window} ms"
+                )
+            }
+            Self::NoMemory(refusal) => refusal.fmt(f),
             Self::Broken(why) => write!(f, "the body ended early: {why}"),
         }
     }

@@ -1,4 +1,4 @@
-//! A request body that arrives from a client, with limits on its size and on its pauses.
+//! A request body that arrives from a client, with limits on its size, on its pauses and on its rate.
 
 use std::{
     future::poll_fn,
@@ -6,19 +6,20 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 
 use crate::wire::body::{
-    framing::BodyError,
+    framing::{BodyError, Framing},
     kept::{KeptBody, KeptBodyReader},
+    pace::{BodyPace, MinBodyRate, PaceReading},
     request::RequestBody,
 };
 
-/// A client's request body as it arrives. Its size and its pauses are limited.
+/// A client's request body as it arrives. Its size, its pauses and its rate are limited.
 pub struct Intake {
     body: RequestBody,
     /// The maximum pause between two pieces.
@@ -29,17 +30,20 @@ pub struct Intake {
     received: Arc<AtomicU64>,
     /// The beginning of the body, if it has been [given back](Self::give_back). It is read first.
     given_back: Option<Box<KeptBodyReader>>,
+    /// Measures the rate of the body.
+    pace: BodyPace,
 }
 
 impl Intake {
-    /// Reads at most `limit` bytes of `body`, with pauses of at most `idle`.
-    pub fn new(body: RequestBody, limit: u64, idle: Duration) -> Self {
+    /// Reads at most `limit` bytes of `body`, with pauses of at most `idle`, and at least with the rate `min_rate`.
+    pub fn new(body: RequestBody, limit: u64, idle: Duration, min_rate: MinBodyRate) -> Self {
         Self {
             body,
             idle,
             limit,
             received: Arc::default(),
             given_back: None,
+            pace: BodyPace::new(min_rate),
         }
     }
 
@@ -64,6 +68,16 @@ impl Intake {
         self.received.clone()
     }
 
+    /// How fast the body arrives.
+    pub(in crate::wire) fn pace(&self) -> PaceReading {
+        self.pace.reading()
+    }
+
+    /// How the body is delimited.
+    pub(in crate::wire) fn framing(&self) -> Framing {
+        self.body.framing()
+    }
+
     /// Reads the next piece, or `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         poll_fn(|cx| self.poll_next(cx)).await
@@ -77,9 +91,17 @@ impl Intake {
             }
             return Poll::Ready(piece.map(Ok));
         }
-        let piece = ready!(self.body.poll_data(cx, self.idle));
+        let limit = self.pace.limit(self.idle);
+        let Poll::Ready(piece) = self.body.poll_data(cx, limit) else {
+            let waited = self.pace.begin_wait();
+            return waited.map_or_else(|error| Poll::Ready(Some(Err(error))), |()| Poll::Pending);
+        };
+        if let Some(Err(BodyError::Idle(_))) = &piece {
+            return Poll::Ready(Some(Err(self.pace.timeout(limit, self.idle))));
+        }
         if let Some(Ok(piece)) = &piece {
             let length = piece.len() as u64;
+            self.pace.receive(length);
             let received = self
                 .received
                 .fetch_add(length, Ordering::Relaxed)
@@ -99,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::wire::{
-        body::{framing::Framing, kept::KeptBodyBuilder},
+        body::kept::KeptBodyBuilder,
         http1::server::connection::{ClientConnection, Http1RequestBody},
         server::{activity::Activity, socket::ClientSocket},
         transport::Transport,
@@ -115,7 +137,10 @@ mod tests {
         let framing = Framing::Length(8);
         client.lock().begin_request(framing);
         let body = Http1RequestBody::new(&client, framing);
-        (Intake::new(RequestBody::from_http1(body, framing), limit, IDLE), far)
+        (
+            Intake::new(RequestBody::from_http1(body, framing), limit, IDLE, MinBodyRate::OFF),
+            far,
+        )
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
+
+use crate::wire::body::memory::pool::BodyPermit;
 
 /// Collects the pieces of a body that is kept in memory.
 ///
@@ -57,7 +58,7 @@ impl KeptBodyBuilder {
     }
 
     /// Completes the body. It holds `permit`, which accounts for its memory, until it is dropped.
-    pub fn finish(mut self, permit: Option<OwnedSemaphorePermit>) -> KeptBody {
+    pub fn finish(mut self, permit: Option<BodyPermit>) -> KeptBody {
         self.close_block();
         KeptBody {
             pieces: self.pieces.into(),
@@ -80,7 +81,7 @@ pub struct KeptBody {
     /// The total size in bytes.
     length: u64,
     /// Accounts for the memory of the body until it is dropped.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<BodyPermit>,
 }
 
 impl KeptBody {

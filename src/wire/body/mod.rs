@@ -1,7 +1,9 @@
 //! Bodies in both directions, independent of the version of HTTP that carries them.
 //!
 //! A request body comes in as [`RequestBody`](request::RequestBody), is bounded by [`Intake`](intake::Intake), and goes to
-//! an upstream as [`Replay`](replay::Replay), from memory ([`KeptBody`](kept::KeptBody)) or as it arrives. A response body
+//! an upstream as [`Replay`](replay::Replay), from memory ([`KeptBody`](kept::KeptBody)) or as it arrives. [`memory`] bounds
+//! the bytes that all bodies together hold, and shares them fairly. [`reservation`] reserves memory for a body as it arrives, and
+//! [`pace`] measures how fast it arrives. A response body
 //! goes back as [`Relay`](relay::Relay). Bodies are passed on as reference-counted pieces and are not copied.
 
 pub(super) mod framing;
@@ -9,6 +11,9 @@ pub(super) mod h2_data;
 pub(super) mod h2_request_body;
 pub(super) mod intake;
 pub(super) mod kept;
+pub(super) mod memory;
+pub(super) mod pace;
 pub(super) mod relay;
 pub(super) mod replay;
 pub(super) mod request;
+pub(super) mod reservation;

@@ -1,7 +1,6 @@
 //! A request body on its way to an upstream: kept in memory, so that it can be sent again, or passed on as it arrives.
 
 use std::{
-    convert::Infallible,
     ops::Range,
     pin::Pin,
     sync::{
@@ -39,8 +38,9 @@ enum ReplaySource {
     /// The body is passed on as it arrives.
     Passing {
         intake: Box<Intake>,
-        /// Dropped together with the body. This tells the [`UploadProgress`] that the upload is over.
-        _until_sent: Option<oneshot::Sender<Infallible>>,
+        /// Tells the [`UploadProgress`] that the upload is over: by the error that ended it, or by being dropped together
+        /// with the body.
+        until_sent: Option<oneshot::Sender<BodyError>>,
     },
     /// The body has been passed on, and cannot be sent again.
     PassedOn,
@@ -68,7 +68,7 @@ impl Replay {
         Self {
             source: ReplaySource::Passing {
                 intake: Box::new(intake),
-                _until_sent: None,
+                until_sent: None,
             },
             framing,
         }
@@ -129,11 +129,7 @@ impl Replay {
 
     /// Observes the upload of a body that is passed on as it arrives; `None` for any other body.
     pub(in crate::wire) fn track_upload(&mut self) -> Option<UploadProgress> {
-        let ReplaySource::Passing {
-            intake,
-            _until_sent: until_sent,
-        } = &mut self.source
-        else {
+        let ReplaySource::Passing { intake, until_sent } = &mut self.source else {
             return None;
         };
         let (unsent, sent) = oneshot::channel();
@@ -162,20 +158,21 @@ impl Replay {
 pub(in crate::wire) struct UploadProgress {
     /// The number of bytes of the body that have been received so far.
     received: Arc<AtomicU64>,
-    /// Completes when the body has been sent or dropped.
-    sent: oneshot::Receiver<Infallible>,
+    /// Completes when the body has been sent or dropped, or with the error that ended it.
+    sent: oneshot::Receiver<BodyError>,
 }
 
 impl UploadProgress {
-    /// Waits until the body has been sent or dropped.
+    /// Waits until the body has been sent or dropped. Returns the error that ended it, if there was one: hyper does not pass
+    /// it on.
     ///
     /// # Errors
     /// If no byte of the body has been taken for longer than `pause`.
-    pub async fn wait_until_sent(mut self, pause: Duration) -> Result<(), Elapsed> {
+    pub async fn wait_until_sent(mut self, pause: Duration) -> Result<Option<BodyError>, Elapsed> {
         loop {
             let received = self.received.load(Ordering::Relaxed);
             match timeout(pause, &mut self.sent).await {
-                Ok(_) => return Ok(()),
+                Ok(ended) => return Ok(ended.ok()),
                 Err(elapsed) if self.received.load(Ordering::Relaxed) == received => return Err(elapsed),
                 Err(_) => {}
             }
@@ -191,9 +188,16 @@ impl Body for Replay {
         match &mut self.source {
             ReplaySource::Empty | ReplaySource::PassedOn => Poll::Ready(None),
             ReplaySource::Kept(reader) => Poll::Ready(reader.next().map(|piece| Ok(Frame::data(piece)))),
-            ReplaySource::Passing { intake, .. } => intake
-                .poll_next(cx)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            ReplaySource::Passing { intake, until_sent } => {
+                let piece = std::task::ready!(intake.poll_next(cx));
+                if let Some(Err(error)) = &piece
+                    && let Some(until_sent) = until_sent.take()
+                {
+                    // The request may have been given up meanwhile.
+                    let _ = until_sent.send(error.clone());
+                }
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 

@@ -53,11 +53,11 @@ impl H2Stream {
         let request = to_http2(request, body, origin);
         let response = wait_for_head(options, upload, self.sender.try_send_request(request)).await;
         let response = response.map_err(|error| H2SendFailure {
+            is_timeout: !matches!(error, SendError::Body(_)),
             error,
             unsent: None,
             is_refused: false,
             is_silent_close: false,
-            is_timeout: true,
         })?;
         let response = response.map_err(|mut failed| {
             let unsent = failed.take_message().map(Request::into_body);
@@ -103,11 +103,16 @@ async fn wait_for_head<T>(
     let mut response = pin!(response);
     if let Some(upload) = upload {
         tokio::select! {
+            // If the body has ended with an error, the stream has been reset, which must not be taken for a failure of the
+            // upstream.
             biased;
-            response = &mut response => return Ok(response),
             finished = upload.wait_until_sent(options.idle + CLOSE_DETECTION) => {
-                finished.map_err(|_| SendError::Broken("the upstream stopped reading the request body".to_owned()))?;
+                let stopped = |_| SendError::Broken("the upstream stopped reading the request body".to_owned());
+                if let Some(error) = finished.map_err(stopped)? {
+                    return Err(SendError::Body(error));
+                }
             }
+            response = &mut response => return Ok(response),
         }
     }
     let late = |_| SendError::Timeout(options.head);

@@ -251,7 +251,11 @@ mod tests {
     use tokio::{net::UnixStream, sync::oneshot};
 
     use super::*;
-    use crate::wire::{body::intake::Intake, server::socket::ClientSocket, transport::Transport};
+    use crate::wire::{
+        body::{intake::Intake, pace::MinBodyRate},
+        server::socket::ClientSocket,
+        transport::Transport,
+    };
 
     const LIMIT: Duration = Duration::from_secs(60);
     const LIMITS: ServeLimits = ServeLimits {
@@ -268,7 +272,7 @@ mod tests {
             let values = parts.headers.get_all(&name).iter();
             echoed.extend(values.flat_map(|value| [value.as_bytes(), b"|"]).flatten());
         }
-        let mut intake = Intake::new(body, 1 << 20, LIMIT);
+        let mut intake = Intake::new(body, 1 << 20, LIMIT, MinBodyRate::OFF);
         while let Some(piece) = intake.next().await {
             echoed.extend_from_slice(&piece.expect("a complete body"));
         }

@@ -249,12 +249,18 @@ async fn a_failure_after_the_first_output_is_told_once() {
     let overloaded =
         "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_is_overloaded\"}}}\n\n";
     let limited = "data: {\"type\":\"error\",\"code\":\"rate_limit_exceeded\"}\n\n";
+    let too_slow = BodyError::TooSlow {
+        rate: 10_240,
+        window: Duration::from_secs(30),
+    };
     let all = usize::MAX;
     for (pieces, polls, expected) in [
         (vec![Ok(CREATED), Ok(delta), Ok(overloaded)], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), Ok(overloaded), broken()], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), broken()], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), idle()], all, (1, false)),
+        // The caller's own upload, which the response overtook, is no failure of the upstream.
+        (vec![Ok(CREATED), Ok(delta), Err(too_slow)], 3, (0, false)),
         (vec![Ok(CREATED), Ok(delta)], all, (1, false)),
         (vec![Ok(CREATED), Ok(delta), Ok(COMPLETED), broken()], all, (0, false)),
         (vec![Ok(CREATED), Ok(delta), Ok(limited)], all, (0, true)),
