@@ -8,10 +8,7 @@ use http::{
 use serde::Serialize;
 
 use super::{
-    exchange::{
-        body::{OwnBodyKind, ResponseBody},
-        rate_limit_headers,
-    },
+    exchange::{body::ResponseBody, own_body::OwnBodyKind, rate_limit_headers},
     headers::X_REQUEST_ID,
     identity::RequestIdentity,
     request_end::RequestEnd,

@@ -11,7 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use crate::{
     policy::Verdict,
     proxy::{
-        exchange::{late_failure::LateFailureWatch, peek::BodyDelimiter},
+        exchange::{
+            late_failure::LateFailureWatch,
+            own_body::{OwnBody, OwnBodyKind},
+            peek::BodyDelimiter,
+        },
         request_end::{RequestEnd, ResponseSummary},
         request_log::Outcome,
         turn::{confirm::OwnerRecorder, limits::FinalUsage},
@@ -34,23 +38,6 @@ const TIMED: usize = 8 << 10;
 enum BodyKind {
     Own(Box<OwnBody>),
     Relayed(Box<RelayedBody<Relay>>),
-}
-
-/// A body that Steadfast has made.
-struct OwnBody {
-    text: Bytes,
-    kind: OwnBodyKind,
-    /// The end of the request. It is taken when the request ends.
-    end: Option<RequestEnd>,
-}
-
-/// The content of a body that Steadfast has made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum OwnBodyKind {
-    /// The answer to the request.
-    Answer,
-    /// An error. The request counts as refused even if the caller does not wait for the error.
-    Error,
 }
 
 /// The body of an upstream's response, read as it passes.
@@ -90,15 +77,7 @@ pub(super) enum BodyEnding {
 impl ResponseBody {
     /// A body that Steadfast has made.
     pub(in crate::proxy) fn own(text: Bytes, kind: OwnBodyKind, end: RequestEnd) -> Self {
-        let mut body = OwnBody {
-            text,
-            kind,
-            end: Some(end),
-        };
-        if body.text.is_empty() {
-            body.end(Some(body.outcome()), 0);
-        }
-        Self(BodyKind::Own(Box::new(body)))
+        Self(BodyKind::Own(Box::new(OwnBody::new(text, kind, end))))
     }
 
     /// The body of an upstream.
@@ -107,43 +86,6 @@ impl ResponseBody {
             body.complete();
         }
         Self(BodyKind::Relayed(Box::new(body)))
-    }
-}
-
-impl OwnBody {
-    fn poll_frame(&mut self) -> Option<Frame<Bytes>> {
-        if self.text.is_empty() {
-            return None;
-        }
-        let text = std::mem::take(&mut self.text);
-        self.end(Some(self.outcome()), text.len() as u64);
-        Some(Frame::data(text))
-    }
-
-    /// The outcome once the caller has the whole body.
-    fn outcome(&self) -> Outcome {
-        match self.kind {
-            OwnBodyKind::Answer => Outcome::Complete,
-            OwnBodyKind::Error => Outcome::Refused,
-        }
-    }
-
-    fn end(&mut self, outcome: Option<Outcome>, bytes_out: u64) {
-        if let Some(end) = self.end.take() {
-            let summary = ResponseSummary {
-                bytes_out,
-                usage: FinalUsage::NONE,
-                lease: None,
-            };
-            end.end(outcome, summary);
-        }
-    }
-}
-
-impl Drop for OwnBody {
-    fn drop(&mut self) {
-        let outcome = (self.kind == OwnBodyKind::Error).then_some(Outcome::Refused);
-        self.end(outcome, 0);
     }
 }
 
@@ -392,14 +334,14 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            BodyKind::Own(body) => body.text.is_empty(),
+            BodyKind::Own(body) => body.rest().is_empty(),
             BodyKind::Relayed(body) => body.is_at_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            BodyKind::Own(body) => SizeHint::with_exact(body.text.len() as u64),
+            BodyKind::Own(body) => SizeHint::with_exact(body.rest().len() as u64),
             BodyKind::Relayed(body) => body.size_hint(),
         }
     }

@@ -14,6 +14,7 @@
 //! - [`response_headers`] removes from that head what the caller must not receive.
 //! - [`rate_limit_headers`] tells the caller the remaining part of its limits.
 //! - [`body`] passes the response body on, reads usage and the objects that it names from it, and ends the request's log and charge.
+//! - [`own_body`] is the body of an answer that Steadfast makes.
 //! - [`late_failure`] finds the failure of a stream that is being passed on, for the upstream's health.
 //!
 //! An exchange decides nothing. The [`turn`](super::turn) decides which upstream is called and what its answer means.
@@ -26,6 +27,7 @@ mod coding;
 pub(super) mod facts;
 pub(super) mod forward;
 mod late_failure;
+pub(super) mod own_body;
 pub(super) mod peek;
 pub(super) mod rate_limit_headers;
 mod refusal;

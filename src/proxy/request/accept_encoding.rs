@@ -5,11 +5,26 @@ use http::{
     header::{ACCEPT_ENCODING, Entry},
 };
 
-use crate::scan::{Encoding, EncodingKind};
+use crate::{
+    proxy::turn::answer_content::AnswerContent,
+    scan::{Encoding, EncodingKind},
+    state::Snapshot,
+};
+
+/// Restricts `accept-encoding` to what Steadfast must be able to read of an answer with this `content`.
+pub(super) fn restrict(headers: &mut HeaderMap, content: AnswerContent, snapshot: &Snapshot) {
+    let mut upstreams = snapshot.upstreams().iter();
+    if content == AnswerContent::Object {
+        // The id of an object could not be read from a compressed answer.
+        headers.remove(ACCEPT_ENCODING);
+    } else if upstreams.any(|upstream| !upstream.confidential.is_empty()) {
+        keep_readable_codings(headers);
+    }
+}
 
 /// Removes the codings that Steadfast cannot decompress from `accept-encoding`: an answer is searched for the credential of
 /// its upstream.
-pub(in crate::proxy) fn keep_readable_codings(headers: &mut HeaderMap) {
+fn keep_readable_codings(headers: &mut HeaderMap) {
     let Entry::Occupied(mut entry) = headers.entry(ACCEPT_ENCODING) else {
         return;
     };

@@ -5,7 +5,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Version,
-    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
     request::Parts,
 };
 
@@ -21,7 +21,7 @@ use crate::proxy::{
         received::ReceivedHead,
         target::{self, RequestTarget},
     },
-    turn::{answer_content::AnswerContent, turn_state},
+    turn::turn_state,
 };
 use crate::{
     endpoint::Inspection,
@@ -154,16 +154,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     };
     let callers = headers::cleanse_request(&mut headers, target.endpoint, credential_handling);
     hops::mark(snapshot, &mut headers);
-    if answer_content(&method, &target, None) == AnswerContent::Object {
-        // The id of an object could not be read from a compressed answer.
-        headers.remove(ACCEPT_ENCODING);
-    } else if snapshot
-        .upstreams()
-        .iter()
-        .any(|upstream| !upstream.confidential.is_empty())
-    {
-        accept_encoding::keep_readable_codings(&mut headers);
-    }
+    accept_encoding::restrict(&mut headers, answer_content(&method, &target, None), snapshot);
     // The coding is read after the headers are cleansed. If `Connection` names `content-encoding`, the field has been
     // removed, and the upstream reads the body without it.
     let coding = coding(&headers);

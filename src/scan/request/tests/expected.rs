@@ -41,15 +41,7 @@ pub fn facts_of(expected: oracle::ExpectedFacts) -> RequestFacts {
         .map(|text| EncryptedContent::from_text(text))
         .collect();
     let named = expected.named.iter().map(|(kind, id)| NamedObject {
-        kind: match *kind {
-            "response" => ReferenceKind::PreviousResponse,
-            "conversation" => ReferenceKind::Conversation,
-            "container" => ReferenceKind::Container,
-            "vector store" => ReferenceKind::VectorStore,
-            "file" => ReferenceKind::File,
-            "item" => ReferenceKind::Item,
-            _ => ReferenceKind::ComparedResponse,
-        },
+        kind: reference_kind(kind),
         id: ObjectId::from_text(id.as_bytes()),
     });
     facts.named = named.collect();
@@ -69,4 +61,16 @@ pub fn facts_of(expected: oracle::ExpectedFacts) -> RequestFacts {
         bytes,
     };
     facts
+}
+
+fn reference_kind(name: &str) -> ReferenceKind {
+    match name {
+        "response" => ReferenceKind::PreviousResponse,
+        "conversation" => ReferenceKind::Conversation,
+        "container" => ReferenceKind::Container,
+        "vector store" => ReferenceKind::VectorStore,
+        "file" => ReferenceKind::File,
+        "item" => ReferenceKind::Item,
+        _ => ReferenceKind::ComparedResponse,
+    }
 }
