@@ -10,7 +10,7 @@ use std::{sync::Arc, thread};
 use parking_lot::Mutex;
 
 /// The number of free bytes that are worth to be returned.
-const WORTH: i64 = 16 << 20;
+const WORTH: i64 = 4 << 20;
 /// The maximum number of checks that are left out after memory was returned that was needed again. The checks are five
 /// seconds apart, so free memory is returned within 30 seconds in any case.
 const MAX_PAUSE: u32 = 3;
@@ -237,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn less_than_16_mib_stays_with_the_allocator() {
+    fn a_little_free_memory_stays_with_the_allocator() {
         let mut process = Process::new();
-        process.free = 16 * MIB - 1;
+        process.free = 4 * MIB - 1;
         assert_eq!(process.checks(100), 0);
     }
 

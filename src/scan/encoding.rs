@@ -65,16 +65,19 @@ impl Encoding {
 
 /// The maximum size in bytes of the pieces that the zstd decoder passes on.
 const SCRATCH: usize = 32 * 1024;
-/// The maximum number of bytes of a body that one step of a decoder reads. A step that reads from memory or inflates so many
-/// bytes takes well under a millisecond, whatever they are.
+/// The maximum number of compressed bytes that one step of a decoder reads. To decompress so many bytes takes well under a
+/// millisecond, whatever they are.
 const STEP: usize = 16 * 1024;
+/// The maximum number of bytes of a plain body that one step reads: as many as one read of a socket brings, so that a piece
+/// is not cut again. The scanner copies the beginning of a value that is cut.
+const PLAIN_STEP: usize = 64 * 1024;
 /// The binary logarithm of the largest window that a content coding may ask for (RFC 9659 §3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Decompresses a body that arrives in pieces into `W`. Errors of `W` are returned unchanged.
 ///
 /// A piece may expand a thousand times, so it is decompressed in bounded steps: one step reads at most [`STEP`] bytes, and
-/// writes about [`SCRATCH`] bytes to `W`.
+/// writes about [`SCRATCH`] bytes to `W`. A step of a plain body reads at most [`PLAIN_STEP`] bytes.
 pub(super) struct ContentDecoder<W: Write>(Codec<W>);
 
 /// Whether a piece of a body has been decompressed completely.
@@ -144,7 +147,7 @@ impl<W: Write> ContentDecoder<W> {
             self.0 = begin_deflate(*first, sink);
         }
         if !chunk.is_empty() || self.0.has_output() {
-            let (input, _) = chunk.split_at(chunk.len().min(STEP));
+            let (input, _) = chunk.split_at(chunk.len().min(self.0.max_step()));
             let consumed = self.0.step(input)?;
             if consumed == 0 && self.0.is_ended(input) {
                 return Err(io::Error::other("bytes follow the end of the compressed body"));
@@ -212,6 +215,14 @@ fn begin_deflate<W: Write>(first: u8, sink: W) -> Codec<W> {
 }
 
 impl<W: Write> Codec<W> {
+    /// The maximum number of bytes that one step reads.
+    fn max_step(&self) -> usize {
+        match self {
+            Self::Identity(_) => PLAIN_STEP,
+            _ => STEP,
+        }
+    }
+
     /// Whether the decoder may hold output although it has read all of its input.
     fn has_output(&self) -> bool {
         matches!(self, Self::Zstd { is_full: true, .. })

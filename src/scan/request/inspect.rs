@@ -103,8 +103,8 @@ impl<'p> PieceInspection<'p> {
         }
     }
 
-    /// Reads at most 16 KiB of the piece, and at most about 32 KiB of what it expands to. The same `inspector` must take all
-    /// steps of a piece before it takes the next piece.
+    /// Reads at most 64 KiB of a plain piece. Of a compressed one, reads at most 16 KiB, and at most about 32 KiB of what it
+    /// expands to. The same `inspector` must take all steps of a piece before it takes the next piece.
     ///
     /// # Errors
     ///
