@@ -1,7 +1,7 @@
 //! The headers of a response, on their way from the upstream to the caller.
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING},
 };
 
@@ -9,6 +9,12 @@ use crate::{
     proxy::headers::{HOP, ROUTED_BY, ROUTED_TO, X_API_KEY, strip},
     state::{Credential, Upstream},
 };
+
+/// With an alternative service the client would bypass Steadfast. Only Steadfast sets the route headers. The hop marker is
+/// for gateways.
+static PRIVATE: [HeaderName; 4] = [ALT_SVC, ROUTED_TO, ROUTED_BY, HOP];
+/// A cookie belongs to a session of the upstream's account.
+static PRIVATE_TO_ACCOUNT: [HeaderName; 3] = [SET_COOKIE, AUTHORIZATION, X_API_KEY];
 
 /// Removes the headers that the caller must not receive.
 pub(in crate::proxy) fn cleanse_response(headers: &mut HeaderMap, upstream: &Upstream) {
@@ -24,11 +30,9 @@ fn remove_private(headers: &mut HeaderMap, credential: &Credential, is_echo: imp
     // A length beside a transfer coding has no meaning and must not be passed on (RFC 9112 section 6.3, rule 3).
     let is_coded = headers.contains_key(TRANSFER_ENCODING);
     strip(headers, |name, value| {
-        // With an alternative service the client would bypass Steadfast. Only Steadfast sets the route headers. The hop
-        // marker is for gateways. A cookie belongs to a session of the upstream's account.
-        [ALT_SVC, ROUTED_TO, ROUTED_BY, HOP].contains(name)
+        PRIVATE.contains(name)
             || (is_coded && name == CONTENT_LENGTH)
-            || (is_own && [SET_COOKIE, AUTHORIZATION, X_API_KEY].contains(name))
+            || (is_own && PRIVATE_TO_ACCOUNT.contains(name))
             || is_echo(value)
     });
 }
