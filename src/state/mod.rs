@@ -8,8 +8,9 @@
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
 //! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` has
-//! the accounts of the callers that share the memory for request bodies, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics`
-//! explains how to add a metric.
+//! the accounts of the callers that share the memory for request bodies, `confidential` finds an upstream's credentials in
+//! its answers, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics` explains how to add a
+//! metric.
 
 mod access;
 mod apply;
