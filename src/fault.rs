@@ -77,7 +77,8 @@ pub enum Fault {
         field: &'static str,
         expected: &'static str,
     },
-    /// The request has passed through this proxy before: an upstream leads back here.
+    /// The request has passed through this gateway before, because an upstream leads back here, or through too many
+    /// gateways.
     LoopDetected,
     /// Steadfast itself has no file descriptor, no port or no memory left for a connection to an upstream. `shortage` names
     /// what is missing.

@@ -1,7 +1,8 @@
 //! The log on standard error. Standard output is left to the results of commands.
 //!
-//! A separate thread writes the lines, many at a time. If standard error is not read, lines are dropped and counted, and requests
-//! continue. Characters that a terminal does not print as they are become escapes. A process that is killed loses the lines of its last 50 ms; a process that stops writes all of them.
+//! A separate thread writes the lines, many at a time. If standard error is not read, lines are dropped and counted, and
+//! requests continue. Characters that a terminal does not print as they are become escapes. A process that is killed loses
+//! the lines of its last 50 ms; a process that stops writes all of them.
 
 mod escape;
 mod line;

@@ -14,7 +14,7 @@ const WORTH: i64 = 4 << 20;
 /// The maximum number of checks that are left out after memory was returned that was needed again. The checks are five
 /// seconds apart, so free memory is returned within 30 seconds in any case.
 const MAX_PAUSE: u32 = 3;
-/// The number of checks after which memory that could not be returned is tried again. The blocks that it lies between may be gone.
+/// The number of checks after which memory that could not be returned is tried again. The blocks around it may be gone.
 const RETRY: u32 = 12;
 
 /// Watches the free memory that is resident, and returns it to the system.

@@ -157,7 +157,7 @@ fn log_limits(max_clients: usize) {
 
 /// Serves `operator` on `listeners` until the returned sender is dropped.
 ///
-/// Before a request has shown its token, its client is a stranger. So the times for a head and for reading are short there.
+/// A client may be hostile until its request has shown the token. So the times for a head and for reading are short there.
 fn serve_admin(
     listeners: Vec<Listener>,
     gateway: &Gateway,

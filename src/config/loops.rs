@@ -91,7 +91,7 @@ fn addresses_of(name: &str) -> Vec<IpAddr> {
     if let Ok(address) = name.parse() {
         return vec![address];
     }
-    let last = name.rsplit('.').next().unwrap_or_default();
+    let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     // RFC 6761 section 6.3: localhost and its subdomains.
     if last.eq_ignore_ascii_case("localhost") {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -110,7 +110,7 @@ fn addresses_of(name: &str) -> Vec<IpAddr> {
 /// The addresses of `name` in the text of a file like `/etc/hosts`.
 fn addresses_in(hosts: &str, name: &str) -> Vec<IpAddr> {
     let entries = hosts.lines().filter_map(|line| {
-        let line = line.split('#').next().unwrap_or_default();
+        let line = line.split_once('#').map_or(line, |(text, _)| text);
         let mut words = line.split_ascii_whitespace();
         let address: IpAddr = words.next()?.parse().ok()?;
         words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)

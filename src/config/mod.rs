@@ -19,7 +19,8 @@
 //! 2. Give it a place and the same default in the struct of its table: in `settings` for a table of which there is one; in
 //!    `upstream` and `access` for upstreams, groups and keys.
 //! 3. Read it where its table is read: `load` reads the tables `[server]`, `[admin]`, `[retry]`, `[health]`, `[tokens]` and `[timeouts]`,
-//!    `affinity`, `tls`, `proxy`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`.
+//!    `affinity`, `tls`, `proxy`, `upstream` and `access` read theirs. What concerns several fields is checked in `check`,
+//!    and base URLs that lead back to this gateway are found in `loops`.
 //! 4. `UPDATE_EXPECT=1 cargo test --lib config::` writes the example file and the JSON Schema anew.
 //!
 //! A value that requests use is compiled into `state::Snapshot`, so that a reload applies it.

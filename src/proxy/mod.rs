@@ -4,22 +4,23 @@
 //!
 //! | phase | where | what it makes | it ends early when |
 //! | --- | --- | --- | --- |
+//! | check the head | `request/admit` | | servers could read the head in several ways, or the request has passed through this gateway before |
 //! | check the page | `request/web_page` | the web page that may read the answer | a web page sent the request, and may not |
-//! | identify | `request/` | the caller and the target | the head is malformed, the request has been here before, or the client key is not valid |
-//! | admit | `request/` | the head that every upstream may receive | the request asks for a WebSocket, or the caller may not call this path |
+//! | identify | `request/` | the caller and the target | the path or the client key is not valid |
+//! | admit | `request/` | the head that every upstream may receive | the client asks for a WebSocket, or the caller may not call this path |
 //! | charge | `turn/limits` | a place within the limits of the client key | a limit is reached |
 //! | models | `models` | the list of models | the request asks for models: the answer is the list |
-//! | inspect | `request/` | the body, and the facts in it | the body is incomplete, too large or ambiguous, or has a field of another type |
+//! | inspect | `request/` | the body in reserved memory, and the facts in it | the body is incomplete, too slow, too large or ambiguous, there is no memory for it, or a field has another type |
 //! | open the turn | `turn/pick` | the candidates, best first | no upstream serves the model to this caller, or its group has not made an object that the request names |
 //! | brake | `turn/pick/brake` | the admitted turn | the requests before have failed at every upstream |
 //! | *attempt* | `turn/attempts` | *repeated until an upstream has an answer to pass on:* | no attempt, retry or upstream is left |
 //! | · pick | `turn/pick` | an upstream and a lease there, waited for if necessary | |
-//! | · send | `exchange/forward` | the upstream's response head | |
+//! | · send | `exchange/forward` | the upstream's response head; a body without the coding that would hide a credential | |
 //! | · peek | `exchange/peek` | a verdict, from the head and the body up to the first output | |
 //! | · search | `turn/attempts/search` | the answer of the upstream that has an object without a known owner | |
 //! | · confirm | `turn/confirm` | the session's pin at the upstream that serves it | |
-//! | respond | `exchange/response` | the caller's response head | |
-//! | relay | `exchange/body` | the body; from it usage, the objects that it names, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |
+//! | respond | `exchange/response` | the caller's response head, without the upstream's credential | |
+//! | relay | `exchange/body` | the body, in which the upstream's credential is masked; from it usage, the objects that it names, encrypted items, and late failures for health | the caller leaves, or the upstream breaks |
 //! | end | `request_end` | the log line, and the final charge | |
 //!
 //! Each phase consumes what the one before it made, so a phase that is left out does not compile. A phase that fails

@@ -7,15 +7,17 @@
 //! - [`Metrics`] are the numbers for operators. No decision reads them.
 //! - [`Gateway`] holds all of them. There is one per process.
 //!
-//! `apply` applies a new snapshot to the runtime state, `outliers` compares the upstreams with each other, `buffers` has
-//! the accounts of the callers that share the memory for request bodies, and `scrape` writes the metrics and the numbers of the moment for Prometheus. `metrics`
-//! explains how to add a metric.
+//! `compiled_pool` compiles the upstreams of a snapshot, `apply` applies a new snapshot to the runtime state, `outliers`
+//! compares the upstreams with each other, `buffers` has the accounts of the callers that share the memory for request
+//! bodies, `confidential` finds an upstream's credentials in its answers, and `scrape` writes the metrics and the numbers of
+//! the moment for Prometheus. `metrics` explains how to add a metric.
 
 mod access;
 mod apply;
 mod base_query;
 mod brakes;
 mod buffers;
+mod compiled_pool;
 mod confidential;
 mod deferred_charges;
 mod eligibility;
@@ -39,6 +41,7 @@ pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
 pub use buffers::{BodyAccounts, ClientNetwork};
+pub use compiled_pool::CompileError;
 pub use confidential::Confidential;
 pub use deferred_charges::DeferredCharges;
 pub use eligibility::Eligibility;
@@ -52,6 +55,6 @@ pub use model_times::ModelTimes;
 pub use rate_limits::{DeferredCharge, Permit, RateLimitTable, RateLimits};
 pub use retry_budget::SharedRetryBudget;
 pub use runtime::{RuntimeState, WaitPermit};
-pub use snapshot::{CompileError, RequestLimits, Snapshot, WebPageRules};
+pub use snapshot::{RequestLimits, Snapshot, WebPageRules};
 pub use upstream::{Credential, Upstream};
 pub use upstream_state::{Lease, UpstreamState, WithheldFailure};

@@ -1,22 +1,23 @@
 //! The configuration, compiled for requests. It is immutable, and contains prepared values that each request would
 //! otherwise compute again.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::{
     access::{Access, Group},
+    compiled_pool::{CompileError, CompiledPool, EligibilityClass},
     eligibility::{Eligibility, MemberStanding},
     model_knowledge::{KnownModel, ModelStanding},
     runtime::RuntimeState,
-    upstream::{ConnectionSettings, Upstream, organization},
+    upstream::Upstream,
 };
 use crate::{
     body_path::BodyPaths,
-    config::{self, ApiKey, Config, ModelGlobs},
+    config::{ApiKey, Config},
     ids::{ModelKey, SessionKey, UpstreamId},
-    policy::{Member, MemberIndex, Patience, Rendezvous, SessionSource, tokens::MediaCost},
+    policy::{MemberIndex, Patience, Rendezvous, SessionSource, tokens::MediaCost},
     tick::Tick,
     wire,
 };
@@ -101,102 +102,6 @@ pub struct Snapshot {
     pub hop: HeaderValue,
 }
 
-/// An upstream cannot be set up.
-#[derive(Debug)]
-pub struct CompileError {
-    upstream: String,
-    problem: String,
-}
-
-impl CompileError {
-    fn new(configured: &config::Upstream, problem: impl Into<String>) -> Self {
-        Self {
-            upstream: configured.name.clone(),
-            problem: problem.into(),
-        }
-    }
-}
-
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "upstream '{}': {}", self.upstream, self.problem)
-    }
-}
-
-impl std::error::Error for CompileError {}
-
-/// The settings that decide whether an upstream may serve a request. Upstreams with the same settings share a class.
-#[derive(PartialEq)]
-struct EligibilityClass {
-    models: ModelGlobs,
-    /// For each group, in the order of the file, whether it may call the upstreams of this class.
-    groups: Box<[bool]>,
-}
-
-impl EligibilityClass {
-    fn new(upstream: &Upstream, access: &Access) -> Self {
-        let groups = access.groups().iter();
-        Self {
-            models: upstream.models.clone(),
-            groups: groups.map(|group| group.may_call(upstream.id)).collect(),
-        }
-    }
-
-    fn serves(&self, group: &Group) -> bool {
-        group.index.is_none_or(|index| {
-            let serves = self.groups.get(index);
-            *serves.expect("a class and the groups are compiled from one configuration")
-        })
-    }
-}
-
-/// The pool of upstreams as it is being compiled.
-#[derive(Default)]
-struct CompiledPool {
-    upstreams: Vec<Upstream>,
-    members: Vec<Member>,
-    classes: Vec<EligibilityClass>,
-}
-
-impl CompiledPool {
-    /// Compiles the upstreams of `config`, in its order.
-    fn compile(
-        config: &Config,
-        access: &Access,
-        runtime: &RuntimeState,
-        previous: Option<&Snapshot>,
-    ) -> Result<Self, CompileError> {
-        let mut pool = Self::default();
-        for configured in &config.upstreams {
-            let settings = ConnectionSettings::new(configured, &config.timeouts);
-            let failed = |problem| CompileError::new(configured, problem);
-            let warm = previous.and_then(|previous| previous.connections_of(configured, &settings));
-            let connections = warm.map_or_else(|| settings.open_pool(), Ok).map_err(failed)?;
-            let upstream = Upstream::compile(configured, settings, connections, runtime).map_err(failed)?;
-            let class = pool.class_of(EligibilityClass::new(&upstream, access));
-            pool.members.push(Member {
-                id: upstream.id,
-                weight: upstream.weight,
-                class: u16::try_from(class).map_err(|_| CompileError::new(configured, TOO_MANY_CLASSES))?,
-                organization: organization(configured),
-            });
-            pool.upstreams.push(upstream);
-        }
-        Ok(pool)
-    }
-
-    /// Returns the index of `class`, which is added if no upstream before has the same rights.
-    fn class_of(&mut self, class: EligibilityClass) -> usize {
-        let known = self.classes.iter().position(|known| *known == class);
-        known.unwrap_or_else(|| {
-            self.classes.push(class);
-            self.classes.len() - 1
-        })
-    }
-}
-
-const TOO_MANY_CLASSES: &str = "there are more than 65,536 different combinations of models and groups; configure the same models and groups for more upstreams";
-
 impl Snapshot {
     /// Compiles `config`. The state that outlives a snapshot comes from `runtime`. Upstreams whose connection settings
     /// are the same in `previous` keep their connections.
@@ -205,7 +110,7 @@ impl Snapshot {
     /// If the TLS settings of an upstream cannot be used.
     pub fn compile(config: &Config, runtime: &RuntimeState, previous: Option<&Self>) -> Result<Self, CompileError> {
         let access = Access::compile(config, runtime);
-        let pool = CompiledPool::compile(config, &access, runtime, previous)?;
+        let pool = CompiledPool::compile(config, &access, runtime, previous.map_or(&[], Self::upstreams))?;
         Ok(Self {
             rendezvous: Rendezvous::new(&pool.members),
             upstreams: pool.upstreams.into(),
@@ -252,12 +157,6 @@ impl Snapshot {
     /// Every upstream, in the order of the file.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
-    }
-
-    /// The connections of an upstream, if it was configured with the same `settings` before.
-    fn connections_of(&self, configured: &config::Upstream, settings: &ConnectionSettings) -> Option<Arc<wire::Pool>> {
-        let known = self.upstream_of(UpstreamId::from_name(&configured.name))?;
-        (known.connection_settings == *settings).then(|| known.pool.clone())
     }
 
     /// The upstream of the member at `index` of [`Snapshot::rendezvous`].

@@ -42,7 +42,7 @@ impl Shortage {
     /// The shortage that an error of the system names; `None` if it names none. The names of the errors are those of
     /// `socket(2)`, `connect(2)` and `epoll_ctl(2)`.
     ///
-    /// `EADDRNOTAVAIL` means [`Shortage::Ports`] here, but has other causes too, see [`missing_for`].
+    /// `EADDRNOTAVAIL` means [`Shortage::Ports`] here, but has other causes too, see `missing_for`.
     pub fn of_io(error: &io::Error) -> Option<Self> {
         match error.raw_os_error()? {
             libc::EMFILE | libc::ENFILE => Some(Self::Descriptors),

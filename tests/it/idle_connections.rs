@@ -40,7 +40,7 @@ const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
 async fn small_gateway(head: &str) -> (Sim, Gateway) {
     let sim = sim("a").await;
     let config = format!("{head}{}", gateway::upstream(&sim, ""));
-    let gateway = Gateway::with_descriptors(&config, DESCRIPTORS, &[]).await;
+    let gateway = Gateway::with_descriptors(&config, (DESCRIPTORS, DESCRIPTORS), &[]).await;
     (sim, gateway)
 }
 
@@ -186,7 +186,7 @@ async fn idle_connections_of_another_listener_give_way_and_tls_closes_with_a_mes
     let path = gateway::scratch().join("s.sock");
     let config = format!("[server]\n{}{}", identity.server_table(), gateway::upstream(&sim, ""));
     let socket = format!("unix:{}", path.display());
-    let gateway = Gateway::with_descriptors(&config, DESCRIPTORS, &["--listen", &socket]).await;
+    let gateway = Gateway::with_descriptors(&config, (DESCRIPTORS, DESCRIPTORS), &["--listen", &socket]).await;
     let mut secure = tls::connect(gateway.address, &identity.offering(&["http/1.1"]))
         .await
         .expect("a handshake");
@@ -230,7 +230,7 @@ async fn idle_connections_of_another_listener_give_way_and_tls_closes_with_a_mes
 }
 
 #[tokio::test]
-async fn probes_are_answered_while_strangers_hold_all_admin_connections() {
+async fn probes_are_answered_while_silent_clients_hold_all_admin_connections() {
     const TOKEN: &str = "[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n";
     let head = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
     for (what, sent) in [
@@ -249,38 +249,38 @@ async fn probes_are_answered_while_strangers_hold_all_admin_connections() {
         ("a part of the preface of HTTP/2", "PRI * HTTP/2".to_owned()),
     ] {
         let (_sim, gateway) = gateway_with_sim(TOKEN).await;
-        let mut strangers = Vec::new();
+        let mut clients = Vec::new();
         for _ in 0..ADMIN_CONNECTIONS + 10 {
-            let mut stranger = TcpStream::connect(gateway.admin).await.expect("the gateway listens");
-            stranger.write_all(sent.as_bytes()).await.expect("the gateway reads");
-            strangers.push(stranger);
+            let mut client = TcpStream::connect(gateway.admin).await.expect("the gateway listens");
+            client.write_all(sent.as_bytes()).await.expect("the gateway reads");
+            clients.push(client);
         }
         assert_probes_pass(&gateway, what).await;
     }
 }
 
 #[tokio::test]
-async fn probes_are_answered_while_strangers_drip_heads_and_bodies() {
+async fn probes_are_answered_while_slow_clients_drip_heads_and_bodies() {
     let (_sim, gateway) = gateway_with_sim("[admin]\ntoken = \"env:STEADFAST_TEST_KEY\"\n").await;
     let body = "POST /api/reload HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut dripping = Vec::new();
     for (begin, drip) in [("GET /metrics HTTP/1.1\r\nx-slow: ", "x"), (body, "1\r\nx\r\n")] {
         for _ in 0..ADMIN_CONNECTIONS {
-            let mut stranger = TcpStream::connect(gateway.admin).await.expect("the gateway listens");
+            let mut client = TcpStream::connect(gateway.admin).await.expect("the gateway listens");
             dripping.push(tokio::spawn(async move {
-                stranger.write_all(begin.as_bytes()).await.expect("the gateway reads");
+                client.write_all(begin.as_bytes()).await.expect("the gateway reads");
                 // A write fails after the server has closed the connection.
-                while stranger.try_write(drip.as_bytes()).is_ok() {
+                while client.try_write(drip.as_bytes()).is_ok() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }));
         }
         assert_probes_pass(&gateway, begin).await;
     }
-    for stranger in dripping {
-        timeout(TIMEOUT, stranger)
+    for client in dripping {
+        timeout(TIMEOUT, client)
             .await
-            .expect("no stranger keeps its connection for ever")
+            .expect("no slow client keeps its connection for ever")
             .expect("no panic");
     }
 }
@@ -306,17 +306,17 @@ async fn probes_are_answered_while_http2_clients_hold_all_admin_connections() {
     // These clients read nothing, and so they do not acknowledge that the server closes.
     let mut mute = Vec::new();
     for _ in 0..ADMIN_CONNECTIONS {
-        let mut stranger = Frames::open(gateway.admin).await;
+        let mut client = Frames::open(gateway.admin).await;
         let fields = [
             (":method", "GET"),
             (":path", "/livez"),
             (":scheme", "http"),
             (":authority", "localhost"),
         ];
-        stranger
+        client
             .send_fields(crate::kit::frames::END_STREAM, &crate::kit::frames::fields(&fields))
             .await;
-        mute.push(stranger);
+        mute.push(client);
     }
     assert_probes_pass(&gateway, "clients that do not read").await;
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::kit::{
     WHOLE,
-    frames::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS},
+    frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, serve_frames},
     gateway::{self, Gateway},
     tls,
     wire::{self, Wire},
@@ -182,53 +182,25 @@ enum StreamEnding {
     Fin,
 }
 
-async fn send_frame(stream: &mut (impl AsyncWrite + Unpin), kind: u8, flags: u8, id: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&id.to_be_bytes());
-    frame.extend_from_slice(payload);
-    // The peer may have closed the connection.
-    let _ = stream.write_all(&frame).await;
-}
-
-/// Serves one HTTP/2 connection frame by frame. The streams whose number is in `failing` end by `ending`, and the
-/// others are answered with 200. `seen` counts the streams of all connections.
-async fn serve_frames(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    ending: StreamEnding,
-    failing: usize,
-    seen: &Mutex<usize>,
-) -> Option<()> {
-    stream.read_exact(&mut [0; 24]).await.ok()?;
-    send_frame(&mut stream, SETTINGS, 0, 0, &[]).await;
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        stream.read_exact(&mut vec![0; length as usize]).await.ok()?;
-        let (kind, flags) = (head[3], head[4]);
-        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        if kind == SETTINGS && flags & ACK == 0 {
-            send_frame(&mut stream, SETTINGS, ACK, 0, &[]).await;
-        }
-        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
-            continue;
-        }
+/// Serves one HTTP/2 connection frame by frame. The first `failing` streams of all connections, which `seen` counts, end by
+/// `ending`, and the others are answered with 200.
+async fn end_streams(mut frames: Frames, ending: StreamEnding, failing: usize, seen: Arc<Mutex<usize>>) {
+    while let Some(stream) = frames.request().await {
         *seen.lock() += 1;
         if *seen.lock() > failing {
             // The entry 8 of the static table is `:status: 200` (RFC 7541 appendix A).
-            send_frame(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &[0x88]).await;
+            frames.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88]).await;
             continue;
         }
         let go_away = |last: u32| [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
         match ending {
-            StreamEnding::Reset(code) => send_frame(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await,
-            StreamEnding::GoAwayBefore => send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id - 1)).await,
+            StreamEnding::Reset(code) => drop(frames.reset(stream, code).await),
+            StreamEnding::GoAwayBefore => drop(frames.send(GOAWAY, 0, 0, &go_away(stream - 1)).await),
             StreamEnding::GoAwayAfter => {
-                send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id)).await;
-                return None;
+                frames.send(GOAWAY, 0, 0, &go_away(stream)).await;
+                return;
             }
-            StreamEnding::Fin => return None,
+            StreamEnding::Fin => return,
         }
     }
 }
@@ -237,23 +209,12 @@ async fn serve_frames(
 /// and the number of streams.
 async fn over_http2(ending: StreamEnding, failing: usize) -> (u16, usize) {
     let identity = tls::identity(&["127.0.0.1"], &["h2"]);
-    let acceptor = TlsAcceptor::from(identity.config.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
     let seen = Arc::new(Mutex::new(0));
     let count = seen.clone();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let (acceptor, seen) = (acceptor.clone(), count.clone());
-            tokio::spawn(async move {
-                let stream = acceptor.accept::<TcpStream>(tcp).await.expect("a handshake");
-                serve_frames(stream, ending, failing, &seen).await
-            });
-        }
+    let table = serve_frames(&identity, "a", move |frames| {
+        end_streams(frames, ending, failing, count.clone())
     });
-    let lines = format!("ca = {:?}\nhttp2 = true", identity.ca);
-    let table = gateway::upstream_at("a", &format!("https://{address}/v1"), &lines);
-    let gateway = Gateway::configured(&table).await;
+    let gateway = Gateway::configured(&table.await).await;
     let answer = wire::ask(gateway.address, request("POST", "/v1/files", "{}")).await;
     let seen = *seen.lock();
     (answer.status, seen)

@@ -215,7 +215,7 @@ async fn under_load_every_answer_is_served_or_overloaded_and_the_gateway_recover
 async fn the_soft_limit_is_raised_and_the_log_says_what_follows() {
     for (hard, clients, level) in [(600, 200, "WARN"), (4_000, 1_333, "INFO")] {
         let sims = sims(1).await;
-        let gateway = Gateway::limited(&upstream(&sims[0], ""), 100, hard).await;
+        let gateway = Gateway::with_descriptors(&upstream(&sims[0], ""), (100, hard), &[]).await;
         let log = gateway.log_until("the limit on file descriptors").await;
         let lines: Vec<serde_json::Value> = log
             .iter()

@@ -31,7 +31,7 @@ fn keep_readable_codings(headers: &mut HeaderMap) {
     let mut kept: Vec<&str> = Vec::new();
     let mut is_all = true;
     for item in entry.iter().flat_map(|value| value.to_str().unwrap_or("?").split(',')) {
-        let name = item.split(';').next().unwrap_or_default();
+        let name = item.split_once(';').map_or(item, |(name, _)| name);
         match Encoding::from_header(name) {
             EncodingKind::Unknown => is_all = false,
             EncodingKind::Identity | EncodingKind::Known(_) => kept.push(item.trim()),

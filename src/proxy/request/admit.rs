@@ -91,8 +91,8 @@ impl Admitted<'_> {
 /// Checks that a request has a method that is passed on, that every server finds the same host in it, and that it has not
 /// passed through this gateway before.
 ///
-/// A request that has is refused before its client key is checked: it carries the upstream's credential, and the refusal
-/// of that would look like the refusal of an account.
+/// A request that comes back is refused before its client key is checked: it carries the credential of the upstream, and a
+/// refused credential would disable that upstream.
 ///
 /// # Errors
 /// If the method or the host is not acceptable, or if an upstream leads back to this gateway.
@@ -232,7 +232,7 @@ fn names_websocket(headers: &HeaderMap) -> bool {
 
 /// Whether a protocol is `websocket`. A version may follow its name.
 fn is_websocket(protocol: &str) -> bool {
-    let name = protocol.split('/').next().unwrap_or_default();
+    let name = protocol.split_once('/').map_or(protocol, |(name, _)| name);
     name.eq_ignore_ascii_case("websocket")
 }
 

@@ -6,7 +6,7 @@
 //! its body is read and before it takes a connection to an upstream. Via (RFC 9110 section 7.6.3) would say the same, but
 //! some servers answer requests with that field differently, for example without compression.
 //!
-//! A client that writes the field itself can only make its own request be refused.
+//! A client that writes the field itself can only cause the refusal of its own request.
 
 use http::{HeaderMap, HeaderValue};
 

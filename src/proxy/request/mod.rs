@@ -10,12 +10,13 @@
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
 //! - [`answer_content`] tells what a good answer to the request contains.
 //! - `form` recognises a form by its content type.
+//! - `accept_encoding` asks only for answers that Steadfast can decompress.
 //! - [`hops`] finds requests that this gateway has sent itself.
 //! - [`headers`] removes the headers that no upstream may receive, and adds those that one upstream needs.
 //!
 //! The second stage, [`inspect`], reads the body if an upstream reads it as JSON or as a form that names a model, and
-//! reserves memory for it. [`model_access`] checks whether the caller's group may use the model that the body names. [`field_types`] refuses
-//! fields of another type.
+//! reserves memory for it. [`field_types`] refuses fields whose values have another type than the API defines, and
+//! [`model_access`] checks whether the caller's group may use the model that the body names.
 
 mod accept_encoding;
 pub(super) mod admit;

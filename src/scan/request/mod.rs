@@ -2,8 +2,8 @@
 //!
 //! [`inspect`] decompresses a body and enforces its maximum size. [`scanner`] reads the [`facts`] with the JSON scanner
 //! and a [`visitor`], which has a part for each kind of fact: configured texts ([`paths`]), the beginning of the conversation
-//! ([`conversation`]), names of objects ([`references`]) and values of another type ([`field_types`]). [`multipart`] reads those of a form. The [`rules`] say what is
-//! looked for.
+//! ([`conversation`]), names of objects ([`references`]) and values of another type than the API defines ([`field_types`]).
+//! [`multipart`] reads the facts of a form. The [`rules`] say what is looked for.
 
 pub(super) mod conversation;
 pub(super) mod facts;

@@ -2,9 +2,9 @@
 //!
 //! A request body comes in as [`RequestBody`](request::RequestBody), is bounded by [`Intake`](intake::Intake), and goes to
 //! an upstream as [`Replay`](replay::Replay), from memory ([`KeptBody`](kept::KeptBody)) or as it arrives. [`memory`] bounds
-//! the bytes that all bodies together hold, and shares them fairly. [`reservation`] reserves memory for a body as it arrives, and
-//! [`pace`] measures how fast it arrives. A response body
-//! goes back as [`Relay`](relay::Relay). Bodies are passed on as reference-counted pieces and are not copied.
+//! the bytes that all bodies together hold, and shares them fairly. [`reservation`] reserves memory for a body as it arrives,
+//! and [`pace`] measures how fast it arrives. A response body goes back as [`Relay`](relay::Relay), which can decode it.
+//! Bodies are passed on as reference-counted pieces and are not copied.
 
 pub(super) mod framing;
 pub(super) mod h2_data;

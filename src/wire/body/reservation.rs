@@ -32,7 +32,7 @@ const STEP: usize = 16 << 10;
 /// Reads one request body, and reserves memory for it as it arrives.
 ///
 /// A `Content-Length` alone reserves nothing. Two bodies that are half read may wait for each other's memory; after
-/// [`WAIT`] one of them is refused, and its memory is free for the other.
+/// `WAIT` one of them is refused, and its memory is free for the other.
 pub struct BodyReservation<'a> {
     /// The memory reserved so far. It is declared before `arrival`: while a body leaves, its memory is released first, so
     /// that no second body has to give way for the same bytes.
@@ -77,7 +77,7 @@ impl<'a> BodyReservation<'a> {
     /// Reads the next piece of `intake`, or `None` at its end. Memory for all pieces so far has been reserved.
     ///
     /// # Errors
-    /// If the piece could not be received, if there is not enough memory within [`WAIT`], or if the body has to give way
+    /// If the piece could not be received, if there is not enough memory within `WAIT`, or if the body has to give way
     /// to others.
     pub async fn read(&mut self, intake: &mut Intake) -> Option<Result<Bytes, BodyError>> {
         let piece = match poll_fn(|cx| self.poll_piece(intake, cx)).await {

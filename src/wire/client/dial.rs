@@ -263,9 +263,10 @@ fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The addresses to which a connector connects for `uri`. The ports are those of the addresses that matter.
+/// The addresses to which a connector connects for `uri`, with its port or the one of its scheme. There are none if its host
+/// is not found.
 async fn addresses(uri: &Uri) -> Vec<SocketAddr> {
-    let host = uri.host().unwrap_or_default();
+    let host = uri.host().expect("the URI is made of an authority");
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let port = uri.port_u16().unwrap_or(default);

@@ -58,8 +58,8 @@ impl ConnectionCounts {
 
 /// Limits the number of open connections over all listeners that share it.
 ///
-/// Each connection needs a permit. When none is left, idle connections are [shed](Self::shed_idle) for new clients, no
-/// matter which listener has accepted them. A connection that is shed gives its permit back at once, although it may take a
+/// Each connection needs a permit. When none is left, idle connections are closed for new clients (they are *shed*),
+/// no matter which listener has accepted them. A connection that is shed gives its permit back at once, although it may take a
 /// moment to close. If no connection is idle, new clients wait.
 pub struct Capacity {
     /// The maximum number of open connections, without those that are being closed after they were shed.

@@ -49,7 +49,8 @@ const MAX_PENDING_RESETS: usize = 32;
 const MAX_ERROR_RESETS: usize = 256;
 /// How often the connection is checked for responses that the client does not take.
 const STALL_CHECK_PERIOD: Duration = Duration::from_secs(1);
-/// How long an idle connection that is closed for a new client may stay open: if its client sends nothing, and if it does.
+/// The maximum time that an idle connection stays open after it was told to close for a new client: if its client sends
+/// nothing, and if it sends something.
 const SHED_TIME: Duration = Duration::from_secs(1);
 const MAX_SHED_TIME: Duration = Duration::from_secs(10);
 

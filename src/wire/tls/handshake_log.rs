@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::wire::timers::log_throttle::LogThrottle;
 
-/// The minimum time between two lines. Any stranger can make handshakes fail.
+/// The minimum time between two lines. Any client can make handshakes fail.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Logs failed handshakes, one a second at most. Every failure is also logged at the level `debug`.

@@ -62,8 +62,8 @@ impl Frames {
         Some(frames)
     }
 
-    /// Reads the next frame of a stream, or a GOAWAY frame: its type, its flags, its stream and its payload. Settings and pings
-    /// are acknowledged, and window updates are skipped. Returns `None` if the connection has ended.
+    /// Reads the next frame of a stream, or a GOAWAY frame: its type, its flags, its stream and its payload. Settings and
+    /// pings are acknowledged, and window updates are skipped. Returns `None` if the connection has ended.
     pub async fn stream_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         loop {
             let (kind, flags, stream, payload) = self.frame().await?;

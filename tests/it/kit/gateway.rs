@@ -105,17 +105,8 @@ impl Gateway {
         Self::run_in(arguments, folder, &[]).await
     }
 
-    /// Starts a gateway with this configuration and further flags that may open only `descriptors` files and sockets.
-    pub async fn with_descriptors(config: &str, descriptors: u64, flags: &[&str]) -> Self {
-        Self::start_limited(config, (descriptors, descriptors), flags).await
-    }
-
-    /// Starts a gateway with this configuration, and with these limits on its file descriptors.
-    pub async fn limited(config: &str, soft: u64, hard: u64) -> Self {
-        Self::start_limited(config, (soft, hard), &[]).await
-    }
-
-    async fn start_limited(config: &str, (soft, hard): (u64, u64), flags: &[&str]) -> Self {
+    /// Starts a gateway with this configuration and further flags, and with a soft and a hard limit on its descriptors.
+    pub async fn with_descriptors(config: &str, (soft, hard): (u64, u64), flags: &[&str]) -> Self {
         let folder = scratch();
         let file = folder.join(FILE);
         std::fs::write(&file, config).expect("a writable folder");

@@ -104,8 +104,8 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece of the body from the front of `pending`; 64 KiB at most. Returns `None` at the end of the body, or when more
-    /// bytes have to arrive first.
+    /// Takes the next piece of the body from the front of `pending`; 64 KiB at most. Returns `None` at the end of the body, or
+    /// when more bytes have to arrive first.
     pub fn take(&mut self, pending: &mut Bytes) -> Result<Option<Bytes>, BadChunk> {
         match self {
             Self::Length(left) => Ok(take_up_to(left, pending)),
