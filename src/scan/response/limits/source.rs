@@ -14,7 +14,7 @@ use super::{
     moment::parse_moment,
 };
 
-/// The maximum time until a reset. A longer time counts as this one: the upstream does not want to be asked for long. Limits
+/// The maximum time until a reset. A longer time counts as this one, because the upstream certainly names a long time. Limits
 /// last a month at most. A moment that is further in the past is treated as a mistake.
 pub(in crate::scan::response) const MAX_RESET: Duration = Duration::from_secs(366 * 24 * 3600);
 
