@@ -134,7 +134,8 @@ tables! {
         BUFFERED_BODIES("buffered_bodies"): ByteSize = ByteSize(1 << 10..=1 << 40), Default(r#""512MiB""#);
         /// The maximum fraction of buffered_bodies that the bodies of one client key may fill while other callers wait for
         /// memory, but at least max_body. Without client keys it applies to each client address, and to each /64 of IPv6.
-        /// If the memory is full, the slowest arriving bodies of callers over their share are answered with 503.
+        /// If the memory is full, the slowest arriving bodies of callers over their share are answered with 503. Their
+        /// complete bodies always leave one share free.
         BUFFERED_SHARE("buffered_share"): Fraction = Fraction(0.01..=1.0), Default("0.25");
         /// The minimum number of bytes per second with which a request body must arrive, as an average over
         /// body_rate_window. Only the time in which Steadfast waits for the client counts. A slower body is answered with

@@ -38,7 +38,7 @@ impl Fault {
             Self::BodyTimeout { idle } => format!("No part of the request body arrived for {idle:?}. Send the request again without pauses."),
             Self::BuffersFull => "The memory for request bodies (server.buffered_bodies) is full at the moment. Try again shortly.".to_owned(),
             Self::BodyTooSlow { rate, window } => format!("The request body arrived with fewer than {rate} bytes per second for {window:?}. Send it faster, or ask the operator of this gateway to lower server.min_body_rate."),
-            Self::BufferShareFull => "The request bodies that you send at the moment fill your share of the memory for request bodies (server.buffered_share), and other callers wait for memory. Send fewer large bodies at a time.".to_owned(),
+            Self::BufferShareFull => "The request bodies that you send at the moment fill your share of the memory for request bodies (server.buffered_share), and the rest is for other callers. Send fewer large bodies at a time.".to_owned(),
             Self::BufferReclaimed => "The memory for request bodies (server.buffered_bodies) is full at the moment, and this body arrived more slowly than the others. Send it again, and faster.".to_owned(),
             Self::InvalidType { field, expected } => format!("The field '{field}' of the request body must be {expected}. Correct it, or leave it out."),
             Self::LoopDetected => "This request has passed through this gateway before, so an upstream leads back to it. The operator of this gateway has to correct the base_url of that upstream.".to_owned(),

@@ -93,6 +93,7 @@ async fn read(
             .map_err(|error| fault_of_inspection(error, rules.paths))?;
         keep.push(piece);
     }
+    let permit = reservation.settle(&intake).await.map_err(fault_of_body)?;
     // The decompressor may still hold a few bytes. They do not matter for an estimate.
     let decompressed = inspector.decompressed();
     // SDKs send an empty body with a JSON content type to cancel a response.
@@ -104,7 +105,7 @@ async fn read(
     };
     Ok(Inspected {
         facts,
-        body: Replay::kept(keep.finish(Some(reservation.into_permit())), admitted.framing),
+        body: Replay::kept(keep.finish(Some(permit)), admitted.framing),
         decompressed,
     })
 }
@@ -181,7 +182,8 @@ async fn read_fields(
         }
         keep.push(piece);
     }
-    let beginning = keep.finish(Some(reservation.into_permit()));
+    let permit = reservation.settle(&intake).await.map_err(fault_of_body)?;
+    let beginning = keep.finish(Some(permit));
     let facts = match (is_complete && !is_read, intake.received()) {
         (false, _) | (true, 0) => scanner.into_facts(),
         (true, _) => scanner

@@ -94,9 +94,34 @@ impl<'a> BodyReservation<'a> {
         Some(Ok(piece))
     }
 
-    /// The permit, to be kept for as long as the body is held.
-    pub fn into_permit(self) -> BodyPermit {
-        self.permit
+    /// Ends the reservation after the end of `intake`. Returns the permit, to be kept for as long as the body is held.
+    ///
+    /// # Errors
+    /// If the caller is over its share, and complete bodies hold so much memory that others would find too little: after
+    /// `WAIT`, or as soon as the body has to give way to others.
+    pub async fn settle(mut self, intake: &Intake) -> Result<BodyPermit, BodyError> {
+        if !self.permit.try_settle() {
+            let settled = Box::pin(self.wait_to_settle(intake.pace())).await;
+            settled.map_err(BodyError::NoMemory)?;
+        }
+        Ok(self.permit)
+    }
+
+    async fn wait_to_settle(&mut self, pace: PaceReading) -> Result<(), MemoryRefusal> {
+        let end = Instant::now() + WAIT;
+        while Instant::now() < end {
+            let review = end.min(Instant::now() + REVIEW);
+            if timeout_at(review, poll_fn(|cx| self.poll_reclaimed(pace, cx)))
+                .await
+                .is_ok()
+            {
+                return Err(MemoryRefusal::Reclaimed);
+            }
+            if self.permit.try_settle() {
+                return Ok(());
+            }
+        }
+        Err(MemoryRefusal::ShareFull)
     }
 
     fn poll_piece(&mut self, intake: &mut Intake, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {

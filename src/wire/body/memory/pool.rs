@@ -44,6 +44,8 @@ pub struct MemoryLimits {
 pub struct BodyMemory {
     /// The number of bytes that all bodies hold.
     held: CachePadded<AtomicUsize>,
+    /// The number of bytes of complete bodies. They keep their memory for as long as their upstreams work.
+    settled: AtomicUsize,
     /// The maximum of `held`. After a reload has lowered it, `held` may be larger for some time.
     limit: AtomicUsize,
     /// The maximum of the bytes of one caller while others wait.
@@ -59,6 +61,8 @@ pub struct BodyPermit {
     memory: Arc<BodyMemory>,
     account: Arc<BodyAccount>,
     bytes: usize,
+    /// Whether the bytes are counted as those of a complete body.
+    is_settled: bool,
 }
 
 /// A body's request for memory.
@@ -104,6 +108,7 @@ impl BodyMemory {
     pub fn new(limits: MemoryLimits) -> Arc<Self> {
         Arc::new(Self {
             held: CachePadded::default(),
+            settled: AtomicUsize::new(0),
             limit: AtomicUsize::new(limits.all),
             share: AtomicUsize::new(limits.share),
             waiting: AtomicUsize::new(0),
@@ -138,6 +143,18 @@ impl BodyMemory {
             account.add(bytes);
         }
         is_taken
+    }
+
+    /// Counts a complete body. Returns `false` if the caller is over its share, and such bodies would leave less than one
+    /// share to others: a complete body does not give way.
+    fn try_settle(&self, account: &BodyAccount, bytes: usize) -> bool {
+        let (limit, share) = (self.limit.load(SeqCst), self.share.load(SeqCst));
+        let limit = match account.held() <= share {
+            true => usize::MAX,
+            false => limit.saturating_sub(share).max(share),
+        };
+        let more = |settled: usize| settled.checked_add(bytes).filter(|settled| *settled <= limit);
+        self.settled.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     fn release(&self, account: &BodyAccount, bytes: usize) {
@@ -312,6 +329,7 @@ impl BodyPermit {
             memory: memory.clone(),
             account,
             bytes: 0,
+            is_settled: false,
         }
     }
 
@@ -328,6 +346,13 @@ impl BodyPermit {
         &self.account
     }
 
+    /// Counts the body as complete. Returns `false` if that has to wait, because the caller is over its share and complete
+    /// bodies hold too much memory.
+    pub(in crate::wire) fn try_settle(&mut self) -> bool {
+        self.is_settled = self.memory.try_settle(&self.account, self.bytes);
+        self.is_settled
+    }
+
     /// Adds bytes that have been taken for the body.
     pub(in crate::wire) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -336,6 +361,9 @@ impl BodyPermit {
 
 impl Drop for BodyPermit {
     fn drop(&mut self) {
+        if self.is_settled {
+            self.memory.settled.fetch_sub(self.bytes, SeqCst);
+        }
         if self.bytes > 0 {
             self.memory.release(&self.account, self.bytes);
         }

@@ -72,7 +72,11 @@ async fn memory_is_reserved_in_steps_up_to_the_limit() {
         upload.send(length - received).await.expect("enough memory");
         assert_eq!(memory.held(), held, "{length}");
     }
-    let permit = upload.reservation.into_permit();
+    let permit = upload
+        .reservation
+        .settle(&upload.intake)
+        .await
+        .expect("no other caller");
     assert_eq!((permit.bytes(), memory.held()), (MAX_BODY, MAX_BODY));
     drop(permit);
     assert_eq!(memory.held(), 0);
@@ -151,4 +155,25 @@ async fn a_fast_body_is_not_starved_by_slow_ones_of_other_callers() {
     assert_eq!(sent, Ok(()));
     assert_eq!(given_way, Err(BodyError::NoMemory(MemoryRefusal::Reclaimed)));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn complete_bodies_of_a_caller_over_its_share_leave_a_share_to_others() {
+    let memory = memory(4 * STEP, STEP);
+    let (alice, bob) = (Arc::default(), Arc::default());
+    let complete = async |account: &Arc<BodyAccount>| {
+        let mut upload = ArrivingUpload::new(&memory, account, STEP);
+        upload.send(STEP).await.expect("enough memory");
+        upload.reservation.settle(&upload.intake).await
+    };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(complete(&alice).await.expect("a share stays free"));
+    }
+    let refused = complete(&alice).await.err();
+    assert_eq!(refused, Some(BodyError::NoMemory(MemoryRefusal::ShareFull)));
+    held.push(complete(&bob).await.expect("within the share"));
+    held.clear();
+    assert_eq!(memory.held(), 0);
+    complete(&alice).await.expect("free memory");
 }
