@@ -31,6 +31,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The maximum number of connections to the admin listener. They are counted separately, so that the admin listener
 /// stays reachable when clients use all connections of the public listener.
 const ADMIN_CONNECTIONS: usize = 64;
+/// The part of the file descriptors that is kept for the admin listener, as a divisor, and its bounds. So the listener also
+/// stays reachable when clients and upstreams use all others.
+const ADMIN_DESCRIPTORS_DIVISOR: usize = 16;
+const MIN_ADMIN_DESCRIPTORS: usize = 4;
+const MAX_ADMIN_DESCRIPTORS: usize = 16;
 /// A warning is logged at the start if fewer client connections are possible.
 const FEW_CLIENTS: usize = 1024;
 /// The maximum time for a request head to the admin listener, and for reading nothing of its response.
@@ -170,9 +175,12 @@ fn serve_admin(
         stall: limits.stall.min(ADMIN_TIME),
         ..limits
     };
+    let reserve = wire::raise_descriptor_limit() / ADMIN_DESCRIPTORS_DIVISOR;
+    let reserve = reserve.clamp(MIN_ADMIN_DESCRIPTORS, MAX_ADMIN_DESCRIPTORS);
+    let capacity = Capacity::new(ADMIN_CONNECTIONS, gateway.admin_connections.clone());
     let service = Service {
         limits,
-        capacity: Arc::new(Capacity::new(ADMIN_CONNECTIONS, gateway.admin_connections.clone())),
+        capacity: Arc::new(capacity.with_reserve(reserve)),
         workers: None,
     };
     for listener in listeners {

@@ -1,19 +1,26 @@
 //! The gateway lacks file descriptors or ports. It is not the upstreams' failure.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::Channel;
-use steadfast::sim::Sim;
+use steadfast::sim::{Act, Point, Rule, Sim};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     process::{Child, Command},
+    time::timeout,
 };
 
 use crate::kit::{
     STREAM, TIMEOUT, WHOLE, client, descriptors,
     gateway::{Gateway, scratch, upstream, upstream_at},
+    gateway_with_sim,
     proxy::{Tunnel, connect_proxy, socks_proxy},
     sims, tls, until,
     wire::{self, RawResponse, Wire},
@@ -211,6 +218,73 @@ async fn under_load_every_answer_is_served_or_overloaded_and_the_gateway_recover
     assert!(!gateway.log().iter().any(|line| line.contains("panicked")));
 }
 
+/// Sends requests to the admin listener, on a new connection each. All must be answered soon.
+async fn assert_admin_answers(gateway: &Gateway, what: &str) {
+    for path in ["/livez", "/readyz", "/metrics", "/livez", "/readyz", "/metrics"] {
+        let begun = Instant::now();
+        let reply = timeout(Duration::from_secs(2), client::get(gateway.admin, path)).await;
+        let reply = reply.unwrap_or_else(|_| panic!("{what}: {path} has no answer"));
+        assert_eq!(reply.status, StatusCode::OK, "{what}: {path}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(500), "{what}: {path} after {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_admin_side_answers_while_clients_and_upstreams_use_all_descriptors() {
+    let sims = sims(2).await;
+    for sim in &sims {
+        let stall = Rule::new(Act::stall(Point::Events(2)));
+        sim.script().add(stall.path("/v1/responses"));
+    }
+    // The limit is the one of the start, and then one that another process lowers.
+    let config: String = sims.iter().map(|sim| upstream(sim, "")).collect();
+    for start in [64, 4_096] {
+        let gateway = Gateway::limited(&config, start, start).await;
+        if start > 64 {
+            descriptors::set_limit(&gateway, descriptors::lowest_free(&gateway) + 20);
+        }
+        let mut streams = Vec::new();
+        for _ in 0..60 {
+            let mut wire = Wire::open(gateway.address).await;
+            wire.send(wire::post("/v1/responses", STREAM)).await;
+            streams.push(wire);
+        }
+        gateway.log_until("cannot accept connections").await;
+        assert_admin_answers(&gateway, "streams").await;
+        // Silent connections to the admin side use what is left. They give way to probes.
+        let mut silent = Vec::new();
+        for _ in 0..16 {
+            silent.push(Wire::open(gateway.admin).await);
+        }
+        assert_admin_answers(&gateway, "silent connections").await;
+        drop(silent);
+        assert_admin_answers(&gateway, "after the silent connections").await;
+        drop(streams);
+        until("a request to be served", || async {
+            let reply = client::get(gateway.address, "/v1/models").await;
+            (reply.status == StatusCode::OK).then_some(())
+        })
+        .await;
+        assert_no_failures(&gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn idle_clients_give_way_to_new_ones_when_no_descriptors_are_left() {
+    let (_sim, gateway) = gateway_with_sim("").await;
+    descriptors::set_limit(&gateway, descriptors::lowest_free(&gateway) + 8);
+    let mut idle = Vec::new();
+    for _ in 0..30 {
+        let begun = Instant::now();
+        idle.push(accepted(&gateway).await);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    descriptors::lift(&gateway);
+    assert!(gateway.metric("steadfast_client_connections_shed_total").await >= 22.0);
+    assert_no_failures(&gateway).await;
+}
+
 #[tokio::test]
 async fn the_soft_limit_is_raised_and_the_log_says_what_follows() {
     for (hard, clients, level) in [(600, 200, "WARN"), (4_000, 1_333, "INFO")] {
@@ -268,9 +342,11 @@ impl IsolatedGateway {
         let server = format!("[server]\nlisten = \"unix:{}\"\n", socket.display());
         std::fs::write(&file, server + "[admin]\nlisten = \"127.0.0.1:40001\"\n" + &table).expect("a writable folder");
         let binary = env!("CARGO_BIN_EXE_steadfast");
-        // The listeners of the upstream and of the admin side use both ports.
+        // The listeners of the upstream and of the admin side use both ports. The gateway takes the place of the shell, which
+        // is killed with the test, and the upstream ends with it.
         let script = format!(
-            "{NETWORK} && ({binary} sim --listen 127.0.0.1:40000 & {UPSTREAM_LISTENS}; exec {binary} serve -c {})",
+            "{NETWORK} && {{ setpriv --pdeathsig KILL {binary} sim --listen 127.0.0.1:40000 & {UPSTREAM_LISTENS}; \
+             exec {binary} serve -c {}; }}",
             file.display()
         );
         let mut command = isolated(&script);

@@ -1,4 +1,5 @@
-//! Accepts connections, one after the other. At the limit on their number, idle connections are closed for new clients.
+//! Accepts connections, one after the other. Idle connections are closed for new clients at the limit on their number, and
+//! when the process has no file descriptors left.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::wire::{
 
 /// How long accepting pauses when the system has no file descriptor or memory left.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The pause after idle connections to upstreams have been closed. Some are closed only after a moment.
+/// The pause after idle connections have been closed. Some are closed only after a moment.
 const FREED_PAUSE: Duration = Duration::from_millis(5);
 /// The minimum time between two log lines about the limit, or about failures to accept connections.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -64,16 +65,24 @@ impl<'a> Acceptor<'a> {
             match self.listener.accept().await {
                 Ok(accepted) => self.waiting = Some(accepted),
                 Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    if self.error_log.try_pass(LOG_PERIOD) {
-                        tracing::warn!(%error, "cannot accept connections; trying again");
-                    }
-                    let lacks = Shortage::of_io(&error).is_some_and(Shortage::ends_by_closing);
-                    let has_freed = lacks && reclaim::close_oldest() > 0;
-                    tokio::time::sleep(if has_freed { FREED_PAUSE } else { RETRY_PAUSE }).await;
-                }
+                Err(error) => self.recover(&error).await,
             }
         }
+    }
+
+    /// Frees descriptors after a failure to accept a connection, and waits until it is time to try again.
+    async fn recover(&mut self, error: &io::Error) {
+        let lacks = Shortage::of_io(error).is_some_and(Shortage::ends_by_closing);
+        // There is no pause then, in which another listener or a dial could take the descriptor.
+        if lacks && self.capacity.release_reserved() {
+            return;
+        }
+        if self.error_log.try_pass(LOG_PERIOD) {
+            tracing::warn!(%error, "cannot accept connections; trying again");
+        }
+        // A client loses less by the close of an idle connection to an upstream than by that of its own connection.
+        let has_freed = lacks && (reclaim::close_oldest() > 0 || self.capacity.shed_idle(Instant::now()) > 0);
+        tokio::time::sleep(if has_freed { FREED_PAUSE } else { RETRY_PAUSE }).await;
     }
 
     /// Waits for a permit for the client that waits. At the limit, idle connections are shed for it.

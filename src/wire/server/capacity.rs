@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::wire::server::{
     handle::{ConnectionHandle, DrainMode},
+    reserve::DescriptorReserve,
     shedding::{ShedCandidate, choose},
 };
 
@@ -80,6 +81,8 @@ struct OpenConnections {
     closing: usize,
     /// When idle connections may be searched for again.
     next_search: Option<Instant>,
+    /// The descriptors for further connections when the process has no others left.
+    reserve: DescriptorReserve,
 }
 
 enum PermitState {
@@ -104,6 +107,19 @@ impl Capacity {
     /// upstreams. The process's limit on descriptors is first raised as far as the system allows.
     pub fn of_process(counts: Arc<ConnectionCounts>) -> Self {
         Self::new(raise_descriptor_limit() / DESCRIPTORS_PER_CLIENT, counts)
+    }
+
+    /// The same capacity with a reserve of `descriptors`, which are open from now on. They are used for connections when the
+    /// process has no other descriptors left.
+    #[must_use]
+    pub fn with_reserve(self, descriptors: usize) -> Self {
+        self.connections.lock().reserve = DescriptorReserve::new(descriptors);
+        self
+    }
+
+    /// Closes a descriptor of the reserve for a client that cannot be accepted without one. Returns `false` if none is left.
+    pub(in crate::wire) fn release_reserved(&self) -> bool {
+        self.connections.lock().reserve.release()
     }
 
     /// The maximum number of open connections.
@@ -209,6 +225,8 @@ impl Drop for OpenConnection {
         if let Some((_, PermitState::Shed)) = connections.by_id.remove(&self.id) {
             connections.closing -= 1;
         }
+        // The connection's descriptor is free already.
+        connections.reserve.refill();
     }
 }
 

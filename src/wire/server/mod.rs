@@ -14,6 +14,7 @@ pub(super) mod h2_response;
 pub(super) mod handle;
 pub(super) mod listen;
 pub(super) mod refusal;
+pub(super) mod reserve;
 pub(super) mod rewound_socket;
 pub(super) mod serve;
 pub(super) mod service;
