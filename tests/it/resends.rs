@@ -171,14 +171,16 @@ async fn a_request_that_may_be_executed_twice_is_sent_again() {
     }
 }
 
+const NO_ERROR: u32 = 0;
+
 /// What an HTTP/2 upstream does to the first stream with a `POST` to `/v1/files`.
 #[derive(Clone, Copy, Debug)]
 enum StreamEnding {
     Reset(u32),
-    /// `GOAWAY` with the last stream before this one.
-    GoAwayBefore,
-    /// `GOAWAY` with this stream as the last one, and then the end of the connection.
-    GoAwayAfter,
+    /// `GOAWAY` with this code, and with the last stream before this one.
+    GoAwayBefore(u32),
+    /// `GOAWAY` with this code, and with this stream as the last one, and then the end of the connection.
+    GoAwayAfter(u32),
     Fin,
 }
 
@@ -220,12 +222,12 @@ async fn serve_frames(
             send_frame(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &[0x88]).await;
             continue;
         }
-        let go_away = |last: u32| [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+        let go_away = |last: u32, code: u32| [last.to_be_bytes(), code.to_be_bytes()].concat();
         match ending {
             StreamEnding::Reset(code) => send_frame(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await,
-            StreamEnding::GoAwayBefore => send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id - 1)).await,
-            StreamEnding::GoAwayAfter => {
-                send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id)).await;
+            StreamEnding::GoAwayBefore(code) => send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id - 1, code)).await,
+            StreamEnding::GoAwayAfter(code) => {
+                send_frame(&mut stream, GOAWAY, 0, 0, &go_away(id, code)).await;
                 return None;
             }
             StreamEnding::Fin => return None,
@@ -262,7 +264,12 @@ async fn over_http2(ending: StreamEnding, failing: usize) -> (u16, usize) {
 #[tokio::test]
 async fn a_stream_that_the_upstream_has_not_processed_is_sent_again() {
     const REFUSED_STREAM: u32 = 7;
-    for ending in [StreamEnding::Reset(REFUSED_STREAM), StreamEnding::GoAwayBefore] {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    for ending in [
+        StreamEnding::Reset(REFUSED_STREAM),
+        StreamEnding::GoAwayBefore(NO_ERROR),
+        StreamEnding::GoAwayBefore(ENHANCE_YOUR_CALM),
+    ] {
         assert_eq!(over_http2(ending, 1).await, (200, 2), "{ending:?}");
         assert_eq!(over_http2(ending, 100).await, (502, 3), "{ending:?} for ever");
     }
@@ -275,7 +282,9 @@ async fn a_stream_that_the_upstream_may_have_processed_is_sent_once() {
     for ending in [
         StreamEnding::Reset(CANCEL),
         StreamEnding::Reset(INTERNAL_ERROR),
-        StreamEnding::GoAwayAfter,
+        StreamEnding::Reset(NO_ERROR),
+        StreamEnding::GoAwayAfter(NO_ERROR),
+        StreamEnding::GoAwayAfter(INTERNAL_ERROR),
         StreamEnding::Fin,
     ] {
         assert_eq!(over_http2(ending, 1).await, (502, 1), "{ending:?}");
