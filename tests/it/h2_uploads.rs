@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use crate::kit::{
     TIMEOUT,
-    frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, fields, serve_frames},
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, fields, serve_frames},
     gateway::{Gateway, upstream_at},
     gateway_with_sim,
     h2::PLAIN,
@@ -70,7 +70,7 @@ async fn an_inspected_body_that_is_reset_is_not_sent() {
     let (sim, gateway) = gateway_with_sim("").await;
     let mut sent = 0;
     for how in BREAKS {
-        for length in [None, Some(PLAIN.len() + 1)] {
+        for length in [None, Some(PLAIN.len()), Some(PLAIN.len() + 1)] {
             // With an idle connection to the upstream, a request is sent as soon as its body is complete.
             let warm = wire::ask(gateway.address, wire::post("/v1/responses", PLAIN)).await;
             assert_eq!(warm.status, 200);
@@ -181,22 +181,56 @@ async fn a_passing_upload_that_is_reset_is_reset_over_http2() {
     }
 }
 
+/// An upload whose announced length has arrived is complete only with its END_STREAM flag.
+#[tokio::test]
+async fn an_upload_of_full_length_that_is_reset_is_broken_off() {
+    let (report, reports) = mpsc::unbounded_channel();
+    let mut arrivals = Arrivals(reports);
+    let address = serve_connections(move |mut wire| {
+        let report = report.clone();
+        async move {
+            wire.head().await;
+            wire.skip_to("the beginning").await;
+            let _ = report.send("arrived".to_owned());
+            wire.closing().await;
+            let _ = report.send(wire.rest());
+        }
+    })
+    .await;
+    let gateway = Gateway::configured(&upstream_at("a", &format!("http://{address}/v1"), "")).await;
+    for how in BREAKS {
+        let mut frames = Frames::open(gateway.address).await;
+        let length = Some("the beginning and the end".len());
+        post(&mut frames, 1, "/v1/files", "application/octet-stream", length).await;
+        frames.send(DATA, 0, 1, b"the beginning").await;
+        arrivals.next().await;
+        frames.send(DATA, 0, 1, b" and the end").await;
+        // The gateway acknowledges a ping after it has read the data.
+        frames.send(PING, 0, 0, &[0; 8]).await;
+        while frames.frame().await.expect("an answer to the ping").0 != PING {}
+        let _frames = how.apply(frames).await;
+        assert_eq!(arrivals.next().await, "", "{how:?}");
+    }
+}
+
 /// The end of an upload is its END_STREAM flag. A body that ends so is passed on, also with trailers.
 #[tokio::test]
 async fn an_upload_that_ends_is_passed_on_whole() {
     let (sim, gateway) = gateway_with_sim("").await;
-    for trailers in [false, true] {
+    let ends = ["with its data", "after its data", "with trailers"];
+    for (end, length) in ends.iter().flat_map(|end| [(*end, None), (*end, Some(8))]) {
         let mut frames = Frames::open(gateway.address).await;
-        post(&mut frames, 1, "/v1/files", "application/octet-stream", None).await;
-        frames
-            .send(DATA, if trailers { 0 } else { END_STREAM }, 1, b"the file")
-            .await;
-        if trailers {
+        post(&mut frames, 1, "/v1/files", "application/octet-stream", length).await;
+        let flags = if end == "with its data" { END_STREAM } else { 0 };
+        frames.send(DATA, flags, 1, b"the file").await;
+        if end == "after its data" {
+            frames.send(DATA, END_STREAM, 1, b"").await;
+        } else if end == "with trailers" {
             let block = fields(&[("x-checksum", "1")]);
             frames.send(HEADERS, END_HEADERS | END_STREAM, 1, &block).await;
         }
         frames.outcome().await;
         let seen = sim.requests();
-        assert_eq!(seen.last().expect("a request").body, "the file");
+        assert_eq!(seen.last().expect("a request").body, "the file", "{end} {length:?}");
     }
 }

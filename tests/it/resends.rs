@@ -171,14 +171,16 @@ async fn a_request_that_may_be_executed_twice_is_sent_again() {
     }
 }
 
+const NO_ERROR: u32 = 0;
+
 /// What an HTTP/2 upstream does to the first stream with a `POST` to `/v1/files`.
 #[derive(Clone, Copy, Debug)]
 enum StreamEnding {
     Reset(u32),
-    /// `GOAWAY` with the last stream before this one.
-    GoAwayBefore,
-    /// `GOAWAY` with this stream as the last one, and then the end of the connection.
-    GoAwayAfter,
+    /// `GOAWAY` with this code, and with the last stream before this one.
+    GoAwayBefore(u32),
+    /// `GOAWAY` with this code, and with this stream as the last one, and then the end of the connection.
+    GoAwayAfter(u32),
     Fin,
 }
 
@@ -192,12 +194,12 @@ async fn end_streams(mut frames: Frames, ending: StreamEnding, failing: usize, s
             frames.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88]).await;
             continue;
         }
-        let go_away = |last: u32| [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+        let go_away = |last: u32, code: u32| [last.to_be_bytes(), code.to_be_bytes()].concat();
         match ending {
             StreamEnding::Reset(code) => drop(frames.reset(stream, code).await),
-            StreamEnding::GoAwayBefore => drop(frames.send(GOAWAY, 0, 0, &go_away(stream - 1)).await),
-            StreamEnding::GoAwayAfter => {
-                frames.send(GOAWAY, 0, 0, &go_away(stream)).await;
+            StreamEnding::GoAwayBefore(code) => drop(frames.send(GOAWAY, 0, 0, &go_away(stream - 1, code)).await),
+            StreamEnding::GoAwayAfter(code) => {
+                frames.send(GOAWAY, 0, 0, &go_away(stream, code)).await;
                 return;
             }
             StreamEnding::Fin => return,
@@ -223,7 +225,12 @@ async fn over_http2(ending: StreamEnding, failing: usize) -> (u16, usize) {
 #[tokio::test]
 async fn a_stream_that_the_upstream_has_not_processed_is_sent_again() {
     const REFUSED_STREAM: u32 = 7;
-    for ending in [StreamEnding::Reset(REFUSED_STREAM), StreamEnding::GoAwayBefore] {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    for ending in [
+        StreamEnding::Reset(REFUSED_STREAM),
+        StreamEnding::GoAwayBefore(NO_ERROR),
+        StreamEnding::GoAwayBefore(ENHANCE_YOUR_CALM),
+    ] {
         assert_eq!(over_http2(ending, 1).await, (200, 2), "{ending:?}");
         assert_eq!(over_http2(ending, 100).await, (502, 3), "{ending:?} for ever");
     }
@@ -236,7 +243,9 @@ async fn a_stream_that_the_upstream_may_have_processed_is_sent_once() {
     for ending in [
         StreamEnding::Reset(CANCEL),
         StreamEnding::Reset(INTERNAL_ERROR),
-        StreamEnding::GoAwayAfter,
+        StreamEnding::Reset(NO_ERROR),
+        StreamEnding::GoAwayAfter(NO_ERROR),
+        StreamEnding::GoAwayAfter(INTERNAL_ERROR),
         StreamEnding::Fin,
     ] {
         assert_eq!(over_http2(ending, 1).await, (502, 1), "{ending:?}");

@@ -7,14 +7,12 @@
 //! stream is reset only when the client does not come to its end within the limits.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::{
@@ -23,12 +21,9 @@ use tokio::{
     time::sleep,
 };
 
-use crate::wire::{
-    body::{
-        framing::BodyError,
-        h2_data::{H2Content, poll_h2_data},
-    },
-    timers::wait_timeout::WaitTimeout,
+use crate::wire::body::{
+    framing::BodyError,
+    h2_data::{H2Content, H2Data},
 };
 
 /// How many bytes of a body are discarded if more of it is to come than [`MAX_DECLARED_REST`], or an unknown number.
@@ -43,27 +38,19 @@ const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
 /// The body of a request on an HTTP/2 stream. Its reader and its response share it.
 pub(in crate::wire) struct H2RequestBody {
-    stream: Mutex<H2ReceiveState>,
+    /// `None` once the body has ended or no more of it is discarded.
+    incoming: Mutex<Option<H2Data>>,
     /// Notified once, when the response has ended.
     responded: Notify,
     /// Whether the connection ends after the requests in progress.
     draining: Arc<watch::Sender<bool>>,
 }
 
-struct H2ReceiveState {
-    /// `None` once the body has ended or no more of it is discarded.
-    incoming: Option<Incoming>,
-    timeout: WaitTimeout,
-}
-
 impl H2RequestBody {
     /// The body `incoming` on a connection that is `draining` or not.
     pub fn new(incoming: Incoming, draining: Arc<watch::Sender<bool>>) -> Arc<Self> {
         Arc::new(Self {
-            stream: Mutex::new(H2ReceiveState {
-                incoming: Some(incoming),
-                timeout: WaitTimeout::default(),
-            }),
+            incoming: Mutex::new(Some(H2Data::new(incoming))),
             responded: Notify::new(),
             draining,
         })
@@ -81,7 +68,7 @@ impl H2RequestBody {
             () = self.read_rest() => {}
             () = self.linger() => {}
         }
-        self.stream.lock().incoming = None;
+        *self.incoming.lock() = None;
     }
 
     /// Reads the body until it ends or fails, or until the limit on discarded bytes is reached. Each read lets the client
@@ -90,22 +77,22 @@ impl H2RequestBody {
         let mut is_first = true;
         let mut limit = MAX_DISCARDED;
         std::future::poll_fn(|cx| {
-            let mut stream = self.stream.lock();
-            let Some(incoming) = &mut stream.incoming else {
+            let mut incoming = self.incoming.lock();
+            let Some(incoming) = &mut *incoming else {
                 return Poll::Ready(());
             };
             if std::mem::take(&mut is_first)
-                && let Some(rest) = incoming.size_hint().exact()
+                && let Some(rest) = incoming.exact_length()
                 && rest <= MAX_DECLARED_REST
             {
                 limit = rest.max(limit);
             }
-            while let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) {
-                let Some(Ok(frame)) = frame else {
+            while let Poll::Ready(size) = incoming.poll_discard(cx) {
+                let Some(size) = size else {
                     return Poll::Ready(());
                 };
-                limit = limit.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
-                if incoming.is_end_stream() || limit == 0 {
+                limit = limit.saturating_sub(size);
+                if incoming.is_end() || limit == 0 {
                     return Poll::Ready(());
                 }
             }
@@ -144,13 +131,12 @@ impl H2BodyReader {
         cx: &mut Context<'_>,
         idle: Duration,
     ) -> Poll<(Option<Result<Bytes, BodyError>>, bool)> {
-        let mut stream = self.0.stream.lock();
-        let H2ReceiveState { incoming, timeout } = &mut *stream;
-        let Some(body) = incoming else {
+        let mut incoming = self.0.incoming.lock();
+        let Some(body) = &mut *incoming else {
             return Poll::Ready((None, true));
         };
-        let piece = std::task::ready!(poll_h2_data(body, timeout, H2Content::Allowed, cx, idle));
-        let is_end = piece.is_none() || body.is_end_stream();
+        let piece = std::task::ready!(body.poll_next(H2Content::Allowed, cx, idle));
+        let is_end = piece.is_none() || body.is_end();
         if is_end {
             *incoming = None;
         }
@@ -160,7 +146,7 @@ impl H2BodyReader {
 
 impl Drop for H2BodyReader {
     fn drop(&mut self) {
-        let is_unread = self.0.stream.lock().incoming.is_some();
+        let is_unread = self.0.incoming.lock().is_some();
         // Without a runtime the process is about to end.
         if is_unread && let Ok(runtime) = Handle::try_current() {
             runtime.spawn(self.0.clone().discard());

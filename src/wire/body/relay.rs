@@ -16,11 +16,10 @@ use hyper::body::Incoming;
 use crate::wire::{
     body::{
         framing::BodyError,
-        h2_data::{H2Content, poll_h2_data},
+        h2_data::{H2Content, H2Data},
     },
     client::{h2::H2Stream, idle::IdleConnections},
     http1::exchange::Http1Exchange,
-    timers::wait_timeout::WaitTimeout,
 };
 
 /// A response body on its way from an upstream.
@@ -67,9 +66,8 @@ enum RelaySource {
     Http1(Option<(Http1Exchange, Arc<IdleConnections>)>),
     /// A stream of an HTTP/2 connection.
     Http2 {
-        incoming: Incoming,
+        data: H2Data,
         content: H2Content,
-        timeout: WaitTimeout,
         /// Frees the stream's place on its connection when it is dropped.
         stream: Option<H2Stream>,
     },
@@ -93,9 +91,8 @@ impl Relay {
         idle: Duration,
     ) -> Self {
         let source = RelaySource::Http2 {
-            incoming,
+            data: H2Data::new(incoming),
             content,
-            timeout: WaitTimeout::default(),
             stream: Some(stream),
         };
         Self::new(source, idle)
@@ -123,8 +120,8 @@ impl Relay {
                     idle_connections.put(connection);
                 }
             }
-            RelaySource::Http2 { incoming, stream, .. } => {
-                if incoming.is_end_stream() {
+            RelaySource::Http2 { data, stream, .. } => {
+                if data.is_end() {
                     *stream = None;
                 }
             }
@@ -214,12 +211,7 @@ impl Relay {
         let piece = ready!(match &mut self.source {
             RelaySource::Http1(None) => Poll::Ready(None),
             RelaySource::Http1(Some((exchange, _))) => exchange.poll_data(cx, self.idle),
-            RelaySource::Http2 {
-                incoming,
-                content,
-                timeout,
-                ..
-            } => poll_h2_data(incoming, timeout, *content, cx, self.idle),
+            RelaySource::Http2 { data, content, .. } => data.poll_next(*content, cx, self.idle),
         });
         match &piece {
             None | Some(Ok(_)) => self.release_at_end(),
@@ -263,7 +255,7 @@ impl Body for Relay {
         is_read_ahead_delivered
             && match &self.source {
                 RelaySource::Http1(running) => running.as_ref().is_none_or(|(exchange, _)| exchange.is_end()),
-                RelaySource::Http2 { incoming, .. } => incoming.is_end_stream(),
+                RelaySource::Http2 { data, .. } => data.is_end(),
             }
     }
 
@@ -272,7 +264,7 @@ impl Body for Relay {
             RelaySource::Http1(running) => running
                 .as_ref()
                 .map_or(Some(0), |(exchange, _)| exchange.exact_length()),
-            RelaySource::Http2 { incoming, .. } => incoming.size_hint().exact(),
+            RelaySource::Http2 { data, .. } => data.exact_length(),
         };
         // A body that ends early keeps the length that its head names. So its length is not known here.
         let ahead = self.read_ahead_bytes() as u64;
