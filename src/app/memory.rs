@@ -9,6 +9,9 @@ use std::{sync::Arc, thread};
 
 use parking_lot::Mutex;
 
+#[cfg(target_env = "gnu")]
+use crate::wire::KeptBodyBuilder;
+
 /// The number of free bytes that are worth to be returned.
 const WORTH: i64 = 4 << 20;
 /// The maximum number of checks that are left out after memory was returned that was needed again. The checks are five
@@ -115,10 +118,10 @@ impl TrimPolicy {
 /// page that was returned to the system has to be cleared before it is used again.
 #[cfg(target_env = "gnu")]
 const TRIM_THRESHOLD: libc::c_int = 16 << 20;
-/// The size in bytes from which a block is mapped separately, and returned to the system when it is freed. Read buffers are
-/// smaller.
+/// The size in bytes from which a block is mapped separately, and returned to the system when it is freed. The blocks of large
+/// bodies are that large. Read buffers are smaller.
 #[cfg(target_env = "gnu")]
-const MMAP_THRESHOLD: libc::c_int = 1 << 20;
+const MMAP_THRESHOLD: libc::c_int = KeptBodyBuilder::MAPPED_BLOCK as libc::c_int;
 
 /// Configures the allocator. Must be called before the process has other threads.
 #[cfg(target_env = "gnu")]

@@ -240,7 +240,7 @@ async fn the_admin_side_answers_while_clients_and_upstreams_use_all_descriptors(
     // The limit is the one of the start, and then one that another process lowers.
     let config: String = sims.iter().map(|sim| upstream(sim, "")).collect();
     for start in [64, 4_096] {
-        let gateway = Gateway::limited(&config, start, start).await;
+        let gateway = Gateway::with_descriptors(&config, (start, start), &[]).await;
         if start > 64 {
             descriptors::set_limit(&gateway, descriptors::lowest_free(&gateway) + 20);
         }

@@ -7,13 +7,17 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::body::memory::pool::BodyPermit;
+use crate::wire::body::{disposal::drop_in_steps, memory::pool::BodyPermit};
 
 /// Collects the pieces of a body that is kept in memory.
 ///
 /// A piece is a slice of the buffer that it was read into, and it keeps the whole buffer alive. The connections of a
 /// thread share a buffer of 64 KiB. Small pieces are therefore copied together. Otherwise they would hold many times
 /// the memory that is accounted for them.
+///
+/// From [`MAPPED_FROM`](Self::MAPPED_FROM) on, all pieces are copied into blocks that the allocator maps separately. They go
+/// back to the system when they are freed. Otherwise the heap of the thread would keep them until it is trimmed, and that
+/// locks the heap for tens of milliseconds after a peak.
 #[derive(Default)]
 pub struct KeptBodyBuilder {
     pieces: Vec<Bytes>,
@@ -30,10 +34,19 @@ impl KeptBodyBuilder {
     /// of the memory stays unused.
     const BLOCK: RangeInclusive<usize> = 256..=64 << 10;
 
+    /// The size in bytes of a body from which the blocks are mapped separately.
+    const MAPPED_FROM: usize = 4 << 20;
+    /// The size in bytes of a block that is mapped separately.
+    pub const MAPPED_BLOCK: usize = 1 << 20;
+
     /// Adds the next piece.
     pub fn push(&mut self, piece: Bytes) {
         let length = piece.len();
-        if length < Self::LARGE {
+        let large = match self.length < Self::MAPPED_FROM {
+            true => Self::LARGE,
+            false => Self::MAPPED_BLOCK,
+        };
+        if length < large {
             self.copy(piece);
         } else {
             self.close_block();
@@ -47,10 +60,13 @@ impl KeptBodyBuilder {
             let mut free = self.joined.capacity() - self.joined.len();
             if free == 0 {
                 self.close_block();
-                free = piece
-                    .len()
-                    .max(self.length)
-                    .clamp(*Self::BLOCK.start(), *Self::BLOCK.end());
+                free = match self.length < Self::MAPPED_FROM {
+                    true => piece
+                        .len()
+                        .max(self.length)
+                        .clamp(*Self::BLOCK.start(), *Self::BLOCK.end()),
+                    false => Self::MAPPED_BLOCK,
+                };
                 self.joined = BytesMut::with_capacity(free);
             }
             self.joined.extend_from_slice(&piece.split_to(free.min(piece.len())));
@@ -61,9 +77,9 @@ impl KeptBodyBuilder {
     pub fn finish(mut self, permit: Option<BodyPermit>) -> KeptBody {
         self.close_block();
         KeptBody {
-            pieces: self.pieces.into(),
+            pieces: std::mem::take(&mut self.pieces).into(),
             length: self.length as u64,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -75,13 +91,26 @@ impl KeptBodyBuilder {
     }
 }
 
+impl Drop for KeptBodyBuilder {
+    fn drop(&mut self) {
+        drop_in_steps(std::mem::take(&mut self.pieces), self.length, None);
+    }
+}
+
 /// A complete body in memory. Its permit is released when the last [`Replay`](crate::wire::Replay) of it is dropped.
 pub struct KeptBody {
     pieces: Box<[Bytes]>,
     /// The total size in bytes.
     length: u64,
     /// Accounts for the memory of the body until it is dropped.
-    _permit: Option<BodyPermit>,
+    permit: Option<BodyPermit>,
+}
+
+impl Drop for KeptBody {
+    fn drop(&mut self) {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        drop_in_steps(std::mem::take(&mut self.pieces).into(), length, self.permit.take());
+    }
 }
 
 impl KeptBody {
@@ -244,129 +273,4 @@ impl KeptBodyReader {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn small_pieces_are_copied_together_in_order() {
-        let mut builder = KeptBodyBuilder::default();
-        let large = Bytes::from(vec![b'x'; KeptBodyBuilder::LARGE]);
-        for piece in [
-            Bytes::from_static(b"a"),
-            Bytes::from_static(b"b"),
-            large.clone(),
-            Bytes::from_static(b"c"),
-        ] {
-            builder.push(piece);
-        }
-        let kept = builder.finish(None);
-        assert_eq!(kept.pieces.len(), 3);
-        assert_eq!(&kept.pieces[0][..], b"ab");
-        // A large piece is kept without a copy.
-        assert_eq!(kept.pieces[1].as_ptr(), large.as_ptr());
-        assert_eq!(&kept.pieces[2][..], b"c");
-    }
-
-    #[test]
-    fn small_pieces_hold_no_more_memory_than_is_accounted_for() {
-        let mut builder = KeptBodyBuilder::default();
-        let mut whole = Vec::new();
-        for number in 0..3000_u32 {
-            // A slice of a buffer, as a connection reads into it.
-            let mut buffer = BytesMut::with_capacity(8 << 10);
-            buffer.extend_from_slice(&number.to_le_bytes().repeat(1 + number as usize % 1000));
-            let mut buffer = buffer.freeze();
-            let piece = buffer.split_to(buffer.len() / 2);
-            whole.extend_from_slice(&piece);
-            builder.push(piece);
-            assert!(buffer.is_unique(), "piece {number} keeps its buffer alive");
-            let capacity = builder.joined.capacity();
-            assert!(capacity <= whole.len().max(256), "{capacity} for {}", whole.len());
-        }
-        let kept = builder.finish(None);
-        assert_eq!(kept.pieces.concat(), whole);
-        assert!(kept.pieces.len() < 20 + whole.len() / (32 << 10));
-    }
-
-    fn kept(pieces: &[Vec<u8>]) -> KeptBody {
-        let pieces: Box<[Bytes]> = pieces.iter().cloned().map(Bytes::from).collect();
-        KeptBody {
-            length: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            pieces,
-            _permit: None,
-        }
-    }
-
-    /// Reads the rest of the body, and checks the number of bytes that the reader says are left.
-    fn drain(reader: &mut KeptBodyReader) -> Vec<u8> {
-        let mut taken = Vec::new();
-        let whole = reader.remaining();
-        while let Some(piece) = reader.next() {
-            assert!(!piece.is_empty());
-            taken.extend_from_slice(&piece);
-            assert_eq!(reader.remaining(), whole - taken.len() as u64);
-        }
-        assert_eq!(reader.remaining(), 0);
-        assert!(reader.next().is_none());
-        taken
-    }
-
-    #[test]
-    fn a_splice_copies_nothing() {
-        let body = kept(&[b"{\"model\":\"gp".to_vec(), b"t-5\",\"input\":1}".to_vec()]);
-        let address = body.pieces[1].as_ptr();
-        let mut reader = KeptBodyReader::new(body);
-        reader
-            .splice(9..16, Bytes::from_static(b"\"my\""))
-            .expect("the range exists");
-        assert_eq!(reader.next().as_deref(), Some(&b"{\"model\":"[..]));
-        assert_eq!(reader.next().as_deref(), Some(&b"\"my\""[..]));
-        let last = reader.next().expect("the rest");
-        assert_eq!(last, &b",\"input\":1}"[..]);
-        assert_eq!(last.as_ptr(), address.wrapping_add(4));
-        assert!(reader.next().is_none());
-    }
-
-    #[test]
-    fn a_range_outside_the_body_cannot_be_replaced() {
-        let mut reader = KeptBodyReader::new(kept(&[b"abc".to_vec(), b"de".to_vec()]));
-        for (start, end) in [(0, 6), (6, 6), (6, 7), (3, 2), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-            let spliced = reader.splice(start..end, Bytes::from_static(b"x"));
-            assert_eq!(spliced, Err(SpliceError), "{start}..{end}");
-        }
-        assert_eq!(drain(&mut reader), b"abcde");
-        assert_eq!(KeptBodyReader::new(kept(&[])).splice(0..0, Bytes::new()), Ok(()));
-    }
-
-    proptest! {
-        #[test]
-        fn a_splice_has_the_result_of_vec_splice(
-            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..6), 0..6),
-            splices in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..6)), 1..4),
-            taken in 0_usize..8,
-        ) {
-            let whole = pieces.concat();
-            let mut reader = KeptBodyReader::new(kept(&pieces));
-            for (one, other, with) in splices {
-                let (one, other) = (one.index(whole.len() + 1), other.index(whole.len() + 1));
-                let at = one.min(other)..one.max(other);
-                let mut expected = whole.clone();
-                expected.splice(at.clone(), with.iter().copied());
-                // The reader restarts, no matter how many pieces have been read before.
-                for _ in 0..taken {
-                    let _ = reader.next();
-                }
-                prop_assert_eq!(reader.splice(at.start as u64..at.end as u64, with.into()), Ok(()));
-                prop_assert_eq!(reader.length(), expected.len() as u64);
-                prop_assert_eq!(drain(&mut reader.restarted()), &expected[..]);
-                prop_assert_eq!(drain(&mut reader), &expected[..]);
-            }
-            reader.restore();
-            prop_assert_eq!(drain(&mut reader), &whole[..]);
-            reader.restore();
-            prop_assert_eq!(drain(&mut reader.restarted()), whole);
-        }
-    }
-}
+mod tests;

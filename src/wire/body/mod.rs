@@ -4,8 +4,10 @@
 //! an upstream as [`Replay`](replay::Replay), from memory ([`KeptBody`](kept::KeptBody)) or as it arrives. [`memory`] bounds
 //! the bytes that all bodies together hold, and shares them fairly. [`reservation`] reserves memory for a body as it arrives,
 //! and [`pace`] measures how fast it arrives. A response body goes back as [`Relay`](relay::Relay), which can decode it.
-//! Bodies are passed on as reference-counted pieces and are not copied.
+//! Bodies are passed on as reference-counted pieces and are not copied, except large bodies in memory. [`disposal`] frees
+//! those in steps.
 
+mod disposal;
 pub(super) mod framing;
 pub(super) mod h2_data;
 pub(super) mod h2_request_body;

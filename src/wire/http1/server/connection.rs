@@ -1,8 +1,9 @@
 //! A client's HTTP/1.1 connection, and the request body that is read from it.
 
 use std::{
+    future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -10,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::task::coop::unconstrained;
 
 use crate::wire::{
     body::framing::{BodyError, Framing},
@@ -135,6 +137,9 @@ impl ClientConnection {
     }
 
     /// Discards the part of the body that has arrived. Returns whether the end of the body was reached.
+    ///
+    /// The budget of the task does not count here: a read that it delays looks as if nothing had arrived, and a connection
+    /// would be closed that can be kept.
     pub fn skip_body(&mut self, cx: &mut Context<'_>) -> bool {
         /// The maximum number of bytes to discard. If there are more, the connection is closed after the response.
         const MAX_SKIPPED: usize = 256 << 10;
@@ -143,10 +148,13 @@ impl ClientConnection {
             match self.decoder.take(&mut self.read_buffer.pending) {
                 Ok(Some(piece)) => skipped += piece.len(),
                 Ok(None) if self.decoder.is_end() => {}
-                Ok(None) => match self.read_buffer.poll_fill(&mut self.socket, cx, 0) {
-                    Poll::Ready(Ok(1..)) => {}
-                    _ => break,
-                },
+                Ok(None) => {
+                    let fill = poll_fn(|cx| self.read_buffer.poll_fill(&mut self.socket, cx, 0));
+                    match pin!(unconstrained(fill)).poll(cx) {
+                        Poll::Ready(Ok(1..)) => {}
+                        _ => break,
+                    }
+                }
                 Err(_) => self.is_broken = true,
             }
         }
@@ -210,11 +218,10 @@ impl Http1RequestBody {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::UnixStream,
+        task::{coop, yield_now},
     };
 
     use super::*;
@@ -261,6 +268,23 @@ mod tests {
             assert!(matches!(next(&mut body).await, Some(Err(BodyError::Broken(_)))));
         }
         assert!(!client.lock().is_body_read());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_arrived_is_discarded_although_the_task_has_no_budget_left() {
+        let (client, _body, mut far) = connected(Framing::Length(5));
+        far.write_all(b"hello").await.expect("written");
+        // The runtime learns here that the socket is readable.
+        yield_now().await;
+        let skipping = tokio::spawn(poll_fn(move |cx| {
+            while coop::has_budget_remaining() {
+                if let Poll::Ready(operation) = coop::poll_proceed(cx) {
+                    operation.made_progress();
+                }
+            }
+            Poll::Ready(client.lock().skip_body(cx))
+        }));
+        assert!(skipping.await.expect("the task ends"));
     }
 
     #[tokio::test]
