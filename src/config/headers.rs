@@ -34,7 +34,7 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
     ];
     if name == header::AUTHORIZATION {
         Some("is set from api_key")
-    } else if name.as_str() == "x-steadfast-hop" {
+    } else if name.as_str() == "steadfast-hop" {
         Some("is set by Steadfast to find loops")
     } else if OWN.contains(name) || ["keep-alive", "proxy-connection", "http2-settings"].contains(&name.as_str()) {
         Some("belongs to the connection or the message")

@@ -12,7 +12,7 @@ pub(in crate::proxy) const ROUTED_TO: HeaderName = HeaderName::from_static("x-st
 pub(in crate::proxy) const ROUTED_BY: HeaderName = HeaderName::from_static("x-steadfast-route");
 
 /// The gateways that a request has passed through, see `request/hops`.
-pub(in crate::proxy) const HOP: HeaderName = HeaderName::from_static("x-steadfast-hop");
+pub(in crate::proxy) const HOP: HeaderName = HeaderName::from_static("steadfast-hop");
 
 /// Whether a field is for the next hop only (RFC 9110 section 7.6.1). The list has all fields that the RFC names, and
 /// those that older clients still send.

@@ -89,7 +89,7 @@ async fn looping(lines: &str) -> (Gateway, Balancer) {
 
 fn assert_loop(reply: &Reply) {
     assert_eq!(error_code(reply), (508, "loop_detected".to_owned()), "{}", reply.text());
-    assert_eq!(reply.header("x-steadfast-hop"), "", "the marker stays between gateways");
+    assert_eq!(reply.header("steadfast-hop"), "", "the marker stays between gateways");
 }
 
 #[tokio::test]
@@ -183,9 +183,9 @@ async fn two_gateways_in_a_row_are_no_loop() {
     let first = Gateway::configured(&upstream_at("second", &url(second.address), "")).await;
     let reply = client::send(first.address, post("/v1/responses", WHOLE)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
-    assert_eq!(reply.header("x-steadfast-hop"), "");
+    assert_eq!(reply.header("steadfast-hop"), "");
     let requests = sim.requests();
-    let hops: Vec<_> = requests[0].headers.get_all("x-steadfast-hop").iter().collect();
+    let hops: Vec<_> = requests[0].headers.get_all("steadfast-hop").iter().collect();
     assert_eq!(hops.len(), 2, "{hops:?}");
     assert_ne!(hops[0], hops[1]);
     let models = client::get(first.address, "/v1/models").await;
@@ -215,19 +215,19 @@ async fn a_forged_marker_has_no_effect_on_others() {
         let mut request = post("/v1/responses", WHOLE);
         request
             .headers_mut()
-            .insert("x-steadfast-hop", HeaderValue::from_static(hops));
+            .insert("steadfast-hop", HeaderValue::from_static(hops));
         request
     };
     let reply = client::send(gateway.address, with_hops("forged, 0123456789abcdef")).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let own = sim.requests()[0]
         .headers
-        .get_all("x-steadfast-hop")
+        .get_all("steadfast-hop")
         .iter()
         .next_back()
         .cloned();
     let mut back = post("/v1/responses", WHOLE);
-    back.headers_mut().insert("x-steadfast-hop", own.expect("a marker"));
+    back.headers_mut().insert("steadfast-hop", own.expect("a marker"));
     assert_loop(&client::send(gateway.address, back).await);
     assert_loop(&client::send(gateway.address, with_hops("1,2,3,4,5,6,7,8,9")).await);
     let reply = client::send(gateway.address, post("/v1/responses", WHOLE)).await;
@@ -240,12 +240,12 @@ async fn an_upstream_that_echoes_the_marker_does_not_show_it_to_callers() {
     let sim = sim("a").await;
     let gateway = Gateway::before(std::slice::from_ref(&sim), "").await;
     let echo = Act::reply(http::StatusCode::OK, &json!({"id": "resp_1"})).header(
-        "x-steadfast-hop".parse().expect("a name"),
+        "steadfast-hop".parse().expect("a name"),
         HeaderValue::from_static("0123456789abcdef"),
     );
     sim.script().always(echo);
     let reply = client::send(gateway.address, post("/v1/responses", WHOLE)).await;
-    assert_eq!((reply.status.as_u16(), reply.header("x-steadfast-hop")), (200, ""));
+    assert_eq!((reply.status.as_u16(), reply.header("steadfast-hop")), (200, ""));
 }
 
 #[tokio::test]

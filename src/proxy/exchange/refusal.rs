@@ -104,7 +104,7 @@ mod tests {
             let head = String::from_utf8(head).expect("text").to_lowercase();
             assert!(head.starts_with("get /v1/models http/1.1\r\n"), "{head}");
             assert!(head.contains("authorization: bearer "), "{head}");
-            assert!(head.contains("x-steadfast-hop: "), "{head}");
+            assert!(head.contains("steadfast-hop: "), "{head}");
             let length = body.len();
             let response = format!("HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n\r\n{body}");
             if status != 0 {

@@ -46,7 +46,7 @@ mod tests {
         ("alt-svc", "h3=\":443\""),
         ("x-steadfast-upstream", "other"),
         ("x-steadfast-route", "pin"),
-        ("x-steadfast-hop", "0123456789abcdef"),
+        ("steadfast-hop", "0123456789abcdef"),
         ("set-cookie", "a=1"),
         ("authorization", "Bearer x"),
         ("x-api-key", "x"),

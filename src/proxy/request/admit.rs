@@ -279,7 +279,7 @@ mod tests {
             "content-type",
             "host",
             "x-request-id",
-            "x-steadfast-hop",
+            "steadfast-hop",
         ];
         assert_eq!(names(&admitted.headers), passed_on);
     }

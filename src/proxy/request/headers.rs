@@ -308,7 +308,7 @@ mod tests {
             "x_codex_turn_state",
             "x_api_key",
             "chatgpt_account_id",
-            "x_steadfast_hop",
+            "steadfast_hop",
         ] {
             let mut map = headers(&[(name, "1"), ("x-stainless-lang", "python"), ("session_id", "s")]);
             cleanse_request(&mut map, Endpoint::ChatCompletions, CredentialHandling::Discard);

@@ -1,6 +1,6 @@
 //! The hop marker, by which a gateway recognises a request that it has sent itself.
 //!
-//! Every request that Steadfast sends to an upstream carries the field `x-steadfast-hop` with the id of this gateway, which
+//! Every request that Steadfast sends to an upstream carries the field `steadfast-hop` with the id of this gateway, which
 //! is random and belongs to one process. The markers that a request had on arrival stay, in the order of the hops, so a
 //! gateway also finds its own id in a request that has come back through other gateways. Such a request is refused before
 //! its body is read and before it takes a connection to an upstream. Via (RFC 9110 section 7.6.3) would say the same, but
@@ -96,7 +96,7 @@ mod tests {
             (&[&longer], false),
             (&[&in_capitals], own.bytes().all(|byte| byte.is_ascii_digit())),
         ] {
-            let fields: Vec<_> = sent.iter().map(|value| ("x-steadfast-hop", *value)).collect();
+            let fields: Vec<_> = sent.iter().map(|value| ("steadfast-hop", *value)).collect();
             let expected = match is_loop {
                 true => Err(Fault::LoopDetected),
                 false => Ok(()),
@@ -110,13 +110,13 @@ mod tests {
         let snapshot = kit::snapshot(OPEN);
         let eight = "1,2,3,4,5,6,7,8";
         let (list, lines) = (
-            headers(&[("x-steadfast-hop", eight)]),
+            headers(&[("steadfast-hop", eight)]),
             eight.split(',').collect::<Vec<_>>(),
         );
         assert_eq!(check(&snapshot, &list), Ok(()));
-        let mut lines: Vec<_> = lines.into_iter().map(|marker| ("x-steadfast-hop", marker)).collect();
+        let mut lines: Vec<_> = lines.into_iter().map(|marker| ("steadfast-hop", marker)).collect();
         assert_eq!(check(&snapshot, &headers(&lines)), Ok(()));
-        lines.push(("x-steadfast-hop", "9"));
+        lines.push(("steadfast-hop", "9"));
         assert_eq!(check(&snapshot, &headers(&lines)), Err(Fault::LoopDetected));
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn each_gateway_has_a_marker_of_its_own() {
         let [one, other] = [kit::snapshot(OPEN), kit::snapshot(OPEN)];
         assert_ne!(one.hop, other.hop);
-        let mut map = headers(&[("x-steadfast-hop", "earlier")]);
+        let mut map = headers(&[("steadfast-hop", "earlier")]);
         mark(&one, &mut map);
         assert_eq!(check(&other, &map), Ok(()));
         let mut copied = HeaderMap::new();

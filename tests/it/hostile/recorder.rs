@@ -138,7 +138,7 @@ impl RecordedMessage {
         Some(Self {
             line: lines.next()?,
             // The marker of the gateway is random, and on every request.
-            fields: lines.filter(|line| !line.starts_with("x-steadfast-hop: ")).collect(),
+            fields: lines.filter(|line| !line.starts_with("steadfast-hop: ")).collect(),
             body: Vec::new(),
             is_whole: false,
         })
