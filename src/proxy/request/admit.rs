@@ -278,8 +278,8 @@ mod tests {
             "content-encoding",
             "content-type",
             "host",
-            "x-request-id",
             "steadfast-hop",
+            "x-request-id",
         ];
         assert_eq!(names(&admitted.headers), passed_on);
     }
