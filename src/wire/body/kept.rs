@@ -15,7 +15,7 @@ use crate::wire::body::{disposal::drop_in_steps, memory::pool::BodyPermit};
 /// thread share a buffer of 64 KiB. Small pieces are therefore copied together. Otherwise they would hold many times
 /// the memory that is accounted for them.
 ///
-/// From [`MAPPED_FROM`](Self::MAPPED_FROM) on, all pieces are copied into blocks that the allocator maps separately. They go
+/// From 4 MiB on, all pieces are copied into blocks that the allocator maps separately. They go
 /// back to the system when they are freed. Otherwise the heap of the thread would keep them until it is trimmed, and that
 /// locks the heap for tens of milliseconds after a peak.
 #[derive(Default)]
