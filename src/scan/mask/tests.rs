@@ -240,7 +240,7 @@ fn body() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
     fn the_result_is_that_of_the_slow_masker_for_all_pieces(
         body in body(),
