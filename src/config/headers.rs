@@ -7,7 +7,7 @@ use super::{
     document::DocumentReader,
     fields::upstream::HEADERS,
     reader::Section,
-    secrets::{ResolveContext, header_value},
+    secrets::{ResolveContext, SecretForm, header_value},
     values::{kind, quoted, text},
 };
 
@@ -43,10 +43,18 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
     }
 }
 
+/// The headers of an upstream as they were read.
+#[derive(Default)]
+pub(super) struct ReadHeaders {
+    pub(super) all: Headers,
+    /// The names of those whose values were read from an environment variable or a file.
+    pub(super) referenced: Vec<HeaderName>,
+}
+
 /// Reads `headers` of an upstream. Invalid entries are reported and left out.
-pub(super) fn read(reader: &mut DocumentReader<'_>, section: &Section<'_>, context: ResolveContext<'_>) -> Headers {
+pub(super) fn read(reader: &mut DocumentReader<'_>, section: &Section<'_>, context: ResolveContext<'_>) -> ReadHeaders {
     let Some(value) = section.get(&HEADERS) else {
-        return Vec::new();
+        return ReadHeaders::default();
     };
     let DeValue::Table(table) = value.get_ref() else {
         let problem = format!(
@@ -54,9 +62,9 @@ pub(super) fn read(reader: &mut DocumentReader<'_>, section: &Section<'_>, conte
             kind(value.get_ref())
         );
         reader.error(value, problem);
-        return Vec::new();
+        return ReadHeaders::default();
     };
-    let mut headers = Headers::with_capacity(table.len());
+    let mut headers = ReadHeaders::default();
     for (key, value) in table {
         let shown = quoted(key.get_ref());
         let Ok(name) = key.get_ref().parse::<HeaderName>() else {
@@ -65,11 +73,16 @@ pub(super) fn read(reader: &mut DocumentReader<'_>, section: &Section<'_>, conte
         };
         if let Some(why) = reserved(&name) {
             reader.error(key, format!("headers: {shown} {why}; remove it"));
-        } else if headers.iter().any(|(other, _)| *other == name) {
+        } else if headers.all.iter().any(|(other, _)| *other == name) {
             reader.error(key, format!("headers: {shown} is written twice; keep one"));
         } else {
             match text(value.get_ref()).and_then(|text| header_value(text, context)) {
-                Ok(value) => headers.push((name, value)),
+                Ok((value, form)) => {
+                    if form == SecretForm::Reference {
+                        headers.referenced.push(name.clone());
+                    }
+                    headers.all.push((name, value));
+                }
                 Err(problem) => reader.error(value, format!("headers: the value of {shown} {problem}")),
             }
         }

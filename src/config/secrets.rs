@@ -68,12 +68,12 @@ pub(super) fn is_credential(secret: &Secret) -> bool {
 }
 
 /// Resolves `env:NAME`, `file:PATH` or a literal to a header value that `Debug` does not print.
-pub(super) fn header_value(text: &str, context: ResolveContext<'_>) -> Result<HeaderValue, String> {
-    let (secret, _) = resolve(text, context)?;
+pub(super) fn header_value(text: &str, context: ResolveContext<'_>) -> Result<(HeaderValue, SecretForm), String> {
+    let (secret, form) = resolve(text, context)?;
     let mut value = HeaderValue::from_str(secret.expose())
         .map_err(|_| "contains an invalid character; check it for line breaks and accents".to_owned())?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok((value, form))
 }
 
 fn resolve(text: &str, context: ResolveContext<'_>) -> Result<(Secret, SecretForm), String> {

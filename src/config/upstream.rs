@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use http::HeaderName;
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -38,6 +39,9 @@ pub struct Upstream {
     /// Headers that are set on every request, each name once. None of them frames the message, belongs to the connection or is
     /// set from [`Upstream::api_key`]. All values are marked as sensitive, so that `Debug` does not print them.
     pub headers: Headers,
+    /// The names of the [`Upstream::headers`] whose values were read from an environment variable or a file, as secrets
+    /// are.
+    pub referenced_headers: Vec<HeaderName>,
     /// Certificate authorities that are trusted in addition to the platform's; only if the upstream or its proxy is called
     /// over TLS.
     pub ca: Option<Ca>,
@@ -106,6 +110,7 @@ impl Upstream {
             models: ModelGlobs::default(),
             renames: BTreeMap::new(),
             headers: Vec::new(),
+            referenced_headers: Vec::new(),
             ca: None,
             client_certificate: None,
             proxy: None,
@@ -162,7 +167,8 @@ pub(super) fn read(
             weight,
             models,
             renames,
-            headers,
+            headers: headers.all,
+            referenced_headers: headers.referenced,
             ca,
             client_certificate,
             proxy,

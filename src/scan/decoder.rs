@@ -126,7 +126,7 @@ mod tests {
             let pieces = decompress(encoding, [&body[..]]).expect("a valid body");
             let largest = pieces.iter().map(Bytes::len).max();
             assert!(
-                largest.is_some_and(|largest| largest <= 3 << 20),
+                largest.is_some_and(|largest| largest <= 4 * PIECE),
                 "{encoding:?} {largest:?}"
             );
             assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), zeros.len());

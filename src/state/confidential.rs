@@ -15,18 +15,19 @@ use super::base_query::BaseQuery;
 /// The minimum length in bytes of a credential that is masked in errors and removed from headers. A shorter text would
 /// match by chance.
 const SHORTEST_IN_ERRORS: usize = 8;
-/// The minimum length in bytes of a credential that is masked in other bodies, which are mostly generated text. The keys of
-/// hosted services are much longer. Shorter ones are words such as `EMPTY` or `lm-studio` for servers that check no
+/// The minimum length in bytes of any credential that is masked in other bodies, which are mostly generated text. The keys of
+/// hosted services are much longer. Shorter ones may be words such as `password` or `lm-studio` for servers that check no
 /// key, and a model may write those words.
-const SHORTEST_IN_ANSWERS: usize = 16;
+const LONG: usize = 16;
 /// Longer texts that documentation recommends as the key for servers that check none. They are no credentials.
 const PLACEHOLDERS: [&str; 4] = ["sk-no-key-required", "no-key-required", "not-required", "not-needed"];
 
 /// The credentials of an upstream, compiled for the search in its answers. There are none if the upstream is called with
 /// the caller's own credential only, which the caller may see.
 ///
-/// The credentials are the key, and those among the configured headers and in the query of the base URL. The credential of a
-/// proxy is not among them: it is sent only to the proxy, whose answers no caller receives.
+/// The credentials are the key, and those among the configured headers and in the query of the base URL. A header's value
+/// that was read from an environment variable or a file counts as one. The credential of a proxy is not among them: it is sent
+/// only to the proxy, whose answers no caller receives.
 pub struct Confidential {
     in_errors: Option<Arc<CredentialMasker>>,
     in_answers: Option<Arc<CredentialMasker>>,
@@ -35,12 +36,10 @@ pub struct Confidential {
 impl Confidential {
     /// The credentials of an upstream that is `configured` with a `query` in its base URL.
     pub(super) fn new(configured: &config::Upstream, query: Option<&BaseQuery>) -> Self {
-        let of_length = |shortest: usize| {
-            let mut credentials = credentials(configured, query);
-            credentials.retain(|text| text.len() >= shortest && !is_placeholder(text));
-            credentials
-        };
-        let (in_errors, in_answers) = (of_length(SHORTEST_IN_ERRORS), of_length(SHORTEST_IN_ANSWERS));
+        let mut in_errors = credentials(configured, query);
+        in_errors.retain(|text| text.len() >= SHORTEST_IN_ERRORS && !is_placeholder(text));
+        let mut in_answers = in_errors.clone();
+        in_answers.retain(|text| is_no_word(text));
         let is_same = in_errors == in_answers;
         let masker = CredentialMasker::new(in_errors).map(Arc::new);
         Self {
@@ -72,6 +71,12 @@ impl Confidential {
     }
 }
 
+/// Whether a model writes this text only if it repeats it.
+fn is_no_word(text: &[u8]) -> bool {
+    let has = |is_kind: fn(&u8) -> bool| text.iter().any(is_kind);
+    text.len() >= LONG || text.starts_with(b"sk-") || has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+}
+
 fn is_placeholder(text: &[u8]) -> bool {
     PLACEHOLDERS.iter().any(|placeholder| placeholder.as_bytes() == text)
 }
@@ -84,7 +89,8 @@ fn credentials(configured: &config::Upstream, query: Option<&BaseQuery>) -> BTre
     }
     for (name, value) in &configured.headers {
         let (scheme, token) = scheme_and_token(value.as_bytes());
-        if !names_credential(name.as_str()) && scheme.is_none() {
+        let is_secret = names_credential(name.as_str()) || configured.referenced_headers.contains(name);
+        if !is_secret && scheme.is_none() {
             continue;
         }
         found.insert(value.as_bytes().to_vec());
@@ -164,7 +170,12 @@ mod tests {
             "" => text.to_owned(),
             settings => text.replace("base_url = \"http://a.test/v1\"\n", settings),
         };
-        let env = |_: &str| Some(key.to_owned());
+        let env = |name: &str| {
+            Some(match name {
+                "KEY" => key.to_owned(),
+                name => format!("value of {name}"),
+            })
+        };
         let config = Config::from_toml(&text, "test.toml", &env, &Overrides::default()).expect("valid");
         let configured = &config.upstreams[0];
         let query = configured.base_url.query().cloned().map(BaseQuery::new);
@@ -176,7 +187,7 @@ mod tests {
         let settings = concat!(
             "base_url = \"http://a.test/v1?api-version=2025-04-01-preview&sig=signature%2Fof%2Bazure\"\n",
             "headers = { \"api-key\" = \"key-for-azure-0123\", \"x-gateway\" = \"Bearer token-of-gateway-1\", ",
-            "\"x-proxy-auth\" = \"Basic dXNlcjpwYXNzd29yZC1vZi11c2Vy\", \"x-region\" = \"a-region-of-this-name\" }\n",
+            "\"x-tenant\" = \"env:TENANT_ID\", \"x-proxy-auth\" = \"Basic dXNlcjpwYXNzd29yZC1vZi11c2Vy\", \"x-region\" = \"a-region-of-this-name\" }\n",
         );
         let confidential = confidential("sk-upstream-0123456789", settings);
         for (text, expected) in [
@@ -190,6 +201,7 @@ mod tests {
             ("password-of-user", true),
             ("signature/of+azure", true),
             ("signature%2Fof%2Bazure", true),
+            ("value of TENANT_ID", true),
             ("a-region-of-this-name", false),
             ("2025-04-01-preview", false),
             ("sk-upstream-012345678", false),
@@ -208,7 +220,12 @@ mod tests {
             ("lm-studio", true, false),
             ("sk-no-key-required", false, false),
             ("sk-0123456789012", true, true),
-            ("sk-012345678901", true, false),
+            ("sk-012345678901", true, true),
+            ("sk-secret", true, true),
+            ("sk-key", false, false),
+            ("password", true, false),
+            ("12345678", true, false),
+            ("pass12345", true, true),
         ] {
             let confidential = confidential(key, "");
             let is_masked = |status| confidential.masker_of_body(status).is_some();

@@ -58,6 +58,7 @@ fn carriers() -> Vec<Quoting> {
         answer(200, "text/plain", "KEY"),
         answer(400, JSON, r#"{"error":{"message":"No access with Bearer KEY"}}"#),
         answer(403, "text/html", "<p>KEY</p>"),
+        answer(206, "text/plain", "0KEY,KEY"),
         answer(302, "text/html", "see ?key=KEY"),
         answer(500, JSON, r#"{"error":{"message":"Incorrect KEY"}}"#),
     ]
@@ -224,7 +225,8 @@ async fn compressed_answers_are_searched_too() {
         ("identity", <[u8]>::to_vec),
     ];
     for (coding, encode) in codings {
-        for carrier in carriers() {
+        // A part of a compressed body cannot be decompressed, which another test covers.
+        for carrier in carriers().into_iter().filter(|carrier| carrier.status != 206) {
             let sent = encode(carrier.body.replace("KEY", KEY).as_bytes());
             let expected = carrier.body.replace("KEY", &"*".repeat(KEY.len()));
             for size in [1, usize::MAX] {
@@ -248,6 +250,58 @@ async fn compressed_answers_are_searched_too() {
                     Some(if is_plain { "\"a\"" } else { "w/\"a\"" }),
                     "{what}"
                 );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_key_is_masked_in_json_and_urls() {
+    for (key, spellings) in [
+        (
+            r#"a"quoted"/key-9"#,
+            vec![
+                r#"a\"quoted\"\/key-9"#,
+                r"a\u0022quoted\u0022%2fkey-9",
+                "a%22quoted%22%2Fkey-9",
+            ],
+        ),
+        (
+            r"back\slash-9",
+            vec![
+                r"back\\slash-9",
+                r"back\\\\slash-9",
+                r"back\u005Cslash-9",
+                "back%5cslash-9",
+            ],
+        ),
+        (
+            "sk-1+2/3=4",
+            vec![r"sk-1\u002B2\/3\u003D4", "sk-1%2b2/3=4", "sk-1%2B2%2F3%3D4"],
+        ),
+        ("sk-short-key", vec!["sk-short-key", r"\u0073k-short-key"]),
+    ] {
+        for (status, content_type) in [(200, SSE), (200, JSON), (400, JSON)] {
+            let events = |key: &str| {
+                let error = format!(r#"{{"type":"error","message":"({key})"}}"#);
+                let start = r#"{"type":"response.output_text.delta","delta":"a"}"#;
+                match content_type {
+                    SSE => format!("event: x\ndata: {start}\n\nevent: error\ndata: {error}\n\n"),
+                    _ => error,
+                }
+            };
+            for spelled in &spellings {
+                let (body, expected) = (events(spelled), events(&"*".repeat(spelled.len())));
+                let length = body.len();
+                let bytes = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
+                let quoted = format!("'{key}'");
+                let config = gateway::upstream_at("a", "URL", "").replace("\"env:STEADFAST_TEST_KEY\"", &quoted);
+                assert!(config.contains(&quoted), "{config}");
+                let (reply, log) = answer_to_bytes(&config, bytes, wire::post("/v1/responses", STREAM)).await;
+                assert_eq!((reply.status.as_u16(), reply.text()), (status, expected), "{key}");
+                assert!(!log.join("\n").contains(key), "{log:?}");
             }
         }
     }
@@ -495,6 +549,18 @@ async fn bytes_that_were_held_back_arrive_before_the_body_ends_or_breaks() {
             ("the key: sk-upstream", end),
             "{head}"
         );
+        let old = wire::post("/v1/files", WHOLE).replacen("HTTP/1.1", "HTTP/1.0", 1);
+        let answer = wire::ask(gateway.address, old).await;
+        assert_eq!(answer.text(), "the key: sk-upstream", "{head} over HTTP/1.0");
+        if end == End::Whole {
+            let mut sender = h2::connect_h2c(&gateway).await;
+            let response = sender.send_request(h2::post(WHOLE)).await.expect("a response");
+            assert_eq!(
+                h2::read_whole(response).await.1,
+                "the key: sk-upstream",
+                "{head} over HTTP/2"
+            );
+        }
     }
 }
 

@@ -48,10 +48,17 @@ impl MaskedBody {
     }
 
     /// Takes the next piece. Returns the bytes that can be passed on now, possibly none.
+    #[inline]
     pub fn mask(&mut self, piece: Bytes) -> Bytes {
-        if let Some(held) = self.held.take() {
-            return self.mask_after(*held, &piece);
+        match self.held.take() {
+            None if self.masker.passes(&piece) => piece,
+            None => self.mask_first(piece),
+            Some(held) => self.mask_after(*held, &piece),
         }
+    }
+
+    /// Takes a piece before which no byte is held back.
+    fn mask_first(&mut self, piece: Bytes) -> Bytes {
         let ranges = self.masker.find_all(&piece);
         let end = self.masker.partial_from(&piece);
         if ranges.is_empty() {

@@ -1,23 +1,25 @@
 //! The credentials of an upstream, compiled for the search in its responses.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 
 use percent_encoding::percent_decode;
 
 use super::{
     search::TextSearch,
-    spelling::{Comparison, backslashes_at_end, compare, max_length},
+    spelling::{Comparison, backslashes_at_end, compare, is_unreserved, max_length},
 };
 
-/// The beginning of each escape that can stand for a byte of a credential.
+/// The beginning of each escape of JSON that can stand for an ASCII character.
 const ASCII_ESCAPE: &[u8] = br"\u00";
-/// The escape of a slash. It is searched for only if a credential contains a slash.
-const SLASH_ESCAPE: &[u8] = br"\/";
+/// The beginning of each escape of JSON with a code.
+const ANY_ESCAPE: &[u8] = br"\u";
+/// How often the value of a header is decoded: a URL may be the parameter of another one.
+const URL_DEPTH: usize = 3;
 
 /// The credentials of an upstream, compiled for the search in its responses.
 ///
-/// It finds a credential as it is, with any of its bytes written as an escape of JSON, and in JSON that is quoted in a
-/// string. Text that only resembles a credential is not found.
+/// It finds a credential as it is, with any of its bytes written as an escape of JSON or of a URL, and in JSON that is
+/// quoted in a string. Text that only resembles a credential is not found.
 pub struct CredentialMasker {
     texts: Box<[Box<[u8]>]>,
     search: TextSearch,
@@ -37,18 +39,16 @@ impl CredentialMasker {
         texts.sort_unstable();
         texts.dedup();
         let shortest = texts.iter().map(|text| text.len()).min()?;
-        let mut searched: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
-        searched.push(ASCII_ESCAPE);
-        if texts.iter().any(|text| text.contains(&b'/')) {
-            searched.push(SLASH_ESCAPE);
-        }
+        let mut searched: BTreeSet<Vec<u8>> = texts.iter().flat_map(|text| anchors(text)).collect();
+        let is_ascii = texts.iter().all(|text| text.is_ascii());
+        searched.insert(if is_ascii { ASCII_ESCAPE } else { ANY_ESCAPE }.to_vec());
         let mut is_spelled_with = Box::new([false; 256]);
-        let in_escapes = br"\/u0123456789abcdefABCDEF";
+        let in_escapes = br"%\/u0123456789abcdefABCDEF";
         for byte in texts.iter().flatten().chain(in_escapes) {
             is_spelled_with[usize::from(*byte)] = true;
         }
         Some(Self {
-            search: TextSearch::new(&searched),
+            search: TextSearch::new(searched.iter().map(|text| &**text)),
             is_spelled_with,
             shortest,
             longest: texts.iter().map(|text| max_length(text)).max()?,
@@ -61,12 +61,24 @@ impl CredentialMasker {
         if text.len() < self.shortest {
             return false;
         }
-        let is_found = |text: &[u8]| !self.find_all(text).is_empty();
-        is_found(text)
-            || match percent_decode(text).into() {
-                Cow::Owned(decoded) => is_found(&decoded),
-                Cow::Borrowed(_) => false,
+        let mut text = Cow::Borrowed(text);
+        for _ in 0..URL_DEPTH {
+            if !self.find_all(&text).is_empty() {
+                return true;
             }
+            text = match percent_decode(&text).into() {
+                Cow::Owned(decoded) => Cow::Owned(decoded),
+                Cow::Borrowed(_) => return false,
+            };
+        }
+        !self.find_all(&text).is_empty()
+    }
+
+    /// Whether `bytes` contain no credential and do not end with the beginning of one. `false` says nothing.
+    #[inline]
+    pub(super) fn passes(&self, bytes: &[u8]) -> bool {
+        let is_end = |byte: &u8| !self.is_spelled_with[usize::from(*byte)];
+        bytes.last().is_none_or(is_end) && !self.search.may_find(bytes)
     }
 
     /// Overwrites each credential in a whole `text` with asterisks.
@@ -86,18 +98,11 @@ impl CredentialMasker {
         // All positions before this one have been compared.
         let mut compared = 0;
         for found in self.search.positions(bytes) {
-            let first = match bytes[found] {
-                // A credential with this escape in it may begin before it.
-                b'\\' => {
-                    let first = self.run_start(bytes, compared, found);
-                    compared = found + 1;
-                    first
-                }
-                _ => found,
-            };
-            for start in first..=found {
+            // A credential with this text in it may begin before it.
+            for start in self.run_start(bytes, compared, found)..=found {
                 self.compare_at(bytes, start, &mut ranges);
             }
+            compared = found + 1;
         }
         ranges
     }
@@ -135,15 +140,13 @@ impl CredentialMasker {
     }
 }
 
-/// The texts to search for a credential: as it is, percent-encoded, and as a JSON string writes it. Most often they are
-/// the same. Escapes of characters that need none are not among them, because each comparison allows them.
+/// The texts to compare for a credential: as it is, and as a JSON string writes it, which may be quoted in another one. Most
+/// often they are the same. Other escapes are not among them, because each comparison allows them.
 fn variants(text: &[u8]) -> Vec<Vec<u8>> {
     if text.len() < 2 {
         return Vec::new();
     }
     let mut variants = vec![text.to_vec()];
-    let encoded = percent_encoding::percent_encode(text, UNRESERVED).to_string();
-    variants.push(encoded.into_bytes());
     let mut quoted = text.to_vec();
     for _ in 0..2 {
         quoted = quoted
@@ -158,9 +161,17 @@ fn variants(text: &[u8]) -> Vec<Vec<u8>> {
     variants
 }
 
-/// The characters that an encoded credential does not contain: all except those of RFC 3986 section 2.3.
-const UNRESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+/// Texts of which each spelling of `text` contains at least one, unless it contains an escape of JSON with a code.
+fn anchors(text: &[u8]) -> Vec<Vec<u8>> {
+    let runs = text.split(|byte| !is_unreserved(*byte));
+    let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
+    if longest.len() > 1 {
+        return vec![longest.to_vec()];
+    }
+    let mut anchors = vec![text.to_vec(), br"\/".to_vec()];
+    for byte in text.iter().filter(|byte| !is_unreserved(**byte)) {
+        let encoded = format!("%{:x}", byte >> 4);
+        anchors.extend([encoded.to_ascii_uppercase().into_bytes(), encoded.into_bytes()]);
+    }
+    anchors
+}

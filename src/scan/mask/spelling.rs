@@ -1,7 +1,8 @@
-//! The spellings of a credential in a body: each byte is written as it is, or as an escape of JSON.
+//! The spellings of a credential in a body: each byte is written as it is, or as an escape.
 //!
-//! An escape is `\u00XX` with the code of the byte in hexadecimal digits of either case, or `\/` for a slash. In JSON
-//! that is quoted in a string of another JSON text, further backslashes precede the escape.
+//! An escape of JSON is `\uXXXX` with a unit of UTF-16 in hexadecimal digits of either case, or `\/` for a slash. In JSON
+//! that is quoted in a string of another JSON text, further backslashes precede the escape. An escape of a URL is `%XX`
+//! with the byte. No URL needs it for an unreserved character (RFC 3986 section 2.3), so it is not recognized for those.
 
 /// The maximum number of backslashes before an escape. That many are necessary for JSON inside JSON inside JSON inside
 /// JSON.
@@ -20,6 +21,11 @@ pub(super) enum Comparison {
     Equal(usize),
 }
 
+/// Whether a URL can contain `byte` without an escape wherever it is.
+pub(super) fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
 /// The maximum length of a `text` with escapes.
 pub(super) fn max_length(text: &[u8]) -> usize {
     text.len() * MAX_ESCAPE
@@ -27,18 +33,33 @@ pub(super) fn max_length(text: &[u8]) -> usize {
 
 /// Compares the beginning of `bytes` with `text` in any spelling.
 pub(super) fn compare(bytes: &[u8], text: &[u8]) -> Comparison {
-    let mut at = 0;
-    for &byte in text {
+    let (mut at, mut compared) = (0, 0);
+    while let Some(&byte) = text.get(compared) {
         let rest = bytes.get(at..).expect("escapes end within the bytes");
-        match rest.first() {
+        let found = match rest.first() {
             None => return Comparison::Partial,
-            Some(&found) if found == byte => at += 1,
-            Some(b'\\') => match read_escape(rest) {
-                Escape::Incomplete => return Comparison::Partial,
-                Escape::Byte { value, length } if value == byte => at += length,
-                Escape::Byte { .. } | Escape::Other => return Comparison::Different,
-            },
-            Some(_) => return Comparison::Different,
+            Some(found) => *found,
+        };
+        if found == byte && !matches!(found, b'\\' | b'%') {
+            (at, compared) = (at + 1, compared + 1);
+            continue;
+        }
+        // The first byte of an escape may also stand for itself.
+        if found == byte {
+            match compare(&rest[1..], &text[compared + 1..]) {
+                Comparison::Different => {}
+                Comparison::Partial => return Comparison::Partial,
+                Comparison::Equal(length) => return Comparison::Equal(at + 1 + length),
+            }
+        }
+        let (escape, length) = match found {
+            b'\\' => compare_json_escape(rest, &text[compared..]),
+            b'%' if !is_unreserved(byte) => (compare_hex(&rest[1..], &[byte >> 4, byte & 15]).after(1), 1),
+            _ => return Comparison::Different,
+        };
+        match escape {
+            Comparison::Equal(escape) => (at, compared) = (at + escape, compared + length),
+            other => return other,
         }
     }
     Comparison::Equal(at)
@@ -50,55 +71,64 @@ pub(super) fn backslashes_at_end(bytes: &[u8]) -> usize {
     run.take_while(|byte| **byte == b'\\').count()
 }
 
-/// An escape at the beginning of a text.
-enum Escape {
-    /// The text ends before the end of the escape.
-    Incomplete,
-    /// An escape for an ASCII character.
-    Byte { value: u8, length: usize },
-    /// An escape for another character, or no escape.
-    Other,
+impl Comparison {
+    /// The result for bytes with `length` further ones before them, which are equal.
+    fn after(self, length: usize) -> Self {
+        match self {
+            Self::Equal(rest) => Self::Equal(length + rest),
+            other => other,
+        }
+    }
 }
 
-/// Reads the escape with which `bytes` begin. The first byte is a backslash.
-fn read_escape(bytes: &[u8]) -> Escape {
-    let run = bytes.iter().take_while(|byte| **byte == b'\\').count();
-    if run > MAX_BACKSLASHES {
-        return Escape::Other;
+/// Compares the escape of JSON with which `bytes` begin with the first character of `text`. Returns the length of that
+/// character in `text` too.
+fn compare_json_escape(bytes: &[u8], text: &[u8]) -> (Comparison, usize) {
+    let start = &text[..text.len().min(4)];
+    let valid = start.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let Some(character) = valid.chars().next() else {
+        return (Comparison::Different, 0);
+    };
+    let run = backslashes_at_start(bytes);
+    if character == '/' && run <= MAX_BACKSLASHES && bytes.get(run) == Some(&b'/') {
+        return (Comparison::Equal(run + 1), 1);
     }
+    let mut at = 0;
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        match compare_unit(&bytes[at..], *unit) {
+            Comparison::Equal(length) => at += length,
+            other => return (other, 0),
+        }
+    }
+    (Comparison::Equal(at), character.len_utf8())
+}
+
+/// Compares the beginning of `bytes` with the escape of a unit of UTF-16.
+fn compare_unit(bytes: &[u8], unit: u16) -> Comparison {
+    let run = backslashes_at_start(bytes);
     match bytes.get(run) {
-        None => Escape::Incomplete,
-        Some(b'/') => Escape::Byte {
-            value: b'/',
-            length: run + 1,
-        },
-        Some(b'u') => {
-            let digits = bytes.get(run + 1..).unwrap_or_default();
-            read_code(digits.get(..4).unwrap_or(digits), run + "u0000".len())
+        None if run <= MAX_BACKSLASHES => Comparison::Partial,
+        Some(b'u') if (1..=MAX_BACKSLASHES).contains(&run) => {
+            let digits = [12, 8, 4, 0].map(|shift| (unit >> shift) as u8 & 15);
+            compare_hex(&bytes[run + 1..], &digits).after(run + 1)
         }
-        Some(_) => Escape::Other,
+        _ => Comparison::Different,
     }
 }
 
-/// Reads the `digits` of an escape of this length. They are fewer than four if the text ends there.
-fn read_code(digits: &[u8], length: usize) -> Escape {
-    let mut code = 0_u32;
-    for digit in digits {
-        match char::from(*digit).to_digit(16) {
-            Some(value) => code = code << 4 | value,
-            None => return Escape::Other,
-        }
-    }
-    if digits.len() < 4 {
-        // The first two digits of an ASCII character are zero.
-        return match code >> (4 * digits.len().saturating_sub(2)) {
-            0 => Escape::Incomplete,
-            _ => Escape::Other,
-        };
-    }
-    match u8::try_from(code) {
-        Ok(value) if value.is_ascii() => Escape::Byte { value, length },
-        _ => Escape::Other,
+/// The number of backslashes at the beginning of `bytes`. All numbers above [`MAX_BACKSLASHES`] count as the next one.
+fn backslashes_at_start(bytes: &[u8]) -> usize {
+    let run = bytes.iter().take(MAX_BACKSLASHES + 1);
+    run.take_while(|byte| **byte == b'\\').count()
+}
+
+/// Compares the beginning of `bytes` with these hexadecimal `digits`.
+fn compare_hex(bytes: &[u8], digits: &[u8]) -> Comparison {
+    let is_equal = |(byte, digit): (&u8, &u8)| char::from(*byte).to_digit(16) == Some(u32::from(*digit));
+    match bytes.iter().zip(digits).all(is_equal) {
+        false => Comparison::Different,
+        true if bytes.len() < digits.len() => Comparison::Partial,
+        true => Comparison::Equal(digits.len()),
     }
 }
 
@@ -128,16 +158,64 @@ mod tests {
             (r"a\u002", Comparison::Partial),
             (r"a\u1", Comparison::Different),
             (r"a\u01", Comparison::Different),
-            (r"a\u00e", Comparison::Partial),
+            (r"a\u00e", Comparison::Different),
             (r"a\u00e9", Comparison::Different),
             (r"a\u012f", Comparison::Different),
             (r"a\n", Comparison::Different),
             (r"a\u00g", Comparison::Different),
             (r"\a/K", Comparison::Different),
+            ("a%2FK", Comparison::Equal(5)),
+            ("a%2fK", Comparison::Equal(5)),
+            ("a%", Comparison::Partial),
+            ("a%2", Comparison::Partial),
+            ("a%3", Comparison::Different),
+            ("%61/K", Comparison::Different),
+            (r"a\\\\\\\\\/K", Comparison::Different),
             ("b", Comparison::Different),
             ("a/k", Comparison::Different),
         ] {
             assert_eq!(compare(bytes.as_bytes(), text), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn characters_of_every_length_are_compared() {
+        let text = "aé你😀b".as_bytes();
+        for (bytes, expected) in [
+            ("aé你😀b", Comparison::Equal(11)),
+            (r"a\u00e9\u4F60\ud83d\uDE00b", Comparison::Equal(26)),
+            (r"a\\u00E9你\\ud83d\\ude00b", Comparison::Equal(26)),
+            ("a%C3%a9%e4%bd%A0%F0%9f%98%80b", Comparison::Equal(29)),
+            (r"a\u00e9\u4f60\ud83d", Comparison::Partial),
+            (r"a\u00e9\u4f60\ud83d\u", Comparison::Partial),
+            (r"a\u00e9\u4f60\ud83db", Comparison::Different),
+            (r"a\u00e8", Comparison::Different),
+            (r"a\u00e9\u4f61", Comparison::Different),
+        ] {
+            assert_eq!(compare(bytes.as_bytes(), text), expected, "{bytes}");
+        }
+        // The bytes of a password need not be text.
+        assert_eq!(compare(b"\xc3%28\xff", b"\xc3(\xff"), Comparison::Equal(5));
+        assert_eq!(compare(br"\u00c3", b"\xc3("), Comparison::Different);
+    }
+
+    #[test]
+    fn the_first_byte_of_an_escape_may_stand_for_itself() {
+        for (text, bytes, expected) in [
+            (r"a\b", r"a\b", Comparison::Equal(3)),
+            (r"a\b", r"a\u005cb", Comparison::Equal(8)),
+            (r"a\b", r"a\u005", Comparison::Partial),
+            (r"a\b", r"a\", Comparison::Partial),
+            (r"a\b", r"a\u0062", Comparison::Different),
+            (r"a\u005cb", r"a\u005cb", Comparison::Equal(8)),
+            ("a%25b", "a%25b", Comparison::Equal(5)),
+            ("a%25b", "a%2525b", Comparison::Equal(7)),
+            ("a%25b", "a%2", Comparison::Partial),
+            ("a%b", "a%25b", Comparison::Equal(5)),
+            ("a%b", "a%b", Comparison::Equal(3)),
+            ("a%b", "a%26b", Comparison::Different),
+        ] {
+            assert_eq!(compare(bytes.as_bytes(), text.as_bytes()), expected, "{text} {bytes}");
         }
     }
 

@@ -64,15 +64,66 @@ fn a_credential_is_masked_in_every_spelling() {
             assert_eq!(masked(&[KEY], &body), expected);
         }
     }
-    let encoded = "sk-proj-AbC_09%2Fx%2By%3D";
-    assert_eq!(
-        masked(&[KEY], &format!("?key={encoded}&a")),
-        format!("?key={}&a", "*".repeat(encoded.len()))
-    );
+    for encoded in [
+        "sk-proj-AbC_09%2Fx%2By%3D",
+        "sk-proj-AbC_09%2fx%2by%3d",
+        "sk-proj-AbC_09/x%2By=",
+    ] {
+        assert_eq!(
+            masked(&[KEY], &format!("?key={encoded}&a")),
+            format!("?key={}&a", "*".repeat(encoded.len()))
+        );
+    }
     assert_eq!(
         masked(&["pass\"word\\1"], r#""pass\"word\\1""#),
         format!("\"{}\"", "*".repeat(13))
     );
+}
+
+#[test]
+fn every_kind_of_credential_is_masked_in_every_spelling() {
+    let long: String = (0..700).map(|number| format!("{number}/")).collect();
+    for key in [
+        r"C:\users\9",
+        "100%25ab%c",
+        "пароль-ü😀",
+        "////////",
+        "a/b+c=%d",
+        "\"\"\"\"",
+        &long,
+    ] {
+        let json = serde_json::to_string(key).expect("a JSON string");
+        let inner = json[1..json.len() - 1].to_owned();
+        let quoted = serde_json::to_string(&inner).expect("a JSON string");
+        let units = key.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+        let hex = |of: fn(u8) -> String| key.bytes().map(of).collect::<String>();
+        for spelled in [
+            key.to_owned(),
+            quoted[1..quoted.len() - 1].to_owned(),
+            units.clone().collect(),
+            units.collect::<String>().replace('\\', r"\\"),
+            inner.replace('/', r"\/"),
+            inner.replace('/', r"\\/"),
+            hex(|byte| url_escape(byte, |byte| format!("%{byte:02x}"))),
+            hex(|byte| url_escape(byte, |byte| format!("%{byte:02X}"))),
+            inner,
+        ] {
+            let body = format!("{{\"error\":\"({spelled})\"}}");
+            let expected = format!("{{\"error\":\"({})\"}}", "*".repeat(spelled.len()));
+            assert_eq!(masked(&[key], &body), expected, "{key}: {spelled}");
+            let size = key.len().div_ceil(40);
+            let pieces = mask_pieces(&masker(&[key]), body.as_bytes().chunks(size));
+            assert_eq!(String::from_utf8_lossy(&pieces), expected, "{key}: {spelled}");
+        }
+    }
+}
+
+/// A byte in a URL.
+fn url_escape(byte: u8, escape: fn(u8) -> String) -> String {
+    match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => escape(byte),
+    }
 }
 
 #[test]
@@ -152,6 +203,10 @@ fn headers_are_searched_in_percent_encoding_too() {
         ("Bearer sk-key/of+upstream;", true),
         ("https://a.test/?key=sk%2Dkey%2fof%2Bupstream", true),
         ("%73%6b-key/of+upstream", true),
+        (
+            "/login?next=https%3A%2F%2Fa.test%2F%3Fkey%3Dsk-key%252Fof%252Bupstream",
+            true,
+        ),
         ("sk-key%2Fof+upstrea", false),
         ("sk-key", false),
         ("100 % of sk-key/of+upstrea", false),
@@ -167,7 +222,7 @@ fn there_is_no_masker_without_a_credential() {
 }
 
 /// Credentials that overlap themselves and each other.
-const TEXTS: [&str; 5] = ["abab/ab", "ab/ab", "u0061a", "na\"b", "baba"];
+const TEXTS: [&str; 7] = ["abab/ab", "ab/ab", "u0061a", "na\"b", "baba", "é/b%b", "/b/a"];
 
 fn body() -> impl Strategy<Value = String> {
     let part = prop_oneof![
@@ -176,7 +231,7 @@ fn body() -> impl Strategy<Value = String> {
         2 => prop::sample::select(TEXTS.to_vec()).prop_map(|text| {
             text.bytes().map(|byte| format!("\\u{byte:04x}")).collect()
         }),
-        2 => prop::sample::select(vec!["\\u0061", "\\u0062", "\\u006", "\\u00", "\\/", "\\u002F", "\\u00e9"])
+        2 => prop::sample::select(vec!["\\u0061", "\\u0062", "\\u006", "\\u00", "\\/", "\\u002F", "\\u00e9", "%2f", "%2F", "%C3%a9", "%2", "%", "%25b"])
             .prop_map(str::to_owned),
         2 => (0..20_usize).prop_map(|count| "\\".repeat(count)),
         1 => "[ \n\"é]",
@@ -185,14 +240,14 @@ fn body() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
     fn the_result_is_that_of_the_slow_masker_for_all_pieces(
         body in body(),
         sizes in prop::collection::vec(1..12_usize, 1..8),
     ) {
         let masker = masker(&TEXTS);
-        let written = ["na\\\"b", "na\\\\\\\"b", "abab%2Fab", "ab%2Fab", "na%22b"];
+        let written = ["na\\\"b", "na\\\\\\\"b"];
         let expected = mask_slowly(body.as_bytes(), &[&TEXTS[..], &written].concat());
         let whole = mask_pieces(&masker, iter::once(body.as_bytes()));
         prop_assert_eq!(String::from_utf8_lossy(&whole), String::from_utf8_lossy(&expected));
@@ -209,6 +264,6 @@ proptest! {
             rest = after;
         }
         prop_assert_eq!(mask_pieces(&masker, pieces), expected);
-        prop_assert_eq!(masker.finds(body.as_bytes()) || body.contains('%'), whole != body.as_bytes());
+        prop_assert!(masker.finds(body.as_bytes()) || whole == body.as_bytes());
     }
 }
