@@ -90,6 +90,7 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
         .map(|listener| listener.map(|listener| with_optional_tls(listener, identity.as_ref())))
         .collect::<Result<_, _>>()?;
     let admin = bind(config.admin.listen.iter().copied().map(Address::Tcp)).await?;
+    let (public_capacity, admin_capacity) = capacities(&gateway);
     announce::announce(&public, &admin, &sims, &config);
 
     let limits = ServeLimits {
@@ -97,12 +98,12 @@ async fn run(args: &ConfigArgs) -> Result<(), AppError> {
         keep_alive: KEEP_ALIVE,
         stall: config.timeouts.idle,
     };
-    let (phase, mut servers) = serve_public(public, &gateway, limits)?;
+    let (phase, mut servers) = serve_public(public, &gateway, limits, public_capacity)?;
     // The admin listener is not drained, so that the operator can observe the drain there.
     let token = config.admin.token.clone();
     let reloader = Reloader::new(gateway.clone(), config, file, args.overrides(), identity);
     let operator = AdminService::new(gateway.clone(), reloader.clone(), token);
-    let _admin_phase = serve_admin(admin, &gateway, &operator, limits);
+    let _admin_phase = serve_admin(admin, &operator, limits, admin_capacity);
     tokio::spawn(housekeeping::maintain(gateway.clone()));
     tokio::spawn(reload::reload_on_changes(reloader.clone(), hangups));
 
@@ -120,10 +121,9 @@ fn serve_public(
     listeners: Vec<Listener>,
     gateway: &Arc<Gateway>,
     limits: ServeLimits,
+    capacity: Arc<Capacity>,
 ) -> Result<(watch::Sender<ShutdownPhase>, JoinSet<()>), AppError> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
-    let capacity = Arc::new(Capacity::of_process(gateway.connections.clone()));
-    log_limits(capacity.limit());
     let service = Service {
         limits,
         capacity,
@@ -141,9 +141,19 @@ fn serve_public(
     Ok((phase, servers))
 }
 
-/// Logs what follows from the limit on file descriptors.
-fn log_limits(max_clients: usize) {
+/// The numbers of connections that the public listeners and the admin listener allow. Logs what follows from the limit on
+/// file descriptors, which is not raised again later.
+fn capacities(gateway: &Gateway) -> (Arc<Capacity>, Arc<Capacity>) {
     let descriptors = wire::raise_descriptor_limit();
+    let public = Capacity::of_process(gateway.connections.clone());
+    log_limits(descriptors, public.limit());
+    let reserve = (descriptors / ADMIN_DESCRIPTORS_DIVISOR).clamp(MIN_ADMIN_DESCRIPTORS, MAX_ADMIN_DESCRIPTORS);
+    let admin = Capacity::new(ADMIN_CONNECTIONS, gateway.admin_connections.clone());
+    (Arc::new(public), Arc::new(admin.with_reserve(reserve)))
+}
+
+/// Logs what follows from the limit on file descriptors.
+fn log_limits(descriptors: usize, max_clients: usize) {
     if max_clients < FEW_CLIENTS {
         tracing::warn!(
             descriptors,
@@ -165,9 +175,9 @@ fn log_limits(max_clients: usize) {
 /// A client may be hostile until its request has shown the token. So the times for a head and for reading are short there.
 fn serve_admin(
     listeners: Vec<Listener>,
-    gateway: &Gateway,
     operator: &Arc<AdminService>,
     limits: ServeLimits,
+    capacity: Arc<Capacity>,
 ) -> watch::Sender<ShutdownPhase> {
     let (phase, watcher) = watch::channel(ShutdownPhase::Running);
     let limits = ServeLimits {
@@ -175,12 +185,9 @@ fn serve_admin(
         stall: limits.stall.min(ADMIN_TIME),
         ..limits
     };
-    let reserve = wire::raise_descriptor_limit() / ADMIN_DESCRIPTORS_DIVISOR;
-    let reserve = reserve.clamp(MIN_ADMIN_DESCRIPTORS, MAX_ADMIN_DESCRIPTORS);
-    let capacity = Capacity::new(ADMIN_CONNECTIONS, gateway.admin_connections.clone());
     let service = Service {
         limits,
-        capacity: Arc::new(capacity.with_reserve(reserve)),
+        capacity,
         workers: None,
     };
     for listener in listeners {

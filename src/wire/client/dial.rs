@@ -30,6 +30,7 @@ use crate::wire::{
         socket::UpstreamSocket,
     },
     error_cause::root_cause,
+    server::reserve,
     shortage::{Shortage, missing_for},
     transport::Transport,
 };
@@ -179,7 +180,8 @@ impl Dialer {
         let mut connector = self.connector.clone();
         let stream: Result<TokioIo<TcpStream>, _> = connector.call(uri.clone()).await;
         let failed = match stream {
-            Ok(stream) => return Ok(stream.into_inner()),
+            Ok(stream) if reserve::refill() => return Ok(stream.into_inner()),
+            Ok(stream) => return Err(give_way(stream)),
             Err(error) => (self.connect_error(&error), root_cause(&error)),
         };
         match failed {
@@ -239,6 +241,14 @@ impl Dialer {
         }
         DialError::of_error(error, DialError::Connect)
     }
+}
+
+/// Closes a new connection, so that the reserve of descriptors can be refilled. The caller gets the error of a dial without
+/// descriptors.
+fn give_way(stream: TokioIo<TcpStream>) -> DialError {
+    drop(stream);
+    reserve::refill();
+    DialError::Shortage(Shortage::Descriptors)
 }
 
 /// The reason for the error `why`, which may mean that there is no local port for `uri`, or that its address cannot be

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::wire::server::{
     handle::{ConnectionHandle, DrainMode},
-    reserve::DescriptorReserve,
+    reserve,
     shedding::{ShedCandidate, choose},
 };
 
@@ -70,6 +70,8 @@ pub struct Capacity {
     /// The connections that hold a permit or have been shed.
     connections: Arc<Mutex<OpenConnections>>,
     counts: Arc<ConnectionCounts>,
+    /// Whether the reserved descriptors are for these connections.
+    may_use_reserve: bool,
 }
 
 /// All open connections. The lock around it is taken twice in the life of a connection, and for each search.
@@ -81,8 +83,6 @@ struct OpenConnections {
     closing: usize,
     /// When idle connections may be searched for again.
     next_search: Option<Instant>,
-    /// The descriptors for further connections when the process has no others left.
-    reserve: DescriptorReserve,
 }
 
 enum PermitState {
@@ -100,6 +100,7 @@ impl Capacity {
             permits: Arc::new(Semaphore::new(limit)),
             connections: Arc::default(),
             counts,
+            may_use_reserve: false,
         }
     }
 
@@ -113,13 +114,16 @@ impl Capacity {
     /// process has no other descriptors left.
     #[must_use]
     pub fn with_reserve(self, descriptors: usize) -> Self {
-        self.connections.lock().reserve = DescriptorReserve::new(descriptors);
-        self
+        reserve::add(descriptors);
+        Self {
+            may_use_reserve: true,
+            ..self
+        }
     }
 
-    /// Closes a descriptor of the reserve for a client that cannot be accepted without one. Returns `false` if none is left.
+    /// Closes a descriptor of the reserve for a client that cannot be accepted without one. Returns `false` if there is none.
     pub(in crate::wire) fn release_reserved(&self) -> bool {
-        self.connections.lock().reserve.release()
+        self.may_use_reserve && reserve::release()
     }
 
     /// The maximum number of open connections.
@@ -221,12 +225,12 @@ pub(in crate::wire) struct OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        // The connection's descriptor is free already.
+        reserve::refill();
         let mut connections = self.connections.lock();
         if let Some((_, PermitState::Shed)) = connections.by_id.remove(&self.id) {
             connections.closing -= 1;
         }
-        // The connection's descriptor is free already.
-        connections.reserve.refill();
     }
 }
 
