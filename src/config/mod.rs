@@ -36,6 +36,7 @@ mod fields;
 mod file;
 mod glob;
 mod headers;
+mod inherited;
 mod kinds;
 mod listen;
 mod load;
