@@ -198,11 +198,15 @@ async fn forged_markers_do_not_turn_the_requests_of_others_away_from_an_upstream
     let second = Gateway::before(&sims[..1], "").await;
     let config = upstream_at("second", &url(second.address), "") + &upstream(&sims[1], "");
     let first = Gateway::configured(&config).await;
+    client::send(second.address, post("/v1/responses", WHOLE)).await;
+    let sent = sims[0].requests()[0].headers.clone();
+    let name = sent.keys().find(|name| name.as_str().ends_with("steadfast-hop"));
+    let name = name.expect("a marker").clone();
     let turn = |number: u32, hops: &str| {
         let session = json!({"input": "hi", "prompt_cache_key": format!("s{number}")});
         let mut request = responses_request(session, &[]);
         let hops = HeaderValue::from_str(hops).expect("a value");
-        request.headers_mut().insert("x-steadfast-hop", hops);
+        request.headers_mut().insert(&name, hops);
         client::send(first.address, request)
     };
     let mut at_second = Vec::new();

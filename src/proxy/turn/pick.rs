@@ -71,8 +71,6 @@ pub(in crate::proxy) struct Turn<'a> {
     /// Whether `wait_limits.now` was read just now, when the turn was opened, so that the first pick need not read the
     /// clock again.
     is_now_fresh: bool,
-    /// Whether the turn may go to upstreams that lead back to this gateway, because there is no other one.
-    admits_loops: bool,
     /// The upstreams that have failed or limited the turn. `None` until that happens, so that most turns stay small.
     setbacks: Option<Box<Setbacks>>,
     /// The time that the turn has waited for upstreams.
@@ -164,7 +162,6 @@ impl<'a> Turn<'a> {
                 recovers_until: affinity.owner.map_or(Tick::ZERO, |_| patient_until),
             },
             is_now_fresh: true,
-            admits_loops: false,
             setbacks: None,
             waited: Duration::ZERO,
             brake: None,

@@ -61,7 +61,8 @@ impl<'a> Turn<'a> {
     #[inline]
     pub(super) fn is_known_loop(&self, index: MemberIndex) -> bool {
         let state = &self.upstream(index).state;
-        !self.admits_loops && state.leads_back(self.request, self.wait_limits.now)
+        state.leads_back(self.request, self.wait_limits.now)
+            && !self.setbacks.as_ref().is_some_and(|setbacks| setbacks.admits_loops)
     }
 
     /// Admits the avoided upstream whose failure is the oldest, because no other upstream is ready, or those that lead back to
@@ -72,7 +73,9 @@ impl<'a> Turn<'a> {
             return true;
         }
         let are_loops = self.are_all_loops();
-        self.admits_loops |= are_loops;
+        if are_loops {
+            self.setbacks_mut().admits_loops = true;
+        }
         are_loops
     }
 
