@@ -18,7 +18,7 @@ use super::{
     kinds::Text,
     reader::Section,
     schema::ConfigField,
-    secrets::{ResolveContext, quoted_path, read_file},
+    secrets::{ResolveContext, quoted_path, read_named_file},
     upstream::{Upstream, parse_glob, parse_name},
     values::{CREDENTIAL, kind, quoted},
 };
@@ -125,7 +125,7 @@ impl AccessDraft {
             }
         }
         for (location, file) in files {
-            let content = read_file(&file, MAX_KEYS_FILE)
+            let content = read_named_file(&file, MAX_KEYS_FILE)
                 .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()));
             match content {
                 Ok(content) => {

@@ -16,6 +16,7 @@ use super::{
     document::DocumentReader,
     errors::{ConfigProblem, Errors, Located, Location, ProblemList},
     fields::{TABLES, admin, health, retry, root, server, timeouts, tokens},
+    inherited,
     listen::{Listen, is_loopback, parse_socket_addr},
     loops::OwnAddresses,
     origin,
@@ -60,7 +61,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The files and folders that were read for this configuration, without the main file.
+    /// The files and folders that were read for this configuration, without the main file and without pipes, which cannot
+    /// change.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tls = self.server.tls.iter();
         let tls = tls.flat_map(|tls| {
@@ -74,7 +76,8 @@ impl Config {
             let ca = upstream.ca.iter().map(|ca| &ca.path);
             ca.chain(certificate.flat_map(|certificate| [&certificate.path, &certificate.key]))
         });
-        self.key_paths.iter().chain(tls).chain(upstreams).map(PathBuf::as_path)
+        let files = self.key_paths.iter().chain(tls).chain(upstreams).map(PathBuf::as_path);
+        files.filter(|path| !inherited::is_pipe(path))
     }
 
     /// The first address of `listen` that this configuration would open to other machines without a client key,

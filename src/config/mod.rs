@@ -37,6 +37,7 @@ mod fields;
 mod file;
 mod glob;
 mod headers;
+mod inherited;
 mod kinds;
 mod listen;
 mod load;

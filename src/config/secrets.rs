@@ -9,7 +9,10 @@ use std::{
 
 use http::HeaderValue;
 
-use super::values::{quoted, show_size};
+use super::{
+    inherited,
+    values::{quoted, show_size},
+};
 use crate::secret::Secret;
 
 /// The maximum size of a secret's file in bytes.
@@ -106,7 +109,7 @@ fn from_file(path: &str, context: ResolveContext<'_>) -> Result<String, String> 
         return Err("must have a path after \"file:\"".to_owned());
     }
     let path = context.folder.join(path);
-    let text = read_file(&path, MAX_SECRET)
+    let text = read_named_file(&path, MAX_SECRET)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned()))
         .map_err(|problem| format!("needs the file {}, which {problem}", quoted_path(&path)))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -115,6 +118,15 @@ fn from_file(path: &str, context: ResolveContext<'_>) -> Result<String, String> 
 /// A path in quotes, escaped for a terminal.
 pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
+}
+
+/// Reads a file that the configuration names, of at most `limit` bytes; the error is a predicate that follows the file's path.
+/// The file must be a regular one, or a pipe that the process has inherited.
+pub(super) fn read_named_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    match inherited::is_pipe(path) {
+        true => inherited::read(path, limit),
+        false => read_file(path, limit),
+    }
 }
 
 /// Reads a regular file of at most `limit` bytes; the error is a predicate that follows the file's path. Any other kind of

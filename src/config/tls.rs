@@ -16,7 +16,7 @@ use super::{
     kinds::Text,
     reader::Section,
     schema::ConfigField,
-    secrets::{ResolveContext, quoted_path, read_file},
+    secrets::{ResolveContext, quoted_path, read_named_file},
 };
 use crate::{
     secret::Secret,
@@ -143,7 +143,7 @@ fn read_pem(path: &str, context: ResolveContext<'_>) -> Result<(PathBuf, Vec<u8>
         return Err("must be the path of a PEM file".to_owned());
     }
     let path = context.folder.join(path);
-    let pem = read_file(&path, MAX_PEM).map_err(|why| needs(&path, &why))?;
+    let pem = read_named_file(&path, MAX_PEM).map_err(|why| needs(&path, &why))?;
     Ok((path, pem))
 }
 
@@ -195,7 +195,7 @@ pub(super) fn parse_ca(path: &str, context: ResolveContext<'_>) -> Result<Ca, St
     }
     let path = context.folder.join(path);
     let unusable = |why: String| format!("needs the file {}, which {why}", quoted_path(&path));
-    let pem = read_file(&path, MOST).map_err(unusable)?;
+    let pem = read_named_file(&path, MOST).map_err(unusable)?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
         certificate

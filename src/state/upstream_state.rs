@@ -9,19 +9,20 @@
 //! the others in the order of the queue.
 
 mod health;
+mod loops;
 mod outcomes;
 mod slots;
 
 #[cfg(test)]
 mod tests;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{sync::futures::Notified, time::sleep_until};
 
 pub(super) use self::health::Membership;
-use self::{health::UpstreamHealth, outcomes::Outcomes, slots::Slots};
+use self::{health::UpstreamHealth, loops::KnownLoops, outcomes::Outcomes, slots::Slots};
 use super::{
     metrics::{NoLabels, UpstreamMetrics},
     model_times::ModelTimes,
@@ -54,8 +55,8 @@ pub struct UpstreamState {
     outcomes: Outcomes,
     /// Held while a request asks whether the upstream refuses the credential, so that there is one such request at a time.
     refusal_check: tokio::sync::Mutex<()>,
-    /// When it was last logged that the upstream leads back to this gateway.
-    loop_logged: Mutex<Option<Tick>>,
+    /// The requests that have lately come back from the upstream to this gateway.
+    loops: KnownLoops,
 }
 
 /// A slot at an upstream, held from the sending of the request to the end, failure or drop of the response body.
@@ -181,7 +182,7 @@ impl UpstreamState {
             health: UpstreamHealth::new(name.clone(), clock, cap.clone()),
             outcomes: Outcomes::default(),
             refusal_check: tokio::sync::Mutex::default(),
-            loop_logged: Mutex::default(),
+            loops: KnownLoops::default(),
         })
     }
 
@@ -272,13 +273,18 @@ impl UpstreamState {
 
     /// Whether to log now that the upstream leads back to this gateway: once in a minute.
     pub fn may_log_loop(&self, now: Tick) -> bool {
-        const PERIOD: Duration = Duration::from_secs(60);
-        let mut logged = self.loop_logged.lock();
-        let is_due = logged.is_none_or(|logged| now.since(logged) >= PERIOD);
-        if is_due {
-            *logged = Some(now);
-        }
-        is_due
+        self.loops.may_log(now)
+    }
+
+    /// Records that the upstream has sent a request back to this gateway.
+    pub fn record_loop(&self, request: RequestClass, now: Tick) {
+        self.loops.record(request, now);
+    }
+
+    /// Whether the upstream has lately sent such a request back to this gateway.
+    #[inline]
+    pub fn leads_back(&self, request: RequestClass, now: Tick) -> bool {
+        self.loops.contain(request, now)
     }
 
     /// Stops new requests, by order of the operator. Requests in flight finish.
@@ -287,15 +293,17 @@ impl UpstreamState {
     }
 
     /// Lets the upstream take requests again, by order of the operator. It ends the drain, a cooldown, an ejection and
-    /// a disabled state.
+    /// a disabled state, and known loops are forgotten.
     pub fn enable(self: &Arc<Self>) {
+        self.loops.forget();
         self.health.enable();
         self.serve_queue();
     }
 
-    /// Makes a probe due now if the upstream is disabled. Must be called when the configuration has been read again,
-    /// because the credential may have changed.
+    /// Makes a probe due now if the upstream is disabled, and forgets known loops. Must be called when the configuration has
+    /// been read again, because the credential or the base URL may have changed.
     pub fn probe_credential(self: &Arc<Self>) {
+        self.loops.forget();
         self.health.probe_credential();
         self.serve_queue();
     }

@@ -311,6 +311,22 @@ async fn the_main_file_may_be_a_pipe_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_secret_may_come_from_a_pipe_that_the_process_inherits() {
+    for (redirection, path) in [
+        ("(sleep 0.2; echo sk-piped) |", "/dev/stdin"),
+        ("(sleep 0.2; echo sk-piped) |", "/dev/fd/0"),
+        ("echo sk-piped |", "/proc/self/fd/0"),
+    ] {
+        let script = format!("{redirection} \"$0\" check --upstream a=https://a.example/v1,file:{path}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_steadfast")]);
+        let output = command.output().await.expect("the shell runs");
+        let shown = lossy_text(&output.stderr);
+        assert_eq!(lossy_text(&output.stdout), "valid: 1 upstream\n", "{path}: {shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_shown_once_and_its_lines_can_be_appended() {
     let output = steadfast(&["key", "--name", "bob", "--group", "team"]).await;
     assert!(output.status.success());

@@ -161,6 +161,73 @@ async fn another_upstream_serves_what_comes_back() {
 }
 
 #[tokio::test]
+async fn a_known_loop_is_avoided_while_another_upstream_serves() {
+    let sim = sim("a").await;
+    let (gateway, _balancer) = looping(&upstream(&sim, "")).await;
+    for number in 0..20 {
+        let session = json!({"input": "hi", "prompt_cache_key": format!("s{number}")});
+        let reply = client::send(gateway.address, responses_request(session, &[])).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let came_back = || gateway.access().iter().filter(|line| line["status"] == 508).count();
+    until_true("the loop to be met", || came_back() == 1).await;
+    // The body of an upload is not kept, so a request that meets the loop ends there.
+    let mut refused = 0;
+    for _ in 0..20 {
+        let mut upload = post("/v1/unheard-of", "x".repeat(500));
+        let octets = HeaderValue::from_static("application/octet-stream");
+        upload.headers_mut().insert("content-type", octets);
+        let reply = client::send(gateway.address, upload).await;
+        refused += u32::from(reply.status == http::StatusCode::LOOP_DETECTED);
+    }
+    assert_eq!(refused, 1, "only the first one that meets the loop");
+    // A limit of the account is told as such, although the other upstream is ready.
+    sim.script().always(Act::reply(
+        http::StatusCode::TOO_MANY_REQUESTS,
+        &json!({"error": {"code": "insufficient_quota"}}),
+    ));
+    for _ in 0..2 {
+        let reply = client::send(gateway.address, post("/v1/responses", WHOLE)).await;
+        assert_eq!(reply.status, 429, "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn forged_markers_do_not_turn_the_requests_of_others_away_from_an_upstream() {
+    let sims = crate::kit::sims(2).await;
+    let second = Gateway::before(&sims[..1], "").await;
+    let config = upstream_at("second", &url(second.address), "") + &upstream(&sims[1], "");
+    let first = Gateway::configured(&config).await;
+    client::send(second.address, post("/v1/responses", WHOLE)).await;
+    let sent = sims[0].requests()[0].headers.clone();
+    let name = sent.keys().find(|name| name.as_str().ends_with("steadfast-hop"));
+    let name = name.expect("a marker").clone();
+    let turn = |number: u32, hops: &str| {
+        let session = json!({"input": "hi", "prompt_cache_key": format!("s{number}")});
+        let mut request = responses_request(session, &[]);
+        let hops = HeaderValue::from_str(hops).expect("a value");
+        request.headers_mut().insert(&name, hops);
+        client::send(first.address, request)
+    };
+    let mut at_second = Vec::new();
+    for number in 0..20 {
+        if turn(number, "1").await.header("x-steadfast-upstream") == "second" {
+            at_second.push(number);
+        }
+    }
+    assert!(at_second.len() >= 2, "{at_second:?}");
+    let reply = turn(at_second[0], "1,2,3,4,5,6,7,8").await;
+    assert_eq!(
+        reply.header("x-steadfast-upstream"),
+        "b",
+        "the second gateway refuses nine hops"
+    );
+    let session = json!({"input": "hi", "prompt_cache_key": format!("s{}", at_second[1])});
+    let reply = client::send(first.address, responses_request(session, &[])).await;
+    assert_eq!(reply.header("x-steadfast-upstream"), "second");
+}
+
+#[tokio::test]
 async fn a_loop_through_another_gateway_is_found() {
     let balancer = Balancer::start().await;
     let second = Gateway::configured(&upstream_at("first", &balancer.url(), "")).await;

@@ -7,7 +7,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::{
     fault::Fault,
-    policy::{NamedObjects, Verdict, outlier::ResponseKind},
+    ids::ModelKey,
+    policy::{NamedObjects, RequestClass, Verdict, outlier::ResponseKind},
     proxy::{
         exchange::{
             coding,
@@ -19,7 +20,7 @@ use crate::{
             admit::{Admitted, ReturnedTurnState},
             answer_content::answer_content,
             headers::{CallersCredential, UpstreamHeaders, set_upstream_headers},
-            hops::HopMarkers,
+            hops::{self, HopMarkers},
             inspect::{self, Inspected},
             target::RequestTarget,
         },
@@ -150,6 +151,25 @@ impl HttpSender {
         Ok(())
     }
 
+    /// Records and logs that the request has come back from `upstream` to this gateway.
+    #[cold]
+    fn record_loop(&self, upstream: &Upstream) {
+        let now = self.clock.now();
+        if upstream.state.may_log_loop(now) {
+            tracing::error!(
+                upstream = &*upstream.name,
+                "the upstream leads back to a gateway that has sent the request; correct its base_url"
+            );
+        }
+        if hops::has_own_marker_only(self.request.headers()) {
+            let class = RequestClass {
+                endpoint: self.target.endpoint.class(),
+                model: self.model.as_deref().map(ModelKey::from_name),
+            };
+            upstream.state.record_loop(class, now);
+        }
+    }
+
     /// Reports why there is no response head, and logs the reason if the client has not caused it.
     fn failure(&self, error: SendError, upstream: &Upstream) -> SendFailure {
         let (upstream, request_id) = (&*upstream.name, self.request_id.to_str().unwrap_or("(not text)"));
@@ -210,7 +230,7 @@ impl RequestSender for HttpSender {
         };
         let mut answer = context.peek(response).await;
         if answer.verdict == Verdict::Looped {
-            log_loop(upstream, self.clock);
+            self.record_loop(upstream);
         }
         if !answer.verdict.fails_over() {
             // The request is not sent again, so its body needs the model from now on.
@@ -236,17 +256,6 @@ impl RequestSender for HttpSender {
 
     async fn buffer_error(response: &mut PeekedResponse) -> BufferedRest {
         response.buffer_rest().await
-    }
-}
-
-/// Logs that `upstream` leads back to this gateway.
-#[cold]
-fn log_loop(upstream: &Upstream, clock: Clock) {
-    if upstream.state.may_log_loop(clock.now()) {
-        tracing::error!(
-            upstream = &*upstream.name,
-            "the upstream leads back to a gateway that has sent the request; correct its base_url"
-        );
     }
 }
 

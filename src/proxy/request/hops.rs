@@ -48,6 +48,12 @@ pub(in crate::proxy) fn mark(snapshot: &Snapshot, headers: &mut HeaderMap) {
     headers.append(HOP, snapshot.hop.clone());
 }
 
+/// Whether a request with these headers, which has been marked, came from a client that wrote no marker itself. Otherwise the
+/// markers may be forged, and the refusal of the request says nothing about an upstream.
+pub(in crate::proxy) fn has_own_marker_only(headers: &HeaderMap) -> bool {
+    headers.get_all(HOP).iter().count() == 1
+}
+
 /// The markers of a request that Steadfast sends besides the caller's own one, such as the one for a list of models.
 pub(in crate::proxy) struct HopMarkers(Vec<HeaderValue>);
 

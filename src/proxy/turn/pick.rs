@@ -282,7 +282,10 @@ impl<'a> Turn<'a> {
 
     /// When an upstream may serve the turn, and what stands against it until then; `None` if there is no candidate.
     pub(super) fn outlook(&self) -> Option<Outlook> {
-        let availabilities = self.candidates().map(|candidate| self.availability(candidate.index));
+        let candidates = self
+            .candidates()
+            .filter(|candidate| !self.is_known_loop(candidate.index));
+        let availabilities = candidates.map(|candidate| self.availability(candidate.index));
         Outlook::new(availabilities, self.gateway.clock.now())
     }
 

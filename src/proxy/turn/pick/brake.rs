@@ -51,22 +51,44 @@ impl<'a> Turn<'a> {
         self.brake.as_ref().is_some_and(|brake| brake.probes.has_any())
     }
 
-    /// Whether the session prefers another upstream than the one at `index`.
+    /// Whether the turn prefers another upstream than the one at `index`.
     pub(super) fn avoids(&self, index: MemberIndex) -> bool {
         let brake = self.brake.as_ref();
-        brake.is_some_and(|brake| brake.avoided.contains(&self.upstream(index).id))
+        brake.is_some_and(|brake| brake.avoided.contains(&self.upstream(index).id)) || self.is_known_loop(index)
     }
 
-    /// Admits the avoided upstream whose failure is the oldest, because no other upstream is ready. Returns whether there
-    /// was one.
+    /// Whether requests like this one have lately come back from the upstream at `index`, and another one may serve the turn.
+    #[inline]
+    pub(super) fn is_known_loop(&self, index: MemberIndex) -> bool {
+        let state = &self.upstream(index).state;
+        state.leads_back(self.request, self.wait_limits.now)
+            && !self.setbacks.as_ref().is_some_and(|setbacks| setbacks.admits_loops)
+    }
+
+    /// Admits the avoided upstream whose failure is the oldest, because no other upstream is ready, or those that lead back to
+    /// this gateway, if there are no others. Returns whether there was one.
     pub(super) fn stop_avoiding_one(&mut self) -> bool {
         let brake = self.brake.as_mut();
-        brake.is_some_and(|brake| !brake.is_confined && brake.avoided.pop().is_some())
+        if brake.is_some_and(|brake| !brake.is_confined && brake.avoided.pop().is_some()) {
+            return true;
+        }
+        let are_loops = self.are_all_loops();
+        if are_loops {
+            self.setbacks_mut().admits_loops = true;
+        }
+        are_loops
+    }
+
+    /// Whether there are upstreams for the turn, and all of them are known to lead back to this gateway.
+    fn are_all_loops(&self) -> bool {
+        let mut candidates = self.candidates().peekable();
+        candidates.peek().is_some() && candidates.all(|candidate| self.is_known_loop(candidate.index))
     }
 
     /// Whether an upstream that is not in `failed` may take the turn. A longer list has lost its oldest upstreams.
     fn has_untried(&self, failed: &[UpstreamId]) -> bool {
         let may_take = |index| match self.availability(index) {
+            _ if self.is_known_loop(index) => false,
             Availability::Ready | Availability::Full => true,
             Availability::Cooling { until, .. } => until <= self.wait_limits.resets_until,
             Availability::Ejected { .. } | Availability::Disabled { .. } | Availability::Draining => false,

@@ -13,6 +13,8 @@ pub(super) struct Setbacks {
     refusing_model: Vec<MemberIndex>,
     /// Whether the turn may go only to the upstreams in `limited`, because it may not be tried at another upstream.
     is_confined: bool,
+    /// Whether the turn may go to upstreams that are known to lead back to this gateway, because there is no other one.
+    pub(super) admits_loops: bool,
 }
 
 impl Setbacks {
