@@ -40,7 +40,7 @@ pub use base_query::BaseQuery;
 pub use brakes::{
     BrakeAdmission, BrakeKeys, BrakeKind, BrakeRefusal, Brakes, ClassSession, PoolKey, Probes, SessionAge,
 };
-pub use buffers::{BodyAccounts, ClientNetwork};
+pub use buffers::BodyAccounts;
 pub use compiled_pool::CompileError;
 pub use confidential::Confidential;
 pub use deferred_charges::DeferredCharges;

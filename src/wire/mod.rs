@@ -94,6 +94,7 @@ pub use cooperation::{ScanWork, poll_budget};
 pub use http1::codec::head_reader::read_head;
 pub use server::{
     capacity::{Capacity, ConnectionCounts, raise_descriptor_limit},
+    client_network::ClientNetwork,
     listen::{Address, BindError, Listener},
     refusal::HeadRefusal,
     serve::{Shutdown, ShutdownPhase, serve},

@@ -118,10 +118,9 @@ impl Arrivals {
     }
 }
 
-#[tokio::test]
-async fn a_passing_upload_that_is_reset_is_broken_off_over_http1() {
+/// A gateway before an HTTP/1.1 upstream that reports what follows the beginning of an upload.
+async fn before_http1_upstream() -> (Gateway, Arrivals) {
     let (report, reports) = mpsc::unbounded_channel();
-    let mut arrivals = Arrivals(reports);
     let address = serve_connections(move |mut wire| {
         let report = report.clone();
         async move {
@@ -134,6 +133,12 @@ async fn a_passing_upload_that_is_reset_is_broken_off_over_http1() {
     })
     .await;
     let gateway = Gateway::configured(&upstream_at("a", &format!("http://{address}/v1"), "")).await;
+    (gateway, Arrivals(reports))
+}
+
+#[tokio::test]
+async fn a_passing_upload_that_is_reset_is_broken_off_over_http1() {
+    let (gateway, mut arrivals) = before_http1_upstream().await;
     for how in BREAKS {
         for form in [false, true] {
             for length in [None, Some(1000)] {
@@ -184,20 +189,7 @@ async fn a_passing_upload_that_is_reset_is_reset_over_http2() {
 /// An upload whose announced length has arrived is complete only with its END_STREAM flag.
 #[tokio::test]
 async fn an_upload_of_full_length_that_is_reset_is_broken_off() {
-    let (report, reports) = mpsc::unbounded_channel();
-    let mut arrivals = Arrivals(reports);
-    let address = serve_connections(move |mut wire| {
-        let report = report.clone();
-        async move {
-            wire.head().await;
-            wire.skip_to("the beginning").await;
-            let _ = report.send("arrived".to_owned());
-            wire.closing().await;
-            let _ = report.send(wire.rest());
-        }
-    })
-    .await;
-    let gateway = Gateway::configured(&upstream_at("a", &format!("http://{address}/v1"), "")).await;
+    let (gateway, mut arrivals) = before_http1_upstream().await;
     for how in BREAKS {
         let mut frames = Frames::open(gateway.address).await;
         let length = Some("the beginning and the end".len());

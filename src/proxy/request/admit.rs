@@ -4,8 +4,8 @@
 //! head and prepares it for upstreams. The body is not read yet, and no `100 Continue` has been sent.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, UPGRADE},
+    HeaderMap, HeaderValue, Method,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST},
     request::Parts,
 };
 
@@ -20,6 +20,7 @@ use crate::proxy::{
         hops, host, path_access,
         received::ReceivedHead,
         target::{self, RequestTarget},
+        upgrade::wants_websocket,
     },
     turn::turn_state,
 };
@@ -28,8 +29,8 @@ use crate::{
     fault::Fault,
     ids::UpstreamId,
     scan::{Encoding, EncodingKind, FormExtent},
-    state::{ClientNetwork, Group, Snapshot},
-    wire::Framing,
+    state::{Group, Snapshot},
+    wire::{ClientNetwork, Framing},
 };
 
 /// A request whose caller and target are known.
@@ -170,7 +171,7 @@ pub(in crate::proxy) fn admit<'a>(snapshot: &Snapshot, identified: Identified<'a
     let turn_state = returned_turn_state(snapshot, caller.group, &mut headers);
     Ok(Admitted {
         caller,
-        network: ClientNetwork::from(peer.address),
+        network: ClientNetwork::from(peer.address.map(|address| address.ip())),
         method,
         target,
         headers,
@@ -212,28 +213,6 @@ fn coding(headers: &HeaderMap) -> EncodingKind {
         (Some(coding), None) => coding.to_str().map_or(EncodingKind::Unknown, Encoding::from_header),
         (Some(_), Some(_)) => EncodingKind::Unknown,
     }
-}
-
-/// Whether the client asks to switch to the WebSocket protocol (RFC 6455 section 4.1). Some proxies drop the option `upgrade`
-/// of `Connection` and keep `Upgrade`, so the option is not required. A request of HTTP/1.0 cannot switch protocols (RFC
-/// 9110 section 7.8).
-#[inline]
-fn wants_websocket(parts: &Parts) -> bool {
-    parts.method == Method::GET && parts.version != Version::HTTP_10 && names_websocket(&parts.headers)
-}
-
-fn names_websocket(headers: &HeaderMap) -> bool {
-    headers.get_all(UPGRADE).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.split(',').any(|name| is_websocket(name.trim())))
-    })
-}
-
-/// Whether a protocol is `websocket`. A version may follow its name.
-fn is_websocket(protocol: &str) -> bool {
-    let name = protocol.split_once('/').map_or(protocol, |(name, _)| name);
-    name.eq_ignore_ascii_case("websocket")
 }
 
 #[cfg(test)]
@@ -367,22 +346,6 @@ mod tests {
             (&[("content-encoding", "\u{e9}")], EncodingKind::Unknown),
         ] {
             assert_eq!(coding(&headers(sent)), expected, "{sent:?}");
-        }
-    }
-
-    #[test]
-    fn a_websocket_is_asked_for_by_any_upgrade_field() {
-        for (sent, expected) in [
-            (&[][..], false),
-            (&[("upgrade", "websocket")], true),
-            (&[("upgrade", "h2c, WebSocket")], true),
-            (&[("upgrade", "h2c"), ("upgrade", "websocket")], true),
-            (&[("upgrade", "websockets")], false),
-            (&[("upgrade", "WebSocket/13")], true),
-            (&[("upgrade", "h2c,,\twebsocket")], true),
-            (&[("connection", "websocket")], false),
-        ] {
-            assert_eq!(names_websocket(&headers(sent)), expected, "{sent:?}");
         }
     }
 }

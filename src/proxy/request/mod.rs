@@ -9,6 +9,7 @@
 //! - `object_path` finds the objects that the path names.
 //! - [`caller`] finds the client key, and `path_access` checks whether its group may call the path.
 //! - [`answer_content`] tells what a good answer to the request contains.
+//! - `upgrade` recognises requests for a WebSocket, which are refused.
 //! - `form` recognises a form by its content type.
 //! - `accept_encoding` asks only for answers that Steadfast can decompress.
 //! - [`hops`] finds requests that this gateway has sent itself.
@@ -36,4 +37,5 @@ mod path;
 mod path_access;
 pub(super) mod received;
 pub(super) mod target;
+mod upgrade;
 pub(super) mod web_page;

@@ -8,6 +8,7 @@
 pub(super) mod accept;
 pub(super) mod activity;
 pub(super) mod capacity;
+pub(super) mod client_network;
 pub(super) mod connections;
 pub(super) mod h2;
 pub(super) mod h2_response;
